@@ -1,0 +1,18 @@
+"""Lets the configs in a user's own `./conf` come before litlab's."""
+
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from litlab.config.location import packaged_conf, project_conf
+
+
+class ProjectSearchPath(SearchPathPlugin):
+    """Acts on `litlab train` alone: other Hydra apps of the same environment keep their search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        main = next((item for item in search_path.get_path() if item.provider == "main"), None)
+        own = project_conf(Path.cwd())
+        if main is not None and main.path == f"file://{packaged_conf()}" and own is not None:
+            search_path.prepend(provider="project", path=f"file://{own}", anchor=SearchPathQuery(provider="main"))

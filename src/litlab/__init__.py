@@ -1,0 +1,1 @@
+"""litlab: a PyTorch Lightning research experiment framework."""

@@ -1,0 +1,5 @@
+"""`python -m litlab` is `litlab`."""
+
+from litlab.cli import main
+
+main()

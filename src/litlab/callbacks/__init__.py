@@ -1,0 +1,1 @@
+"""Lightning callbacks: what Lightning lacks. They leave other LightningModules and other loggers alone."""

@@ -1,0 +1,40 @@
+"""Ends a run at a sound moment, in all ranks at the same one."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from litlab.signals import Stopped, StopRequest
+
+EVERY = 8  # batches between two agreements of several ranks; each costs them a round of messages
+
+
+class StopOnRequest(Callback):
+    """Raises `Stopped` between two batches once a signal has come, to any rank."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._check(trainer, batch_idx)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._check(trainer, batch_idx)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._check(trainer, batch_idx)
+
+    def _check(self, trainer: Trainer, batch_idx: int) -> None:
+        signum = self._stop.pending()
+        if trainer.world_size > 1:
+            if batch_idx % EVERY:
+                return
+            flag = torch.tensor(signum, device=trainer.strategy.root_device)
+            signum = int(trainer.strategy.reduce(flag, reduce_op="max"))
+        if signum:
+            raise Stopped(signum)

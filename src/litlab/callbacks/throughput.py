@@ -1,0 +1,102 @@
+"""Rows of training values: loss, accuracy, learning rate, images per second."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from litlab.data.batch import Batch
+from litlab.task import ImageClassifier, log_row
+
+
+class TrainingLog(Callback):
+    """Sends a row to the loggers every `trainer.log_every_n_steps` optimizer steps and at the end of an epoch.
+
+    `train/loss` and `train/accuracy` are means over the images since the row before, over all ranks; `lr` is the rate
+    of the last optimizer step (of the first parameter group); `throughput/images_per_second` counts the images of all
+    ranks since the row before, per second of training, without validation and what comes after it until the next
+    batch. The row also becomes `ImageClassifier.latest`.
+
+    Nothing waits for the device between two rows: `self.log` at each step would cost more than a step of a small
+    network. Other LightningModules get the learning rate, and the throughput where their batches are `litlab`'s.
+    """
+
+    def __init__(self) -> None:
+        self._last_step = 0
+        self._lr: float | None = None
+        self._clock = _Clock()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_step = trainer.global_step
+        self._clock = _Clock()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._clock.start()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._lr = float(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._clock.count(batch.num_global if isinstance(batch, Batch) else 0)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step > self._last_step and (trainer.global_step % every == 0 or trainer.is_last_batch):
+            self._write(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._clock.pause()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step > self._last_step:  # stopped in mid-epoch, by max_steps for one
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        row: dict[str, float] = {}
+        if isinstance(pl_module, ImageClassifier):
+            metrics = pl_module.train_metrics
+            row |= {f"train/{name}": value.item() for name, value in metrics.compute().items()}
+            metrics.reset()
+        if self._lr is not None:
+            row["lr"] = self._lr
+        if self._clock.num_images:
+            row["throughput/images_per_second"] = self._clock.rate()
+        self._clock.restart()
+        self._last_step = trainer.global_step
+        if isinstance(pl_module, ImageClassifier):
+            pl_module.latest = row
+        log_row(trainer, row)
+
+
+class _Clock:
+    """Images and seconds of training since the last restart."""
+
+    def __init__(self) -> None:
+        self.num_images = 0
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def count(self, num_images: int) -> None:
+        self.num_images += num_images
+
+    def rate(self) -> float:
+        running = self._since is not None
+        self.pause()
+        if running:
+            self.start()
+        return self.num_images / self._seconds
+
+    def restart(self) -> None:
+        self.num_images, self._seconds = 0, 0.0
+        if self._since is not None:
+            self._since = time.perf_counter()

@@ -1,0 +1,63 @@
+"""The command `litlab`: sub-commands, imported when they are called."""
+
+import importlib
+import sys
+
+from litlab.errors import RunFailed, UserError
+
+USAGE = """\
+litlab: compose, run and compare PyTorch Lightning experiments
+
+  litlab train [group=option] [key=value] [-m]    train, then test the best checkpoint (--help: groups and keys)
+  litlab evaluate DIR                             test metrics of a run's checkpoint, once more
+  litlab predict DIR --images PATH                class and probability for images
+  litlab export DIR --format onnx                 the trained network as a file for other programs
+  litlab tensorboard [DIR]                        TensorBoard on outputs/ or one directory
+
+Each has its own --help. In Python: litlab.load(DIR) gives the trained network with its preprocessing.
+"""
+COMMANDS = {
+    "train": "litlab.train",
+    "evaluate": "litlab.commands.evaluate",
+    "predict": "litlab.commands.predict",
+    "export": "litlab.commands.export",
+    "tensorboard": "litlab.commands.tensorboard",
+}
+
+
+def main() -> None:
+    """Entry point of the console command; exits with 0, 1 for the user's error, 130 for Ctrl-C, or the worker's code."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"litlab {version('litlab')}")
+        return
+    try:
+        _command(arguments[0]).main(arguments[1:])
+    except UserError as error:
+        sys.exit(_said(str(error)))
+    except RunFailed as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("litlab: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _command(name: str):  # type: ignore[no-untyped-def]
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        nearest = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
+        raise UserError(f"{name}: no such command; {hint}")
+    return importlib.import_module(COMMANDS[name])
+
+
+def _said(message: str) -> int:
+    lines = message.splitlines()
+    print("\n".join(["litlab: " + lines[0], *("        " + line for line in lines[1:])]), file=sys.stderr)
+    return 1

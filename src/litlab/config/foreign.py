@@ -1,0 +1,116 @@
+"""Checks the targets that the schema doesn't know: can they be imported, and do they take these arguments?
+
+They need torch, or anything else, to be imported. So `litlab train` asks a short process of its own, before anything is written.
+"""
+
+import difflib
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from litlab.config.schema import SECTIONS
+from litlab.config.validate import Config, nodes
+from litlab.errors import UserError
+
+# What experiment.py hands to a constructor that names it.
+INJECTED = {
+    "data": (),
+    "model": ("num_classes", "image_shape", "class_names"),
+    "task": ("network", "optimizer", "schedule", "num_classes", "class_names"),
+    "optimizer": ("params",),
+    "schedule": ("optimizer", "total_steps"),
+    "callbacks": ("facts", "class_names", "mean", "std", "dirpath"),
+    "logger": ("save_dir",),
+    "trainer": (),
+}
+
+
+def check_foreign(config: Config) -> None:
+    """Import every foreign target of a resolved config and hold its arguments against its signature.
+
+    Raises:
+        UserError: with a line for each problem.
+    """
+    foreign = [(path, node) for path, node in nodes(config) if node["_target_"] not in SECTIONS]
+    if not foreign:
+        return
+    process = subprocess.run(
+        [sys.executable, "-m", "litlab.config.foreign"],
+        input=json.dumps([(path, node["_target_"], [k for k in node if not k.startswith("_")]) for path, node in foreign]),
+        capture_output=True,
+        text=True,
+    )
+    last = process.stdout.rstrip().rpartition("\n")[2]  # what an import prints comes before
+    if process.returncode != 0 or not last.startswith("["):
+        raise UserError(f"importing {', '.join(node['_target_'] for _, node in foreign)} ended the process:\n{process.stderr.strip()}")
+    if problems := json.loads(last):
+        raise UserError("\n".join(problems))
+
+
+def find(target: str) -> Any:
+    """Import `package.module.Class`.
+
+    Raises:
+        UserError: if there is no such module or attribute; the error inside a module that fails is shown.
+    """
+    parts = target.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+                raise UserError(f"{module} cannot be imported: {error}") from error
+            continue
+        for name in parts[split:]:
+            if not hasattr(found, name):
+                raise UserError(f"{target}: {found.__name__} has no {name!r}{_nearest(name, dir(found))}")
+            found = getattr(found, name)
+        return found
+    raise UserError(f"{target}: there is no module {parts[0]!r} here; is the project's package installed, or in this folder or its src/?")
+
+
+def _check(path: str, target: str, arguments: list[str]) -> str | None:
+    try:
+        found = find(target)
+    except UserError as error:
+        return f"{path}._target_: {error}"
+    except Exception as error:  # a module of the user's own may raise anything
+        return f"{path}._target_: importing {target} raised {type(error).__name__}: {error}"
+    if not callable(found):
+        return f"{path}._target_: {target} is a {type(found).__name__}, not a class"
+    return _mismatch(path, target, found, arguments)
+
+
+def _mismatch(path: str, target: str, found: Callable[..., Any], arguments: list[str]) -> str | None:
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        return None  # built in C without a signature: its own check must do
+    kinds = inspect.Parameter
+    takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
+    names = [name for name, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    for name in arguments:
+        if name not in names and not takes_any:
+            return f"{path}.{name}: {target} takes no argument {name!r}{_nearest(name, names)}"
+    given = {*arguments, *INJECTED[path.partition(".")[0]]}
+    needed = [name for name in names if parameters[name].default is kinds.empty and name not in given]
+    if path == "optimizer" or path == "schedule":
+        needed = [name for name in needed if name != names[0]]  # handed over by position
+    return f"{path}: {target} needs {', '.join(needed)}; set {path}.{needed[0]}=..." if needed else None
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, [n for n in names if not n.startswith("__")], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+if __name__ == "__main__":
+    from litlab.config.location import add_project_to_path
+
+    add_project_to_path()
+    print(json.dumps([problem for row in json.load(sys.stdin) if (problem := _check(*row))]))

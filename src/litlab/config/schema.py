@@ -1,0 +1,211 @@
+"""Types and ranges of every key, in one torch-free place; tests/config/test_schema.py ties it to the constructors.
+
+A section whose `_target_` stands in SECTIONS is checked against its model. Every other target is foreign: `foreign.py` imports it,
+in a process of its own, and checks its arguments against its signature.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _not_test(metric: str) -> str:
+    if metric.startswith("test"):
+        raise ValueError("nothing is ever selected on the test split; use a validation metric such as val/accuracy")
+    return metric
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
+BatchLimit = Fraction | Count | None
+
+
+class Section(BaseModel):
+    """A part of the config: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Objective(Section):
+    metric: Annotated[str, Field(min_length=1), AfterValidator(_not_test)]
+    mode: Literal["max", "min"]
+
+
+class Checkpoint(Section):
+    every_steps: Count | None
+
+
+class Study(Section):
+    name: Name | None
+
+
+class Root(Section):
+    """The keys of ours at the top. The groups are checked one by one, by their target; `~model` on the command line leaves one out."""
+
+    format: Literal[1]
+    name: Name
+    seed: Seed
+    threads: Count | None
+    objective: Objective | None
+    checkpoint: Checkpoint
+    study: Study
+    data: dict[str, Any]
+    model: dict[str, Any] | None = None
+    task: dict[str, Any]
+    optimizer: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    callbacks: dict[str, dict[str, Any] | None] | None = None
+    logger: dict[str, dict[str, Any] | None] | None = None
+    trainer: dict[str, Any]
+
+
+class ImageData(Section):
+    batch_size: Count
+    val_size: CountOrZero
+    val_seed: Seed
+    seed: Seed
+    crop_padding: CountOrZero
+    flip: bool
+    mean: Channels
+    std: Channels
+
+
+class CIFAR10(ImageData):
+    root: str
+    cache: str
+    url: str
+
+
+class ImageFolder(ImageData):
+    root: str
+    cache: str
+    image_size: Count
+
+
+class Shapes(ImageData):
+    num_train: Count
+    num_test: Count
+    data_seed: Seed
+
+
+class CNN(Section):
+    widths: Annotated[list[Count], Field(min_length=1)]
+    hidden: list[Count]
+
+
+class ResNet18(Section):
+    width: Count
+
+
+class TorchvisionModel(Section):
+    name: str
+    pretrained: bool
+
+
+class ImageClassifier(Section):
+    label_smoothing: OpenFraction
+
+
+class SGD(Section):
+    lr: Positive
+    momentum: OpenFraction = 0
+    dampening: OpenFraction = 0
+    weight_decay: NonNegative = 0
+    nesterov: bool = False
+    maximize: bool = False
+    foreach: bool | None = None
+    fused: bool | None = None
+
+
+class AdamW(Section):
+    lr: Positive
+    betas: Annotated[list[OpenFraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.01
+    amsgrad: bool = False
+    maximize: bool = False
+    foreach: bool | None = None
+    capturable: bool = False
+    fused: bool | None = None
+
+
+class OneCycle(Section):
+    warmup: Fraction
+    initial: Fraction
+    final: Fraction
+
+
+class Cosine(Section):
+    warmup: Fraction
+    final: Fraction
+
+
+class Constant(Section):
+    pass
+
+
+class TensorBoardLogger(Section):
+    name: str | None = None
+    version: str | int | None = None
+    log_graph: bool = False
+    default_hp_metric: bool = True
+    prefix: str = ""
+    sub_dir: str | None = None
+
+
+class Trainer(Section):
+    """The arguments of lightning.pytorch.Trainer that a frozen config can hold; loggers and callbacks have groups of their own."""
+
+    accelerator: str
+    devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]
+    num_nodes: Count
+    strategy: str | dict[str, Any]
+    precision: Literal[
+        "64-true", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
+    ]  # fmt: skip
+    max_epochs: Count | Literal[-1] | None
+    accumulate_grad_batches: Count
+    gradient_clip_val: NonNegative | None
+    check_val_every_n_epoch: Count | None
+    val_check_interval: Fraction | Count | None
+    log_every_n_steps: Count
+    deterministic: bool | Literal["warn"]
+    gradient_clip_algorithm: Literal["value", "norm"] | None = None
+    max_steps: Count | Literal[-1] = -1
+    min_epochs: Count | None = None
+    min_steps: Count | None = None
+    max_time: str | dict[str, int] | None = None
+    limit_train_batches: BatchLimit = None
+    limit_val_batches: BatchLimit = None
+    limit_test_batches: BatchLimit = None
+    overfit_batches: Fraction | Count = 0.0
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    sync_batchnorm: bool = False
+    inference_mode: bool = True
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "litlab.data.cifar10.CIFAR10": CIFAR10,
+    "litlab.data.image_folder.ImageFolder": ImageFolder,
+    "litlab.data.shapes.Shapes": Shapes,
+    "litlab.models.cnn.CNN": CNN,
+    "litlab.models.resnet.ResNet18": ResNet18,
+    "litlab.models.torchvision.build": TorchvisionModel,
+    "litlab.task.ImageClassifier": ImageClassifier,
+    "litlab.optim.one_cycle": OneCycle,
+    "litlab.optim.cosine": Cosine,
+    "litlab.optim.constant": Constant,
+    "torch.optim.SGD": SGD,
+    "torch.optim.AdamW": AdamW,
+    "lightning.pytorch.loggers.TensorBoardLogger": TensorBoardLogger,
+    "lightning.pytorch.Trainer": Trainer,
+}

@@ -1,0 +1,131 @@
+"""Checks a resolved config and says everything that is wrong with it at once."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from litlab.config.schema import SECTIONS, Root, Section
+from litlab.errors import UserError
+
+Config = dict[str, Any]
+GROUPS = ("data", "model", "task", "optimizer", "schedule", "trainer")
+GROUPS_OF_MANY = ("callbacks", "logger")
+MISSING = "???"
+
+
+def validate(config: Config) -> None:
+    """Check every key of ours, and of the classes listed in `schema.SECTIONS`, in a resolved config.
+
+    Raises:
+        UserError: with a line for each problem: the key, what was found, what was expected, the nearest match.
+    """
+    problems = [f"{key}: a value is missing; set {key}=..." for key in _missing(config)]
+    problems += _check("", config, Root)
+    for path, node in nodes(config):
+        problems += _check_node(path, node)
+    if not problems:
+        problems = _across(config)
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+
+
+def nodes(config: Config) -> Iterable[tuple[str, Config]]:
+    """The parts of a config that name a class: (dotted path, node)."""
+    for group in GROUPS:
+        if isinstance(config.get(group), dict):
+            yield group, config[group]
+    for group in GROUPS_OF_MANY:
+        for name, node in (config.get(group) or {}).items():
+            if isinstance(node, dict):
+                yield f"{group}.{name}", node
+
+
+def _check_node(path: str, node: Config) -> list[str]:
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        return [f"{path}._target_: names the class to build, as in package.module.Class; found {target!r}"]
+    section = SECTIONS.get(target)
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    return _check(path, arguments, section) if section else []
+
+
+def _check(path: str, values: Config, section: type[Section]) -> list[str]:
+    try:
+        section.model_validate(values)
+    except ValidationError as error:
+        found = [_explain(path, dict(item), section) for item in error.errors(include_url=False)]
+        return [line for line in found if line]
+    return []
+
+
+def _explain(path: str, item: dict[str, Any], section: type[Section]) -> str:
+    keys = [str(part) for part in item["loc"] if _is_key(part)]
+    key = ".".join([path, *keys] if path else keys)
+    if item["input"] == MISSING:
+        return ""  # said already
+    if item["type"] == "extra_forbidden":
+        return unknown_key(key, [f"{path}.{name}" if path else name for name in section.model_fields])
+    if item["type"] == "missing":
+        return f"{key}: a value is missing; set {key}=..."
+    return f"{key}={shown(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:].removeprefix('alue error, ')}"
+
+
+def _is_key(part: object) -> bool:
+    """Pydantic adds the member of a union to the location; those names hold brackets or are types."""
+    return isinstance(part, int) or (isinstance(part, str) and part.isidentifier() and part not in _TYPE_NAMES)
+
+
+_TYPE_NAMES = {"int", "float", "str", "bool", "none"}
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """A line that names an unknown key and the nearest known one."""
+    known = list(known)
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if nearest:
+        return f"{key}: unknown key; did you mean {nearest[0]}?"
+    siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    return f"{key}: unknown key; known here: {', '.join(sorted(siblings or known))}"
+
+
+def shown(value: object) -> str:
+    """A value as the command line writes it."""
+    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if _is_word(value) else str(value)
+
+
+def _is_word(value: object) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _missing(config: Any, path: str = "") -> Iterable[str]:
+    items: Iterable[tuple[object, Any]] = ()
+    if isinstance(config, dict):
+        items = config.items()
+    elif isinstance(config, list):
+        items = enumerate(config)
+    for key, value in items:
+        here = f"{path}.{key}" if path else str(key)
+        if value == MISSING:
+            yield here
+        else:
+            yield from _missing(value, here)
+
+
+def _across(config: Config) -> list[str]:
+    """What no single key can tell."""
+    problems = []
+    data, trainer = config["data"], config["trainer"]
+    devices = trainer.get("devices")
+    batch_size = data.get("batch_size") if data["_target_"] in SECTIONS else None  # a foreign one may count per device
+    ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None
+    if isinstance(ranks, int) and isinstance(batch_size, int):
+        world = ranks * int(trainer.get("num_nodes", 1))
+        if batch_size % world:
+            near = sorted({max(world, batch_size // world * world), -(-batch_size // world) * world})
+            problems.append(
+                f"data.batch_size={batch_size}: it counts the images of all devices together, so {world} devices must divide it; "
+                f"use {' or '.join(map(str, near))}"
+            )
+    return problems

@@ -1,0 +1,52 @@
+"""Random numbers that are a function of a key and a counter, and of nothing else.
+
+The generator is SplitMix64 (Steele, Lea and Flood 2014) in wrapping int64 arithmetic: exact, so equal on every device,
+for every number of threads and in every order, and without a state that a resume would have to restore.
+"""
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
+
+
+def _fold(value: Tensor, bits: int) -> Tensor:
+    """value ^ (value >>> bits): int64 shifts drag the sign along, so it is masked off."""
+    return value ^ ((value >> bits) & ((1 << (64 - bits)) - 1))
+
+
+def _mix(value: Tensor) -> Tensor:
+    value = value + _GAMMA
+    value = _fold(value, 30) * _MULTIPLIER_1
+    value = _fold(value, 27) * _MULTIPLIER_2
+    return _fold(value, 31)
+
+
+def _mixed_key(key: tuple[int, ...]) -> int:
+    state = torch.zeros((), dtype=torch.int64)
+    for part in key:
+        state = _mix(state ^ _signed(part % 2**64))
+    return int(state)
+
+
+def random_bits(counters: Int64[Tensor, "*n"], *key: int) -> Int64[Tensor, "*n"]:
+    """64 random bits for each counter under the key (any integers), on the counters' device."""
+    return _mix(_mix(counters) ^ _mixed_key(key))
+
+
+def random_below(bits: Int64[Tensor, "*n"], bound: int) -> Int64[Tensor, "*n"]:
+    """Random bits -> integers in 0..bound-1 (bound to 2**31), from their upper half."""
+    return (((bits >> 33) & (2**31 - 1)) * bound) >> 31
+
+
+def random_order(members: Int64[Tensor, " n"], *key: int) -> Int64[Tensor, " n"]:
+    """The members in the random order that the key gives; a member's rank among others depends on no position."""
+    return members[torch.argsort(random_bits(members, *key), stable=True)]

@@ -1,0 +1,153 @@
+"""From a frozen config to the objects of a run: the one place that instantiates."""
+
+import inspect
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import hydra.utils
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from torch import nn
+
+from litlab.checkpoint import AtomicCheckpointIO
+from litlab.config.foreign import find
+from litlab.data.facts import DatasetFacts
+from litlab.data.module import ImageDataModule
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+
+Config = dict[str, Any]
+_PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What Lightning's Trainer is given. `facts` and `network` are None where the config brings foreign classes without them."""
+
+    data: LightningDataModule
+    task: LightningModule
+    facts: DatasetFacts | None
+    network: nn.Module | None
+
+
+def assemble(config: Config, *, rank: int) -> Experiment:
+    """Data, network and task of a frozen config, seeded: the same weights in every rank, other random numbers after that.
+
+    Raises:
+        UserError: if the data can't be had, or a class does not take what the config gives it.
+    """
+    data = build_data(config)
+    facts = facts_of(data)
+    seed_everything(config["seed"], verbose=False)
+    network = build_network(config["model"], facts) if config["model"] else None
+    task = build_task(config, network, facts)
+    if rank:
+        seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
+    return Experiment(data, task, facts, network)
+
+
+def build_data(config: Config) -> LightningDataModule:
+    """The data module; one of ours is prepared and set up, since the network needs its facts."""
+    data = build("data", config["data"])
+    if not isinstance(data, LightningDataModule):
+        raise UserError(f"data._target_: {config['data']['_target_']} is no LightningDataModule")
+    if isinstance(data, ImageDataModule):
+        data.prepare_data()
+        data.setup("fit")
+    return data
+
+
+def facts_of(data: LightningDataModule) -> DatasetFacts | None:
+    """The facts of a data module that has them."""
+    facts = getattr(data, "facts", None)
+    return facts if isinstance(facts, DatasetFacts) else None
+
+
+def build_network(node: Config, facts: DatasetFacts | None) -> nn.Module:
+    """The network, with those facts of the data that its constructor names."""
+    network = build("model", node, **_of(facts))
+    if not isinstance(network, nn.Module):
+        raise UserError(f"model._target_: {node['_target_']} gave a {type(network).__name__}, expected a torch.nn.Module")
+    return network
+
+
+def build_task(config: Config, network: nn.Module | None, facts: DatasetFacts | None) -> LightningModule:
+    """The LightningModule, with network, optimizer and schedule where its constructor names them."""
+    offered = _of(facts)
+    if network is not None:
+        offered["network"] = network
+    if config["optimizer"]:
+        offered["optimizer"] = factory("optimizer", config["optimizer"])
+    offered["schedule"] = factory("schedule", config["schedule"]) if config["schedule"] else None
+    task = build("task", config["task"], **offered)
+    if not isinstance(task, LightningModule):
+        raise UserError(f"task._target_: {config['task']['_target_']} is no LightningModule")
+    return task
+
+
+def build_callbacks(config: Config, facts: DatasetFacts | None) -> list[Callback]:
+    """The callbacks of the config, in its order."""
+    nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
+    return [build(f"callbacks.{name}", node, facts=facts, **_of(facts)) for name, node in nodes.items()]
+
+
+def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
+    """The loggers of the config, writing into the run directory where they have a `save_dir`."""
+    nodes = {name: node for name, node in (config["logger"] or {}).items() if node}
+    return [build(f"logger.{name}", node, save_dir=str(run.path)) for name, node in nodes.items()]
+
+
+def build_trainer(
+    config: Config, run: RunDirectory, *, devices: int | list[int], callbacks: list[Callback], loggers: list[Logger]
+) -> Trainer:
+    """Lightning's Trainer, quiet: the console, the checkpoints and the loggers are litlab's."""
+    node = dict(config["trainer"]) | {"devices": devices}
+    profiler = node.pop("profiler", None)
+    trainer = factory("trainer", node)(
+        profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else None,
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run.path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    assert isinstance(trainer, Trainer)
+    return trainer
+
+
+def build(path: str, node: Config, **offered: Any) -> Any:
+    """Build the class that a node names, with its arguments and with what is offered **and** stands in its signature.
+
+    Raises:
+        UserError: if it can't be imported or refuses its arguments.
+    """
+    make = factory(path, node)
+    named = inspect.signature(make).parameters
+    taken = {name: value for name, value in offered.items() if name in named and name not in node}
+    try:
+        return make(**taken)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # raised by the call, not within it
+            raise UserError(f"{path}: {node['_target_']}: {error}") from error
+        raise
+
+
+def factory(path: str, node: Config) -> "partial[Any]":
+    """The class that a node names, with its arguments bound; nodes inside it with a `_target_` of their own are built."""
+    try:
+        target = find(node["_target_"])
+    except UserError as error:
+        raise UserError(f"{path}._target_: {error}") from error
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    return partial(target, **hydra.utils.instantiate(arguments, _convert_="all"))
+
+
+def _of(facts: DatasetFacts | None) -> dict[str, Any]:
+    if facts is None:
+        return {}
+    names = ("num_classes", "class_names", "image_shape", "mean", "std")
+    return {name: getattr(facts, name) for name in names}

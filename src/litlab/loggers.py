@@ -1,0 +1,43 @@
+"""metrics.csv as a Lightning logger: every run has it, whatever else it logs to."""
+
+from argparse import Namespace
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import MetricsWriter
+
+
+class MetricsLogger(Logger):
+    """Appends whatever is logged to metrics.csv, on rank zero."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__()
+        self._run = run
+        self._writer: MetricsWriter | None = None
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        values = dict(metrics)
+        epoch = int(values.pop("epoch", 0))
+        self._writer = self._writer or MetricsWriter(self._run.metrics)
+        self._writer.append(epoch, step or 0, values)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The config stands in config.yaml already."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

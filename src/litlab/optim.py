@@ -1,0 +1,96 @@
+"""Which parameters are decayed, and how the learning rate moves: schedules are pure functions of the step.
+
+A schedule is a factor on the learning rate of the optimizer's config. Every factor is defined for every step, also past
+the end, since the scheduler computes the rate of a step that training no longer takes.
+"""
+
+import math
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from litlab.errors import UserError
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """The trainable parameters in two named groups: `decay`, and `no_decay` for norms and biases (fewer than two axes).
+
+    The first group takes the weight decay of the optimizer's config, the second takes none. An empty group is left out.
+
+    Raises:
+        UserError: nothing is trainable.
+    """
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise UserError(
+            f"{type(network).__name__} has no trainable parameters, so there is nothing to optimize: "
+            "at least one of its parameters must have requires_grad=True"
+        )
+    decay = [parameter for parameter in trainable if parameter.ndim >= 2]
+    no_decay = [parameter for parameter in trainable if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": decay, "name": "decay"},
+        {"params": no_decay, "name": "no_decay", "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def one_cycle_factor(step: int, total_steps: int, *, warmup: float, initial: float, final: float) -> float:
+    """Cosine from `initial` at step 0 up to 1 at `warmup * total_steps - 1`, cosine down to `final` at the last step.
+
+    The same curve as torch's OneCycleLR with two phases; momentum stays as it is.
+    """
+    peak = max(warmup * total_steps - 1, 0.0)
+    if step <= peak:
+        return _cosine(1.0 if peak == 0 else step / peak, initial, 1.0)
+    if step >= total_steps - 1:
+        return final
+    return _cosine((step - peak) / (total_steps - 1 - peak), 1.0, final)
+
+
+def cosine_factor(step: int, total_steps: int, *, warmup: float, final: float) -> float:
+    """Linear up to 1 in `num_warmup = round(warmup * total_steps)` steps, then cosine down to `final` at the last step.
+
+    The first step has the factor `1 / (num_warmup + 1)`.
+    """
+    num_warmup = round(warmup * total_steps)
+    if step <= num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    if step >= total_steps - 1:
+        return final
+    return _cosine((step - num_warmup) / (total_steps - 1 - num_warmup), 1.0, final)
+
+
+def _cosine(progress: float, start: float, end: float) -> float:
+    """From `start` at progress 0 to `end` at progress 1, flat at both ends."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    warmup: float,
+    initial: float,
+    final: float,
+) -> LambdaLR:
+    """Multiplies the learning rate by `one_cycle_factor`."""
+    return LambdaLR(
+        optimizer,
+        lambda step: one_cycle_factor(step, total_steps, warmup=warmup, initial=initial, final=final),
+    )
+
+
+def cosine(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
+    """Multiplies the learning rate by `cosine_factor`."""
+    return LambdaLR(
+        optimizer,
+        lambda step: cosine_factor(step, total_steps, warmup=warmup, final=final),
+    )
+
+
+def constant(optimizer: Optimizer) -> LambdaLR:
+    """Leaves the learning rate as it is."""
+    return LambdaLR(optimizer, lambda step: 1.0)

@@ -1,0 +1,80 @@
+"""Several processes for one run: started together, stopped together. No torch."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from litlab.signals import PARENT, StopRequest
+
+GRACE = 4.0  # seconds for the others to end once one has
+POLL = 0.02  # seconds
+
+
+def is_rank() -> bool:
+    """Whether this process was started as one rank of several, by us, torchrun or srun."""
+    return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+
+
+def global_rank() -> int:
+    return int(os.environ["RANK"]) if is_rank() else 0
+
+
+def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
+    """Start a worker for each rank and wait for all; the first that fails takes the others down.
+
+    Returns:
+        The exit code: 0 if all ended with 0, else that of the first that did not.
+    """
+    shared = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "NODE_RANK": "0"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), PARENT: str(os.getpid())}
+    command = [sys.executable, "-m", "litlab.worker", str(directory)]
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(world_size):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            ranks.append(subprocess.Popen(command, env=dict(os.environ) | shared | own))
+        return _wait(ranks, stop)
+    finally:
+        for process in ranks:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]], stop: StopRequest) -> int:
+    """Pass a signal on once; give the rest a moment when one rank has failed."""
+    passed_on = False
+    deadline = None
+    code = 0
+    with stop.deferred():
+        while any(process.poll() is None for process in ranks):
+            if not passed_on and (signum := stop.pending()):
+                passed_on = True
+                _send(ranks, signum)
+            ended = [process.returncode for process in ranks if process.poll() is not None]
+            failed = next((each for each in ended if each), 0)
+            if failed and deadline is None:
+                code, deadline = failed, time.monotonic() + GRACE
+                _send(ranks, signal.SIGTERM)
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            time.sleep(POLL)
+    code = code or next((process.returncode for process in ranks if process.returncode), 0)
+    return 128 - code if code < 0 else code
+
+
+def _send(ranks: list[subprocess.Popen[bytes]], signum: int) -> None:
+    for process in ranks:
+        if process.poll() is None:
+            process.send_signal(signum)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

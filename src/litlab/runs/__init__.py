@@ -1,0 +1,1 @@
+"""The run directory: what leaves a run, as files. Nothing here imports torch."""

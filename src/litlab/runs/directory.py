@@ -1,0 +1,118 @@
+"""The run directory: which file is where, and how one is made."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litlab.errors import UserError
+from litlab.runs.files import write_text
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "dataset.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @classmethod
+    def create(cls, path: Path, config: str, hydra: dict[str, str]) -> "RunDirectory":
+        """Claim a new or empty directory for a run, with its frozen config and Hydra's own record of it.
+
+        Args:
+            path: where.
+            config: the text of config.yaml.
+            hydra: file name -> text, for `.hydra/`.
+
+        Raises:
+            UserError: if the directory holds anything already.
+        """
+        run = cls(path)
+        run.refuse_if_taken()
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            (path / ".hydra").mkdir()  # atomic: of two that start here, one gets it
+        except FileExistsError as error:
+            raise UserError(f"{path} was taken by another run a moment ago; choose another directory") from error
+        for name, text in hydra.items():
+            write_text(path / ".hydra" / name, text)
+        write_text(run.config, config)
+        return run
+
+    def refuse_if_taken(self) -> None:
+        """
+        Raises:
+            UserError: if the path is a file, or a directory that holds anything.
+        """
+        if self.config.exists():
+            raise UserError(
+                f"{self.path} is the directory of an existing run, which is never overwritten; "
+                f"choose another hydra.run.dir, or remove that one first"
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} is not empty; a run starts in a directory of its own: choose another hydra.run.dir")
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunDirectory":
+        """
+        Raises:
+            UserError: if there is no run in the directory.
+        """
+        run = cls(Path(path))
+        if not run.config.is_file():
+            what = "has no config.yaml" if run.path.is_dir() else "does not exist"
+            raise UserError(f"{path}: no run directory: it {what}; expected outputs/<experiment>/<date>_<time>_<id>")
+        return run
+
+    def project(self) -> Path:
+        """The folder that `litlab train` was called in, if it is still there; else the current one."""
+        project = Path(self.read_json(self.provenance)["project"]) if self.provenance.exists() else Path.cwd()
+        return project if project.is_dir() else Path.cwd()
+
+    def read_json(self, file: Path) -> Any:
+        """
+        Raises:
+            UserError: if the file is missing or damaged.
+        """
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{file} is missing: the run in {self.path} did not get that far") from error
+        except ValueError as error:
+            raise UserError(f"{file} is damaged: {error}") from error

@@ -1,0 +1,65 @@
+"""metrics.csv: one row a value, appended in whole lines."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADER = ("epoch", "step", "metric", "value")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value of a metric after `step` optimizer steps, in `epoch` (counted from 0)."""
+
+    epoch: int
+    step: int
+    metric: str
+    value: float
+
+
+class MetricsWriter:
+    """Appends rows; a reader at any moment sees whole lines, but perhaps a torn last one."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", newline="")
+        if self._file.tell() == 0:
+            self._write([HEADER])
+
+    def append(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Add one row for each value, in one write."""
+        self._write([(epoch, step, metric, repr(float(value))) for metric, value in values.items()])
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, rows: list[tuple[object, ...]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._file.write(text.getvalue())
+        self._file.flush()
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """Read metrics.csv; a torn last line is left out.
+
+    Raises:
+        ValueError: if the header or a line before the last is not ours.
+    """
+    text = path.read_text(encoding="utf-8")
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    if not lines or tuple(lines[0].split(",")) != HEADER:
+        raise ValueError(f"{path}: expected the header {','.join(HEADER)}")
+    return [Row(int(epoch), int(step), metric, float(value)) for epoch, step, metric, value in csv.reader(lines[1:])]
+
+
+def at_best(rows: list[Row], metric: str, mode: str) -> dict[str, float]:
+    """The values logged at the step where `metric` was best (the first of equals); empty if it never was a number."""
+    candidates = [row for row in rows if row.metric == metric and math.isfinite(row.value)]
+    if not candidates:
+        return {}
+    best = (max if mode == "max" else min)(candidates, key=lambda row: row.value)
+    split = metric.partition("/")[0]
+    return {row.metric: row.value for row in rows if row.step == best.step and row.metric.partition("/")[0] == split}

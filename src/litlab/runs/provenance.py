@@ -1,0 +1,75 @@
+"""provenance.json: what is needed to know, or to repeat, what made a run."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIMIT = 1 << 20  # bytes of diff, and of one untracked source: enough for code, too little for data
+SOURCES = (".py", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".sh", ".md")
+_CREDENTIALS = re.compile(r"(\w+://)[^/\s@:]+(:[^/\s@]*)?@")
+
+
+def of_launch(project: Path, command: list[str]) -> dict[str, Any]:
+    """What the controller knows: the command, the project and the state of its code."""
+    return {
+        "format": 1,
+        "command": [_CREDENTIALS.sub(r"\1***@", word) for word in command],
+        "project": str(project),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code": _code(project),
+    }
+
+
+def of_machine() -> dict[str, Any]:
+    """What is true of this machine and its environment: system, cores, package versions."""
+    packages = {name: dist.version for dist in metadata.distributions() if (name := dist.metadata["Name"])}
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": sys.version.split()[0],
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def _code(project: Path) -> dict[str, Any] | None:
+    """Commit, diff and untracked files of the project's git repository; None outside one."""
+    commit = _git(project, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    diff = _git(project, "diff", "HEAD", "--no-color", "--no-ext-diff") or ""
+    names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    untracked: dict[str, str | None] = {name: _source(project / name) for name in names if name}
+    whole = len(diff) <= LIMIT
+    return {"commit": commit.strip(), "diff": diff if whole else diff[:LIMIT], "diff_complete": whole, "untracked": untracked}
+
+
+def _source(path: Path) -> str | None:
+    """The text of an untracked source file; None for what is none, or too large: it stands there by its name alone."""
+    if path.suffix not in SOURCES or path.is_symlink() or not path.is_file() or path.stat().st_size > LIMIT:
+        return None
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=20)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None

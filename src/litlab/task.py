@@ -1,0 +1,153 @@
+"""What is trained: a network with its loss, metrics, optimizer and schedule."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import TypedDict
+
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from litlab.data.batch import Batch
+from litlab.errors import UserError
+from litlab.metrics import EvaluationMetrics, TrainingMetrics
+from litlab.optim import parameter_groups
+
+
+class EvaluationOutput(TypedDict):
+    """What a validation or test step hands to callbacks: this rank's real images only, without padding."""
+
+    logits: Tensor  # float32 b num_classes
+    losses: Tensor  # float32 b, cross entropy in nats
+
+
+class ImageClassifier(LightningModule):
+    """Trains `network` to classify images, under any precision and any number of ranks.
+
+    The training loss (`train/loss`) is cross entropy with label smoothing; `val/loss` and `test/loss` are plain cross
+    entropy, so that runs with different smoothing can be compared. Losses are in nats per image.
+
+    The gradient is that of the mean over the real images of the global batch, for any number of ranks: DDP averages
+    over ranks, so each rank divides its sum by the global count and multiplies it by the number of ranks. A rank
+    without a real image contributes zero.
+
+    Args:
+        network: takes images, float `b c h w`, returns logits `b num_classes`.
+        optimizer: makes an optimizer from parameter groups.
+        schedule: makes a scheduler from an optimizer, and from `total_steps` where it has a parameter of that name that
+            is not set; it is stepped after each optimizer step. None for none.
+        num_classes: number of logits the network is expected to return.
+        label_smoothing: share of the target that is spread evenly over the classes, 0 to 1.
+
+    Attributes:
+        latest: the newest row of training values as plain numbers, for a progress bar; `TrainingLog` fills it.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., LRScheduler] | None,
+        num_classes: int,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.latest: dict[str, float] = {}
+        self.train_metrics = TrainingMetrics()
+        self.val_metrics = EvaluationMetrics(num_classes=num_classes)
+        self.test_metrics = EvaluationMetrics(num_classes=num_classes)
+        self._make_optimizer = optimizer
+        self._make_schedule = schedule
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, `b num_classes`, of normalised float images, `b c h w`."""
+        logits: Tensor = self.network(images.to(self.dtype))  # under bf16-true the weights are bfloat16
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits, labels, losses = self._shared_step(batch, label_smoothing=self.label_smoothing)
+        self.train_metrics.update(losses.detach(), logits.detach(), labels)
+        return losses.sum() * (self.trainer.world_size / batch.num_global)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
+        return self._evaluation_step(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
+        return self._evaluation_step(batch, self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test", self.test_metrics)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._make_optimizer(parameter_groups(self.network))
+        if self._make_schedule is None:
+            return optimizer
+        arguments = {"total_steps": self._total_steps()} if _wants_total_steps(self._make_schedule) else {}
+        scheduler = self._make_schedule(optimizer, **arguments)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _shared_step(self, batch: Batch, *, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, labels and losses of the real rows. The network sees the padding too: its shape stays the same."""
+        output = self(batch.images)
+        expected = (len(batch.labels), self.num_classes)
+        if not isinstance(output, Tensor) or output.shape != expected:
+            found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
+            raise UserError(
+                f"{type(self.network).__name__} returned {found} for {len(batch.labels)} images, but the task expects "
+                f"logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
+                "let the network take num_classes"
+            )
+        logits, labels = (
+            output[: batch.num_valid].float(),
+            batch.labels[: batch.num_valid],
+        )
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+        return logits, labels, losses
+
+    def _evaluation_step(self, batch: Batch, metrics: EvaluationMetrics) -> EvaluationOutput:
+        logits, labels, losses = self._shared_step(batch, label_smoothing=0.0)
+        metrics.update(losses, logits, labels)
+        return {"logits": logits, "losses": losses}
+
+    def _log_evaluation(self, split: str, metrics: EvaluationMetrics) -> None:
+        values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
+        metrics.reset()
+        # Equal on all ranks already, as torchmetrics adds up sums and counts. Lightning warns where it isn't told to
+        # synchronise; the maximum of equal values is exact, the mean would round.
+        self.log_dict(values, batch_size=1, sync_dist=True, reduce_fx="max", logger=False)
+        if not self.trainer.sanity_checking:  # straight to the loggers: Lightning would count the steps from 0
+            log_row(self.trainer, {name: value.item() for name, value in values.items()})
+
+    def _total_steps(self) -> int:
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise UserError(
+                "this schedule needs to know where training ends, but trainer.max_epochs and trainer.max_steps are "
+                "both unlimited: set one of them, or use schedule=constant"
+            )
+        return int(total_steps)
+
+
+def log_row(trainer: Trainer, values: dict[str, float]) -> None:
+    """Sends values to all loggers, at the number of optimizer steps taken so far."""
+    for logger in trainer.loggers:
+        logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+
+
+def _wants_total_steps(schedule: Callable[..., LRScheduler]) -> bool:
+    already_set = schedule.keywords if isinstance(schedule, partial) else {}
+    return "total_steps" in inspect.signature(schedule).parameters and "total_steps" not in already_set
