@@ -1,1 +1,23 @@
 """litlab: a PyTorch Lightning research experiment framework."""
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litlab.predictor import Predictor
+
+
+def load(directory: "str | PathLike[str]", checkpoint: str | None = None) -> "Predictor":
+    """The trained network of a run directory, with its preprocessing and class names; see `litlab.predictor.Predictor`.
+
+    Args:
+        directory: a run directory, `outputs/<experiment>/<date>_<time>_<id>`. No data set is needed.
+        checkpoint: "best" or "last"; None for the best where there is one, else the last, as in the final test.
+
+    Raises:
+        UserError: if there is no such run or checkpoint, if a file is damaged or a class can't be imported, or if the
+            run is not of a network on one of litlab's data sets.
+    """
+    from litlab import predictor  # imports torch
+
+    return predictor.load(directory, checkpoint)

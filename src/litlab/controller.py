@@ -1,6 +1,7 @@
 """Starts a worker on a run directory, passes the terminal and signals on, and reads its result. No torch."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,10 @@ def worker_environment() -> dict[str, str]:
     return kept | {PARENT: str(os.getpid())}
 
 
-def run_worker(run: RunDirectory, config: dict[str, Any]) -> float | None:
+def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> float | None:
     """Train in a process of its own; returns the objective, None where there is none.
+
+    A run that never started, since the config or the data forbid it, leaves nothing behind, unless `keep`.
 
     The worker is the leader of a process group of its own: Ctrl-C in the terminal reaches this process alone, which
     passes it on once. A second one kills the group.
@@ -50,6 +53,8 @@ def run_worker(run: RunDirectory, config: dict[str, Any]) -> float | None:
         print(f"litlab: {message}; its log is {run.log}", file=sys.stderr)
         code = 128 - code
     if code != 0:
+        if not keep and run.result.exists() and read_result(run)["status"] == "refused":
+            shutil.rmtree(run.path)
         raise RunFailed(code)
     objective = read_result(run)["objective"]
     return None if objective is None else float(objective)

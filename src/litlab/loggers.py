@@ -1,9 +1,9 @@
-"""metrics.csv as a Lightning logger: every run has it, whatever else it logs to."""
+"""Where values go: metrics.csv, which every run has, and TensorBoard."""
 
 from argparse import Namespace
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from litlab.runs.directory import RunDirectory
@@ -41,3 +41,14 @@ class MetricsLogger(Logger):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+class TensorBoard(TensorBoardLogger):
+    """Event files right in the run directory, and nothing else: the config stands in config.yaml."""
+
+    def __init__(self, *, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()

@@ -53,9 +53,9 @@ def one_cycle_factor(step: int, total_steps: int, *, warmup: float, initial: flo
 def cosine_factor(step: int, total_steps: int, *, warmup: float, final: float) -> float:
     """Linear up to 1 in `num_warmup = round(warmup * total_steps)` steps, then cosine down to `final` at the last step.
 
-    The first step has the factor `1 / (num_warmup + 1)`.
+    The first step has the factor `1 / (num_warmup + 1)`. A warm-up of all steps reaches 1 at the last.
     """
-    num_warmup = round(warmup * total_steps)
+    num_warmup = min(round(warmup * total_steps), total_steps - 1)
     if step <= num_warmup:
         return (step + 1) / (num_warmup + 1)
     if step >= total_steps - 1:

@@ -12,20 +12,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.compose import ROOT, explain, register_resolvers
+from litlab.config.compose import ROOT, VERSION_BASE, explain, register_resolvers
 from litlab.config.foreign import check_foreign
 from litlab.config.freeze import freeze, to_yaml, with_secrets
 from litlab.config.location import packaged_conf
 from litlab.controller import run_worker
 from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import gone_if_empty, write_json
+from litlab.runs.files import remove_if_empty, write_json
 from litlab.runs.provenance import of_launch
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-@hydra.main(version_base="1.3", config_path=str(packaged_conf()), config_name=ROOT)
+@hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
 def _launch(composed: DictConfig) -> float | None:
     """One job. Hydra reports an Exception of a job in its own way, which suits a multirun; a single run ends with ours."""
     try:
@@ -47,13 +47,15 @@ def _run(composed: DictConfig) -> float | None:
     """A run directory with its frozen config, then a worker on it. Returns the objective."""
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
-    with gone_if_empty(directory):
+    try:
         RunDirectory(directory).refuse_if_taken()
         config = freeze(composed)
         check_foreign(with_secrets(config))
         run = RunDirectory.create(directory, to_yaml(config), _hydra_record(composed))
-    write_json(run.provenance, of_launch(Path.cwd(), ["litlab", *sys.argv[1:]]))
-    return run_worker(run, config)
+        write_json(run.provenance, of_launch(Path.cwd(), ["litlab", "train", *sys.argv[1:]]))
+        return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
+    finally:
+        remove_if_empty(directory)  # Hydra made it before it called us
 
 
 def _hydra_record(composed: DictConfig) -> dict[str, str]:
@@ -84,11 +86,11 @@ def main(arguments: list[str]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if developer:
             raise
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, arguments)) from error
     except ValueError as error:
         if developer or isinstance(error, UserError) or not _raised_by_hydra(error):
             raise
-        raise UserError(str(error)) from error
+        raise UserError(_plain(error, arguments)) from error
     except _Ended as ended:
         raise ended.error from None
 
@@ -96,3 +98,10 @@ def main(arguments: list[str]) -> None:
 def _raised_by_hydra(error: ValueError) -> bool:
     """Hydra says some of what a user can get wrong with a bare ValueError."""
     return "hydra" in traceback.extract_tb(error.__traceback__)[-1].filename.split(os.sep)
+
+
+def _plain(error: ValueError, arguments: list[str]) -> str:
+    nulls = [each.removesuffix("=null") for each in arguments if each.endswith("=null")]
+    if nulls and "Config group override" in str(error):
+        return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
+    return str(error)

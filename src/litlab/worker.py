@@ -18,7 +18,7 @@ from litlab.errors import UserError
 from litlab.ranks import is_rank, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
-from litlab.runs.result import Result, read_result, write_result
+from litlab.runs.result import Result, Status, read_result, write_result
 from litlab.signals import Stopped, StopRequest
 
 STARTED = time.perf_counter()
@@ -55,7 +55,7 @@ def _guarded(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> in
         _write_end(run, config, "interrupted", f"stopped by {stopped}")
         return stopped.exit_code
     except UserError as error:
-        _write_end(run, config, "failed", str(error))
+        _write_end(run, config, "failed" if run.metrics.exists() else "refused", str(error))
     except Exception as error:
         with run.log.open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
@@ -100,7 +100,7 @@ def _world_size(config: dict[str, Any]) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def _write_end(run: RunDirectory, config: dict[str, Any], status: Any, error: str) -> None:
+def _write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: str) -> None:
     if not run.result.exists():  # the first rank to fail knows the cause
         write_result(run, Result(status=status, identity=identity(config), error=error))
 
@@ -122,6 +122,8 @@ def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
     result = read_result(run)
     if result["status"] == "interrupted":
         print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)
+    elif result["status"] == "refused":
+        print(f"litlab: {result['error']}", file=sys.stderr)
     elif result["status"] == "failed":
         print(f"litlab: {result['error']}\nlitlab: the run failed; its log is {run.log}", file=sys.stderr)
     return code

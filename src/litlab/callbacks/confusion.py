@@ -92,7 +92,7 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
 
     num_classes = len(class_names)
     size = min(3.5 + 0.45 * num_classes, 14.0)  # inches
-    figure = Figure(figsize=(size + 0.8, size), dpi=110, layout="constrained")
+    figure = Figure(figsize=(size + 0.8, size), dpi=110, layout="compressed")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -109,6 +109,7 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.6 else "#222222" if count else "#bbbbbb"
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    for _ in range(2):  # the first time, the layout does not know yet how wide the labels are
+        canvas.draw()  # type: ignore[no-untyped-call]
     picture: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     return picture

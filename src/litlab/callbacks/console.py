@@ -2,8 +2,10 @@
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -53,7 +55,8 @@ class Console(Callback):
             if time.monotonic() - self._drawn > REFRESH:
                 self._draw(trainer, pl_module)
         elif trainer.is_global_zero and self._is_time_for_a_line(trainer, batch_idx):
-            self._say(f"{self._epoch(trainer)} {batch_idx + 1}/{trainer.num_training_batches}  {_latest(pl_module)}")
+            if latest := _latest(pl_module):
+                self._say(f"{self._epoch(trainer)} {batch_idx + 1}/{trainer.num_training_batches}  {latest}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
@@ -83,9 +86,12 @@ class Console(Callback):
         self._terminal.print(table)
         self._terminal.print()
         seconds = sum(value for phase, value in result.seconds.items() if phase != "training")
-        self._say(f"{result.epochs} epochs, {result.steps:,} steps in {seconds:.1f} s{speed}")
-        self._say(f"run          {self._run.path}")
-        self._say(f"TensorBoard  litlab tensorboard {self._run.path.parent}")
+        directory = _relative(self._run.path)
+        self._say(
+            f"{result.epochs} epoch{'s' * (result.epochs != 1)}, {result.steps:,} steps in {seconds:.1f} s{speed}"
+        )
+        self._say(f"run          {directory}")
+        self._say(f"TensorBoard  litlab tensorboard {directory.parent}")
 
     def _summary(self, trainer: Trainer, task: LightningModule) -> list[str]:
         data = getattr(trainer, "datamodule", None)
@@ -100,7 +106,9 @@ class Console(Callback):
         lines.append(f"network      {type(network).__name__}, {num_parameters:,} parameters")
         device = trainer.strategy.root_device.type
         ranks = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
-        lines.append(f"training     {ranks}, {trainer.precision}, {trainer.max_epochs} epochs")
+        lines.append(
+            f"training     {ranks}, {trainer.precision}, {trainer.max_epochs} epochs, {torch.get_num_threads()} threads"
+        )
         return lines
 
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:
@@ -157,3 +165,9 @@ def _number(name: str, value: float) -> str:
 def _by_metric(values: dict[str, float]) -> dict[str, float]:
     """Without the split in front: `val/accuracy` and `test/accuracy` are one row."""
     return {name.partition("/")[2] or name: value for name, value in values.items()}
+
+
+def _relative(path: Path) -> Path:
+    """As one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -4,16 +4,18 @@ import re
 import secrets
 from typing import Any
 
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.location import cache_root
-from litlab.config.validate import unknown_key
+from litlab.config.location import cache_root, packaged_conf
+from litlab.config.validate import GROUPS, GROUPS_OF_MANY, unknown_key
 
 ROOT = "config"  # conf/config.yaml
+VERSION_BASE = "1.3"
 _OVERRIDDEN = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]+")
 
@@ -38,20 +40,20 @@ def _job(number: int, overrides: str) -> str:
     return "_".join([f"{int(number):04d}", *(_UNFIT.sub("-", item).strip("-") for item in short)])[:120]
 
 
-def explain(error: HydraException | OmegaConfBaseException) -> str:
-    """A composition error in our words: the key, what was expected, the nearest match."""
+def explain(error: HydraException | OmegaConfBaseException, arguments: list[str]) -> str:
+    """A composition error in our words: the key, what was expected, the nearest match among what these arguments compose."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as an override; expected key=value\n{error.message}"
+        return f"{error.override}: cannot be read as an override; expected key=value\n{error.message.splitlines()[0]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_config(error)
-    text = str(error)
-    cause = error.__cause__
+    text, cause = str(error), error.__cause__
+    reason = (str(cause) if isinstance(cause, OmegaConfBaseException) else text).splitlines()[0]
     if overridden := _OVERRIDDEN.search(text):
-        line = _unknown_override(overridden[1])
-        return line if line else f"{text.splitlines()[0]}" + (f"\n{str(cause).splitlines()[0]}" if cause else "")
+        key = overridden[1].lstrip("+~").partition("@")[0]
+        known = _known(arguments)
+        return f"{key}: {reason}" if key in known else _unknown(key, known)
     key = getattr(cause, "full_key", None)
-    first = (str(cause) if isinstance(cause, OmegaConfBaseException) else text).splitlines()[0]
-    return f"{key}: {first}" if key else first
+    return f"{key}: {reason}" if key else reason
 
 
 def _unknown_config(error: MissingConfigException) -> str:
@@ -64,18 +66,22 @@ def _unknown_config(error: MissingConfigException) -> str:
     return f"{group}={option}: no such config; {nearest}{listed}"
 
 
-def _unknown_override(key: str) -> str:
-    """For a key that isn't there: the nearest one that is, among keys and groups; empty if the key is there."""
-    plain = key.lstrip("+~").partition("@")[0]
-    loader = GlobalHydra.instance().config_loader()
-    config = loader.load_configuration(ROOT, overrides=[], run_mode=RunMode.RUN)
-    known = [*(name for name in _flat(config) if not name.startswith("hydra.")), *loader.list_groups("")]
-    if plain in known:
-        return ""
-    extra = ""
-    if plain.partition(".")[0] in ("trainer", "model", "optimizer", "schedule", "data", "task", "callbacks", "logger"):
-        extra = f"\nAn argument that the class has, but its YAML doesn't: write +{plain}=..."
-    return unknown_key(plain, known) + extra
+def _unknown(key: str, known: list[str]) -> str:
+    group = key.partition(".")[0]
+    line = unknown_key(key, known)
+    if group in (*GROUPS, *GROUPS_OF_MANY) and "." in key and "did you mean" not in line:
+        line += f"\nAn argument that the class has, but its YAML has not, is added with a plus: +{key}=..."
+    return line
+
+
+def _known(arguments: list[str]) -> list[str]:
+    """The keys and groups there are, under the group choices among the arguments."""
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        groups = loader.list_groups("")
+        choices = [each for each in arguments if each.partition("=")[0] in groups and "=" in each]
+        config = loader.load_configuration(ROOT, overrides=choices, run_mode=RunMode.RUN)
+    return [*(name for name in _flat(config) if name.partition(".")[0] != "hydra"), *groups]
 
 
 def _flat(node: Any, path: str = "") -> list[str]:

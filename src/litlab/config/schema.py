@@ -148,16 +148,11 @@ class Cosine(Section):
 
 
 class Constant(Section):
-    pass
+    """No keys."""
 
 
-class TensorBoardLogger(Section):
-    name: str | None = None
-    version: str | int | None = None
-    log_graph: bool = False
-    default_hp_metric: bool = True
-    prefix: str = ""
-    sub_dir: str | None = None
+class TensorBoard(Section):
+    """No keys: where it writes is the run directory."""
 
 
 class Trainer(Section):
@@ -206,6 +201,6 @@ SECTIONS: dict[str, type[Section]] = {
     "litlab.optim.constant": Constant,
     "torch.optim.SGD": SGD,
     "torch.optim.AdamW": AdamW,
-    "lightning.pytorch.loggers.TensorBoardLogger": TensorBoardLogger,
+    "litlab.loggers.TensorBoard": TensorBoard,
     "lightning.pytorch.Trainer": Trainer,
 }

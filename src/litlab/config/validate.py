@@ -55,21 +55,26 @@ def _check(path: str, values: Config, section: type[Section]) -> list[str]:
     try:
         section.model_validate(values)
     except ValidationError as error:
-        found = [_explain(path, dict(item), section) for item in error.errors(include_url=False)]
-        return [line for line in found if line]
+        found: dict[str, list[str]] = {}  # several, where a value may be of several types
+        for item in error.errors(include_url=False):
+            key, expected = _explain(path, dict(item), section)
+            found.setdefault(key, []).append(expected)
+        return [key + ", or ".join(expected).replace(", or expected", ", or") for key, expected in found.items() if key]
     return []
 
 
-def _explain(path: str, item: dict[str, Any], section: type[Section]) -> str:
+def _explain(path: str, item: dict[str, Any], section: type[Section]) -> tuple[str, str]:
+    """The key with what was found there, and what was expected."""
     keys = [str(part) for part in item["loc"] if _is_key(part)]
     key = ".".join([path, *keys] if path else keys)
     if item["input"] == MISSING:
-        return ""  # said already
+        return "", ""  # said already
     if item["type"] == "extra_forbidden":
-        return unknown_key(key, [f"{path}.{name}" if path else name for name in section.model_fields])
+        return unknown_key(key, [f"{path}.{name}" if path else name for name in section.model_fields]), ""
     if item["type"] == "missing":
-        return f"{key}: a value is missing; set {key}=..."
-    return f"{key}={shown(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:].removeprefix('alue error, ')}"
+        return f"{key}: a value is missing; set {key}=...", ""
+    said = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{key}={shown(item['input'])}: ", said[0].lower() + said[1:]
 
 
 def _is_key(part: object) -> bool:
@@ -83,11 +88,12 @@ _TYPE_NAMES = {"int", "float", "str", "bool", "none"}
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """A line that names an unknown key and the nearest known one."""
     known = list(known)
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if nearest:
-        return f"{key}: unknown key; did you mean {nearest[0]}?"
-    siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
-    return f"{key}: unknown key; known here: {', '.join(sorted(siblings or known))}"
+    parent = key.rpartition(".")[0]
+    siblings = sorted(name for name in known if name.rpartition(".")[0] == parent)
+    for candidates in (siblings, [name for name in known if name != parent]):
+        if nearest := difflib.get_close_matches(key, candidates, n=1, cutoff=0.75):
+            return f"{key}: unknown key; did you mean {nearest[0]}?"
+    return f"{key}: unknown key; known here: {', '.join(siblings or known)}"
 
 
 def shown(value: object) -> str:

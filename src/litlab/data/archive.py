@@ -6,6 +6,7 @@ out, a link, a device, a pipe, and an archive that declares more than a data set
 
 import bz2
 import gzip
+import io
 import lzma
 import re
 import stat
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from litlab.errors import UserError
 
@@ -97,7 +97,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member
 
 
-def _decompressed(path: Path) -> IO[bytes]:
+def _decompressed(path: Path) -> io.BufferedIOBase:
     with path.open("rb") as file:
         start = file.read(6)
     if start.startswith(b"\x1f\x8b"):

@@ -60,11 +60,11 @@ def _draw_chunk(indices: Int64[Tensor, " n"], seed: int, split: int) -> UInt8[Te
     dice = _Dice(indices, (seed, split))
     axis = (torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1
     down, right = axis[:, None], axis[None, :]
-    paper = dice.uniform(0, 1, 3)
+    paper = dice.uniform(0.0, 1.0, 3)
     ink = _apart(paper, dice)
     canvas = _textured(paper, right, down, dice)
     for _ in range(_NUM_CLUTTER):
-        canvas = _blend(canvas, dice.uniform(0, 1, 3), _clutter(right, down, dice))
+        canvas = _blend(canvas, dice.uniform(0.0, 1.0, 3), _clutter(right, down, dice))
     canvas = _blend(canvas, _textured(ink, right, down, dice), _shape_cover(right, down, dice))
     return _to_grey_levels(canvas, _noise(indices, seed, split))
 
@@ -78,7 +78,7 @@ def _apart(colour: Tensor, dice: _Dice) -> Tensor:
 def _textured(colour: Tensor, right: Tensor, down: Tensor, dice: _Dice) -> Tensor:
     """The colour with soft stripes of a random direction, width and strength: n 3 h w."""
     cosine, sine = dice.direction()
-    across = (right * cosine + down * sine) * dice.uniform(0.5, 2.5) + dice.uniform(4, 5)
+    across = (right * cosine + down * sine) * dice.uniform(0.5, 2.5) + dice.uniform(4.0, 5.0)
     wave = (across - across.floor() - 0.5).abs() * 4 - 1
     return colour + wave * dice.uniform(-0.2, 0.2, 3)
 
@@ -91,8 +91,8 @@ def _placed(right: Tensor, down: Tensor, dice: _Dice, radius: Tensor, largest_tu
     """Coordinates of the pixels as seen from an object of the given radius that lies anywhere in the image."""
     cosine, sine = dice.direction(largest_turn)
     reach = 0.95 - radius
-    x = right - dice.uniform(-1, 1) * reach
-    y = down - dice.uniform(-1, 1) * reach
+    x = right - dice.uniform(-1.0, 1.0) * reach
+    y = down - dice.uniform(-1.0, 1.0) * reach
     return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
 
 

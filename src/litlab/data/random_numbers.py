@@ -9,6 +9,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 
+_MASK = 2**64 - 1
+
+
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
@@ -31,10 +34,13 @@ def _mix(value: Tensor) -> Tensor:
 
 
 def _mixed_key(key: tuple[int, ...]) -> int:
-    state = torch.zeros((), dtype=torch.int64)
-    for part in key:
-        state = _mix(state ^ _signed(part % 2**64))
-    return int(state)
+    state = 0
+    for part in key:  # the same in Python's integers: keys are mixed at every call
+        state = ((state ^ (part & _MASK)) + _GAMMA) & _MASK
+        state = ((state ^ (state >> 30)) * _MULTIPLIER_1) & _MASK
+        state = ((state ^ (state >> 27)) * _MULTIPLIER_2) & _MASK
+        state ^= state >> 31
+    return _signed(state)
 
 
 def random_bits(counters: Int64[Tensor, "*n"], *key: int) -> Int64[Tensor, "*n"]:

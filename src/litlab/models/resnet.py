@@ -10,8 +10,8 @@ class ResNet18(nn.Module):
     """He et al. 2016 (arXiv:1512.03385) with the stem that is usual for CIFAR.
 
     The stem is one 3x3 convolution of stride 1 without max pooling, so that 32x32 images reach the last stage as 4x4.
-    Convolutions start as in the paper's reference (He et al. 2015, fan out). 11,173,962 parameters at width 64 for three
-    channels and ten classes.
+    Convolutions start as in He et al. 2015 (normal, fan out). 11,173,962 parameters at width 64 for three channels and
+    ten classes.
 
     Args:
         num_classes: number of logits.

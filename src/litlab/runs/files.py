@@ -3,8 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,14 +42,10 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def gone_if_empty(directory: Path) -> Iterator[None]:
-    """When the block fails, remove `directory`, and those of its parents that this leaves empty and that weren't there before."""
-    new = [path for path in (directory, *directory.parents) if not path.exists() or not any(path.iterdir())]
-    try:
-        yield
-    except BaseException:
-        for path in new:
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        raise
+def remove_if_empty(directory: Path) -> None:
+    """Remove an empty directory, and then those of its parents, below the current directory, that this leaves empty."""
+    for path in (directory, *directory.parents):
+        if path.exists():
+            if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+                return
+            path.rmdir()

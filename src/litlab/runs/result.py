@@ -7,7 +7,7 @@ from typing import Any, Literal
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 
-Status = Literal["completed", "failed", "interrupted"]
+Status = Literal["completed", "failed", "interrupted", "refused"]  # refused: by the config or the data, before training
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+# `make install` and `make train` are all it takes; every target makes .venv first, and again when the lock has changed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help install train test check tensorboard bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.installed  ## .venv with everything that requirements.lock pins
+
+train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a minute
+	@$(BIN)/litlab train experiment=quickstart
+
+test: .venv/.installed  ## the tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/.installed  ## lint, format, types, import contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+tensorboard: .venv/.installed  ## TensorBoard on outputs/
+	@$(BIN)/litlab tensorboard
+
+bench: .venv/.installed  ## the benchmarks of docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+lock: .venv/.installed  ## pin the newest versions that pyproject.toml allows, with hashes and without hosts
+	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	    --no-emit-index-url --extra onnx --group dev pyproject.toml -o requirements.lock
+	@! grep -n '://' requirements.lock
+
+clean:  ## remove what these targets made; outputs/ stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.installed: requirements.lock pyproject.toml
+	@for python in $${PYTHON:-python3.13 python3.12 python3.11 python3}; do \
+	    if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	[ -n "$${found:-}" ] || { echo "litlab needs Python 3.11, 3.12 or 3.13, and found none; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	"$$found" -c 'import venv, ensurepip' 2>/dev/null || { echo "$$found has no venv module; install it (Debian and Ubuntu: apt install python3-venv) and call make again" >&2; exit 1; }; \
+	echo "Installing into .venv ($$("$$found" --version)); about 6 GB with CUDA, a minute or less on a good line"; \
+	"$$found" -m venv --clear .venv
+	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock
+	@$(BIN)/python -m pip install -q --require-hashes --no-deps -r .venv/uv.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

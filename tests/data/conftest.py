@@ -1,0 +1,172 @@
+"""Small data sets of the real layouts, made by the tests themselves."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litlab.data.cifar10 import CIFAR10
+from litlab.data.cifar10_files import FileFacts, Release
+from litlab.data.image_folder import ImageFolder
+from litlab.data.module import ImageDataModule
+from litlab.data.shapes import Shapes
+
+COMMON: dict[str, Any] = dict(
+    batch_size=16, val_size=20, val_seed=0, seed=0, crop_padding=4, flip=True, mean=None, std=None
+)
+BATCH_NAMES = ("data_batch_1", "data_batch_2", "test_batch")
+NUM_PER_FILE = 50
+
+
+@dataclass(frozen=True)
+class SmallCifar:
+    """A release of two training batches and a test batch, in all three forms, and what it holds."""
+
+    release: Release
+    binary: bytes
+    python: bytes
+    pickles: dict[str, bytes]
+    images: np.ndarray  # batch image c h w
+    labels: np.ndarray
+
+
+def tar_gz(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, member in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(member)
+            archive.addfile(entry, io.BytesIO(member))
+    return content.getvalue()
+
+
+def file_facts(name: str, content: bytes) -> FileFacts:
+    return FileFacts(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture(scope="session")
+def small_cifar() -> SmallCifar:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (3, NUM_PER_FILE, 3, 32, 32), dtype=np.uint8)
+    labels = np.stack([random.permutation(np.arange(NUM_PER_FILE) % 10) for _ in range(3)])
+    binaries, pickles = {"cifar-10-batches-bin/readme.html": b"not a batch"}, {}
+    for name, pixels, classes in zip(BATCH_NAMES, images, labels, strict=True):
+        records = np.concatenate([classes[:, None].astype(np.uint8), pixels.reshape(NUM_PER_FILE, -1)], axis=1)
+        binaries[f"cifar-10-batches-bin/{name}.bin"] = records.tobytes()
+        pickles[name] = python2_batch(pixels.reshape(NUM_PER_FILE, -1), classes.tolist())
+    binary = tar_gz(binaries)
+    python = tar_gz({f"cifar-10-batches-py/{name}": content for name, content in pickles.items()})
+    release = Release(
+        binary=file_facts("cifar-10-binary.tar.gz", binary),
+        python=file_facts("cifar-10-python.tar.gz", python),
+        python_md5=tuple((name, hashlib.md5(content).hexdigest()) for name, content in pickles.items()),
+        num_per_file=NUM_PER_FILE,
+    )
+    return SmallCifar(release, binary, python, pickles, images, labels)
+
+
+def python2_batch(pixels: np.ndarray, labels: list[int]) -> bytes:
+    """A pickle as Python 2 and NumPy 1 wrote the official ones: protocol 2, byte strings, numpy.core."""
+    rows, columns = pixels.shape
+
+    def text(value: bytes) -> bytes:
+        return b"T" + len(value).to_bytes(4, "little") + value  # BINSTRING, which Python 3 never writes
+
+    def integer(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little")
+
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t"
+        + text(b"b")
+        + b"tR(K\x01("
+        + integer(rows)
+        + integer(columns)
+        + b"tcnumpy\ndtype\n("
+        + text(b"u1")
+        + b"K\x00K\x01tR(K\x03"
+        + text(b"|")
+        + b"NNN"
+        + integer(-1 & 0x7FFFFFFF).replace(b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff")
+        + integer(-1 & 0x7FFFFFFF).replace(b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff")
+        + b"K\x00tb\x89"
+        + text(pixels.tobytes())
+        + b"tb"
+    )
+    items = b"".join(b"K" + bytes([label]) for label in labels)
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + b"](" + items + b"e" + b"u."
+
+
+@pytest.fixture
+def cifar_module(small_cifar: SmallCifar, tmp_path: Path) -> Callable[..., CIFAR10]:
+    """Makes a CIFAR10 of the small release; its root is tmp_path/root."""
+
+    class SmallCIFAR10(CIFAR10):
+        release = small_cifar.release
+
+    def make(**changes: Any) -> CIFAR10:
+        own = dict(root=str(tmp_path / "root"), url="http://127.0.0.1:9/nothing", cache=str(tmp_path / "cache"))
+        return SmallCIFAR10(**{**COMMON, **own, **changes})
+
+    return make
+
+
+def write_images(root: Path, splits: dict[str, int], classes: tuple[str, ...] = ("cat", "dog", "emu")) -> None:
+    """So many PNG images per class and split, of random sizes and pixels."""
+    random = np.random.default_rng(1)
+    for split, num_images in splits.items():
+        for class_name in classes:
+            folder = root / split / class_name
+            folder.mkdir(parents=True)
+            for number in range(num_images):
+                height, width = random.integers(10, 40, 2)
+                pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:03}.png")
+
+
+@pytest.fixture
+def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
+    """Makes an ImageFolder whose root is tmp_path/images."""
+
+    def make(**changes: Any) -> ImageFolder:
+        own = dict(root=str(tmp_path / "images"), image_size=24, cache=str(tmp_path / "cache"))
+        return ImageFolder(**{**COMMON, **own, **changes})
+
+    return make
+
+
+@pytest.fixture
+def shapes_module() -> Callable[..., Shapes]:
+    def make(**changes: Any) -> Shapes:
+        return Shapes(**{**COMMON, "num_train": 110, "num_test": 37, "data_seed": 0, **changes})
+
+    return make
+
+
+@pytest.fixture(params=["shapes", "cifar10", "image_folder"])
+def make_module(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., ImageDataModule]:
+    """Makes each kind of data module in turn, prepared and set up, with keys of the caller's."""
+    if request.param == "shapes":
+        make = request.getfixturevalue("shapes_module")
+    elif request.param == "cifar10":
+        small = request.getfixturevalue("small_cifar")
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root" / small.release.binary.name).write_bytes(small.binary)
+        make = request.getfixturevalue("cifar_module")
+    else:
+        write_images(tmp_path / "images", {"train": 35, "test": 13})
+        make = request.getfixturevalue("folder_module")
+
+    def made(**changes: Any) -> ImageDataModule:
+        module: ImageDataModule = make(**changes)
+        module.prepare_data()
+        module.setup("fit")
+        return module
+
+    return made

@@ -1,0 +1,128 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from litlab.data.cache import ArrayCache, DecodingPlan
+from litlab.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 2, 3), dtype=np.uint8)
+
+
+class Plan:
+    """Fills in PIXELS (4 to train, 2 to test), or fails half way; counts how often."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.num_fills = 0
+
+    def __call__(self) -> DecodingPlan:
+        return DecodingPlan("six", ("a", "b"), (1, 2, 3), 4, 2, self.fill)
+
+    def fill(self, train_images: np.ndarray, train_labels: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+        self.num_fills += 1
+        train_images[:] = PIXELS[:4]
+        if self.error is not None:
+            raise self.error
+        train_labels[:], images[:], labels[:] = [0, 1, 0, 1], PIXELS[4:], [1, 0]
+
+
+def test_what_was_decoded_comes_back(tmp_path: Path) -> None:
+    cache, plan = ArrayCache(tmp_path / "new" / "cache"), Plan()
+    cache.build("six", plan)
+    cache.build("six", plan)
+    arrays = cache.load("six")
+    assert plan.num_fills == 1
+    assert (arrays.name, arrays.class_names) == ("six", ("a", "b"))
+    assert torch.equal(arrays.train_images, torch.from_numpy(PIXELS[:4]))
+    assert torch.equal(arrays.test_images, torch.from_numpy(PIXELS[4:]))
+    assert (arrays.train_labels.tolist(), arrays.test_labels.tolist()) == ([0, 1, 0, 1], [1, 0])
+    assert arrays.mean == pytest.approx([PIXELS[:4].mean() / 255], abs=1e-12)
+    assert arrays.std == pytest.approx([PIXELS[:4].std() / 255], abs=1e-12)
+    digest = hashlib.sha256()
+    for array in (PIXELS[:4], np.array([0, 1, 0, 1]), PIXELS[4:], np.array([1, 0])):
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    assert arrays.fingerprint == digest.hexdigest()
+
+
+def test_files_are_plain_arrays_and_processes_cannot_change_them(tmp_path: Path) -> None:
+    cache = ArrayCache(tmp_path)
+    cache.build("six", Plan())
+    assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
+    parts = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
+    assert {path.name for path in (tmp_path / "six").iterdir()} == {*parts, "arrays.json"}
+    for part in parts:
+        np.load(tmp_path / "six" / part, allow_pickle=False)
+    cache.load("six").train_images.zero_()
+    assert torch.equal(cache.load("six").train_images, torch.from_numpy(PIXELS[:4]))
+
+
+def truncate(entry: Path) -> None:
+    os.truncate(entry / "train_images.npy", 140)
+
+
+def extend(entry: Path) -> None:
+    with (entry / "test_labels.npy").open("ab") as file:
+        file.write(b"12345678")
+
+
+def other_array(entry: Path) -> None:
+    np.save(entry / "train_labels.npy", np.array([0, 1, 0, 1], dtype=np.int32))
+
+
+def pickled(entry: Path) -> None:
+    np.save(entry / "train_labels.npy", np.array([Path, None], dtype=object), allow_pickle=True)
+
+
+def no_index(entry: Path) -> None:
+    (entry / "arrays.json").unlink()
+
+
+def torn_index(entry: Path) -> None:
+    os.truncate(entry / "arrays.json", 50)
+
+
+def other_format(entry: Path) -> None:
+    index = json.loads((entry / "arrays.json").read_text())
+    (entry / "arrays.json").write_text(json.dumps({**index, "format": 0}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, extend, other_array, pickled, no_index, torn_index, other_format],
+    ids=lambda each: each.__name__,
+)
+def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: object) -> None:
+    cache, plan = ArrayCache(tmp_path), Plan()
+    cache.build("six", plan)
+    damage(tmp_path / "six")  # type: ignore[operator]
+    assert not cache.holds("six")
+    with pytest.raises(LookupError, match="six"):
+        cache.load("six")
+    cache.build("six", plan)
+    assert plan.num_fills == 2
+    assert torch.equal(cache.load("six").train_images, torch.from_numpy(PIXELS[:4]))
+    assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
+
+
+@pytest.mark.parametrize("error", [UserError("broken image"), KeyboardInterrupt()])
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        ArrayCache(tmp_path).build("six", Plan(error))
+    assert [path.name for path in tmp_path.iterdir()] == [".six.lock"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".six.part-abc").mkdir()
+    ArrayCache(tmp_path).build("six", Plan())
+    assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be kept in .*file/cache .*: set data.cache"):
+        ArrayCache(tmp_path / "file" / "cache").build("six", Plan())

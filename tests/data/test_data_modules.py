@@ -1,0 +1,240 @@
+"""One suite over every data module."""
+
+import inspect
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning import LightningDataModule, LightningModule, Trainer
+
+from litlab.data.batch import Batch
+from litlab.data.cifar10 import CIFAR10
+from litlab.data.facts import DatasetFacts
+from litlab.data.image_folder import ImageFolder
+from litlab.data.loader import BatchLoader, EpochOrder
+from litlab.data.module import ImageDataModule
+from litlab.data.shapes import Shapes
+from litlab.errors import UserError
+
+Make = Callable[..., ImageDataModule]
+
+
+def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
+    """The augmented training batches of one rank."""
+    sampler = EpochOrder(members=module.train_members, seed=module.seed, shuffle=True)
+    sampler.set_epoch(epoch)
+    loader = BatchLoader(
+        images=module.arrays.train_images,
+        labels=module.arrays.train_labels,
+        sampler=sampler,
+        batch_size=module.batch_size,
+        rank=rank,
+        world_size=world_size,
+    )
+    return [module.finish(batch, epoch=epoch) for batch in loader]
+
+
+def test_facts_are_complete_and_consistent(make_module: Make) -> None:
+    module = make_module()
+    facts, arrays = module.facts, module.arrays
+    assert facts.num_classes == len(set(facts.class_names)) >= 2
+    assert facts.image_shape == tuple(arrays.train_images.shape[1:]) == tuple(arrays.test_images.shape[1:])
+    assert facts.num_train + facts.num_val == len(arrays.train_images)
+    assert (facts.num_val, facts.num_test) == (20, len(arrays.test_images))
+    assert set(arrays.train_labels.tolist()) == set(arrays.test_labels.tolist()) == set(range(facts.num_classes))
+    assert facts.statistics_source == f"computed from the {len(arrays.train_labels):,} training images"
+    pixels = arrays.train_images.double() / 255
+    torch.testing.assert_close(torch.tensor(facts.mean).double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(facts.std).double(), pixels.std((0, 2, 3), correction=0), rtol=0, atol=1e-6)
+    assert DatasetFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+
+
+def test_fingerprint_is_of_the_content(make_module: Make) -> None:
+    assert make_module().facts.fingerprint == make_module(seed=5, val_size=0).facts.fingerprint
+    assert len(make_module().facts.fingerprint) == 64
+
+
+def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
+    module = make_module()
+    train, val = set(module.train_members.tolist()), set(module.val_members.tolist())
+    assert not train & val
+    assert train | val == set(range(len(module.arrays.train_labels)))
+    num_classes = module.facts.num_classes
+    counts = torch.bincount(module.arrays.train_labels[module.val_members], minlength=num_classes)
+    shares = torch.bincount(module.arrays.train_labels) * 20 / len(module.arrays.train_labels)
+    assert counts.sum() == 20
+    assert (counts - shares).abs().max() < 1
+    assert make_module(seed=9).val_members.tolist() == module.val_members.tolist()
+    assert make_module(val_seed=1).val_members.tolist() != module.val_members.tolist()
+
+
+def test_without_validation_data(make_module: Make) -> None:
+    module = make_module(val_size=0)
+    assert module.val_dataloader() == []
+    assert module.facts.num_train == len(module.arrays.train_labels)
+
+
+def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> None:
+    module = make_module()
+    train, val, test = module.train_dataloader(), module.val_dataloader(), module.test_dataloader()
+    assert isinstance(val, BatchLoader)
+    official = {"train": (module.arrays.train_images, module.arrays.train_labels)}
+    official["test"] = (module.arrays.test_images, module.arrays.test_labels)
+    for loader, split, members in (
+        (train, "train", module.train_members),
+        (val, "train", module.val_members),
+        (test, "test", torch.arange(module.facts.num_test)),
+    ):
+        seen = []
+        for batch in loader:
+            assert torch.equal(batch.images, official[split][0][batch.indices])
+            assert torch.equal(batch.labels, official[split][1][batch.indices])
+            assert batch.num_valid == batch.num_global == len(batch.labels)
+            seen += batch.indices.tolist()
+        assert sorted(seen) == members.tolist()
+        assert (seen == members.tolist()) == (loader is not train)  # evaluation goes in order, training does not
+
+
+def test_same_seed_same_stream(make_module: Make) -> None:
+    first, again = epoch_batches(make_module(), 3), epoch_batches(make_module(), 3)
+    assert all(torch.equal(one.images, other.images) for one, other in zip(first, again, strict=True))
+    for changed in (epoch_batches(make_module(), 4), epoch_batches(make_module(seed=1), 3)):
+        assert not torch.equal(first[0].indices, changed[0].indices)
+
+
+def test_ranks_share_the_same_global_batches(make_module: Make) -> None:
+    module = make_module()
+    alone = epoch_batches(module, 1)
+    for world_size in (2, 4):
+        ranks = [epoch_batches(module, 1, rank, world_size) for rank in range(world_size)]
+        for whole, *parts in zip(alone, *ranks, strict=True):
+            assert len({part.images.shape for part in parts}) == 1
+            assert sum(part.num_valid for part in parts) == whole.num_valid
+            assert all(part.num_global == whole.num_global for part in parts)
+            for name in ("indices", "labels", "images"):
+                joined = torch.cat([getattr(part, name)[: part.num_valid] for part in parts])
+                assert torch.equal(joined, getattr(whole, name))
+
+
+def test_values_against_a_plain_reference(make_module: Make) -> None:
+    module = make_module(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.5])
+    assert module.facts.statistics_source == "data.mean and data.std as configured"
+    batch = next(iter(module.test_dataloader()))
+    images = module.finish(batch, epoch=None).images
+    expected = np.stack(
+        [
+            [
+                (channel / 255 - mean) / std
+                for channel, mean, std in zip(image, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), strict=True)
+            ]
+            for image in batch.images.numpy().astype(np.float64)
+        ]
+    )
+    assert images.dtype == torch.float32
+    np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=2e-6)
+
+
+def test_global_random_state_is_untouched(make_module: Make) -> None:
+    # (Python's own is drawn from by beartype, which is switched on in these tests.)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    module = make_module()
+    epoch_batches(module, 0)
+    list(module.test_dataloader())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
+
+
+def test_prepare_and_setup_twice_change_nothing(make_module: Make) -> None:
+    module = make_module()
+    arrays = module.arrays
+    module.prepare_data()
+    module.setup("test")
+    assert module.arrays is arrays
+
+
+class _Recorder(LightningModule):
+    """Trains nothing; keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
+
+    def training_step(self, batch: Batch) -> None:
+        self.seen["train"].append(batch)
+
+    def validation_step(self, batch: Batch) -> None:
+        self.seen["val"].append(batch)
+
+    def test_step(self, batch: Batch) -> None:
+        self.seen["test"].append(batch)
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_under_a_trainer(make_module: Make) -> None:
+    """Lightning sets the epoch, augments training only, and counts every image once."""
+    module, recorder = make_module(), _Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=1,
+    )
+    trainer.fit(recorder, datamodule=module)
+    trainer.test(recorder, datamodule=module, verbose=False)
+    expected = epoch_batches(module, 0) + epoch_batches(module, 1)
+    for batch, other in zip(recorder.seen["train"], expected, strict=True):
+        assert torch.equal(batch.indices, other.indices)
+        assert torch.equal(batch.images, other.images)
+    for name, loader in (("val", module.val_dataloader()), ("test", module.test_dataloader())):
+        plain = [module.finish(batch, epoch=None) for batch in loader]
+        for batch, other in zip(recorder.seen[name][-len(plain) :], plain, strict=True):
+            assert torch.equal(batch.images, other.images)
+
+
+def test_errors_of_common_keys(make_module: Make) -> None:
+    module = make_module()
+    smallest = min(module.facts.image_shape[1:])
+    num_train = module.facts.num_train + module.facts.num_val
+    cases = {
+        f"data.val_size={num_train} leaves nothing to train on": dict(val_size=num_train),
+        f"data.val_size={num_train - 1} takes all": dict(val_size=num_train - 1),
+        f"data.crop_padding={smallest} must be smaller than the images": dict(crop_padding=smallest),
+        "data.mean has 2 values, but the images have 3 channels": dict(mean=[0.1, 0.2]),
+        "data.std has 1 values, but the images have 3 channels": dict(std=[0.1]),
+    }
+    for message, keys in cases.items():
+        with pytest.raises(UserError, match=message):
+            make_module(**keys)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("image_folder", ImageFolder), ("shapes", Shapes)])
+def test_yaml_has_exactly_the_constructors_keys(name: str, kind: type[LightningDataModule]) -> None:
+    text = (Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml").read_text()
+    keys = yaml.safe_load(text)
+    assert keys.pop("_target_") == f"{kind.__module__}.{kind.__name__}"
+    parameters = inspect.signature(kind).parameters.values()
+    assert list(keys) == [each.name for each in parameters]
+    assert all(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters)
+    assert text.startswith("# ")
+    assert "Source: " in text
+    assert "Offline: " in text
+
+
+def test_epochs_differ_for_every_image(make_module: Make) -> None:
+    module = make_module()
+    whole = torch.arange(len(module.arrays.train_images))
+    epochs = [module.augment(module.arrays.train_images, whole, epoch) for epoch in range(4)]
+    for one, other in pairwise(epochs):
+        assert (one != other).flatten(1).any(1).double().mean() > 0.9

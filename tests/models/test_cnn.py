@@ -1,0 +1,34 @@
+"""The tutorial network."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from litlab.errors import UserError
+from litlab.models.cnn import CNN
+
+
+def test_it_is_the_network_of_the_tutorial() -> None:
+    network = CNN(num_classes=10, image_shape=(3, 32, 32), widths=(6, 16), hidden=(120, 84))
+    weights = list(network.state_dict().values())
+    images = torch.randn(2, 3, 32, 32)
+    features = images
+    for weight, bias in zip(weights[0:4:2], weights[1:4:2], strict=True):
+        features = F.max_pool2d(F.relu(F.conv2d(features, weight, bias)), 2)
+    assert features.shape == (2, 16, 5, 5)
+    features = features.flatten(1)
+    for weight, bias in zip(weights[4:8:2], weights[5:8:2], strict=True):
+        features = F.relu(F.linear(features, weight, bias))
+    torch.testing.assert_close(network(images), F.linear(features, weights[8], weights[9]))
+    shapes = [tuple(weight.shape) for weight in weights[::2]]
+    assert shapes == [(6, 3, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
+
+
+@pytest.mark.parametrize(("widths", "smallest"), [((6,), 6), ((6, 16), 16), ((6, 16, 32), 36)])
+def test_images_may_not_be_too_small(widths: tuple[int, ...], smallest: int) -> None:
+    network = CNN(num_classes=2, image_shape=(1, smallest, smallest), widths=widths, hidden=())
+    assert network(torch.zeros(1, 1, smallest, smallest)).shape == (1, 2)
+    with pytest.raises(
+        UserError, match=f"at least {smallest}x{smallest} pixels, but these are {smallest}x{smallest - 1}"
+    ):
+        CNN(num_classes=2, image_shape=(1, smallest, smallest - 1), widths=widths, hidden=())

@@ -1,0 +1,88 @@
+"""Schedules by value, parameter groups by name."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+
+from litlab.errors import UserError
+from litlab.optim import constant, cosine, cosine_factor, one_cycle, one_cycle_factor, parameter_groups
+
+
+def make_optimizer(lr: float = 1.0) -> SGD:
+    return SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def rates(schedule: LambdaLR, num_steps: int) -> list[float]:
+    values = []
+    for _ in range(num_steps):
+        values.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
+    return values
+
+
+@pytest.mark.parametrize("total_steps", [10, 100, 101])
+def test_one_cycle_is_torchs_curve(total_steps: int) -> None:
+    theirs = OneCycleLR(
+        make_optimizer(),
+        max_lr=0.3,
+        total_steps=total_steps,
+        pct_start=0.3,
+        div_factor=20,
+        final_div_factor=50,
+        cycle_momentum=False,
+    )
+    ours = one_cycle(make_optimizer(0.3), total_steps=total_steps, warmup=0.3, initial=1 / 20, final=1 / 1000)
+    assert rates(ours, total_steps) == pytest.approx(rates(theirs, total_steps), abs=1e-12)
+
+
+def test_cosine_by_hand() -> None:
+    factor = partial(cosine_factor, total_steps=11, warmup=2 / 11, final=0.1)
+    assert [factor(step) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert factor(6) == pytest.approx(0.55)  # half-way between the peak and the last step
+    assert factor(4) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert factor(10) == factor(11) == factor(500) == 0.1
+    assert rates(cosine(make_optimizer(2), total_steps=11, warmup=2 / 11, final=0.1), 11) == pytest.approx(
+        [2 * factor(step) for step in range(11)]
+    )
+
+
+def test_constant() -> None:
+    assert rates(constant(make_optimizer(0.25)), 5) == [0.25] * 5
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("total_steps", [1, 2, 3, 7])
+def test_short_trainings_come_near_the_peak_and_stay_in_0_to_1(total_steps: int, warmup: float) -> None:
+    for factor in (
+        partial(one_cycle_factor, warmup=warmup, initial=0.1, final=0.0),
+        partial(cosine_factor, warmup=warmup, final=0.0),
+    ):
+        values = [factor(step, total_steps) for step in range(total_steps + 3)]
+        assert max(values[:total_steps]) > 0.99  # the peak may lie between two steps
+        assert all(0 <= value <= 1 for value in values)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+    network[3].bias.requires_grad_(False)
+    groups = {group["name"]: group for group in SGD(parameter_groups(network), lr=1, weight_decay=0.5).param_groups}
+    assert [id(parameter) for parameter in groups["decay"]["params"]] == [id(network[0].weight), id(network[3].weight)]
+    assert [id(parameter) for parameter in groups["no_decay"]["params"]] == [
+        id(parameter) for parameter in (network[0].bias, network[1].weight, network[1].bias)
+    ]
+    assert (groups["decay"]["weight_decay"], groups["no_decay"]["weight_decay"]) == (0.5, 0.0)
+
+
+def test_an_empty_group_is_left_out() -> None:
+    assert [group["name"] for group in parameter_groups(nn.Linear(2, 2, bias=False))] == ["decay"]
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(UserError, match="Linear has no trainable parameters"):
+        parameter_groups(nn.Linear(2, 2).requires_grad_(False))
