@@ -1,7 +1,9 @@
 """The command `litlab`: sub-commands, imported when they are called."""
 
 import importlib
+import os
 import sys
+from types import ModuleType
 
 from litlab.errors import RunFailed, UserError
 
@@ -42,12 +44,14 @@ def main() -> None:
         sys.exit(_said(str(error)))
     except RunFailed as error:
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # `litlab train --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("litlab: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _command(name: str):  # type: ignore[no-untyped-def]
+def _command(name: str) -> ModuleType:
     if name not in COMMANDS:
         from difflib import get_close_matches
 

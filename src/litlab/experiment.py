@@ -19,6 +19,7 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 
 Config = dict[str, Any]
+FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data, offered to whoever names them
 _PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
@@ -88,9 +89,16 @@ def build_task(config: Config, network: nn.Module | None, facts: DatasetFacts | 
 
 
 def build_callbacks(config: Config, facts: DatasetFacts | None) -> list[Callback]:
-    """The callbacks of the config, in its order."""
+    """The callbacks of the config, in its order; without those that need facts, where the data module has none."""
     nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
-    return [build(f"callbacks.{name}", node, facts=facts, **_of(facts)) for name, node in nodes.items()]
+    if facts is None:
+        nodes = {name: node for name, node in nodes.items() if not _needs_facts(f"callbacks.{name}", node)}
+    return [build(f"callbacks.{name}", node, **_of(facts)) for name, node in nodes.items()]
+
+
+def _needs_facts(path: str, node: Config) -> bool:
+    parameters = inspect.signature(factory(path, node)).parameters
+    return any(name in parameters and parameters[name].default is inspect.Parameter.empty for name in FACTS)
 
 
 def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
@@ -100,10 +108,18 @@ def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
 
 
 def build_trainer(
-    config: Config, run: RunDirectory, *, devices: int | list[int], callbacks: list[Callback], loggers: list[Logger]
+    config: Config,
+    run: RunDirectory,
+    facts: DatasetFacts | None,
+    *,
+    devices: int | list[int],
+    callbacks: list[Callback],
+    loggers: list[Logger],
 ) -> Trainer:
     """Lightning's Trainer, quiet: the console, the checkpoints and the loggers are litlab's."""
     node = dict(config["trainer"]) | {"devices": devices}
+    if facts is not None and facts.num_val == 0:
+        node["limit_val_batches"] = 0  # Lightning warns of an empty loader
     profiler = node.pop("profiler", None)
     trainer = factory("trainer", node)(
         profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else None,
@@ -149,5 +165,4 @@ def factory(path: str, node: Config) -> "partial[Any]":
 def _of(facts: DatasetFacts | None) -> dict[str, Any]:
     if facts is None:
         return {}
-    names = ("num_classes", "class_names", "image_shape", "mean", "std")
-    return {name: getattr(facts, name) for name in names}
+    return {name: getattr(facts, name) for name in FACTS}

@@ -61,13 +61,17 @@ class FinishedRun:
             UserError: if there is none, saying why as far as the run directory tells.
         """
         if which not in (None, *CHECKPOINTS):
-            raise UserError(f"checkpoint={which!r}: there is no such checkpoint; expected one of {', '.join(CHECKPOINTS)}")
+            raise UserError(
+                f"checkpoint={which!r}: there is no such checkpoint; expected one of {', '.join(CHECKPOINTS)}"
+            )
         best, last = self.run.best, self.run.last
         path = {"best": best, "last": last}[which or ("best" if best.is_file() else "last")]
         if path.is_file():
             return path
         if path == best and last.is_file():
-            raise UserError(f"{self.run.path} has no best checkpoint: it had no objective or no validation; take the last one")
+            raise UserError(
+                f"{self.run.path} has no best checkpoint: it had no objective or no validation; take the last one"
+            )
         raise UserError(f"{self.run.path} has no checkpoint {path.name}: {self._progress()}")
 
     def facts(self) -> DatasetFacts:
@@ -79,8 +83,8 @@ class FinishedRun:
         file = self.run.dataset
         if not file.exists() and self.run.last.is_file():
             raise UserError(
-                f"{file} is missing: the run was on {self.config['data']['_target_']}, which tells nothing about its data, "
-                "so class names and preprocessing are not known; only `litlab evaluate` can be used here"
+                f"{file} is missing: the run was on {self.config['data']['_target_']}, which tells nothing about its "
+                "data, so class names and preprocessing are not known; only `litlab evaluate` can be used here"
             )
         try:
             return DatasetFacts.from_dict(self.run.read_json(file))

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -128,8 +129,9 @@ class ImageClassifier(LightningModule):
         metrics.reset()
         # Equal on all ranks already, as torchmetrics adds up sums and counts. Lightning warns where it isn't told to
         # synchronise; the maximum of equal values is exact, the mean would round.
-        self.log_dict(values, batch_size=1, sync_dist=True, reduce_fx="max", logger=False)
-        if not self.trainer.sanity_checking:  # straight to the loggers: Lightning would count the steps from 0
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        self.log_dict(values, batch_size=1, sync_dist=True, reduce_fx="max", logger=False if fitting else None)
+        if fitting and not self.trainer.sanity_checking:  # to the loggers directly: Lightning would be a step behind
             log_row(self.trainer, {name: value.item() for name, value in values.items()})
 
     def _total_steps(self) -> int:

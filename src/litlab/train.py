@@ -77,7 +77,8 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: for everything a user can get wrong in it.
     """
-    developer = os.environ.get(_FULL_ERROR) == "1"
+    before = os.environ.get(_FULL_ERROR)
+    developer = before == "1"
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     register_resolvers()
     sys.argv = ["litlab train", *arguments]
@@ -93,6 +94,11 @@ def main(arguments: list[str]) -> None:
         raise UserError(_plain(error, arguments)) from error
     except _Ended as ended:
         raise ended.error from None
+    finally:
+        if before is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = before
 
 
 def _raised_by_hydra(error: ValueError) -> bool:

@@ -1,6 +1,5 @@
 """Trains one experiment in this process: fit, test, result. A rank of several does the same as the only one."""
 
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,6 @@ def train(run: RunDirectory, config: Config, stop: StopRequest, *, started: floa
     """
     clock = Clock({}, started)
     clock.ends("import")
-    _log_to(run.log)
     rank = global_rank()
     experiment = assemble(config, rank=rank)
     if rank == 0 and experiment.facts is not None:
@@ -65,6 +63,7 @@ def train(run: RunDirectory, config: Config, stop: StopRequest, *, started: floa
     trainer = build_trainer(
         config,
         run,
+        experiment.facts,
         devices=_devices(config),
         callbacks=ours + build_callbacks(config, experiment.facts) + ([best] if best else []),
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
@@ -153,17 +152,3 @@ def _write_machine(run: RunDirectory, trainer: Trainer) -> None:
         "precision": trainer.precision,
     }
     write_json(run.provenance, known | {"machine": of_machine() | facts})
-
-
-def _log_to(file: Path) -> None:
-    """Library messages and warnings go to run.log: the console is for what its reader can act on."""
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logging.captureWarnings(True)
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True

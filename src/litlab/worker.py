@@ -4,6 +4,7 @@ The process that is started trains itself, or starts a process per device and wa
 RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun and srun would. None composes a config or reads a command line of the user's.
 """
 
+import logging
 import os
 import sys
 import time
@@ -68,7 +69,22 @@ def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> None
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(_threads(config))
     from litlab.training import train
 
+    _log_to(run.log)
     train(run, config, stop, started=STARTED)
+
+
+def _log_to(file: Path) -> None:
+    """Library messages and warnings go to run.log: the console is for what its reader can act on."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 def _threads(config: dict[str, Any]) -> int:

@@ -1,9 +1,11 @@
 """Small data sets of the real layouts, made by the tests themselves."""
 
 import hashlib
+import http.server
 import io
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,16 @@ from litlab.data.image_folder import ImageFolder
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
 
-COMMON: dict[str, Any] = dict(
-    batch_size=16, val_size=20, val_seed=0, seed=0, crop_padding=4, flip=True, mean=None, std=None
-)
+COMMON: dict[str, Any] = {
+    "batch_size": 16,
+    "val_size": 20,
+    "val_seed": 0,
+    "seed": 0,
+    "crop_padding": 4,
+    "flip": True,
+    "mean": None,
+    "std": None,
+}
 BATCH_NAMES = ("data_batch_1", "data_batch_2", "test_batch")
 NUM_PER_FILE = 50
 
@@ -80,25 +89,12 @@ def python2_batch(pixels: np.ndarray, labels: list[int]) -> bytes:
         return b"T" + len(value).to_bytes(4, "little") + value  # BINSTRING, which Python 3 never writes
 
     def integer(value: int) -> bytes:
-        return b"J" + value.to_bytes(4, "little")
+        return b"J" + value.to_bytes(4, "little", signed=True)
 
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t"
-        + text(b"b")
-        + b"tR(K\x01("
-        + integer(rows)
-        + integer(columns)
-        + b"tcnumpy\ndtype\n("
-        + text(b"u1")
-        + b"K\x00K\x01tR(K\x03"
-        + text(b"|")
-        + b"NNN"
-        + integer(-1 & 0x7FFFFFFF).replace(b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff")
-        + integer(-1 & 0x7FFFFFFF).replace(b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff")
-        + b"K\x00tb\x89"
-        + text(pixels.tobytes())
-        + b"tb"
-    )
+    dtype = b"cnumpy\ndtype\n(" + text(b"u1") + b"K\x00K\x01tR"
+    dtype += b"(K\x03" + text(b"|") + b"NNN" + integer(-1) + integer(-1) + b"K\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + text(b"b") + b"tR"
+    array += b"(K\x01(" + integer(rows) + integer(columns) + b"t" + dtype + b"\x89" + text(pixels.tobytes()) + b"tb"
     items = b"".join(b"K" + bytes([label]) for label in labels)
     return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + b"](" + items + b"e" + b"u."
 
@@ -111,10 +107,53 @@ def cifar_module(small_cifar: SmallCifar, tmp_path: Path) -> Callable[..., CIFAR
         release = small_cifar.release
 
     def make(**changes: Any) -> CIFAR10:
-        own = dict(root=str(tmp_path / "root"), url="http://127.0.0.1:9/nothing", cache=str(tmp_path / "cache"))
+        own = {"root": str(tmp_path / "root"), "url": "http://127.0.0.1:9/nothing", "cache": str(tmp_path / "cache")}
         return SmallCIFAR10(**{**COMMON, **own, **changes})
 
     return make
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` (None: nothing there) and counts requests."""
+
+    content: bytes | None = None
+    declared: int | None = None  # a length that differs from the content's
+    num_requests = 0
+    finish: threading.Event | None = None  # before it is set, no answer ends
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/cifar-10-binary.tar.gz"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.num_requests += 1
+        content = self.server.content
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(self.server.declared or len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        if self.server.finish is not None:
+            self.server.finish.wait(30)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Keeps the test's output clean."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), _Handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield serving
+        serving.shutdown()
+        thread.join()
 
 
 def write_images(root: Path, splits: dict[str, int], classes: tuple[str, ...] = ("cat", "dog", "emu")) -> None:
@@ -135,7 +174,7 @@ def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
     """Makes an ImageFolder whose root is tmp_path/images."""
 
     def make(**changes: Any) -> ImageFolder:
-        own = dict(root=str(tmp_path / "images"), image_size=24, cache=str(tmp_path / "cache"))
+        own = {"root": str(tmp_path / "images"), "image_size": 24, "cache": str(tmp_path / "cache")}
         return ImageFolder(**{**COMMON, **own, **changes})
 
     return make

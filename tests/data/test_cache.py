@@ -124,5 +124,5 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be kept in .*file/cache .*: set data.cache"):
+    with pytest.raises(UserError, match=r"can't be kept in .*file/cache .*: set data.cache"):
         ArrayCache(tmp_path / "file" / "cache").build("six", Plan())

@@ -208,11 +208,11 @@ def test_errors_of_common_keys(make_module: Make) -> None:
     smallest = min(module.facts.image_shape[1:])
     num_train = module.facts.num_train + module.facts.num_val
     cases = {
-        f"data.val_size={num_train} leaves nothing to train on": dict(val_size=num_train),
-        f"data.val_size={num_train - 1} takes all": dict(val_size=num_train - 1),
-        f"data.crop_padding={smallest} must be smaller than the images": dict(crop_padding=smallest),
-        "data.mean has 2 values, but the images have 3 channels": dict(mean=[0.1, 0.2]),
-        "data.std has 1 values, but the images have 3 channels": dict(std=[0.1]),
+        f"data.val_size={num_train} leaves nothing to train on": {"val_size": num_train},
+        f"data.val_size={num_train - 1} takes all": {"val_size": num_train - 1},
+        f"data.crop_padding={smallest} must be smaller than the images": {"crop_padding": smallest},
+        "data.mean has 2 values, but the images have 3 channels": {"mean": [0.1, 0.2]},
+        "data.std has 1 values, but the images have 3 channels": {"std": [0.1]},
     }
     for message, keys in cases.items():
         with pytest.raises(UserError, match=message):

@@ -1,6 +1,6 @@
 import torch
 
-from litlab.data.random_numbers import random_below, random_bits, random_order
+from litlab.data.random_numbers import random_below, random_bits, random_order, random_streams
 
 MASK = 2**64 - 1
 
@@ -22,6 +22,13 @@ def test_bits_against_python_integers() -> None:
     counters = torch.tensor([0, 1, 59_999, -4])
     expected = [splitmix(splitmix(counter & MASK) ^ state) for counter in counters.tolist()]
     assert [bits & MASK for bits in random_bits(counters, *key).tolist()] == expected
+
+
+def test_streams_are_the_published_sequence() -> None:
+    first_of_seed_0 = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    streams = random_streams(torch.tensor([0, 7]), 3)
+    assert [bits & MASK for bits in streams[0].tolist()] == first_of_seed_0
+    assert streams[1, 0] == random_streams(torch.tensor([7]), 1)[0, 0]
 
 
 def test_below_is_uniform_and_within_its_bound() -> None:

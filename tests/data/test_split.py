@@ -20,5 +20,5 @@ def test_quotas_are_shares_and_sum_up() -> None:
 def test_too_large() -> None:
     with pytest.raises(UserError, match=r"data.val_size=100 leaves nothing to train on: .* has 100 images"):
         stratified_split(LABELS, class_names=NAMES, val_size=100, seed=0)
-    with pytest.raises(UserError, match="data.val_size=98 takes all 20 training images of class cat"):
+    with pytest.raises(UserError, match=r"data.val_size=98 takes all 20 training images of class cat"):
         stratified_split(LABELS, class_names=NAMES, val_size=98, seed=0)

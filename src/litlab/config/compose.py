@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.location import cache_root, packaged_conf
-from litlab.config.validate import GROUPS, GROUPS_OF_MANY, unknown_key
+from litlab.config.validate import GROUPS, GROUPS_OF_MANY, nearest, unknown_key
 
 ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"
@@ -61,9 +61,7 @@ def _unknown_config(error: MissingConfigException) -> str:
     options = sorted(error.options or [])
     if not group or not options:
         return str(error).splitlines()[0]
-    nearest = unknown_key(option, options).partition("; ")[2]
-    listed = "" if nearest.startswith("known here") else f" Known: {', '.join(options)}"
-    return f"{group}={option}: no such config; {nearest}{listed}"
+    return f"{group}={option}: no such config{nearest(option, options)}; known: {', '.join(options)}"
 
 
 def _unknown(key: str, known: list[str]) -> str:

@@ -3,7 +3,6 @@
 They need torch, or anything else, to be imported. So `litlab train` asks a short process of its own, before anything is written.
 """
 
-import difflib
 import importlib
 import inspect
 import json
@@ -13,17 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from litlab.config.schema import SECTIONS
-from litlab.config.validate import Config, nodes
+from litlab.config.validate import Config, nearest, nodes
 from litlab.errors import UserError
 
 # What experiment.py hands to a constructor that names it.
 INJECTED = {
     "data": (),
-    "model": ("num_classes", "image_shape", "class_names"),
-    "task": ("network", "optimizer", "schedule", "num_classes", "class_names"),
+    "model": ("num_classes", "class_names", "image_shape", "mean", "std"),
+    "task": ("network", "optimizer", "schedule", "num_classes", "class_names", "image_shape", "mean", "std"),
     "optimizer": ("params",),
     "schedule": ("optimizer", "total_steps"),
-    "callbacks": ("facts", "class_names", "mean", "std", "dirpath"),
+    "callbacks": ("num_classes", "class_names", "image_shape", "mean", "std"),
     "logger": ("save_dir",),
     "trainer": (),
 }
@@ -68,7 +67,7 @@ def find(target: str) -> Any:
             continue
         for name in parts[split:]:
             if not hasattr(found, name):
-                raise UserError(f"{target}: {found.__name__} has no {name!r}{_nearest(name, dir(found))}")
+                raise UserError(f"{target}: {found.__name__} has no {name!r}{nearest(name, dir(found))}")
             found = getattr(found, name)
         return found
     raise UserError(f"{target}: there is no module {parts[0]!r} here; is the project's package installed, or in this folder or its src/?")
@@ -96,17 +95,12 @@ def _mismatch(path: str, target: str, found: Callable[..., Any], arguments: list
     names = [name for name, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     for name in arguments:
         if name not in names and not takes_any:
-            return f"{path}.{name}: {target} takes no argument {name!r}{_nearest(name, names)}"
+            return f"{path}.{name}: {target} takes no argument {name!r}{nearest(name, names)}"
     given = {*arguments, *INJECTED[path.partition(".")[0]]}
     needed = [name for name in names if parameters[name].default is kinds.empty and name not in given]
     if path == "optimizer" or path == "schedule":
         needed = [name for name in needed if name != names[0]]  # handed over by position
     return f"{path}: {target} needs {', '.join(needed)}; set {path}.{needed[0]}=..." if needed else None
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, [n for n in names if not n.startswith("__")], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 if __name__ == "__main__":

@@ -147,12 +147,12 @@ class Cosine(Section):
     final: Fraction
 
 
-class Constant(Section):
-    """No keys."""
+class Nothing(Section):
+    """No keys of its own: what it needs, it is given."""
 
 
-class TensorBoard(Section):
-    """No keys: where it writes is the run directory."""
+class Pictures(Section):
+    num_images: Count
 
 
 class Trainer(Section):
@@ -198,9 +198,13 @@ SECTIONS: dict[str, type[Section]] = {
     "litlab.task.ImageClassifier": ImageClassifier,
     "litlab.optim.one_cycle": OneCycle,
     "litlab.optim.cosine": Cosine,
-    "litlab.optim.constant": Constant,
+    "litlab.optim.constant": Nothing,
     "torch.optim.SGD": SGD,
     "torch.optim.AdamW": AdamW,
-    "litlab.loggers.TensorBoard": TensorBoard,
+    "litlab.loggers.TensorBoard": Nothing,
+    "litlab.callbacks.throughput.TrainingLog": Nothing,
+    "litlab.callbacks.pictures.TrainingImages": Pictures,
+    "litlab.callbacks.pictures.WorstMistakes": Pictures,
+    "litlab.callbacks.confusion.ConfusionMatrix": Nothing,
     "lightning.pytorch.Trainer": Trainer,
 }

@@ -47,6 +47,8 @@ def _check_node(path: str, node: Config) -> list[str]:
     if not isinstance(target, str):
         return [f"{path}._target_: names the class to build, as in package.module.Class; found {target!r}"]
     section = SECTIONS.get(target)
+    if section is None and target.startswith("litlab."):
+        return [f"{path}._target_={target}: litlab has no such class{nearest(target, SECTIONS)}"]
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     return _check(path, arguments, section) if section else []
 
@@ -91,9 +93,15 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     parent = key.rpartition(".")[0]
     siblings = sorted(name for name in known if name.rpartition(".")[0] == parent)
     for candidates in (siblings, [name for name in known if name != parent]):
-        if nearest := difflib.get_close_matches(key, candidates, n=1, cutoff=0.75):
-            return f"{key}: unknown key; did you mean {nearest[0]}?"
+        if hint := nearest(key, candidates):
+            return f"{key}: unknown key{hint}?"
     return f"{key}: unknown key; known here: {', '.join(siblings or known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name that is spelt like this one; empty if none is."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]}" if close else ""
 
 
 def shown(value: object) -> str:

@@ -22,11 +22,16 @@ def decode_image(content: bytes, size: tuple[int, int], where: str) -> UInt8[np.
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            pixels = _upright_rgb(image)
+            return image_pixels(image, size)
     except Image.DecompressionBombError as error:
         raise UserError(f"{where} is too large an image to be decoded safely ({error}): shrink or remove it") from error
     except Exception as error:  # damaged files raise all kinds of errors in Pillow's decoders
         raise UserError(f"{where} can't be read as a JPEG, PNG or WebP image ({error}): repair or remove it") from error
+
+
+def image_pixels(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "3 h w"]:
+    """RGB pixels of an image of any mode, upright, resized (bilinear, antialiased) to `size`, height and width."""
+    pixels = _upright_rgb(image)
     height, width = size
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import socket
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def fetch_verified(url: str, target: Path, expected: FileFacts) -> None:
         if problem := mismatch(unfinished, expected):
             raise UserError(f"{url} gave something else than {expected.name}: {problem}. Nothing of it was kept")
         unfinished.rename(target)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is the answer, and holds the connection
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-
 _MASK = 2**64 - 1
 
 
@@ -23,13 +22,13 @@ _MULTIPLIER_2 = _signed(0x94D049BB133111EB)
 
 def _fold(value: Tensor, bits: int) -> Tensor:
     """value ^ (value >>> bits): int64 shifts drag the sign along, so it is masked off."""
-    return value ^ ((value >> bits) & ((1 << (64 - bits)) - 1))
+    return (value >> bits).bitwise_and_((1 << (64 - bits)) - 1).bitwise_xor_(value)
 
 
 def _mix(value: Tensor) -> Tensor:
     value = value + _GAMMA
-    value = _fold(value, 30) * _MULTIPLIER_1
-    value = _fold(value, 27) * _MULTIPLIER_2
+    value = _fold(value, 30).mul_(_MULTIPLIER_1)
+    value = _fold(value, 27).mul_(_MULTIPLIER_2)
     return _fold(value, 31)
 
 
@@ -46,6 +45,11 @@ def _mixed_key(key: tuple[int, ...]) -> int:
 def random_bits(counters: Int64[Tensor, "*n"], *key: int) -> Int64[Tensor, "*n"]:
     """64 random bits for each counter under the key (any integers), on the counters' device."""
     return _mix(_mix(counters) ^ _mixed_key(key))
+
+
+def random_streams(starts: Int64[Tensor, " n"], length: int) -> Int64[Tensor, "n length"]:
+    """SplitMix64's own sequence from each start: many random bits for the price of one hash each."""
+    return _mix(starts[:, None] + torch.arange(length, device=starts.device) * _GAMMA)
 
 
 def random_below(bits: Int64[Tensor, "*n"], bound: int) -> Int64[Tensor, "*n"]:

@@ -29,6 +29,14 @@ def build(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[i
     Raises:
         UserError: no such network, images it does not take, or weights that can't be had.
     """
+    network = build_untrained(name=name, pretrained=pretrained, num_classes=num_classes, image_shape=image_shape)
+    if pretrained:
+        _load_pretrained(network, name)
+    return network
+
+
+def build_untrained(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The same network without weights being fetched, for those of a checkpoint; arguments and errors as in `build`."""
     names = models.list_models(module=models)
     if name not in names:
         nearest = ", ".join(difflib.get_close_matches(name, names)) or ", ".join(names)
@@ -39,8 +47,6 @@ def build(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[i
         arguments = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     _check_images(network, name, image_shape)
-    if pretrained:
-        _load_pretrained(network, name)
     return network
 
 
@@ -99,5 +105,5 @@ def _file(weights: WeightsEnum) -> Path:
 
 
 def _current_key(key: str) -> str:
-    """DenseNet's files are from when names could hold dots: `denselayer1.norm.1.weight` is `denselayer1.norm1.weight`."""
+    """DenseNet's files are from when names could hold dots: `denselayer1.norm.1.bias` is `denselayer1.norm1.bias`."""
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)

@@ -102,8 +102,9 @@ class RunDirectory:
 
     def project(self) -> Path:
         """The folder that `litlab train` was called in, if it is still there; else the current one."""
-        project = Path(self.read_json(self.provenance)["project"]) if self.provenance.exists() else Path.cwd()
-        return project if project.is_dir() else Path.cwd()
+        known = self.read_json(self.provenance) if self.provenance.exists() else {}
+        project = known.get("project") if isinstance(known, dict) else None  # a bare worker records none
+        return Path(project) if project and Path(project).is_dir() else Path.cwd()
 
     def read_json(self, file: Path) -> Any:
         """

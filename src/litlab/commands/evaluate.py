@@ -1,0 +1,100 @@
+"""`litlab evaluate`: the metrics of a run's checkpoint, once more."""
+
+import json
+import math
+import os
+import sys
+from argparse import Namespace
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from litlab.commands import add_run, new_parser
+from litlab.controller import RANK_PREFIXES, RANK_VARIABLES
+from litlab.errors import UserError
+from litlab.finished import FinishedRun
+
+MOVABLE = ("data.root", "data.cache")
+NOTES = """\
+Runs on one device, with the run's own task, precision and number of threads; on the machine it was trained on, the test
+metrics are those of result.json to the last bit. The callbacks of the config do not run, and no file is written.
+
+examples:
+  litlab evaluate outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c
+  litlab evaluate DIR --split val --checkpoint last --json
+  litlab evaluate DIR --set data.root=/datasets/cifar10
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluate and print.
+
+    Raises:
+        UserError: if the run, its data or the command line don't allow it.
+    """
+    options = _options(arguments)
+    finished = FinishedRun.open(options.run)
+    checkpoint = finished.checkpoint(options.checkpoint)
+    config = _config(finished, options)
+    _prepare_process(finished.config["threads"])
+    with redirect_stdout(sys.stderr):  # whatever a library or a task prints: standard output is for the metrics
+        from litlab.evaluation import measure
+
+        measured = measure(finished, config, checkpoint, split=options.split, device=options.device)
+    found = {"run": str(finished.run.path), "checkpoint": checkpoint.stem, "split": options.split} | measured
+    print(json.dumps(_finite(found), indent=2, ensure_ascii=False) if options.json else _table(found))
+
+
+def _options(arguments: list[str]) -> Namespace:
+    parser = new_parser("evaluate", "Metrics of a run's checkpoint over a split of its data, once more.", NOTES)
+    add_run(parser)
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="default: test")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default: the run's own kind where there is one, else cpu",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=PATH", help=f"where the data are now: {' or '.join(MOVABLE)}"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args(arguments)
+
+
+def _config(finished: FinishedRun, options: Namespace) -> dict[str, Any]:
+    """The parts of the config that evaluation needs, with the data where they are now."""
+    config = finished.settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
+    for change in options.set:
+        key, equals, value = change.partition("=")
+        if key not in MOVABLE or not equals:
+            raise UserError(
+                f"--set {change}: only {' and '.join(MOVABLE)} can be set, as KEY=PATH; the rest is the run's"
+            )
+        name = key.removeprefix("data.")
+        if name not in config["data"]:
+            raise UserError(f"--set {change}: this run's data, {config['data']['_target_']}, have no {name!r}")
+        config["data"][name] = value
+    if options.split == "val" and config["data"].get("val_size") == 0:
+        raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size=0)")
+    return config
+
+
+def _prepare_process(threads: int | None) -> None:
+    """As a worker has it: its threads, and no ranks that another launcher left in the environment."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    for name in list(os.environ):
+        if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
+            del os.environ[name]
+
+
+def _finite(found: dict[str, Any]) -> dict[str, Any]:
+    metrics = {name: value if math.isfinite(value) else None for name, value in found["metrics"].items()}
+    return found | {"metrics": metrics}
+
+
+def _table(found: dict[str, Any]) -> str:
+    width = max(map(len, found["metrics"]), default=0)
+    head = f"{Path(found['run'])}  {found['checkpoint']} checkpoint, {found['split']} split, {found['device']}"
+    return "\n".join([head, *(f"  {name:<{width}}  {value:.6f}" for name, value in found["metrics"].items())])

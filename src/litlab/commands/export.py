@@ -1,0 +1,80 @@
+"""`litlab export`: the trained network as a file for other programs."""
+
+from argparse import Namespace
+from importlib.util import find_spec
+from pathlib import Path
+
+from litlab.commands import add_run, new_parser
+from litlab.errors import UserError
+from litlab.finished import FinishedRun
+from litlab.runs.files import write_atomic
+
+FORMATS = ("onnx", "pt2")
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+NOTES = """\
+The file does what litlab.load(DIR) does:
+  input   images         uint8, (batch, channels, height, width), 0 to 255, of the size that the network was trained on;
+                         normalisation is inside
+  output  probabilities  float32, (batch, classes), rows add up to 1
+Any batch size. The file holds `class_names` (a JSON list), `input` and `output`: in ONNX as metadata properties, in pt2
+in the extra file litlab.json. Before it is put in place it is run (ONNX by onnxruntime), and must give the network's
+probabilities to 1e-5.
+
+examples:
+  litlab export DIR --format onnx
+  litlab export DIR --format pt2 --output network.pt2 --force
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Export, check, and put the file in place.
+
+    Raises:
+        UserError: if the run has no network to export, the network can't be exported, or the file can't be written.
+    """
+    options = _options(arguments)
+    finished = FinishedRun.open(options.run)
+    output: Path = options.output or finished.run.path / f"network.{options.format}"
+    _check_output(output, options.force)
+    if options.format == "onnx":
+        _check_packages()
+    from litlab import exporting
+    from litlab.predictor import load
+
+    predictor = load(options.run, options.checkpoint)
+    content = exporting.EXPORTERS[options.format](predictor)
+    try:
+        write_atomic(output, lambda file: file.write(content))
+    except OSError as error:
+        raise UserError(f"{output} can't be written: {error.strerror}") from error
+    c, h, w = predictor.facts.image_shape
+    print(f"{output}: {len(content):,} bytes")
+    print(f"  input   images         uint8, batch {c} {h} {w}")
+    print(f"  output  probabilities  float32, batch {len(predictor.class_names)}")
+
+
+def _options(arguments: list[str]) -> Namespace:
+    parser = new_parser("export", "A run's network with its normalisation, as a file for other programs.", NOTES)
+    add_run(parser)
+    parser.add_argument(
+        "--format", choices=FORMATS, required=True, help="onnx, or pt2: torch.export, for torch.export.load"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: network.onnx or network.pt2 in DIR")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    return parser.parse_args(arguments)
+
+
+def _check_output(output: Path, force: bool) -> None:
+    if output.is_dir() or not output.parent.is_dir():
+        what = "is a folder" if output.is_dir() else f"is in {output.parent}, which is no folder"
+        raise UserError(f"--output {output}: it {what}; expected the name of a file in an existing folder")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists; add --force to replace it, or choose another file with --output")
+
+
+def _check_packages() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"ONNX needs {', '.join(missing)}, which litlab does not install by itself: pip install 'litlab[onnx]'"
+        )

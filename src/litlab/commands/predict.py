@@ -1,0 +1,131 @@
+"""`litlab predict`: class and probability for image files."""
+
+import csv
+import itertools
+import json
+import os
+import sys
+import warnings
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litlab.commands import add_run, new_parser
+from litlab.errors import UserError
+
+if TYPE_CHECKING:
+    from litlab.predictor import Predictor
+
+Row = tuple[str, int, str, float]  # file, rank from 1, class, probability
+COLUMNS = ("file", "rank", "class", "probability")
+BATCH_SIZE = 128  # files that are in memory at once
+NOTES = """\
+A folder stands for all JPEG, PNG and WebP files in it and below. A file that can't be read is named, the rest goes
+on, and the exit code is 1. Probabilities are those of litlab.load(DIR), from 0 to 1 in csv and json.
+
+examples:
+  litlab predict DIR --images photo.jpg
+  litlab predict DIR --images photos/ more/cat.png --top 3 --format csv > predictions.csv
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Predict and print, file by file.
+
+    Raises:
+        UserError: if there is no such run, no image, or (at the end) if some could not be read.
+    """
+    options = _options(arguments)
+    files = image_files(options.images)
+    if not files:
+        raise UserError(f"{', '.join(map(str, options.images))}: no JPEG, PNG or WebP files in there")
+    from litlab.predictor import load
+
+    predictor = load(options.run, options.checkpoint)
+    unreadable: list[str] = []
+
+    def skip(error: UserError) -> None:
+        unreadable.append(str(error))
+        print(f"litlab: {error}", file=sys.stderr)
+
+    _WRITERS[options.format](predictions(predictor, files, options.top, skip), predictor.class_names)
+    if unreadable:
+        raise UserError(f"{len(unreadable)} of {len(files)} files could not be read; they are named above")
+
+
+def image_files(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are given; for each folder its image files in order, without hidden ones."""
+    from litlab.data.image_files import SUFFIXES
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            images = (name for name in sorted(names) if not name.startswith("."))
+            found += [Path(folder, name) for name in images if name.lower().endswith(SUFFIXES)]
+    return found
+
+
+def predictions(
+    predictor: "Predictor", files: Iterable[Path], top: int, skip: Callable[[UserError], None]
+) -> Iterator[Row]:
+    """The `top` most probable classes of each file, in that order; `skip` is told of a file that can't be read."""
+    remaining = iter(files)
+    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
+        readable = []
+        for file in batch:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+                    readable.append((str(file), predictor.pixels(file)))
+            except UserError as error:
+                skip(error)
+        best = predictor([pixels for _, pixels in readable]).topk(min(top, len(predictor.class_names)), dim=1)
+        for (name, _), values, classes in zip(readable, best.values.tolist(), best.indices.tolist(), strict=True):
+            for rank, (value, number) in enumerate(zip(values, classes, strict=True), start=1):
+                yield name, rank, predictor.class_names[number], value
+
+
+def _options(arguments: list[str]) -> Namespace:
+    parser = new_parser("predict", "Class and probability for images, by a run's network.", NOTES)
+    add_run(parser)
+    parser.add_argument("--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files or folders")
+    parser.add_argument(
+        "--top", type=_count, default=1, metavar="N", help="classes for each image, most probable first; default: 1"
+    )
+    parser.add_argument("--format", choices=tuple(_WRITERS), default="table", help="default: table")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}: expected a number from 1")
+    return int(text)
+
+
+def _write_table(rows: Iterable[Row], class_names: tuple[str, ...]) -> None:
+    width = max(map(len, class_names))
+    for file, _, name, probability in rows:
+        print(f"{100 * probability:6.2f} %  {name:<{width}}  {file}")
+
+
+def _write_csv(rows: Iterable[Row], class_names: tuple[str, ...]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+
+
+def _write_json(rows: Iterable[Row], class_names: tuple[str, ...]) -> None:
+    """One array, an object a line: written as it grows, so that a million images need no memory for it."""
+    separator = "[\n"
+    for row in rows:
+        print(separator + json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False), end="")
+        separator = ",\n"
+    print("\n]" if separator != "[\n" else "[]")
+
+
+_WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}

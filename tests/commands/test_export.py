@@ -1,0 +1,129 @@
+"""`litlab export`: the files, read back by onnxruntime and torch, against the network."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from litlab import exporting
+from litlab.commands import export
+from litlab.data.facts import DatasetFacts
+from litlab.data.preprocess import Preprocess
+from litlab.errors import UserError
+from litlab.models.resnet import ResNet18
+from litlab.predictor import Predictor, load
+from litlab.runs.directory import RunDirectory
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+
+
+def make_predictor(network: nn.Module) -> Predictor:
+    shape = (3, 16, 16)
+    facts = DatasetFacts("none", ("ä, b", "c", "d"), shape, MEAN, STD, "the test", "0", 1, 1, 1)
+    return Predictor(network=network, preprocess=Preprocess(image_size=shape[1:], mean=MEAN, std=STD), facts=facts)
+
+
+def random_images(num_images: int, size: int) -> Tensor:
+    return torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
+
+
+def run_onnx(content: bytes, images: Tensor) -> np.ndarray:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found: np.ndarray = session.run(["probabilities"], {"images": images.numpy()})[0]
+    return found
+
+
+def test_onnx_of_a_run(tiny_run: RunDirectory, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "network.onnx"
+    export.main([str(tiny_run.path), "--format", "onnx", "--output", str(output)])
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert len(said.out.splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
+    predictor = load(tiny_run.path)
+    for num_images in (1, 5):
+        images = random_images(num_images, 32)
+        assert np.abs(run_onnx(output.read_bytes(), images) - predictor(images).numpy()).max() < 1e-5
+    metadata = onnxruntime.InferenceSession(output).get_modelmeta().custom_metadata_map
+    assert tuple(json.loads(metadata["class_names"])) == predictor.class_names
+    assert metadata["input"] == "images: uint8 (batch, 3, 32, 32), 0 to 255, RGB"
+
+
+def test_onnx_of_a_resnet_with_moved_statistics() -> None:
+    torch.manual_seed(0)
+    network = ResNet18(num_classes=3, image_shape=(3, 16, 16), width=4)
+    with torch.no_grad():
+        network.train()(torch.randn(8, 3, 16, 16))
+    predictor = make_predictor(network)
+    content = exporting.to_onnx(predictor)
+    for num_images in (1, 5):
+        images = random_images(num_images, 16)
+        expected = predictor(images).numpy()
+        assert np.abs(run_onnx(content, images) - expected).max() < 1e-5
+        assert np.ptp(expected, axis=0).max() > 1e-4 or num_images == 1  # it does look at the images
+
+
+def test_pt2_of_a_run(tiny_run: RunDirectory, tmp_path: Path) -> None:
+    output = tmp_path / "network.pt2"
+    export.main([str(tiny_run.path), "--format", "pt2", "--output", str(output)])
+    extra = {"litlab.json": ""}
+    module = torch.export.load(output, extra_files=extra).module()
+    predictor = load(tiny_run.path)
+    for num_images in (1, 5):
+        images = random_images(num_images, 32)
+        torch.testing.assert_close(module(images), predictor(images), atol=1e-5, rtol=0)
+    assert tuple(json.loads(json.loads(extra["litlab.json"])["class_names"])) == predictor.class_names
+
+
+class Centred(nn.Module):
+    """Its logits depend on the batch they are in, as exported ones can't when the batch size is not known."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3)) * (100 if len(images) == 1 else 1)
+
+
+class Sorted(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3)) * (2 if images.sum().item() > 0 else 1)
+
+
+@pytest.mark.parametrize("network", [Centred(), Sorted()])
+def test_a_network_that_cannot_be_exported(network: nn.Module) -> None:
+    with pytest.raises(UserError, match=f"{type(network).__name__} can't be exported|differs by"):
+        exporting.to_pt2(make_predictor(network))
+
+
+def test_a_file_that_differs_is_refused() -> None:
+    predictor = make_predictor(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with pytest.raises(UserError, match=r"differs by 0\.1 from the network for 1 images"):
+        exporting._check(predictor, lambda images: predictor(images) + 0.1)
+    with pytest.raises(UserError, match="differs by nan"):
+        exporting._check(predictor, lambda images: predictor(images) * torch.nan)
+
+
+def test_files_are_replaced_only_by_force(tiny_run: RunDirectory, tmp_path: Path, monkeypatch: Any) -> None:
+    output = tmp_path / "network.pt2"
+    output.write_text("precious")
+    monkeypatch.setitem(exporting.EXPORTERS, "pt2", lambda predictor: b"exported")
+    arguments = [str(tiny_run.path), "--format", "pt2", "--output", str(output)]
+    with pytest.raises(UserError, match="add --force"):
+        export.main(arguments)
+    assert output.read_text() == "precious"
+    export.main([*arguments, "--force"])
+    assert output.read_text() == "exported"
+    for path in (tmp_path, tmp_path / "none" / "network.pt2"):
+        with pytest.raises(UserError, match="expected the name of a file in an existing folder"):
+            export.main([*arguments[:-1], str(path), "--force"])
+
+
+def test_a_missing_extra_is_named(tiny_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"ONNX needs onnxruntime, .*pip install 'litlab\[onnx\]'"):
+        export.main([str(tiny_run.path), "--format", "onnx", "--output", str(tmp_path / "network.onnx")])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,42 @@
+"""What the tests share: a cache of their own, a finished run, and the command line."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from support import TINY, Command, call_litlab, train_here
+
+from litlab.runs.directory import RunDirectory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's cache; all processes of a test share one."""
+    cache = tmp_path_factory.mktemp("cache")
+    before = {name: os.environ.get(name) for name in ("LITLAB_CACHE", "OMP_NUM_THREADS")}
+    os.environ |= {"LITLAB_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    yield cache
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """One finished run for all tests that only look at it."""
+    return train_here(tmp_path_factory.mktemp("tiny") / "run", *TINY)
+
+
+@pytest.fixture
+def litlab(tmp_path: Path) -> Command:
+    """The command line, called in an empty folder that is the user's project."""
+    project = tmp_path / "project"
+    project.mkdir()
+
+    return partial(call_litlab, project)

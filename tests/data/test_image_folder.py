@@ -1,0 +1,210 @@
+import io
+import os
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from litlab.data.decode_image import decode_image
+from litlab.data.image_folder import ImageFolder
+from litlab.errors import UserError
+
+Make = Callable[..., ImageFolder]
+PIXELS = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Three classes, 5 + 2 images each, all 24 pixels wide and high, plus files that are none."""
+    root = tmp_path / "images"
+    random = np.random.default_rng(3)
+    for split, num_images in (("train", 5), ("test", 2)):
+        for class_name in ("cat", "dog", "emu"):
+            folder = root / split / class_name
+            folder.mkdir(parents=True)
+            for number in range(num_images):
+                save(folder / f"{number}.png", random.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    (root / "train" / "cat" / ".hidden.png").write_bytes(b"no image")
+    (root / "train" / "cat" / "notes.txt").write_text("no image")
+    (root / "train" / ".DS_Store").write_bytes(b"no folder")
+    (root / "README.md").write_text("no folder")
+    return root
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(path)
+
+
+def prepared(module: ImageFolder) -> ImageFolder:
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def test_rows_are_sorted_by_class_and_name(images: Path, folder_module: Make) -> None:
+    module = prepared(folder_module(val_size=3))
+    assert (module.facts.name, module.facts.class_names) == ("images", ("cat", "dog", "emu"))
+    assert module.arrays.train_labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert module.arrays.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for row, path in enumerate(sorted((images / "train").glob("*/[0-9].png"))):
+        expected = np.asarray(Image.open(path)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(module.arrays.train_images[row].numpy(), expected)
+
+
+def zipped(root: Path, top: str) -> Path:
+    path = root.parent / "packed.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for each in sorted(root.rglob("*"), reverse=True):
+            archive.write(each, f"{top}{each.relative_to(root)}")
+        archive.writestr("__MACOSX/train/cat/._0.png", b"no image")
+    return path
+
+
+def tarred(root: Path, top: str) -> Path:
+    path = root.parent / "packed.tar.xz"
+    with tarfile.open(path, "w:xz") as archive:
+        for each in sorted(root.rglob("*"), reverse=True):
+            archive.add(each, f"{top}{each.relative_to(root)}", recursive=False)
+    return path
+
+
+@pytest.mark.parametrize("top", ["", "./", "my-images-main/"])
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_an_archive_is_the_same_data_set(
+    images: Path, folder_module: Make, pack: Callable[[Path, str], Path], top: str
+) -> None:
+    folder = prepared(folder_module(val_size=3))
+    archive = prepared(folder_module(val_size=3, root=str(pack(images, top))))
+    assert archive.facts.name == "packed"
+    assert archive.facts.fingerprint == folder.facts.fingerprint
+    assert torch.equal(archive.arrays.train_images, folder.arrays.train_images)
+
+
+def test_decoded_once_and_again_when_a_file_changes(images: Path, folder_module: Make, tmp_path: Path) -> None:
+    first = prepared(folder_module(val_size=3)).facts.fingerprint
+    entries = set((tmp_path / "cache").iterdir())
+    assert prepared(folder_module(val_size=3)).facts.fingerprint == first
+    assert set((tmp_path / "cache").iterdir()) == entries
+    save(images / "train" / "cat" / "0.png", PIXELS)
+    assert prepared(folder_module(val_size=3)).facts.fingerprint != first
+    assert prepared(folder_module(val_size=3, image_size=16)).facts.image_shape == (3, 16, 16)
+
+
+def test_many_large_images_through_threads(images: Path, folder_module: Make) -> None:
+    random = np.random.default_rng(4)
+    for number in range(100):
+        save(images / "train" / "dog" / f"large-{number:03}.png", random.integers(0, 256, (60, 60, 3), dtype=np.uint8))
+    module = prepared(folder_module(val_size=0))
+    paths = sorted((images / "train" / "dog").glob("*.png"))
+    rows = module.arrays.train_images[module.arrays.train_labels == 1]
+    assert len(rows) == len(paths) == 105
+    for row, path in zip(rows, paths, strict=True):
+        resized = Image.open(path).resize((24, 24), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(row.numpy(), np.asarray(resized).transpose(2, 0, 1))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_format(kind: str) -> None:
+    content = encoded(Image.fromarray(PIXELS), kind)
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decode_image(content, (20, 30), "x"), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_mode() -> None:
+    grey = PIXELS[:, :, 0]
+    repeated = np.stack([grey] * 3)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey), "PNG"), (20, 30), "x"), repeated)
+    deep = Image.fromarray(grey.astype(np.uint16) * 256 + 7)
+    np.testing.assert_array_equal(decode_image(encoded(deep, "PNG"), (20, 30), "x"), repeated)
+    rgba = Image.fromarray(np.concatenate([PIXELS, np.full((20, 30, 1), 255, np.uint8)], axis=2))
+    np.testing.assert_array_equal(decode_image(encoded(rgba, "PNG"), (20, 30), "x"), PIXELS.transpose(2, 0, 1))
+    palette = Image.fromarray(PIXELS).quantize(16)
+    expected = np.asarray(palette.convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decode_image(encoded(palette, "PNG"), (20, 30), "x"), expected)
+
+
+def test_orientation_of_a_camera() -> None:
+    orientation = Image.Exif()
+    orientation[0x0112] = 6  # to be turned by a quarter clockwise
+    content = encoded(Image.fromarray(PIXELS), "PNG", exif=orientation)
+    np.testing.assert_array_equal(decode_image(content, (30, 20), "x"), np.rot90(PIXELS, -1).transpose(2, 0, 1))
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 10,000 million pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: Path) -> None:
+    def refused(message: str, **keys: object) -> None:
+        with pytest.raises(UserError, match=message):
+            prepared(folder_module(**{"val_size": 3, **keys}))
+        cache = tmp_path / "cache"
+        assert not cache.exists() or all(path.name.endswith(".lock") for path in cache.iterdir())
+
+    refused("data.root=.*/nowhere does not exist: expected train/<class>", root=str(tmp_path / "nowhere"))
+    refused("README.md is neither a folder nor a tar or zip archive", root=str(images / "README.md"))
+    refused("has no folder train", root=str(tmp_path))
+    bad = images / "train" / "dog" / "bad.jpg"
+    for content in (
+        b"",
+        b"no image",
+        encoded(Image.fromarray(PIXELS), "JPEG")[:300],
+        encoded(Image.fromarray(PIXELS), "BMP"),
+    ):
+        bad.write_bytes(content)
+        refused("train/dog/bad.jpg can't be read as a JPEG, PNG or WebP image")
+    refused("train/dog/bad.jpg in .*packed.zip can't be read", root=str(zipped(images, "")))
+    bad.write_bytes(bomb())
+    refused("train/dog/bad.jpg is too large an image to be decoded safely")
+    bad.unlink()
+    (images / "train" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
+    refused("gone.png can't be read: No such file")
+    (images / "train" / "dog" / "gone.png").unlink()
+    shutil.move(images / "test" / "emu", images / "test" / "gnu")
+    refused("emu has images in train but none in test: every class needs both")
+    shutil.copytree(images / "test" / "gnu", images / "test" / "emu")
+    refused("gnu has images in test but none in train")
+    for split in ("train", "test"):
+        for class_name in ("emu", "gnu", "dog"):
+            shutil.rmtree(images / split / class_name, ignore_errors=True)
+    refused("has only the class cat: at least two are needed")
+    shutil.rmtree(images / "test" / "cat")
+    refused(r"has no images in test/<class>/: expected train/<class>/\*")
+
+
+def test_a_path_that_leaves_the_archive(folder_module: Make, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("train/../../evil.png", b"x")
+    with pytest.raises(UserError, match=r"evil.zip: the path of the member 'train/../../evil.png' leaves the archive"):
+        folder_module(root=str(tmp_path / "evil.zip")).prepare_data()
+
+
+@pytest.mark.skipif("LITLAB_CIFAR10" not in os.environ, reason="LITLAB_CIFAR10 names no folder or archive")
+def test_real_cifar10(folder_module: Make) -> None:
+    module = prepared(folder_module(root=os.environ["LITLAB_CIFAR10"], image_size=32, val_size=5000))
+    assert (module.facts.num_train, module.facts.num_val, module.facts.num_test) == (45_000, 5_000, 10_000)
+    assert module.facts.class_names[:3] == ("airplane", "automobile", "bird")
+    assert module.facts.mean == pytest.approx((0.4913, 0.4821, 0.4465), abs=1e-4)
+    assert module.facts.std == pytest.approx((0.2452, 0.2428, 0.2606), abs=1e-4)
+    assert torch.bincount(module.arrays.train_labels[module.val_members]).tolist() == [500] * 10

@@ -1,0 +1,109 @@
+"""A fit that takes no time: a linear network on a few random images, and loggers that keep what they get."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from litlab import optim
+from litlab.callbacks import confusion, pictures
+from litlab.callbacks.drawing import contact_sheet
+from litlab.data.batch import Batch
+from litlab.task import ImageClassifier
+
+CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+NORMALISATION: dict[str, Any] = {"class_names": CLASS_NAMES, "mean": MEAN, "std": STD}
+NUM_TEST, BATCH_SIZE = 23, 8
+
+
+class Rows(Logger):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    name = "rows"
+    version = 0
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.rows.append((step, dict(metrics)))
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("nothing of ours is a Lightning hyperparameter")
+
+    def values(self, name: str) -> dict[int, float]:
+        return {step: row[name] for step, row in self.rows if name in row}
+
+
+class Batches:
+    """All images in global batches, sliced for one of several ranks and padded, as litlab's loaders do it."""
+
+    def __init__(self, num_images: int, *, rank: int = 0, world_size: int = 1) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.images = torch.randn(num_images, 3, 8, 8, generator=generator)
+        self.labels = torch.randint(0, len(CLASS_NAMES), (num_images,), generator=generator)
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // BATCH_SIZE)
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = BATCH_SIZE // self.world_size
+        for start in range(0, len(self.labels), BATCH_SIZE):
+            num_global = min(BATCH_SIZE, len(self.labels) - start)
+            rows = torch.arange(start + self.rank * size, start + (self.rank + 1) * size)
+            num_valid = int((rows < len(self.labels)).sum())
+            rows = rows.clamp(max=len(self.labels) - 1)
+            yield Batch(self.images[rows], self.labels[rows], rows, num_valid, num_global)
+
+
+def make_task(lr: float = 0.05) -> ImageClassifier:
+    torch.manual_seed(2)
+    return ImageClassifier(
+        network=nn.Sequential(nn.Flatten(), nn.Linear(192, len(CLASS_NAMES))),
+        optimizer=partial(torch.optim.SGD, lr=lr),
+        schedule=partial(optim.one_cycle, warmup=0.5, initial=0.1, final=0.0),
+        num_classes=len(CLASS_NAMES),
+        label_smoothing=0.0,
+    )
+
+
+def make_trainer(loggers: list[Logger], callbacks: list[Callback], **changes: Any) -> Trainer:
+    arguments: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(logger=loggers, callbacks=callbacks, **(arguments | changes))
+
+
+class Shown(Callback):
+    """What the drawing functions were given, by wrapping them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sheets: list[tuple[np.ndarray, list[str]]] = []
+        self.counts: list[np.ndarray] = []
+        draw = confusion.draw_confusion_matrix
+
+        def sheet(images: np.ndarray, captions: list[str]) -> np.ndarray:
+            self.sheets.append((images, captions))
+            return contact_sheet(images, captions)
+
+        def matrix(counts: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+            self.counts.append(counts)
+            return draw(counts, class_names)
+
+        monkeypatch.setattr(pictures, "contact_sheet", sheet)
+        monkeypatch.setattr(confusion, "draw_confusion_matrix", matrix)

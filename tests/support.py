@@ -1,0 +1,59 @@
+"""Helpers of the tests: tiny real runs, composed and trained as `litlab train` does it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import open_dict
+
+from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
+from litlab.config.freeze import freeze, to_yaml
+from litlab.config.location import packaged_conf
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+# Everything real, everything small: a run of a second.
+TINY = (
+    "data=shapes", "data.num_train=200", "data.num_test=53", "data.val_size=40", "data.batch_size=16",
+    "model.widths=[2,4]", "model.hidden=[8]",
+    "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
+)  # fmt: skip
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def compose_config(*overrides: str) -> dict[str, Any]:
+    """Compose and freeze as `litlab train` does, without starting a run."""
+    register_resolvers()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration(ROOT, list(overrides), RunMode.RUN)
+        HydraConfig.instance().set_config(composed)
+        with open_dict(composed):
+            del composed["hydra"]
+        return freeze(composed)
+
+
+def train_here(directory: Path, *overrides: str) -> RunDirectory:
+    """A whole run, as the worker does it, in this process."""
+    from litlab.signals import StopRequest
+    from litlab.training import train
+
+    config = compose_config(*overrides)
+    run = RunDirectory.create(directory, to_yaml(config), {})
+    train(run, config, StopRequest(), started=time.perf_counter())
+    assert read_result(run)["status"] == "completed"
+    return run
+
+
+def call_litlab(project: Path, *arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
+    """The command line, in a process of its own, called in a user's project folder."""
+    command = [sys.executable, "-m", "litlab", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
