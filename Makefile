@@ -50,6 +50,6 @@ clean:  ## remove what these targets made; outputs/ stays
 	"$$found" -m venv --clear .venv
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock
 	@$(BIN)/python -m pip install -q --require-hashes --no-deps -r .venv/uv.lock
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r requirements.lock
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@

@@ -17,8 +17,14 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 
-
-UNEVEN = (*TINY, "data.num_test=2003", "data.num_train=205", "data.val_size=43", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+UNEVEN = (
+    *TINY,
+    "data.num_test=2003",
+    "data.num_train=205",
+    "data.val_size=43",
+    "trainer.max_epochs=1",
+    "trainer.log_every_n_steps=1",
+)
 
 
 def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
@@ -52,7 +58,9 @@ def test_result_agrees_with_metrics_and_best_checkpoint(tiny_run: RunDirectory) 
     assert read_checkpoint(tiny_run.best)["global_step"] == best_step
     assert (result["epochs"], result["steps"]) == (2, 20)
     assert {row.value for row in rows if row.metric == "test/accuracy"} == {result["test"]["test/accuracy"]}
-    assert (result["test"]["test/accuracy"] * 53) == pytest.approx(round(result["test"]["test/accuracy"] * 53), abs=1e-4)
+    assert (result["test"]["test/accuracy"] * 53) == pytest.approx(
+        round(result["test"]["test/accuracy"] * 53), abs=1e-4
+    )
 
 
 def test_tensorboard_shows_the_values_of_metrics_csv(tiny_run: RunDirectory) -> None:
@@ -62,7 +70,14 @@ def test_tensorboard_shows_the_values_of_metrics_csv(tiny_run: RunDirectory) -> 
         for tag in events.Tags()["scalars"]:
             shown |= {(tag, event.step): event.value for event in events.Scalars(tag)}
     rows = read_metrics(tiny_run.metrics)
-    assert {row.metric for row in rows} >= {"train/loss", "train/accuracy", "lr", "val/loss", "val/accuracy", "test/accuracy"}
+    assert {row.metric for row in rows} >= {
+        "train/loss",
+        "train/accuracy",
+        "lr",
+        "val/loss",
+        "val/accuracy",
+        "test/accuracy",
+    }
     for row in rows:
         assert shown[row.metric, row.step] == pytest.approx(row.value, rel=1e-6)
 
@@ -71,7 +86,9 @@ def test_config_stands_in_tensorboard_as_text(tiny_run: RunDirectory) -> None:
     texts = []
     for file in tiny_run.path.glob("events.*"):
         events = EventAccumulator(str(file), size_guidance={"tensors": 0}).Reload()
-        texts += [t.tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"] for t in events.Tensors(tag)]
+        texts += [
+            t.tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"] for t in events.Tensors(tag)
+        ]
     (text,) = texts
     assert [line.removeprefix("    ") for line in text.splitlines()] == tiny_run.config.read_text().splitlines()
 
@@ -106,7 +123,13 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of two real processes, whose last batch of every split doesn't divide by two."""
     run = RunDirectory(tmp_path_factory.mktemp("two") / "run")
     done = call_litlab(
-        run.path.parent, "train", *UNEVEN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"hydra.run.dir={run.path}"
+        run.path.parent,
+        "train",
+        *UNEVEN,
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        f"hydra.run.dir={run.path}",
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(run.provenance.read_text())["machine"]["ranks"] == 2
@@ -131,7 +154,9 @@ def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirecto
     config = from_yaml(two_ranks.config.read_text())
     experiment = assemble(config, rank=0)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False)
-    trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(two_ranks.best), weights_only=True, verbose=False)
+    trainer.test(
+        experiment.task, datamodule=experiment.data, ckpt_path=str(two_ranks.best), weights_only=True, verbose=False
+    )
     here, there = trainer.callback_metrics, read_result(two_ranks)["test"]
     assert here.keys() == there.keys()
     for name in ("test/accuracy", "test/top5_accuracy"):

@@ -4,11 +4,11 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from litlab.predictor import Predictor
+    from litlab.inference.predictor import Predictor
 
 
 def load(directory: "str | PathLike[str]", checkpoint: str | None = None) -> "Predictor":
-    """The trained network of a run directory, with its preprocessing and class names; see `litlab.predictor.Predictor`.
+    """The trained network of a run, with its preprocessing and class names: a `litlab.inference.predictor.Predictor`.
 
     Args:
         directory: a run directory, `outputs/<experiment>/<date>_<time>_<id>`. No data set is needed.
@@ -18,6 +18,6 @@ def load(directory: "str | PathLike[str]", checkpoint: str | None = None) -> "Pr
         UserError: if there is no such run or checkpoint, if a file is damaged or a class can't be imported, or if the
             run is not of a network on one of litlab's data sets.
     """
-    from litlab import predictor  # imports torch
+    from litlab.inference import predictor  # imports torch
 
     return predictor.load(directory, checkpoint)

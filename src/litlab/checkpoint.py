@@ -48,5 +48,7 @@ def network_state(path: Path) -> dict[str, torch.Tensor]:
     state = read_checkpoint(path).get("state_dict", {})
     network = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
     if not network:
-        raise UserError(f"{path}: holds no `network.*` weights; only runs of a task that keeps its `network` can be used here")
+        raise UserError(
+            f"{path}: holds no `network.*` weights; only runs of a task that keeps its `network` can be used here"
+        )
     return network

@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Entry point of the console command; exits with 0, 1 for the user's error, 130 for Ctrl-C, or the worker's code."""
+    """The console command; exits with 0, 1 for the user's error, 130 for Ctrl-C, or the worker's code."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -43,9 +42,8 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
         RunFailed: with the worker's exit code, when it did not complete.
     """
     command = [sys.executable, "-m", "litlab.worker", str(run.path)]
-    with subprocess.Popen(command, env=worker_environment(), process_group=0) as worker:
-        with _passing_on(lambda signum, again: _signal(worker, signum, again)):
-            code = worker.wait()
+    with subprocess.Popen(command, env=worker_environment(), process_group=0) as worker, SignalsPassedOn(worker):
+        code = worker.wait()
     if code < 0:  # ended by a signal that no handler saw
         name = signal.Signals(-code).name
         message = f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
@@ -60,18 +58,11 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     return None if objective is None else float(objective)
 
 
-def _signal(worker: "subprocess.Popen[bytes]", signum: int, again: bool) -> None:
-    if again:
-        os.killpg(worker.pid, signal.SIGKILL)
-    elif worker.poll() is None:
-        worker.send_signal(signum)
+class SignalsPassedOn:
+    """While it lasts, the first SIGINT or SIGTERM goes on to the worker; a second kills its group."""
 
-
-class _passing_on:
-    """While it lasts, SIGINT and SIGTERM go to `send(signum, again)`."""
-
-    def __init__(self, send: Callable[[int, bool], None]) -> None:
-        self._send = send
+    def __init__(self, worker: "subprocess.Popen[bytes]") -> None:
+        self._worker = worker
         self._received = False
 
     def __enter__(self) -> None:
@@ -82,5 +73,8 @@ class _passing_on:
             signal.signal(signum, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        again, self._received = self._received, True
-        self._send(signum, again)
+        if self._received:
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        elif self._worker.poll() is None:
+            self._received = True
+            self._worker.send_signal(signum)

@@ -20,12 +20,16 @@ from litlab.runs.directory import RunDirectory
 
 Config = dict[str, Any]
 FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data, offered to whoever names them
-_PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+_PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What Lightning's Trainer is given. `facts` and `network` are None where the config brings foreign classes without them."""
+    """What Lightning's Trainer is given. `facts` and `network` are None where foreign classes do without them."""
 
     data: LightningDataModule
     task: LightningModule
@@ -34,7 +38,7 @@ class Experiment:
 
 
 def assemble(config: Config, *, rank: int) -> Experiment:
-    """Data, network and task of a frozen config, seeded: the same weights in every rank, other random numbers after that.
+    """Data, network and task of a frozen config, seeded: equal weights in all ranks, other random numbers then.
 
     Raises:
         UserError: if the data can't be had, or a class does not take what the config gives it.
@@ -70,7 +74,9 @@ def build_network(node: Config, facts: DatasetFacts | None) -> nn.Module:
     """The network, with those facts of the data that its constructor names."""
     network = build("model", node, **_of(facts))
     if not isinstance(network, nn.Module):
-        raise UserError(f"model._target_: {node['_target_']} gave a {type(network).__name__}, expected a torch.nn.Module")
+        raise UserError(
+            f"model._target_: {node['_target_']} gave a {type(network).__name__}, expected a torch.nn.Module"
+        )
     return network
 
 
@@ -153,7 +159,7 @@ def build(path: str, node: Config, **offered: Any) -> Any:
 
 
 def factory(path: str, node: Config) -> "partial[Any]":
-    """The class that a node names, with its arguments bound; nodes inside it with a `_target_` of their own are built."""
+    """The class that a node names, with its arguments bound; nodes inside it that name a class are built."""
     try:
         target = find(node["_target_"])
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The Hydra app behind `litlab train`: compose, validate, freeze, then leave the work to a worker. Never imports torch."""
+"""The Hydra app behind `litlab train`: compose, validate, freeze, leave the work to a worker. No torch."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
 def _launch(composed: DictConfig) -> float | None:
-    """One job. Hydra reports an Exception of a job in its own way, which suits a multirun; a single run ends with ours."""
+    """One job. Hydra reports a failed job in its own way, which suits a multirun; a single run ends with ours."""
     try:
         return _run(composed)
     except (UserError, RunFailed) as error:
@@ -63,7 +63,7 @@ def _hydra_record(composed: DictConfig) -> dict[str, str]:
     settings = HydraConfig.get()
     return {
         "config.yaml": OmegaConf.to_yaml(composed),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.masked_copy(settings, _KEPT)})),
+        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": {key: getattr(settings, key) for key in _KEPT}})),
         "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
     }
 
@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> None:
 
 def _raised_by_hydra(error: ValueError) -> bool:
     """Hydra says some of what a user can get wrong with a bare ValueError."""
-    return "hydra" in traceback.extract_tb(error.__traceback__)[-1].filename.split(os.sep)
+    return "hydra" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
 
 
 def _plain(error: ValueError, arguments: list[str]) -> str:

@@ -106,8 +106,8 @@ def _result(
         epochs=fitted[0],
         steps=fitted[1],
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        seconds=clock.seconds | {"training": round(timing.seconds, 3)},
-        images_per_second=timing.images_per_second(),
+        seconds=clock.seconds | {"training": round(timing.clock.seconds, 3)},
+        images_per_second=timing.clock.images_per_second,
     )
 
 

@@ -1,7 +1,8 @@
 """One run directory in, one result out: `python -m litlab.worker DIR`. The only place where training starts.
 
-The process that is started trains itself, or starts a process per device and waits for them; each of these is started the same way, with
-RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun and srun would. None composes a config or reads a command line of the user's.
+The process that is started trains itself, or starts a process per device and waits for them; each of these is started
+the same way, with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun and srun would. None composes a config or reads a
+command line of the user's.
 """
 
 import logging

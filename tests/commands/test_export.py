@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from litlab import exporting
 from litlab.commands import export
 from litlab.data.facts import DatasetFacts
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
+from litlab.inference import exporting
+from litlab.inference.predictor import Predictor, load
 from litlab.models.resnet import ResNet18
-from litlab.predictor import Predictor, load
 from litlab.runs.directory import RunDirectory
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)

@@ -11,7 +11,7 @@ import torch
 
 from litlab.commands import predict
 from litlab.errors import UserError
-from litlab.predictor import load
+from litlab.inference.predictor import load
 from litlab.runs.directory import RunDirectory
 
 NAMES = ("a.png", "below/b.PNG", "below/deeper/c.webp")

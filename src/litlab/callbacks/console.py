@@ -1,4 +1,4 @@
-"""What a run says in the terminal: a summary, one progress bar, a table. Without a terminal: plain lines, a few an epoch."""
+"""What a run says: a summary, one progress bar, a table. Without a terminal: plain lines, a few an epoch."""
 
 import logging
 import time
@@ -55,7 +55,8 @@ class Console(Callback):
             if time.monotonic() - self._drawn > REFRESH:
                 self._draw(trainer, pl_module)
         elif trainer.is_global_zero and self._is_time_for_a_line(trainer, batch_idx):
-            if latest := _latest(pl_module):
+            latest = _latest(pl_module)
+            if latest:
                 self._say(f"{self._epoch(trainer)} {batch_idx + 1}/{trainer.num_training_batches}  {latest}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

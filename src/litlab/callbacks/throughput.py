@@ -1,12 +1,11 @@
 """Rows of training values: loss, accuracy, learning rate, images per second."""
 
-import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from litlab.data.batch import Batch
+from litlab.callbacks.timing import TrainingClock
 from litlab.task import ImageClassifier, log_row
 
 
@@ -25,11 +24,11 @@ class TrainingLog(Callback):
     def __init__(self) -> None:
         self._last_step = 0
         self._lr: float | None = None
-        self._clock = _Clock()
+        self._clock = TrainingClock()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_step = trainer.global_step
-        self._clock = _Clock()
+        self._clock = TrainingClock()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._clock.start()
@@ -40,7 +39,7 @@ class TrainingLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._clock.count(batch.num_global if isinstance(batch, Batch) else 0)
+        self._clock.count(batch)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step > self._last_step and (trainer.global_step % every == 0 or trainer.is_last_batch):
             self._write(trainer, pl_module)
@@ -60,43 +59,10 @@ class TrainingLog(Callback):
             metrics.reset()
         if self._lr is not None:
             row["lr"] = self._lr
-        if self._clock.num_images:
-            row["throughput/images_per_second"] = self._clock.rate()
-        self._clock.restart()
+        if (speed := self._clock.images_per_second) is not None:
+            row["throughput/images_per_second"] = speed
+        self._clock.set_back()
         self._last_step = trainer.global_step
         if isinstance(pl_module, ImageClassifier):
             pl_module.latest = row
         log_row(trainer, row)
-
-
-class _Clock:
-    """Images and seconds of training since the last restart."""
-
-    def __init__(self) -> None:
-        self.num_images = 0
-        self._seconds = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def pause(self) -> None:
-        if self._since is not None:
-            self._seconds += time.perf_counter() - self._since
-            self._since = None
-
-    def count(self, num_images: int) -> None:
-        self.num_images += num_images
-
-    def rate(self) -> float:
-        running = self._since is not None
-        self.pause()
-        if running:
-            self.start()
-        return self.num_images / self._seconds
-
-    def restart(self) -> None:
-        self.num_images, self._seconds = 0, 0.0
-        if self._since is not None:
-            self._since = time.perf_counter()

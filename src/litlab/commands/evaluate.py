@@ -12,7 +12,7 @@ from typing import Any
 from litlab.commands import add_run, new_parser
 from litlab.controller import RANK_PREFIXES, RANK_VARIABLES
 from litlab.errors import UserError
-from litlab.finished import FinishedRun
+from litlab.inference.finished import FinishedRun
 
 MOVABLE = ("data.root", "data.cache")
 NOTES = """\
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     config = _config(finished, options)
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # whatever a library or a task prints: standard output is for the metrics
-        from litlab.evaluation import measure
+        from litlab.inference.evaluation import measure
 
         measured = measure(finished, config, checkpoint, split=options.split, device=options.device)
     found = {"run": str(finished.run.path), "checkpoint": checkpoint.stem, "split": options.split} | measured

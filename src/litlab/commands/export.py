@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litlab.commands import add_run, new_parser
 from litlab.errors import UserError
-from litlab.finished import FinishedRun
+from litlab.inference.finished import FinishedRun
 from litlab.runs.files import write_atomic
 
 FORMATS = ("onnx", "pt2")
@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> None:
     _check_output(output, options.force)
     if options.format == "onnx":
         _check_packages()
-    from litlab import exporting
-    from litlab.predictor import load
+    from litlab.inference import exporting
+    from litlab.inference.predictor import load
 
     predictor = load(options.run, options.checkpoint)
     content = exporting.EXPORTERS[options.format](predictor)

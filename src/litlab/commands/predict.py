@@ -15,7 +15,7 @@ from litlab.commands import add_run, new_parser
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
-    from litlab.predictor import Predictor
+    from litlab.inference.predictor import Predictor
 
 Row = tuple[str, int, str, float]  # file, rank from 1, class, probability
 COLUMNS = ("file", "rank", "class", "probability")
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     files = image_files(options.images)
     if not files:
         raise UserError(f"{', '.join(map(str, options.images))}: no JPEG, PNG or WebP files in there")
-    from litlab.predictor import load
+    from litlab.inference.predictor import load
 
     predictor = load(options.run, options.checkpoint)
     unreadable: list[str] = []

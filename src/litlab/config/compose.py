@@ -41,7 +41,7 @@ def _job(number: int, overrides: str) -> str:
 
 
 def explain(error: HydraException | OmegaConfBaseException, arguments: list[str]) -> str:
-    """A composition error in our words: the key, what was expected, the nearest match among what these arguments compose."""
+    """A composition error in our words: the key, what was expected, the nearest match."""
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read as an override; expected key=value\n{error.message.splitlines()[0]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -86,7 +86,7 @@ def _flat(node: Any, path: str = "") -> list[str]:
     """Dotted names of all keys, without resolving anything."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return [path]
-    children = [name for key in node for name in _flat(node._get_node(key), f"{path}.{key}" if path else str(key))]
+    children = [
+        name for key in node for name in _flat(node._get_node(key), ".".join([path, str(key)]) if path else str(key))
+    ]
     return [*([path] if path else []), *children]
-
-

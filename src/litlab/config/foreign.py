@@ -1,6 +1,6 @@
 """Checks the targets that the schema doesn't know: can they be imported, and do they take these arguments?
 
-They need torch, or anything else, to be imported. So `litlab train` asks a short process of its own, before anything is written.
+Importing them may import torch, or anything else. So `litlab train` asks a short process, before anything is written.
 """
 
 import importlib
@@ -39,13 +39,16 @@ def check_foreign(config: Config) -> None:
         return
     process = subprocess.run(
         [sys.executable, "-m", "litlab.config.foreign"],
-        input=json.dumps([(path, node["_target_"], [k for k in node if not k.startswith("_")]) for path, node in foreign]),
+        input=json.dumps(
+            [(path, node["_target_"], [k for k in node if not k.startswith("_")]) for path, node in foreign]
+        ),
         capture_output=True,
         text=True,
     )
     last = process.stdout.rstrip().rpartition("\n")[2]  # what an import prints comes before
     if process.returncode != 0 or not last.startswith("["):
-        raise UserError(f"importing {', '.join(node['_target_'] for _, node in foreign)} ended the process:\n{process.stderr.strip()}")
+        targets = ", ".join(node["_target_"] for _, node in foreign)
+        raise UserError(f"importing {targets} ended the process:\n{process.stderr.strip()}")
     if problems := json.loads(last):
         raise UserError("\n".join(problems))
 
@@ -70,7 +73,10 @@ def find(target: str) -> Any:
                 raise UserError(f"{target}: {found.__name__} has no {name!r}{nearest(name, dir(found))}")
             found = getattr(found, name)
         return found
-    raise UserError(f"{target}: there is no module {parts[0]!r} here; is the project's package installed, or in this folder or its src/?")
+    raise UserError(
+        f"{target}: there is no module {parts[0]!r} here; "
+        "is the project's package installed, or in this folder or its src/?"
+    )
 
 
 def _check(path: str, target: str, arguments: list[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Turns a composed config into the frozen one: plain, resolved, every value that has an effect; only secrets stay references."""
+"""From a composed config to the frozen one: plain, resolved, complete; only secrets stay references."""
 
 import os
 import re
@@ -11,7 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from litlab.config.validate import GROUPS, GROUPS_OF_MANY, Config, validate
 from litlab.errors import UserError
 
-_SECRET = re.compile(r"(^|_)(token|secret|password|passwd|pwd|api_?key|access_?key|private_?key|credentials?)s?($|_)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(^|_)(token|secret|password|passwd|pwd|api_?key|access_?key|private_?key|credentials?)s?($|_)", re.IGNORECASE
+)
 _REFERENCE = re.compile(r"^\$\{oc\.env:[^}]+\}$")
 
 
@@ -31,7 +33,8 @@ def freeze(composed: DictConfig) -> Config:
     validate(config)
     if config["threads"] is None:
         config["threads"] = threads_per_rank(config["trainer"])
-    return _with_references(config, OmegaConf.to_container(composed, resolve=False), "")
+    frozen: Config = _with_references(config, OmegaConf.to_container(composed, resolve=False), "")
+    return frozen
 
 
 def threads_per_rank(trainer: Config) -> int | None:
@@ -70,7 +73,9 @@ def from_yaml(text: str) -> Config:
     if not isinstance(config, dict) or "format" not in config:
         raise UserError("it is not a config frozen by litlab: it has no key `format`")
     if config["format"] != 1:
-        raise UserError(f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it")
+        raise UserError(
+            f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it"
+        )
     return config
 
 

@@ -9,7 +9,8 @@ from typing import Any
 VOLATILE = (
     "name", "threads", "study", "logger", "checkpoint.every_steps",
     "data.root", "data.cache", "data.url",
-    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps", "trainer.profiler",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.log_every_n_steps", "trainer.profiler",
 )  # fmt: skip
 
 

@@ -4,14 +4,12 @@ import os
 import sys
 from pathlib import Path
 
-import litlab
-
 PROJECT_CONF = "conf"
 
 
 def packaged_conf() -> Path:
     """litlab's own configs: inside the wheel, or beside `src/` in a checkout."""
-    package = Path(litlab.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parents[1] / "conf"
 

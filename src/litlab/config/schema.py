@@ -1,7 +1,7 @@
 """Types and ranges of every key, in one torch-free place; tests/config/test_schema.py ties it to the constructors.
 
-A section whose `_target_` stands in SECTIONS is checked against its model. Every other target is foreign: `foreign.py` imports it,
-in a process of its own, and checks its arguments against its signature.
+A section whose `_target_` stands in SECTIONS is checked against its model. Every other target is foreign: `foreign.py`
+imports it, in a process of its own, and checks its arguments against its signature.
 """
 
 from typing import Annotated, Any, Literal
@@ -47,7 +47,7 @@ class Study(Section):
 
 
 class Root(Section):
-    """The keys of ours at the top. The groups are checked one by one, by their target; `~model` on the command line leaves one out."""
+    """The keys of ours at the top. The groups, of which some can be left out, are checked by their target."""
 
     format: Literal[1]
     name: Name
@@ -156,7 +156,7 @@ class Pictures(Section):
 
 
 class Trainer(Section):
-    """The arguments of lightning.pytorch.Trainer that a frozen config can hold; loggers and callbacks have groups of their own."""
+    """The arguments of lightning.pytorch.Trainer in a config; loggers and callbacks have groups of their own."""
 
     accelerator: str
     devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]

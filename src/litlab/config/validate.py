@@ -106,11 +106,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as the command line writes it."""
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if _is_word(value) else str(value)
-
-
-def _is_word(value: object) -> bool:
-    return value is None or isinstance(value, bool)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _missing(config: Any, path: str = "") -> Iterable[str]:
@@ -139,7 +135,7 @@ def _across(config: Config) -> list[str]:
         if batch_size % world:
             near = sorted({max(world, batch_size // world * world), -(-batch_size // world) * world})
             problems.append(
-                f"data.batch_size={batch_size}: it counts the images of all devices together, so {world} devices must divide it; "
-                f"use {' or '.join(map(str, near))}"
+                f"data.batch_size={batch_size}: it counts the images of all devices together, so {world} devices must "
+                f"divide it; use {' or '.join(map(str, near))}"
             )
     return problems

@@ -86,7 +86,9 @@ class RunDirectory:
                 f"choose another hydra.run.dir, or remove that one first"
             )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"{self.path} is not empty; a run starts in a directory of its own: choose another hydra.run.dir")
+            raise UserError(
+                f"{self.path} is not empty; a run starts in a directory of its own: choose another hydra.run.dir"
+            )
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":

@@ -24,7 +24,9 @@ def owning(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(f"{directory} is in use by {file.read().strip() or 'another process'}; wait for it or stop it") from error
+            raise UserError(
+                f"{directory} is in use by {file.read().strip() or 'another process'}; wait for it or stop it"
+            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -57,7 +57,12 @@ def _code(project: Path) -> dict[str, Any] | None:
     names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     untracked: dict[str, str | None] = {name: _source(project / name) for name in names if name}
     whole = len(diff) <= LIMIT
-    return {"commit": commit.strip(), "diff": diff if whole else diff[:LIMIT], "diff_complete": whole, "untracked": untracked}
+    return {
+        "commit": commit.strip(),
+        "diff": diff if whole else diff[:LIMIT],
+        "diff_complete": whole,
+        "untracked": untracked,
+    }
 
 
 def _source(path: Path) -> str | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from litlab.errors import UserError
-from litlab.predictor import Predictor
+from litlab.inference.predictor import Predictor
 
 Program = TypeVar("Program")
 TOLERANCE = 1e-5  # of a probability

@@ -13,7 +13,7 @@ import torch
 from litlab.data.facts import DatasetFacts
 from litlab.errors import UserError
 from litlab.experiment import assemble, build_trainer
-from litlab.finished import FinishedRun
+from litlab.inference.finished import FinishedRun
 
 Config = dict[str, Any]
 

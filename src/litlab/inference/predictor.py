@@ -17,7 +17,7 @@ from litlab.data.facts import DatasetFacts
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.experiment import build_network
-from litlab.finished import FinishedRun
+from litlab.inference.finished import FinishedRun
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 BATCH_SIZE = 128  # images that are in memory as floats at once

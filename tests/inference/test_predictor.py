@@ -18,9 +18,9 @@ import litlab
 from litlab.data.facts import DatasetFacts
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
+from litlab.inference.predictor import BATCH_SIZE, Predictor
 from litlab.models import torchvision
 from litlab.models.cnn import CNN
-from litlab.predictor import BATCH_SIZE, Predictor
 
 SIZE = 20
 CLASS_NAMES = ("cat", "dog", "eel")

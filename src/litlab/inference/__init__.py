@@ -1,0 +1,1 @@
+"""What is done with a finished run, from its directory alone: predict, evaluate, export."""
