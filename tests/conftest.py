@@ -40,3 +40,12 @@ def litlab(tmp_path: Path) -> Command:
     project.mkdir()
 
     return partial(call_litlab, project)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests on real data ran: where there are none, the rest says nothing about them."""
+    passed, failed = (
+        [each for each in terminalreporter.getreports(outcome) if each.when == "call" and "real_data" in each.keywords]
+        for outcome in ("passed", "failed")
+    )
+    terminalreporter.write_line(f"on real CIFAR-10: {len(passed)} passed, {len(failed)} failed")

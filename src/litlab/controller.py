@@ -12,7 +12,7 @@ from litlab.config.identity import identity
 from litlab.errors import RunFailed
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result, write_result
-from litlab.signals import PARENT, STOPPING
+from litlab.signals import PARENT, STOPPING, held_back
 
 # Another launcher's idea of ranks: inherited, it hangs a run.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
@@ -41,10 +41,11 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     Raises:
         RunFailed: with the worker's exit code, when it did not complete.
     """
-    command = [sys.executable, "-m", "litlab.worker", str(run.path)]
-    with subprocess.Popen(command, env=worker_environment(), process_group=0) as worker, SignalsPassedOn(worker):
+    with AttendedWorker(run) as worker:
         code = worker.wait()
-    if code < 0:  # ended by a signal that no handler saw
+    if worker.received and (code < 0 or not run.result.exists()):
+        code = _interrupted(run, config, worker)
+    elif code < 0:  # ended by a signal that no handler saw
         name = signal.Signals(-code).name
         message = f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         write_result(run, Result(status="failed", identity=identity(config), error=message))
@@ -58,23 +59,51 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     return None if objective is None else float(objective)
 
 
-class SignalsPassedOn:
-    """While it lasts, the first SIGINT or SIGTERM goes on to the worker; a second kills its group."""
+class AttendedWorker:
+    """A worker process. The first SIGINT or SIGTERM goes on to it; a second kills its group.
 
-    def __init__(self, worker: "subprocess.Popen[bytes]") -> None:
-        self._worker = worker
-        self._received = False
+    Attributes:
+        received: the first signal, if one came.
+        killed: whether a second one came.
+    """
 
-    def __enter__(self) -> None:
-        self._before = {signum: signal.signal(signum, self._handle) for signum in STOPPING}
+    def __init__(self, run: RunDirectory) -> None:
+        self._command = [sys.executable, "-m", "litlab.worker", str(run.path)]
+        self.received: int | None = None
+        self.killed = False
+
+    def __enter__(self) -> "AttendedWorker":
+        with held_back():
+            self._process = subprocess.Popen(self._command, env=worker_environment(), process_group=0)
+            self._before = {signum: signal.signal(signum, self._handle) for signum in STOPPING}
+        return self
 
     def __exit__(self, *exception: object) -> None:
+        self._process.wait()
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    def wait(self) -> int:
+        """Its exit code; negative for the signal that ended it."""
+        return self._process.wait()
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._received:
-            os.killpg(self._worker.pid, signal.SIGKILL)
-        elif self._worker.poll() is None:
-            self._received = True
-            self._worker.send_signal(signum)
+        if self._process.poll() is not None:
+            return
+        if self.received is None:
+            self.received = signum
+            self._process.send_signal(signum)
+        else:
+            self.killed = True
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _interrupted(run: RunDirectory, config: dict[str, Any], worker: AttendedWorker) -> int:
+    """Write and say what the worker could not: stopped while it started, or killed. Returns the exit code."""
+    assert worker.received is not None
+    how = "stopped at once by" if worker.killed else "stopped by"
+    message = f"{how} {signal.Signals(worker.received).name}"
+    if not run.result.exists():
+        write_result(run, Result(status="interrupted", identity=identity(config), error=message))
+    print(f"litlab: {message}; the run is in {run.path}", file=sys.stderr)
+    return 128 + worker.received

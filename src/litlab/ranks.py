@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from litlab.signals import PARENT, StopRequest
+from litlab.signals import PARENT, StopRequest, held_back
 
 GRACE = 4.0  # seconds for the others to end once one has
 POLL = 0.02  # seconds
@@ -34,9 +34,10 @@ def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
     command = [sys.executable, "-m", "litlab.worker", str(directory)]
     ranks: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(world_size):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            ranks.append(subprocess.Popen(command, env=dict(os.environ) | shared | own))
+        with held_back():
+            for rank in range(world_size):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                ranks.append(subprocess.Popen(command, env=dict(os.environ) | shared | own))
         return _wait(ranks, stop)
     finally:
         for process in ranks:

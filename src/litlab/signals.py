@@ -23,19 +23,37 @@ class Stopped(BaseException):
         return 128 + self.signum
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM wait; in a process that is started within it, until it installs a `StopRequest`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class StopRequest:
     """Remembers the first signal while `deferred`; otherwise, and at a second one, raises `Stopped` on the spot."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._deferring = False
+        self._installed = False
         parent = os.environ.get(PARENT)
         self._parent = int(parent) if parent else None
 
     def install(self) -> None:
-        """Take over SIGINT and SIGTERM in this process."""
+        """Take over SIGINT and SIGTERM in this process, and let in those that were held back while it started."""
+        self._installed = True
         for signum in STOPPING:
             signal.signal(signum, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+    def take_back(self) -> None:
+        """Install it once more, where it was installed: Lightning's handler of SIGTERM ends a run with exit code 0."""
+        if self._installed:
+            self.install()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from litlab.ranks import is_rank, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, Status, read_result, write_result
-from litlab.signals import Stopped, StopRequest
+from litlab.signals import STOPPING, Stopped, StopRequest
 
 STARTED = time.perf_counter()
 
@@ -29,8 +29,8 @@ STARTED = time.perf_counter()
 def main() -> int:
     """Train the run in the directory that the command line names; returns the exit code."""
     stop = StopRequest()
-    stop.install()
     try:
+        stop.install()
         run = RunDirectory.existing(sys.argv[1])
         add_project_to_path(run.project())
         config = from_yaml(run.config.read_text(encoding="utf-8"))
@@ -135,7 +135,10 @@ def _in_users_words(error: Exception) -> str:
 def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
     """Say in the terminal how it ended, if it did not end well."""
     if code and not run.result.exists():
-        _write_end(run, config, "failed", f"a rank ended with exit code {code}")
+        if code - 128 in STOPPING:  # before any rank could answer
+            _write_end(run, config, "interrupted", f"stopped by {Stopped(code - 128)}")
+        else:
+            _write_end(run, config, "failed", f"a rank ended with exit code {code}")
     result = read_result(run)
     if result["status"] == "interrupted":
         print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)

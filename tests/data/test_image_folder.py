@@ -1,5 +1,4 @@
 import io
-import os
 import shutil
 import struct
 import tarfile
@@ -198,13 +197,3 @@ def test_a_path_that_leaves_the_archive(folder_module: Make, tmp_path: Path) -> 
         archive.writestr("train/../../evil.png", b"x")
     with pytest.raises(UserError, match=r"evil.zip: the path of the member 'train/../../evil.png' leaves the archive"):
         folder_module(root=str(tmp_path / "evil.zip")).prepare_data()
-
-
-@pytest.mark.skipif("LITLAB_CIFAR10" not in os.environ, reason="LITLAB_CIFAR10 names no folder or archive")
-def test_real_cifar10(folder_module: Make) -> None:
-    module = prepared(folder_module(root=os.environ["LITLAB_CIFAR10"], image_size=32, val_size=5000))
-    assert (module.facts.num_train, module.facts.num_val, module.facts.num_test) == (45_000, 5_000, 10_000)
-    assert module.facts.class_names[:3] == ("airplane", "automobile", "bird")
-    assert module.facts.mean == pytest.approx((0.4913, 0.4821, 0.4465), abs=1e-4)
-    assert module.facts.std == pytest.approx((0.2452, 0.2428, 0.2606), abs=1e-4)
-    assert torch.bincount(module.arrays.train_labels[module.val_members]).tolist() == [500] * 10

@@ -14,5 +14,5 @@ class ProjectSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         main = next((item for item in search_path.get_path() if item.provider == "main"), None)
         own = project_conf(Path.cwd())
-        if main is not None and main.path == f"file://{packaged_conf()}" and own is not None:
+        if main is not None and main.path.removeprefix("file://") == str(packaged_conf()) and own is not None:
             search_path.prepend(provider="project", path=f"file://{own}", anchor=SearchPathQuery(provider="main"))

@@ -88,9 +88,7 @@ class Console(Callback):
         self._terminal.print()
         seconds = sum(value for phase, value in result.seconds.items() if phase != "training")
         directory = _relative(self._run.path)
-        self._say(
-            f"{result.epochs} epoch{'s' * (result.epochs != 1)}, {result.steps:,} steps in {seconds:.1f} s{speed}"
-        )
+        self._say(f"{_count(result.epochs, 'epoch')}, {_count(result.steps, 'step')} in {seconds:.1f} s{speed}")
         self._say(f"run          {directory}")
         self._say(f"TensorBoard  litlab tensorboard {directory.parent}")
 
@@ -107,9 +105,8 @@ class Console(Callback):
         lines.append(f"network      {type(network).__name__}, {num_parameters:,} parameters")
         device = trainer.strategy.root_device.type
         ranks = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
-        lines.append(
-            f"training     {ranks}, {trainer.precision}, {trainer.max_epochs} epochs, {torch.get_num_threads()} threads"
-        )
+        epochs, threads = _count(trainer.max_epochs, "epoch"), _count(torch.get_num_threads(), "thread")
+        lines.append(f"training     {ranks}, {trainer.precision}, {epochs}, {threads}")
         return lines
 
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:
@@ -134,8 +131,10 @@ class Console(Callback):
 
     @staticmethod
     def _epoch(trainer: Trainer) -> str:
-        last = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-        return f"epoch {trainer.current_epoch + 1}{last}"
+        last = trainer.max_epochs
+        if not last or last < 0:
+            return f"epoch {trainer.current_epoch + 1}"
+        return f"epoch {min(trainer.current_epoch + 1, last)}/{last}"  # after the last epoch, Lightning counts one more
 
     @staticmethod
     def _is_time_for_a_line(trainer: Trainer, batch_idx: int) -> bool:
@@ -155,6 +154,10 @@ def _shown(values: dict[str, float]) -> str:
     return "  ".join(
         f"{name.rpartition('/')[2].replace('_', ' ')} {_number(name, value)}" for name, value in values.items()
     )
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"{what}s without end" if number in (None, -1) else f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _number(name: str, value: float) -> str:

@@ -16,6 +16,12 @@ class StopOnRequest(Callback):
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop.take_back()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop.take_back()
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._check(trainer, batch_idx)
 

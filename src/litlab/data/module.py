@@ -80,7 +80,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._arrays
 
     def train_dataloader(self) -> BatchLoader:
-        return self._train_rows(self.train_members, shuffle=True)
+        """In a new order each epoch; in the same for `Trainer(overfit_batches=...)`, or they would be other batches."""
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # Lightning gives it no type
+        return self._train_rows(self.train_members, shuffle=not overfits)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """An empty list, which Lightning takes for "no validation", where `val_size` is 0."""

@@ -1,0 +1,111 @@
+"""Images per second through the data path: litlab's against torchvision with PIL and a DataLoader."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.harness import Row, interleaved, rates
+from benchmarks.runs import compose_config
+from benchmarks.settings import Settings
+from litlab.data.module import ImageDataModule
+from litlab.experiment import build_data
+
+
+class PILImages(Dataset[tuple[Tensor, int]]):
+    """The training images the usual way: one at a time, as a PIL image, through torchvision's transforms."""
+
+    def __init__(self, data: ImageDataModule) -> None:
+        rows = data.train_members
+        self.pixels = data.arrays.train_images[rows].permute(0, 2, 3, 1).contiguous().numpy()  # n h w c
+        self.labels = data.arrays.train_labels[rows].tolist()
+        height, width = data.facts.image_shape[1:]
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop((height, width), padding=data.augment.crop_padding, padding_mode="reflect"),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.facts.mean, data.facts.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image: np.ndarray = self.pixels[index]
+        return self.transform(Image.fromarray(image)), self.labels[index]
+
+
+def rows(settings: Settings) -> list[Row]:
+    """One row for each batch size: an epoch of batches, augmented and normalised, that nobody trains on."""
+    measured = []
+    with _threads(max(settings.threads)):
+        for batch_size in settings.batch_sizes:
+            data = prepared(*settings.data, f"data.batch_size={batch_size}")
+            theirs = usual_loader(PILImages(data), batch_size, settings.num_workers)
+            epochs = Epochs(data)
+            contenders = {"litlab": lambda ours=epochs: _exhaust(ours), "usual": lambda usual=theirs: _exhaust(usual)}
+            seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
+            num_images = len(data.train_members)
+            measured.append(
+                Row(
+                    f"data path, batch {batch_size}",
+                    "images/s",
+                    rates(num_images, seconds["litlab"]),
+                    f"torchvision, PIL, DataLoader with {settings.num_workers} workers",
+                    rates(num_images, seconds["usual"]),
+                )
+            )
+    return measured
+
+
+def prepared(*overrides: str) -> ImageDataModule:
+    """A data module of ours, its images decoded."""
+    data = build_data(compose_config(*overrides))
+    assert isinstance(data, ImageDataModule)
+    return data
+
+
+class Epochs:
+    """Each iteration is litlab's next epoch of finished training batches."""
+
+    def __init__(self, data: ImageDataModule) -> None:
+        self.data = data
+        self.loader = data.train_dataloader()
+        self.epoch = -1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.epoch += 1
+        self.loader.sampler.set_epoch(self.epoch)
+        for batch in self.loader:
+            finished = self.data.finish(batch, epoch=self.epoch)
+            yield finished.images, finished.labels
+
+
+def usual_loader(images: PILImages, batch_size: int, num_workers: int) -> "DataLoader[Any]":
+    """Workers that live on: after the warm-up, starting them is not charged."""
+    return DataLoader(
+        images, batch_size=batch_size, shuffle=True, num_workers=num_workers, persistent_workers=num_workers > 0
+    )
+
+
+def _exhaust(batches: "Epochs | DataLoader[Any]") -> None:
+    for _ in batches:
+        pass
+
+
+@contextmanager
+def _threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

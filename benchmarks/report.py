@@ -1,0 +1,52 @@
+"""The results as text: a table for the terminal or for docs/benchmarks.md, and the machine they are from."""
+
+import os
+from collections.abc import Sequence
+
+from benchmarks.harness import Row, Spread
+from litlab.runs.provenance import of_machine
+
+HEADER = ("what", "unit", "litlab", "against", "that", "litlab / that")
+_NUMERIC = (False, False, True, False, True, True)
+_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
+
+
+def machine() -> str:
+    """Processor, cores, versions and how busy the machine is, in one line."""
+    facts = of_machine()
+    versions = ", ".join(f"{name} {facts['packages'][name]}" for name in _PACKAGES if name in facts["packages"])
+    load = os.getloadavg()[0]
+    return f"{facts['cores']} cores of {facts['processor']}; Python {facts['python']}, {versions}; load {load:.1f}"
+
+
+def table(rows: Sequence[Row], *, markdown: bool) -> str:
+    """Medians over the rounds, smallest and largest in brackets; a ratio is the median of the rounds' ratios."""
+    lines = [HEADER, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    padded = [
+        [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, _NUMERIC, strict=True)
+        ]
+        for line in lines
+    ]
+    if not markdown:
+        return "\n".join("  ".join(line).rstrip() for line in padded)
+    rule = ["-" * (width - 1) + ":" if right else "-" * width for width, right in zip(widths, _NUMERIC, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (row.name, row.unit, _shown(row.ours), row.against, _shown(row.theirs), _shown(row.ratios))
+
+
+def _shown(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    spread = Spread.of(values)
+    return f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
+
+
+def _number(value: float) -> str:
+    """Three digits where it is small, whole where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

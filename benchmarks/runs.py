@@ -1,0 +1,34 @@
+"""Real runs for the benchmarks: the frozen config and the worker that `litlab train` would use."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
+from litlab.config.freeze import freeze, to_yaml
+from litlab.config.location import packaged_conf
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+Train = Callable[..., RunDirectory]  # (directory, *overrides)
+_CHECKOUT = Path(__file__).parents[1]
+
+
+def compose_config(*overrides: str) -> dict[str, Any]:
+    """The frozen config of these overrides."""
+    register_resolvers()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        return freeze(compose(ROOT, ["name=benchmark", *overrides]))
+
+
+def in_worker(directory: Path, *overrides: str) -> RunDirectory:
+    """A whole run by litlab's worker, in a process of its own, which can import `benchmarks`."""
+    run = RunDirectory.create(directory, to_yaml(compose_config(*overrides)), {})
+    command = [sys.executable, "-m", "litlab.worker", str(run.path)]
+    subprocess.run(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, check=True)
+    assert read_result(run)["status"] == "completed"
+    return run

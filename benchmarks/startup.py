@@ -1,0 +1,71 @@
+"""From `litlab train` on the command line to the end of the first step, by phase."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.harness import Row, interleaved
+from benchmarks.settings import Settings
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+POLL = 0.002  # seconds
+_IMPORTS = {"import hydra": "hydra", "import torch, lightning": "torch, lightning"}
+# The first step writes the first row of metrics.csv; what comes after it is made short.
+_ONE_STEP = (
+    "trainer=cpu", "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
+    "+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1",
+)  # fmt: skip
+
+
+def rows(settings: Settings) -> list[Row]:
+    """The whole way against the bare imports that no such program can avoid, then its phases."""
+    starts: list[dict[str, float]] = []
+    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+        contenders = {name: lambda modules=modules: _import(modules) for name, modules in _IMPORTS.items()}
+        contenders["litlab"] = lambda: starts.append(start(Path(folder) / f"{len(starts)}", *settings.data))
+        imports = interleaved(contenders, num_warmup=1, num_rounds=settings.num_startups)
+    counted = starts[1:]
+    whole = tuple(sum(phases.values()) for phases in counted)
+    measured = [Row("litlab train to the first step", "s", whole, name, imports[name]) for name in _IMPORTS]
+    measured += [Row(f"  {phase}", "s", tuple(each[phase] for each in counted)) for phase in counted[0]]
+    return measured
+
+
+def start(directory: Path, *overrides: str) -> dict[str, float]:
+    """Starts `litlab train` and waits for its end; returns the seconds of each phase up to the first step's end."""
+    run = RunDirectory(directory)
+    command = [sys.executable, "-m", "litlab", "train", f"hydra.run.dir={directory}", *_ONE_STEP, *overrides]
+    began = time.time()
+    with subprocess.Popen(command, cwd=directory.parent, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not run.metrics.exists():
+            time.sleep(POLL)
+        stepped = time.time()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}")
+    return phases(run, began=began, stepped=stepped)
+
+
+def phases(run: RunDirectory, *, began: float, stepped: float) -> dict[str, float]:
+    """Seconds by phase, from what a run leaves behind: the times at which files were written, and its own clock.
+
+    began, stepped: when the command was started and when the first step had ended, in seconds since 1970.
+    """
+    own = read_result(run)["seconds"]
+    frozen = run.config.stat().st_mtime
+    fitting = run.provenance.stat().st_mtime  # completed by the worker when the Trainer is there
+    awake = fitting - own["import"] - own["data_and_network"] - own["trainer"]
+    return {
+        "compose, validate, freeze": frozen - began,
+        "worker process": awake - frozen,
+        "torch, lightning, litlab": own["import"],
+        "data (cached), network": own["data_and_network"],
+        "Trainer": own["trainer"],
+        "first step": stepped - fitting,
+    }
+
+
+def _import(modules: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
