@@ -18,7 +18,10 @@ ROWS: dict[str, Callable[[settings.Settings], list[Row]]] = {
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.rows if name not in ROWS]:
+        parser.error(f"no such row: {', '.join(unknown)}; known: {', '.join(ROWS)}")
     chosen = settings.quick() if arguments.quick else settings.full(arguments.data)
     before = machine()
     measured: list[Row] = []

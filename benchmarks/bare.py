@@ -37,7 +37,7 @@ class BareLoop:
             batch = self.data.finish(batch, epoch=epoch)
             self.optimizer.zero_grad()
             loss = F.cross_entropy(self.network(batch.images), batch.labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.schedule.step()
 
@@ -53,6 +53,7 @@ class SideBySide(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run = RunDirectory(Path(trainer.default_root_dir))
         network, data = pl_module.network, trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(network, nn.Module)
         self._bare = BareLoop(deepcopy(network), data, from_yaml(run.config.read_text(encoding="utf-8")))
         self._seconds: dict[str, list[float]] = {"bare": [], "litlab": []}
         self._record = run.path / RECORD

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torchvision import transforms  # type: ignore[import-untyped]
 
 from benchmarks.harness import Row, interleaved, rates
 from benchmarks.runs import compose_config
@@ -51,7 +52,7 @@ def rows(settings: Settings) -> list[Row]:
             data = prepared(*settings.data, f"data.batch_size={batch_size}")
             theirs = usual_loader(PILImages(data), batch_size, settings.num_workers)
             epochs = Epochs(data)
-            contenders = {"litlab": lambda ours=epochs: _exhaust(ours), "usual": lambda usual=theirs: _exhaust(usual)}
+            contenders = {"litlab": partial(_exhaust, epochs), "usual": partial(_exhaust, theirs)}
             seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
             num_images = len(data.train_members)
             measured.append(

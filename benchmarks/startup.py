@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +26,7 @@ def rows(settings: Settings) -> list[Row]:
     """The whole way against the bare imports that no such program can avoid, then its phases."""
     starts: list[dict[str, float]] = []
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
-        contenders = {name: lambda modules=modules: _import(modules) for name, modules in _IMPORTS.items()}
+        contenders: dict[str, Callable[[], object]] = {name: partial(_import, _IMPORTS[name]) for name in _IMPORTS}
         contenders["litlab"] = lambda: starts.append(start(Path(folder) / f"{len(starts)}", *settings.data))
         imports = interleaved(contenders, num_warmup=1, num_rounds=settings.num_startups)
     counted = starts[1:]

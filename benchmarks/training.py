@@ -43,7 +43,7 @@ def throughput_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
 def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
     """Microseconds of a step of a network that takes almost none, one thread; logging and checkpoints as by default."""
     num_train = 4 * settings.num_steps
-    tiny = ("data=shapes", f"data.num_train={num_train + 40}", "data.num_test=40", "data.val_size=40")
+    tiny: tuple[str, ...] = ("data=shapes", f"data.num_train={num_train + 40}", "data.num_test=40", "data.val_size=40")
     tiny += ("data.batch_size=4", "model.widths=[2,4]", "model.hidden=[8]", "threads=1")
     epochs = _measured(settings, train, *tiny)
     ours, bare = (tuple(1e6 * each / epochs.num_steps for each in every) for every in (epochs.ours, epochs.bare))

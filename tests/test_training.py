@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from support import TINY, Command, call_litlab, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.checkpoint import network_state, read_checkpoint
 from litlab.config.freeze import from_yaml
-from litlab.experiment import assemble
+from litlab.inference.evaluation import measure
+from litlab.inference.finished import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
@@ -151,19 +151,16 @@ def test_two_processes_train_as_one(two_ranks: RunDirectory, tmp_path: Path) -> 
 
 def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirectory) -> None:
     """2,003 test images on two ranks count 2,003: the counts are equal, the floats to 1e-6."""
-    config = from_yaml(two_ranks.config.read_text())
-    experiment = assemble(config, rank=0)
-    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False)
-    trainer.test(
-        experiment.task, datamodule=experiment.data, ckpt_path=str(two_ranks.best), weights_only=True, verbose=False
-    )
-    here, there = trainer.callback_metrics, read_result(two_ranks)["test"]
+    finished = FinishedRun.open(two_ranks.path)
+    config = finished.settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
+    here = measure(finished, config, two_ranks.best, split="test", device="cpu")["metrics"]
+    there = read_result(two_ranks)["test"]
     assert here.keys() == there.keys()
     for name in ("test/accuracy", "test/top5_accuracy"):
-        assert float(here[name]) == there[name]
+        assert here[name] == there[name]
         assert there[name] * 2003 == pytest.approx(round(there[name] * 2003), abs=2e-4)
     for name in ("test/loss", "test/calibration_error"):
-        assert there[name] == pytest.approx(float(here[name]), abs=1e-6)
+        assert there[name] == pytest.approx(here[name], abs=1e-6)
 
 
 DYING = """

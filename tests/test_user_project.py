@@ -1,4 +1,4 @@
-"""litlab as its users have it: installed from its wheel, in a folder of theirs with a package and configs of their own."""
+"""litlab as its users have it: installed from its wheel, in a folder with a package and configs of their own."""
 
 import os
 import shutil

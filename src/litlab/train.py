@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from litlab.config.compose import ROOT, VERSION_BASE, explain, register_resolvers
 from litlab.config.foreign import check_foreign
 from litlab.config.freeze import freeze, to_yaml, with_secrets
+from litlab.config.help import asks_for_help, help_text
 from litlab.config.location import packaged_conf
 from litlab.controller import run_worker
 from litlab.errors import RunFailed, UserError
@@ -83,7 +84,10 @@ def main(arguments: list[str]) -> None:
     register_resolvers()
     sys.argv = ["litlab train", *arguments]
     try:
-        _launch()
+        if asks_for_help(arguments):
+            print(help_text(arguments))
+        else:
+            _launch()
     except (HydraException, OmegaConfBaseException) as error:
         if developer:
             raise

@@ -6,6 +6,8 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -24,20 +26,49 @@ def register_resolvers() -> None:
     """The `${litlab.*:}` functions of conf/config.yaml and conf/data/."""
     OmegaConf.register_new_resolver("litlab.cache", lambda: str(cache_root()), replace=True)
     OmegaConf.register_new_resolver("litlab.id", lambda: secrets.token_hex(3), replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("litlab.name", _name, replace=True)
     OmegaConf.register_new_resolver("litlab.study", _study, replace=True)
     OmegaConf.register_new_resolver("litlab.job", _job, replace=True)
 
 
-def _study(study: str | None, name: str, time: str) -> str:
-    """A named study has a directory of its own; any other multirun gets a new one."""
-    return study or f"{name}/multirun_{time}"
+def _name(*, _root_: DictConfig) -> str:
+    """`<data>_<model>`, the configs chosen; also for the directory of a multirun, before Hydra's own resolver works."""
+    choices = (_root_.hydra if "hydra" in _root_ else HydraConfig.get()).runtime.choices
+    chosen = [choices.get(group) for group in ("data", "model")]
+    return "_".join(each.replace("/", "_") for each in chosen if each)
 
 
-def _job(number: int, overrides: str) -> str:
-    """`0007_lr-0.1_seed-3`: the number, then the last part of each key with its value, free of Hydra's grammar."""
+def _study(study: str | None, time: str, *, _root_: DictConfig) -> str:
+    """A named study has a directory of its own; any other multirun gets a new one, by its name before any job's."""
+    cache = OmegaConf.get_cache(_root_)["litlab.study"]  # Hydra resolves this before the jobs, and hands it on to them
+    cache.setdefault("swept", _swept(_root_))
+    return study or str(cache.setdefault(time, f"{_root_.name}/multirun_{time}"))
+
+
+def _swept(root: DictConfig) -> list[str]:
+    """The keys that a multirun varies."""
+    if "hydra" not in root:
+        return []
+    parsed = OverridesParser.create().parse_overrides(list(root.hydra.overrides.task))
+    params = OmegaConf.select(root, "hydra.sweeper.params") or {}
+    return [each.get_key_element() for each in parsed if each.is_sweep_override()] + [str(key) for key in params]
+
+
+def _job(number: int, overrides: str, *, _root_: DictConfig) -> str:
+    return job_name(number, overrides, OmegaConf.get_cache(_root_)["litlab.study"].get("swept", []))
+
+
+def job_name(number: int, overrides: str, swept: list[str]) -> str:
+    """`0007_lr-0.1_seed-3`: the number, then the last part of each key swept with its value, free of Hydra's grammar.
+
+    Where it isn't known what is swept, all overrides.
+    """
     settings = [item.partition("=") for item in re.split(r",(?=[\w.+~/@]+=)", overrides) if item]
-    short = [f"{key.rpartition('.')[2].rpartition('/')[2]}-{value}" for key, _, value in settings]
-    return "_".join([f"{int(number):04d}", *(_UNFIT.sub("-", item).strip("-") for item in short)])[:120]
+    if swept:
+        settings = [each for each in settings if each[0] in swept]
+    parts = [(key.rpartition(".")[2].rpartition("/")[2], value) for key, _, value in settings]
+    short = ["-".join(filter(None, (_UNFIT.sub("-", part).strip("-") for part in pair))) for pair in parts]
+    return "_".join([f"{int(number):04d}", *short])[:120]
 
 
 def explain(error: HydraException | OmegaConfBaseException, arguments: list[str]) -> str:

@@ -12,7 +12,7 @@ from litlab.config.validate import GROUPS, GROUPS_OF_MANY, Config, validate
 from litlab.errors import UserError
 
 _SECRET = re.compile(
-    r"(^|_)(token|secret|password|passwd|pwd|api_?key|access_?key|private_?key|credentials?)s?($|_)", re.IGNORECASE
+    r"(^|_)(token|secrets?|passwords?|passwd|pwd|(api|access|private)_?keys?|credentials?)($|_)", re.IGNORECASE
 )
 _REFERENCE = re.compile(r"^\$\{oc\.env:[^}]+\}$")
 
@@ -93,26 +93,26 @@ def with_secrets(config: Config) -> Config:
     return {str(key): value for key, value in resolved.items()}
 
 
-def _with_references(value: Any, raw: Any, path: str) -> Any:
-    """Put the reference back where a key looks like a secret."""
+def _with_references(value: Any, raw: Any, path: str, secret: bool = False) -> Any:
+    """Put the reference back where a key, or one above it, looks like a secret."""
     if isinstance(value, dict):
         raw = raw if isinstance(raw, dict) else {}
         return {
-            key: _reference(item, raw.get(key), f"{path}.{key}")
-            if is_secret(str(key)) and not isinstance(item, dict | list)
-            else _with_references(item, raw.get(key), f"{path}.{key}")
+            key: _with_references(item, raw.get(key), f"{path}.{key}", secret or is_secret(str(key)))
+            if key != "_target_"
+            else item
             for key, item in value.items()
         }
     if isinstance(value, list):
         raw = raw if isinstance(raw, list) else []
         padded = raw + [None] * (len(value) - len(raw))
-        return [_with_references(item, padded[i], f"{path}.{i}") for i, item in enumerate(value)]
-    return value
+        return [_with_references(item, padded[i], f"{path}.{i}", secret) for i, item in enumerate(value)]
+    return _reference(value, raw, path) if secret else value
 
 
 def _reference(value: Any, raw: Any, path: str) -> Any:
-    if value is None:
-        return None
+    if value is None or isinstance(value, bool):  # `token: true` says whether to use one
+        return value
     if isinstance(raw, str) and _REFERENCE.match(raw):
         return raw
     raise UserError(

@@ -48,9 +48,9 @@ def read_metrics(path: Path) -> list[Row]:
     Raises:
         ValueError: if the header or a line before the last is not ours.
     """
-    text = path.read_text(encoding="utf-8")
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    if not lines or tuple(lines[0].split(",")) != HEADER:
+    whole = path.read_bytes().rpartition(b"\n")[0]  # cut before decoding: it may be torn within a character
+    lines = whole.decode().split("\n")
+    if tuple(lines[0].split(",")) != HEADER:
         raise ValueError(f"{path}: expected the header {','.join(HEADER)}")
     return [Row(int(epoch), int(step), metric, float(value)) for epoch, step, metric, value in csv.reader(lines[1:])]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 LIMIT = 1 << 20  # bytes of diff, and of one untracked source: enough for code, too little for data
 SOURCES = (".py", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".sh", ".md")
-_CREDENTIALS = re.compile(r"(\w+://)[^/\s@:]+(:[^/\s@]*)?@")
+_CREDENTIALS = re.compile(r"(\w+://)[^/?#\s]+@")  # up to the last @: a password may hold one
 
 
 def of_launch(project: Path, command: list[str]) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def of_launch(project: Path, command: list[str]) -> dict[str, Any]:
 
 def of_machine() -> dict[str, Any]:
     """What is true of this machine and its environment: system, cores, package versions."""
-    packages = {name: dist.version for dist in metadata.distributions() if (name := dist.metadata["Name"])}
+    described = (each.metadata for each in metadata.distributions())  # parsed anew at each look
+    packages = {each["Name"]: each["Version"] for each in described if each["Name"]}
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -55,7 +56,8 @@ def _code(project: Path) -> dict[str, Any] | None:
         return None
     diff = _git(project, "diff", "HEAD", "--no-color", "--no-ext-diff") or ""
     names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    untracked: dict[str, str | None] = {name: _source(project / name) for name in names if name}
+    names = [name for name in names if name and not _in_a_run(project, name)]
+    untracked: dict[str, str | None] = {name: _source(project / name) for name in names}
     whole = len(diff) <= LIMIT
     return {
         "commit": commit.strip(),
@@ -63,6 +65,11 @@ def _code(project: Path) -> dict[str, Any] | None:
         "diff_complete": whole,
         "untracked": untracked,
     }
+
+
+def _in_a_run(project: Path, name: str) -> bool:
+    """Whether a file belongs to a run: without a .gitignore, each would keep the configs of all before it."""
+    return any((project / folder / ".hydra").is_dir() for folder in list(Path(name).parents)[:-1])
 
 
 def _source(path: Path) -> str | None:

@@ -1,0 +1,83 @@
+"""Names of job directories: the number first, then what varies, short and free of Hydra's grammar."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from litlab.config.compose import job_name, register_resolvers
+
+
+@pytest.mark.parametrize(
+    ("number", "overrides", "expected"),
+    [
+        (0, "seed=0", "0000_seed-0"),
+        (7, "optimizer.lr=0.1,seed=3", "0007_lr-0.1_seed-3"),
+        (12345, "", "12345"),
+        (3, "model=resnet18", "0003_model-resnet18"),
+        (3, "model.widths=[3,16],seed=1", "0003_widths-3-16_seed-1"),
+        (3, "+data.classes=[a,b=c]", "0003_classes-a_b-c"),
+        (3, "~model", "0003_model"),
+        (3, "++optimizer.lr=1e-3", "0003_lr-1e-3"),
+        (3, "name='a b/c'", "0003_name-a-b-c"),
+        (3, "data.root=/some/path/x", "0003_root-some-path-x"),
+    ],
+)
+def test_job_names(number: int, overrides: str, expected: str) -> None:
+    assert job_name(number, overrides, []) == expected
+
+
+@pytest.mark.parametrize(
+    "overrides", ["a=${b:c},d={e: [1,2]}", "x=" + "y" * 500, "k=ä ö/ü", 'k="q\'q"', "k=a=b", "k=*?!;$(x)"]
+)
+def test_a_name_fits_any_file_system_and_any_override(overrides: str) -> None:
+    assert re.fullmatch(r"0001(_[A-Za-z0-9_.+-]*)?", job_name(1, overrides, []))
+    assert len(job_name(1, overrides, [])) <= 120
+    assert not job_name(1, overrides, []).endswith((".", "-", "_"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({"data": "cifar10", "model": "cnn"}, "cifar10_cnn"),
+        ({"data": "mine/few", "model": "cnn"}, "mine_few_cnn"),
+        ({"data": "few", "model": None}, "few"),
+    ],
+)
+def test_the_name_is_what_was_chosen(choices: dict[str, str | None], expected: str) -> None:
+    register_resolvers()
+    config = OmegaConf.create({"name": "${litlab.name:}", "hydra": {"runtime": {"choices": choices}}})
+    assert config.name == expected
+
+
+def test_a_named_study_keeps_its_directory_and_any_other_gets_one() -> None:
+    register_resolvers()
+    config = OmegaConf.create({"name": "abc", "study": None, "dir": "${litlab.study:${study},now}"})
+    assert config.dir == "abc/multirun_now"
+    config.name = "def"
+    assert config.dir == "abc/multirun_now", "jobs of other names stay together"
+    config.study = "mine"
+    assert config.dir == "mine"
+
+
+def test_resolvers() -> None:
+    register_resolvers()
+    config = OmegaConf.create({"a": "${litlab.id:}", "b": "${litlab.id:}", "job": "${litlab.job:3,'lr=0.1,seed=2'}"})
+    assert re.fullmatch(r"[0-9a-f]{6}", config.a)
+    assert config.a == config.a, "one id for one run"
+    assert config.job == "0003_lr-0.1_seed-2"
+
+
+def test_only_what_varies_is_in_a_name() -> None:
+    assert (
+        job_name(2, "+optimizer.eps=1,model=cnn,seed=3,trainer=cpu", ["seed", "+optimizer.eps"]) == "0002_eps-1_seed-3"
+    )
+
+
+def test_what_varies_is_known_from_the_multirun() -> None:
+    register_resolvers()
+    hydra = {"overrides": {"task": ["seed=0,1", "model=cnn", "optimizer.lr=choice(1,2)"]}, "sweeper": {"params": None}}
+    config = OmegaConf.create({"name": "n", "dir": "${litlab.study:null,now}", "hydra": hydra})
+    config.job = "${litlab.job:3,'model=cnn,optimizer.lr=1,seed=2'}"
+    assert config.dir == "n/multirun_now"
+    assert config.job == "0003_lr-1_seed-2"

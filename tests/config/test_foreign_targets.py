@@ -1,0 +1,99 @@
+"""Foreign classes are found, and their arguments held against their signatures: the parts of the check, here."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from litlab.config.foreign import _check, check_foreign, find
+from litlab.errors import UserError
+
+MODULE = """
+class Net:
+    class Inner:
+        pass
+
+    def __init__(self, *, num_classes, width, depth=3): ...
+
+class Loose:
+    def __init__(self, **kwargs): ...
+
+class Schedule:
+    def __init__(self, wrapped, total_steps, gamma): ...
+
+class Optimizer:
+    def __init__(self, parameters, lr): ...
+
+def make(width): ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "foreignpkg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "nets.py").write_text(MODULE)
+    (package / "missing.py").write_text("import nowhere_at_all\n")
+    (package / "leaves.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("foreignpkg")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_class_a_nested_one_and_a_function_are_found() -> None:
+    assert find("foreignpkg.nets.Net").__name__ == "Net"
+    assert find("foreignpkg.nets.Net.Inner").__name__ == "Inner"
+    assert find("foreignpkg.nets.make").__name__ == "make"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("foreignpkg.nets.Nett", "foreignpkg.nets has no 'Nett'; did you mean Net"),
+        ("foreignpkg.net.Net", "foreignpkg has no 'net'; did you mean nets"),
+        ("foreignpkk.nets.Net", "there is no module 'foreignpkk' here"),
+        ("foreignpkg.missing.Net", "foreignpkg.missing cannot be imported: No module named 'nowhere_at_all'"),
+        ("Net", "there is no module 'Net' here"),
+    ],
+)
+def test_what_cannot_be_found_is_named(target: str, expected: str) -> None:
+    find("foreignpkg.nets.Net")
+    with pytest.raises(UserError) as refused:
+        find(target)
+    assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "arguments", "expected"),
+    [
+        ("model", "Net", ["width"], None),
+        ("model", "Net", ["width", "depth"], None),
+        ("model", "Net", [], "needs width; set model.width=..."),
+        ("model", "Net", ["width", "wide"], "takes no argument 'wide'"),
+        ("model", "Net", ["widht"], "takes no argument 'widht'; did you mean width"),
+        ("data", "Net", ["width"], "needs num_classes"),
+        ("model", "Loose", ["anything"], None),
+        ("schedule", "Schedule", ["gamma"], None),
+        ("schedule", "Schedule", [], "needs gamma"),
+        ("optimizer", "Optimizer", ["lr"], None),
+        ("callbacks.mine", "Net", ["width"], None),
+        ("logger.mine", "make", [], "logger.mine: foreignpkg.nets.make needs width"),
+    ],
+)
+def test_arguments_are_held_against_the_signature(
+    path: str, name: str, arguments: list[str], expected: str | None
+) -> None:
+    said = _check(path, f"foreignpkg.nets.{name}", arguments)
+    assert said == expected if expected is None else expected in (said or "")
+
+
+def test_a_config_of_ours_alone_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere")
+    check_foreign({"model": {"_target_": "litlab.models.cnn.CNN"}})
+
+
+def test_a_module_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"importing foreignpkg\.leaves\.Net ended the process"):
+        check_foreign({"model": {"_target_": "foreignpkg.leaves.Net"}})

@@ -1,0 +1,83 @@
+"""Two runs are the same experiment if they compute the same."""
+
+import subprocess
+import sys
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import yaml
+from support import TINY, compose_config
+
+from litlab.config.freeze import to_yaml
+from litlab.config.identity import VOLATILE, identity
+
+CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
+LEAVES = (str, int, float, bool, type(None), list)
+
+
+def leaves(node: Any, path: str = "") -> list[str]:
+    if isinstance(node, LEAVES):
+        return [path]
+    return [leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
+
+
+def changed(path: str) -> dict[str, Any]:
+    config = deepcopy(CONFIG)
+    *parents, key = path.split(".")
+    node = config
+    for parent in parents:
+        node = node[parent]
+    node[key] = "changed"
+    return config
+
+
+def is_volatile(path: str) -> bool:
+    return any(path == each or path.startswith(f"{each}.") for each in VOLATILE)
+
+
+def test_each_volatile_key_is_in_a_config() -> None:
+    assert [each for each in VOLATILE if not any(p == each or p.startswith(f"{each}.") for p in leaves(CONFIG))] == []
+
+
+@pytest.mark.parametrize("path", leaves(CONFIG))
+def test_volatile_keys_do_not_count_and_all_others_do(path: str) -> None:
+    assert (identity(changed(path)) == identity(CONFIG)) == is_volatile(path)
+
+
+@pytest.mark.parametrize("path", VOLATILE)
+def test_a_volatile_key_that_is_swept_counts(path: str) -> None:
+    assert identity(changed(path), swept=[path]) != identity(CONFIG, swept=[path])
+
+
+def test_a_key_that_is_not_there_is_another_config() -> None:
+    config = deepcopy(CONFIG)
+    del config["model"]["hidden"]
+    assert identity(config) != identity(CONFIG)
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    backwards = dict(reversed(CONFIG.items()))
+    backwards["data"] = dict(reversed(CONFIG["data"].items()))
+    assert list(backwards) != list(CONFIG)
+    assert identity(backwards) == identity(CONFIG)
+
+
+def test_the_order_in_a_list_does() -> None:
+    config = deepcopy(CONFIG)
+    config["model"]["hidden"].reverse()
+    assert identity(config) != identity(CONFIG)
+
+
+def test_it_is_the_same_in_another_process() -> None:
+    script = "import sys; from litlab.config.identity import identity; from litlab.config.freeze import from_yaml\n"
+    script += "print(identity(from_yaml(sys.stdin.read())))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, input=to_yaml(CONFIG), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == identity(CONFIG)
+    assert len(identity(CONFIG)) == 64
+
+
+def test_it_survives_being_written_and_read() -> None:
+    config = compose_config(*TINY)
+    assert identity(yaml.safe_load(to_yaml(config))) == identity(config)

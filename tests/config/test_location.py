@@ -1,0 +1,59 @@
+"""Where configs and caches are."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from litlab.config.location import add_project_to_path, cache_root, packaged_conf, project_conf
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def test_in_a_checkout_the_configs_lie_beside_src() -> None:
+    assert packaged_conf() == CHECKOUT / "conf"
+    assert (packaged_conf() / "config.yaml").is_file()
+
+
+def test_a_project_may_have_configs_of_its_own(tmp_path: Path) -> None:
+    assert project_conf(tmp_path) is None
+    (tmp_path / "conf").mkdir()
+    assert project_conf(tmp_path) == (tmp_path / "conf").resolve()
+
+
+def test_the_checkout_itself_is_no_such_project(tmp_path: Path) -> None:
+    assert project_conf(CHECKOUT) is None
+    (tmp_path / "conf").symlink_to(CHECKOUT / "conf")
+    assert project_conf(tmp_path) is None
+
+
+def test_cache_by_environment_then_by_the_xdg_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("LITLAB_CACHE", "here")
+    assert cache_root() == tmp_path / "here", "absolute, so that a worker in another folder finds the same"
+    monkeypatch.setenv("LITLAB_CACHE", "~/there")
+    assert cache_root() == tmp_path / "home" / "there"
+    monkeypatch.delenv("LITLAB_CACHE")
+    assert cache_root() == tmp_path / "xdg" / "litlab"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == tmp_path / "home" / ".cache" / "litlab"
+
+
+def test_packages_of_a_project_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the user's doesn't take the place of an installed package of the same name."""
+    (tmp_path / "src").mkdir()
+    before = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(before))
+    add_project_to_path(tmp_path)
+    add_project_to_path(tmp_path)
+    assert sys.path == [*before, str(tmp_path), str(tmp_path / "src")]
+
+
+def test_the_project_is_by_default_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    add_project_to_path()
+    assert sys.path[-1] == os.fspath(tmp_path)

@@ -1,0 +1,108 @@
+"""The schema has what the constructors take and what the YAML holds: every tunable of ours stands there once."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from litlab.config.foreign import INJECTED, find
+from litlab.config.location import packaged_conf
+from litlab.config.schema import SECTIONS, Root, Section
+
+OURS = [target for target in SECTIONS if target.startswith("litlab.")]
+FOREIGN = [target for target in SECTIONS if not target.startswith("litlab.")]
+INJECTED_ANYWHERE = {name for names in INJECTED.values() for name in names}
+EMPTY = inspect.Parameter.empty
+
+
+def yaml_nodes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file and name, keys) of everything with a target in litlab's own YAML; inherited keys included."""
+    for path in sorted(packaged_conf().glob("*/*.yaml")):
+        content = read(path)
+        for name, node in {"": content, **content}.items():
+            if isinstance(node, dict) and "_target_" in node:
+                yield f"{path.parent.name}/{path.stem} {name}".strip(), node
+
+
+def read(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text())
+    inherited: dict[str, Any] = {}
+    for default in content.pop("defaults", []):
+        if isinstance(default, str) and default != "_self_":
+            inherited |= read(path.with_name(f"{default}.yaml"))
+    return inherited | content
+
+
+NODES = dict(yaml_nodes())
+
+
+def required(section: type[Section]) -> set[str]:
+    return {name for name, field in section.model_fields.items() if field.is_required()}
+
+
+@pytest.mark.parametrize("target", OURS)
+def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
+    parameters = inspect.signature(find(target)).parameters.values()
+    taken = {each.name: each for each in parameters if each.kind is each.KEYWORD_ONLY}
+    taken = {name: each for name, each in taken.items() if name not in INJECTED_ANYWHERE or name in fields(target)}
+    assert set(fields(target)) == set(taken)
+    assert [name for name, each in taken.items() if each.default is not EMPTY] == [], "defaults stand in YAML"
+    assert required(SECTIONS[target]) == set(fields(target)), "nor in the schema"
+    positional = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+    assert positional in ([], ["optimizer"]), "only a schedule is given something by position"
+
+
+def fields(target: str) -> list[str]:
+    return list(SECTIONS[target].model_fields)
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+def test_a_section_of_a_foreign_class_has_only_what_it_takes(target: str) -> None:
+    parameters = inspect.signature(find(target)).parameters
+    assert set(fields(target)) <= set(parameters)
+    needed = {name for name, each in parameters.items() if each.default is EMPTY} - INJECTED_ANYWHERE
+    assert needed <= required(SECTIONS[target])
+
+
+@pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamW"])
+def test_defaults_of_optimizers_are_those_of_torch(target: str) -> None:
+    """What is left out of a YAML takes effect as the schema says."""
+    parameters = inspect.signature(find(target)).parameters
+    for name, field in SECTIONS[target].model_fields.items():
+        if not field.is_required() and name != "weight_decay":
+            default = parameters[name].default
+            assert field.default == (list(default) if isinstance(default, tuple) else default), name
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_each_yaml_holds_each_key_of_its_section(node: str) -> None:
+    target = NODES[node]["_target_"]
+    keys = set(NODES[node]) - {"_target_"}
+    assert target in SECTIONS
+    assert required(SECTIONS[target]) <= keys <= set(fields(target))
+
+
+def test_each_section_has_a_yaml() -> None:
+    assert {node["_target_"] for node in NODES.values()} == set(SECTIONS)
+
+
+def test_the_root_holds_each_key_of_its_section() -> None:
+    root = yaml.safe_load((packaged_conf() / "config.yaml").read_text())
+    groups = {key for each in root["defaults"] if isinstance(each, dict) for key in each}
+    ours = set(Root.model_fields) - groups
+    assert set(root) - {"defaults", "hydra"} == ours
+    for name in ("objective", "checkpoint", "study"):
+        annotation = Root.model_fields[name].annotation
+        members = getattr(annotation, "__args__", (annotation,))
+        (section,) = [each for each in members if inspect.isclass(each) and issubclass(each, Section)]
+        assert set(root[name]) == set(section.model_fields)
+
+
+def test_sections_are_strict() -> None:
+    """An unknown key, a string for a number or a float for a count is no config."""
+    for section in (Root, *SECTIONS.values()):
+        assert section.model_config["extra"] == "forbid"
+        assert section.model_config["strict"]

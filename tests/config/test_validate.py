@@ -1,0 +1,116 @@
+"""Values: each problem is named with its key, what was found and what was expected, all at once."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from support import TINY, compose_config
+
+from litlab.config.schema import SECTIONS
+from litlab.config.validate import nearest, nodes, unknown_key, validate
+from litlab.errors import UserError
+
+CONFIG = compose_config(*TINY)
+
+
+def problems(**changes: Any) -> list[str]:
+    """The lines for a config in which `group__key` is replaced."""
+    config = deepcopy(CONFIG)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[key] = value
+    with pytest.raises(UserError) as refused:
+        validate(config)
+    return str(refused.value).splitlines()
+
+
+def test_a_good_config_passes_and_is_left_as_it_is() -> None:
+    before = deepcopy(CONFIG)
+    validate(CONFIG)
+    assert before == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("optimizer__lr", 0, "optimizer.lr=0: expected greater than 0"),
+        ("optimizer__lr", "0.1", "optimizer.lr=0.1: expected a valid number"),
+        ("optimizer__lr", float("nan"), "optimizer.lr=nan: expected a finite number"),
+        ("optimizer__momentum", 1.0, "optimizer.momentum=1.0: expected less than 1"),
+        ("data__batch_size", 16.0, "data.batch_size=16.0: expected a valid integer"),
+        ("data__batch_size", True, "data.batch_size=true: expected a valid integer"),
+        ("data__flip", 1, "data.flip=1: expected a valid boolean"),
+        ("data__val_size", -1, "data.val_size=-1: expected greater than or equal to 0"),
+        ("data__mean", [0.5, 0.0], "data.mean.1=0.0: expected greater than 0"),
+        ("seed", 2**32, f"seed={2**32}: expected less than {2**32}"),
+        ("name", "../up", "name=../up: string should match pattern"),
+        ("name", ".hidden", "name=.hidden: string should match pattern"),
+        ("objective__mode", "best", "objective.mode=best: expected 'max' or 'min'"),
+        ("objective__metric", "test/loss", "nothing is ever selected on the test split"),
+        ("schedule__warmup", 1.5, "schedule.warmup=1.5: expected less than or equal to 1"),
+        ("task__label_smoothing", 1.0, "task.label_smoothing=1.0: expected less than 1"),
+        ("trainer__precision", "32", "trainer.precision=32: expected '64-true'"),
+        ("trainer__max_epochs", 0, "trainer.max_epochs=0: expected greater than or equal to 1, or -1"),
+        ("trainer__limit_train_batches", 1.5, "trainer.limit_train_batches=1.5: expected less than or equal to 1"),
+        ("model__widths", [], "model.widths=[]: list should have at least 1 item"),
+        ("format", 2, "format=2: expected 1"),
+        ("data__batchsize", 1, "data.batchsize: unknown key; did you mean data.batch_size?"),
+        ("nonsense", 1, "nonsense: unknown key; known here: "),
+        ("model___target_", "litlab.models.Nothing", "litlab has no such class"),
+        ("model___target_", None, "model._target_: names the class to build"),
+        ("data__num_train", "???", "data.num_train: a value is missing; set data.num_train=..."),
+        ("callbacks__mine", {"x": 1}, "callbacks.mine._target_: names the class to build"),
+    ],
+)
+def test_one_line_says_what_is_wrong(key: str, value: object, expected: str) -> None:
+    (line,) = problems(**{key: value})
+    assert expected in line
+
+
+def test_everything_is_said_at_once_and_once() -> None:
+    lines = problems(optimizer__lr=-1, data__batch_size=0, seed=-1)
+    assert sorted(line.partition("=")[0] for line in lines) == ["data.batch_size", "optimizer.lr", "seed"]
+
+
+def test_a_missing_key_is_named() -> None:
+    config = deepcopy(CONFIG)
+    del config["model"]["widths"], config["seed"]
+    with pytest.raises(UserError) as refused:
+        validate(config)
+    assert set(str(refused.value).splitlines()) == {
+        "model.widths: a value is missing; set model.widths=...",
+        "seed: a value is missing; set seed=...",
+    }
+
+
+@pytest.mark.parametrize(
+    ("devices", "num_nodes", "choices"), [(3, 1, "15 or 18"), ([0, 1, 2], 1, "15 or 18"), (2, 9, "18"), (32, 1, "32")]
+)
+def test_devices_divide_the_batch(devices: object, num_nodes: int, choices: str) -> None:
+    (line,) = problems(trainer__devices=devices, trainer__num_nodes=num_nodes)
+    assert line.endswith(f"must divide it; use {choices}")
+
+
+def test_arguments_of_foreign_classes_are_not_ours_to_check() -> None:
+    config = deepcopy(CONFIG)
+    config["model"] = {"_target_": "some.Net", "width": -1}
+    config["data"] = {"_target_": "some.Data", "batch_size": 17}
+    config["trainer"]["devices"] = 2
+    validate(config)
+    assert [path for path, node in nodes(config) if node["_target_"] not in SECTIONS] == ["data", "model"]
+
+
+def test_null_callbacks_are_switched_off() -> None:
+    config = deepcopy(CONFIG)
+    config["callbacks"]["training_images"] = None
+    validate(config)
+    assert "callbacks.training_images" not in [path for path, _ in nodes(config)]
+
+
+def test_hints() -> None:
+    assert nearest("widht", ["width", "depth"]) == "; did you mean width"
+    assert nearest("zzz", ["width", "depth"]) == ""
+    assert unknown_key("data.lr", ["data.root", "optimizer.lr"]).startswith("data.lr: unknown key")

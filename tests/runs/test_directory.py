@@ -1,0 +1,119 @@
+"""A run directory is claimed once, and tells what it lacks."""
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+
+
+def test_it_holds_the_config_and_the_record_of_hydra(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "a" / "run", "seed: 0\n", {"overrides.yaml": "- seed=0\n"})
+    assert run.config.read_text() == "seed: 0\n"
+    assert (run.path / ".hydra" / "overrides.yaml").read_text() == "- seed=0\n"
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", ".hydra"}
+    assert RunDirectory.existing(run.path) == run
+
+
+def test_an_empty_directory_may_be_there_already(tmp_path: Path) -> None:
+    assert RunDirectory.create(tmp_path, "seed: 0\n", {}).config.exists()
+
+
+def test_an_existing_run_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "seed: 0\n", {})
+    with pytest.raises(UserError, match="existing run, which is never overwritten"):
+        RunDirectory.create(tmp_path, "seed: 1\n", {})
+    assert run.config.read_text() == "seed: 0\n"
+
+
+def test_a_directory_that_holds_anything_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").touch()
+    with pytest.raises(UserError, match="not empty"):
+        RunDirectory.create(tmp_path, "", {})
+    assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match="not empty"):
+        RunDirectory.create(tmp_path / "run", "", {})
+
+
+def test_of_many_threads_one_gets_it(tmp_path: Path) -> None:
+    for attempt in range(10):
+        start = Barrier(8)
+
+        def claim(number: int, path: Path = tmp_path / str(attempt), start: Barrier = start) -> bool:
+            start.wait()
+            try:
+                RunDirectory.create(path, f"seed: {number}\n", {})
+            except UserError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(claim, range(8)))
+        assert won.count(True) == 1
+        assert (tmp_path / str(attempt) / "config.yaml").read_text() == f"seed: {won.index(True)}\n"
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+try:
+    RunDirectory.create(Path(sys.argv[1]), "seed: 0\\n", {})
+except UserError:
+    print("lost")
+else:
+    print("won")
+"""
+
+
+def test_of_two_processes_one_gets_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLAIM, str(tmp_path / "run"), str(time.time() + 1)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+    assert said == ["lost", "won"]
+
+
+def test_where_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: no run directory: it does not exist"):
+        RunDirectory.existing(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"it has no config\.yaml"):
+        RunDirectory.existing(tmp_path)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with pytest.raises(UserError, match=r"result\.json is missing"):
+        run.read_json(run.result)
+    run.result.write_text('{"status": ')
+    with pytest.raises(UserError, match=r"result\.json is damaged"):
+        run.read_json(run.result)
+    run.result.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"result\.json is damaged"):
+        run.read_json(run.result)
+
+
+def test_the_project_is_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, here = tmp_path / "project", tmp_path / "here"
+    project.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    run = RunDirectory(tmp_path)
+    assert run.project() == Path.cwd()
+    run.provenance.write_text(json.dumps({"project": str(project)}))
+    assert run.project() == project
+    project.rmdir()
+    assert run.project() == here, "the run was moved to a machine without it"

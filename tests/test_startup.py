@@ -1,0 +1,54 @@
+"""What is asked most often answers at once: without torch, and in little more time than importing Hydra takes.
+
+Counted is processor time (user and system) of the process, which other tests on the machine hardly change.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = {
+    "litlab --help": ["--help"],
+    "litlab train --help": ["train", "--help"],
+    "litlab train --cfg job": ["train", "--cfg", "job"],
+}
+LITLAB = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli import main; main()"
+REPEATS = 5
+AT_MOST = 2.5
+
+
+def seconds(folder: Path, code: str, *arguments: str) -> float:
+    """Processor time of `python -c code arguments`."""
+    command = [sys.executable, "-c", code, *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_answers_come_at_once(tmp_path: Path) -> None:
+    measured: dict[str, list[float]] = {"import hydra": [], **{name: [] for name in COMMANDS}}
+    for _ in range(REPEATS):  # interleaved: what else the machine does falls on all of them
+        measured["import hydra"].append(seconds(tmp_path, "import hydra"))
+        for name, arguments in COMMANDS.items():
+            measured[name].append(seconds(tmp_path, LITLAB, *arguments))
+    medians = {name: statistics.median(values) for name, values in measured.items()}
+    limit = AT_MOST * medians.pop("import hydra")
+    assert {name: value for name, value in medians.items() if value > limit} == {}, f"limit {limit:.2f} s"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_torch(name: str, tmp_path: Path) -> None:
+    code = "import atexit, sys\n"
+    code += "heavy = ('torch', 'lightning', 'numpy', 'torchmetrics', 'tensorboard')\n"
+    code += "atexit.register(lambda: print(*(each for each in heavy if each in sys.modules), file=sys.stderr))\n"
+    command = [sys.executable, "-c", code + LITLAB, *COMMANDS[name]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.stdout
+    assert list(tmp_path.iterdir()) == []
