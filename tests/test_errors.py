@@ -21,8 +21,10 @@ WRONG = {
     "learning rate": (["optimizer.lr=-1"], "optimizer.lr=-1: expected greater than 0"),
     "batch of nothing": (["data.batch_size=0"], "data.batch_size=0: expected greater than or equal to 1"),
     "devices": (["trainer.devices=0"], "expected greater than or equal to 1, or 'auto' or -1, or a valid list"),
+    "a share of all": (["data.val_size=1.0"], "data.val_size=1.0: expected a valid integer, or less than 1"),
     "missing": (["data=image_folder"], "data.root: a value is missing; set data.root=..."),
     "selecting on test": (["objective.metric=test/accuracy"], "nothing is ever selected on the test split"),
+    "an objective that is not measured": (["objective.metric=val/acuracy"], "did you mean val/accuracy; known"),
     "devices that do not divide the batch": (
         ["data.batch_size=129", "trainer.devices=2"],
         "it counts the images of all devices together, so 2 devices must divide it; use 128 or 130",

@@ -14,7 +14,9 @@ pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif("LITLAB_CIFAR10" not in os.environ, reason="LITLAB_CIFAR10 names no folder or archive"),
 ]
-ONE_EPOCH = ("data=image_folder", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=1", "threads=1")
+ONE_EPOCH = (
+    "data=image_folder", "data.val_size=5000", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=1", "threads=1"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,23 @@
 """Stopping a run: real processes and signals. It ends at a sound moment, says so once, and leaves no process."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support import TINY
+import torch
+from support import TINY, compose_config
 
+from litlab.config.freeze import to_yaml
+from litlab.controller import run_worker
+from litlab.errors import RunFailed
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -43,6 +49,24 @@ class Training:
         result = read_result(self.run)
         return result["status"], result["error"]
 
+    def pauses(self) -> list[bool]:
+        """Of the command and of its workers, whether it is stopped, not ended."""
+        states = [
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in (self.process.pid, *self.workers())
+        ]
+        return [state.split()[0] == "T" for state in states]
+
+    def assert_saved(self, name: str) -> None:
+        """It says where it stopped, and its last.ckpt continues there."""
+        status, error = self.status()
+        assert status == "interrupted"
+        step = re.fullmatch(rf"stopped by {name}, saved at step (\d+)", error)
+        assert step, error
+        assert self.said() == [f"litlab: {error}; the run is in {self.run.path}"]
+        saved = torch.load(self.run.last, weights_only=False)
+        assert saved["global_step"] == int(step[1]) > 0
+        assert saved["optimizer_states"]
+
 
 def has_begun(started: Training) -> bool:
     """Whether the first values are logged."""
@@ -54,12 +78,16 @@ def has_begun(started: Training) -> bool:
 def training(
     tmp_path: Path,
     *overrides: str,
+    path: Path | None = None,
     begun: Callable[[Training], bool] = has_begun,
     terminal: int | None = None,
 ) -> Iterator[Training]:
-    """Train, and wait until it has begun; `terminal` becomes the one that the command is called in."""
-    run = RunDirectory(tmp_path / "run")
-    command = [sys.executable, "-m", "litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
+    """Train, and wait until it has begun; `terminal` becomes the one that the command is called in.
+
+    The run is in `path`, by default run/.
+    """
+    run = RunDirectory(path or tmp_path / "run")
+    command = [sys.executable, "-P", "-m", "litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
     if terminal is not None:  # the leader of a new session gets the first terminal that it opens
         adopt = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
         command = [sys.executable, "-c", adopt, *command]
@@ -67,7 +95,13 @@ def training(
     with (
         log,
         subprocess.Popen(
-            command, cwd=tmp_path, stdin=terminal, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+            command,
+            cwd=tmp_path,
+            stdin=terminal,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=terminal is not None,
+            process_group=0 if terminal is None else None,  # in this session: in one without us, nothing can be paused
         ) as process,
     ):
         started = Training(process, run)
@@ -88,17 +122,18 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.02)
 
 
-def test_control_c_in_a_terminal_counts_once(tmp_path: Path) -> None:
-    """The terminal sends SIGINT to the whole foreground process group."""
+def test_control_c_in_a_terminal_counts_once_and_ends_a_multirun(tmp_path: Path) -> None:
+    """The terminal sends SIGINT to the whole foreground process group. No further job starts."""
+    sweep = ("hydra.mode=MULTIRUN", "seed=0,1", "hydra.sweep.dir=.", "hydra.sweep.subdir=${hydra.job.num}")
     ours, theirs = os.openpty()
     try:
-        with training(tmp_path, terminal=theirs) as started:
+        with training(tmp_path, *sweep, path=tmp_path / "0", terminal=theirs) as started:
             os.write(ours, b"\x03")
-            code, said = started.ends()
+            code, _ = started.ends()
             assert code == 130
-            assert said == [f"litlab: stopped by SIGINT; the run is in {started.run.path}"]
-            assert started.status() == ("interrupted", "stopped by SIGINT")
+            started.assert_saved("SIGINT")
             assert started.workers() == []
+            assert not (tmp_path / "1").exists()
     finally:
         os.close(ours)
         os.close(theirs)
@@ -106,13 +141,18 @@ def test_control_c_in_a_terminal_counts_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_sigterm(num_ranks: int, tmp_path: Path) -> None:
+    """After a pause by Ctrl-Z; in a project with a file that is named like a module of Python's."""
+    (tmp_path / "random.py").write_text("1 / 0\n")
     with training(tmp_path, f"trainer.devices={num_ranks}") as started:
         assert len(started.workers()) == (1 if num_ranks == 1 else 3)
+        started.process.send_signal(signal.SIGTSTP)
+        wait_until(lambda: all(started.pauses()), SOON)
+        started.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: not any(started.pauses()), SOON)
         started.process.terminate()
-        code, said = started.ends()
+        code, _ = started.ends()
         assert code == 143
-        assert said == [f"litlab: stopped by SIGTERM; the run is in {started.run.path}"]
-        assert started.status() == ("interrupted", "stopped by SIGTERM")
+        started.assert_saved("SIGTERM")
         assert started.workers() == []
 
 
@@ -149,3 +189,14 @@ def test_a_signal_while_the_worker_starts(signum: int, tmp_path: Path) -> None:
         assert code == 128 + signum
         assert said == [f"litlab: stopped by {name}; the run is in {started.run.path}"]
         assert started.status() == ("interrupted", f"stopped by {name}")
+
+
+def test_outside_the_main_thread_a_worker_is_only_a_process(tmp_path: Path) -> None:
+    """Python lets no other thread handle signals; a launcher may call a job in one. And a failure before the start."""
+    config = compose_config(*TINY)
+    run = RunDirectory.create(tmp_path / "run", to_yaml(config | {"format": 2}), {})
+    with ThreadPoolExecutor() as pool:
+        error = pool.submit(run_worker, run, config, keep=False).exception()
+    assert isinstance(error, RunFailed)
+    assert error.exit_code == 1
+    assert read_result(run)["status"] == "failed"

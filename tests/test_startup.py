@@ -1,4 +1,4 @@
-"""What is asked most often answers at once: without torch, and in little more time than importing Hydra takes.
+"""What is asked most often, and what is wrong, is answered at once: in little more time than importing Hydra takes.
 
 Counted is processor time (user and system) of the process, which other tests on the machine hardly change.
 """
@@ -17,28 +17,34 @@ COMMANDS = {
     "litlab train --cfg job": ["train", "--cfg", "job"],
 }
 LITLAB = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli import main; main()"
+WRONG = ["train", "optimizer.lr=-1"]
 REPEATS = 5
 AT_MOST = 2.5
+AT_MOST_WRONG = 4
 
 
-def seconds(folder: Path, code: str, *arguments: str) -> float:
+def seconds(folder: Path, code: str, *arguments: str, exit_code: int = 0) -> float:
     """Processor time of `python -c code arguments`."""
     command = [sys.executable, "-c", code, *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    errors = subprocess.DEVNULL if exit_code else None
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=errors)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
+    assert process.returncode == exit_code
     return usage.ru_utime + usage.ru_stime
 
 
 def test_answers_come_at_once(tmp_path: Path) -> None:
-    measured: dict[str, list[float]] = {"import hydra": [], **{name: [] for name in COMMANDS}}
+    measured: dict[str, list[float]] = {name: [] for name in ("import hydra", "wrong", *COMMANDS)}
     for _ in range(REPEATS):  # interleaved: what else the machine does falls on all of them
         measured["import hydra"].append(seconds(tmp_path, "import hydra"))
+        measured["wrong"].append(seconds(tmp_path, LITLAB, *WRONG, exit_code=1))
         for name, arguments in COMMANDS.items():
             measured[name].append(seconds(tmp_path, LITLAB, *arguments))
     medians = {name: statistics.median(values) for name, values in measured.items()}
-    limit = AT_MOST * medians.pop("import hydra")
+    unit = medians.pop("import hydra")
+    assert medians.pop("wrong") < AT_MOST_WRONG * unit
+    limit = AT_MOST * unit
     assert {name: value for name, value in medians.items() if value > limit} == {}, f"limit {limit:.2f} s"
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import TINY, Command, call_litlab, train_here
+from support import TINY, Command, KeepsToken, call_litlab, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.checkpoint import network_state, read_checkpoint
 from litlab.config.freeze import from_yaml
+from litlab.config.identity import identity
+from litlab.config.schema import VALIDATION_METRICS
 from litlab.inference.evaluation import measure
 from litlab.inference.finished import FinishedRun
 from litlab.runs.directory import RunDirectory
@@ -45,6 +47,10 @@ def test_a_run_directory_holds_what_the_design_promises(tiny_run: RunDirectory) 
     assert {path.name for path in tiny_run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
     names = {path.name.partition(".")[0] for path in tiny_run.path.iterdir()}
     assert names == {"config", "dataset", "provenance", "metrics", "events", "checkpoints", "result", ""}  # "": .hydra
+
+
+def test_what_validation_measures_is_what_an_objective_can_be(tiny_run: RunDirectory) -> None:
+    assert set(read_result(tiny_run)["best"]) == set(VALIDATION_METRICS)
 
 
 def test_result_agrees_with_metrics_and_best_checkpoint(tiny_run: RunDirectory) -> None:
@@ -102,6 +108,19 @@ def test_the_same_config_gives_the_same_bits(tiny_run: RunDirectory, tmp_path: P
         r for r in read_metrics(again.metrics) if "throughput" not in r.metric
     ]
     assert read_result(again)["identity"] == read_result(tiny_run)["identity"]
+
+
+def test_a_secret_reaches_its_object_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITLAB_TEST_CANARY", "canary-4711")
+    token = "+callbacks.keeper={_target_: support.KeepsToken, token: '${oc.env:LITLAB_TEST_CANARY}'}"
+    run = train_here(tmp_path / "run", *TINY, "trainer.max_epochs=1", token)
+    assert KeepsToken.seen == "canary-4711"
+    files = [path for path in run.path.rglob("*") if path.is_file()]
+    assert len(files) > 7
+    assert [path for path in files if b"canary-4711" in path.read_bytes()] == []
+    frozen = from_yaml(run.config.read_text())
+    assert frozen["callbacks"]["keeper"]["token"] == "${oc.env:LITLAB_TEST_CANARY}"
+    assert read_result(run)["identity"] == identity(frozen)
 
 
 def test_another_seed_gives_other_weights(tiny_run: RunDirectory, tmp_path: Path) -> None:

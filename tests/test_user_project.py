@@ -97,8 +97,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(environment: Path, project: Path) -> RunDirectory:
-    """`litlab train experiment=mine`, on two ranks."""
-    done = _call(project, environment / "bin" / "litlab", "train", "experiment=mine")
+    """`litlab train experiment=mine`, on two ranks; Hydra's changing of the folder changes nothing."""
+    done = _call(project, environment / "bin" / "litlab", "train", "experiment=mine", "hydra.job.chdir=true")
     assert done.returncode == 0, done.stderr
     (path,) = (project / "outputs" / "mine").iterdir()
     return RunDirectory(path)
@@ -118,6 +118,7 @@ def test_the_wheel_brings_the_configs_of_the_checkout(environment: Path) -> None
 def test_a_project_trains_its_own_network_on_its_own_settings(trained: RunDirectory) -> None:
     config = yaml.safe_load(trained.config.read_text())
     assert read_result(trained)["status"] == "completed"
+    assert trained.read_json(trained.provenance)["project"] == str(trained.path.parents[2])
     assert read_result(trained)["parameters"] == (3072 + 1) * 12 + (12 + 1) * 10
     assert config["model"] == {"_target_": "mypkg.net.MyNet", "width": 12}
     assert (config["data"]["num_train"], config["data"]["flip"]) == (100, True)  # of the project's YAML, of litlab's

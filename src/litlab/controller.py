@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,10 @@ from litlab.signals import PARENT, STOPPING, held_back
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
 RANK_PREFIXES = ("MASTER_", "PL_", "TORCHELASTIC_", "SLURM_", "PMI_", "OMPI_")
 DROPPED = ("HYDRA_FULL_ERROR",)
+
+
+class RunStopped(RunFailed):
+    """A run that ended after a signal had come: whoever would start another one does not."""
 
 
 def worker_environment() -> dict[str, str]:
@@ -39,7 +44,8 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     passes it on once. A second one kills the group.
 
     Raises:
-        RunFailed: with the worker's exit code, when it did not complete.
+        RunStopped: when a signal came and it did not complete, or did and is one of several (`keep`).
+        RunFailed: with the worker's exit code, when it did not complete for another reason.
     """
     with AttendedWorker(run) as worker:
         code = worker.wait()
@@ -47,20 +53,27 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
         code = _interrupted(run, config, worker)
     elif code < 0:  # ended by a signal that no handler saw
         name = signal.Signals(-code).name
-        message = f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        write_result(run, Result(status="failed", identity=identity(config), error=message))
-        print(f"litlab: {message}; its log is {run.log}", file=sys.stderr)
+        _write_failed(
+            run, config, f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        )
         code = 128 - code
+    elif code and not run.result.exists():
+        _write_failed(run, config, f"the worker ended with exit code {code} before it could start")
     if code != 0:
-        if not keep and run.result.exists() and read_result(run)["status"] == "refused":
+        if not keep and read_result(run)["status"] == "refused":
             shutil.rmtree(run.path)
-        raise RunFailed(code)
+        raise RunStopped(code) if worker.received else RunFailed(code)
+    if worker.received and keep:
+        print(f"litlab: stopped by {signal.Signals(worker.received).name}; {run.path} is complete", file=sys.stderr)
+        raise RunStopped(128 + worker.received)
     objective = read_result(run)["objective"]
     return None if objective is None else float(objective)
 
 
 class AttendedWorker:
-    """A worker process. The first SIGINT or SIGTERM goes on to it; a second kills its group.
+    """A worker process. The first SIGINT or SIGTERM goes on to it; a second kills its group. Ctrl-Z pauses both.
+
+    Python lets the main thread alone handle signals; in any other it is only a process.
 
     Attributes:
         received: the first signal, if one came.
@@ -68,14 +81,17 @@ class AttendedWorker:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self._command = [sys.executable, "-m", "litlab.worker", str(run.path)]
+        self._command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
         self.received: int | None = None
         self.killed = False
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "AttendedWorker":
         with held_back():
             self._process = subprocess.Popen(self._command, env=worker_environment(), process_group=0)
-            self._before = {signum: signal.signal(signum, self._handle) for signum in STOPPING}
+            if threading.current_thread() is threading.main_thread():
+                self._before = {signum: signal.signal(signum, self._handle) for signum in STOPPING}
+                self._before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._pause)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -96,6 +112,24 @@ class AttendedWorker:
         else:
             self.killed = True
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _pause(self, signum: int, frame: FrameType | None) -> None:
+        """Stop the worker's group, then this process as it would without us, until SIGCONT."""
+        self._to_group(signal.SIGSTOP)
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+        signal.signal(signum, self._pause)
+        self._to_group(signal.SIGCONT)
+
+    def _to_group(self, signum: int) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signum)
+
+
+def _write_failed(run: RunDirectory, config: dict[str, Any], message: str) -> None:
+    """Write and say what the worker could not."""
+    write_result(run, Result(status="failed", identity=identity(config), error=message))
+    print(f"litlab: {message}; its log is {run.log}", file=sys.stderr)
 
 
 def _interrupted(run: RunDirectory, config: dict[str, Any], worker: AttendedWorker) -> int:

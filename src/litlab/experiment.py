@@ -13,14 +13,13 @@ from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, P
 from torch import nn
 
 from litlab.checkpoint import AtomicCheckpointIO
-from litlab.config.foreign import find
+from litlab.config.foreign import FACTS, find
 from litlab.data.facts import DatasetFacts
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 
 Config = dict[str, Any]
-FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data, offered to whoever names them
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,

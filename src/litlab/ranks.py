@@ -15,12 +15,27 @@ POLL = 0.02  # seconds
 
 
 def is_rank() -> bool:
-    """Whether this process was started as one rank of several, by us, torchrun or srun."""
+    """Whether this process was started as one rank of several, by us or by torchrun."""
     return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+
+
+def is_led() -> bool:
+    """Whether another process answers for the run: for one of our ranks their parent, under torchrun rank 0."""
+    return is_rank() and (PARENT in os.environ or global_rank() > 0)
 
 
 def global_rank() -> int:
     return int(os.environ["RANK"]) if is_rank() else 0
+
+
+def ranks_here() -> int:
+    """Ranks on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_rank() else 1
+
+
+def machines() -> int:
+    """Machines of the run; torchrun starts equally many ranks on each."""
+    return int(os.environ["WORLD_SIZE"]) // ranks_here() if is_rank() else 1
 
 
 def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
@@ -31,7 +46,7 @@ def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
     """
     shared = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "NODE_RANK": "0"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), PARENT: str(os.getpid())}
-    command = [sys.executable, "-m", "litlab.worker", str(directory)]
+    command = [sys.executable, "-P", "-m", "litlab.worker", str(directory)]
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         with held_back():
@@ -60,7 +75,8 @@ def _wait(ranks: list[subprocess.Popen[bytes]], stop: StopRequest) -> int:
             failed = next((each for each in ended if each), 0)
             if failed and deadline is None:
                 code, deadline = failed, time.monotonic() + GRACE
-                _send(ranks, signal.SIGTERM)
+                if not passed_on:  # to those who are stopping already it would be the second signal, which ends at once
+                    _send(ranks, signal.SIGTERM)
             if deadline is not None and time.monotonic() > deadline:
                 break
             time.sleep(POLL)

@@ -13,8 +13,10 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 class Stopped(BaseException):
     """The run was asked to stop. No Exception, so that no handler of errors takes it for one."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
+    def __init__(self, signum: int, saved_at: int | None = None) -> None:
+        """`saved_at`: the optimizer step that last.ckpt continues from, if it was saved for this."""
+        name = signal.Signals(signum).name
+        super().__init__(name if saved_at is None else f"{name}, saved at step {saved_at}")
         self.signum = signum
 
     @property

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from litlab.data.batch import Batch
 from litlab.errors import UserError
 from litlab.metrics import EvaluationMetrics, TrainingMetrics
-from litlab.optim import parameter_groups
+from litlab.optim import decayed_names, parameter_groups
 
 
 class EvaluationOutput(TypedDict):
@@ -65,6 +65,7 @@ class ImageClassifier(LightningModule):
         self.train_metrics = TrainingMetrics()
         self.val_metrics = EvaluationMetrics(num_classes=num_classes)
         self.test_metrics = EvaluationMetrics(num_classes=num_classes)
+        self._decayed = decayed_names(network)
         self._make_optimizer = optimizer
         self._make_schedule = schedule
 
@@ -91,7 +92,7 @@ class ImageClassifier(LightningModule):
         self._log_evaluation("test", self.test_metrics)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._make_optimizer(parameter_groups(self.network))
+        optimizer = self._make_optimizer(parameter_groups(self.network, self._decayed))
         if self._make_schedule is None:
             return optimizer
         arguments = {"total_steps": self._total_steps()} if _wants_total_steps(self._make_schedule) else {}

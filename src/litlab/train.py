@@ -2,43 +2,40 @@
 
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from litlab.config.compose import ROOT, VERSION_BASE, explain, register_resolvers
-from litlab.config.foreign import check_foreign
-from litlab.config.freeze import freeze, to_yaml, with_secrets
+from litlab.config.compose import ROOT, VERSION_BASE, cannot_write, hydra_record, in_users_words, register_resolvers
 from litlab.config.help import asks_for_help, help_text
 from litlab.config.location import packaged_conf
-from litlab.controller import run_worker
+from litlab.config.secrets import with_secrets
+from litlab.controller import RunStopped, run_worker
 from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
 from litlab.runs.provenance import of_launch
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+register_resolvers()  # here, since a launcher may call a job in a process that only imports this module
 
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
 def _launch(composed: DictConfig) -> float | None:
-    """One job. Hydra reports a failed job in its own way, which suits a multirun; a single run ends with ours."""
+    """One job. Hydra goes on after a failed one, which suits a multirun; a single run ends, and so does a signal."""
     try:
         return _run(composed)
     except (UserError, RunFailed) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, RunStopped):
             raise
         raise _Ended(error) from error
 
 
 class _Ended(BaseException):
-    """Carries an error of a single run past Hydra."""
+    """Carries an error past Hydra, which goes on after an Exception."""
 
     def __init__(self, error: UserError | RunFailed) -> None:
         self.error = error
@@ -46,30 +43,24 @@ class _Ended(BaseException):
 
 def _run(composed: DictConfig) -> float | None:
     """A run directory with its frozen config, then a worker on it. Returns the objective."""
+    from litlab.config.foreign import check_foreign  # here, since --help and --cfg need no schema
+    from litlab.config.freeze import freeze, to_yaml
+
     settings = HydraConfig.get()
-    directory = Path(settings.runtime.output_dir)
+    directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
+    os.chdir(project)  # whatever hydra.job.chdir made of it
     try:
         RunDirectory(directory).refuse_if_taken()
         config = freeze(composed)
         check_foreign(with_secrets(config))
-        run = RunDirectory.create(directory, to_yaml(config), _hydra_record(composed))
-        write_json(run.provenance, of_launch(Path.cwd(), ["litlab", "train", *sys.argv[1:]]))
+        provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
+        run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
+        write_json(run.provenance, provenance)
         return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
+    except OSError as error:
+        raise UserError(cannot_write(directory, error)) from error
     finally:
         remove_if_empty(directory)  # Hydra made it before it called us
-
-
-def _hydra_record(composed: DictConfig) -> dict[str, str]:
-    """The files of `.hydra/`, as tools that read Hydra's output expect them; config.yaml stays unresolved there."""
-    settings = HydraConfig.get()
-    return {
-        "config.yaml": OmegaConf.to_yaml(composed),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": {key: getattr(settings, key) for key in _KEPT}})),
-        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
-    }
-
-
-_KEPT = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]
 
 
 def main(arguments: list[str]) -> None:
@@ -77,41 +68,27 @@ def main(arguments: list[str]) -> None:
 
     Raises:
         UserError: for everything a user can get wrong in it.
+        RunFailed: if a worker did not complete.
     """
     before = os.environ.get(_FULL_ERROR)
-    developer = before == "1"
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
-    register_resolvers()
     sys.argv = ["litlab train", *arguments]
     try:
         if asks_for_help(arguments):
             print(help_text(arguments))
         else:
             _launch()
-    except (HydraException, OmegaConfBaseException) as error:
-        if developer:
-            raise
-        raise UserError(explain(error, arguments)) from error
-    except ValueError as error:
-        if developer or isinstance(error, UserError) or not _raised_by_hydra(error):
-            raise
-        raise UserError(_plain(error, arguments)) from error
     except _Ended as ended:
         raise ended.error from None
+    except (UserError, RunFailed):  # of a job of a multirun
+        raise
+    except Exception as error:
+        message = in_users_words(error, arguments)
+        if before == "1" or message is None:  # a developer wants the traceback
+            raise
+        raise UserError(message) from error
     finally:
         if before is None:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = before
-
-
-def _raised_by_hydra(error: ValueError) -> bool:
-    """Hydra says some of what a user can get wrong with a bare ValueError."""
-    return "hydra" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
-
-
-def _plain(error: ValueError, arguments: list[str]) -> str:
-    nulls = [each.removesuffix("=null") for each in arguments if each.endswith("=null")]
-    if nulls and "Config group override" in str(error):
-        return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
-    return str(error)

@@ -16,9 +16,10 @@ from litlab.callbacks.stop import StopOnRequest
 from litlab.callbacks.timing import Timing
 from litlab.config.freeze import to_yaml
 from litlab.config.identity import identity
+from litlab.config.secrets import with_secrets
 from litlab.experiment import Experiment, assemble, build_callbacks, build_loggers, build_trainer
 from litlab.loggers import MetricsLogger
-from litlab.ranks import global_rank
+from litlab.ranks import global_rank, machines, ranks_here
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.metrics import at_best, read_metrics
@@ -37,13 +38,16 @@ class Clock:
     since: float
 
     def ends(self, phase: str) -> None:
+        """Note the seconds since the phase before ended."""
         now = time.perf_counter()
         self.seconds[phase] = round(now - self.since, 3)
         self.since = now
 
 
-def train(run: RunDirectory, config: Config, stop: StopRequest, *, started: float) -> None:
+def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: float) -> None:
     """Train and test the experiment of a run directory, and write its result.
+
+    `frozen` goes into files; objects are built from a copy with the secrets in it, which goes nowhere else.
 
     Raises:
         Stopped: if the process was asked to stop.
@@ -51,17 +55,17 @@ def train(run: RunDirectory, config: Config, stop: StopRequest, *, started: floa
     """
     clock = Clock({}, started)
     clock.ends("import")
-    rank = global_rank()
+    rank, config = global_rank(), with_secrets(frozen)
     experiment = assemble(config, rank=rank)
     if rank == 0 and experiment.facts is not None:
         write_json(run.dataset, experiment.facts.to_dict())
     clock.ends("data_and_network")
     timing, best = Timing(), _best_checkpoint(config, run, experiment)
     console = Console(run=run, name=config["name"], seed=config["seed"])
-    ours: list[Callback] = [StopOnRequest(stop), timing, console, ConfigText(to_yaml(config))]
+    ours: list[Callback] = [StopOnRequest(stop, path=run.last), timing, console, ConfigText(to_yaml(frozen))]
     ours.append(LastCheckpoint(path=run.last, every_steps=config["checkpoint"]["every_steps"]))
     trainer = build_trainer(
-        config,
+        config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
         run,
         experiment.facts,
         devices=_devices(config),
@@ -78,7 +82,7 @@ def train(run: RunDirectory, config: Config, stop: StopRequest, *, started: floa
         trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(_to_test(run, best)), verbose=False)
         clock.ends("test")
     if rank == 0:
-        result = _result(run, config, experiment, last, _numbers(trainer.callback_metrics), fitted, clock, timing)
+        result = _result(run, frozen, experiment, last, _numbers(trainer.callback_metrics), fitted, clock, timing)
         write_result(run, result)
         console.table(result)
 
@@ -105,6 +109,7 @@ def _result(
         test=test,
         epochs=fitted[0],
         steps=fitted[1],
+        data=experiment.facts.fingerprint if experiment.facts else None,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         seconds=clock.seconds | {"training": round(timing.clock.seconds, 3)},
         images_per_second=timing.clock.images_per_second,
@@ -132,9 +137,7 @@ def _devices(config: Config) -> int | list[int]:
     devices = config["trainer"]["devices"]
     if isinstance(devices, list):
         return devices
-    import os
-
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return ranks_here()
 
 
 def _numbers(values: Any) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """One run directory in, one result out: `python -m litlab.worker DIR`. The only place where training starts.
 
 The process that is started trains itself, or starts a process per device and waits for them; each of these is started
-the same way, with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun and srun would. None composes a config or reads a
+the same way, with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun would. None composes a config or reads a
 command line of the user's.
 """
 
@@ -10,14 +10,15 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from litlab.config.freeze import cores, from_yaml, with_secrets
+from litlab.config.freeze import cores, from_yaml
 from litlab.config.identity import identity
 from litlab.config.location import add_project_to_path
 from litlab.errors import UserError
-from litlab.ranks import is_rank, run_ranks
+from litlab.ranks import is_led, is_rank, ranks_here, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, Status, read_result, write_result
@@ -34,13 +35,12 @@ def main() -> int:
         run = RunDirectory.existing(sys.argv[1])
         add_project_to_path(run.project())
         config = from_yaml(run.config.read_text(encoding="utf-8"))
-        if is_rank():
-            return _guarded(run, config, stop)
+        _set_threads(config)
+        if is_led():
+            return _guarded(run, config, lambda: _train(run, config, stop))
         with owning(run.path):
             run.result.unlink(missing_ok=True)
-            world_size = _world_size(config)
-            code = _guarded(run, config, stop) if world_size == 1 else run_ranks(run.path, world_size, stop)
-            return _report(run, config, code)
+            return _report(run, config, _guarded(run, config, lambda: _train_or_start_ranks(run, config, stop)))
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
         return 1
@@ -48,11 +48,10 @@ def main() -> int:
         return stopped.exit_code
 
 
-def _guarded(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
-    """Train; whatever goes wrong ends up in run.log and result.json."""
+def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int]) -> int:
+    """Do the work, and return its exit code; whatever it raises ends up in run.log and result.json."""
     try:
-        _train(run, with_secrets(config), stop)
-        return 0
+        return work()
     except Stopped as stopped:
         _write_end(run, config, "interrupted", f"stopped by {stopped}")
         return stopped.exit_code
@@ -65,13 +64,29 @@ def _guarded(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> in
     return 1
 
 
-def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> None:
-    """Set the threads, then import torch: it takes their number from the environment once."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(_threads(config))
+def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
+    """The exit code of training, in this process or in several; the ranks of several machines torchrun has to start."""
+    num_nodes = config["trainer"]["num_nodes"]
+    if num_nodes > 1 and not is_rank():
+        how = f"start `-m litlab.worker {run.path}` with torchrun on every machine"
+        _write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
+        return 1
+    world_size = 1 if is_rank() else _world_size(config)
+    return _train(run, config, stop) if world_size == 1 else run_ranks(run.path, world_size, stop)
+
+
+def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
     from litlab.training import train
 
     _log_to(run.log)
     train(run, config, stop, started=STARTED)
+    return 0
+
+
+def _set_threads(config: dict[str, Any]) -> None:
+    """Before anything imports torch, which takes their number from the environment once."""
+    frozen = config["threads"]
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(frozen or max(1, cores() // ranks_here()))
 
 
 def _log_to(file: Path) -> None:
@@ -88,23 +103,9 @@ def _log_to(file: Path) -> None:
         logger.propagate = True
 
 
-def _threads(config: dict[str, Any]) -> int:
-    frozen = config["threads"]
-    return int(frozen) if frozen else max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
 def _world_size(config: dict[str, Any]) -> int:
-    """Ranks to start on this machine; `auto` and -1 mean as many as it has devices.
-
-    Raises:
-        UserError: if the config asks for several machines: then their scheduler has to start the ranks.
-    """
+    """Ranks to start on this machine; `auto` and -1 mean as many as it has devices."""
     trainer = config["trainer"]
-    if trainer["num_nodes"] > 1:
-        raise UserError(
-            f"trainer.num_nodes={trainer['num_nodes']}: start `python -m litlab.worker {sys.argv[1]}` on every machine "
-            f"with torchrun or srun"
-        )
     devices = trainer["devices"]
     if isinstance(devices, list):
         return len(devices)

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from support import TINY, compose_config
 
-from litlab.config.freeze import cores, from_yaml, is_secret, threads_per_rank, to_yaml, with_secrets
+from litlab.config.freeze import cores, from_yaml, threads_per_rank, to_yaml
+from litlab.config.secrets import is_secret, with_secrets
 from litlab.errors import UserError
 
 LOGGER = ("+logger.web._target_=some.Logger", "+logger.web.api_key=${oc.env:LITLAB_TEST_KEY}")
@@ -58,7 +59,22 @@ def test_threads_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["api_key", "apikey", "token", "hf_token", "PASSWORD", "private_key", "secret", "credentials"]
+    "key",
+    [
+        "api_key",
+        "apikey",
+        "token",
+        "hf_token",
+        "PASSWORD",
+        "private_key",
+        "secret",
+        "credentials",
+        "accessToken",
+        "authorization",
+        "auth",
+        "passphrase",
+        "webApiKey",
+    ],
 )
 def test_keys_that_look_like_a_secret(key: str) -> None:
     assert is_secret(key)
@@ -150,3 +166,23 @@ def test_environment_and_directory_are_left_alone(tmp_path: Path, monkeypatch: p
     compose_config(*TINY)
     assert dict(os.environ) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_default_is_no_reference() -> None:
+    with pytest.raises(UserError, match=r"logger\.web\.api_key: looks like a secret"):
+        compose_config(LOGGER[0], "+logger.web.api_key=${oc.env:LITLAB_TEST_NOTHING,hunter2}")
+
+
+def test_credentials_in_a_url_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"data\.url: looks like a secret") as refused:
+        compose_config("data.url='http://me:hunter2@host/x'")
+    assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv("LITLAB_TEST_URL", "http://me:hunter2@host/x")
+    assert compose_config("data.url=${oc.env:LITLAB_TEST_URL}")["data"]["url"] == "${oc.env:LITLAB_TEST_URL}"
+
+
+def test_paths_of_data_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    data = compose_config("data=image_folder", "data.root=images", "data.cache='~/cache'")["data"]
+    assert (data["root"], data["cache"]) == (str(tmp_path / "images"), "/home/somebody/cache")

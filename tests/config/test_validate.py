@@ -7,7 +7,8 @@ import pytest
 from support import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
-from litlab.config.validate import nearest, nodes, unknown_key, validate
+from litlab.config.validate import nodes, validate
+from litlab.config.words import nearest, unknown_key
 from litlab.errors import UserError
 
 CONFIG = compose_config(*TINY)

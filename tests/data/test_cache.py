@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_what_was_decoded_comes_back(tmp_path: Path) -> None:
     for array in (PIXELS[:4], np.array([0, 1, 0, 1]), PIXELS[4:], np.array([1, 0])):
         digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
     assert arrays.fingerprint == digest.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("num_images", "lines"), [(5_000, []), (5_001, ["Decoding 5,001 images of dots, once, into "])]
+)
+def test_what_takes_long_is_announced(tmp_path: Path, capsys: Any, num_images: int, lines: list[str]) -> None:
+    def fill(*arrays: np.ndarray) -> None:
+        for array in arrays:
+            array[:] = 0
+
+    plan = DecodingPlan("dots", ("a", "b"), (1, 1, 1), num_images - 1, 1, fill)
+    for _ in range(2):
+        ArrayCache(tmp_path).build("dots", lambda: plan)
+    assert capsys.readouterr().out.splitlines() == [f"{line}{tmp_path}" for line in lines]
 
 
 def test_files_are_plain_arrays_and_processes_cannot_change_them(tmp_path: Path) -> None:

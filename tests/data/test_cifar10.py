@@ -42,15 +42,27 @@ def test_fetches_once_and_decodes_once(
     server.content = small_cifar.binary
     with caplog.at_level(logging.INFO):
         assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"Fetching {server.url} (0 MB) to {tmp_path / 'root' / 'cifar-10-binary.tar.gz'}"
-    ]
-    assert capfd.readouterr() == ("", "")
+    line = (
+        f"Fetching cifar-10-binary.tar.gz ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
+    )
+    assert [record.getMessage() for record in caplog.records] == [line]
+    assert capfd.readouterr() == (f"{line}\n", "")
     names = {path.name for path in (tmp_path / "root").iterdir()}
     assert names == {"cifar-10-binary.tar.gz", ".cifar-10-binary.tar.gz.lock"}
     assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
     assert_is_the_small_release(cifar_module(url=server.url, cache=str(tmp_path / "other")), small_cifar)
     assert server.num_requests == 1
+
+
+def test_a_terminal_sees_how_far_the_transfer_is(
+    cifar_module: Make, small_cifar: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.content = small_cifar.binary
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    cifar_module(url=server.url).prepare_data()
+    assert "100%" in terminal.getvalue()
 
 
 def _prepare(module: CIFAR10, barrier: Any) -> None:

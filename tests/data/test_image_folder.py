@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from litlab.data.decode_image import decode_image
@@ -56,6 +57,22 @@ def test_rows_are_sorted_by_class_and_name(images: Path, folder_module: Make) ->
     for row, path in enumerate(sorted((images / "train").glob("*/[0-9].png"))):
         expected = np.asarray(Image.open(path)).transpose(2, 0, 1)
         np.testing.assert_array_equal(module.arrays.train_images[row].numpy(), expected)
+
+
+@pytest.mark.parametrize(("num_train", "num_val"), [(1, 0), (2, 1), (20, 6)])
+def test_the_default_validation_fits_any_size(
+    folder_module: Make, tmp_path: Path, num_train: int, num_val: int
+) -> None:
+    default = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "image_folder.yaml").read_text())
+    for folder, num_images in (("train", num_train), ("test", 1)):
+        for class_name in ("cat", "dog", "emu"):
+            (tmp_path / "images" / folder / class_name).mkdir(parents=True)
+            for number in range(num_images):
+                save(tmp_path / "images" / folder / class_name / f"{number}.png", PIXELS)
+    module = prepared(folder_module(val_size=default["val_size"]))
+    assert (module.facts.num_train, module.facts.num_val) == (3 * num_train - num_val, num_val)
+    loader = module.val_dataloader()
+    assert (sum(batch.num_valid for batch in loader) if num_val else loader) == (num_val or [])
 
 
 def zipped(root: Path, top: str) -> Path:

@@ -26,7 +26,7 @@ class Console(Callback):
     def __init__(self, *, run: RunDirectory, name: str, seed: int) -> None:
         self._run = run
         self._title = f"{name}, seed {seed}"
-        self._terminal = Terminal(highlight=False, soft_wrap=True)
+        self._terminal = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._drawn = 0.0
 
@@ -37,11 +37,15 @@ class Console(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._terminal.is_terminal:
-            columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn()]
+            columns: list[ProgressColumn] = [
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+            ]
             columns += [
                 TextColumn("{task.percentage:3.0f} %"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[latest]}"),
+                TextColumn("{task.fields[latest]}", markup=False),
             ]
             self._progress = Progress(*columns, console=self._terminal, auto_refresh=False)
             total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches

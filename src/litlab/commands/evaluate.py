@@ -1,7 +1,6 @@
 """`litlab evaluate`: the metrics of a run's checkpoint, once more."""
 
 import json
-import math
 import os
 import sys
 from argparse import Namespace
@@ -13,6 +12,7 @@ from litlab.commands import add_run, new_parser
 from litlab.controller import RANK_PREFIXES, RANK_VARIABLES
 from litlab.errors import UserError
 from litlab.inference.finished import FinishedRun
+from litlab.runs.result import finite
 
 MOVABLE = ("data.root", "data.cache")
 NOTES = """\
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
 
         measured = measure(finished, config, checkpoint, split=options.split, device=options.device)
     found = {"run": str(finished.run.path), "checkpoint": checkpoint.stem, "split": options.split} | measured
-    print(json.dumps(_finite(found), indent=2, ensure_ascii=False) if options.json else _table(found))
+    print(json.dumps(finite(found), indent=2, ensure_ascii=False) if options.json else _table(found))
 
 
 def _options(arguments: list[str]) -> Namespace:
@@ -75,8 +75,8 @@ def _config(finished: FinishedRun, options: Namespace) -> dict[str, Any]:
         if name not in config["data"]:
             raise UserError(f"--set {change}: this run's data, {config['data']['_target_']}, have no {name!r}")
         config["data"][name] = value
-    if options.split == "val" and config["data"].get("val_size") == 0:
-        raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size=0)")
+    if options.split == "val" and finished.run.dataset.exists() and finished.facts().num_val == 0:
+        raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size)")
     return config
 
 
@@ -87,11 +87,6 @@ def _prepare_process(threads: int | None) -> None:
     for name in list(os.environ):
         if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
             del os.environ[name]
-
-
-def _finite(found: dict[str, Any]) -> dict[str, Any]:
-    metrics = {name: value if math.isfinite(value) else None for name, value in found["metrics"].items()}
-    return found | {"metrics": metrics}
 
 
 def _table(found: dict[str, Any]) -> str:

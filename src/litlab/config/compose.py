@@ -2,6 +2,8 @@
 
 import re
 import secrets
+import traceback
+from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -14,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.location import cache_root, packaged_conf
-from litlab.config.validate import GROUPS, GROUPS_OF_MANY, nearest, unknown_key
+from litlab.config.words import GROUPS, GROUPS_OF_MANY, nearest, unknown_key
 
 ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"
 _OVERRIDDEN = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
+_RECORDED = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]  # of hydra.yaml
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 
@@ -71,10 +74,56 @@ def job_name(number: int, overrides: str, swept: list[str]) -> str:
     return "_".join([f"{int(number):04d}", *short])[:120]
 
 
+def hydra_record(composed: DictConfig) -> dict[str, str]:
+    """The files of `.hydra/`, as tools that read Hydra's output expect them; config.yaml stays unresolved there."""
+    settings = HydraConfig.get()
+    return {
+        "config.yaml": OmegaConf.to_yaml(composed),
+        "hydra.yaml": OmegaConf.to_yaml(
+            OmegaConf.create({"hydra": {key: getattr(settings, key) for key in _RECORDED}})
+        ),
+        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+    }
+
+
+def in_users_words(error: Exception, arguments: list[str]) -> str | None:
+    """What a user can do something about, of what comes out of Hydra's main; None for anything else."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error, arguments)
+    if isinstance(error, OSError) and error.filename:
+        return cannot_write(error.filename, error)
+    if isinstance(error, ValueError) and _raised_by_hydra(error):
+        return _plain(error, arguments)
+    return None
+
+
+def cannot_write(path: object, error: OSError) -> str:
+    """For a run directory, or what is above it."""
+    return (
+        f"{path}: {error.strerror}; a run makes a directory of its own, by default in outputs/: "
+        "choose another place with hydra.run.dir=..., for a multirun with hydra.sweep.dir=..."
+    )
+
+
+def _raised_by_hydra(error: ValueError) -> bool:
+    """Hydra says some of what a user can get wrong with a bare ValueError."""
+    return "hydra" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+
+
+def _plain(error: ValueError, arguments: list[str]) -> str:
+    nulls = [each.removesuffix("=null") for each in arguments if each.endswith("=null")]
+    if nulls and "Config group override" in str(error):
+        return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
+    return str(error)
+
+
 def explain(error: HydraException | OmegaConfBaseException, arguments: list[str]) -> str:
     """A composition error in our words: the key, what was expected, the nearest match."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as an override; expected key=value\n{error.message.splitlines()[0]}"
+        return (
+            f"{error.override}: cannot be read as an override; expected key=value, "
+            """where a value with special characters is quoted, as in 'data.root="~/my images"'"""
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_config(error)
     text, cause = str(error), error.__cause__

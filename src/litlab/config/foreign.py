@@ -12,17 +12,19 @@ from collections.abc import Callable
 from typing import Any
 
 from litlab.config.schema import SECTIONS
-from litlab.config.validate import Config, nearest, nodes
+from litlab.config.validate import Config, nodes
+from litlab.config.words import nearest
 from litlab.errors import UserError
 
 # What experiment.py hands to a constructor that names it.
-INJECTED = {
+FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data
+INJECTED: dict[str, tuple[str, ...]] = {
     "data": (),
-    "model": ("num_classes", "class_names", "image_shape", "mean", "std"),
-    "task": ("network", "optimizer", "schedule", "num_classes", "class_names", "image_shape", "mean", "std"),
+    "model": FACTS,
+    "task": ("network", "optimizer", "schedule", *FACTS),
     "optimizer": ("params",),
     "schedule": ("optimizer", "total_steps"),
-    "callbacks": ("num_classes", "class_names", "image_shape", "mean", "std"),
+    "callbacks": FACTS,
     "logger": ("save_dir",),
     "trainer": (),
 }
@@ -38,7 +40,7 @@ def check_foreign(config: Config) -> None:
     if not foreign:
         return
     process = subprocess.run(
-        [sys.executable, "-m", "litlab.config.foreign"],
+        [sys.executable, "-P", "-m", "litlab.config.foreign"],
         input=json.dumps(
             [(path, node["_target_"], [k for k in node if not k.startswith("_")]) for path, node in foreign]
         ),

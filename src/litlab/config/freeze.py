@@ -1,20 +1,17 @@
 """From a composed config to the frozen one: plain, resolved, complete; only secrets stay references."""
 
 import os
-import re
-from typing import Any
+from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.validate import GROUPS, GROUPS_OF_MANY, Config, validate
+from litlab.config.schema import SECTIONS
+from litlab.config.secrets import keep_references, unresolvable
+from litlab.config.validate import Config, validate
+from litlab.config.words import GROUPS, GROUPS_OF_MANY
 from litlab.errors import UserError
-
-_SECRET = re.compile(
-    r"(^|_)(token|secrets?|passwords?|passwd|pwd|(api|access|private)_?keys?|credentials?)($|_)", re.IGNORECASE
-)
-_REFERENCE = re.compile(r"^\$\{oc\.env:[^}]+\}$")
 
 
 def freeze(composed: DictConfig) -> Config:
@@ -26,15 +23,23 @@ def freeze(composed: DictConfig) -> Config:
     try:
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise UserError(_unresolvable(error)) from error
+        raise UserError(unresolvable(error)) from error
     assert isinstance(resolved, dict)
     left_out = {group: None for group in (*GROUPS, *GROUPS_OF_MANY) if group not in resolved}
     config: Config = {str(key): value for key, value in resolved.items()} | left_out
     validate(config)
     if config["threads"] is None:
         config["threads"] = threads_per_rank(config["trainer"])
-    frozen: Config = _with_references(config, OmegaConf.to_container(composed, resolve=False), "")
-    return frozen
+    _make_absolute(config["data"])
+    return keep_references(config, OmegaConf.to_container(composed, resolve=False))
+
+
+def _make_absolute(data: Config) -> None:
+    """The paths of litlab's own data modules: whoever reads the config later may do so in another folder."""
+    if data["_target_"] in SECTIONS:
+        for key in ("root", "cache"):
+            if key in data:
+                data[key] = str(Path(data[key]).expanduser().absolute())
 
 
 def threads_per_rank(trainer: Config) -> int | None:
@@ -48,11 +53,6 @@ def threads_per_rank(trainer: Config) -> int | None:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def is_secret(key: str) -> bool:
-    """Whether a key looks like one whose value must not be written down."""
-    return bool(_SECRET.search(key))
 
 
 def to_yaml(config: Config) -> str:
@@ -77,50 +77,3 @@ def from_yaml(text: str) -> Config:
             f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it"
         )
     return config
-
-
-def with_secrets(config: Config) -> Config:
-    """A copy in which `${oc.env:NAME}` has been replaced by the environment's value: in memory only.
-
-    Raises:
-        UserError: if the environment has no such variable.
-    """
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(_unresolvable(error)) from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def _with_references(value: Any, raw: Any, path: str, secret: bool = False) -> Any:
-    """Put the reference back where a key, or one above it, looks like a secret."""
-    if isinstance(value, dict):
-        raw = raw if isinstance(raw, dict) else {}
-        return {
-            key: _with_references(item, raw.get(key), f"{path}.{key}", secret or is_secret(str(key)))
-            if key != "_target_"
-            else item
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        raw = raw if isinstance(raw, list) else []
-        padded = raw + [None] * (len(value) - len(raw))
-        return [_with_references(item, padded[i], f"{path}.{i}", secret) for i, item in enumerate(value)]
-    return _reference(value, raw, path) if secret else value
-
-
-def _reference(value: Any, raw: Any, path: str) -> Any:
-    if value is None or isinstance(value, bool):  # `token: true` says whether to use one
-        return value
-    if isinstance(raw, str) and _REFERENCE.match(raw):
-        return raw
-    raise UserError(
-        f"{path.lstrip('.')}: looks like a secret, and a run directory is made to be shared. "
-        f"Put the value into an environment variable and write '${{oc.env:NAME}}'"
-    )
-
-
-def _unresolvable(error: OmegaConfBaseException) -> str:
-    key = getattr(error, "full_key", None) or "config"
-    return f"{key}: cannot be resolved: {str(error).splitlines()[0]}"

@@ -68,7 +68,7 @@ class Root(Section):
 
 class ImageData(Section):
     batch_size: Count
-    val_size: CountOrZero
+    val_size: CountOrZero | OpenFraction
     val_seed: Seed
     seed: Seed
     crop_padding: CountOrZero
@@ -187,6 +187,9 @@ class Trainer(Section):
     sync_batchnorm: bool = False
     inference_mode: bool = True
 
+
+# What validation measures under litlab's own task, and an objective can be.
+VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
 
 SECTIONS: dict[str, type[Section]] = {
     "litlab.data.cifar10.CIFAR10": CIFAR10,

@@ -1,17 +1,15 @@
 """Checks a resolved config and says everything that is wrong with it at once."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.schema import SECTIONS, Root, Section
+from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Section
+from litlab.config.words import GROUPS, GROUPS_OF_MANY, nearest, shown, unknown_key
 from litlab.errors import UserError
 
 Config = dict[str, Any]
-GROUPS = ("data", "model", "task", "optimizer", "schedule", "trainer")
-GROUPS_OF_MANY = ("callbacks", "logger")
 MISSING = "???"
 
 
@@ -87,28 +85,6 @@ def _is_key(part: object) -> bool:
 _TYPE_NAMES = {"int", "float", "str", "bool", "none"}
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """A line that names an unknown key and the nearest known one."""
-    known = list(known)
-    parent = key.rpartition(".")[0]
-    siblings = sorted(name for name in known if name.rpartition(".")[0] == parent)
-    for candidates in (siblings, [name for name in known if name != parent]):
-        if hint := nearest(key, candidates):
-            return f"{key}: unknown key{hint}?"
-    return f"{key}: unknown key; known here: {', '.join(siblings or known)}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is spelt like this one; empty if none is."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return f"; did you mean {close[0]}" if close else ""
-
-
-def shown(value: object) -> str:
-    """A value as the command line writes it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _missing(config: Any, path: str = "") -> Iterable[str]:
     items: Iterable[tuple[object, Any]] = ()
     if isinstance(config, dict):
@@ -126,7 +102,11 @@ def _missing(config: Any, path: str = "") -> Iterable[str]:
 def _across(config: Config) -> list[str]:
     """What no single key can tell."""
     problems = []
-    data, trainer = config["data"], config["trainer"]
+    data, trainer, objective = config["data"], config["trainer"], config.get("objective")
+    if objective and config["task"]["_target_"] in SECTIONS and objective["metric"] not in VALIDATION_METRICS:
+        hint = nearest(objective["metric"], VALIDATION_METRICS)
+        known = ", ".join(VALIDATION_METRICS)
+        problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {known}")
     devices = trainer.get("devices")
     batch_size = data.get("batch_size") if data["_target_"] in SECTIONS else None  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from litlab.data.announce import announce
 from litlab.data.arrays import ImageArrays, fingerprint, pixel_statistics
-from litlab.data.file_lock import file_lock
 from litlab.errors import UserError
+from litlab.runs.lock import file_lock
 
 _FORMAT = 1
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 _INDEX = "arrays.json"
+_MANY_IMAGES = 5_000  # decoded in seconds: worth a line, or it would look like a hang
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class ArrayCache:
         if self.holds(key):
             return
         try:
-            with file_lock(self.folder / f".{key}.lock"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.folder / f".{key}.lock", wait=True):
                 if not self.holds(key):
                     self._decode(key, make_plan())
         except OSError as error:
@@ -92,6 +95,9 @@ class ArrayCache:
             ) from error
 
     def _decode(self, key: str, plan: DecodingPlan) -> None:
+        num_images = plan.num_train + plan.num_test
+        if num_images > _MANY_IMAGES:
+            announce(f"Decoding {num_images:,} images of {plan.name}, once, into {self.folder}")
         prefix = f".{key}.part-"
         for left_behind in self.folder.glob(f"{prefix}*"):  # by a killed process: nobody else holds the lock
             shutil.rmtree(left_behind)

@@ -25,9 +25,9 @@ from litlab.data.cifar10_files import (
     parse_pickle,
 )
 from litlab.data.download import fetch_verified
-from litlab.data.file_lock import file_lock
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
+from litlab.runs.lock import file_lock
 
 
 class CIFAR10(ImageDataModule):
@@ -48,7 +48,7 @@ class CIFAR10(ImageDataModule):
         url: str,
         cache: str,
         batch_size: int,
-        val_size: int,
+        val_size: int | float,
         val_seed: int,
         seed: int,
         crop_padding: int,
@@ -80,6 +80,7 @@ class CIFAR10(ImageDataModule):
         self.cache.build(self._key, self._plan)
 
     def load_arrays(self) -> ImageArrays:
+        """From the cache, mapped into memory. Raises LookupError where `prepare_data` didn't run."""
         return self.cache.load(self._key)
 
     def _plan(self) -> DecodingPlan:
@@ -159,8 +160,8 @@ def _fetch(root: Path, url: str, release: Release) -> None:
         "data=image_folder data.root=FOLDER_OR_ARCHIVE; or take data=shapes, which needs no download"
     )
     try:
-        lock = file_lock(root / f".{release.binary.name}.lock")
-        with lock:
+        root.mkdir(parents=True, exist_ok=True)
+        with file_lock(root / f".{release.binary.name}.lock", wait=True):
             if not target.exists():
                 fetch_verified(url, target, release.binary)
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:

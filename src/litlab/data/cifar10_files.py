@@ -41,6 +41,7 @@ class Release:
 
     @property
     def num_train_files(self) -> int:
+        """Training batches, without the test batch."""
         return len(self.python_md5) - 1
 
     @property
@@ -50,6 +51,7 @@ class Release:
 
     @property
     def binary_names(self) -> tuple[str, ...]:
+        """The same in the binary archive."""
         return tuple(f"{name}.bin" for name in self.python_names)
 
 

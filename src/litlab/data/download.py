@@ -2,16 +2,16 @@
 
 import contextlib
 import io
-import logging
 import socket
+import sys
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
+from litlab.data.announce import announce
 from litlab.data.cifar10_files import FileFacts, mismatch
 from litlab.errors import UserError
 
-_log = logging.getLogger(__name__)
 _STALLED_AFTER_S = 30  # without a byte; a firewall that drops packets would keep us waiting for good
 
 
@@ -26,9 +26,9 @@ def fetch_verified(url: str, target: Path, expected: FileFacts) -> None:
     from torchvision.datasets.utils import _urlretrieve  # type: ignore[import-untyped]
 
     unfinished = target.with_name(f".{target.name}.part")
-    _log.info("Fetching %s (%d MB) to %s", url, expected.num_bytes // 10**6, target)
+    announce(f"Fetching {expected.name} ({expected.num_bytes / 10**6:,.0f} MB) from {url} to {target.parent}")
     try:
-        with _patience(), contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+        with _patience(), _progress_only_on_a_terminal():
             _urlretrieve(url, str(unfinished))
         if problem := mismatch(unfinished, expected):
             raise UserError(f"{url} gave something else than {expected.name}: {problem}. Nothing of it was kept")
@@ -38,6 +38,11 @@ def fetch_verified(url: str, target: Path, expected: FileFacts) -> None:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _progress_only_on_a_terminal() -> contextlib.AbstractContextManager[object]:
+    """Of the transfer's own bar, with percentage and remaining time."""
+    return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
 
 
 @contextlib.contextmanager

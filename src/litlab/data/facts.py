@@ -22,6 +22,7 @@ class DatasetFacts:
 
     @property
     def num_classes(self) -> int:
+        """Outputs that a network needs."""
         return len(self.class_names)
 
     def to_dict(self) -> dict[str, Any]:
@@ -30,6 +31,7 @@ class DatasetFacts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DatasetFacts":
+        """The facts that `to_dict` wrote. Raises TypeError for unknown or missing keys."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }

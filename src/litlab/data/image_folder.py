@@ -32,7 +32,7 @@ class ImageFolder(ImageDataModule):
         image_size: int,
         cache: str,
         batch_size: int,
-        val_size: int,
+        val_size: int | float,
         val_seed: int,
         seed: int,
         crop_padding: int,
@@ -65,6 +65,7 @@ class ImageFolder(ImageDataModule):
         self.cache.build(self._key, self._plan)
 
     def load_arrays(self) -> ImageArrays:
+        """From the cache, mapped into memory. Raises LookupError where `prepare_data` didn't run."""
         return self.cache.load(self._key)
 
     def _plan(self) -> DecodingPlan:

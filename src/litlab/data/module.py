@@ -21,7 +21,7 @@ class ImageDataModule(LightningDataModule, ABC):
     """Images for classification; a subclass only says how to come by the arrays.
 
     batch_size: images per step over all devices, for training and evaluation.
-    val_size: images drawn from the training split, stratified, by `val_seed`; 0 for none.
+    val_size: images drawn from the training split, stratified, by `val_seed`: a number, or a share below 1; 0 for none.
     seed: of the order of the epochs and of the augmentation.
     crop_padding, flip: augmentation of training images, see `CropFlip`.
     mean, std: per channel, of pixels in 0..1; None for those of the data set's training split.
@@ -35,7 +35,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self,
         *,
         batch_size: int,
-        val_size: int,
+        val_size: int | float,
         val_seed: int,
         seed: int,
         crop_padding: int,
@@ -85,10 +85,11 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._train_rows(self.train_members, shuffle=not overfits)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """An empty list, which Lightning takes for "no validation", where `val_size` is 0."""
-        return self._train_rows(self.val_members, shuffle=False) if self.val_size else []
+        """An empty list, which Lightning takes for "no validation", where `val_size` gives no images."""
+        return self._train_rows(self.val_members, shuffle=False) if len(self.val_members) else []
 
     def test_dataloader(self) -> BatchLoader:
+        """The whole official test split, in stored order."""
         arrays = self.arrays
         members = torch.arange(len(arrays.test_labels))
         return self._loader(arrays.test_images, arrays.test_labels, members, shuffle=False)

@@ -25,7 +25,7 @@ class Shapes(ImageDataModule):
         num_test: int,
         data_seed: int,
         batch_size: int,
-        val_size: int,
+        val_size: int | float,
         val_seed: int,
         seed: int,
         crop_padding: int,
@@ -48,6 +48,7 @@ class Shapes(ImageDataModule):
         self.data_seed = data_seed
 
     def load_arrays(self) -> ImageArrays:
+        """Draws both splits."""
         return image_arrays(
             name="shapes",
             class_names=CLASS_NAMES,

@@ -5,8 +5,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from litlab.config.freeze import from_yaml, with_secrets
+from litlab.config.freeze import from_yaml
 from litlab.config.location import add_project_to_path
+from litlab.config.secrets import with_secrets
 from litlab.config.validate import validate
 from litlab.data.facts import DatasetFacts
 from litlab.errors import UserError

@@ -11,7 +11,7 @@ from litlab.runs.files import write_text
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run."""
+    """The files of one run; docs/architecture.md says what is in each."""
 
     path: Path
 

@@ -43,9 +43,13 @@ def sync_directory(directory: Path) -> None:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove an empty directory, and then those of its parents, below the current directory, that this leaves empty."""
-    for path in (directory, *directory.parents):
-        if path.exists():
-            if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
-                return
+    """Remove an empty directory, and then those of its parents inside the current one that this leaves empty."""
+    here = Path.cwd()
+    inside = [path for path in directory.parents if path.is_relative_to(here) and path != here]
+    for path in (directory, *inside):
+        try:
             path.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # not empty, or not ours to remove
+            return

@@ -1,32 +1,46 @@
-"""One owner of a run directory at a time."""
+"""One process at a time, over all processes of a machine: who owns a run directory, who fetches or decodes data."""
 
 import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from litlab.errors import UserError
 
 
 @contextmanager
+def file_lock(path: Path, *, wait: bool) -> Iterator[TextIO]:
+    """Hold a lock on the file, which is made where needed and open for reading and appending.
+
+    The kernel frees the lock when its holder ends, however it ends, so it can't be stale. The file stays: removing it
+    would let two processes lock two files of one name.
+
+    Raises:
+        BlockingIOError: if another process holds it and this one does not wait.
+        OSError: if the file can't be written.
+    """
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield file
+
+
+@contextmanager
 def owning(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory; the kernel frees it when the process ends, however it ends.
-    The file stays: removing it would let two processes lock two files of one name.
+    """Hold the lock of a run directory, and say in it who does.
 
     Raises:
         UserError: if another process holds it, saying which.
     """
     path = directory / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = held.enter_context(file_lock(path, wait=False))
         except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"{directory} is in use by {file.read().strip() or 'another process'}; wait for it or stop it"
-            ) from error
+            owner = path.read_text(encoding="utf-8").strip() or "another process"
+            raise UserError(f"{directory} is in use by {owner}; wait for it or stop it") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

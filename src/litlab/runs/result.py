@@ -15,7 +15,8 @@ class Result:
     """What a run came to.
 
     Attributes:
-        identity: hash of the frozen config without the volatile keys.
+        identity: hash of the frozen config without the volatile keys, among them where the data are.
+        data: fingerprint of the images and labels; None for a foreign data module.
         best: the validation metrics where the objective was best.
         last: the last validation metrics.
         test: the metrics of the final test.
@@ -27,6 +28,7 @@ class Result:
     status: Status
     identity: str
     objective: float | None = None
+    data: str | None = None
     best: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
@@ -41,7 +43,7 @@ class Result:
 
 def write_result(run: RunDirectory, result: Result) -> None:
     """Write result.json; a metric that is no finite number becomes null."""
-    write_json(run.result, _finite(asdict(result)))
+    write_json(run.result, finite(asdict(result)))
 
 
 def read_result(run: RunDirectory) -> dict[str, Any]:
@@ -54,7 +56,8 @@ def read_result(run: RunDirectory) -> dict[str, Any]:
     return result
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON, which has neither NaN nor infinity: they become None, also within dicts."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,96 @@
+"""What a run says, as a process of its own: plain lines into a pipe, a progress bar on a terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import TINY, call_litlab
+
+from litlab.callbacks.console import LINES
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+NUM_EPOCHS = 2  # of TINY
+NOISE = ("Tip", "INFO", "arning", "GPU available", "`")  # Lightning's
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("console")
+
+
+@pytest.fixture(scope="module")
+def piped(project: Path) -> "subprocess.CompletedProcess[str]":
+    return call_litlab(project, "train", *TINY, "hydra.run.dir=runs/piped")
+
+
+@pytest.fixture(scope="module")
+def said(piped: "subprocess.CompletedProcess[str]") -> list[str]:
+    assert (piped.returncode, piped.stderr) == (0, "")
+    return [line for line in piped.stdout.splitlines() if line]
+
+
+def on_a_terminal(project: Path, *arguments: str) -> tuple[str, str]:
+    """Output on a terminal, and errors, of a process that has to succeed."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "litlab", *arguments]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    with (project / "stderr").open("w") as errors:
+        process = subprocess.Popen(command, cwd=project, stdout=theirs, stderr=errors, env=environment)
+    os.close(theirs)
+    output = b""
+    try:
+        while content := os.read(ours, 4096):
+            output += content
+    except OSError:  # how Linux says that nobody has the terminal open any more
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0, (project / "stderr").read_text()
+    return output.decode(), (project / "stderr").read_text()
+
+
+def test_a_pipe_gets_plain_lines_and_nothing_but_ours(said: list[str]) -> None:
+    assert not [line for line in said if "\x1b" in line or "\r" in line or any(word in line for word in NOISE)]
+    heads = [line.split()[0] for line in said]
+    assert heads[:4] == ["litlab", "data", "network", "training"]
+    assert heads[-3:] == [str(NUM_EPOCHS), "run", "TensorBoard"]
+    table = heads.index("metric")
+    assert set(heads[4:table]) == {"epoch"}
+    assert said[1].startswith("data         shapes: 160 train, 40 validation, 53 test images of 32x32x3, 10 classes")
+
+
+def test_a_pipe_gets_a_few_lines_an_epoch(said: list[str]) -> None:
+    for epoch in range(1, NUM_EPOCHS + 1):
+        lines = [line for line in said if line.startswith(f"epoch {epoch}/{NUM_EPOCHS}")]
+        assert 2 <= len(lines) <= LINES + 1
+        assert "validation" in lines[-1]
+        assert re.search(r"loss \d\.\d{4}  .*accuracy \d+\.\d\d %", lines[-1])
+
+
+def test_the_end_says_the_result_where_it_is_and_how_to_look_at_it(said: list[str], project: Path) -> None:
+    run = RunDirectory(project / "runs" / "piped")
+    result = read_result(run)
+    table = {line.split()[0]: line for line in said[[line.split()[0] for line in said].index("metric") :]}
+    assert table["metric"].split("  ")[-1].strip() == "test"
+    assert table["accuracy"].endswith(f"{100 * result['test']['test/accuracy']:.2f} %")
+    assert table["loss"].endswith(f"{result['test']['test/loss']:.4f}")
+    assert said[-2:] == ["run          runs/piped", "TensorBoard  litlab tensorboard runs"]
+    log = run.log.read_text()
+    assert [line for line in said[-2:] + said[:4] if line not in log] == []
+
+
+def test_a_terminal_gets_a_bar_that_fills(project: Path) -> None:
+    output, errors = on_a_terminal(project, "train", *TINY, "~logger", "~callbacks", "hydra.run.dir=runs/terminal")
+    assert errors == ""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+    assert not [word for word in NOISE if word in plain]
+    bars = re.findall(r"epoch (\d)/2 ━+[╸╺━ ]* *(\d+) %", plain)
+    assert bars[-1] == (str(NUM_EPOCHS), "100")
+    assert "\x1b[" in output
+    accuracy = read_result(RunDirectory(project / "runs" / "terminal"))["test"]["test/accuracy"]
+    assert re.search(rf"accuracy .* {100 * accuracy:.2f} %", plain)
+    assert "TensorBoard  litlab tensorboard runs" in plain

@@ -1,0 +1,18 @@
+"""A saved run, and an image."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from saved_run import CNN_NODE, SIZE, make_facts, make_network, make_run
+from torch import Tensor
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", make_network(), CNN_NODE, make_facts())
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,72 @@
+"""A run directory as a finished run leaves it, made without training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+import yaml
+from torch import Tensor, nn
+
+from litlab.data.facts import DatasetFacts
+from litlab.models.cnn import CNN
+
+SIZE = 20
+CLASS_NAMES = ("cat", "dog", "eel")
+CNN_NODE = {"_target_": "litlab.models.cnn.CNN", "widths": [3, 4], "hidden": [5]}
+CONFIG = """
+format: 1
+name: test
+seed: 0
+threads: 1
+objective: null
+checkpoint: {every_steps: null}
+study: {name: null}
+data: {_target_: user_data.Data}
+model: null
+task: {_target_: litlab.task.ImageClassifier, label_smoothing: 0.0}
+optimizer: null
+schedule: null
+callbacks: null
+logger: {remote: {_target_: user_logger.Logger, token: "${oc.env:A_VARIABLE_THAT_IS_NOT_SET}"}}
+trainer: {_target_: user_trainer.Trainer, devices: 1}
+"""
+
+
+def make_facts(channels: int = 3, size: int = SIZE) -> DatasetFacts:
+    return DatasetFacts(
+        name="animals",
+        class_names=CLASS_NAMES,
+        image_shape=(channels, size, size),
+        mean=(0.4, 0.5, 0.6)[:channels],
+        std=(0.2, 0.3, 0.4)[:channels],
+        statistics_source="the test",
+        fingerprint="0",
+        num_train=1,
+        num_val=1,
+        num_test=1,
+    )
+
+
+def make_network(channels: int = 3, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return CNN(num_classes=3, image_shape=(channels, SIZE, SIZE), widths=(3, 4), hidden=(5,)).eval()
+
+
+def make_run(path: Path, network: nn.Module, node: dict[str, Any], facts: DatasetFacts) -> Path:
+    """A run directory with what `load` reads; `network` is its last checkpoint."""
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | {"model": node}))
+    (path / "dataset.json").write_text(json.dumps(facts.to_dict()))
+    (path / "provenance.json").write_text(json.dumps({"project": str(path.parent)}))
+    save(network, path / "checkpoints" / "last.ckpt")
+    return path
+
+
+def save(network: nn.Module, path: Path) -> None:
+    torch.save({"state_dict": {f"network.{key}": value for key, value in network.state_dict().items()}}, path)
+
+
+def as_image(pixels: Tensor) -> PIL.Image.Image:
+    return PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy())
