@@ -13,7 +13,7 @@ from torch import nn
 from litlab.config.freeze import from_yaml
 from litlab.data.module import ImageDataModule
 from litlab.experiment import factory
-from litlab.optim import parameter_groups
+from litlab.optim import decayed_names, parameter_groups
 from litlab.runs.directory import RunDirectory
 
 RECORD = "side_by_side.json"
@@ -26,7 +26,7 @@ class BareLoop:
         self.network = network.train()
         self.data = data
         self.loader = data.train_dataloader()
-        self.optimizer = factory("optimizer", config["optimizer"])(parameter_groups(network))
+        self.optimizer = factory("optimizer", config["optimizer"])(parameter_groups(network, decayed_names(network)))
         total_steps = len(self.loader) * config["trainer"]["max_epochs"]
         self.schedule = factory("schedule", config["schedule"])(self.optimizer, total_steps=total_steps)
 

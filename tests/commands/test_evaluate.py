@@ -110,9 +110,7 @@ def test_a_split_or_device_that_is_not_there(copied: RunDirectory, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
         evaluate.main([str(copied.path), "--device", "cuda"])
-    config = yaml.safe_load(copied.config.read_text())
-    config["data"]["val_size"] = 0
-    copied.config.write_text(yaml.safe_dump(config))
+    copied.dataset.write_text(json.dumps(json.loads(copied.dataset.read_text()) | {"num_val": 0}))
     with pytest.raises(UserError, match="no validation images"):
         evaluate.main([str(copied.path), "--split", "val"])
 
