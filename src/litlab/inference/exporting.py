@@ -3,7 +3,8 @@
 import io
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import TypeVar
@@ -79,7 +80,9 @@ def to_pt2(predictor: Predictor) -> bytes:
         _translated(predictor, export), stream, extra_files={"litlab.json": json.dumps(_description(predictor))}
     )
     stream.seek(0)
-    _check(predictor, torch.export.load(stream).module())
+    with _quiet():
+        exported = torch.export.load(stream).module()
+    _check(predictor, exported)
     return stream.getvalue()
 
 
@@ -88,8 +91,7 @@ EXPORTERS = {"onnx": to_onnx, "pt2": to_pt2}
 
 def _translated(predictor: Predictor, export: Callable[[], Program]) -> Program:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside torch and onnxscript
+        with _quiet():
             return export()
     except Exception as error:  # torch raises many kinds for what it can't trace or translate
         cause = error.__cause__ or error
@@ -97,6 +99,14 @@ def _translated(predictor: Predictor, export: Callable[[], Program]) -> Program:
             f"{type(predictor.network).__name__} can't be exported: torch can't follow its forward for any batch size "
             f"({type(cause).__name__}: {str(cause).strip().splitlines()[0]})"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings inside torch and onnxscript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _images(predictor: Predictor, num_images: int) -> UInt8[Tensor, "b c h w"]:
