@@ -35,6 +35,12 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def ignore_signals() -> None:
+    """For a process that is ending anyway: its last cleaning up is not to be interrupted."""
+    for signum in STOPPING:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class StopRequest:
     """Remembers the first signal while `deferred`; otherwise, and at a second one, raises `Stopped` on the spot."""
 

@@ -22,7 +22,7 @@ from litlab.ranks import is_led, is_rank, ranks_here, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, Status, read_result, write_result
-from litlab.signals import STOPPING, Stopped, StopRequest
+from litlab.signals import STOPPING, Stopped, StopRequest, ignore_signals
 
 STARTED = time.perf_counter()
 
@@ -151,4 +151,6 @@ def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    ignore_signals()
+    sys.exit(code)

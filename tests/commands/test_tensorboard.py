@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -36,7 +35,8 @@ def test_it_serves_on_loopback_until_ctrl_c(tiny_run: RunDirectory) -> None:
             line = server.stdout.readline()
             address = line.split()[3]
             assert address.startswith("http://127.0.0.1:")
-            assert _answer(f"{address}data/runs", server) == [tiny_run.path.name]
+            with urllib.request.urlopen(f"{address}data/runs") as answer:
+                assert json.load(answer) == [tiny_run.path.name]
             children = processes_below(server.pid)
             server.send_signal(signal.SIGINT)
             assert server.wait(timeout=20) == 0
@@ -45,20 +45,6 @@ def test_it_serves_on_loopback_until_ctrl_c(tiny_run: RunDirectory) -> None:
             server.kill()
     for child in children:
         assert _gone(child)
-
-
-def _answer(url: str, server: "subprocess.Popen[str]") -> object:
-    """Of a server that may need a moment on a busy machine."""
-    import time
-
-    for _ in range(100):
-        try:
-            with urllib.request.urlopen(url) as answer:
-                return json.load(answer)
-        except urllib.error.URLError:
-            assert server.poll() is None, server.communicate()
-            time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer")
 
 
 def _gone(number: int) -> bool:

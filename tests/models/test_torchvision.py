@@ -1,6 +1,7 @@
 """torchvision's registry: every network can be built, weights come as tensors only, errors say what to do."""
 
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def num_parameters(name: str) -> int:
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache for weights, on a machine without network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the proxies of the first call
     for variable in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     folder = tmp_path / "hub/checkpoints"
