@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Callback
 from omegaconf import open_dict
+from torch import nn
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.freeze import freeze, to_yaml
@@ -58,6 +60,16 @@ def call_litlab(project: Path, *arguments: str, timeout: float = 200) -> "subpro
     """The command line, in a process of its own, called in a user's project folder."""
     command = [sys.executable, "-m", "litlab", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
+
+
+class Dropping(nn.Sequential):
+    """A network of a user's own with everything that a checkpoint must not forget: batch norm, and dropout's numbers."""
+
+    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        c, h, w = image_shape
+        first = nn.Sequential(nn.Conv2d(c, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3))
+        size = first.eval()(torch.zeros(1, c, h, w)).shape[1]
+        super().__init__(first.train(), nn.Linear(size, num_classes))
 
 
 class KeepsToken(Callback):

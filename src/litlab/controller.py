@@ -9,11 +9,11 @@ import threading
 from types import FrameType
 from typing import Any
 
-from litlab.config.identity import identity
+from litlab.ending import write_end
 from litlab.errors import RunFailed
 from litlab.runs.directory import RunDirectory
-from litlab.runs.result import Result, read_result, write_result
-from litlab.signals import PARENT, STOPPING, held_back
+from litlab.runs.result import read_result
+from litlab.signals import PARENT, STOPPING, exit_code, held_back
 
 # Another launcher's idea of ranks: inherited, it hangs a run.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
@@ -60,18 +60,18 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     elif code and not run.result.exists():
         _write_failed(run, config, f"the worker ended with exit code {code} before it could start")
     if code != 0:
-        if not keep and read_result(run)["status"] == "refused":
+        if not keep and run.result.exists() and read_result(run)["status"] == "refused":
             shutil.rmtree(run.path)
         raise RunStopped(code) if worker.received else RunFailed(code)
     if worker.received and keep:
         print(f"litlab: stopped by {signal.Signals(worker.received).name}; {run.path} is complete", file=sys.stderr)
-        raise RunStopped(128 + worker.received)
+        raise RunStopped(exit_code(worker.received))
     objective = read_result(run)["objective"]
     return None if objective is None else float(objective)
 
 
 class AttendedWorker:
-    """A worker process. The first SIGINT or SIGTERM goes on to it; a second kills its group. Ctrl-Z pauses both.
+    """A worker process. The first signal to stop goes on to it; a second kills its group. Ctrl-Z pauses both.
 
     Python lets the main thread alone handle signals; in any other it is only a process.
 
@@ -128,7 +128,7 @@ class AttendedWorker:
 
 def _write_failed(run: RunDirectory, config: dict[str, Any], message: str) -> None:
     """Write and say what the worker could not."""
-    write_result(run, Result(status="failed", identity=identity(config), error=message))
+    write_end(run, config, "failed", message)
     print(f"litlab: {message}; its log is {run.log}", file=sys.stderr)
 
 
@@ -137,7 +137,6 @@ def _interrupted(run: RunDirectory, config: dict[str, Any], worker: AttendedWork
     assert worker.received is not None
     how = "stopped at once by" if worker.killed else "stopped by"
     message = f"{how} {signal.Signals(worker.received).name}"
-    if not run.result.exists():
-        write_result(run, Result(status="interrupted", identity=identity(config), error=message))
+    write_end(run, config, "interrupted", message)
     print(f"litlab: {message}; the run is in {run.path}", file=sys.stderr)
-    return 128 + worker.received
+    return exit_code(worker.received)

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 PARENT = "LITLAB_PARENT"  # the process that a worker or rank must not outlive
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two are what schedulers warn with
+GRACE = 8  # seconds to end in, after a second signal
+
+
+def exit_code(signum: int) -> int:
+    """130 for Ctrl-C, by the shell's convention; 143, that of SIGTERM, for all others."""
+    return 130 if signum == signal.SIGINT else 143
 
 
 class Stopped(BaseException):
@@ -21,13 +27,12 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """By the shell's convention: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.signum
+        return exit_code(self.signum)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Within it SIGINT and SIGTERM wait; in a process that is started within it, until it installs a `StopRequest`."""
+    """Within it the signals that stop a run wait; in a process that is started within it, until it installs a `StopRequest`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -47,21 +52,14 @@ class StopRequest:
     def __init__(self) -> None:
         self.received: int | None = None
         self._deferring = False
-        self._installed = False
         parent = os.environ.get(PARENT)
         self._parent = int(parent) if parent else None
 
     def install(self) -> None:
-        """Take over SIGINT and SIGTERM in this process, and let in those that were held back while it started."""
-        self._installed = True
+        """Take over the signals in this process, and let in those that were held back while it started."""
         for signum in STOPPING:
             signal.signal(signum, self._handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-
-    def take_back(self) -> None:
-        """Install it once more, where it was installed: Lightning's handler of SIGTERM ends a run with exit code 0."""
-        if self._installed:
-            self.install()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -81,5 +79,8 @@ class StopRequest:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         again = self.received is not None
         self.received = signum
+        if again:  # should something keep it from ending by itself, the kernel does it
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(GRACE)
         if again or not self._deferring:
             raise Stopped(signum)

@@ -1,32 +1,35 @@
 """Trains one experiment in this process: fit, test, result. A rank of several does the same as the only one."""
 
 import time
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from litlab.callbacks.best import Best
+from litlab.callbacks.checkpoints import Checkpoints, When
 from litlab.callbacks.config_text import ConfigText
 from litlab.callbacks.console import Console
-from litlab.callbacks.last_checkpoint import LastCheckpoint
-from litlab.callbacks.stop import StopOnRequest
-from litlab.callbacks.timing import Timing
+from litlab.callbacks.timing import Timing, TrainingClock
+from litlab.checkpoint import read_checkpoint, weights_hash
 from litlab.config.freeze import to_yaml
 from litlab.config.identity import identity
 from litlab.config.secrets import with_secrets
 from litlab.experiment import Experiment, assemble, build_callbacks, build_loggers, build_trainer
 from litlab.loggers import MetricsLogger
 from litlab.ranks import global_rank, machines, ranks_here
+from litlab.resuming.progress import set_progress
+from litlab.resuming.start import Start, limits
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
-from litlab.runs.metrics import at_best, read_metrics
+from litlab.runs.metrics import at_step, last_values, read_metrics
 from litlab.runs.provenance import of_machine
 from litlab.runs.result import Result, write_result
 from litlab.signals import StopRequest
 
+Checkpoint = dict[str, Any]
 Config = dict[str, Any]
 
 
@@ -45,92 +48,102 @@ class Clock:
 
 
 def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: float) -> None:
-    """Train and test the experiment of a run directory, and write its result.
+    """Train and test the experiment of a run directory, from its newest checkpoint on, and write its result.
 
     `frozen` goes into files; objects are built from a copy with the secrets in it, which goes nowhere else.
 
     Raises:
         Stopped: if the process was asked to stop.
-        UserError: for what the config or the data get wrong.
+        UserError: for what the config, the data or the checkpoints get wrong.
     """
     clock = Clock({}, started)
     clock.ends("import")
     rank, config = global_rank(), with_secrets(frozen)
+    start = Start.find(run)
     experiment = assemble(config, rank=rank)
-    if rank == 0 and experiment.facts is not None:
-        write_json(run.dataset, experiment.facts.to_dict())
+    if rank == 0:
+        start.prepare(run)
+        if experiment.facts is not None:
+            write_json(run.dataset, experiment.facts.to_dict())
     clock.ends("data_and_network")
-    timing, best = Timing(), _best_checkpoint(config, run, experiment)
-    console = Console(run=run, name=config["name"], seed=config["seed"])
-    ours: list[Callback] = [StopOnRequest(stop, path=run.last), timing, console, ConfigText(to_yaml(frozen))]
-    ours.append(LastCheckpoint(path=run.last, every_steps=config["checkpoint"]["every_steps"]))
+    console = Console(run=run, name=config["name"], seed=config["seed"], resumed=start.part)
+    checkpoints = _checkpoints(run, config, experiment, start, stop)
+    ours: list[Callback] = [checkpoints, checkpoints.timing, console]
+    if start.checkpoint is None:
+        ours.append(ConfigText(to_yaml(frozen)))
     trainer = build_trainer(
         config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
         run,
         experiment.facts,
         devices=_devices(config),
-        callbacks=ours + build_callbacks(config, experiment.facts) + ([best] if best else []),
+        callbacks=ours + build_callbacks(config, experiment.facts),
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )
     if rank == 0:
         _write_machine(run, trainer)
     clock.ends("trainer")
     with stop.deferred():
-        trainer.fit(experiment.task, datamodule=experiment.data)
-        last, fitted = _numbers(trainer.callback_metrics), (trainer.current_epoch, trainer.global_step)
+        if start.part is not None and start.is_finished(config["trainer"]):
+            set_progress(trainer, start.part["progress"])  # the test is logged at the last step
+        else:
+            _fit(trainer, experiment, start)
         clock.ends("fit")
-        trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(_to_test(run, best)), verbose=False)
+        final = read_checkpoint(run.last)
+        tested = run.best if final["litlab"]["best"] else run.last
+        trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(tested), verbose=False)
         clock.ends("test")
     if rank == 0:
-        result = _result(run, frozen, experiment, last, _numbers(trainer.callback_metrics), fitted, clock, timing)
+        result = _result(run, frozen, experiment, final, _numbers(trainer.callback_metrics), clock)
         write_result(run, result)
         console.table(result)
 
 
+def _fit(trainer: Trainer, experiment: Experiment, start: Start) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")  # we seek
+        trainer.fit(experiment.task, datamodule=experiment.data, ckpt_path=start.checkpoint)
+
+
+def _checkpoints(
+    run: RunDirectory, config: Config, experiment: Experiment, start: Start, stop: StopRequest
+) -> Checkpoints:
+    """There is a best one only with an objective and validation images."""
+    measured = config["objective"] and (experiment.facts is None or experiment.facts.num_val > 0)
+    return Checkpoints(
+        run=run,
+        stop=stop,
+        when=When(**config["checkpoint"]),
+        limits=limits(config["trainer"]),
+        best=Best(**config["objective"]) if measured else None,
+        timing=Timing(),
+        restored=start.part,
+    )
+
+
 def _result(
-    run: RunDirectory,
-    config: Config,
-    experiment: Experiment,
-    last: dict[str, float],
-    test: dict[str, float],
-    fitted: tuple[int, int],
-    clock: Clock,
-    timing: Timing,
+    run: RunDirectory, config: Config, experiment: Experiment, final: Checkpoint, test: dict[str, float], clock: Clock
 ) -> Result:
-    objective = config["objective"]
-    best = at_best(read_metrics(run.metrics), **objective) if objective else {}
+    """Of what the final checkpoint knows, so that it makes no difference how often the run was interrupted."""
+    part, rows, objective = final["litlab"], read_metrics(run.metrics), config["objective"]
+    split = objective["metric"].partition("/")[0] if objective else ""
+    timing = TrainingClock()
+    timing.set_state(part["training"])
     network = experiment.network or experiment.task
     return Result(
         status="completed",
         identity=identity(config),
-        objective=best.get(objective["metric"]) if objective else None,
-        best=best,
-        last={name: value for name, value in last.items() if not name.startswith("train/")},
+        objective=part["best"]["value"] if part["best"] else None,
+        best=at_step(rows, part["best"]["step"], split) if part["best"] else {},
+        last=last_values(rows),
         test=test,
-        epochs=fitted[0],
-        steps=fitted[1],
+        epochs=part["epoch"],
+        steps=part["step"],
         data=experiment.facts.fingerprint if experiment.facts else None,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        seconds=clock.seconds | {"training": round(timing.clock.seconds, 3)},
-        images_per_second=timing.clock.images_per_second,
+        weights=weights_hash(final["state_dict"]),
+        seconds=clock.seconds | {"training": round(timing.seconds, 3), "saving": round(part["seconds_saving"], 3)},
+        images_per_second=timing.images_per_second,
     )
-
-
-def _best_checkpoint(config: Config, run: RunDirectory, experiment: Experiment) -> ModelCheckpoint | None:
-    """Keeps the best by the objective; None without an objective or without validation images."""
-    if not config["objective"] or (experiment.facts is not None and experiment.facts.num_val == 0):
-        return None
-    return ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename=run.best.stem,
-        monitor=config["objective"]["metric"],
-        mode=config["objective"]["mode"],
-        enable_version_counter=False,
-    )
-
-
-def _to_test(run: RunDirectory, best: ModelCheckpoint | None) -> Path:
-    return Path(best.best_model_path) if best and best.best_model_path else run.last
 
 
 def _devices(config: Config) -> int | list[int]:

@@ -8,21 +8,21 @@ command line of the user's.
 import logging
 import os
 import sys
+import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from litlab.config.freeze import cores, from_yaml
-from litlab.config.identity import identity
 from litlab.config.location import add_project_to_path
+from litlab.ending import in_users_words, log_traceback, write_end
 from litlab.errors import UserError
 from litlab.ranks import is_led, is_rank, ranks_here, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
-from litlab.runs.result import Result, Status, read_result, write_result
-from litlab.signals import STOPPING, Stopped, StopRequest, ignore_signals
+from litlab.runs.result import read_result
+from litlab.signals import STOPPING, Stopped, StopRequest, exit_code, ignore_signals
 
 STARTED = time.perf_counter()
 
@@ -39,6 +39,9 @@ def main() -> int:
         if is_led():
             return _guarded(run, config, lambda: _train(run, config, stop))
         with owning(run.path):
+            if run.result.exists() and read_result(run)["status"] == "completed":
+                print(f"litlab: {run.path} is complete", file=sys.stderr)
+                return 0
             run.result.unlink(missing_ok=True)
             return _report(run, config, _guarded(run, config, lambda: _train_or_start_ranks(run, config, stop)))
     except UserError as error:
@@ -53,14 +56,13 @@ def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int])
     try:
         return work()
     except Stopped as stopped:
-        _write_end(run, config, "interrupted", f"stopped by {stopped}")
+        write_end(run, config, "interrupted", f"stopped by {stopped}")
         return stopped.exit_code
     except UserError as error:
-        _write_end(run, config, "failed" if run.metrics.exists() else "refused", str(error))
+        write_end(run, config, "failed" if run.metrics.exists() else "refused", str(error))
     except Exception as error:
-        with run.log.open("a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
-        _write_end(run, config, "failed", _in_users_words(error))
+        log_traceback(run)
+        write_end(run, config, "failed", in_users_words(error, run))
     return 1
 
 
@@ -69,7 +71,7 @@ def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopR
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
         how = f"start `-m litlab.worker {run.path}` with torchrun on every machine"
-        _write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
+        write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
         return 1
     world_size = 1 if is_rank() else _world_size(config)
     return _train(run, config, stop) if world_size == 1 else run_ranks(run.path, world_size, stop)
@@ -91,9 +93,11 @@ def _set_threads(config: dict[str, Any]) -> None:
 
 def _log_to(file: Path) -> None:
     """Library messages and warnings go to run.log: the console is for what its reader can act on."""
+    logging.raiseExceptions = False  # a log that can't be written is no reason to print tracebacks
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
+    threading.excepthook = _log_failure_of_thread
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -101,6 +105,12 @@ def _log_to(file: Path) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+
+
+def _log_failure_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """Of TensorBoard's writer, for one: it raises its error once more where the next value is logged."""
+    error = failed.exc_value or failed.exc_type()
+    logging.getLogger("litlab").error("a thread ended", exc_info=error)
 
 
 def _world_size(config: dict[str, Any]) -> int:
@@ -118,28 +128,15 @@ def _world_size(config: dict[str, Any]) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def _write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: str) -> None:
-    if not run.result.exists():  # the first rank to fail knows the cause
-        write_result(run, Result(status=status, identity=identity(config), error=error))
-
-
-def _in_users_words(error: Exception) -> str:
-    """The error with the frames of the user's own code: not ours, and no library's."""
-    own = str(Path(__file__).parent)
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith((own, "<")) and "site-packages" not in f.filename]
-    theirs = [f for f in theirs if not f.filename.startswith((sys.prefix, sys.base_prefix))]
-    said = "".join(traceback.format_exception_only(error)).strip()
-    return said if not theirs else "".join(traceback.format_list(theirs)).rstrip() + "\n" + said
-
-
 def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
     """Say in the terminal how it ended, if it did not end well."""
     if code and not run.result.exists():
-        if code - 128 in STOPPING:  # before any rank could answer
-            _write_end(run, config, "interrupted", f"stopped by {Stopped(code - 128)}")
+        if code in map(exit_code, STOPPING):  # before any rank could answer
+            write_end(run, config, "interrupted", f"stopped by {Stopped(code - 128)}")
         else:
-            _write_end(run, config, "failed", f"a rank ended with exit code {code}")
+            write_end(run, config, "failed", f"a rank ended with exit code {code}")
+    if not run.result.exists():  # it could not be written, which has been said
+        return code
     result = read_result(run)
     if result["status"] == "interrupted":
         print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)

@@ -23,9 +23,11 @@ _log = logging.getLogger("litlab")
 class Console(Callback):
     """Speaks on rank zero; the others stay silent. What it says goes to run.log as well."""
 
-    def __init__(self, *, run: RunDirectory, name: str, seed: int) -> None:
+    def __init__(self, *, run: RunDirectory, name: str, seed: int, resumed: dict[str, Any] | None) -> None:
+        """`resumed`: litlab's part of the checkpoint that the run goes on from."""
         self._run = run
         self._title = f"{name}, seed {seed}"
+        self._resumed = resumed
         self._terminal = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._drawn = 0.0
@@ -90,7 +92,7 @@ class Console(Callback):
         self._terminal.print()
         self._terminal.print(table)
         self._terminal.print()
-        seconds = sum(value for phase, value in result.seconds.items() if phase != "training")
+        seconds = sum(value for phase, value in result.seconds.items() if phase not in ("training", "saving"))
         directory = _relative(self._run.path)
         self._say(f"{_count(result.epochs, 'epoch')}, {_count(result.steps, 'step')} in {seconds:.1f} s{speed}")
         self._say(f"run          {directory}")
@@ -111,6 +113,9 @@ class Console(Callback):
         ranks = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
         epochs, threads = _count(trainer.max_epochs, "epoch"), _count(torch.get_num_threads(), "thread")
         lines.append(f"training     {ranks}, {trainer.precision}, {epochs}, {threads}")
+        if self._resumed is not None:
+            epoch, step = self._resumed["epoch"] + 1, self._resumed["step"]
+            lines.append(f"goes on      in epoch {epoch}, after {_count(step, 'step')}")
         return lines
 
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:

@@ -38,6 +38,14 @@ class TrainingClock:
         """Add the images of a batch over all ranks; a batch that isn't litlab's can't be counted."""
         self.num_images += batch.num_global if isinstance(batch, Batch) else 0
 
+    def state(self) -> dict[str, float]:
+        """As `set_state` takes it."""
+        return {"images": self.num_images, "seconds": self.seconds}
+
+    def set_state(self, state: dict[str, float]) -> None:
+        """Go on from there; standing."""
+        self.num_images, self._seconds, self._since = int(state["images"]), state["seconds"], None
+
     @property
     def seconds(self) -> float:
         """Running time so far."""

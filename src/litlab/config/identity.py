@@ -7,7 +7,7 @@ from typing import Any
 
 # Where a run computes, writes and reads; not what it computes.
 VOLATILE = (
-    "name", "threads", "study", "logger", "checkpoint.every_steps",
+    "name", "threads", "study", "logger", "checkpoint",
     "data.root", "data.cache", "data.url",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.log_every_n_steps", "trainer.profiler",

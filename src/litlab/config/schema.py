@@ -40,6 +40,7 @@ class Objective(Section):
 
 class Checkpoint(Section):
     every_steps: Count | None
+    every_minutes: Positive | None
 
 
 class Study(Section):

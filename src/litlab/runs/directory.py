@@ -51,6 +51,10 @@ class RunDirectory:
     def last(self) -> Path:
         return self.checkpoints / "last.ckpt"
 
+    @property
+    def previous(self) -> Path:
+        return self.checkpoints / "previous.ckpt"
+
     @classmethod
     def create(cls, path: Path, config: str, hydra: dict[str, str]) -> "RunDirectory":
         """Claim a new or empty directory for a run, with its frozen config and Hydra's own record of it.

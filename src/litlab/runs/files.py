@@ -3,24 +3,59 @@
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_TEMPORARY = ".tmp"
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it there: fsync, rename, fsync of the directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it there: fsync, rename, fsync of the directory.
+
+    `keep` becomes the name of the file that was at `path` before; there is a whole file at `path` all the time.
+    """
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            link(path, keep)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def link(source: Path, path: Path) -> None:
+    """Make `path`, in the same directory, another name of the file at `source`, in place of what was there; atomic.
+
+    Where the file system knows no second names, it becomes a copy.
+    """
+    temporary = _beside(path)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with source.open("rb") as file:
+            write_atomic(path, lambda copy: shutil.copyfileobj(file, copy))
+        return
+    temporary.replace(path)  # if both are the same file already, this leaves `temporary` there
+    temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what `write_atomic` in a killed process left in a directory that nobody writes into now."""
+    for left_behind in directory.glob(f".*{_TEMPORARY}"):
+        left_behind.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}{_TEMPORARY}")
 
 
 def write_text(path: Path, text: str) -> None:

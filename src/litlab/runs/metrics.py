@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_NOT_VALIDATION = ("train", "throughput", "lr", "test")
 HEADER = ("epoch", "step", "metric", "value")
 
 
@@ -55,11 +56,12 @@ def read_metrics(path: Path) -> list[Row]:
     return [Row(int(epoch), int(step), metric, float(value)) for epoch, step, metric, value in csv.reader(lines[1:])]
 
 
-def at_best(rows: list[Row], metric: str, mode: str) -> dict[str, float]:
-    """The values logged at the step where `metric` was best (the first of equals); empty if it never was a number."""
-    candidates = [row for row in rows if row.metric == metric and math.isfinite(row.value)]
-    if not candidates:
-        return {}
-    best = (max if mode == "max" else min)(candidates, key=lambda row: row.value)
-    split = metric.partition("/")[0]
-    return {row.metric: row.value for row in rows if row.step == best.step and row.metric.partition("/")[0] == split}
+def at_step(rows: list[Row], step: int, split: str) -> dict[str, float]:
+    """The values of a split (`val` of `val/loss`) that were logged after so many optimizer steps."""
+    return {row.metric: row.value for row in rows if row.step == step and row.metric.partition("/")[0] == split}
+
+
+def last_values(rows: list[Row]) -> dict[str, float]:
+    """The last value of each metric that is not of the training itself nor of the test."""
+    values = {row.metric: row.value for row in rows}
+    return {name: value for name, value in values.items() if name.partition("/")[0] not in _NOT_VALIDATION}

@@ -20,7 +20,8 @@ class Result:
         best: the validation metrics where the objective was best.
         last: the last validation metrics.
         test: the metrics of the final test.
-        seconds: phase -> seconds.
+        weights: SHA-256 of the last weights (`checkpoint.weights_hash`): two runs that agree in it are bit-equal.
+        seconds: phase -> seconds, of the process that ended it; `training` and, within it, `saving` of all that took part.
         images_per_second: images over all devices in a second of training; None for a foreign data module.
         error: for a failed run, what was said.
     """
@@ -35,6 +36,7 @@ class Result:
     epochs: int = 0
     steps: int = 0
     parameters: int | None = None
+    weights: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     images_per_second: float | None = None
     error: str | None = None

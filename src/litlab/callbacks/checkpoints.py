@@ -1,0 +1,215 @@
+"""Keeps the state of a run on disk: when it is due, when the run is asked to stop, when it fails, and at its end."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from litlab.callbacks.agreement import Agreement
+from litlab.callbacks.best import Best
+from litlab.callbacks.timing import Timing
+from litlab.resuming.point import Point, arrive, own_part
+from litlab.resuming.position import begin, seeks
+from litlab.resuming.random_state import State, random_state, set_random_state
+from litlab.resuming.step_start import StepStart
+from litlab.runs.appended import sizes
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import link
+from litlab.signals import Stopped, StopRequest
+
+EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a save is not saved at its end
+_log = logging.getLogger("litlab")
+
+
+@dataclass(frozen=True)
+class When:
+    """Besides the end of each epoch; None: not by this."""
+
+    every_steps: int | None
+    every_minutes: float | None
+
+
+class Checkpoints(Callback):
+    """Saves `last.ckpt`, keeps the one before it, gives the best the name `best.ckpt`; restores what Lightning does not.
+
+    It comes first of all callbacks, and saves between two optimizer steps: before the first batch of the next one, or
+    before a validation. There, everything that was logged belongs to the steps done, and nothing is in flight that a
+    checkpoint could not hold. A stop within a validation saves the state from before it; it is repeated.
+
+    Attributes:
+        timing: the clock of the training, which goes on from what it was; to be added to the callbacks after this one.
+        seconds: that saving took.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: RunDirectory,
+        stop: StopRequest,
+        when: When,
+        limits: dict[str, Any],
+        best: Best | None,
+        timing: Timing,
+        restored: dict[str, Any] | None,
+    ) -> None:
+        self.seconds = 0.0
+        self._run, self._stop, self._when, self._limits, self.timing = run, stop, when, limits, timing
+        self._best = best
+        self._agreed = Agreement()
+        self._restored = restored
+        self._saving: Point | None = None
+        self._validation: Point | None = None
+        self._step_start: StepStart | None = None
+        self._epoch_random: State | None = None
+        self._saved_step: int | None = None
+        self._saved_time = time.monotonic()
+        self._new_best = False
+        if restored is not None:
+            self.seconds, self._saved_step = restored["seconds_saving"], restored["step"]
+            timing.clock.set_state(restored["training"])
+            if best is not None and restored["best"] is not None:
+                best.set_state(restored["best"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_time = time.monotonic()
+        if trainer.world_size == 1:
+            self._step_start = StepStart(trainer, pl_module)
+        if self._restored is not None:
+            own = own_part(self._restored, trainer, pl_module)
+            at_end = self._restored["at"] == "end"
+            self._epoch_random = own["random"] if at_end else own["epoch_random"]
+            if self._epoch_random is not None:
+                set_random_state(self._epoch_random, trainer.strategy.root_device)
+            begin(trainer, self._restored["epoch"], self._restored["batch"])
+        elif not seeks(trainer):
+            self._epoch_random = random_state(trainer.strategy.root_device)
+            begin(trainer, trainer.current_epoch, 0)
+        if seeks(trainer):
+            self._epoch_random = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        restarts = trainer.fit_loop.is_resuming or trainer.fit_loop.restarting
+        if trainer.current_epoch > 0 and not restarts and not seeks(trainer):  # Lightning starts the loaders next
+            self._epoch_random = random_state(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._restored is not None:
+            self._arrive(trainer, pl_module)
+        if self._step_start is not None:
+            self._step_start.forget()
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        first = batch_idx == 0
+        signum, late = self._agreed(trainer, self._stop.pending(), self._is_late(first), now=first)
+        if signum or late or self._is_due(trainer.global_step):
+            if self._new_best or trainer.global_step != (self._saved_step or 0):
+                self._save(trainer, Point.here(trainer, pl_module, "batch", self._epoch_random))
+            if signum:
+                raise Stopped(signum, self._saved_step)
+        if self._step_start is not None:
+            self._step_start.note()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._step_start is not None:
+            self._step_start.forget()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if self._restored is not None:
+            self._arrive(trainer, pl_module)
+        if not trainer.fit_loop._should_accumulate():  # else gradients are in flight
+            self._validation = Point.here(trainer, pl_module, "validation", self._epoch_random)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._validation is None:
+            return
+        (signum,) = self._agreed(trainer, self._stop.pending())
+        if signum:
+            if trainer.global_step != self._saved_step:
+                self._save(trainer, self._validation)
+            raise Stopped(signum, self._saved_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        in_flight, self._validation = self._validation is None, None
+        if self._best is not None and self._best.improved(trainer.callback_metrics, trainer.global_step):
+            if in_flight:  # nothing can go on from here, and the next step changes the weights
+                trainer.save_checkpoint(self._run.best, weights_only=True)
+            else:
+                self._new_best = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer, Point.here(trainer, pl_module, "end", None))
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        (signum,) = self._agreed(trainer, self._stop.pending())
+        if signum:
+            raise Stopped(signum, self._saved_step)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save what a failed step or validation started from, if it can be had back, and say in the error where that is."""
+        if not isinstance(exception, Exception) or isinstance(exception, OSError) or self._step_start is None:
+            return
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        point = self._validation or self._step_start.undo(trainer, self._epoch_random)
+        try:
+            if point is not None and point.step != (self._saved_step or 0):
+                self._save(trainer, point)
+        except Exception as failure:
+            exception.add_note(f"(its state could not be saved: {failure})")
+        if self._saved_step:
+            exception.add_note(f"(the state at step {self._saved_step} is saved; `litlab resume` goes on from it)")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._saving is None:  # by somebody else
+            return
+        part = self._saving.add_to(trainer, checkpoint)
+        part["best"] = self._best.state() if self._best is not None and self._best.step is not None else None
+        part["training"] = self.timing.clock.state()
+        part["seconds_saving"] = self.seconds
+        part["limits"] = self._limits
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            part["sizes"] = sizes(self._run.path)
+
+    def _arrive(self, trainer: Trainer, task: LightningModule) -> None:
+        assert self._restored is not None
+        arrive(self._restored, trainer, task)
+        self._restored = None
+
+    def _is_late(self, first: bool) -> int:
+        """Whether it is time, by this rank's clock: `first` of an epoch, or in its middle."""
+        minutes, seconds = self._when.every_minutes, time.monotonic() - self._saved_time
+        return int((first and seconds >= EPOCH_SECONDS) or (minutes is not None and seconds >= 60 * minutes))
+
+    def _is_due(self, step: int) -> bool:
+        every_steps = self._when.every_steps
+        return self._new_best or (every_steps is not None and step % every_steps == 0)
+
+    def _save(self, trainer: Trainer, point: Point) -> None:
+        started = time.perf_counter()
+        self._saving = point
+        try:
+            trainer.save_checkpoint(self._run.last, weights_only=False, storage_options=self._run.previous)
+        finally:
+            self._saving = None
+        if self._new_best and trainer.is_global_zero:  # the weights have not changed since they were validated
+            link(self._run.last, self._run.best)
+        self._new_best = False
+        self._saved_step, self._saved_time = point.step, time.monotonic()
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        _log.info("saved step %d in %.1f ms", point.step, 1000 * seconds)

@@ -1,0 +1,1 @@
+"""Exact resumption: what the weights, the optimizer and Lightning's counters leave out."""

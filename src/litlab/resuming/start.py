@@ -1,0 +1,81 @@
+"""Where a run goes on: from its newest intact checkpoint, with its files as they were then."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litlab.checkpoint import newest, read_checkpoint
+from litlab.errors import UserError
+from litlab.runs.appended import cut_back
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import link, sweep
+
+_log = logging.getLogger("litlab")
+LIMITS = ("max_epochs", "max_steps")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Attributes:
+    checkpoint: the file to go on from; None to begin.
+    part: what litlab put into it.
+    warnings: what the user should know.
+    """
+
+    checkpoint: Path | None
+    part: dict[str, Any] | None
+    warnings: list[str]
+
+    @classmethod
+    def find(cls, run: RunDirectory) -> "Start":
+        """
+        Raises:
+            UserError: if there are checkpoints, but none that can be used.
+        """
+        path, warnings = newest(run)
+        if path is None:
+            return cls(None, None, warnings)
+        warnings += [f"going on from the one before it, {path}"] if warnings else []
+        part = read_checkpoint(path).get("litlab")
+        if not isinstance(part, dict) or part.get("format") != 1:
+            raise UserError(f"{path}: it was not saved by a run of this version of litlab, so it cannot be continued")
+        if lost := _lost_best(run, part):
+            part["best"] = None
+            warnings.append(lost)
+        return cls(path, part, warnings)
+
+    def is_finished(self, trainer: dict[str, Any]) -> bool:
+        """Whether training had come to its end, under limits that are still the same; then only the test is left."""
+        return self.part is not None and self.part["at"] == "end" and self.part["limits"] == limits(trainer)
+
+    def prepare(self, run: RunDirectory) -> None:
+        """Put the files of the run back to where this checkpoint was saved. Rank zero alone calls it."""
+        sweep(run.path)
+        if run.checkpoints.is_dir():
+            sweep(run.checkpoints)
+        warnings = self.warnings + cut_back(run.path, self.part["sizes"] if self.part else {})
+        if self.part and self.part["best"] and self.part["best"]["step"] == self.part["step"]:
+            assert self.checkpoint is not None
+            link(self.checkpoint, run.best)  # the process may have ended between the two names
+        for line in warnings:
+            _log.warning(line)
+            print(f"litlab: {line}", file=sys.stderr)
+
+
+def limits(trainer: dict[str, Any]) -> dict[str, Any]:
+    """When training ends, by the config."""
+    return {key: trainer.get(key) for key in LIMITS}
+
+
+def _lost_best(run: RunDirectory, part: dict[str, Any]) -> str | None:
+    """Why best.ckpt is not the one that was the best at the checkpoint; None if it is, or will be."""
+    best = part["best"]
+    if best is None or best["step"] == part["step"]:
+        return None
+    try:
+        step = read_checkpoint(run.best)["global_step"]
+    except UserError as error:
+        return f"{error}; the best is looked for anew"
+    return None if step == best["step"] else f"{run.best} is of step {step}, a later one; the best is looked for anew"

@@ -1,0 +1,84 @@
+"""What a training step changes before the optimizer does, so that a failed one can be undone."""
+
+import random
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from litlab.resuming.metrics_state import metrics_state, set_metrics_state
+from litlab.resuming.point import Point
+from litlab.resuming.random_state import State, random_state, set_random_state
+
+
+class StepStart:
+    """Notes the start of each optimizer step, cheaply: it is called at every one.
+
+    Python's and NumPy's generators are slow to read. They are taken to stand still, as they do in litlab's own classes;
+    where they don't, a failed step cannot be undone.
+    """
+
+    def __init__(self, trainer: Trainer, task: LightningModule) -> None:
+        self._device = trainer.strategy.root_device
+        self._task = task
+        self._parameters = list(task.parameters())
+        self._buffers = list(task.buffers())
+        self._saved_buffers = [buffer.clone() for buffer in self._buffers]
+        self._still = random_state(self._device)
+        self._versions: int | None = None
+
+    def note(self) -> None:
+        """A step starts here."""
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        self._metrics = metrics_state(self._task)
+        if self._buffers:
+            torch._foreach_copy_(self._saved_buffers, self._buffers)
+        self._versions = self._changes()
+
+    def forget(self) -> None:
+        """The step is done."""
+        self._versions = None
+
+    def undo(self, trainer: Trainer, epoch_random: State | None) -> Point | None:
+        """Go back to the start of the step that failed, and give that point; None if it has gone too far."""
+        if self._versions is None or self._versions != self._changes():
+            return None
+        if not _stood_still(self._still, random_state(self._device)):
+            return None
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._saved_buffers)
+        state = self._still | {"torch": self._torch} | ({"cuda": self._cuda} if self._cuda is not None else {})
+        set_random_state(state, self._device)
+        set_metrics_state(self._task, self._metrics)
+        point = Point.here(trainer, self._task, "batch", epoch_random)
+        point.progress = _before_the_batch(point.progress)
+        return point
+
+    def _changes(self) -> int:
+        """Grows with every change of a parameter in place, as optimizers make them."""
+        return sum(parameter._version for parameter in self._parameters)
+
+
+def _stood_still(before: State, now: State) -> bool:
+    pairs = [(before["python"]["words"], now["python"]["words"]), (before["numpy"]["keys"], now["numpy"]["keys"])]
+    return before["numpy"]["position"] == now["numpy"]["position"] and all(torch.equal(a, b) for a, b in pairs)
+
+
+def _before_the_batch(progress: dict[str, Any]) -> dict[str, Any]:
+    """Counters as they were in `on_train_batch_start` of a batch that has failed since."""
+    fixed: dict[str, Any] = {}
+    for name, value in progress.items():
+        fixed[name] = (
+            _undone(value, ready_stays=name == "epoch_loop.batch_progress") if name != "epoch_progress" else value
+        )
+    return fixed
+
+
+def _undone(value: Any, *, ready_stays: bool) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "completed" in value:
+        return {key: item if key == "ready" and ready_stays else value["completed"] for key, item in value.items()}
+    return {key: _undone(item, ready_stays=ready_stays) for key, item in value.items()}
