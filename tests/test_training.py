@@ -44,7 +44,7 @@ def test_a_run_directory_holds_what_the_design_promises(tiny_run: RunDirectory) 
     machine = json.loads(tiny_run.provenance.read_text())["machine"]
     assert machine["threads"] == 1
     assert machine["packages"]["torch"] == torch.__version__.partition("+")[0]
-    assert {path.name for path in tiny_run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in tiny_run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     names = {path.name.partition(".")[0] for path in tiny_run.path.iterdir()}
     assert names == {"config", "dataset", "provenance", "metrics", "events", "checkpoints", "result", ""}  # "": .hydra
 
@@ -212,6 +212,7 @@ def test_a_dead_rank_takes_the_group_down(tmp_path: Path, litlab: Command) -> No
 
 def test_seconds_and_speed_are_recorded(tiny_run: RunDirectory) -> None:
     result = read_result(tiny_run)
-    assert result["seconds"].keys() == {"import", "data_and_network", "trainer", "fit", "test", "training"}
+    phases = {"import", "data_and_network", "trainer", "fit", "test"}
+    assert result["seconds"].keys() == phases | {"training", "saving"}
     assert 0 < result["seconds"]["training"] <= result["seconds"]["fit"]
     assert result["images_per_second"] == pytest.approx(320 / result["seconds"]["training"], rel=0.05)

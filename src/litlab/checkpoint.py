@@ -1,7 +1,7 @@
 """Writing, verifying and finding checkpoints: whole files that know their own checksum, and no code in them.
 
-A checkpoint is a zip archive by `torch.save`, whose comment (a field that the format has for such things) is the SHA-256
-of the archive without it. So it can be verified wherever it is copied to, and there is no second file to fall out of step.
+A checkpoint is a zip archive by `torch.save`, whose comment (a field that the format has) is the SHA-256 of the archive
+without it. So it can be verified wherever it is copied to, and there is no second file to fall out of step.
 """
 
 import hashlib
@@ -114,9 +114,8 @@ def newest(run: RunDirectory) -> tuple[Path | None, list[str]]:
         return path, problems
     if problems:
         raise UserError(
-            "\n".join(problems)
-            + f"\nso there is nothing to continue {run.path} from; put a copy of one of them back, or train anew in another "
-            "directory"
+            "\n".join(problems) + f"\nso there is nothing to continue {run.path} from; "
+            "put a copy of one of them back, or train anew in another directory"
         )
     return None, []
 
@@ -185,8 +184,8 @@ def _check_readable(path: Path) -> None:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            "the checkpoint holds more than tensors, numbers, strings, lists and dicts, so it could not be read safely "
-            f"again: {_reason(error)}; look at what `on_save_checkpoint` and `state_dict` of your own classes put into it"
+            "the checkpoint holds more than tensors, numbers, strings, lists and dicts, so it could not be read safely: "
+            f"{_reason(error)}; look at what `on_save_checkpoint` and `state_dict` of your own classes put into it"
         ) from error
 
 

@@ -14,7 +14,7 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 
 def write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: str) -> None:
-    """Write result.json, unless somebody has: the first to fail knows the cause. Where it can't be written, say both."""
+    """Write result.json, unless somebody has: the first to fail knows the cause. Where that fails, say both."""
     if run.result.exists():
         return
     try:

@@ -32,7 +32,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Within it the signals that stop a run wait; in a process that is started within it, until it installs a `StopRequest`."""
+    """Within it the signals that stop a run wait; in a process started within it, until it installs a `StopRequest`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield

@@ -61,6 +61,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     rank, config = global_rank(), with_secrets(frozen)
     start = Start.find(run)
     experiment = assemble(config, rank=rank)
+    start.check(run, config["trainer"], experiment.facts.fingerprint if experiment.facts else None)
     if rank == 0:
         start.prepare(run)
         if experiment.facts is not None:

@@ -15,11 +15,6 @@ from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.signals import Stopped, StopRequest
 
-# Shuffling, augmentation, dropout, one cycle, batch norm's buffers, a last batch that is short.
-EXACT = (
-    "data=shapes", "data.num_train=60", "data.num_test=12", "data.val_size=12", "data.batch_size=8",
-    "model=torchvision", "model.name=alexnet",
-)  # fmt: skip
 _TIMED = ("seconds_saving", "training", "sizes")
 
 
@@ -78,9 +73,8 @@ def differences(left: Any, right: Any, path: str = "") -> list[str]:
         keys = [*left, *(key for key in right if key not in left)]
         return [line for key in keys for line in differences(left.get(key), right.get(key), f"{path}.{key}")]
     if isinstance(left, list | tuple) and isinstance(right, list | tuple) and len(left) == len(right):
-        return [
-            line for i, pair in enumerate(zip(left, right, strict=True)) for line in differences(*pair, f"{path}.{i}")
-        ]
+        pairs = enumerate(zip(left, right, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{path}.{i}")]
     if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
         return [] if left.dtype == right.dtype and torch.equal(left, right) else [path]
     return [] if left == right or (left != left and right != right) else [f"{path}: {left} != {right}"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litlab.runs.metrics import HEADER, MetricsWriter, Row, at_best, read_metrics
+from litlab.runs.metrics import HEADER, MetricsWriter, Row, at_step, last_values, read_metrics
 
 
 def written(path: Path) -> Path:
@@ -82,22 +82,21 @@ def test_a_damaged_line_before_the_last_is_no_torn_one(line: str, tmp_path: Path
         read_metrics(tmp_path / "metrics.csv")
 
 
-@pytest.mark.parametrize(("mode", "step"), [("max", 20), ("min", 10)])
-def test_values_at_the_best_step(mode: str, step: int) -> None:
-    rows = [
-        Row(0, 10, "val/accuracy", 0.1),
-        Row(0, 10, "val/loss", 3.0),
-        Row(1, 20, "val/accuracy", 0.5),
-        Row(1, 20, "val/loss", 4.0),
-        Row(1, 20, "train/loss", 9.0),
-        Row(2, 30, "val/accuracy", 0.5),
-        Row(2, 30, "val/loss", 1.0),
-        Row(3, 40, "val/accuracy", math.nan),
-    ]
-    expected = {row.metric: row.value for row in rows if row.step == step and row.metric != "train/loss"}
-    assert at_best(rows, "val/accuracy", mode) == expected, "the first of equals, no NaN, of its split alone"
+LOGGED = [
+    Row(0, 10, "val/accuracy", 0.1),
+    Row(1, 20, "val/accuracy", 0.5),
+    Row(1, 20, "val/loss", 4.0),
+    Row(1, 20, "train/loss", 9.0),
+    Row(2, 30, "val/accuracy", 0.4),
+    Row(2, 30, "lr", 0.1),
+    Row(2, 30, "test/loss", 2.0),
+]
 
 
-def test_nothing_is_best_where_there_is_no_number() -> None:
-    assert at_best([Row(0, 1, "val/loss", math.nan)], "val/loss", "min") == {}
-    assert at_best([], "val/loss", "min") == {}
+def test_values_of_a_split_at_a_step() -> None:
+    assert at_step(LOGGED, 20, "val") == {"val/accuracy": 0.5, "val/loss": 4.0}
+    assert at_step(LOGGED, 40, "val") == {}
+
+
+def test_last_values_are_those_of_validation() -> None:
+    assert last_values(LOGGED) == {"val/accuracy": 0.4, "val/loss": 4.0}

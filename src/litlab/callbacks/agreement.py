@@ -22,7 +22,7 @@ class Agreement:
         self._since = time.monotonic()
 
     def __call__(self, trainer: Trainer, *wishes: int, now: bool = False) -> tuple[int, ...]:
-        """The largest wish of any rank, for each kind of wish; zeros in between two agreements, unless it has to be `now`.
+        """The largest wish of any rank, for each kind of wish; zeros between two agreements, unless it is to be `now`.
 
         One rank gets its own wishes.
         """

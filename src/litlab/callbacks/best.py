@@ -28,7 +28,8 @@ class Best:
         """
         if self.metric not in measured:
             raise UserError(
-                f"objective.metric={self.metric}: was not logged in validation; logged: {', '.join(measured) or 'nothing'}"
+                f"objective.metric={self.metric}: was not logged in validation; "
+                f"logged: {', '.join(measured) or 'nothing'}"
             )
         value = float(measured[self.metric])
         if math.isnan(value):

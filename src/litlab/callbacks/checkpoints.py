@@ -33,7 +33,7 @@ class When:
 
 
 class Checkpoints(Callback):
-    """Saves `last.ckpt`, keeps the one before it, gives the best the name `best.ckpt`; restores what Lightning does not.
+    """Saves `last.ckpt`, keeps the one before, names the best `best.ckpt`; restores what Lightning does not.
 
     It comes first of all callbacks, and saves between two optimizer steps: before the first batch of the next one, or
     before a validation. There, everything that was logged belongs to the steps done, and nothing is in flight that a
@@ -158,7 +158,7 @@ class Checkpoints(Callback):
             raise Stopped(signum, self._saved_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what a failed step or validation started from, if it can be had back, and say in the error where that is."""
+        """Save what a failed step or validation started from, if it can be had back, and say so in the error."""
         if not isinstance(exception, Exception) or isinstance(exception, OSError) or self._step_start is None:
             return
         if trainer.state.fn != TrainerFn.FITTING:

@@ -19,10 +19,8 @@ def gather(trainer: Trainer, state: Any) -> list[Any]:
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
     padded[: len(content)] = content
     rows = _all(trainer, padded).reshape(len(sizes), -1).cpu()
-    return [
-        torch.load(io.BytesIO(row[:size].numpy().tobytes()), weights_only=True)
-        for row, size in zip(rows, sizes, strict=True)
-    ]
+    contents = [row[:size].numpy().tobytes() for row, size in zip(rows, sizes, strict=True)]
+    return [torch.load(io.BytesIO(content), weights_only=True) for content in contents]
 
 
 def _all(trainer: Trainer, value: torch.Tensor) -> torch.Tensor:

@@ -11,14 +11,12 @@ State = dict[str, dict[str, Any]]
 
 def metrics_state(module: nn.Module) -> State:
     """Copies of the states of all metrics within a module that have been updated, by the metric's name."""
-    return {
-        name: {
-            "updates": metric._update_count,
-            "values": {key: _copy(getattr(metric, key)) for key in metric._defaults},
-        }
-        for name, metric in module.named_modules()
-        if isinstance(metric, Metric) and metric._update_count
-    }
+    found = {}
+    for name, metric in module.named_modules():
+        if isinstance(metric, Metric) and metric._update_count:
+            values = {key: _copy(getattr(metric, key)) for key in metric._defaults}
+            found[name] = {"updates": metric._update_count, "values": values}
+    return found
 
 
 def set_metrics_state(module: nn.Module, state: State) -> None:
@@ -39,9 +37,7 @@ def merged(states: list[State], module: nn.Module) -> State:
     names = [name for name in dict.fromkeys(name for state in states for name in state) if name in metrics]
     total: State = {}
     for name in names:
-        if any(
-            reduction is not torch.sum and not _is_sum(reduction) for reduction in metrics[name]._reductions.values()
-        ):
+        if not all(map(_is_sum, metrics[name]._reductions.values())):
             continue
         parts = [state[name] for state in states if name in state]
         values = {key: torch.stack([part["values"][key] for part in parts]).sum(dim=0) for key in parts[0]["values"]}

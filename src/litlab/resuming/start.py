@@ -50,6 +50,24 @@ class Start:
         """Whether training had come to its end, under limits that are still the same; then only the test is left."""
         return self.part is not None and self.part["at"] == "end" and self.part["limits"] == limits(trainer)
 
+    def check(self, run: RunDirectory, trainer: dict[str, Any], fingerprint: str | None) -> None:
+        """
+        Raises:
+            UserError: if the data are others by now, or training is to end before what has been done.
+        """
+        if self.part is None:
+            return
+        known = run.read_json(run.dataset).get("fingerprint") if run.dataset.exists() else None
+        if known != fingerprint:
+            raise UserError(
+                f"the data are not those that {run.path} was trained on so far (their fingerprint is another, see "
+                f"{run.dataset.name}): set data.root to where those are, or train anew"
+            )
+        epochs, inside = self.part["epoch"], self.part["batch"] > 0
+        last = trainer["max_epochs"]
+        if last is not None and last >= 0 and epochs + inside > last:
+            raise UserError(f"trainer.max_epochs={last}: {run.path} has been trained for longer than that")
+
     def prepare(self, run: RunDirectory) -> None:
         """Put the files of the run back to where this checkpoint was saved. Rank zero alone calls it."""
         sweep(run.path)

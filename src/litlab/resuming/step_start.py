@@ -1,11 +1,9 @@
 """What a training step changes before the optimizer does, so that a failed one can be undone."""
 
-import random
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from litlab.resuming.metrics_state import metrics_state, set_metrics_state
 from litlab.resuming.point import Point
@@ -68,12 +66,9 @@ def _stood_still(before: State, now: State) -> bool:
 
 def _before_the_batch(progress: dict[str, Any]) -> dict[str, Any]:
     """Counters as they were in `on_train_batch_start` of a batch that has failed since."""
-    fixed: dict[str, Any] = {}
-    for name, value in progress.items():
-        fixed[name] = (
-            _undone(value, ready_stays=name == "epoch_loop.batch_progress") if name != "epoch_progress" else value
-        )
-    return fixed
+    inside = {name: value for name, value in progress.items() if name != "epoch_progress"}  # the epoch goes on
+    batches = "epoch_loop.batch_progress"
+    return progress | {name: _undone(value, ready_stays=name == batches) for name, value in inside.items()}
 
 
 def _undone(value: Any, *, ready_stays: bool) -> Any:

@@ -20,7 +20,7 @@ def sizes(directory: Path) -> dict[str, int]:
 
 
 def cut_back(directory: Path, known: dict[str, int]) -> list[str]:
-    """Cut the files back to what `sizes` returned, and remove those that came later. Returns what was lost, in words."""
+    """Cut the files back to what `sizes` returned, and remove those that came later. Returns what is lost."""
     lost = []
     for path in _appended(directory):
         size = path.stat().st_size

@@ -21,7 +21,7 @@ class Result:
         last: the last validation metrics.
         test: the metrics of the final test.
         weights: SHA-256 of the last weights (`checkpoint.weights_hash`): two runs that agree in it are bit-equal.
-        seconds: phase -> seconds, of the process that ended it; `training` and, within it, `saving` of all that took part.
+        seconds: phase -> seconds, of the last process; `training` and, within it, `saving` of all that took part.
         images_per_second: images over all devices in a second of training; None for a foreign data module.
         error: for a failed run, what was said.
     """

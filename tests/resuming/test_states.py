@@ -1,0 +1,62 @@
+"""States that go into a checkpoint and come back."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torchmetrics import MeanMetric
+
+from litlab.resuming.metrics_state import merged, metrics_state, set_metrics_state
+from litlab.resuming.random_state import random_state, set_random_state
+
+CPU = torch.device("cpu")
+
+
+def _draws() -> list[float]:
+    gauss = [random.gauss(0, 1), np.random.randn(), torch.randn(()).item()]
+    return gauss + [random.random(), np.random.rand(), torch.rand(()).item()]
+
+
+def test_random_numbers_go_on(tmp_path: Path) -> None:
+    _draws()  # leaves half a pair of normal numbers in Python's and NumPy's generators
+    torch.save(random_state(CPU), tmp_path / "state.pt")
+    expected = _draws()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert _draws() != expected
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True), CPU)
+    assert _draws() == expected
+
+
+def _measured(*values: float) -> nn.Module:
+    module = nn.ModuleDict({"mean": MeanMetric(), "unused": MeanMetric()})
+    for value in values:
+        module["mean"].update(value)
+    return module
+
+
+def test_metrics_in_flight_go_on() -> None:
+    state = metrics_state(_measured(1.0, 2.0))
+    assert list(state) == ["mean"], "one that has not been updated is in no flight"
+    other = _measured(50.0)
+    set_metrics_state(other, state)
+    other["mean"].update(6.0)
+    assert other["mean"].compute() == 3
+    assert other["mean"]._update_count == 3
+
+
+def test_a_state_is_a_copy() -> None:
+    module = _measured(1.0)
+    state = metrics_state(module)
+    module["mean"].update(9.0)
+    set_metrics_state(module, state)
+    assert module["mean"].compute() == 1
+
+
+def test_sums_of_several_ranks_become_those_of_one() -> None:
+    module = _measured()
+    set_metrics_state(module, merged([metrics_state(_measured(1.0, 2.0)), metrics_state(_measured(6.0))], module))
+    assert module["mean"].compute() == 3

@@ -1,0 +1,97 @@
+"""Checkpoints as files: whole, sealed, in pairs, and of plain data."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from litlab.checkpoint import AtomicCheckpointIO, newest, read_checkpoint, verify, weights_hash
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+
+WEIGHTS = {"state_dict": {"network.w": torch.arange(1000.0)}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run with two checkpoints, of steps 1 and 2."""
+    run = RunDirectory(tmp_path)
+    io = AtomicCheckpointIO()
+    for step in (1, 2):
+        io.save_checkpoint(WEIGHTS | {"global_step": step}, run.last, storage_options=run.previous)
+    return run
+
+
+def test_the_one_before_is_kept(run: RunDirectory) -> None:
+    assert [read_checkpoint(path)["global_step"] for path in (run.last, run.previous)] == [2, 1]
+    assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}, "no litter"
+    assert newest(run) == (run.last, [])
+
+
+def test_other_programs_can_read_it(run: RunDirectory) -> None:
+    assert zipfile.ZipFile(run.last).testzip() is None
+    assert torch.load(run.last, weights_only=True, mmap=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize("place", [0, 40, 700, -30, -1])
+def test_one_wrong_bit_is_found(run: RunDirectory, place: int) -> None:
+    content = bytearray(run.last.read_bytes())
+    content[place] ^= 1
+    run.last.write_bytes(content)
+    with pytest.raises(UserError, match=r"last.ckpt is damaged"):
+        verify(run.last)
+    path, problems = newest(run)
+    assert path == run.previous
+    assert "last.ckpt is damaged" in problems[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\0" * 5000])
+def test_something_else_is_no_checkpoint(run: RunDirectory, content: bytes) -> None:
+    run.last.write_bytes(content)
+    assert newest(run)[0] == run.previous
+
+
+def test_a_torn_or_longer_file_is_found(run: RunDirectory) -> None:
+    whole = run.last.read_bytes()
+    for content in (whole[:-100], whole + b"x"):
+        run.last.write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            verify(run.last)
+
+
+def test_all_damaged_is_no_start_from_scratch(run: RunDirectory) -> None:
+    for path in (run.last, run.previous):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"(?s)last.ckpt is damaged.*previous.ckpt is damaged.*nothing to continue"):
+        newest(run)
+
+
+def test_before_the_first_there_is_none(tmp_path: Path) -> None:
+    assert newest(RunDirectory(tmp_path)) == (None, [])
+
+
+def test_hyperparameters_become_plain(tmp_path: Path) -> None:
+    hyperparameters = {"lr": 0.1, "path": tmp_path, "nested": {"sizes": (1, 2), "network": torch.nn.ReLU()}}
+    AtomicCheckpointIO().save_checkpoint({"hyper_parameters": hyperparameters}, tmp_path / "a.ckpt")
+    found = read_checkpoint(tmp_path / "a.ckpt")["hyper_parameters"]
+    assert found == {"lr": 0.1, "nested": {"sizes": [1, 2]}}
+
+
+def test_what_could_not_be_read_again_is_not_saved(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"it holds pathlib.*Path.*on_save_checkpoint"):
+        AtomicCheckpointIO().save_checkpoint(WEIGHTS | {"path": Path("/")}, run.last, storage_options=run.previous)
+    assert [read_checkpoint(path)["global_step"] for path in (run.last, run.previous)] == [2, 1]
+
+
+def test_hash_of_weights_sees_names_types_shapes_and_bits() -> None:
+    weights = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(1)}
+    others = [
+        {"a": torch.tensor([1.0, 2.0])},
+        weights | {"a": torch.tensor([[1.0, 2.0]])},
+        weights | {"a": torch.tensor([1.0, 2.0], dtype=torch.float64)},
+        weights | {"a": torch.tensor([1.0, 2.0 + 2**-22])},
+        {"c": weights["a"], "b": weights["b"]},
+    ]
+    assert weights_hash(weights) == weights_hash(dict(reversed(weights.items())))
+    assert len({weights_hash(each) for each in [weights, *others]}) == 6
