@@ -14,10 +14,10 @@ from litlab.runs.directory import RunDirectory
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's cache; all processes of a test share one."""
-    cache = tmp_path_factory.mktemp("cache")
-    before = {name: os.environ.get(name) for name in ("LITLAB_CACHE", "OMP_NUM_THREADS")}
-    os.environ |= {"LITLAB_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    """No test reads or writes the user's cache or key; all processes of a test share one."""
+    cache, state = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("state")
+    before = {name: os.environ.get(name) for name in ("LITLAB_CACHE", "XDG_STATE_HOME", "OMP_NUM_THREADS")}
+    os.environ |= {"LITLAB_CACHE": str(cache), "XDG_STATE_HOME": str(state), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     yield cache
     for name, value in before.items():

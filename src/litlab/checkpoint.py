@@ -5,9 +5,11 @@ without it. So it can be verified wherever it is copied to, and there is no seco
 """
 
 import hashlib
+import io
 import os
 import re
 import struct
+import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +25,7 @@ _NO_COMMENT = struct.pack("<H", 0)  # the last two bytes of a zip archive: the l
 _LABEL = b"sha256:"
 _SEAL_SIZE = len(_NO_COMMENT) + len(_LABEL) + 2 * hashlib.sha256().digest_size
 _CHUNK = 1 << 20  # bytes
+_PATIENCE = 60  # seconds
 _REFUSED = re.compile(r"Unsupported \w+: GLOBAL (\S+)")
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 
@@ -49,8 +52,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._can_be_read = True
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Checkpoint:
-        if "://" in str(path):
-            return _fetch(super().load_checkpoint, str(path), map_location)
+        if str(path).startswith(("http://", "https://")):
+            return _fetch(str(path), map_location)
         return read_checkpoint(Path(path), map_location)
 
 
@@ -61,13 +64,7 @@ def read_checkpoint(path: Path, map_location: Any = None) -> Checkpoint:
         UserError: if it is missing, damaged, or holds more than plain data.
     """
     verify(path)
-    try:
-        checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its zip reader or its unpickler does
-        raise UserError(f"{path}: not a checkpoint that can be read safely: {_reason(error)}") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path}: not a checkpoint: it holds a {type(checkpoint).__name__}, expected a dict")
-    return checkpoint
+    return _read(path, str(path), map_location)
 
 
 def verify(path: Path) -> None:
@@ -184,7 +181,7 @@ def _check_readable(path: Path) -> None:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            "the checkpoint holds more than tensors, numbers, strings, lists and dicts, so it could not be read safely: "
+            "the checkpoint holds more than tensors, numbers, strings, lists and dicts, so it can't be read safely: "
             f"{_reason(error)}; look at what `on_save_checkpoint` and `state_dict` of your own classes put into it"
         ) from error
 
@@ -213,10 +210,21 @@ def _plain(value: Any) -> Any:
 _LEFT_OUT = object()
 
 
-def _fetch(load: Any, url: str, map_location: Any) -> Checkpoint:
-    """Lightning would unpickle what an address gives."""
+def _fetch(url: str, map_location: Any) -> Checkpoint:
+    """Lightning would unpickle what an address gives, and take an older file of the same name for it."""
     try:
-        checkpoint: Checkpoint = load(url, map_location=map_location or "cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{url}: not a checkpoint that can be read safely: {_reason(error)}") from error
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:
+            content = io.BytesIO(answer.read())
+    except OSError as error:
+        raise UserError(f"{url}: cannot be fetched: {error}") from error
+    return _read(content, url, map_location)
+
+
+def _read(file: Path | io.BytesIO, name: str, map_location: Any) -> Checkpoint:
+    try:
+        checkpoint = torch.load(file, map_location=map_location or "cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its zip reader or its unpickler does
+        raise UserError(f"{name}: not a checkpoint that can be read safely: {_reason(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{name}: not a checkpoint: it holds a {type(checkpoint).__name__}, expected a dict")
     return checkpoint

@@ -11,6 +11,8 @@ USAGE = """\
 litlab: compose, run and compare PyTorch Lightning experiments
 
   litlab train [group=option] [key=value] [-m]    train, then test the best checkpoint (--help: groups and keys)
+  litlab resume DIR [key=value]                   continue an interrupted run in place
+  litlab rerun DIR                                run it again and compare
   litlab evaluate DIR                             test metrics of a run's checkpoint, once more
   litlab predict DIR --images PATH                class and probability for images
   litlab export DIR --format onnx                 the trained network as a file for other programs
@@ -20,6 +22,8 @@ Each has its own --help. In Python: litlab.load(DIR) gives the trained network w
 """
 COMMANDS = {
     "train": "litlab.train",
+    "resume": "litlab.commands.resume",
+    "rerun": "litlab.commands.rerun",
     "evaluate": "litlab.commands.evaluate",
     "predict": "litlab.commands.predict",
     "export": "litlab.commands.export",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import hydra.utils
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
@@ -26,6 +26,7 @@ _PROFILERS: dict[str, type[Profiler]] = {
     "pytorch": PyTorchProfiler,
 }
 _NOTHING = nullcontext()
+_HYDRAS_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
 class _Unprofiled(PassThroughProfiler):
@@ -142,11 +143,19 @@ def build_trainer(
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run.path,
         enable_progress_bar=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),  # a user's own
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
     assert isinstance(trainer, Trainer)
+    _leave_signals_alone(trainer)
     return trainer
+
+
+def _leave_signals_alone(trainer: Trainer) -> None:
+    """Lightning's handlers end a run with exit code 0 and nothing saved, and ask all ranks about it at every step."""
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def build(path: str, node: Config, **offered: Any) -> Any:
@@ -167,13 +176,32 @@ def build(path: str, node: Config, **offered: Any) -> Any:
 
 
 def factory(path: str, node: Config) -> "partial[Any]":
-    """The class that a node names, with its arguments bound; nodes inside it that name a class are built."""
+    """The class that a node names, with its arguments bound; nodes inside it that name a class are built.
+
+    Hydra's keys are known: `_args_` by position, `_partial_` for an inner node that is not to be called,
+    `_recursive_: false` for arguments to be left as they are. Everything is plain, so `_convert_` changes nothing.
+    """
     try:
         target = find(node["_target_"])
     except UserError as error:
         raise UserError(f"{path}._target_: {error}") from error
-    arguments = {key: value for key, value in node.items() if key != "_target_"}
-    return partial(target, **hydra.utils.instantiate(arguments, _convert_="all"))
+    inner = _inner if node.get("_recursive_", True) else _unchanged
+    arguments = {key: inner(f"{path}.{key}", value) for key, value in node.items() if key not in _HYDRAS_KEYS}
+    return partial(target, *inner(f"{path}._args_", node.get("_args_", [])), **arguments)
+
+
+def _inner(path: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_inner(f"{path}.{position}", item) for position, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if "_target_" not in value:
+        return {key: _inner(f"{path}.{key}", item) for key, item in value.items()}
+    return factory(path, value) if value.get("_partial_") else build(path, value)
+
+
+def _unchanged(path: str, value: Any) -> Any:
+    return value
 
 
 def _of(facts: DatasetFacts | None) -> dict[str, Any]:

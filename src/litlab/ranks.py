@@ -10,6 +10,7 @@ from pathlib import Path
 
 from litlab.signals import PARENT, StopRequest, held_back
 
+STORE_SOCKET = "LITLAB_STORE_SOCKET"  # rank 0 finds the listening socket of the ranks' store by this number
 GRACE = 4.0  # seconds for the others to end once one has
 POLL = 0.02  # seconds
 
@@ -44,21 +45,49 @@ def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
     Returns:
         The exit code: 0 if all ended with 0, else that of the first that did not.
     """
-    shared = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "NODE_RANK": "0"}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), PARENT: str(os.getpid())}
-    command = [sys.executable, "-P", "-m", "litlab.worker", str(directory)]
     ranks: list[subprocess.Popen[bytes]] = []
     try:
-        with held_back():
+        with held_back(), port_on_loopback() as reserved:
             for rank in range(world_size):
-                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                ranks.append(subprocess.Popen(command, env=dict(os.environ) | shared | own))
+                ranks.append(_start(directory, rank, world_size, reserved))
         return _wait(ranks, stop)
     finally:
         for process in ranks:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def _start(directory: Path, rank: int, world_size: int, reserved: socket.socket) -> "subprocess.Popen[bytes]":
+    """A rank; the first gets the socket of the port where all will meet, and is to serve them a store there."""
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", PARENT: str(os.getpid())}
+    own |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    passed = [reserved.fileno()] if rank == 0 else []
+    if passed:
+        own[STORE_SOCKET] = str(reserved.fileno())
+    command = [sys.executable, "-P", "-m", "litlab.worker", str(directory)]
+    return subprocess.Popen(command, env=dict(os.environ) | meeting_at(reserved) | own, pass_fds=passed)
+
+
+def port_on_loopback() -> socket.socket:
+    """A socket that keeps a free port of 127.0.0.1 from others; it does not listen yet."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
+def meeting_at(reserved: socket.socket) -> dict[str, str]:
+    """Variables with which `torch.distributed` meets there, and opens sockets on loopback alone.
+
+    Another choice of interfaces in the environment stays.
+    """
+    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(reserved.getsockname()[1])}
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)  # Linux, macOS
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if loopback and name not in os.environ:
+            here[name] = loopback
+    return here
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]], stop: StopRequest) -> int:
@@ -88,10 +117,3 @@ def _send(ranks: list[subprocess.Popen[bytes]], signum: int) -> None:
     for process in ranks:
         if process.poll() is None:
             process.send_signal(signum)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -45,6 +45,7 @@ def _run(composed: DictConfig) -> float | None:
     """A run directory with its frozen config, then a worker on it. Returns the objective."""
     from litlab.config.foreign import check_foreign  # here, since --help and --cfg need no schema
     from litlab.config.freeze import freeze, to_yaml
+    from litlab.config.trust import sign
 
     settings = HydraConfig.get()
     directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
@@ -56,6 +57,7 @@ def _run(composed: DictConfig) -> float | None:
         provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
         run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
         write_json(run.provenance, provenance)
+        sign(run)
         return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
     except OSError as error:
         raise UserError(cannot_write(directory, error)) from error

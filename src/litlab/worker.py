@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.config.freeze import cores, from_yaml
-from litlab.config.location import add_project_to_path
+from litlab.config.strangers import Trust
 from litlab.ending import in_users_words, log_traceback, write_end
 from litlab.errors import UserError
 from litlab.ranks import is_led, is_rank, ranks_here, run_ranks
@@ -23,18 +23,21 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import read_result
 from litlab.signals import STOPPING, Stopped, StopRequest, exit_code, ignore_signals
+from litlab.terminal import LastingOutput
 
 STARTED = time.perf_counter()
 
 
 def main() -> int:
     """Train the run in the directory that the command line names; returns the exit code."""
+    sys.stdout, sys.stderr = LastingOutput(sys.stdout), LastingOutput(sys.stderr)
     stop = StopRequest()
     try:
         stop.install()
         run = RunDirectory.existing(sys.argv[1])
-        add_project_to_path(run.project())
-        config = from_yaml(run.config.read_text(encoding="utf-8"))
+        content = run.config.read_bytes()
+        Trust.of(run, content).make_importable()
+        config = from_yaml(content.decode())
         _set_threads(config)
         if is_led():
             return _guarded(run, config, lambda: _train(run, config, stop))
@@ -78,10 +81,11 @@ def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopR
 
 
 def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
+    from litlab.kinds import trusted
     from litlab.training import train
 
     _log_to(run.log)
-    train(run, config, stop, started=STARTED)
+    train(run, trusted(run, config), stop, started=STARTED)
     return 0
 
 

@@ -12,7 +12,9 @@ import torch
 import yaml
 from support import Command
 
+from litlab.checkpoint import AtomicCheckpointIO
 from litlab.commands import evaluate
+from litlab.config.trust import sign
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
@@ -145,8 +147,9 @@ def test_a_foreign_task_on_foreign_data(
     config["data"] = {"_target_": "evaluate_test_package.Data", "root": "1"}
     config["task"] = {"_target_": "evaluate_test_package.Task"}
     copied.config.write_text(yaml.safe_dump(config))
-    checkpoint = torch.load(copied.last, weights_only=True)
-    torch.save(checkpoint | {"state_dict": {"weight": torch.tensor(3.0)}}, copied.last)
+    sign(copied)
+    checkpoint = torch.load(copied.last, weights_only=True) | {"state_dict": {"weight": torch.tensor(3.0)}}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, copied.last)
     found = evaluated(capsys, copied.path, "--set", "data.root=7")
     assert found["metrics"] == {"test/product": 21.0}
     assert (found["checkpoint"], found["same_data"]) == ("last", None)

@@ -139,7 +139,7 @@ def test_url_that_is_none(cifar_module: Make, tmp_path: Path) -> None:
 
 def test_interrupted_download(cifar_module: Make, server: Any, tmp_path: Path) -> None:
     """Ctrl-C while bytes arrive."""
-    server.content, server.declared, server.finish = b"x" * 10**6, 10**7, threading.Event()
+    server.content, server.declared, server.finish = b"x" * 3 * 10**5, 10**7, threading.Event()
     process = multiprocessing.get_context("fork").Process(
         target=_prepare_interrupted, args=(cifar_module(url=server.url),)
     )

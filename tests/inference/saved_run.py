@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from litlab.checkpoint import AtomicCheckpointIO
 from litlab.data.facts import DatasetFacts
 from litlab.models.cnn import CNN
 
@@ -21,7 +22,7 @@ name: test
 seed: 0
 threads: 1
 objective: null
-checkpoint: {every_steps: null}
+checkpoint: {every_steps: null, every_minutes: null}
 study: {name: null}
 data: {_target_: user_data.Data}
 model: null
@@ -30,7 +31,7 @@ optimizer: null
 schedule: null
 callbacks: null
 logger: {remote: {_target_: user_logger.Logger, token: "${oc.env:A_VARIABLE_THAT_IS_NOT_SET}"}}
-trainer: {_target_: user_trainer.Trainer, devices: 1}
+trainer: {_target_: user_trainer.Trainer, accelerator: cpu, devices: 1, num_nodes: 1}
 """
 
 
@@ -65,7 +66,8 @@ def make_run(path: Path, network: nn.Module, node: dict[str, Any], facts: Datase
 
 
 def save(network: nn.Module, path: Path) -> None:
-    torch.save({"state_dict": {f"network.{key}": value for key, value in network.state_dict().items()}}, path)
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    AtomicCheckpointIO().save_checkpoint({"state_dict": state}, path)
 
 
 def as_image(pixels: Tensor) -> PIL.Image.Image:

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 def _draws() -> list[float]:
     gauss = [random.gauss(0, 1), np.random.randn(), torch.randn(()).item()]
-    return gauss + [random.random(), np.random.rand(), torch.rand(()).item()]
+    return [*gauss, random.random(), np.random.rand(), torch.rand(()).item()]
 
 
 def test_random_numbers_go_on(tmp_path: Path) -> None:

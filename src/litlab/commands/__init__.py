@@ -20,3 +20,14 @@ def add_run(parser: ArgumentParser) -> None:
         choices=CHECKPOINTS,
         help="default: the best where there is one, else the last, as in the final test",
     )
+
+
+def add_allow(parser: ArgumentParser) -> None:
+    """--allow, for a run of somebody else's."""
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose code a run that is not yours may use, besides torch, Lightning and litlab; repeatable",
+    )

@@ -8,13 +8,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from litlab.commands import add_run, new_parser
+from litlab.commands import add_allow, add_run, new_parser
 from litlab.controller import RANK_PREFIXES, RANK_VARIABLES
 from litlab.errors import UserError
 from litlab.inference.finished import FinishedRun
 from litlab.runs.result import finite
 
 MOVABLE = ("data.root", "data.cache")
+PARTS = ("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
 NOTES = """\
 Runs on one device, with the run's own task, precision and number of threads; on the machine it was trained on, the test
 metrics are those of result.json to the last bit. The callbacks of the config do not run, and no file is written.
@@ -23,6 +24,7 @@ examples:
   litlab evaluate outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c
   litlab evaluate DIR --split val --checkpoint last --json
   litlab evaluate DIR --set data.root=/datasets/cifar10
+  litlab evaluate /tmp/from_a_colleague --allow their_package
 """
 
 
@@ -33,11 +35,12 @@ def main(arguments: list[str]) -> None:
         UserError: if the run, its data or the command line don't allow it.
     """
     options = _options(arguments)
-    finished = FinishedRun.open(options.run)
+    finished = FinishedRun.open(options.run, options.allow, PARTS)
     checkpoint = finished.checkpoint(options.checkpoint)
-    config = _config(finished, options)
+    _check(finished, options)
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # whatever a library or a task prints: standard output is for the metrics
+        config = _config(finished, options.set)
         from litlab.inference.evaluation import measure
 
         measured = measure(finished, config, checkpoint, split=options.split, device=options.device)
@@ -48,6 +51,7 @@ def main(arguments: list[str]) -> None:
 def _options(arguments: list[str]) -> Namespace:
     parser = new_parser("evaluate", "Metrics of a run's checkpoint over a split of its data, once more.", NOTES)
     add_run(parser)
+    add_allow(parser)
     parser.add_argument("--split", choices=("test", "val"), default="test", help="default: test")
     parser.add_argument(
         "--device",
@@ -62,21 +66,27 @@ def _options(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _config(finished: FinishedRun, options: Namespace) -> dict[str, Any]:
-    """The parts of the config that evaluation needs, with the data where they are now."""
-    config = finished.settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
+def _check(finished: FinishedRun, options: Namespace) -> None:
+    """What needs no torch to be refused."""
+    data = finished.config["data"]
     for change in options.set:
-        key, equals, value = change.partition("=")
+        key, equals, _ = change.partition("=")
         if key not in MOVABLE or not equals:
             raise UserError(
                 f"--set {change}: only {' and '.join(MOVABLE)} can be set, as KEY=PATH; the rest is the run's"
             )
         name = key.removeprefix("data.")
-        if name not in config["data"]:
-            raise UserError(f"--set {change}: this run's data, {config['data']['_target_']}, have no {name!r}")
-        config["data"][name] = value
+        if name not in data:
+            raise UserError(f"--set {change}: this run's data, {data['_target_']}, have no {name!r}")
     if options.split == "val" and finished.run.dataset.exists() and finished.facts().num_val == 0:
         raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size)")
+
+
+def _config(finished: FinishedRun, changes: list[str]) -> dict[str, Any]:
+    """The parts of the config that evaluation needs, with the data where they are now."""
+    config = finished.settings(*PARTS)
+    for key, _, value in (change.partition("=") for change in changes):
+        config["data"][key.removeprefix("data.")] = value
     return config
 
 

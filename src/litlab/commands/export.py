@@ -4,9 +4,9 @@ from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
-from litlab.commands import add_run, new_parser
+from litlab.commands import add_allow, add_run, new_parser
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
+from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_atomic
 
 FORMATS = ("onnx", "pt2")
@@ -33,15 +33,14 @@ def main(arguments: list[str]) -> None:
         UserError: if the run has no network to export, the network can't be exported, or the file can't be written.
     """
     options = _options(arguments)
-    finished = FinishedRun.open(options.run)
-    output: Path = options.output or finished.run.path / f"network.{options.format}"
+    output: Path = options.output or RunDirectory.existing(options.run).path / f"network.{options.format}"
     _check_output(output, options.force)
     if options.format == "onnx":
         _check_packages()
     from litlab.inference import exporting
     from litlab.inference.predictor import load
 
-    predictor = load(options.run, options.checkpoint)
+    predictor = load(options.run, options.checkpoint, options.allow)
     content = exporting.EXPORTERS[options.format](predictor)
     try:
         write_atomic(output, lambda file: file.write(content))
@@ -56,6 +55,7 @@ def main(arguments: list[str]) -> None:
 def _options(arguments: list[str]) -> Namespace:
     parser = new_parser("export", "A run's network with its normalisation, as a file for other programs.", NOTES)
     add_run(parser)
+    add_allow(parser)
     parser.add_argument(
         "--format", choices=FORMATS, required=True, help="onnx, or pt2: torch.export, for torch.export.load"
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litlab.commands import add_run, new_parser
+from litlab.commands import add_allow, add_run, new_parser
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{', '.join(map(str, options.images))}: no JPEG, PNG or WebP files in there")
     from litlab.inference.predictor import load
 
-    predictor = load(options.run, options.checkpoint)
+    predictor = load(options.run, options.checkpoint, options.allow)
     unreadable: list[str] = []
 
     def skip(error: UserError) -> None:
@@ -93,6 +93,7 @@ def predictions(
 def _options(arguments: list[str]) -> Namespace:
     parser = new_parser("predict", "Class and probability for images, by a run's network.", NOTES)
     add_run(parser)
+    add_allow(parser)
     parser.add_argument("--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files or folders")
     parser.add_argument(
         "--top", type=_count, default=1, metavar="N", help="classes for each image, most probable first; default: 1"

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from litlab.config.schema import SECTIONS
@@ -30,8 +31,12 @@ INJECTED: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_foreign(config: Config) -> None:
+def check_foreign(config: Config, project: Path | None = None) -> None:
     """Import every foreign target of a resolved config and hold its arguments against its signature.
+
+    Args:
+        config: the whole, or the groups to look at.
+        project: the folder whose packages are importable; by default the current one.
 
     Raises:
         UserError: with a line for each problem.
@@ -46,6 +51,7 @@ def check_foreign(config: Config) -> None:
         ),
         capture_output=True,
         text=True,
+        cwd=project,
     )
     last = process.stdout.rstrip().rpartition("\n")[2]  # what an import prints comes before
     if process.returncode != 0 or not last.startswith("["):

@@ -7,11 +7,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from litlab.config.plain import check_plain
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references, unresolvable
 from litlab.config.validate import Config, validate
 from litlab.config.words import GROUPS, GROUPS_OF_MANY
 from litlab.errors import UserError
+
+_MAX_TEXT = 2**22  # characters
+_LINE_BREAKS = ("\x85", "\u2028", "\u2029")  # unless escaped, YAML reads them as blanks
 
 
 def freeze(composed: DictConfig) -> Config:
@@ -57,7 +61,10 @@ def cores() -> int:
 
 def to_yaml(config: Config) -> str:
     """The text of config.yaml."""
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    if any(each in text for each in _LINE_BREAKS):
+        return yaml.safe_dump(config, sort_keys=False, allow_unicode=False)
+    return text
 
 
 def from_yaml(text: str) -> Config:
@@ -66,13 +73,18 @@ def from_yaml(text: str) -> Config:
     Raises:
         UserError: if it is no config of a format this version reads.
     """
+    if len(text) > _MAX_TEXT:
+        raise UserError(f"it has {len(text):,} characters; no config of a run has more than {_MAX_TEXT:,}")
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise UserError("it is nested too deeply for a config of a run") from error
+    except Exception as error:  # `!!int x` and the like end in all kinds of errors
         raise UserError(f"it is not valid YAML: {error}") from error
+    check_plain(config)
     if not isinstance(config, dict) or "format" not in config:
         raise UserError("it is not a config frozen by litlab: it has no key `format`")
-    if config["format"] != 1:
+    if type(config["format"]) is not int or config["format"] != 1:
         raise UserError(
             f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it"
         )

@@ -1,55 +1,70 @@
 """Secrets: a frozen config holds references to them, never their values."""
 
+import os
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litlab.errors import UserError
+from litlab.masking import has_credentials, is_secret, keep_out
 
 Config = dict[str, Any]
-_SECRET = re.compile(
-    r"(^|_)(token|secrets?|passwords?|passphrases?|passwd|pwd|bearer|auth|authorization|"
-    r"(api|access|private)_?keys?|credentials?)($|_)",
-    re.IGNORECASE,
-)
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_REFERENCE = re.compile(r"^\$\{oc\.env:[^},]+\}$")  # with a default, that would be the secret
-_WITH_CREDENTIALS = re.compile(r"\w+://[^/?#\s@]+@")
-
-
-def is_secret(key: str) -> bool:
-    """Whether a key looks like one whose value must not be written down."""
-    return bool(_SECRET.search(_HUMP.sub("_", key)))
+_TELLING = 8  # characters; a shorter value may stand in another by chance
+_REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*\}")  # a default would be the secret
 
 
 def keep_references(resolved: Config, raw: Any) -> Config:
-    """Put the reference back where a key, or one above it, looks like a secret, or a URL holds credentials.
+    """Put the reference back where a key, or one above it, looks like a secret, or an address holds credentials.
 
     Args:
         resolved: the config with all interpolations replaced.
         raw: the same config before that.
 
     Raises:
-        UserError: if such a value is not a reference to an environment variable.
+        UserError: if such a value is not a reference to an environment variable, or stands in another key as well.
     """
     kept: Config = _kept(resolved, raw, "", False)
+    values = _differing(kept, resolved)
+    for path, text in _strings(kept):
+        if any(value in text for value in values if len(value) >= _TELLING):
+            raise UserError(
+                f"{path}: holds the value of a secret, and a run directory is made to be shared; leave it out"
+            )
     return kept
 
 
 def with_secrets(config: Config) -> Config:
-    """A copy in which `${oc.env:NAME}` has been replaced by the environment's value: in memory only.
+    """A copy in which each `${oc.env:NAME}` has been replaced by the environment's value: in memory only.
+
+    From then on `litlab.masking.redact` knows these values. No other interpolation means anything in a frozen config:
+    it stays the text that it is.
 
     Raises:
         UserError: if the environment has no such variable.
     """
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(unresolvable(error)) from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    copy: Config = _mapped(config, _resolved)
+    return copy
+
+
+def secret_literal(value: Any) -> bool:
+    """Whether the value of a secret key is a literal; `token: true` says whether to use one."""
+    return not (value is None or isinstance(value, bool) or (isinstance(value, str) and _REFERENCE.fullmatch(value)))
+
+
+def unresolvable(error: OmegaConfBaseException) -> str:
+    """What to tell of a value that cannot be resolved: its key and why."""
+    key = getattr(error, "full_key", None) or "config"
+    return f"{key}: cannot be resolved: {str(error).splitlines()[0]}"
+
+
+def literal_refused(path: str) -> UserError:
+    """What to tell of a secret that was written out."""
+    return UserError(
+        f"{path}: looks like a secret, and a run directory is made to be shared. "
+        f"Put the value into an environment variable and write '${{oc.env:NAME}}'"
+    )
 
 
 def _kept(value: Any, raw: Any, path: str, secret: bool) -> Any:
@@ -65,23 +80,43 @@ def _kept(value: Any, raw: Any, path: str, secret: bool) -> Any:
         raw = raw if isinstance(raw, list) else []
         padded = raw + [None] * (len(value) - len(raw))
         return [_kept(item, padded[i], f"{path}.{i}", secret) for i, item in enumerate(value)]
-    if secret or (isinstance(value, str) and _WITH_CREDENTIALS.search(value)):
-        return _reference(value, raw, path)
+    if secret or (isinstance(value, str) and has_credentials(value)):
+        if secret_literal(value) and (not isinstance(raw, str) or secret_literal(raw)):
+            raise literal_refused(path.lstrip("."))
+        return raw if isinstance(raw, str) else value
     return value
 
 
-def _reference(value: Any, raw: Any, path: str) -> Any:
-    if value is None or isinstance(value, bool):  # `token: true` says whether to use one
+def _differing(kept: Any, resolved: Any) -> set[str]:
+    """The values that references stand for."""
+    if isinstance(kept, dict):
+        return {value for key, item in kept.items() for value in _differing(item, resolved[key])}
+    if isinstance(kept, list):
+        return {value for item, other in zip(kept, resolved, strict=True) for value in _differing(item, other)}
+    return {str(resolved)} if kept != resolved else set()
+
+
+def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _strings(item, f"{path}.{key}" if path else str(key))
+    if isinstance(value, str):
+        yield path, value
+
+
+def _mapped(value: Any, change: Callable[[Any, str], Any], path: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _mapped(item, change, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, change, f"{path}.{index}") for index, item in enumerate(value)]
+    return change(value, path)
+
+
+def _resolved(value: Any, path: str) -> Any:
+    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
         return value
-    if isinstance(raw, str) and _REFERENCE.match(raw):
-        return raw
-    raise UserError(
-        f"{path.lstrip('.')}: looks like a secret, and a run directory is made to be shared. "
-        f"Put the value into an environment variable and write '${{oc.env:NAME}}'"
-    )
-
-
-def unresolvable(error: OmegaConfBaseException) -> str:
-    """What to tell of a value that cannot be resolved: its key and why."""
-    key = getattr(error, "full_key", None) or "config"
-    return f"{key}: cannot be resolved: {str(error).splitlines()[0]}"
+    if found["name"] not in os.environ:
+        raise UserError(f"{path}: cannot be resolved: there is no environment variable {found['name']}; set it")
+    keep_out([os.environ[found["name"]]])
+    return os.environ[found["name"]]

@@ -5,12 +5,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Section
+from litlab.config.plain import check_plain
+from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Section, Trainer
 from litlab.config.words import GROUPS, GROUPS_OF_MANY, nearest, shown, unknown_key
 from litlab.errors import UserError
 
 Config = dict[str, Any]
 MISSING = "???"
+_READ_BY_US = ("accelerator", "devices", "num_nodes")
 
 
 def validate(config: Config) -> None:
@@ -19,7 +21,11 @@ def validate(config: Config) -> None:
     Raises:
         UserError: with a line for each problem: the key, what was found, what was expected, the nearest match.
     """
+    check_plain(config)
+    if not isinstance(config, dict):
+        raise UserError(f"expected a config, found a {type(config).__name__}")
     problems = [f"{key}: a value is missing; set {key}=..." for key in _missing(config)]
+    problems += ["format=true: expected 1"] if config.get("format") is True else []  # which Python takes for 1
     problems += _check("", config, Root)
     for path, node in nodes(config):
         problems += _check_node(path, node)
@@ -35,7 +41,8 @@ def nodes(config: Config) -> Iterable[tuple[str, Config]]:
         if isinstance(config.get(group), dict):
             yield group, config[group]
     for group in GROUPS_OF_MANY:
-        for name, node in (config.get(group) or {}).items():
+        members = config.get(group)
+        for name, node in members.items() if isinstance(members, dict) else ():
             if isinstance(node, dict):
                 yield f"{group}.{name}", node
 
@@ -48,7 +55,16 @@ def _check_node(path: str, node: Config) -> list[str]:
     if section is None and target.startswith("litlab."):
         return [f"{path}._target_={target}: litlab has no such class{nearest(target, SECTIONS)}"]
     arguments = {key: value for key, value in node.items() if key != "_target_"}
+    if section is None and path == "trainer":
+        return _check_read_by_us(arguments)
     return _check(path, arguments, section) if section else []
+
+
+def _check_read_by_us(arguments: Config) -> list[str]:
+    """Of a foreign Trainer, what the number of processes depends on."""
+    known = {name: arguments[name] for name in _READ_BY_US if name in arguments}
+    ours = tuple(f"trainer.{name}" for name in _READ_BY_US)
+    return [line for line in _check("trainer", known, Trainer) if line.startswith(ours)]
 
 
 def _check(path: str, values: Config, section: type[Section]) -> list[str]:

@@ -1,6 +1,8 @@
 """Finding image files in a folder, or in an archive of one, and decoding them into arrays."""
 
 import os
+import re
+import stat
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -10,11 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from litlab.data.archive import archive_members
+from litlab.data.archive import MAX_MEMBER_BYTES, archive_members
 from litlab.data.decode_image import decode_image
 from litlab.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")  # how Python spells bytes that are none
 _CHUNK = 32  # images handed to a thread at once
 _NUM_THREADS = 4
 _WORTH_A_THREAD = 8_192  # bytes; 32x32 images (700 bytes) were decoded 1.4 times slower by two threads than by one
@@ -46,8 +49,13 @@ def list_images(root: Path) -> list[ImageFile]:
         paths = [path for path in (member.path for member in archive_members(root)) if not _hidden(path)]
     tops = {path.parts[0] for path in paths}
     depth = 1 if len(tops) == 1 and tops.isdisjoint({"train", "test"}) else 0
-    placed = (_placed(path, depth) for path in paths)
-    return [file for file in placed if file]
+    placed = [file for path in paths if (file := _placed(path, depth))]
+    seen: set[ImageFile] = set()
+    for file in placed:
+        if file in seen:  # one would overwrite the other
+            raise UserError(f"{root} holds {file.stored} twice: remove one of them")
+        seen.add(file)
+    return placed
 
 
 def decode_images(root: Path, places: Mapping[str, np.ndarray]) -> None:
@@ -119,9 +127,19 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                 if entry.is_dir():
                     folders.append(folder / entry.name)
                 elif entry.name.lower().endswith(SUFFIXES):
+                    _check_file(entry.path, entry.stat())
                     yield os.path.relpath(entry.path, root), entry.stat()
         except OSError as error:
             raise UserError(f"{error.filename or folder} can't be read: {error.strerror}") from error
+
+
+def _check_file(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for good
+        raise UserError(f"{path} is no plain file: remove it")
+    if status.st_size > MAX_MEMBER_BYTES:
+        raise UserError(f"{path} has {status.st_size:,} bytes, more than an image could need: remove it")
+    if not path.isascii() and _NO_UTF8.search(path):
+        raise UserError(f"{path!a} has a name that is not UTF-8: rename it")
 
 
 def _placed(path: PurePosixPath, depth: int) -> ImageFile | None:

@@ -1,13 +1,15 @@
 """A run to be used after training, as its directory tells it: config, checkpoint, data. No torch."""
 
+from collections.abc import Collection, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from litlab.config.freeze import from_yaml
-from litlab.config.location import add_project_to_path
 from litlab.config.secrets import with_secrets
+from litlab.config.strangers import Trust
 from litlab.config.validate import validate
 from litlab.data.facts import DatasetFacts
 from litlab.errors import UserError
@@ -26,34 +28,60 @@ class FinishedRun:
 
     run: RunDirectory
     config: Config
+    trust: Trust
 
     @classmethod
-    def open(cls, directory: str | PathLike[str]) -> "FinishedRun":
-        """Read a run directory, and make the classes of the project it was trained in importable.
+    def open(
+        cls, directory: str | PathLike[str], allow: Iterable[str] = (), parts: Collection[str] | None = None
+    ) -> "FinishedRun":
+        """Read a run directory, judge what it names, and make the classes of its project importable.
+
+        Args:
+            directory: where it is.
+            allow: packages that a run of others may use.
+            parts: keys of the config that something will be built from; None for all.
 
         Raises:
-            UserError: if there is no run, or its config is damaged or of a format that this version doesn't read.
+            UserError: if there is no run, its config is damaged or of a format that this version doesn't read, or it is
+                not the user's own and names in these parts what such a run may not.
         """
         run = RunDirectory.existing(Path(directory))
+        content = run.config.read_bytes()
+        trust = Trust.of(run, content, allow)
         try:
-            config = from_yaml(run.config.read_text(encoding="utf-8"))
+            config = from_yaml(content.decode())
             validate(config)
         except ValueError as error:  # UserError, or bytes that are no UTF-8
             raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
-        add_project_to_path(run.project())
-        return cls(run, config)
+        trust.check_names(config, parts)
+        trust.make_importable()
+        return cls(run, config, trust)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is known as a run of the user's own."""
+        return self.trust.own
 
     def settings(self, *keys: str) -> Config:
-        """Parts of the config, with secrets in place of their references; a network that fetches no weights.
+        """Parts of the config to build from, with secrets instead of references; a network that fetches no weights.
+
+        What a run of others names there is imported (torch, if nothing else) and judged; it is given no secrets.
 
         Raises:
-            UserError: if the environment lacks a secret.
+            UserError: if the environment lacks a secret, or for what a run of others may not name.
         """
-        settings = with_secrets({key: self.config[key] for key in keys})
+        chosen = {key: self.config[key] for key in keys}
+        settings = with_secrets(chosen) if self.own else self._judged(deepcopy(chosen))
         model = settings.get("model")
         if model:
             model["_target_"] = _WITHOUT_WEIGHTS.get(model["_target_"], model["_target_"])
         return settings
+
+    def _judged(self, settings: Config) -> Config:
+        from litlab.kinds import check_objects  # imports torch
+
+        check_objects(self.trust, settings)
+        return self.trust.settled(settings)
 
     def checkpoint(self, which: str | None) -> Path:
         """The file of the best or last checkpoint; None for the best where there is one, else the last.

@@ -1,7 +1,7 @@
 """A trained network with its preprocessing and class names, rebuilt from a run directory alone."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,9 @@ class Predictor:
 _IMAGES = "expected images as a uint8 tensor (c h w or b c h w), uint8 array (h w c or h w), PIL image or path"
 
 
-def load(directory: str | os.PathLike[str], checkpoint: str | None = None) -> Predictor:
+def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow: Iterable[str] = ()) -> Predictor:
     """Rebuild the trained network of a run; arguments and errors are those of `litlab.load`."""
-    finished = FinishedRun.open(directory)
+    finished = FinishedRun.open(directory, allow, parts=("model",))
     path = finished.checkpoint(checkpoint)
     node = finished.settings("model")["model"]
     if not node:
@@ -139,7 +139,8 @@ def _built(finished: FinishedRun, node: dict[str, Any], facts: DatasetFacts) -> 
     try:
         return build_network(node, facts)
     except UserError as error:
-        raise UserError(f"{finished.run.path}: {error}\n(its project folder is {finished.run.project()})") from error
+        where = f"\n(its project folder is {finished.run.project()})" if finished.own else ""
+        raise UserError(f"{finished.run.path}: {error}{where}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -19,7 +19,7 @@ def begin(trainer: Trainer, epoch: int, batch: int) -> None:
     """
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    # After a restart Lightning starts the validation loaders, only to count their batches; that may draw random numbers.
+    # After a restart Lightning starts the validation loaders to count their batches, which may draw random numbers.
     trainer.fit_loop.epoch_loop.val_loop.increment_progress_to_evaluation_end = lambda: None  # type: ignore[method-assign]
     for loader in _loaders(trainer):
         _set_sampler_epoch(loader, epoch)

@@ -22,9 +22,14 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[TextIO]:
         BlockingIOError: if another process holds it and this one does not wait.
         OSError: if the file can't be written.
     """
-    with path.open("a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", opener=_no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield file
+
+
+def _no_link(path: str, flags: int) -> int:
+    """A link would let a run directory that came from elsewhere choose the file that is written."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager

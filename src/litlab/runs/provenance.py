@@ -10,16 +10,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from litlab.masking import mask_command, mask_diff, mask_source
+
 LIMIT = 1 << 20  # bytes of diff, and of one untracked source: enough for code, too little for data
 SOURCES = (".py", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".sh", ".md")
-_CREDENTIALS = re.compile(r"(\w+://)[^/?#\s]+@")  # up to the last @: a password may hold one
 
 
 def of_launch(project: Path, command: list[str]) -> dict[str, Any]:
     """What the controller knows: the command, the project and the state of its code."""
     return {
         "format": 1,
-        "command": [_CREDENTIALS.sub(r"\1***@", word) for word in command],
+        "command": mask_command(command),
         "project": str(project),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "code": _code(project),
@@ -50,7 +51,10 @@ def _processor() -> str:
 
 
 def _code(project: Path) -> dict[str, Any] | None:
-    """Commit, diff and untracked files of the project's git repository; None outside one."""
+    """Commit, diff and untracked files of the project's git repository; None outside one.
+
+    What looks like a literal secret in them is masked; other secrets in sources can't be told from code.
+    """
     commit = _git(project, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -58,11 +62,11 @@ def _code(project: Path) -> dict[str, Any] | None:
     names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     names = [name for name in names if name and not _in_a_run(project, name)]
     untracked: dict[str, str | None] = {name: _source(project / name) for name in names}
-    whole = len(diff) <= LIMIT
+    kept = mask_diff(diff[:LIMIT])
     return {
         "commit": commit.strip(),
-        "diff": diff if whole else diff[:LIMIT],
-        "diff_complete": whole,
+        "diff": kept,
+        "diff_complete": kept == diff,
         "untracked": untracked,
     }
 
@@ -76,7 +80,7 @@ def _source(path: Path) -> str | None:
     """The text of an untracked source file; None for what is none, or too large: it stands there by its name alone."""
     if path.suffix not in SOURCES or path.is_symlink() or not path.is_file() or path.stat().st_size > LIMIT:
         return None
-    return path.read_text(encoding="utf-8", errors="replace")
+    return mask_source(path.read_text(encoding="utf-8", errors="replace"), path.suffix)
 
 
 def _git(project: Path, *arguments: str) -> str | None:

@@ -1,0 +1,234 @@
+"""`litlab resume`: continue a run in place, from its newest checkpoint."""
+
+import os
+import platform
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from litlab.commands import add_allow, new_parser
+from litlab.config.foreign import check_foreign
+from litlab.config.freeze import to_yaml
+from litlab.config.secrets import with_secrets
+from litlab.config.strangers import ALLOW
+from litlab.config.trust import sign
+from litlab.controller import run_worker
+from litlab.errors import UserError
+from litlab.inference.finished import FinishedRun
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import sync_directory, write_json, write_text
+from litlab.runs.lock import owning
+from litlab.runs.metrics import read_metrics
+from litlab.runs.provenance import of_launch
+
+if TYPE_CHECKING:
+    from litlab.config.change import Change
+
+Config = dict[str, Any]
+MOST_LINES = 20  # of runs in a directory of several
+NOTES = """\
+The run ends, to the last bit, where it would have ended without the interruption. Its metrics.csv and event files are
+put back to the checkpoint first, so no row is there twice.
+
+key=value changes where and how it goes on, not what it has computed so far:
+  trainer.accelerator, devices, num_nodes, strategy, log_every_n_steps, profiler; threads
+  data.root, data.cache, data.url; logger.*; checkpoint.*
+  trainer.max_epochs, max_steps, if the learning rate does not follow the number of all steps (one_cycle, cosine do)
+Keys are those of the run's config.yaml, in Hydra's grammar; +key=value for one that is not there yet. A change is
+recorded in provenance.json. Everything else would be another experiment, and is refused.
+
+Exit code: as of litlab train; 0 if the run is complete already.
+
+examples:
+  litlab resume outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c
+  litlab resume DIR trainer.devices=2 data.root=/datasets/cifar10
+  litlab resume DIR trainer.max_epochs=40
+  litlab resume DIR --allow timm         somebody else's run, whose network is one of timm's
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Continue a run until it is complete.
+
+    Raises:
+        UserError: if there is no such run, somebody is at it, or the command line asks for what can't be changed.
+        RunFailed: if the worker did not complete.
+    """
+    options = _options(arguments)
+    directory = Path(options.run)
+    if (runs := _runs_in(directory)) and not (directory / "config.yaml").exists():
+        print(_say_which(directory, runs))
+        return
+    run = RunDirectory.existing(directory)
+    try:
+        with owning(run.path):
+            config = _prepare(run, options, ["litlab", "resume", *arguments])
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or run.path}: {error.strerror}; a run is continued in its own directory: "
+            "make room and allow writing there, or resume a copy of it"
+        ) from error
+    if config is not None:
+        run_worker(run, config, keep=True)
+
+
+def _options(arguments: list[str]) -> Namespace:
+    parser = new_parser("resume", "Continue a run in place, from its newest checkpoint.", NOTES)
+    parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="what is to be different from now on")
+    add_allow(parser)
+    return parser.parse_intermixed_args(arguments)
+
+
+def _prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config | None:
+    """The config to go on with, in place and recorded; None if there is nothing to do."""
+    from litlab.config.change import in_words  # loads Hydra's parser, which --help can do without
+
+    finished = FinishedRun.open(run.path, options.allow)
+    result = _result(run)
+    changed = _change(finished, options.overrides, result)
+    if result.get("status") == "completed" and not changed.prolongs:
+        print(f"{run.path} is complete: {_values(result, finished.config)}; nothing to resume")
+        return None
+    for key, values in changed.changed.items():
+        print(in_words(key, *values))
+    remarks = changed.remarks + _record(finished, changed, command)
+    print("".join(f"note: {remark}\n" for remark in remarks), end="", flush=True)
+    if finished.trust.allowed:
+        os.environ[ALLOW] = ",".join(finished.trust.allowed)
+    return changed.config
+
+
+def _change(finished: FinishedRun, overrides: list[str], result: Config) -> "Change":
+    """
+    Raises:
+        UserError: for what can't be changed, with the command that makes a new run of it.
+    """
+    from litlab.config.change import AnotherExperiment, change
+
+    try:
+        found = change(finished.config, overrides, lambda: _begun(finished.run, result))
+    except AnotherExperiment as error:
+        raise UserError(f"{error}\nstart a new run: {_new_run(finished, overrides)}") from error
+    finished.trust.check_names(found.config)
+    if finished.own:  # else the worker judges before it imports anything
+        groups = {key.partition(".")[0] for key in found.changed}
+        check_foreign(with_secrets({key: found.config[key] for key in groups}), finished.run.project())
+    return found
+
+
+def _begun(run: RunDirectory, result: Config) -> dict[str, int]:
+    """Epochs and optimizer steps that the run has begun, as far as its files tell."""
+    try:
+        rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("test/")]
+    except (OSError, ValueError):
+        rows = []  # the worker puts that file right
+    counted = [number if isinstance(number := result.get(key), int) else 0 for key in ("epochs", "steps")]
+    epochs, steps = [1 + row.epoch for row in rows], [row.step for row in rows]
+    return {"trainer.max_epochs": max([counted[0], *epochs]), "trainer.max_steps": max([counted[1], *steps])}
+
+
+def _new_run(finished: FinishedRun, overrides: list[str]) -> str:
+    """The command that makes a new run of one's own run's overrides and these."""
+    file = finished.run.path / ".hydra" / "overrides.yaml"
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8")) if finished.own else None
+    except (OSError, ValueError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, list):
+        return shlex.join(["litlab", "train", "...", *overrides])
+    keys = {_key(each) for each in overrides}
+    return shlex.join(["litlab", "train", *(each for each in map(str, before) if _key(each) not in keys), *overrides])
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _record(finished: FinishedRun, changed: "Change", command: list[str]) -> list[str]:
+    """Write down what is different from now on; returns what should be known about the code.
+
+    In this order: wherever it is cut off, the same command once more completes it.
+    """
+    run = finished.run
+    known = run.read_json(run.provenance) if run.provenance.exists() else {}
+    known = known if isinstance(known, dict) else {}
+    now = of_launch(run.project() if finished.own else Path.cwd(), command)
+    entry = {
+        "when": now["started"],
+        "command": now["command"],
+        "changed": changed.changed,
+        "host": platform.node(),
+        "code": now["code"],
+    }
+    if changed.prolongs:  # to the worker, a completed run is one with nothing to do
+        run.result.unlink(missing_ok=True)
+        sync_directory(run.path)
+    earlier = known.get("resumed")
+    write_json(run.provenance, known | {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+    if changed.changed:
+        text = to_yaml(changed.config)
+        if finished.own:
+            sign(run, coming=text.encode())
+        write_text(run.config, text)
+        if finished.own:
+            sign(run)
+    if finished.own and known.get("code", entry["code"]) != entry["code"]:
+        return ["the code of the project is not what it was when the run started; it goes on with that of now"]
+    return []
+
+
+def _result(run: RunDirectory) -> Config:
+    """result.json; empty where there is none, or a damaged one, which the worker replaces."""
+    try:
+        found = run.read_json(run.result)
+    except UserError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _values(result: Config, config: Config) -> str:
+    """What a completed run came to: its objective, or where it has none its test metrics."""
+    test = result.get("test")
+    values = test if isinstance(test, dict) else {}
+    if config["objective"]:
+        values = {config["objective"]["metric"]: result.get("objective")}
+    shown = [f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
+    return f"{', '.join(shown) or 'nothing measured'} after {result.get('steps')} steps"
+
+
+def _runs_in(directory: Path) -> list[RunDirectory]:
+    """The runs one or two levels below: of a multirun, or of all multiruns and runs of an experiment."""
+    records = [path for pattern in ("*/.hydra", "*/*/.hydra") for path in directory.glob(pattern)]
+    return [RunDirectory(path.parent) for path in sorted(records) if (path.parent / "config.yaml").is_file()]
+
+
+def _say_which(directory: Path, runs: list[RunDirectory]) -> str:
+    """What to do with a directory of several runs.
+
+    Raises:
+        UserError: if some are unfinished.
+    """
+    statuses = {run.path: _status(run) for run in runs}
+    unfinished = {path: status for path, status in statuses.items() if status != "completed"}
+    if not unfinished:
+        return f"{directory} holds {len(runs)} runs, all complete; nothing to resume"
+    lines = [f"  {path.relative_to(directory)}: {status}" for path, status in unfinished.items()][:MOST_LINES]
+    more = len(unfinished) - len(lines)
+    lines += [f"  and {more} more"] if more else []
+    raise UserError(
+        f"{directory} holds {len(runs)} runs, {len(unfinished)} of them not complete; they are resumed one by one:\n"
+        + "\n".join(lines)
+        + f"\nlitlab resume {shlex.quote(str(next(iter(unfinished))))}"
+    )
+
+
+def _status(run: RunDirectory) -> str:
+    result = _result(run)
+    if "status" not in result:
+        return "no result yet: it is running, or was killed"
+    said = str(result.get("error") or "").splitlines()
+    return str(result["status"]) + (f": {said[0]}" if said else "")

@@ -1,0 +1,153 @@
+"""What `litlab resume` may change in a frozen config: where and how long a run goes on, not what it has computed."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litlab.config.foreign import find
+from litlab.config.freeze import _make_absolute, threads_per_rank
+from litlab.config.identity import VOLATILE, identity
+from litlab.config.overriding import overridden
+from litlab.config.schema import SECTIONS
+from litlab.config.validate import Config, nodes, validate
+from litlab.config.words import shown
+from litlab.errors import UserError
+
+PLACES = ("name", "study")  # volatile as well, but the directory has its name from them
+CHANGEABLE = tuple(key for key in VOLATILE if key not in PLACES)
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")
+ABSENT = "not set"
+_OTHER_BITS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_ENDLESS = "litlab.optim.constant"  # the one schedule of ours that doesn't ask for the total number of steps
+
+
+class AnotherExperiment(UserError):
+    """The overrides would change what the run has computed so far."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The frozen config that a run goes on with.
+
+    Attributes:
+        changed: dotted key -> [value before, value after], where they differ; `ABSENT` for a key that isn't there.
+        prolongs: whether training goes on to another end.
+        remarks: what the person who resumes should know, a line each.
+    """
+
+    config: Config
+    changed: dict[str, list[Any]]
+    prolongs: bool
+    remarks: list[str]
+
+
+def change(config: Config, overrides: list[str], begun: Callable[[], Mapping[str, int]]) -> Change:
+    """Apply overrides in Hydra's grammar to the frozen config of a run that is resumed.
+
+    Args:
+        begun: for each key of `LENGTH`, how many of those the run has begun; asked only where these are changed.
+
+    Raises:
+        AnotherExperiment: with a line for each key that can't be changed: the values, and why not.
+        UserError: for overrides that can't be read, unknown keys, and values that are out of range.
+    """
+    after = overridden(config, overrides)
+    _refuse(config, after, difference(config, after), begun)
+    validate(after)
+    if after["threads"] is None and config["threads"] is not None:
+        after["threads"] = threads_per_rank(after["trainer"])
+    _make_absolute(after["data"])
+    changed = difference(config, after)
+    prolongs = any(key in LENGTH for key in changed)
+    return Change(after, changed, prolongs, _remarks(after, changed, prolongs))
+
+
+def difference(before: Any, after: Any, path: str = "") -> dict[str, list[Any]]:
+    """Dotted key -> [before, after], for each value of nested dicts that is another; 1 and 1.0 are."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        found: dict[str, list[Any]] = {}
+        for key in {**before, **after}:
+            below = f"{path}.{key}" if path else str(key)
+            found |= difference(before.get(key, ABSENT), after.get(key, ABSENT), below)
+        return found
+    return {} if repr(before) == repr(after) else {path: [before, after]}
+
+
+def in_words(key: str, before: Any, after: Any) -> str:
+    """One change, as `key: before -> after`."""
+    return f"{key}: {shown(before)} -> {shown(after)}"
+
+
+def _refuse(
+    before: Config, after: Config, changed: dict[str, list[Any]], begun: Callable[[], Mapping[str, int]]
+) -> None:
+    """
+    Raises:
+        AnotherExperiment: with a line for each key that can't be changed.
+    """
+    refused = []
+    for key, (old, new) in changed.items():
+        why = None
+        if key in LENGTH:
+            why = _against_length(new, begun().get(key, 0), before["schedule"])
+        elif _is_in(key, PLACES):
+            why = "belongs to the place of the run, which stays where it is"
+        elif not _is_in(key, CHANGEABLE):
+            why = "would make it another experiment"
+        if why:
+            refused.append(f"{in_words(key, old, new)} {why}")
+    if refused:
+        raise AnotherExperiment("\n".join(refused))
+    assert identity(_as_long_as(before, after)) == identity(before)
+
+
+def _is_in(key: str, keys: Collection[str]) -> bool:
+    return any(key == each or key.startswith(f"{each}.") for each in keys)
+
+
+def _against_length(new: Any, begun: int, schedule: Config | None) -> str | None:
+    """Why training can't end there; None if it can. -1 and null mean without an end."""
+    if isinstance(new, int) and 0 <= new < begun:
+        return f"is less than what the run has begun already, {begun}"
+    if schedule is None or not _follows_total_steps(schedule):
+        return None
+    return (
+        f"would make it another experiment: {schedule['_target_']} follows the total number of steps, so the learning "
+        "rate of every step so far would have been another (a run with schedule=constant can be prolonged)"
+    )
+
+
+def _follows_total_steps(schedule: Config) -> bool:
+    """Whether it is given the total number of steps: it has such a parameter, and the config does not set it."""
+    target = schedule["_target_"]
+    if "total_steps" in schedule or target == _ENDLESS:
+        return False
+    if target in SECTIONS:
+        return True
+    try:
+        return "total_steps" in inspect.signature(find(target)).parameters
+    except Exception as error:  # a module of the user's own may raise anything
+        raise UserError(f"schedule._target_: {target} can't be looked at: {type(error).__name__}: {error}") from error
+
+
+def _as_long_as(before: Config, after: Config) -> Config:
+    names = {key.rpartition(".")[2] for key in LENGTH}
+    trainer = {key: value for key, value in after["trainer"].items() if key not in names}
+    return after | {"trainer": trainer | {key: before["trainer"][key] for key in names & before["trainer"].keys()}}
+
+
+def _remarks(config: Config, changed: Collection[str], prolongs: bool) -> list[str]:
+    remarks = []
+    if any(key in _OTHER_BITS for key in changed):
+        target = config["data"]["_target_"]
+        stream = "the stream of samples stays the same" if target in SECTIONS else f"the samples are up to {target}"
+        remarks.append(f"on other devices or threads {stream}, but the last bits of the weights may differ")
+    foreign = [
+        node["_target_"]
+        for path, node in nodes(config)
+        if path.partition(".")[0] in ("task", "callbacks") and node["_target_"] not in SECTIONS
+    ]
+    if prolongs and foreign:
+        remarks.append(f"whether {', '.join(foreign)} went by the length of the training can't be seen from here")
+    return remarks

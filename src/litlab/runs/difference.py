@@ -1,0 +1,240 @@
+"""What differs between two runs: config, code, packages, hardware, data, and what came out of them.
+
+A run's files may be a stranger's: whatever they hold, what is shown of it is short and printable.
+"""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import read_metrics
+
+Section = Literal["config", "code", "packages", "hardware", "data", "result", "metrics"]
+OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the others are what went in
+ABSENT = "absent"
+TIMED = "throughput/"  # metrics that measure the machine, not the experiment
+MACHINE = ("system", "processor", "cores", "python", "device", "ranks", "threads", "precision")
+_HASH = re.compile(r"[0-9a-f]{40,64}")
+_WIDEST = 48
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that two runs do not share; `old` and `new` as they are shown, ABSENT where one has no such thing."""
+
+    section: Section
+    name: str
+    old: str
+    new: str
+    note: str = ""
+
+
+@dataclass
+class Comparison:
+    """
+    Attributes:
+        differences: in the order of the sections.
+        unknown: what could not be compared, and why: a section, or `weights`.
+        num_rows: rows of metrics.csv of the first run, without what measures the machine.
+    """
+
+    differences: list[Difference] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
+    num_rows: int = 0
+
+    @property
+    def identical(self) -> bool:
+        """Whether the same came out, to the last bit: weights, metric rows, results; never by want of a record."""
+        return "weights" not in self.unknown and not any(each.section in OUTCOME for each in self.differences)
+
+    @property
+    def same_recipe(self) -> bool:
+        """Whether nothing that went in is known to differ."""
+        return all(each.section in OUTCOME for each in self.differences)
+
+
+def compare(old: RunDirectory, new: RunDirectory) -> Comparison:
+    """Hold two completed runs against each other.
+
+    Raises:
+        UserError: if a file of either is missing or damaged.
+    """
+    found = Comparison()
+    found.differences += changed("config", _flat(_config(old)), _flat(_config(new)))
+    known = [_record(run, run.provenance) for run in (old, new)]
+    _compare_code(found, *known)
+    _compare_machines(found, *known)
+    _compare_data(found, *(_record(run, run.dataset) for run in (old, new)))
+    _compare_results(found, *(_outcome(_mapping(run.read_json(run.result))) for run in (old, new)))
+    rows = [_by_metric(run) for run in (old, new)]
+    found.num_rows = sum(map(len, rows[0].values()))
+    found.differences += _between_rows(*rows)
+    return found
+
+
+def changed(section: Section, old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """The keys whose values differ, or that only one has; in the order of the first, then of the second."""
+    return [
+        Difference(section, shown(key), *_pair(key, old, new))
+        for key in {**old, **new}
+        if key not in old or key not in new or not _same(old[key], new[key])
+    ]
+
+
+def _pair(key: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[str, str]:
+    """The two values of a key as they are shown: numbers with no more digits than tell them apart."""
+    before, after = (shown(each[key]) if key in each else ABSENT for each in (old, new))
+    if isinstance(old.get(key), float) and isinstance(new.get(key), float):
+        short = f"{old[key]:.6g}", f"{new[key]:.6g}"
+        return short if short[0] != short[1] else (before, after)
+    return before, after
+
+
+def shown(value: Any) -> str:
+    """A value on one line: a hash by its beginning, anything long cut, control characters escaped."""
+    text = value if isinstance(value, str) else "null" if value is None else str(value)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    if _HASH.fullmatch(text):
+        return text[:12]
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _config(run: RunDirectory) -> dict[str, Any]:
+    try:
+        return _mapping(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{run.config} is damaged: {error}") from error
+
+
+def _record(run: RunDirectory, file: Path) -> dict[str, Any]:
+    return _mapping(run.read_json(file)) if file.exists() else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _flat(node: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Dotted names of all leaves."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else str(key)
+        flat |= _flat(value, name) if isinstance(value, dict) and value else {name: value}
+    return flat
+
+
+def _same(old: Any, new: Any) -> bool:
+    """To the last bit and the type: 1 is not 1.0, -0.0 is not 0.0, but NaN is NaN."""
+    return repr(old) == repr(new)
+
+
+def _compare_code(found: Comparison, *provenance: dict[str, Any]) -> None:
+    """Commit, uncommitted changes and untracked sources of the project; the version of litlab."""
+    states = [_mapping(each.get("code")) for each in provenance]
+    versions = [_mapping(_mapping(each.get("machine")).get("packages")).get("litlab") for each in provenance]
+    if not all(states):
+        found.unknown["code"] = "there is no record of a git repository"
+    elif not all(state.get("diff_complete") for state in states):
+        found.unknown["code"] = "the uncommitted changes were too long to be recorded whole"
+    described = [_described(state) | {"litlab": version} for state, version in zip(states, versions, strict=True)]
+    found.differences += changed("code", *described)
+
+
+def _described(code: dict[str, Any]) -> dict[str, str]:
+    if not code:
+        return {}
+    untracked = {f"untracked {name}": text for name, text in _mapping(code.get("untracked")).items()}
+    texts = {"uncommitted changes": code.get("diff")} | untracked
+    return {"commit": str(code.get("commit"))} | {name: _digest(text) for name, text in texts.items()}
+
+
+def _digest(text: Any) -> str:
+    """Tells texts apart, and says how long they are; a file that was recorded by its name alone has no text."""
+    if text is None:
+        return "not recorded"
+    lines = str(text).count("\n")
+    return f"{lines} lines ({hashlib.sha256(str(text).encode(errors='replace')).hexdigest()[:8]})" if text else "none"
+
+
+def _compare_machines(found: Comparison, *provenance: dict[str, Any]) -> None:
+    machines = [_mapping(each.get("machine")) for each in provenance]
+    if not all(machines):
+        found.unknown |= dict.fromkeys(("packages", "hardware"), "there is no record of the machine")
+        return
+    packages = [_mapping(each.get("packages")) for each in machines]
+    others = [{name: version for name, version in each.items() if name != "litlab"} for each in packages]
+    found.differences += changed("packages", *others)
+    found.differences += changed("hardware", *({name: each.get(name) for name in MACHINE} for each in machines))
+
+
+def _compare_data(found: Comparison, *facts: dict[str, Any]) -> None:
+    if not any(facts):
+        found.unknown["data"] = "data that litlab did not prepare have no fingerprint"
+    found.differences += changed("data", *facts)
+
+
+def _outcome(result: dict[str, Any]) -> dict[str, Any]:
+    """What of result.json is the experiment's, not the machine's."""
+    metrics = {
+        f"{part} {name}": value
+        for part in ("best", "last", "test")
+        for name, value in _mapping(result.get(part)).items()
+        if not name.startswith(TIMED)
+    }
+    return {key: result.get(key) for key in ("weights", "epochs", "steps", "parameters")} | metrics
+
+
+def _compare_results(found: Comparison, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if not (old["weights"] and new["weights"]):
+        found.unknown["weights"] = "result.json holds no hash of them"
+        del old["weights"], new["weights"]
+    found.differences += changed("result", old, new)
+
+
+Rows = dict[tuple[int, int, int], float]  # (epoch, step, how many rows before it had the same two) -> value
+
+
+def _by_metric(run: RunDirectory) -> dict[str, Rows]:
+    try:
+        rows = read_metrics(run.metrics)
+    except FileNotFoundError as error:
+        raise UserError(f"{run.metrics} is missing") from error
+    except ValueError as error:
+        raise UserError(f"{run.metrics} is damaged: {error}") from error
+    before: Counter[tuple[int, int, str]] = Counter()
+    metrics: dict[str, Rows] = {}
+    for row in rows:
+        if not row.metric.startswith(TIMED):
+            place = (row.epoch, row.step, row.metric)
+            metrics.setdefault(row.metric, {})[row.epoch, row.step, before[place]] = row.value
+            before[place] += 1
+    return metrics
+
+
+def _between_rows(old: dict[str, Rows], new: dict[str, Rows]) -> list[Difference]:
+    """For each metric with a row that differs: its last values, where the runs part, and how far apart they get."""
+    found = []
+    for metric in {**old, **new}:
+        ours, theirs = old.get(metric, {}), new.get(metric, {})
+        everywhere = ours.keys() | theirs.keys()
+        apart = [each for each in everywhere if not _same(ours.get(each), theirs.get(each))]
+        if apart:
+            last = _pair(metric, *({metric: rows[max(rows)]} if rows else {} for rows in (ours, theirs)))
+            note = f"{len(apart)} of {len(everywhere)} rows, the first at step {min(step for _, step, _ in apart)}"
+            gaps = [abs(ours[each] - theirs[each]) for each in apart if each in ours and each in theirs]
+            note += f", by at most {max(gaps, key=_or_infinite):.3g}" if gaps else ""
+            found.append(Difference("metrics", shown(metric), *last, note=note))
+    return found
+
+
+def _or_infinite(gap: float) -> float:
+    """To a value that is not a number, there is no greater distance."""
+    return math.inf if math.isnan(gap) else gap

@@ -1,0 +1,211 @@
+"""No config, however odd, ends in anything but being accepted or our own error."""
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from support import TINY, compose_config
+from thorough import examples
+
+from litlab.config.freeze import freeze, from_yaml, to_yaml
+from litlab.config.identity import identity
+from litlab.config.literals import refuse_literals
+from litlab.config.secrets import with_secrets
+from litlab.config.validate import validate
+from litlab.errors import UserError
+
+ODD_TEXTS = (
+    "???", "auto", "", "${oc.env:HOME}", "${name}", "${", "~nobody/x", "\0", "\ud800", "\x85", "\u2028 x", "\ufeff",
+    "1e5", "yes", "=", "0x1", "1:60", " a ", "a: b", "#", "litlab.models.cnn.CNN", "lightning.pytorch.Trainer",
+    "torch.nn.Identity", "https://a:b@c", "null", "val/accuracy", "test/loss",
+)  # fmt: skip
+TEXT = st.text(max_size=12) | st.sampled_from(ODD_TEXTS)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([0, -1, 10**400, 2**63, True, math.nan, math.inf])
+KEYS = TEXT | st.sampled_from(
+    ["_target_", "_args_", "data", "trainer", "devices", "callbacks", "token", "format", "root", "strategy"]
+)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+ODD = PLAIN | st.dictionaries(st.integers() | st.booleans() | st.none() | TEXT, PLAIN, max_size=3) | st.binary()
+
+
+@cache
+def valid() -> dict[str, Any]:
+    return compose_config(*TINY, "trainer=ddp", "trainer.devices=2")
+
+
+def places(config: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def changed(config: dict[str, Any], place: tuple[Any, ...], value: Any, remove: bool) -> dict[str, Any]:
+    config = deepcopy(config)
+    node: Any = config
+    for key in place[:-1]:
+        node = node[key]
+    if remove and isinstance(node, dict):
+        del node[place[-1]]
+    else:
+        node[place[-1]] = value
+    return config
+
+
+def nested(depth: int) -> Any:
+    value: Any = "end"
+    for _ in range(depth):
+        value = {"a": [value]}
+    return value
+
+
+def accepted(config: Any) -> bool:
+    """Whether validate takes it; what it takes can be written, read, told apart, and used."""
+    try:
+        validate(config)
+    except UserError:
+        return False
+    assert len(identity(config)) == 64
+    assert repr(from_yaml(to_yaml(config).encode().decode())) == repr(config)
+    return True
+
+
+def test_the_valid_config_is_accepted() -> None:
+    assert accepted(valid())
+    assert from_yaml(to_yaml(valid())) == valid()
+
+
+@examples(60)
+@given(st.data(), ODD, st.booleans(), st.booleans())
+def test_any_value_in_any_place(data: st.DataObject, value: Any, remove: bool, foreign: bool) -> None:
+    config = valid()
+    for target in data.draw(st.sets(st.sampled_from(["data", "task", "trainer", "model"]))) if foreign else ():
+        config = changed(config, (target, "_target_"), "some.Thing", False)
+    place = data.draw(st.sampled_from(sorted(places(config), key=repr)))
+    accepted(changed(config, place, value, remove))
+
+
+def test_values_that_no_file_could_hold() -> None:
+    for value in (nested(5000), 10**5000, "\ud800", {"a": {1: 2}}, b"bytes", {"x": {1, 2}}, {"\ud800": 1}):
+        assert not accepted(valid() | {"model": {"_target_": "some.Net", "x": value}})
+    assert accepted(valid() | {"model": {"_target_": "some.Net", "x": nested(40)}})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_nodes": "x"}, "trainer.num_nodes=x: expected"),
+        ({"devices": {}}, "trainer.devices"),
+        ({"devices": 0}, "trainer.devices=0: expected"),
+    ],
+)
+def test_what_is_read_of_a_foreign_trainer_is_checked(change: dict[str, Any], said: str) -> None:
+    config = valid()
+    config = config | {"trainer": {**config["trainer"], "_target_": "some.Trainer", **change}}
+    with pytest.raises(UserError, match=said):
+        validate(config)
+
+
+@examples(60)
+@given(ODD | st.dictionaries(KEYS, ODD, max_size=4))
+@example([])
+@example({"callbacks": [1]})
+@example({"callbacks": {"a": {"_target_": []}}, "objective": {"metric": []}})
+def test_any_dict(config: Any) -> None:
+    assert not accepted(config)
+
+
+@examples(60)
+@given(st.data(), PLAIN)
+def test_freezing_anything(data: st.DataObject, value: Any) -> None:
+    place = data.draw(st.sampled_from(sorted(places(valid()), key=repr)))
+    try:
+        composed = OmegaConf.create(changed(valid(), place, value, False))
+    except (OmegaConfBaseException, ValueError, RecursionError):
+        return  # Hydra would have said so
+    try:
+        frozen = freeze(composed)
+    except UserError:
+        return
+    assert repr(from_yaml(to_yaml(frozen))) == repr(frozen)
+
+
+YAML = (
+    "format: 1\n", "a: &x [1, 2]\n", "b: *x\n", "<<: *x\n", "- ", "? [1]\n: 2\n", "!!python/object:os.system {}",
+    "{", "}", "!!timestamp x", "!!int x", "!!bool x", "!!float x", "!!binary 'x'", "!!set {a}", "!!omap [a: 1]",
+    "d: 2024-13-45\n", "e: 2024-01-02\n", "f: .nan\n", "g: .inf\n", "1: 2\n", "null: 3\n", 'h: "\\ud800"\n',
+    f"i: 0x{'f' * 5000}\n", f"j: {'9' * 5000}\n", "\0", "\x85", "|", ">", "%YAML 1.2\n", "---\n", "...\n",
+    "k: 1:60:60\n", "l: 0o9\n", "=: 1\n",
+)  # fmt: skip
+
+
+@examples(80)
+@given(st.text(max_size=80) | st.lists(st.sampled_from(YAML) | st.text(max_size=10), max_size=8).map("".join))
+def test_any_text(text: str) -> None:
+    for given_text in (text, "format: 1\n" + text):
+        try:
+            config = from_yaml(given_text)
+        except UserError:
+            continue
+        assert repr(from_yaml(to_yaml(config))) == repr(config)
+        identity(config)
+        accepted(config)
+        with suppress(UserError):
+            with_secrets(config)
+
+
+def laughs(levels: int) -> str:
+    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(["format: 1", *lines])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        laughs(9),
+        "format: 1\na: &a [*a]",
+        "format: 1\na: " + "[" * 3000 + "]" * 3000,
+        "format: 1\na: " + "{a: " * 500 + "}" * 500,
+        "format: 1\na: '" + "x" * 10_000_000 + "'",
+        "format: 1\n1: 2",
+        "format: 1\na: 2024-01-02",
+        "format: true",
+        "format: 1.0",
+    ],
+)
+def test_texts_made_to_hurt(text: str) -> None:
+    with pytest.raises(UserError):
+        from_yaml(text)
+
+
+def test_an_alias_is_no_bomb() -> None:
+    assert from_yaml("format: 1\na: &x [1]\nb: *x") == {"format": 1, "a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize("text", [yaml.safe_dump({"format": 1, "a": "${oc.env:LITLAB_NOT_THERE}"})])
+def test_references_are_looked_up_nowhere_else(text: str) -> None:
+    with pytest.raises(UserError, match="a: cannot be resolved: there is no environment variable LITLAB_NOT_THERE"):
+        with_secrets(from_yaml(text))
+    odd = {"a": "${oc.decode:1}", "b": "${oc.env:HOME,x}", "c": "x${oc.env:HOME}", "d": ["${hydra:runtime}"]}
+    assert with_secrets(odd) == odd
+
+
+@examples(60)
+@given(st.lists(st.text(max_size=30) | st.sampled_from(["a.token=[1,2]", "+x={a: {b: 1}}", "a=b=c", "=", "~", "a=${"])))
+def test_any_command_line(arguments: list[str]) -> None:
+    with suppress(UserError):
+        refuse_literals(arguments)

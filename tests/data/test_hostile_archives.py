@@ -1,0 +1,338 @@
+"""Archives and images made to do harm: nothing is written, little memory is taken, and all ends in our own error."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import resource
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litlab.data import archive
+from litlab.data.archive import archive_members
+from litlab.data.decode_image import decode_image
+from litlab.data.image_files import decode_images, list_images
+from litlab.errors import UserError
+
+MEMORY = 600 * 2**20  # bytes above what the process has; each bomb here wants more
+
+
+def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type = size, kind
+    return entry.tobuf(tarfile.GNU_FORMAT)
+
+
+def read_all(path: Path) -> None:
+    for member in archive_members(path):
+        member.read()
+
+
+def refused(path: Path, said: str) -> None:
+    """By listing and by reading; in a limited address space, where memory runs out before the error is ours."""
+    before = sorted(path.parent.rglob("*"))
+    with pytest.raises(UserError, match=said):
+        read_all(path)
+    assert sorted(path.parent.rglob("*")) == before
+
+
+@pytest.fixture(autouse=True)
+def _limited_memory() -> object:
+    """An allocation that a bomb would need fails at once: as MemoryError, whose text is not the one expected."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_of_2_gb(tmp_path: Path, kind: bytes) -> None:
+    """A tar's own reader takes it into memory as a whole."""
+    path = tmp_path / "bomb.tar.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header("././@x", 2**31, kind) + bytes(2**24))
+    refused(path, r"has headers of more than 1,048,576 bytes: refused")
+
+
+def test_headers_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tar.gz"
+    record = b"20 comment=xxxxxxxxx\n".ljust(512, b"\0")
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(5000):
+            file.write(header("././@PaxHeader", 21, tarfile.XGLTYPE) + record)
+    refused(path, "has headers of more than|recursion")
+
+
+def test_a_map_of_holes_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tar.gz"
+    start = bytearray(header("sparse", 512, tarfile.GNUTYPE_SPARSE))
+    start[482], start[483:495] = 1, b"0" * 11 + b"\0"  # extended
+    start[148:156] = b"%06o\0 " % sum(start[:148] + b" " * 8 + start[156:])
+    extension = (b"00000000000\0" * 42)[:504] + b"\1" + bytes(7)
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(start)
+        for _ in range(20_000):
+            file.write(extension)
+    refused(path, "has headers of more than 1,048,576 bytes: refused")
+
+
+def test_sparse_members(tmp_path: Path) -> None:
+    path = tmp_path / "data.tar"
+    records = b"22 GNU.sparse.major=1\n" + b"22 GNU.sparse.minor=0\n" + b"31 GNU.sparse.realsize=9999999\n"
+    content = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
+    start = header("././@PaxHeader", len(records), tarfile.XHDTYPE) + records.ljust(512, b"\0")
+    path.write_bytes(start + header("hole.png", 513) + content + bytes(1024))
+    refused(path, "hole.png is sparse: refused")
+
+
+def test_a_small_file_that_unpacks_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_SMALL", 2**20)
+    content = b"".join(header(f"{number}.png", 2**18) + bytes(2**18) for number in range(9))
+    for name, packed in (("a.tar.gz", gzip.compress(content)), ("a.tar.bz2", bz2.compress(content))):
+        (tmp_path / name).write_bytes(packed)
+        refused(tmp_path / name, r"unpacks to more than 1,048,576 bytes \(at 4.png\): refused")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(9):
+            file.writestr(f"{number}.png", bytes(2**18))
+    refused(tmp_path / "a.zip", r"unpacks to more than 1,048,576 bytes \(at 4.png\): refused")
+
+
+def test_folders_count(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(header("a/", 0, tarfile.DIRTYPE) * 9 + bytes(1024))
+    with pytest.raises(UserError, match="more than 8 members"):
+        list(archive_members(tmp_path / "a.tar", max_members=8))
+
+
+def test_xz_that_asks_for_gigabytes(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**20}]
+    packed = bytearray(lzma.compress(header("a.png", 3) + b"abc".ljust(512, b"\0"), filters=filters))
+    assert packed[16] == 16  # the size of the dictionary, in the header of the first block
+    packed[16] = 40  # 4 GB
+    packed[20:24] = zlib.crc32(packed[12:20]).to_bytes(4, "little")
+    (tmp_path / "a.tar.xz").write_bytes(packed)
+    refused(tmp_path / "a.tar.xz", "Memory usage limit exceeded")
+
+
+def test_xz_in_several_streams(tmp_path: Path) -> None:
+    content = header("a.png", 700) + b"abc".ljust(1024, b"\0") + bytes(1024)
+    parts = [lzma.compress(content[start : start + 300]) for start in range(0, len(content), 300)]
+    (tmp_path / "a.tar.xz").write_bytes(bytes(4).join(parts) + bytes(8))
+    assert [member.read() for member in archive_members(tmp_path / "a.tar.xz")] == [b"abc".ljust(700, b"\0")]
+
+
+def zip_of(path: Path, content: bytes, name: str = "a.png", compression: int = zipfile.ZIP_DEFLATED) -> bytearray:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr(name, content)
+    return bytearray(path.read_bytes())
+
+
+def test_zip_that_understates_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archived,
+        archived.open("a.png", "w") as file,
+    ):
+        for _ in range(MEMORY // 2**20 + 100):
+            file.write(bytes(2**20))
+    written = bytearray(path.read_bytes())
+    index = written.index(b"PK\x01\x02")
+    for place in (22, index + 24):
+        written[place : place + 4] = struct.pack("<I", 100)
+    path.write_bytes(written)
+    refused(path, r"is damaged, or not what its name says \(Bad CRC-32 for file 'a.png'\)")
+
+
+def test_zip_that_overstates_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    written = zip_of(path, bytes(1000))
+    index = written.index(b"PK\x01\x02")
+    for size, said in ((2000, "damaged"), (2**32 - 2, "a.png unpacks to 4,294,967,294 bytes: refused")):
+        for place in (22, index + 24):
+            written[place : place + 4] = struct.pack("<I", size)
+        path.write_bytes(written)
+        refused(path, said)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_by_methods_that_know_no_limit(tmp_path: Path, method: int) -> None:
+    zip_of(tmp_path / "a.zip", bytes(1000), compression=method)
+    refused(tmp_path / "a.zip", f"a.png is compressed by method {method}: pack it with deflate")
+
+
+def test_encrypted_zip(tmp_path: Path) -> None:
+    written = zip_of(tmp_path / "a.zip", b"abc")
+    index = written.index(b"PK\x01\x02")
+    written[6] |= 1
+    written[index + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(written)
+    refused(tmp_path / "a.zip", "encrypted")
+
+
+def test_zip_with_an_index_of_gigabytes(tmp_path: Path) -> None:
+    written = zip_of(tmp_path / "a.zip", b"abc")
+    end = written.index(b"PK\x05\x06")
+    index = bytes(written[written.index(b"PK\x01\x02") : end])
+    with (tmp_path / "a.zip").open("wb") as file:
+        file.write(written[: -len(index) - 22])
+        file.truncate(2**29)
+        file.seek(2**29)
+        file.write(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, 2**29 - 100, 100, 0))
+    refused(tmp_path / "a.zip", "an index of 536,870,812 bytes")
+
+
+def test_nested_archives_are_not_opened(tmp_path: Path) -> None:
+    inner = tmp_path / "inner.zip"
+    zip_of(inner, b"x", "../evil.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.add(inner, "train/cat/inner.zip")
+    assert list_images(tmp_path / "a.tar") == []
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[31m.png", "a\udcff.png", "x" * 5000, "a\x85.png"])
+def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.addfile(tarfile.TarInfo(name))
+    with pytest.raises(UserError, match="which is no proper name: refused") as caught:
+        read_all(tmp_path / "a.tar")
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+
+
+def test_zip_names_with_null(tmp_path: Path) -> None:
+    """zipfile cuts them there; so nothing after it is ever looked at."""
+    written = zip_of(tmp_path / "a.zip", b"x", "a.pngXevil")
+    (tmp_path / "a.zip").write_bytes(written.replace(b"a.pngX", b"a.png\0"))
+    assert [str(member.path) for member in archive_members(tmp_path / "a.zip")] == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_name_that_comes_twice(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    names = ["train/cat/1.png", "train/cat/./1.png"]
+    if kind == "tar":
+        path.write_bytes(b"".join(header(name) for name in names) + bytes(1024))
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            for name in names:
+                file.writestr(name, b"x")
+    with pytest.raises(UserError, match=r"holds train/cat/1\.png twice: remove one of them"):
+        list_images(path)
+
+
+def test_sizes_no_file_has(tmp_path: Path) -> None:
+    for size in (b"\x80" + b"\xff" * 11, b"\xff" * 12, b"77777777777\0"):
+        start = bytearray(header("a.png"))
+        start[124:136] = size
+        start[148:156] = b"%06o\0 " % sum(start[:148] + b" " * 8 + start[156:])
+        (tmp_path / "a.tar").write_bytes(bytes(start) + bytes(1024))
+        refused(tmp_path / "a.tar", "a.png unpacks to -?[0-9,]+ bytes: refused")
+
+
+def test_pipes_and_devices_in_folders(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+    os.mkfifo(tmp_path / "train" / "cat" / "a.png")
+    with pytest.raises(UserError, match=r"train/cat/a.png is no plain file: remove it"):
+        list_images(tmp_path)
+    (tmp_path / "train" / "cat" / "a.png").unlink()
+    (tmp_path / "train" / "cat" / "a.png").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"train/cat/a.png is no plain file: remove it"):
+        list_images(tmp_path)
+    (tmp_path / "train" / "cat" / "a.png").unlink()
+    with (tmp_path / "train" / "cat" / "a.png").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match=r"a.png has 1,099,511,627,776 bytes, more than an image could need"):
+        list_images(tmp_path)
+    (tmp_path / "train" / "cat" / "a.png").unlink()
+    (tmp_path / "train" / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b"x")
+    with pytest.raises(UserError, match="has a name that is not UTF-8"):
+        list_images(tmp_path)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, form, **options)
+    return content.getvalue()
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG of 1 bit a pixel, whatever follows of it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    start = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", start) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def many_scans() -> bytes:
+    content = encoded(Image.effect_noise((64, 64), 50), "JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    scan = content[last:-2]
+    return content[:-2] + scan * 200 + content[-2:]
+
+
+FRAMES = [Image.new("RGB", (16, 16), (number, 0, 0)) for number in range(40)]
+BOMBS = {
+    "60000 x 60000": (png(60_000, 60_000, zlib.compress(bytes(10**6))), "is too large an image to be decoded safely"),
+    "one pixel high": (png(2**26, 1), "is too large an image to be decoded safely"),
+    "2**31 wide": (png(2**31 - 1, 1), "is too large an image|can't be read as"),
+    "no width": (png(0, 5), "can't be read as"),
+    "truncated": (encoded(Image.effect_noise((99, 99), 50), "PNG")[:-4000], "can't be read as"),
+    "truncated JPEG": (encoded(Image.effect_noise((99, 99), 50), "JPEG")[:-900], "can't be read as"),
+    "animated WebP": (
+        encoded(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), r"is an animation of \d+ frames"
+    ),
+    "animated PNG": (
+        encoded(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), r"is an animation of \d+ frames"
+    ),
+    "scans": (many_scans(), "is a JPEG of more than 100 scans"),
+    "GIF": (encoded(FRAMES[0], "GIF"), "can't be read as"),
+    "EPS": (encoded(FRAMES[0], "EPS"), "can't be read as"),  # Pillow would start Ghostscript
+    "text of gigabytes": (
+        png(8, 8, zlib.compress(bytes(16))).replace(b"IEND", b"IEND", 1)[:33]
+        + struct.pack(">I", 2**20 + 6) + b"zTXta\0\0" + zlib.compress(bytes(2**28)).ljust(2**20 + 3, b"\0") + bytes(4),
+        "can't be read as",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_images_that_are_bombs(name: str) -> None:
+    content, said = BOMBS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as decode_images does
+        with pytest.raises(UserError, match=f"^here {said}"):
+            decode_image(content, (8, 8), "here")
+
+
+def test_orientations_that_are_none() -> None:
+    for orientation in (0, 9, 2**16 - 1):
+        exif = Image.Exif()
+        exif[274] = orientation
+        content = encoded(Image.new("RGB", (8, 4), (255, 0, 0)), "PNG", exif=exif)
+        pixels = decode_image(content, (4, 8), "here")
+        assert (pixels.shape, pixels[0].min(), pixels[1].max()) == ((3, 4, 8), 255, 0)
+
+
+def test_a_camera_s_picture_with_a_preview() -> None:
+    """Multi-picture JPEG: the first picture counts."""
+    content = encoded(Image.new("RGB", (8, 4), (255, 0, 0)), "MPO", save_all=True, append_images=[FRAMES[0]])
+    assert decode_image(content, (4, 8), "here")[0].min() > 250
+
+
+def test_a_bomb_in_a_data_set_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    zip_of(path, BOMBS["60000 x 60000"][0], "train/cat/1.png")
+    with pytest.raises(UserError, match=r"^train/cat/1.png in .*a.zip is too large an image"):
+        decode_images(path, {"train/cat/1.png": np.empty((3, 8, 8), np.uint8)})

@@ -1,0 +1,206 @@
+"""What differs between two runs, told from files like those that runs write."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from litlab.errors import UserError
+from litlab.runs.difference import ABSENT, Comparison, Difference, compare, shown
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import MetricsWriter
+
+MACHINE = {"processor": "a", "cores": 2, "device": "cpu", "python": "3.11.7", "packages": {"litlab": "1", "torch": "2"}}
+CODE = {"commit": "a" * 40, "diff": "", "diff_complete": True, "untracked": {}}
+RUN: dict[str, Any] = {
+    "config": {"seed": 0, "optimizer": {"lr": 0.1}, "callbacks": {}},
+    "provenance": {"code": CODE, "machine": MACHINE, "started": "now", "command": ["litlab"]},
+    "dataset": {"fingerprint": "f" * 64, "class_names": ["cat", "dog"]},
+    "result": {
+        "weights": "1" * 64, "steps": 2, "best": {"val/loss": 0.5}, "test": {"test/loss": 0.25}, "seconds": {"fit": 1.0}
+    },
+    "metrics": [(0, 1, "train/loss", 2.0), (0, 2, "train/loss", 1.0), (0, 2, "val/loss", 0.5)],
+}  # fmt: skip
+
+
+def with_code(**changes: Any) -> dict[str, Any]:
+    return {"provenance": RUN["provenance"] | {"code": CODE | changes}}
+
+
+def with_machine(**changes: Any) -> dict[str, Any]:
+    return {"provenance": RUN["provenance"] | {"machine": MACHINE | changes}}
+
+
+def write_run(path: Path, **changes: Any) -> RunDirectory:
+    """A run directory with these files; None leaves one out."""
+    parts = RUN | changes
+    path.mkdir()
+    run = RunDirectory(path)
+    run.config.write_text(yaml.safe_dump(parts["config"]))
+    for name in ("provenance", "dataset", "result"):
+        if parts[name] is not None:
+            (path / f"{name}.json").write_text(json.dumps(parts[name]))
+    if parts["metrics"] is not None:
+        writer = MetricsWriter(run.metrics)
+        for epoch, step, metric, value in parts["metrics"]:
+            writer.append(epoch, step, {metric: value})
+        writer.close()
+    return run
+
+
+def compared(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> Comparison:
+    return compare(write_run(folder / "old", **old), write_run(folder / "new", **new))
+
+
+def test_a_run_equals_itself(tmp_path: Path) -> None:
+    assert compared(tmp_path, {}, {}) == Comparison([], {}, num_rows=3)
+
+
+def test_a_finished_run_equals_itself(tiny_run: RunDirectory) -> None:
+    found = compare(tiny_run, tiny_run)
+    assert found.differences == []
+    assert found.identical
+    assert found.num_rows == 2 * (4 * 3 + 4) + 4  # 4 rows an epoch of 3 training values, 4 of validation; 4 of the test
+
+
+def test_what_a_clock_measures_is_not_compared(tmp_path: Path) -> None:
+    clock = {
+        "result": RUN["result"] | {"seconds": {"fit": 9.0}, "images_per_second": 3.0, "last": {"throughput/x": 4.0}},
+        "metrics": [*RUN["metrics"], (0, 2, "throughput/images_per_second", 123.0)],
+        "provenance": RUN["provenance"] | {"started": "later", "command": ["litlab", "rerun"]},
+    }
+    found = compared(tmp_path, {}, clock)
+    assert found.differences == []
+    assert found.identical
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [  # a text is told by the beginning of its SHA-256
+        (
+            {"config": {"seed": 0, "optimizer": {"lr": 0.2}, "callbacks": {"a": {"_target_": "b.C"}}}},
+            [
+                Difference("config", "callbacks", "{}", ABSENT),
+                Difference("config", "optimizer.lr", "0.1", "0.2"),
+                Difference("config", "callbacks.a._target_", ABSENT, "b.C"),
+            ],
+        ),
+        ({"config": RUN["config"] | {"seed": 0.0}}, [Difference("config", "seed", "0", "0.0")]),
+        (
+            with_code(commit="b" * 40, untracked={"net.py": "w = 3\n"}),
+            [
+                Difference("code", "commit", "a" * 12, "b" * 12),
+                Difference("code", "untracked net.py", ABSENT, "1 lines (a4aef219)"),
+            ],
+        ),
+        (
+            with_code(diff="+w = 3\n"),
+            [Difference("code", "uncommitted changes", "none", "1 lines (4a12cd8a)")],
+        ),
+        (
+            with_machine(packages={"litlab": "2", "jax": "1"}),
+            [
+                Difference("code", "litlab", "1", "2"),
+                Difference("packages", "torch", "2", ABSENT),
+                Difference("packages", "jax", ABSENT, "1"),
+            ],
+        ),
+        (
+            with_machine(cores=4, host="other"),
+            [Difference("hardware", "cores", "2", "4")],
+        ),
+        (
+            {"dataset": RUN["dataset"] | {"fingerprint": "e" * 64}},
+            [Difference("data", "fingerprint", "f" * 12, "e" * 12)],
+        ),
+    ],
+)
+def test_what_went_in(tmp_path: Path, changes: dict[str, Any], expected: list[Difference]) -> None:
+    found = compared(tmp_path, {}, changes)
+    assert found.differences == expected
+    assert found.identical
+    assert not found.same_recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"weights": "2" * 64}, Difference("result", "weights", "1" * 12, "2" * 12)),
+        ({"test": {"test/loss": 0.25 + 2**-40}}, Difference("result", "test test/loss", "0.25", "0.2500000000009095")),
+        ({"best": {}}, Difference("result", "best val/loss", "0.5", ABSENT)),
+        ({"steps": 3}, Difference("result", "steps", "2", "3")),
+    ],
+)
+def test_results_to_the_last_bit(tmp_path: Path, changes: dict[str, Any], expected: Difference) -> None:
+    found = compared(tmp_path, {}, {"result": RUN["result"] | changes})
+    assert found.differences == [expected]
+    assert not found.identical
+    assert found.same_recipe
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "note"),
+    [
+        ([(0, 1, 2.0), (0, 2, 1.5)], ("1", "1.5"), "1 of 2 rows, the first at step 2, by at most 0.5"),
+        ([(0, 1, 2.25), (0, 2, 1.0)], ("1.0", "1.0"), "1 of 2 rows, the first at step 1, by at most 0.25"),
+        ([(0, 1, 2.0)], ("1", "2"), "1 of 2 rows, the first at step 2"),
+        ([(0, 1, 2.0), (1, 2, 1.0)], ("1.0", "1.0"), "2 of 3 rows, the first at step 2"),
+        ([(0, 1, 2.0), (0, 2, 1.0), (0, 2, 1.0)], ("1.0", "1.0"), "1 of 3 rows, the first at step 2"),
+        ([(0, 1, 3.0), (0, 2, float("nan"))], ("1", "nan"), "2 of 2 rows, the first at step 1, by at most nan"),
+        ([], ("1.0", ABSENT), "2 of 2 rows, the first at step 1"),
+    ],
+)
+def test_metric_rows(tmp_path: Path, rows: list[tuple[int, int, float]], values: tuple[str, str], note: str) -> None:
+    metrics = [(epoch, step, "train/loss", value) for epoch, step, value in rows]
+    found = compared(tmp_path, {}, {"metrics": [*metrics, RUN["metrics"][2]]})
+    assert found.differences == [Difference("metrics", "train/loss", *values, note=note)]
+    assert not found.identical
+
+
+def test_a_loss_that_is_not_a_number_twice_is_the_same(tmp_path: Path) -> None:
+    rows = {"metrics": [(0, 1, "train/loss", float("nan"))]}
+    assert compared(tmp_path, rows, rows).identical
+
+
+def test_what_was_not_recorded_is_not_called_the_same(tmp_path: Path) -> None:
+    bare = {"provenance": {"code": None}, "dataset": None, "result": {"steps": 2}}
+    found = compared(tmp_path, bare, bare)
+    assert found.unknown.keys() == {"code", "packages", "hardware", "data", "weights"}
+    assert found.differences == []
+    assert not found.identical
+
+
+def test_a_diff_that_was_cut_is_not_called_the_same(tmp_path: Path) -> None:
+    cut = with_code(diff="+", diff_complete=False)
+    assert "too long" in compared(tmp_path, cut, cut).unknown["code"]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"provenance": ["x"], "dataset": "x", "result": 3},
+        {"provenance": {"code": 1, "machine": {"packages": [1]}}, "dataset": {}, "result": {"best": [1]}},
+    ],
+)
+def test_files_of_another_make_are_no_crash(tmp_path: Path, junk: dict[str, Any]) -> None:
+    assert not compared(tmp_path, {}, junk).identical
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old")
+    for number, (name, content) in enumerate([("metrics.csv", "a,b\n"), ("config.yaml", "a: ["), ("result.json", "{")]):
+        new = write_run(tmp_path / str(number))
+        (new.path / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            compare(old, new)
+    with pytest.raises(UserError, match=r"metrics\.csv is missing"):
+        compare(old, write_run(tmp_path / "new", metrics=None))
+
+
+def test_values_are_shown_short_and_printable() -> None:
+    assert shown(None) == "null"
+    assert shown("a\x1b[31mb\n") == r"a\x1b[31mb\n"
+    assert len(shown("a" * 100)) == 48
+    assert shown("0123456789abcdef" * 4) == "0123456789ab"

@@ -1,0 +1,25 @@
+"""Output that outlives its terminal."""
+
+import subprocess
+import sys
+
+WRITER = """
+import sys
+from litlab.terminal import LastingOutput
+sys.stdout = LastingOutput(sys.stdout)
+for number in range(20000):
+    print("line", number, flush=number % 2 == 0)
+print("done", file=sys.stderr)
+"""
+
+
+def test_a_broken_pipe_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "line 0\n"
+    process.stdout.close()
+    assert process.stderr.read() == "done\n"
+    assert process.wait() == 0
