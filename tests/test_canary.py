@@ -58,7 +58,7 @@ class Task(ImageClassifier):
 KEEPER = (
     "+callbacks.keeper={_target_: mine.Keeper, token: '${oc.env:CANARY}', address: '${oc.env:CANARY_URL}', fail: %s}"
 )
-CARELESS = ("task._target_=mine.Task", "+task.token=${oc.env:CANARY}", "hydra.run.dir=run", "trainer.max_epochs=1")
+CARELESS = ("task._target_=mine.Task", "+task.token=${oc.env:CANARY}", "hydra.run.dir=run")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def litlab_train(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "litlab", "train", *TINY, *arguments],
+        [sys.executable, "-m", "litlab", "train", *arguments, *TINY],
         cwd=project, env=os.environ | SECRETS, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_a_literal_in_hydra_s_own_keys_is_masked_in_its_record(tmp_path: Path) -
     experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text(f"# @package _global_\nhydra: {{job: {{env_set: {{MY_TOKEN: {WRITTEN}}}}}}}\n")
-    done = litlab_train(tmp_path, "experiment=mine", "hydra.run.dir=run", "trainer.max_epochs=1")
+    done = litlab_train(tmp_path, "experiment=mine", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert holding(tmp_path / "run") == []
     assert "MY_TOKEN: '***'" in (tmp_path / "run" / ".hydra" / "hydra.yaml").read_text()

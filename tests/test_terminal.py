@@ -14,12 +14,11 @@ print("done", file=sys.stderr)
 
 
 def test_a_broken_pipe_is_no_error() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline() == "line 0\n"
-    process.stdout.close()
-    assert process.stderr.read() == "done\n"
-    assert process.wait() == 0
+    command = [sys.executable, "-c", WRITER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "line 0\n"
+        process.stdout.close()
+        assert process.stderr.read() == "done\n"
+    assert process.returncode == 0

@@ -12,8 +12,7 @@ from litlab.callbacks.agreement import Agreement
 from litlab.callbacks.best import Best
 from litlab.callbacks.timing import Timing
 from litlab.resuming.point import Point, arrive, own_part
-from litlab.resuming.position import begin, seeks
-from litlab.resuming.random_state import State, random_state, set_random_state
+from litlab.resuming.position import Position
 from litlab.resuming.step_start import StepStart
 from litlab.runs.appended import sizes
 from litlab.runs.directory import RunDirectory
@@ -63,7 +62,7 @@ class Checkpoints(Callback):
         self._saving: Point | None = None
         self._validation: Point | None = None
         self._step_start: StepStart | None = None
-        self._epoch_random: State | None = None
+        self._position = Position()
         self._saved_step: int | None = None
         self._saved_time = time.monotonic()
         self._new_best = False
@@ -77,23 +76,14 @@ class Checkpoints(Callback):
         self._saved_time = time.monotonic()
         if trainer.world_size == 1:
             self._step_start = StepStart(trainer, pl_module)
-        if self._restored is not None:
-            own = own_part(self._restored, trainer, pl_module)
-            at_end = self._restored["at"] == "end"
-            self._epoch_random = own["random"] if at_end else own["epoch_random"]
-            if self._epoch_random is not None:
-                set_random_state(self._epoch_random, trainer.strategy.root_device)
-            begin(trainer, self._restored["epoch"], self._restored["batch"])
-        elif not seeks(trainer):
-            self._epoch_random = random_state(trainer.strategy.root_device)
-            begin(trainer, trainer.current_epoch, 0)
-        if seeks(trainer):
-            self._epoch_random = None
+        if self._restored is None:
+            self._position.start(trainer)
+        else:
+            self._position.restart(trainer, self._restored, own_part(self._restored, trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        restarts = trainer.fit_loop.is_resuming or trainer.fit_loop.restarting
-        if trainer.current_epoch > 0 and not restarts and not seeks(trainer):  # Lightning starts the loaders next
-            self._epoch_random = random_state(trainer.strategy.root_device)
+        if trainer.current_epoch > 0 and not trainer.fit_loop.is_resuming:  # before that, the loaders were started
+            self._position.epoch_starts(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._restored is not None:
@@ -106,7 +96,7 @@ class Checkpoints(Callback):
         signum, late = self._agreed(trainer, self._stop.pending(), self._is_late(first), now=first)
         if signum or late or self._is_due(trainer.global_step):
             if self._new_best or trainer.global_step != (self._saved_step or 0):
-                self._save(trainer, Point.here(trainer, pl_module, "batch", self._epoch_random))
+                self._save(trainer, Point.here(trainer, pl_module, "batch", self._position.state))
             if signum:
                 raise Stopped(signum, self._saved_step)
         if self._step_start is not None:
@@ -124,7 +114,7 @@ class Checkpoints(Callback):
         if self._restored is not None:
             self._arrive(trainer, pl_module)
         if not trainer.fit_loop._should_accumulate():  # else gradients are in flight
-            self._validation = Point.here(trainer, pl_module, "validation", self._epoch_random)
+            self._validation = Point.here(trainer, pl_module, "validation", self._position.state)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -163,7 +153,7 @@ class Checkpoints(Callback):
             return
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        point = self._validation or self._step_start.undo(trainer, self._epoch_random)
+        point = self._validation or self._step_start.undo(trainer, self._position.state)
         try:
             if point is not None and point.step != (self._saved_step or 0):
                 self._save(trainer, point)

@@ -11,6 +11,7 @@ from litlab.resuming.metrics_state import merged, metrics_state, set_metrics_sta
 from litlab.resuming.progress import Progress, progress, set_progress, uninterrupted, within_validation
 from litlab.resuming.random_state import State, random_state, set_random_state
 
+Loaders = dict[str, State] | None
 At = Literal["batch", "validation", "end"]
 
 
@@ -24,7 +25,7 @@ class Point:
         step: optimizer steps done.
         progress: Lightning's counters.
         random: of this rank.
-        epoch_random: as it was when this epoch's loaders were started; None if they seek.
+        loaders: random states of this epoch's loaders, see `Position`.
         metrics: in flight, of this rank.
     """
 
@@ -34,11 +35,11 @@ class Point:
     step: int
     progress: Progress
     random: State
-    epoch_random: State | None
+    loaders: Loaders
     metrics: dict[str, Any]
 
     @classmethod
-    def here(cls, trainer: Trainer, task: LightningModule, at: At, epoch_random: State | None) -> "Point":
+    def here(cls, trainer: Trainer, task: LightningModule, at: At, loaders: Loaders) -> "Point":
         """The point that the run is at, to be called in the hook that `at` names."""
         counted = trainer.fit_loop.epoch_loop.batch_progress.current
         return cls(
@@ -48,13 +49,13 @@ class Point:
             step=trainer.global_step,
             progress=progress(trainer),
             random=random_state(trainer.strategy.root_device),
-            epoch_random=epoch_random,
+            loaders=loaders,
             metrics=metrics_state(task),
         )
 
     def add_to(self, trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Put it into Lightning's checkpoint, as `litlab`; every rank has to call it. Returns that part."""
-        own = {"random": self.random, "epoch_random": self.epoch_random, "metrics": self.metrics}
+        own = {"random": self.random, "loaders": self.loaders, "metrics": self.metrics}
         part: dict[str, Any] = {"format": 1, "at": self.at, "epoch": self.epoch, "batch": self.batch, "step": self.step}
         part["progress"] = self.progress
         part["ranks"] = gather(trainer, own)
@@ -71,7 +72,7 @@ def own_part(part: dict[str, Any], trainer: Trainer, task: LightningModule) -> d
     if len(ranks) == trainer.world_size:
         return ranks[trainer.global_rank]
     rank = trainer.global_rank
-    known = ranks[rank] if rank < len(ranks) else {"random": None, "epoch_random": ranks[0]["epoch_random"]}
+    known = ranks[rank] if rank < len(ranks) else {"random": None, "loaders": ranks[0]["loaders"]}
     metrics = merged([each["metrics"] for each in ranks], task) if rank == 0 else {}
     return known | {"metrics": metrics}
 

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from litlab.resuming.metrics_state import metrics_state, set_metrics_state
-from litlab.resuming.point import Point
+from litlab.resuming.point import Loaders, Point
 from litlab.resuming.random_state import State, random_state, set_random_state
 
 
@@ -39,7 +39,7 @@ class StepStart:
         """The step is done."""
         self._versions = None
 
-    def undo(self, trainer: Trainer, epoch_random: State | None) -> Point | None:
+    def undo(self, trainer: Trainer, loaders: Loaders) -> Point | None:
         """Go back to the start of the step that failed, and give that point; None if it has gone too far."""
         if self._versions is None or self._versions != self._changes():
             return None
@@ -50,7 +50,7 @@ class StepStart:
         state = self._still | {"torch": self._torch} | ({"cuda": self._cuda} if self._cuda is not None else {})
         set_random_state(state, self._device)
         set_metrics_state(self._task, self._metrics)
-        point = Point.here(trainer, self._task, "batch", epoch_random)
+        point = Point.here(trainer, self._task, "batch", loaders)
         point.progress = _before_the_batch(point.progress)
         return point
 
