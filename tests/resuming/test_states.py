@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from litlab.resuming.metrics_state import merged, metrics_state, set_metrics_state
 from litlab.resuming.random_state import random_state, set_random_state
@@ -31,8 +30,8 @@ def test_random_numbers_go_on(tmp_path: Path) -> None:
     assert _draws() == expected
 
 
-def _measured(*values: float) -> nn.Module:
-    module = nn.ModuleDict({"mean": MeanMetric(), "unused": MeanMetric()})
+def _measured(*values: float) -> dict[str, Metric]:
+    module: dict[str, Metric] = {"mean": MeanMetric(), "unused": MeanMetric()}
     for value in values:
         module["mean"].update(value)
     return module

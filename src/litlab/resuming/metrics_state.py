@@ -9,21 +9,26 @@ from torchmetrics import Metric
 State = dict[str, dict[str, Any]]
 
 
-def metrics_state(module: nn.Module) -> State:
-    """Copies of the states of all metrics within a module that have been updated, by the metric's name."""
-    found = {}
-    for name, metric in module.named_modules():
-        if isinstance(metric, Metric) and metric._update_count:
-            values = {key: _copy(getattr(metric, key)) for key in metric._defaults}
-            found[name] = {"updates": metric._update_count, "values": values}
-    return found
+def metrics_of(module: nn.Module) -> dict[str, Metric]:
+    """All metrics within a module, by name."""
+    return {name: each for name, each in module.named_modules() if isinstance(each, Metric)}
 
 
-def set_metrics_state(module: nn.Module, state: State) -> None:
+def metrics_state(metrics: dict[str, Metric]) -> State:
+    """Copies of the states of those metrics that have been updated."""
+    return {
+        name: {
+            "updates": metric._update_count,
+            "values": {key: _copy(getattr(metric, key)) for key in metric._defaults},
+        }
+        for name, metric in metrics.items()
+        if metric._update_count
+    }
+
+
+def set_metrics_state(metrics: dict[str, Metric], state: State) -> None:
     """Go on where `metrics_state` was called; a metric that is not in it starts anew."""
-    for name, metric in module.named_modules():
-        if not isinstance(metric, Metric):
-            continue
+    for name, metric in metrics.items():
         metric.reset()
         if name in state:
             for key, value in state[name]["values"].items():
@@ -31,9 +36,8 @@ def set_metrics_state(module: nn.Module, state: State) -> None:
             metric._update_count = state[name]["updates"]
 
 
-def merged(states: list[State], module: nn.Module) -> State:
+def merged(states: list[State], metrics: dict[str, Metric]) -> State:
     """What several ranks have summed up, as one rank would have; metrics that are no plain sums are left out."""
-    metrics = {name: each for name, each in module.named_modules() if isinstance(each, Metric)}
     names = [name for name in dict.fromkeys(name for state in states for name in state) if name in metrics]
     total: State = {}
     for name in names:

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from litlab.resuming.gather import gather
-from litlab.resuming.metrics_state import merged, metrics_state, set_metrics_state
+from litlab.resuming.metrics_state import merged, metrics_of, metrics_state, set_metrics_state
 from litlab.resuming.progress import Progress, progress, set_progress, uninterrupted, within_validation
 from litlab.resuming.random_state import State, random_state, set_random_state
 
@@ -50,7 +50,7 @@ class Point:
             progress=progress(trainer),
             random=random_state(trainer.strategy.root_device),
             loaders=loaders,
-            metrics=metrics_state(task),
+            metrics=metrics_state(metrics_of(task)),
         )
 
     def add_to(self, trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def own_part(part: dict[str, Any], trainer: Trainer, task: LightningModule) -> d
         return ranks[trainer.global_rank]
     rank = trainer.global_rank
     known = ranks[rank] if rank < len(ranks) else {"random": None, "loaders": ranks[0]["loaders"]}
-    metrics = merged([each["metrics"] for each in ranks], task) if rank == 0 else {}
+    metrics = merged([each["metrics"] for each in ranks], metrics_of(task)) if rank == 0 else {}
     return known | {"metrics": metrics}
 
 
@@ -81,7 +81,7 @@ def arrive(part: dict[str, Any], trainer: Trainer, task: LightningModule) -> Non
     """Set everything that Lightning did not, in the hook that the checkpoint was saved in (or after)."""
     own = own_part(part, trainer, task)
     device = trainer.strategy.root_device
-    set_metrics_state(task, own["metrics"])
+    set_metrics_state(metrics_of(task), own["metrics"])
     values = {name: torch.tensor(value, device=device) for name, value in part["callback_metrics"].items()}
     trainer._logger_connector._callback_metrics.update(values)
     if part["at"] == "end":

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from litlab.resuming.metrics_state import metrics_state, set_metrics_state
+from litlab.resuming.metrics_state import metrics_of, metrics_state, set_metrics_state
 from litlab.resuming.point import Loaders, Point
 from litlab.resuming.random_state import State, random_state, set_random_state
 
@@ -19,7 +19,7 @@ class StepStart:
 
     def __init__(self, trainer: Trainer, task: LightningModule) -> None:
         self._device = trainer.strategy.root_device
-        self._task = task
+        self._task, self._metrics_of = task, metrics_of(task)
         self._parameters = list(task.parameters())
         self._buffers = list(task.buffers())
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
@@ -30,7 +30,7 @@ class StepStart:
         """A step starts here."""
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
-        self._metrics = metrics_state(self._task)
+        self._metrics = metrics_state(self._metrics_of)
         if self._buffers:
             torch._foreach_copy_(self._saved_buffers, self._buffers)
         self._versions = self._changes()
@@ -49,7 +49,7 @@ class StepStart:
             torch._foreach_copy_(self._buffers, self._saved_buffers)
         state = self._still | {"torch": self._torch} | ({"cuda": self._cuda} if self._cuda is not None else {})
         set_random_state(state, self._device)
-        set_metrics_state(self._task, self._metrics)
+        set_metrics_state(self._metrics_of, self._metrics)
         point = Point.here(trainer, self._task, "batch", loaders)
         point.progress = _before_the_batch(point.progress)
         return point
