@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help install train test check tensorboard bench lock clean
+.PHONY: help install train test check tensorboard torture audit bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,12 @@ check: .venv/.installed  ## lint, format, types, import contract
 
 tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
+
+torture: .venv/.installed  ## the reliability suite in full, half an hour; writes docs/reliability.md
+	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest tests/reliability
+
+audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licences (AUDIT=--offline where nothing can be asked)
+	@$(BIN)/python .ci/audit $(AUDIT)
 
 bench: .venv/.installed  ## the benchmarks of docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
