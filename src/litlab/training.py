@@ -3,6 +3,7 @@
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from litlab.experiment import Experiment, assemble, build_callbacks, build_logge
 from litlab.loggers import MetricsLogger
 from litlab.ranks import global_rank, machines, ranks_here
 from litlab.resuming.progress import set_progress
-from litlab.resuming.start import Start, limits
+from litlab.resuming.start import Start, limits, lost_best
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.metrics import at_step, last_values, read_metrics
@@ -90,8 +91,8 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
             _fit(trainer, experiment, start)
         clock.ends("fit")
         final = read_checkpoint(run.last)
-        tested = run.best if final["litlab"]["best"] else run.last
-        trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(tested), verbose=False)
+        tested = str(_to_test(run, final["litlab"]))
+        trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=tested, verbose=False)
         clock.ends("test")
     if rank == 0:
         result = _result(run, frozen, experiment, final, _numbers(trainer.callback_metrics), clock)
@@ -103,6 +104,12 @@ def _fit(trainer: Trainer, experiment: Experiment, start: Start) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")  # we seek
         trainer.fit(experiment.task, datamodule=experiment.data, ckpt_path=start.checkpoint)
+
+
+def _to_test(run: RunDirectory, part: dict[str, Any]) -> Path:
+    """The best weights, unless there is no best one, its file is lost, or it is the last."""
+    best = part["best"]
+    return run.best if best and best["step"] != part["step"] and not lost_best(run, part) else run.last
 
 
 def _checkpoints(

@@ -41,9 +41,9 @@ class Start:
         part = read_checkpoint(path).get("litlab")
         if not isinstance(part, dict) or part.get("format") != 1:
             raise UserError(f"{path}: it was not saved by a run of this version of litlab, so it cannot be continued")
-        if lost := _lost_best(run, part):
+        if lost := lost_best(run, part):
             part["best"] = None
-            warnings.append(lost)
+            warnings.append(f"{lost}; {'the last is tested' if part['at'] == 'end' else 'the best is looked for anew'}")
         return cls(path, part, warnings)
 
     def is_finished(self, trainer: dict[str, Any]) -> bool:
@@ -87,7 +87,7 @@ def limits(trainer: dict[str, Any]) -> dict[str, Any]:
     return {key: trainer.get(key) for key in LIMITS}
 
 
-def _lost_best(run: RunDirectory, part: dict[str, Any]) -> str | None:
+def lost_best(run: RunDirectory, part: dict[str, Any]) -> str | None:
     """Why best.ckpt is not the one that was the best at the checkpoint; None if it is, or will be."""
     best = part["best"]
     if best is None or best["step"] == part["step"]:
@@ -95,5 +95,5 @@ def _lost_best(run: RunDirectory, part: dict[str, Any]) -> str | None:
     try:
         step = read_checkpoint(run.best)["global_step"]
     except UserError as error:
-        return f"{error}; the best is looked for anew"
-    return None if step == best["step"] else f"{run.best} is of step {step}, a later one; the best is looked for anew"
+        return str(error)
+    return None if step == best["step"] else f"{run.best} is of step {step}, a later one"
