@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from litlab.errors import UserError
+from litlab.masking import redact
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_atomic
 
@@ -204,6 +205,8 @@ def _plain(value: Any) -> Any:
         return {key: item for key, item in kept.items() if item is not _LEFT_OUT}
     if isinstance(value, list | tuple):
         return [item for item in map(_plain, value) if item is not _LEFT_OUT]
+    if isinstance(value, str):
+        return redact(value)
     return value if type(value) in (bool, int, float, str, type(None)) else _LEFT_OUT
 
 

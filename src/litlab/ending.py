@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.config.identity import identity
+from litlab.masking import redact
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, Status, write_result
 
@@ -17,6 +18,7 @@ def write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: 
     """Write result.json, unless somebody has: the first to fail knows the cause. Where that fails, say both."""
     if run.result.exists():
         return
+    error = redact(error)
     try:
         write_result(run, Result(status=status, identity=identity(config), error=error))
     except OSError as failure:
@@ -27,7 +29,7 @@ def log_traceback(run: RunDirectory) -> None:
     """The whole of the current error, for run.log; if even that can't be written, what is said has to do."""
     try:
         with run.log.open("a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
+            log.write(redact(traceback.format_exc()))
     except OSError as failure:
         print(f"litlab: {run.log} cannot be written: {failure.strerror}", file=sys.stderr)
 

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from litlab.masking import redact_all
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 
@@ -48,6 +49,12 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, *, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """What a user's own class keeps of its arguments, without the secrets among them."""
+        plain = vars(params) if isinstance(params, Namespace) else dict(params)
+        super().log_hyperparams(redact_all(plain), *args, **kwargs)
 
     @rank_zero_only
     def save(self) -> None:

@@ -3,14 +3,17 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from litlab.config.compose import ROOT, VERSION_BASE, cannot_write, hydra_record, in_users_words, register_resolvers
 from litlab.config.help import asks_for_help, help_text
+from litlab.config.literals import refuse_literals, refuse_written
 from litlab.config.location import packaged_conf
 from litlab.config.secrets import with_secrets
 from litlab.controller import RunStopped, run_worker
@@ -39,6 +42,16 @@ class _Ended(BaseException):
 
     def __init__(self, error: UserError | RunFailed) -> None:
         self.error = error
+
+
+class NoSecretWrittenOut(Callback):
+    """For Hydra, which writes multirun.yaml before the first job could refuse anything."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            refuse_written(OmegaConf.to_container(config, resolve=False))
+        except UserError as error:
+            raise _Ended(error) from error  # of other errors Hydra makes warnings
 
 
 def _run(composed: DictConfig) -> float | None:
@@ -79,6 +92,7 @@ def main(arguments: list[str]) -> None:
         if asks_for_help(arguments):
             print(help_text(arguments))
         else:
+            refuse_literals(arguments)  # a multirun writes them down before its first job
             _launch()
     except _Ended as ended:
         raise ended.error from None

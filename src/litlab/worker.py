@@ -18,6 +18,7 @@ from litlab.config.freeze import cores, from_yaml
 from litlab.config.strangers import Trust
 from litlab.ending import in_users_words, log_traceback, write_end
 from litlab.errors import UserError
+from litlab.masking import RedactingFormatter
 from litlab.ranks import is_led, is_rank, ranks_here, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
@@ -82,10 +83,12 @@ def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopR
 
 def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
     from litlab.kinds import trusted
+    from litlab.rendezvous import store_on_loopback
     from litlab.training import train
 
     _log_to(run.log)
-    train(run, trusted(run, config), stop, started=STARTED)
+    with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")):
+        train(run, trusted(run, config), stop, started=STARTED)
     return 0
 
 
@@ -99,7 +102,7 @@ def _log_to(file: Path) -> None:
     """Library messages and warnings go to run.log: the console is for what its reader can act on."""
     logging.raiseExceptions = False  # a log that can't be written is no reason to print tracebacks
     handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
     threading.excepthook = _log_failure_of_thread
     root = logging.getLogger()

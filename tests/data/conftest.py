@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import io
+import os
+import resource
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -209,3 +211,13 @@ def make_module(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...,
         return module
 
     return made
+
+
+@pytest.fixture
+def limited_memory() -> Iterator[None]:
+    """An allocation that a bomb would need fails at once: as MemoryError, whose text is not the one expected."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from litlab.config.literals import masked
 from litlab.config.location import cache_root, packaged_conf
 from litlab.config.words import GROUPS, GROUPS_OF_MANY, nearest, unknown_key
 
@@ -78,12 +79,16 @@ def hydra_record(composed: DictConfig) -> dict[str, str]:
     """The files of `.hydra/`, as tools that read Hydra's output expect them; config.yaml stays unresolved there."""
     settings = HydraConfig.get()
     return {
-        "config.yaml": OmegaConf.to_yaml(composed),
-        "hydra.yaml": OmegaConf.to_yaml(
-            OmegaConf.create({"hydra": {key: getattr(settings, key) for key in _RECORDED}})
-        ),
-        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+        "config.yaml": _to_yaml(composed),
+        "hydra.yaml": _to_yaml({"hydra": {key: getattr(settings, key) for key in _RECORDED}}),
+        "overrides.yaml": _to_yaml(settings.overrides.task),
     }
+
+
+def _to_yaml(record: Any) -> str:
+    """Unresolved, and without the secrets that somebody wrote into Hydra's own keys."""
+    plain = OmegaConf.to_container(OmegaConf.create(record), resolve=False)
+    return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
 
 
 def in_users_words(error: Exception, arguments: list[str]) -> str | None:

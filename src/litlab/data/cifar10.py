@@ -27,6 +27,7 @@ from litlab.data.cifar10_files import (
 from litlab.data.download import fetch_verified
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
+from litlab.masking import mask_addresses
 from litlab.runs.lock import file_lock
 
 
@@ -165,5 +166,5 @@ def _fetch(root: Path, url: str, release: Release) -> None:
             if not target.exists():
                 fetch_verified(url, target, release.binary)
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(f"CIFAR-10 isn't in {root} and can't be fetched from {url}: {reason}. {ways_on}") from error
+        reason, where = str(error) or type(error).__name__, mask_addresses(url)
+        raise UserError(f"CIFAR-10 isn't in {root} and can't be fetched from {where}: {reason}. {ways_on}") from error
