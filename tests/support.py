@@ -63,7 +63,7 @@ def call_litlab(project: Path, *arguments: str, timeout: float = 200) -> "subpro
 
 
 class Dropping(nn.Sequential):
-    """A network of a user's own with everything that a checkpoint must not forget: batch norm, and dropout's numbers."""
+    """A network of a user's own with what a checkpoint must not forget: batch norm's buffers, dropout's numbers."""
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
         c, h, w = image_shape
