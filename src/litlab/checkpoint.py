@@ -34,9 +34,6 @@ _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoints, written atomically, sealed, and read as plain tensors and numbers."""
 
-    def __init__(self) -> None:
-        self._can_be_read = False
-
     def save_checkpoint(self, checkpoint: Checkpoint, path: Any, storage_options: Any | None = None) -> None:
         """`storage_options`: a path that the file which is there already is kept at.
 
@@ -46,11 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         plain = {key: _plain(value) if key in _HYPERPARAMETERS else value for key, value in checkpoint.items()}
-        if self._can_be_read:
-            write_atomic(file, lambda stream: _write_sealed(plain, stream), keep=storage_options)
-        else:
-            write_atomic(file, lambda stream: _write_sealed(plain, stream, check=True), keep=storage_options)
-            self._can_be_read = True
+        write_atomic(file, lambda stream: _write_sealed(plain, stream), keep=storage_options)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Checkpoint:
         if str(path).startswith(("http://", "https://")):
@@ -106,6 +99,7 @@ def newest(run: RunDirectory) -> tuple[Path | None, list[str]]:
             continue
         try:
             verify(path)
+            _check_readable(path)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -164,27 +158,33 @@ class _Hashing:
         self._file.flush()
 
 
-def _write_sealed(checkpoint: Checkpoint, file: BinaryIO, *, check: bool = False) -> None:
+def _write_sealed(checkpoint: Checkpoint, file: BinaryIO) -> None:
     hashing = _Hashing(file)
     try:
         torch.save(checkpoint, hashing)  # type: ignore[arg-type]  # it asks for no more than these methods
     except RuntimeError as error:
         raise hashing.failure or error from None
     file.flush()
-    if check:
+    try:
         _check_readable(Path(file.name))
+    except UserError as error:
+        raise UserError(
+            f"{error}; look at what `on_save_checkpoint` and `state_dict` of your classes give it"
+        ) from error
     file.seek(-len(_NO_COMMENT), os.SEEK_END)
     file.write(_seal(hashing.digest))
 
 
 def _check_readable(path: Path) -> None:
+    """Read all but the tensors' contents.
+
+    Raises:
+        UserError: if `weights_only` refuses something in it.
+    """
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            "the checkpoint holds more than tensors, numbers, strings, lists and dicts, so it can't be read safely: "
-            f"{_reason(error)}; look at what `on_save_checkpoint` and `state_dict` of your own classes put into it"
-        ) from error
+        torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises whatever its zip reader or its unpickler does
+        raise UserError(f"{path.name}: not a checkpoint that can be read safely: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -10,9 +10,10 @@ from types import FrameType
 from typing import Any
 
 from litlab.ending import write_end
-from litlab.errors import RunFailed
+from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.result import read_result
+from litlab.runs.lock import owning
+from litlab.runs.result import Status, read_result
 from litlab.signals import PARENT, STOPPING, exit_code, held_back
 
 # Another launcher's idea of ranks: inherited, it hangs a run.
@@ -128,7 +129,7 @@ class AttendedWorker:
 
 def _write_failed(run: RunDirectory, config: dict[str, Any], message: str) -> None:
     """Write and say what the worker could not."""
-    write_end(run, config, "failed", message)
+    _write_end(run, config, "failed", message)
     print(f"litlab: {message}; its log is {run.log}", file=sys.stderr)
 
 
@@ -137,6 +138,15 @@ def _interrupted(run: RunDirectory, config: dict[str, Any], worker: AttendedWork
     assert worker.received is not None
     how = "stopped at once by" if worker.killed else "stopped by"
     message = f"{how} {signal.Signals(worker.received).name}"
-    write_end(run, config, "interrupted", message)
+    _write_end(run, config, "interrupted", message)
     print(f"litlab: {message}; the run is in {run.path}", file=sys.stderr)
     return exit_code(worker.received)
+
+
+def _write_end(run: RunDirectory, config: dict[str, Any], status: Status, message: str) -> None:
+    """Unless another worker has the run by now: then it is not ours to tell how it ends."""
+    try:
+        with owning(run.path):
+            write_end(run, config, status, message)
+    except (UserError, OSError) as error:
+        print(f"litlab: {error}", file=sys.stderr)

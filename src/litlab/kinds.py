@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks.spike import SpikeDetection
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 from torch import fx, nn
@@ -64,8 +65,8 @@ _STRATEGY = Kind(
     Strategy,
     tuple(f"lightning.pytorch.strategies.{name}" for name in ("ddp", "fsdp", "model_parallel", "single_device")),
 )
-# Modules made of code; callbacks that delete whatever files the checkpoint they are resumed from names.
-_NEVER = (fx.GraphModule, Checkpoint)
+# Modules made of code; callbacks that delete or write whatever files the checkpoint they are resumed from names.
+_NEVER = (fx.GraphModule, Checkpoint, SpikeDetection)
 _NESTED = (_NETWORK, _OPTIMIZER, _SCHEDULE)
 _FUNCTIONS = {"schedule": "litlab.optim", "model": "litlab.models.torchvision"}  # of litlab, by their place
 

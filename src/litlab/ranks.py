@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from litlab.signals import PARENT, StopRequest, held_back
 
@@ -39,8 +40,10 @@ def machines() -> int:
     return int(os.environ["WORLD_SIZE"]) // ranks_here() if is_rank() else 1
 
 
-def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
+def run_ranks(directory: Path, world_size: int, stop: StopRequest, lock: TextIO) -> int:
     """Start a worker for each rank and wait for all; the first that fails takes the others down.
+
+    They inherit the run's lock: should this process be killed, it is free when the last of them has ended.
 
     Returns:
         The exit code: 0 if all ended with 0, else that of the first that did not.
@@ -49,7 +52,7 @@ def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
     try:
         with held_back(), port_on_loopback() as reserved:
             for rank in range(world_size):
-                ranks.append(_start(directory, rank, world_size, reserved))
+                ranks.append(_start(directory, rank, world_size, reserved, lock))
         return _wait(ranks, stop)
     finally:
         for process in ranks:
@@ -58,12 +61,15 @@ def run_ranks(directory: Path, world_size: int, stop: StopRequest) -> int:
                 process.wait()
 
 
-def _start(directory: Path, rank: int, world_size: int, reserved: socket.socket) -> "subprocess.Popen[bytes]":
+def _start(
+    directory: Path, rank: int, world_size: int, reserved: socket.socket, lock: TextIO
+) -> "subprocess.Popen[bytes]":
     """A rank; the first gets the socket of the port where all will meet, and is to serve them a store there."""
     own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", PARENT: str(os.getpid())}
     own |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
-    passed = [reserved.fileno()] if rank == 0 else []
-    if passed:
+    passed = [lock.fileno()]
+    if rank == 0:
+        passed.append(reserved.fileno())
         own[STORE_SOCKET] = str(reserved.fileno())
     command = [sys.executable, "-P", "-m", "litlab.worker", str(directory)]
     return subprocess.Popen(command, env=dict(os.environ) | meeting_at(reserved) | own, pass_fds=passed)

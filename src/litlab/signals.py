@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,9 @@ from types import FrameType
 PARENT = "LITLAB_PARENT"  # the process that a worker or rank must not outlive
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two are what schedulers warn with
 GRACE = 8  # seconds to end in, after a second signal
+COPIES = (
+    2.0  # seconds in which copies of one signal come: a scheduler sends its own to each process, parents pass it on
+)
 
 
 def exit_code(signum: int) -> int:
@@ -51,6 +55,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._since = 0.0
         self._deferring = False
         parent = os.environ.get(PARENT)
         self._parent = int(parent) if parent else None
@@ -73,14 +78,15 @@ class StopRequest:
     def pending(self) -> int:
         """The number of the signal to stop for; SIGTERM if the parent has died; 0 to go on."""
         if self.received is None and self._parent is not None and os.getppid() != self._parent:
-            self.received = signal.SIGTERM
+            self.received, self._since = signal.SIGTERM, time.monotonic()
         return self.received or 0
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        again = self.received is not None
-        self.received = signum
+        again = self.received is not None and time.monotonic() - self._since > COPIES
+        if self.received is None:
+            self.received, self._since = signum, time.monotonic()
         if again:  # should something keep it from ending by itself, the kernel does it
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(GRACE)
         if again or not self._deferring:
-            raise Stopped(signum)
+            raise Stopped(self.received)

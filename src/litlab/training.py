@@ -62,27 +62,14 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     rank, config = global_rank(), with_secrets(frozen)
     start = Start.find(run)
     experiment = assemble(config, rank=rank)
-    start.check(run, config["trainer"], experiment.facts.fingerprint if experiment.facts else None)
+    start.check(run, config["trainer"], _fingerprint(experiment))
     if rank == 0:
         start.prepare(run)
         if experiment.facts is not None:
             write_json(run.dataset, experiment.facts.to_dict())
     clock.ends("data_and_network")
     console = Console(run=run, name=config["name"], seed=config["seed"], resumed=start.part)
-    checkpoints = _checkpoints(run, config, experiment, start, stop)
-    ours: list[Callback] = [checkpoints, checkpoints.timing, console]
-    if start.checkpoint is None:
-        ours.append(ConfigText(to_yaml(frozen)))
-    trainer = build_trainer(
-        config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
-        run,
-        experiment.facts,
-        devices=_devices(config),
-        callbacks=ours + build_callbacks(config, experiment.facts),
-        loggers=[MetricsLogger(run), *build_loggers(config, run)],
-    )
-    if rank == 0:
-        _write_machine(run, trainer)
+    trainer = _trainer(run, frozen, config, experiment, start, stop, console)
     clock.ends("trainer")
     with stop.deferred():
         if start.part is not None and start.is_finished(config["trainer"]):
@@ -98,6 +85,33 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
         result = _result(run, frozen, experiment, final, _numbers(trainer.callback_metrics), clock)
         write_result(run, result)
         console.table(result)
+
+
+def _trainer(
+    run: RunDirectory,
+    frozen: Config,
+    config: Config,
+    experiment: Experiment,
+    start: Start,
+    stop: StopRequest,
+    console: Console,
+) -> Trainer:
+    """The Trainer with litlab's own callbacks before those of the config."""
+    checkpoints = _checkpoints(run, config, experiment, start, stop)
+    ours: list[Callback] = [checkpoints, checkpoints.timing, console]
+    if start.checkpoint is None:
+        ours.append(ConfigText(to_yaml(frozen)))
+    trainer = build_trainer(
+        config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
+        run,
+        experiment.facts,
+        devices=_devices(config),
+        callbacks=ours + build_callbacks(config, experiment.facts),
+        loggers=[MetricsLogger(run), *build_loggers(config, run)],
+    )
+    if trainer.is_global_zero:
+        _write_machine(run, trainer)
+    return trainer
 
 
 def _fit(trainer: Trainer, experiment: Experiment, start: Start) -> None:
@@ -121,7 +135,7 @@ def _checkpoints(
         run=run,
         stop=stop,
         when=When(**config["checkpoint"]),
-        limits=limits(config["trainer"]),
+        facts={"limits": limits(config["trainer"]), "data": _fingerprint(experiment)},
         best=Best(**config["objective"]) if measured else None,
         timing=Timing(),
         restored=start.part,
@@ -146,12 +160,16 @@ def _result(
         test=test,
         epochs=part["epoch"],
         steps=part["step"],
-        data=experiment.facts.fingerprint if experiment.facts else None,
+        data=_fingerprint(experiment),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         weights=weights_hash(final["state_dict"]),
         seconds=clock.seconds | {"training": round(timing.seconds, 3), "saving": round(part["seconds_saving"], 3)},
         images_per_second=timing.images_per_second,
     )
+
+
+def _fingerprint(experiment: Experiment) -> str | None:
+    return experiment.facts.fingerprint if experiment.facts else None
 
 
 def _devices(config: Config) -> int | list[int]:
@@ -167,7 +185,8 @@ def _numbers(values: Any) -> dict[str, float]:
 
 def _write_machine(run: RunDirectory, trainer: Trainer) -> None:
     """Complete provenance.json with what only the worker knows."""
-    known = run.read_json(run.provenance) if run.provenance.exists() else {}
+    recorded = run.read_json(run.provenance) if run.provenance.exists() else {}
+    known = recorded if isinstance(recorded, dict) else {}
     device = trainer.strategy.root_device
     facts = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -7,15 +7,18 @@ command line of the user's.
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from litlab.config.freeze import cores, from_yaml
 from litlab.config.strangers import Trust
+from litlab.config.validate import validate
 from litlab.ending import in_users_words, log_traceback, write_end
 from litlab.errors import UserError
 from litlab.masking import RedactingFormatter
@@ -36,26 +39,44 @@ def main() -> int:
     try:
         stop.install()
         run = RunDirectory.existing(sys.argv[1])
-        content = run.config.read_bytes()
-        Trust.of(run, content).make_importable()
-        config = from_yaml(content.decode())
+        config = _config(run)
         _set_threads(config)
-        if is_led():
-            return _guarded(run, config, lambda: _train(run, config, stop))
-        with owning(run.path):
-            if run.result.exists() and read_result(run)["status"] == "completed":
+        if run.result.exists() and read_result(run).get("status") == "completed":
+            if not is_led():
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
-                return 0
+            return 0
+        if is_led():
+            return _guarded(run, config, lambda: _train(run, config, stop), stop)
+        with owning(run.path) as lock:
             run.result.unlink(missing_ok=True)
-            return _report(run, config, _guarded(run, config, lambda: _train_or_start_ranks(run, config, stop)))
+            work = partial(_train_or_start_ranks, run, config, stop, lock)
+            return _report(run, config, _guarded(run, config, work, stop))
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"litlab: {error.filename or sys.argv[1]}: {error.strerror}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         return stopped.exit_code
 
 
-def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int]) -> int:
+def _config(run: RunDirectory) -> dict[str, Any]:
+    """
+    Raises:
+        UserError: if config.yaml is none of this version of litlab.
+    """
+    content = run.config.read_bytes()
+    Trust.of(run, content).make_importable()
+    try:
+        config = from_yaml(content.decode())
+        validate(config)
+    except ValueError as error:  # UserError, or bytes that are no UTF-8
+        raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
+    return config
+
+
+def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int], stop: StopRequest) -> int:
     """Do the work, and return its exit code; whatever it raises ends up in run.log and result.json."""
     try:
         return work()
@@ -65,12 +86,15 @@ def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int])
     except UserError as error:
         write_end(run, config, "failed" if run.metrics.exists() else "refused", str(error))
     except Exception as error:
+        if stop.received and "DataLoader worker" in str(error):  # the signal came to all processes, and ended those
+            write_end(run, config, "interrupted", f"stopped by {Stopped(stop.received)}")
+            return exit_code(stop.received)
         log_traceback(run)
         write_end(run, config, "failed", in_users_words(error, run))
     return 1
 
 
-def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
+def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopRequest, lock: TextIO) -> int:
     """The exit code of training, in this process or in several; the ranks of several machines torchrun has to start."""
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
@@ -78,7 +102,7 @@ def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopR
         write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
         return 1
     world_size = 1 if is_rank() else _world_size(config)
-    return _train(run, config, stop) if world_size == 1 else run_ranks(run.path, world_size, stop)
+    return _train(run, config, stop) if world_size == 1 else run_ranks(run.path, world_size, stop, lock)
 
 
 def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
@@ -137,6 +161,9 @@ def _world_size(config: dict[str, Any]) -> int:
 
 def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
     """Say in the terminal how it ended, if it did not end well."""
+    if code == 128 + signal.SIGKILL:  # the others only know that they lost it
+        run.result.unlink(missing_ok=True)
+        write_end(run, config, "failed", "a rank was ended by SIGKILL (out of memory?)")
     if code and not run.result.exists():
         if code in map(exit_code, STOPPING):  # before any rank could answer
             write_end(run, config, "interrupted", f"stopped by {Stopped(code - 128)}")

@@ -5,15 +5,17 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from litlab.callbacks.agreement import Agreement
 from litlab.callbacks.best import Best
 from litlab.callbacks.timing import Timing
+from litlab.errors import UserError
 from litlab.resuming.point import Point, arrive, own_part
 from litlab.resuming.position import Position
-from litlab.resuming.step_start import StepStart
+from litlab.resuming.step_start import StepStart, weights_print
 from litlab.runs.appended import sizes
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import link
@@ -49,13 +51,13 @@ class Checkpoints(Callback):
         run: RunDirectory,
         stop: StopRequest,
         when: When,
-        limits: dict[str, Any],
+        facts: dict[str, Any],
         best: Best | None,
         timing: Timing,
         restored: dict[str, Any] | None,
     ) -> None:
         self.seconds = 0.0
-        self._run, self._stop, self._when, self._limits, self.timing = run, stop, when, limits, timing
+        self._run, self._stop, self._when, self._facts, self.timing = run, stop, when, facts, timing
         self._best = best
         self._agreed = Agreement()
         self._restored = restored
@@ -74,7 +76,8 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_time = time.monotonic()
-        if trainer.world_size == 1:
+        self._check_start(trainer)
+        if trainer.world_size == 1 and pl_module.automatic_optimization:
             self._step_start = StepStart(trainer, pl_module)
         if self._restored is None:
             self._position.start(trainer)
@@ -115,6 +118,7 @@ class Checkpoints(Callback):
             self._arrive(trainer, pl_module)
         if not trainer.fit_loop._should_accumulate():  # else gradients are in flight
             self._validation = Point.here(trainer, pl_module, "validation", self._position.state)
+            self._weights = weights_print(pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -122,7 +126,7 @@ class Checkpoints(Callback):
         if self._validation is None:
             return
         (signum,) = self._agreed(trainer, self._stop.pending())
-        if signum:
+        if signum and self._has_training_weights(pl_module):  # else it stops after the validation
             if trainer.global_step != self._saved_step:
                 self._save(trainer, self._validation)
             raise Stopped(signum, self._saved_step)
@@ -131,7 +135,7 @@ class Checkpoints(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         in_flight, self._validation = self._validation is None, None
-        if self._best is not None and self._best.improved(trainer.callback_metrics, trainer.global_step):
+        if self._best is not None and self._best.improved(self._measured(trainer), trainer.global_step):
             if in_flight:  # nothing can go on from here, and the next step changes the weights
                 trainer.save_checkpoint(self._run.best, weights_only=True)
             else:
@@ -154,6 +158,8 @@ class Checkpoints(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         point = self._validation or self._step_start.undo(trainer, self._position.state)
+        if self._validation is not None and not self._has_training_weights(pl_module):
+            point = None
         try:
             if point is not None and point.step != (self._saved_step or 0):
                 self._save(trainer, point)
@@ -169,11 +175,38 @@ class Checkpoints(Callback):
         part["best"] = self._best.state() if self._best is not None and self._best.step is not None else None
         part["training"] = self.timing.clock.state()
         part["seconds_saving"] = self.seconds
-        part["limits"] = self._limits
+        part |= self._facts
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
             part["sizes"] = sizes(self._run.path)
+
+    def _check_start(self, trainer: Trainer) -> None:
+        """
+        Raises:
+            UserError: if not all ranks go on from the same step, or the file was changed since it was looked at.
+        """
+        step = self._restored["step"] if self._restored is not None else 0
+        ends = torch.tensor([step, -step], dtype=torch.float64, device=trainer.strategy.root_device)
+        most, least = trainer.strategy.reduce(ends, reduce_op="max").tolist()
+        if most != -least or trainer.global_step != step:
+            raise UserError(
+                "the checkpoint changed while the run was started, or not all ranks see the same one in "
+                f"{self._run.checkpoints}; start it again, on a file system that they share"
+            )
+
+    def _measured(self, trainer: Trainer) -> dict[str, float]:
+        """The values of a validation; the objective as rank zero has it, or ranks would decide differently."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert self._best is not None
+        if trainer.world_size > 1 and (value := values.get(self._best.metric)) is not None:
+            mine = torch.tensor(value if trainer.is_global_zero else 0.0, device=trainer.strategy.root_device)
+            values[self._best.metric] = float(trainer.strategy.reduce(mine, reduce_op="sum"))
+        return values
+
+    def _has_training_weights(self, task: LightningModule) -> bool:
+        """Callbacks may validate other weights, such as averages, in place of those that are trained."""
+        return torch.equal(self._weights, weights_print(task))
 
     def _arrive(self, trainer: Trainer, task: LightningModule) -> None:
         assert self._restored is not None

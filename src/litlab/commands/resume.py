@@ -36,7 +36,7 @@ put back to the checkpoint first, so no row is there twice.
 key=value changes where and how it goes on, not what it has computed so far:
   trainer.accelerator, devices, num_nodes, strategy, log_every_n_steps, profiler; threads
   data.root, data.cache, data.url; logger.*; checkpoint.*
-  trainer.max_epochs, max_steps, if the learning rate does not follow the number of all steps (one_cycle, cosine do)
+  trainer.max_epochs, if the learning rate does not follow the number of all steps (one_cycle, cosine do)
 Keys are those of the run's config.yaml, in Hydra's grammar; +key=value for one that is not there yet. A change is
 recorded in provenance.json. Everything else would be another experiment, and is refused.
 
@@ -120,15 +120,14 @@ def _change(finished: FinishedRun, overrides: list[str], result: Config) -> "Cha
     return found
 
 
-def _begun(run: RunDirectory, result: Config) -> dict[str, int]:
-    """Epochs and optimizer steps that the run has begun, as far as its files tell."""
+def _begun(run: RunDirectory, result: Config) -> int:
+    """Epochs that the run has begun, as far as its files tell."""
     try:
         rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("test/")]
     except (OSError, ValueError):
         rows = []  # the worker puts that file right
-    counted = [number if isinstance(number := result.get(key), int) else 0 for key in ("epochs", "steps")]
-    epochs, steps = [1 + row.epoch for row in rows], [row.step for row in rows]
-    return {"trainer.max_epochs": max([counted[0], *epochs]), "trainer.max_steps": max([counted[1], *steps])}
+    counted = number if isinstance(number := result.get("epochs"), int) else 0
+    return max([counted, *(1 + row.epoch for row in rows)])
 
 
 def _new_run(finished: FinishedRun, overrides: list[str]) -> str:

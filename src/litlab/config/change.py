@@ -1,7 +1,7 @@
 """What `litlab resume` may change in a frozen config: where and how long a run goes on, not what it has computed."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from litlab.errors import UserError
 
 PLACES = ("name", "study")  # volatile as well, but the directory has its name from them
 CHANGEABLE = tuple(key for key in VOLATILE if key not in PLACES)
-LENGTH = ("trainer.max_epochs", "trainer.max_steps")
+LENGTH = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
 ABSENT = "not set"
 _OTHER_BITS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _ENDLESS = "litlab.optim.constant"  # the one schedule of ours that doesn't ask for the total number of steps
@@ -42,11 +42,11 @@ class Change:
     remarks: list[str]
 
 
-def change(config: Config, overrides: list[str], begun: Callable[[], Mapping[str, int]]) -> Change:
+def change(config: Config, overrides: list[str], begun: Callable[[], int]) -> Change:
     """Apply overrides in Hydra's grammar to the frozen config of a run that is resumed.
 
     Args:
-        begun: for each key of `LENGTH`, how many of those the run has begun; asked only where these are changed.
+        begun: how many epochs the run has begun; asked only where `LENGTH` is changed.
 
     Raises:
         AnotherExperiment: with a line for each key that can't be changed: the values, and why not.
@@ -79,9 +79,7 @@ def in_words(key: str, before: Any, after: Any) -> str:
     return f"{key}: {shown(before)} -> {shown(after)}"
 
 
-def _refuse(
-    before: Config, after: Config, changed: dict[str, list[Any]], begun: Callable[[], Mapping[str, int]]
-) -> None:
+def _refuse(before: Config, after: Config, changed: dict[str, list[Any]], begun: Callable[[], int]) -> None:
     """
     Raises:
         AnotherExperiment: with a line for each key that can't be changed.
@@ -90,7 +88,7 @@ def _refuse(
     for key, (old, new) in changed.items():
         why = None
         if key in LENGTH:
-            why = _against_length(new, begun().get(key, 0), before["schedule"])
+            why = _against_length(new, begun(), before["schedule"])
         elif _is_in(key, PLACES):
             why = "belongs to the place of the run, which stays where it is"
         elif not _is_in(key, CHANGEABLE):

@@ -81,7 +81,7 @@ class ImageData(Section):
 class CIFAR10(ImageData):
     root: str
     cache: str
-    url: str
+    url: Annotated[str, Field(pattern=r"^https?://")]
 
 
 class ImageFolder(ImageData):

@@ -123,7 +123,10 @@ class Trust:
         data = config.get("data")
         if self.own or not data or data["_target_"] not in SECTIONS or "cache" not in data:
             return config
-        return config | {"data": data | {"cache": str(cache_root())}}
+        ours = {"cache": str(cache_root())}
+        if "url" in data and not Path(data["root"]).is_dir():  # else it would be made there, and filled
+            ours["root"] = str(cache_root() / "cifar10")
+        return config | {"data": data | ours}
 
 
 def allowed_packages(allow: Iterable[str]) -> tuple[str, ...]:
@@ -208,6 +211,8 @@ def hint(target: str) -> str:
 
 def _written_elsewhere(path: str, node: Config) -> Iterator[str]:
     """Arguments that would have a class of Lightning's write outside of the run directory."""
+    if "_args_" in node:
+        yield f"{path}._args_: names no arguments, so it can't be seen what they are; give each its name"
     for key, value in _leaves(node, path):
         if key.rpartition(".")[2] in _WRITTEN_TO and value is not None:
             yield f"{key}: {value!r} is a place to write to, but a run of others writes into its own directory: null"

@@ -27,6 +27,8 @@ class Point:
         random: of this rank.
         loaders: random states of this epoch's loaders, see `Position`.
         metrics: in flight, of this rank.
+        gradients: in flight, of this rank, by parameter; only where the task steps by itself (manual optimization).
+        should_stop: whether training is to end, once it has been for `min_epochs`.
     """
 
     at: At
@@ -37,6 +39,8 @@ class Point:
     random: State
     loaders: Loaders
     metrics: dict[str, Any]
+    gradients: dict[str, torch.Tensor]
+    should_stop: bool
 
     @classmethod
     def here(cls, trainer: Trainer, task: LightningModule, at: At, loaders: Loaders) -> "Point":
@@ -51,13 +55,16 @@ class Point:
             random=random_state(trainer.strategy.root_device),
             loaders=loaders,
             metrics=metrics_state(metrics_of(task)),
+            gradients={} if task.automatic_optimization else _gradients(task),
+            should_stop=trainer.should_stop,
         )
 
     def add_to(self, trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Put it into Lightning's checkpoint, as `litlab`; every rank has to call it. Returns that part."""
         own = {"random": self.random, "loaders": self.loaders, "metrics": self.metrics}
+        own["gradients"] = self.gradients
         part: dict[str, Any] = {"format": 1, "at": self.at, "epoch": self.epoch, "batch": self.batch, "step": self.step}
-        part["progress"] = self.progress
+        part["progress"], part["should_stop"] = self.progress, self.should_stop
         part["ranks"] = gather(trainer, own)
         part["callback_metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
         inside = self.at == "validation"
@@ -74,7 +81,11 @@ def own_part(part: dict[str, Any], trainer: Trainer, task: LightningModule) -> d
     rank = trainer.global_rank
     known = ranks[rank] if rank < len(ranks) else {"random": None, "loaders": ranks[0]["loaders"]}
     metrics = merged([each["metrics"] for each in ranks], metrics_of(task)) if rank == 0 else {}
-    return known | {"metrics": metrics}
+    return known | {"metrics": metrics, "gradients": {}}
+
+
+def _gradients(task: LightningModule) -> dict[str, torch.Tensor]:
+    return {name: each.grad.detach().clone() for name, each in task.named_parameters() if each.grad is not None}
 
 
 def arrive(part: dict[str, Any], trainer: Trainer, task: LightningModule) -> None:
@@ -84,9 +95,13 @@ def arrive(part: dict[str, Any], trainer: Trainer, task: LightningModule) -> Non
     set_metrics_state(metrics_of(task), own["metrics"])
     values = {name: torch.tensor(value, device=device) for name, value in part["callback_metrics"].items()}
     trainer._logger_connector._callback_metrics.update(values)
+    parameters = dict(task.named_parameters())
+    for name, gradient in own["gradients"].items():
+        parameters[name].grad = gradient.to(parameters[name].device)
     if part["at"] == "end":
         uninterrupted(trainer)
     else:
         set_progress(trainer, part["progress"])
+        trainer.should_stop = part["should_stop"]
     if own["random"] is not None:
         set_random_state(own["random"], device)

@@ -13,6 +13,20 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import link, sweep
 
 _log = logging.getLogger("litlab")
+_NEEDED = {
+    "at",
+    "epoch",
+    "batch",
+    "step",
+    "progress",
+    "ranks",
+    "best",
+    "training",
+    "seconds_saving",
+    "sizes",
+    "limits",
+    "data",
+}
 LIMITS = ("max_epochs", "max_steps")
 
 
@@ -36,10 +50,10 @@ class Start:
         """
         path, warnings = newest(run)
         if path is None:
-            return cls(None, None, warnings)
+            return cls(None, None, _from_the_beginning(run))
         warnings += [f"going on from the one before it, {path}"] if warnings else []
         part = read_checkpoint(path).get("litlab")
-        if not isinstance(part, dict) or part.get("format") != 1:
+        if not isinstance(part, dict) or part.get("format") != 1 or not part.keys() >= _NEEDED:
             raise UserError(f"{path}: it was not saved by a run of this version of litlab, so it cannot be continued")
         if lost := lost_best(run, part):
             part["best"] = None
@@ -57,11 +71,10 @@ class Start:
         """
         if self.part is None:
             return
-        known = run.read_json(run.dataset).get("fingerprint") if run.dataset.exists() else None
-        if known != fingerprint:
+        if self.part["data"] != fingerprint:
             raise UserError(
-                f"the data are not those that {run.path} was trained on so far (their fingerprint is another, see "
-                f"{run.dataset.name}): set data.root to where those are, or train anew"
+                f"the data are not those that {run.path} was trained on so far (their fingerprint is another): "
+                "set data.root to where those are, or train anew"
             )
         epochs, inside = self.part["epoch"], self.part["batch"] > 0
         last = trainer["max_epochs"]
@@ -70,6 +83,8 @@ class Start:
 
     def prepare(self, run: RunDirectory) -> None:
         """Put the files of the run back to where this checkpoint was saved. Rank zero alone calls it."""
+        if self.checkpoint == run.previous:
+            link(run.previous, run.last)  # or the next save would put the damaged one in place of it
         sweep(run.path)
         if run.checkpoints.is_dir():
             sweep(run.checkpoints)
@@ -80,6 +95,19 @@ class Start:
         for line in warnings:
             _log.warning(line)
             print(f"litlab: {line}", file=sys.stderr)
+
+
+def _from_the_beginning(run: RunDirectory) -> list[str]:
+    """
+    Raises:
+        UserError: if there was a checkpoint once.
+    """
+    if run.best.exists() and "litlab" in read_checkpoint(run.best):
+        raise UserError(
+            f"{run.checkpoints} has lost last.ckpt and previous.ckpt, so {run.path} cannot go on; "
+            "put a copy of one of them back, or train anew in another directory"
+        )
+    return [f"{run.path} had not come to its first checkpoint; it begins anew"] if run.metrics.exists() else []
 
 
 def limits(trainer: dict[str, Any]) -> dict[str, Any]:

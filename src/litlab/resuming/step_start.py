@@ -10,6 +10,12 @@ from litlab.resuming.point import Loaders, Point
 from litlab.resuming.random_state import State, random_state, set_random_state
 
 
+def weights_print(task: LightningModule) -> torch.Tensor:
+    """The norm of each floating-point parameter and buffer, to see changes; does not wait for the device."""
+    tensors = [each.detach() for each in (*task.parameters(), *task.buffers()) if each.is_floating_point()]
+    return torch.stack([norm.double() for norm in torch._foreach_norm(tensors)]) if tensors else torch.zeros(0)
+
+
 class StepStart:
     """Notes the start of each optimizer step, cheaply: it is called at every one.
 

@@ -2,13 +2,17 @@
 
 import fcntl
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from litlab.errors import UserError
+
+PATIENCE = 15  # seconds, for the children of an owner that was killed
 
 
 @contextmanager
@@ -33,20 +37,34 @@ def _no_link(path: str, flags: int) -> int:
 
 
 @contextmanager
-def owning(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, and say in it who does.
+def owning(directory: Path) -> Iterator[TextIO]:
+    """Hold the lock of a run directory, and say in it who does. Gives the file: a child that inherits it holds it, too.
 
     Raises:
         UserError: if another process holds it, saying which.
     """
     path = directory / ".lock"
     with ExitStack() as held:
-        try:
-            file = held.enter_context(file_lock(path, wait=False))
-        except BlockingIOError as error:
-            owner = path.read_text(encoding="utf-8").strip() or "another process"
-            raise UserError(f"{directory} is in use by {owner}; wait for it or stop it") from error
+        file = _held_at_last(path, held, directory)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        yield file
+
+
+def _held_at_last(path: Path, held: ExitStack, directory: Path) -> TextIO:
+    """The lock; where its owner has been killed, once its children have noticed, too."""
+    patience = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return held.enter_context(file_lock(path, wait=False))
+        except BlockingIOError as error:
+            owner = path.read_text(encoding="utf-8").strip() or "another process"
+            if not _is_gone(owner) or time.monotonic() > patience:
+                raise UserError(f"{directory} is in use by {owner}; wait for it or stop it") from error
+        time.sleep(0.1)
+
+
+def _is_gone(owner: str) -> bool:
+    found = re.fullmatch(r"process (\d+) on (.*)", owner)
+    return found is not None and found[2] == socket.gethostname() and not Path(f"/proc/{found[1]}").exists()
