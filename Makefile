@@ -28,8 +28,8 @@ check: .venv/.installed  ## lint, format, types, import contract
 tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
 
-torture: .venv/.installed  ## the reliability suite in full, half an hour; writes docs/reliability.md
-	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest tests/reliability
+torture: .venv/.installed  ## the reliability suite in full, ten minutes; writes docs/reliability.md
+	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile tests/reliability
 
 audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licences (AUDIT=--offline where nothing can be asked)
 	@$(BIN)/python .ci/audit $(AUDIT)

@@ -126,7 +126,7 @@ class Checkpoints(Callback):
         if self._validation is None:
             return
         (signum,) = self._agreed(trainer, self._stop.pending())
-        if signum and self._has_training_weights(pl_module):  # else it stops after the validation
+        if signum and self._has_training_weights(trainer, pl_module):  # else it stops after the validation
             if trainer.global_step != self._saved_step:
                 self._save(trainer, self._validation)
             raise Stopped(signum, self._saved_step)
@@ -158,7 +158,7 @@ class Checkpoints(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         point = self._validation or self._step_start.undo(trainer, self._position.state)
-        if self._validation is not None and not self._has_training_weights(pl_module):
+        if self._validation is not None and not self._has_training_weights(trainer, pl_module):
             point = None
         try:
             if point is not None and point.step != (self._saved_step or 0):
@@ -204,9 +204,10 @@ class Checkpoints(Callback):
             values[self._best.metric] = float(trainer.strategy.reduce(mine, reduce_op="sum"))
         return values
 
-    def _has_training_weights(self, task: LightningModule) -> bool:
-        """Callbacks may validate other weights, such as averages, in place of those that are trained."""
-        return torch.equal(self._weights, weights_print(task))
+    def _has_training_weights(self, trainer: Trainer, task: LightningModule) -> bool:
+        """Callbacks may validate other weights, such as averages, in place of those that are trained. All ranks ask."""
+        same = torch.tensor(float(torch.equal(self._weights, weights_print(task))), device=trainer.strategy.root_device)
+        return bool(trainer.strategy.reduce(same, reduce_op="min"))
 
     def _arrive(self, trainer: Trainer, task: LightningModule) -> None:
         assert self._restored is not None

@@ -11,8 +11,8 @@ from litlab.resuming.random_state import State, random_state, set_random_state
 
 
 def weights_print(task: LightningModule) -> torch.Tensor:
-    """The norm of each floating-point parameter and buffer, to see changes; does not wait for the device."""
-    tensors = [each.detach() for each in (*task.parameters(), *task.buffers()) if each.is_floating_point()]
+    """The norm of each floating-point parameter, to see changes. Not of buffers: DDP takes rank zero's to validate."""
+    tensors = [each.detach() for each in task.parameters() if each.is_floating_point()]
     return torch.stack([norm.double() for norm in torch._foreach_norm(tensors)]) if tensors else torch.zeros(0)
 
 

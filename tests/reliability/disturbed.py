@@ -1,0 +1,130 @@
+"""Classes of a user's own, for the runs of these tests: they tell where a run is, and disturb it there.
+
+The environment says how, since a frozen config stays what it is:
+
+    LITLAB_TEST_SIGNAL="MOMENT NUMBER SIGNAL"    sends this process a signal at a moment, counted from 1 in each process
+    LITLAB_TEST_FAULT="MOMENT NUMBER"            raises an error there; also `forward` and `forward_evaluating`
+    LITLAB_TEST_SLEEP="MOMENT NUMBER SECONDS"    sleeps there; number 0: each time
+    LITLAB_TEST_DEAF="MOMENT NUMBER SECONDS"     sleeps there, whatever is raised in it
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from support import Dropping
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from litlab.data.batch import Batch
+from litlab.data.shapes import Shapes
+
+_seen: Counter[str] = Counter()
+
+
+def reaches(moment: str) -> None:
+    """The run is at this moment of its life."""
+    _seen[moment] += 1
+    for name, act in (("SIGNAL", _send), ("FAULT", _fail), ("SLEEP", time.sleep), ("DEAF", _be_deaf)):
+        where, number, *argument = os.environ.get(f"LITLAB_TEST_{name}", " 0").split(" ")
+        if where == moment and int(number) in (0, _seen[moment]):
+            act(*map(float, argument))
+
+
+def _send(signum: float) -> None:
+    os.kill(os.getpid(), int(signum))
+
+
+def _fail() -> None:
+    raise ArithmeticError("a fault of the user's own")
+
+
+def _be_deaf(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        with suppress(BaseException):
+            time.sleep(left)
+
+
+class Watch(Callback):
+    """Writes the rows of the data set that each training batch has to `seen.RANK` in the run directory."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        reaches("setup")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reaches("train_start")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        rows = " ".join(map(str, batch.indices[: batch.num_valid].tolist()))
+        with Path(trainer.default_root_dir, f"seen.{trainer.global_rank}").open("a", encoding="ascii") as file:
+            file.write(f"{trainer.current_epoch},{batch_idx},{rows}\n")
+        reaches("train_batch")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        reaches("train_batch_end")
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        reaches("validation_batch")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reaches("validation_end")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reaches("epoch_end")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        reaches("save")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reaches("fit_end")
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        reaches("test_batch")
+
+
+class Noisy(Dropping):
+    """Draws from Python's and NumPy's generators in each training step."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = super().forward(images)
+        if self.training:
+            output = output * (1 + 0.1 * random.random()) + 0.1 * float(np.random.rand())
+            reaches("noise")
+        return output
+
+
+class Shuffled(Shapes):
+    """With torch's own loader for training: it cannot seek, and shuffles by the global generator."""
+
+    def __init__(self, *, num_workers: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.num_workers = num_workers
+
+    def train_dataloader(self) -> Any:
+        rows = self.train_members.tolist()
+        return DataLoader(rows, self.batch_size, shuffle=True, num_workers=self.num_workers, collate_fn=self._batch)
+
+    def _batch(self, rows: list[int]) -> Batch:
+        chosen = torch.tensor(rows)
+        noise = torch.randint(0, 9, (len(rows), 1, 1, 1), dtype=torch.uint8)
+        images = self.arrays.train_images[chosen] // 2 + noise
+        return Batch(images, self.arrays.train_labels[chosen], chosen, len(rows), len(rows))
+
+
+class Disturbed(Dropping):
+    """Batch norm and dropout, and the user's own faults in it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = super().forward(images)
+        reaches("forward" if self.training else "forward_evaluating")
+        return output

@@ -1,0 +1,86 @@
+"""The runs of these tests, and all that has to be equal in the end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resuming.exact import differences, new_run, outcome
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from litlab.config.trust import sign
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_json
+from litlab.runs.result import read_result
+
+# Shuffling, augmentation, dropout, batch norm, one cycle, a short last batch; 6 + 2 batches an epoch, 3 of test.
+SMALL = (
+    "data=shapes", "data.num_train=60", "data.num_test=24", "data.val_size=16", "data.batch_size=8",
+    "model._target_=reliability.disturbed.Disturbed", "~model.widths", "~model.hidden",
+    "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+    "+callbacks.watch._target_=reliability.disturbed.Watch",
+    "trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
+)  # fmt: skip
+BATCHES = 6  # of training, in an epoch
+
+Events = dict[tuple[str, int], list[bytes]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How a run ended that nobody disturbed. `seen`: the lines of `Watch`, by rank."""
+
+    run: RunDirectory
+    outcome: dict[str, Any]
+    events: Events
+    seen: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, run: RunDirectory) -> "Reference":
+        return cls(run, outcome(run), events(run.path), seen(run))
+
+    def assert_equal(self, run: RunDirectory) -> None:
+        """A run that was interrupted ended in the same, to the bit, has each row and each event once, and no litter."""
+        assert read_result(run)["status"] == "completed"
+        found = events(run.path)
+        different = [f"left behind: {path}" for path in run.path.rglob("*.tmp")]
+        different += [f"{key} comes {len(values)} times" for key, values in found.items() if len(values) != 1]
+        different += differences(self.outcome, outcome(run)) + differences(self.events, found)
+        assert not different, "\n".join(different[:20])
+
+
+def small_run(path: Path, *overrides: str) -> RunDirectory:
+    """A run directory as `litlab train` leaves it to the worker."""
+    run, _ = new_run(path, *overrides)
+    write_json(run.provenance, {"project": str(Path(__file__).parents[1])})
+    sign(run)
+    return run
+
+
+def seen(run: RunDirectory) -> dict[str, list[str]]:
+    return {path.name: path.read_text().splitlines() for path in sorted(run.path.glob("seen.*"))}
+
+
+def events(directory: Path) -> Events:
+    """(tag, step) -> what was logged there, of all event files together; without speeds and times.
+
+    The number of the epoch comes with every row, so at some steps more than once.
+    """
+    found: Events = {}
+    for tag, step, content in _each_event(directory):
+        if not tag.startswith("throughput") and tag != "epoch":
+            found.setdefault((tag, step), []).append(content)
+    return found
+
+
+def _each_event(directory: Path) -> Iterator[tuple[str, int, bytes]]:
+    for file in sorted(directory.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                yield value.tag, event.step, value.tensor.SerializeToString(deterministic=True)
+
+
+def files(directory: Path, *ignored: str) -> dict[str, bytes]:
+    """Every file below, by its relative path."""
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name not in ignored)
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}

@@ -1,0 +1,145 @@
+"""Checkpoints that are not what they were: named, left alone, and the one before used.
+
+The processes are forked workers.
+"""
+
+import random
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from reliability.counting import trials
+from reliability.runs import SMALL, Reference, files, small_run
+from reliability.workers import Workers
+
+from litlab.checkpoint import read_checkpoint
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
+STOP = f"train_batch 3 {signal.SIGTERM:d}"  # in the second epoch, after a best one
+Make = Callable[..., Reference]
+
+
+@pytest.fixture(scope="module")
+def stopped(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run that was stopped in its second epoch, with a last checkpoint, the one before, and a best."""
+    run = small_run(tmp_path_factory.mktemp("stopped") / "run", *OVERRIDES)
+    for _ in range(3):
+        worker = _all_workers.forked(run, LITLAB_TEST_SIGNAL=STOP)
+        assert worker.wait() == 143, worker.said()
+    return run
+
+
+@pytest.fixture
+def run(stopped: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of it, to be damaged."""
+    shutil.copytree(stopped.path, tmp_path / "run")
+    return RunDirectory(tmp_path / "run")
+
+
+def flip_a_bit(content: bytearray, draw: random.Random) -> None:
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+
+
+def cut_off(content: bytearray, draw: random.Random) -> None:
+    del content[draw.randrange(1, len(content)) :]
+
+
+def lose_a_page(content: bytearray, draw: random.Random) -> None:
+    """As after a power cut: the length is right, a part was never written."""
+    start = draw.randrange(len(content) // 4096) * 4096
+    content[start : start + 4096] = bytes(len(content[start : start + 4096]))
+
+
+def become_zeros(content: bytearray, draw: random.Random) -> None:
+    content[:] = bytes(len(content))
+
+
+def become_empty(content: bytearray, draw: random.Random) -> None:
+    content.clear()
+
+
+def grow(content: bytearray, draw: random.Random) -> None:
+    content += draw.randbytes(draw.randrange(1, 100))
+
+
+DAMAGES = [flip_a_bit, cut_off, grow, become_empty, lose_a_page, become_zeros]
+
+
+def damage(path: Path, number: int) -> None:
+    """In one of several ways. The file may be one with two names: the other one stays as it is."""
+    content = bytearray(path.read_bytes())
+    DAMAGES[number % len(DAMAGES)](content, random.Random(number))
+    assert content != path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.row("a damaged last checkpoint: named, and the one before used to an equal end")
+@trials(2, 12)
+def test_a_damaged_one_is_named_and_the_one_before_used(
+    number: int, run: RunDirectory, workers: Workers, reference: Make
+) -> None:
+    assert read_checkpoint(run.previous)["global_step"] < read_checkpoint(run.last)["global_step"]
+    damage(run.last, number)
+    worker = workers.forked(run)
+    assert worker.wait() == 0, worker.said()
+    assert f"{run.last} is damaged" in worker.said()
+    assert f"going on from the one before it, {run.previous}" in worker.said()
+    reference(*OVERRIDES).assert_equal(run)
+
+
+@pytest.mark.row("both checkpoints damaged: refused, nothing overwritten")
+@trials(1, 6)
+def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
+    damage(run.last, number)
+    damage(run.previous, number + 1)
+    report = ("run.log", "result.json", ".lock")
+    before = files(run.path, *report)
+    worker = workers.forked(run)
+    assert worker.wait() == 1
+    assert f"{run.last} is damaged" in worker.said()
+    assert f"{run.previous} is damaged" in worker.said()
+    assert "nothing to continue" in worker.said()
+    assert "Traceback" not in worker.said()
+    assert files(run.path, *report) == before
+    assert read_result(run)["status"] == "failed"
+
+
+@pytest.mark.row("a damaged best checkpoint: said, and the best looked for anew")
+@trials(1, 3)
+def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, reference: Make) -> None:
+    """The rest of the training is what it was; what is tested is the best of the rest."""
+    assert not run.best.samefile(run.last)
+    damage(run.best, number)
+    worker = workers.forked(run)
+    assert worker.wait() == 0, worker.said()
+    assert re.search(rf"{run.best} is damaged.*the best is looked for anew", worker.said())
+    expected = reference(*OVERRIDES)
+    result, undisturbed = read_result(run), expected.outcome["result"]
+    assert result["weights"] == undisturbed["weights"]
+    assert result["best"] == result["last"] == undisturbed["last"]
+
+
+@pytest.mark.row("the best checkpoint lost when training is through: said, and the last one tested")
+@trials(1, 4)
+def test_a_best_that_is_lost_when_training_is_through(
+    number: int, run: RunDirectory, workers: Workers, reference: Make
+) -> None:
+    assert workers.forked(run, LITLAB_TEST_SIGNAL=f"test_batch 1 {signal.SIGTERM:d}").wait() == 143
+    assert not run.best.samefile(run.last)
+    if number % 2:
+        run.best.unlink()
+    else:
+        damage(run.best, number)
+    worker = workers.forked(run)
+    assert worker.wait() == 0, worker.said()
+    assert f"{run.best}" in worker.said()
+    result, undisturbed = read_result(run), reference(*OVERRIDES).outcome["result"]
+    assert result["weights"] == undisturbed["weights"]
+    assert result["test"].keys() == undisturbed["test"].keys()
+    assert result["test"] != undisturbed["test"]

@@ -1,0 +1,70 @@
+"""A run that is stopped wherever it looks for a signal, and goes on, ends as if it had not been.
+
+All this is within one process: nothing is forked or killed.
+"""
+
+from pathlib import Path
+
+import pytest
+from reliability.counting import Tally, times
+from reliability.runs import BATCHES, SMALL
+from resuming.exact import differences, new_run, outcome, train_until
+from thorough import THOROUGH
+
+VARIATIONS = {
+    "gradients in flight at a validation": (
+        "trainer.accumulate_grad_batches=2",
+        "trainer.val_check_interval=3",
+    ),
+    "plain": (),
+    "accumulation": ("trainer.accumulate_grad_batches=2",),
+    "validation within the epoch, AdamW, cosine": (
+        "trainer.val_check_interval=2",
+        "optimizer=adamw",
+        "schedule=cosine",
+    ),
+    "validation across epochs": (
+        "trainer.check_val_every_n_epoch=null",
+        "trainer.val_check_interval=4",
+    ),
+    "an end by steps": ("+trainer.max_steps=9", "trainer.max_epochs=-1"),
+    "limited batches": (
+        "+trainer.limit_train_batches=4",
+        "+trainer.limit_val_batches=1",
+        "+trainer.limit_test_batches=2",
+    ),
+    "no validation data": ("data.val_size=0",),
+    "Python's and NumPy's random numbers": ("model._target_=reliability.disturbed.Noisy",),
+    "torch's own loader": (
+        "data._target_=reliability.disturbed.Shuffled",
+        "+data.num_workers=0",
+        "trainer.val_check_interval=2",
+    ),
+    "pictures": (
+        "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion.ConfusionMatrix}",
+        "callbacks.training_images={_target_: litlab.callbacks.pictures.TrainingImages, num_images: 4}",
+        "callbacks.worst_mistakes={_target_: litlab.callbacks.pictures.WorstMistakes, num_images: 4}",
+    ),
+}
+EVERY = times(3, 1)
+
+
+@pytest.mark.row("resume from every step, all state and rows")
+@pytest.mark.parametrize("variation", list(VARIATIONS)[: times(1, len(VARIATIONS))])
+def test_resumption_from_every_step(variation: str, tally: Tally, tmp_path: Path) -> None:
+    overrides = (*SMALL, *VARIATIONS[variation])
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    looks = train_until(whole, config, None)
+    assert looks is not None
+    assert looks > BATCHES
+    expected = outcome(whole)
+    stops = range(1, looks + 1, EVERY)
+    found = {}
+    for number in stops:
+        run, _ = new_run(tmp_path / f"stopped-{number}", *overrides)
+        assert train_until(run, config, number) is None
+        train_until(run, config, None)
+        found[number] = differences(expected, outcome(run))
+    different = {number: lines for number, lines in found.items() if lines}
+    tally.count(len(stops) - len(different), len(stops), "" if THOROUGH else f"each {EVERY}rd stop of one config")
+    assert different == {}

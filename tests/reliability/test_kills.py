@@ -1,0 +1,92 @@
+"""kill -9: of a run at any moment, and of a process that does nothing but save. The processes are forked workers."""
+
+import itertools
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from reliability.counting import trials
+from reliability.runs import SMALL, Reference, small_run
+from reliability.workers import Worker, Workers, wait_until
+
+from litlab.checkpoint import AtomicCheckpointIO, newest, read_checkpoint, verify
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import sweep
+
+ANOTHER_DEVICE = Path("/dev/shm")
+SIZE = 1_000_000  # numbers in a checkpoint
+KILLS = 3
+Make = Callable[..., Reference]
+
+
+@pytest.mark.row("kill -9 at random moments of a run, resumed to an equal end")
+@trials(2, 21)
+def test_kill_at_a_random_moment(number: int, workers: Workers, reference: Make, tmp_path: Path) -> None:
+    """Each run is killed up to three times, at moments drawn from the time that its training takes."""
+    every_steps = 1 + number % 3
+    overrides = (*SMALL, f"checkpoint.every_steps={every_steps}")
+    expected = reference(*overrides)
+    run = small_run(tmp_path / "run", *overrides)
+    draw = random.Random(number)
+    codes = []
+    while len(codes) < KILLS and 0 not in codes:
+        worker = workers.forked(run, LITLAB_TEST_SLEEP="train_batch 0 0.03")
+        wait_until(lambda worker=worker: has_begun(run) or worker.ended() is not None, 60, worker.said)
+        time.sleep(draw.uniform(0, 0.3))
+        worker.send(signal.SIGKILL)
+        codes.append(worker.wait())
+        (run.path / "seen.0").unlink(missing_ok=True)
+    assert codes[0] == -signal.SIGKILL
+    worker = workers.forked(run)
+    assert worker.wait() == 0, worker.said()
+    expected.assert_equal(run)
+
+
+def has_begun(run: RunDirectory) -> bool:
+    return (run.path / "seen.0").exists()
+
+
+@pytest.mark.row("kill -9 during a save, TMPDIR on another device: the newest is whole and one of the last two")
+@trials(3, 100)
+def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> None:
+    if not ANOTHER_DEVICE.is_dir() or ANOTHER_DEVICE.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second device here")
+    run = RunDirectory(tmp_path / "run")
+    run.checkpoints.mkdir(parents=True)
+    worker = workers.forked(run, call="reliability.test_kills:save_on_and_on", TMPDIR=str(ANOTHER_DEVICE))
+    wait_until(lambda: saved(worker) >= 2, 60, worker.said)
+    time.sleep(random.Random(number).uniform(0, 0.2))
+    worker.send(signal.SIGKILL)
+    assert worker.wait() == -signal.SIGKILL
+    path, problems = newest(run)
+    assert path == run.last
+    assert problems == []
+    verify(run.previous)
+    checkpoint = read_checkpoint(path)
+    done = saved(worker)
+    assert checkpoint["step"] in (done, done + 1)
+    assert torch.equal(checkpoint["values"], torch.full((SIZE,), checkpoint["step"]))
+    sweep(run.checkpoints)
+    assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+def save_on_and_on() -> int:
+    """In a process of its own: save step after step, and say so after each."""
+    run = RunDirectory(Path(sys.argv[1]))
+    writer = AtomicCheckpointIO()
+    for step in itertools.count(1):
+        checkpoint = {"step": step, "values": torch.full((SIZE,), step)}
+        writer.save_checkpoint(checkpoint, run.last, storage_options=run.previous)
+        print(step, file=sys.stderr, flush=True)
+    return 0
+
+
+def saved(worker: Worker) -> int:
+    """The last step that the process has said is saved."""
+    lines = worker.said().splitlines()
+    return int(lines[-1]) if lines else 0

@@ -1,0 +1,123 @@
+"""Two ranks: one decision, one end, and the same stream of samples on one device.
+
+Where it matters who starts the ranks, all are new processes; else the ranks are forked workers, with the variables that
+torchrun would set.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from reliability.counting import in_torture, times, trials
+from reliability.runs import SMALL, Reference, seen, small_run
+from reliability.workers import Workers, rank_of, session, wait_until
+
+from litlab.checkpoint import read_checkpoint
+from litlab.config.change import change
+from litlab.config.freeze import from_yaml, to_yaml
+from litlab.config.trust import sign
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_text
+from litlab.runs.result import read_result
+
+TWO = (*SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")
+SOON = 5  # seconds
+SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.15"}  # ranks agree four times a second: a shorter run would be through
+Make = Callable[..., Reference]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    run = small_run(tmp_path_factory.mktemp("ranks") / "run", *TWO)
+    go_on(_all_workers, run)
+    return Reference.of(run)
+
+
+def go_on(workers: Workers, run: RunDirectory) -> None:
+    """Two ranks, until the run is complete."""
+    for worker in workers.forked_ranks(run, 2):
+        assert worker.wait() == 0, worker.said()
+
+
+def has_batches(run: RunDirectory, number: int) -> bool:
+    return len(seen(run).get("seen.1", [])) >= number
+
+
+MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1", "save 3"]
+
+
+@pytest.mark.row("2 ranks, only one gets SIGTERM: both end, 143, resumed to an equal end")
+@pytest.mark.parametrize("moment", MOMENTS[: times(1, 5)])
+def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", *TWO)
+    ranks = workers.forked_ranks(run, 2, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}", **SLOWLY)
+    assert [worker.wait() for worker in ranks] == [143, 143]
+    assert read_result(run)["error"].startswith("stopped by SIGTERM, saved at step ")
+    go_on(workers, run)
+    undisturbed.assert_equal(run)
+
+
+@pytest.mark.row("2 ranks started by litlab, only one gets SIGTERM: all end, 143, nobody left, resumed to an equal end")
+@in_torture
+@trials(1, 3)
+def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", *TWO)
+    worker = workers.new(run, **SLOWLY)
+    wait_until(lambda: has_batches(run, 1 + 3 * number) or worker.ended() is not None, 120, worker.said)
+    assert len(session(worker.session)) == 3
+    os.kill(rank_of(worker.session, number % 2), signal.SIGTERM)
+    assert worker.wait(10) == 143, worker.said()
+    assert "stopped by SIGTERM, saved at step " in worker.said()
+    go_on(workers, run)
+    undisturbed.assert_equal(run)
+
+
+@pytest.mark.row("a rank killed: all gone within 5 s, failed, resumed to an equal end")
+@trials(1, 10)
+def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", *TWO)
+    worker = workers.new(run, **SLOWLY)
+    wait_until(lambda: has_batches(run, 3 + number % 6) or worker.ended() is not None, 120, worker.said)
+    os.kill(rank_of(worker.session, 1 - number % 2), signal.SIGKILL)
+    wait_until(lambda: not session(worker.session), SOON, worker.said)
+    assert worker.wait() == 128 + signal.SIGKILL
+    assert read_result(run)["status"] == "failed"
+    assert read_checkpoint(run.last)["global_step"] > 0
+    go_on(workers, run)
+    undisturbed.assert_equal(run)
+
+
+@pytest.mark.row("2 ranks, resumed on 1 device: the same samples in each step, values within 1e-5")
+@trials(1, 3)
+def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) -> None:
+    """Without batch norm and dropout, which are up to the ranks."""
+    kept = [each for each in TWO if "model" not in each]
+    overrides = (*kept, "model.widths=[2,4]", "model.hidden=[8]")
+    whole, run = (small_run(tmp_path / name, *overrides) for name in ("whole", "run"))
+    go_on(workers, whole)
+    ranks = workers.forked_ranks(
+        run, 2, LITLAB_TEST_SIGNAL=f"train_batch {3 + 2 * number} {signal.SIGTERM:d}", **SLOWLY
+    )
+    assert [worker.wait() for worker in ranks] == [143, 143]
+    on_one = ["trainer.devices=1", "trainer.strategy=auto"]
+    changed = change(from_yaml(run.config.read_text()), on_one, dict)
+    assert changed.remarks[0].startswith("on other devices or threads the stream of samples stays the same, but")
+    write_text(run.config, to_yaml(changed.config))
+    sign(run)
+    assert workers.forked(run).wait() == 0
+    assert dict(samples(run)) == dict(samples(whole))
+    expected, found = Reference.of(whole).outcome, Reference.of(run).outcome
+    assert [row.metric for row in found["rows"]] == [row.metric for row in expected["rows"]]
+    assert [row.value for row in found["rows"]] == pytest.approx([row.value for row in expected["rows"]], rel=1e-5)
+
+
+def samples(run: RunDirectory) -> Iterator[tuple[str, list[int]]]:
+    """Epoch and batch -> the rows in it, of all ranks together."""
+    together: dict[str, list[int]] = {}
+    for lines in seen(run).values():
+        for line in lines:
+            epoch, batch, rows = line.split(",")
+            together.setdefault(f"{epoch},{batch}", []).extend(map(int, rows.split()))
+    yield from together.items()

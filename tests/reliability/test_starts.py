@@ -1,0 +1,106 @@
+"""Runs that start anew: equal when their configs are, in directories of their own, at little cost for safety."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from reliability.counting import Tally, in_torture, times
+from reliability.runs import SMALL, Reference, small_run
+from reliability.workers import PATIENCE, Workers, session, variables
+from support import call_litlab
+
+from litlab.config.freeze import from_yaml
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+MOST = 0.02  # of the seconds of training, for saving
+
+
+@pytest.mark.row("fresh runs of one frozen config: one hash of the weights")
+def test_fresh_runs_are_equal(tally: Tally, workers: Workers, tmp_path: Path) -> None:
+    """Forked workers; in torture, two new processes among them."""
+    hashes = []
+    for number in range(times(2, 10)):
+        run = small_run(tmp_path / str(number), *SMALL)
+        worker = workers.new(run) if number in range(2, 4) else workers.forked(run)
+        assert worker.wait() == 0, worker.said()
+        hashes.append(read_result(run)["weights"])
+    tally.count(hashes.count(hashes[0]), len(hashes))
+    assert len(set(hashes)) == 1
+
+
+@pytest.mark.row("simultaneous starts of `litlab train`: a directory each")
+def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
+    """Each gets a SIGTERM as soon as it has its directory, with the config in it."""
+    command = [sys.executable, "-P", "-m", "litlab", "train", *[each for each in SMALL if "reliability" not in each]]
+    command = [each for each in command if not each.startswith("~model")]
+    number = times(2, 50)
+    processes = [
+        subprocess.Popen(
+            [*command, f"seed={seed}"],
+            cwd=tmp_path,
+            env=variables(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for seed in range(number)
+    ]
+    try:
+        found = stopped_when_placed(processes, tmp_path / "outputs")
+        codes = [process.wait(PATIENCE) for process in processes]
+    finally:
+        for process in processes:
+            for pid in session(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    tally.count(len(found), number)
+    assert sorted(found.values()) == list(range(number))
+    assert {128 - code if code < 0 else code for code in codes} == {143}  # as a shell would say
+    assert len(list((tmp_path / "outputs").glob("*/*"))) == number
+
+
+def stopped_when_placed(processes: "list[subprocess.Popen[bytes]]", outputs: Path) -> dict[Path, int]:
+    """Run directory -> the seed in its config, which is the number of its process."""
+    found: dict[Path, int] = {}
+    end = time.monotonic() + 5 * PATIENCE
+    while len(found) < len(processes) and time.monotonic() < end:
+        for config in set(outputs.glob("*/*/config.yaml")) - {path / "config.yaml" for path in found}:
+            found[config.parent] = from_yaml(config.read_text(encoding="utf-8"))["seed"]
+            processes[found[config.parent]].terminate()
+        time.sleep(0.05)
+    return found
+
+
+@in_torture
+@pytest.mark.row("`litlab resume`, after SIGTERM to `litlab train`: an equal end")
+def test_the_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = [RunDirectory(tmp_path / name) for name in ("whole", "run")]
+    train = [["train", *SMALL, f"hydra.run.dir={run.path}"] for run in runs]
+    (tmp_path / "reliability").symlink_to(Path(__file__).parent)
+    (tmp_path / "support.py").symlink_to(Path(__file__).parents[1] / "support.py")
+    completed = call_litlab(tmp_path, *train[0])
+    assert completed.returncode == 0, completed.stderr
+    with monkeypatch.context() as patch:
+        patch.setenv("LITLAB_TEST_SIGNAL", f"train_batch 4 {signal.SIGTERM:d}")
+        stopped = call_litlab(tmp_path, *train[1])
+    assert stopped.returncode == 143, stopped.stderr
+    resumed = call_litlab(tmp_path, "resume", str(runs[1].path))
+    assert resumed.returncode == 0, resumed.stderr
+    Reference.of(runs[0]).assert_equal(runs[1])
+
+
+@in_torture
+@pytest.mark.row("the time that saving takes at the default interval, of `experiment=quickstart`: under 2 %")
+def test_the_time_of_saving(tally: Tally, tmp_path: Path) -> None:
+    completed = call_litlab(tmp_path, "train", "experiment=quickstart", f"hydra.run.dir={tmp_path / 'run'}")
+    assert completed.returncode == 0, completed.stderr
+    seconds = read_result(RunDirectory(tmp_path / "run"))["seconds"]
+    share = seconds["saving"] / seconds["training"]
+    tally.count(int(share < MOST), 1, f"{100 * share:.2f} %: {seconds['saving']:.3f} of {seconds['training']:.1f} s")
+    assert share < MOST
