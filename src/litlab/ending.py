@@ -28,8 +28,8 @@ def write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: 
 def log_traceback(run: RunDirectory) -> None:
     """The whole of the current error, for run.log; if even that can't be written, what is said has to do."""
     try:
-        with run.log.open("a", encoding="utf-8") as log:
-            log.write(redact(traceback.format_exc()))
+        with run.log.open("ab", buffering=0) as log:  # or what can't be written would be tried again at exit
+            log.write(redact(traceback.format_exc()).encode())
     except OSError as failure:
         print(f"litlab: {run.log} cannot be written: {failure.strerror}", file=sys.stderr)
 

@@ -5,7 +5,7 @@ from typing import Any, TextIO
 
 
 class LastingOutput:
-    """A standard stream that goes silent where it can't be written to any more; run.log has what it said."""
+    """A text stream that goes silent where it can't be written to any more."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

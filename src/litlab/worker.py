@@ -125,7 +125,7 @@ def _set_threads(config: dict[str, Any]) -> None:
 def _log_to(file: Path) -> None:
     """Library messages and warnings go to run.log: the console is for what its reader can act on."""
     logging.raiseExceptions = False  # a log that can't be written is no reason to print tracebacks
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = logging.StreamHandler(LastingOutput(file.open("a", encoding="utf-8")))
     handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
     threading.excepthook = _log_failure_of_thread
