@@ -24,7 +24,7 @@ class MetricsWriter:
     """Appends rows; a reader at any moment sees whole lines, but perhaps a torn last one."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", newline="")
+        self._file = path.open("ab", buffering=0)  # what a full disk refuses is not tried again behind one's back
         if self._file.tell() == 0:
             self._write([HEADER])
 
@@ -38,8 +38,9 @@ class MetricsWriter:
     def _write(self, rows: list[tuple[object, ...]]) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.write(text.getvalue())
-        self._file.flush()
+        rest = text.getvalue().encode()
+        while rest:  # a disk that fills up takes a part of it first
+            rest = rest[self._file.write(rest) :]
 
 
 def read_metrics(path: Path) -> list[Row]:
