@@ -1,0 +1,107 @@
+"""How a job came out, in a word and a line, whatever its process did."""
+
+import signal
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from litlab.ending import write_end
+from litlab.errors import UserError
+from litlab.runs.result import read_result
+from litlab.signals import STOPPING, exit_code
+from litlab.sweep.backend import Ended, Job
+
+Kind = Literal["done", "failed", "refused", "exited", "killed", "crashed", "timed out", "interrupted", "pruned"]
+FAILURES: tuple[Kind, ...] = ("failed", "refused", "exited", "killed", "crashed", "timed out")
+LOG_LINES = 8
+_LOG_BYTES = 1 << 14
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    Attributes:
+        kind: `done`; `pruned` and `interrupted`, which were asked to stop; for failures what happened to the process:
+            `failed` with an error, `refused` by the data, `exited` without a result, `killed`, `crashed`, `timed out`.
+        message: why it failed, in words; empty for a job that is done.
+        log: the last lines of run.log, for a failure.
+        result: what result.json holds; empty where it could not be read.
+    """
+
+    kind: Kind
+    message: str
+    log: tuple[str, ...]
+    result: dict[str, Any]
+    seconds: float
+
+    @property
+    def is_failure(self) -> bool:
+        return self.kind in FAILURES
+
+    @property
+    def objective(self) -> float | None:
+        value = self.result.get("objective")
+        return float(value) if isinstance(value, int | float) else None
+
+
+def settle(ended: Ended, *, pruned: bool) -> Outcome:
+    """Say how a job came out, and write the result.json that its process could not.
+
+    "Done" is exit code 0 and a result that says so: a user's code may call sys.exit(0).
+    """
+    job, result = ended.job, _result(ended.job)
+    status = str(result.get("status", ""))
+    if ended.code == 0 and status == "completed":
+        return Outcome("done", "", (), result, ended.seconds)
+    kind, message = _told(ended, status, result) if not pruned else ("pruned", "pruned: others were better by then")
+    if kind != "refused" and (status == "" or pruned or ended.timed_out):
+        job.run.result.unlink(missing_ok=True)
+        write_end(job.run, job.config, _STATUS.get(kind, "failed"), message)
+        result = _result(job)
+    log = _end_of_log(job) if kind in FAILURES else ()
+    return Outcome(kind, message, log, result, ended.seconds)
+
+
+_STATUS: dict[str, Any] = {"interrupted": "interrupted", "pruned": "pruned"}
+
+
+def _told(ended: Ended, status: str, result: dict[str, Any]) -> tuple[Kind, str]:
+    if ended.timed_out:
+        return "timed out", f"took longer than the {ended.seconds:.0f} s it was given"
+    error = str(result.get("error") or "")
+    if status == "refused":
+        return "refused", error
+    if status == "interrupted":
+        return "interrupted", error
+    if ended.code < 0:
+        return _ended_by_signal(ended)
+    if status == "failed":
+        return "failed", error
+    if ended.code in map(exit_code, STOPPING):
+        return "interrupted", "stopped while it started"
+    return "exited", f"ended with exit code {ended.code} and no result: something called exit()"
+
+
+def _ended_by_signal(ended: Ended) -> tuple[Kind, str]:
+    name = signal.Signals(-ended.code).name
+    if name == "SIGKILL":
+        return "killed", "killed by the kernel for want of memory" if ended.out_of_memory else "killed by SIGKILL"
+    return "crashed", f"crashed with {name}"
+
+
+def _result(job: Job) -> dict[str, Any]:
+    try:
+        return read_result(job.run)
+    except UserError:
+        return {}
+
+
+def _end_of_log(job: Job) -> tuple[str, ...]:
+    """What it said last; the file may be torn, huge or not there."""
+    try:
+        with job.run.log.open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(0, size - _LOG_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ()
+    return tuple(line for line in lines if line.strip())[-LOG_LINES:]
