@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import data_path, settings, startup, training
+from benchmarks import data_path, multirun, settings, startup, training
 from benchmarks.harness import Row
 from benchmarks.report import machine, table
 
@@ -14,6 +14,7 @@ ROWS: dict[str, Callable[[settings.Settings], list[Row]]] = {
     "training": training.throughput_rows,
     "step": training.step_rows,
     "startup": startup.rows,
+    "multirun": multirun.rows,
 }
 
 

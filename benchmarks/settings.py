@@ -18,6 +18,10 @@ class Settings:
     threads: numbers of threads of training; the data path takes the largest.
     num_workers: of the DataLoader that the data path is held against.
     num_steps: of an epoch in which a step's overhead is measured.
+    multirun_data: overrides that choose the images of a multirun: 20,000 to train on.
+    num_multiruns: counted rounds of whole multiruns.
+    num_seeds: of a multirun, for each of four learning rates.
+    num_frozen: jobs whose freezing is measured.
     """
 
     data: tuple[str, ...]
@@ -28,13 +32,19 @@ class Settings:
     threads: tuple[int, ...]
     num_workers: int
     num_steps: int
+    multirun_data: tuple[str, ...]
+    num_multiruns: int
+    num_seeds: int
+    num_frozen: int
 
 
 def full(root: str | None) -> Settings:
     """What docs/benchmarks.md reports: on the images of a folder or archive, or on synthetic ones."""
     synthetic = ("data=shapes", "data.num_train=50000", "data.num_test=1000", "data.val_size=5000")
+    real = ("data=image_folder", f"data.root='{root}'")
+    few = ("data=shapes", "data.num_train=25000", "data.num_test=10000", "data.val_size=5000")
     return Settings(
-        data=("data=image_folder", f"data.root='{root}'") if root else synthetic,
+        data=real if root else synthetic,
         images=f"images of {root}" if root else SYNTHETIC,
         num_rounds=5,
         num_startups=5,
@@ -42,13 +52,18 @@ def full(root: str | None) -> Settings:
         threads=tuple(sorted({1, min(2, cores())})),
         num_workers=2,
         num_steps=1000,
+        multirun_data=(*real, "data.val_size=30000") if root else few,  # of the 50,000 of CIFAR-10
+        num_multiruns=3,
+        num_seeds=4,
+        num_frozen=100,
     )
 
 
 def quick() -> Settings:
     """Whether everything runs: the numbers mean nothing."""
+    tiny = ("data=shapes", "data.num_train=200", "data.num_test=40", "data.val_size=40")
     return Settings(
-        data=("data=shapes", "data.num_train=200", "data.num_test=40", "data.val_size=40"),
+        data=tiny,
         images=f"{SYNTHETIC}, QUICK: the numbers mean nothing",
         num_rounds=2,
         num_startups=1,
@@ -56,4 +71,8 @@ def quick() -> Settings:
         threads=(1,),
         num_workers=0,
         num_steps=10,
+        multirun_data=("data=shapes", "data.num_train=680", "data.num_test=40", "data.val_size=40"),
+        num_multiruns=1,
+        num_seeds=1,
+        num_frozen=3,
     )

@@ -16,7 +16,7 @@ from litlab.runs.result import read_result
 POLL = 0.002  # seconds
 _IMPORTS = {"import hydra": "hydra", "import torch, lightning": "torch, lightning"}
 # The first step writes the first row of metrics.csv; what comes after it is made short.
-_ONE_STEP = (
+ONE_STEP = (
     "trainer=cpu", "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
     "+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1",
 )  # fmt: skip
@@ -39,7 +39,7 @@ def rows(settings: Settings) -> list[Row]:
 def start(directory: Path, *overrides: str) -> dict[str, float]:
     """Starts `litlab train` and waits for its end; returns the seconds of each phase up to the first step's end."""
     run = RunDirectory(directory)
-    command = [sys.executable, "-m", "litlab", "train", f"hydra.run.dir={directory}", *_ONE_STEP, *overrides]
+    command = [sys.executable, "-m", "litlab", "train", f"hydra.run.dir={directory}", *ONE_STEP, *overrides]
     began = time.time()
     with subprocess.Popen(command, cwd=directory.parent, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not run.metrics.exists():

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from lightning.pytorch import LightningModule, Trainer
 from support import TINY, compose_config, train_here
 from torch import Tensor, nn
 
+from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.location import packaged_conf
 from litlab.data.facts import DatasetFacts
 from litlab.data.module import ImageDataModule
@@ -80,6 +84,25 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
         return  # it would start processes; tests/test_training.py and test_user_project.py train with it
     trainer = build_trainer(config, run, FACTS, devices=1, callbacks=[], loggers=[])
     assert trainer.max_epochs == config["trainer"]["max_epochs"]
+
+
+STUDIES = [each for each in CHOICES if each.startswith("study=")]
+
+
+@pytest.mark.parametrize("choice", STUDIES)
+def test_each_study_is_a_multirun_by_the_sweeper_that_it_names(choice: str) -> None:
+    register_resolvers()
+    text = (packaged_conf() / f"{choice.replace('=', '/')}.yaml").read_text()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        composed = GlobalHydra.instance().config_loader().load_configuration(ROOT, [choice], RunMode.RUN)
+    hydra = composed.hydra
+    assert hydra.mode == RunMode.MULTIRUN
+    assert hydra.sweeper["_target_"].endswith(
+        "SearchSweeper" if "override /hydra/sweeper: search" in text else "GridSweeper"
+    )
+    assert hydra.launcher["_target_"].endswith("PoolLauncher")
+    assert len(hydra.sweeper.params) == 2
+    assert composed.study.name == choice.partition("=")[2]
 
 
 @pytest.mark.parametrize("choice", [each for each in CHOICES if each.startswith(("optimizer", "schedule"))])

@@ -123,8 +123,9 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def test_control_c_in_a_terminal_counts_once_and_ends_a_multirun(tmp_path: Path) -> None:
-    """The terminal sends SIGINT to the whole foreground process group. No further job starts."""
-    sweep = ("hydra.mode=MULTIRUN", "seed=0,1", "hydra.sweep.dir=.", "hydra.sweep.subdir=${hydra.job.num}")
+    """The terminal sends SIGINT to the whole foreground process group. No further job starts, by Hydra's launcher."""
+    sweep = ("hydra.mode=MULTIRUN", "hydra/launcher=basic", "seed=0,1", "hydra.sweep.dir=.")
+    sweep += ("hydra.sweep.subdir=${hydra.job.num}",)
     ours, theirs = os.openpty()
     try:
         with training(tmp_path, *sweep, path=tmp_path / "0", terminal=theirs) as started:

@@ -10,9 +10,11 @@ from litlab.errors import RunFailed, UserError
 USAGE = """\
 litlab: compose, run and compare PyTorch Lightning experiments
 
-  litlab train [group=option] [key=value] [-m]    train, then test the best checkpoint (--help: groups and keys)
-  litlab resume DIR [key=value]                   continue an interrupted run in place
+  litlab train [group=option] [key=value]         train, then test the best checkpoint (--help: groups and keys)
+  litlab train -m [key=value,value]               a study: a job for each combination (--dry-run: say which)
+  litlab resume DIR [key=value]                   continue an interrupted run or study in place
   litlab rerun DIR                                run it again and compare
+  litlab status DIR [--watch]                     the jobs of a study: done, running, failed and why
   litlab evaluate DIR                             test metrics of a run's checkpoint, once more
   litlab predict DIR --images PATH                class and probability for images
   litlab export DIR --format onnx                 the trained network as a file for other programs
@@ -23,6 +25,7 @@ Each has its own --help. In Python: litlab.load(DIR) gives the trained network w
 COMMANDS = {
     "train": "litlab.train",
     "resume": "litlab.commands.resume",
+    "status": "litlab.commands.status",
     "rerun": "litlab.commands.rerun",
     "evaluate": "litlab.commands.evaluate",
     "predict": "litlab.commands.predict",

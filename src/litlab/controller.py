@@ -60,6 +60,9 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
         code = 128 - code
     elif code and not run.result.exists():
         _write_failed(run, config, f"the worker ended with exit code {code} before it could start")
+    elif code == 0 and not run.result.exists():  # a user's code may do this
+        _write_failed(run, config, "the worker ended with exit code 0 and no result: something called exit()")
+        code = 1
     if code != 0:
         if not keep and run.result.exists() and read_result(run)["status"] == "refused":
             shutil.rmtree(run.path)

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol
 
 from litlab.signals import PARENT, StopRequest, held_back
 
@@ -40,19 +41,38 @@ def machines() -> int:
     return int(os.environ["WORLD_SIZE"]) // ranks_here() if is_rank() else 1
 
 
-def run_ranks(directory: Path, world_size: int, stop: StopRequest, lock: TextIO) -> int:
+class Rank(Protocol):
+    """A child process: a new one, or a fork."""
+
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, signum: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
+StartRank = Callable[[dict[str, str], Sequence[int]], Rank]  # of its own variables, and the descriptors to inherit
+
+
+def run_ranks(world_size: int, stop: StopRequest, start: StartRank) -> int:
     """Start a worker for each rank and wait for all; the first that fails takes the others down.
 
-    They inherit the run's lock: should this process be killed, it is free when the last of them has ended.
+    The first gets the socket of the port where all will meet, and is to serve them a store there.
 
     Returns:
         The exit code: 0 if all ended with 0, else that of the first that did not.
     """
-    ranks: list[subprocess.Popen[bytes]] = []
+    ranks: list[Rank] = []
     try:
-        with held_back(), port_on_loopback() as reserved:
-            for rank in range(world_size):
-                ranks.append(_start(directory, rank, world_size, reserved, lock))
+        with held_back():
+            with port_on_loopback() as reserved:  # closed before a second rank could inherit it by forking
+                everywhere = meeting_at(reserved) | {PARENT: str(os.getpid()), "NODE_RANK": "0"}
+                everywhere |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+                store = {STORE_SOCKET: str(reserved.fileno())}
+                ranks.append(start(everywhere | _numbered(0) | store, [reserved.fileno()]))
+            for rank in range(1, world_size):
+                ranks.append(start(everywhere | _numbered(rank), []))
         return _wait(ranks, stop)
     finally:
         for process in ranks:
@@ -61,18 +81,14 @@ def run_ranks(directory: Path, world_size: int, stop: StopRequest, lock: TextIO)
                 process.wait()
 
 
-def _start(
-    directory: Path, rank: int, world_size: int, reserved: socket.socket, lock: TextIO
-) -> "subprocess.Popen[bytes]":
-    """A rank; the first gets the socket of the port where all will meet, and is to serve them a store there."""
-    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", PARENT: str(os.getpid())}
-    own |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
-    passed = [lock.fileno()]
-    if rank == 0:
-        passed.append(reserved.fileno())
-        own[STORE_SOCKET] = str(reserved.fileno())
+def _numbered(rank: int) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def new_process(directory: Path, environment: dict[str, str], passed: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """A rank that starts anew."""
     command = [sys.executable, "-P", "-m", "litlab.worker", str(directory)]
-    return subprocess.Popen(command, env=dict(os.environ) | meeting_at(reserved) | own, pass_fds=passed)
+    return subprocess.Popen(command, env=dict(os.environ) | environment, pass_fds=passed)
 
 
 def port_on_loopback() -> socket.socket:
@@ -96,7 +112,7 @@ def meeting_at(reserved: socket.socket) -> dict[str, str]:
     return here
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]], stop: StopRequest) -> int:
+def _wait(ranks: Sequence[Rank], stop: StopRequest) -> int:
     """Pass a signal on once; give the rest a moment when one rank has failed."""
     passed_on = False
     deadline = None
@@ -119,7 +135,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]], stop: StopRequest) -> int:
     return 128 - code if code < 0 else code
 
 
-def _send(ranks: list[subprocess.Popen[bytes]], signum: int) -> None:
+def _send(ranks: Sequence[Rank], signum: int) -> None:
     for process in ranks:
         if process.poll() is None:
             process.send_signal(signum)

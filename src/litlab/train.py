@@ -9,9 +9,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litlab.config.compose import ROOT, VERSION_BASE, cannot_write, hydra_record, in_users_words, register_resolvers
+from litlab.config.compose import (
+    ROOT,
+    VERSION_BASE,
+    cannot_write,
+    hydra_record,
+    in_users_words,
+    register_resolvers,
+    set_output_dir,
+    swept_keys,
+)
 from litlab.config.help import asks_for_help, help_text
 from litlab.config.literals import refuse_literals, refuse_written
 from litlab.config.location import packaged_conf
@@ -23,6 +32,7 @@ from litlab.runs.files import remove_if_empty, write_json
 from litlab.runs.provenance import of_launch
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_DRY_RUN = "--dry-run"
 register_resolvers()  # here, since a launcher may call a job in a process that only imports this module
 
 
@@ -38,14 +48,15 @@ def _launch(composed: DictConfig) -> float | None:
 
 
 class _Ended(BaseException):
-    """Carries an error past Hydra, which goes on after an Exception."""
+    """Carries an error past Hydra, which goes on after an Exception; None for an end that is none."""
 
-    def __init__(self, error: UserError | RunFailed) -> None:
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__(error)
         self.error = error
 
 
-class NoSecretWrittenOut(Callback):
-    """For Hydra, which writes multirun.yaml before the first job could refuse anything."""
+class BeforeHydraWrites(Callback):
+    """Called by Hydra before it makes a directory, or writes multirun.yaml, which some sweepers do at once."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -53,20 +64,32 @@ class NoSecretWrittenOut(Callback):
         except UserError as error:
             raise _Ended(error) from error  # of other errors Hydra makes warnings
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.hydra.launcher.get("dry_run"):
+            return
+        try:
+            HydraConfig.instance().set_config(config)
+            directory = Path(config.hydra.run.dir).absolute()
+            set_output_dir(directory)
+            with open_dict(config):
+                del config["hydra"]
+            _checked(config, directory)
+            print(f"a single run, which would be in {directory}; nothing was started or written")
+        except Exception as error:
+            raise _Ended(error) from error
+        raise _Ended(None)
+
 
 def _run(composed: DictConfig) -> float | None:
     """A run directory with its frozen config, then a worker on it. Returns the objective."""
-    from litlab.config.foreign import check_foreign  # here, since --help and --cfg need no schema
-    from litlab.config.freeze import freeze, to_yaml
+    from litlab.config.freeze import to_yaml  # here, since --help and --cfg need no schema
     from litlab.config.trust import sign
 
     settings = HydraConfig.get()
     directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
     os.chdir(project)  # whatever hydra.job.chdir made of it
     try:
-        RunDirectory(directory).refuse_if_taken()
-        config = freeze(composed)
-        check_foreign(with_secrets(config))
+        config = _checked(composed, directory)
         provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
         run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
         write_json(run.provenance, provenance)
@@ -78,6 +101,18 @@ def _run(composed: DictConfig) -> float | None:
         remove_if_empty(directory)  # Hydra made it before it called us
 
 
+def _checked(composed: DictConfig, directory: Path) -> dict[str, Any]:
+    """The frozen config of a run that can go there."""
+    from litlab.config.foreign import check_foreign
+    from litlab.config.freeze import freeze
+
+    RunDirectory(directory).refuse_if_taken()
+    config = freeze(composed)
+    config["study"]["swept"] = swept_keys(composed)
+    check_foreign(with_secrets(config))
+    return config
+
+
 def main(arguments: list[str]) -> None:
     """Run `litlab train` with Hydra's command line.
 
@@ -85,6 +120,8 @@ def main(arguments: list[str]) -> None:
         UserError: for everything a user can get wrong in it.
         RunFailed: if a worker did not complete.
     """
+    if _DRY_RUN in arguments:
+        arguments = [each for each in arguments if each != _DRY_RUN] + ["hydra.launcher.dry_run=true"]
     before = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]
@@ -94,17 +131,24 @@ def main(arguments: list[str]) -> None:
         else:
             refuse_literals(arguments)  # a multirun writes them down before its first job
             _launch()
-    except _Ended as ended:
-        raise ended.error from None
-    except (UserError, RunFailed):  # of a job of a multirun
-        raise
-    except Exception as error:
+    except (_Ended, Exception) as caught:
+        error = caught.error if isinstance(caught, _Ended) else caught
+        if error is None:
+            return
+        if isinstance(error, UserError | RunFailed):
+            raise error from None
         message = in_users_words(error, arguments)
         if before == "1" or message is None:  # a developer wants the traceback
-            raise
-        raise UserError(message) from error
+            raise error from None
+        raise UserError(_about_dry_run(message)) from error
     finally:
         if before is None:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = before
+
+
+def _about_dry_run(message: str) -> str:
+    if not message.startswith("hydra.launcher.dry_run:"):
+        return message
+    return f"{_DRY_RUN}: only hydra/launcher=pool, the default, can say what it would do"

@@ -48,10 +48,11 @@ class Clock:
         self.since = now
 
 
-def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: float) -> None:
+def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: float, silent: bool = False) -> None:
     """Train and test the experiment of a run directory, from its newest checkpoint on, and write its result.
 
     `frozen` goes into files; objects are built from a copy with the secrets in it, which goes nowhere else.
+    What a `silent` run says goes to run.log alone.
 
     Raises:
         Stopped: if the process was asked to stop.
@@ -68,7 +69,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
         if experiment.facts is not None:
             write_json(run.dataset, experiment.facts.to_dict())
     clock.ends("data_and_network")
-    console = Console(run=run, name=config["name"], seed=config["seed"], resumed=start.part)
+    console = Console(run=run, name=config["name"], seed=config["seed"], resumed=start.part, silent=silent)
     trainer = _trainer(run, frozen, config, experiment, start, stop, console)
     clock.ends("trainer")
     with stop.deferred():

@@ -2,16 +2,18 @@
 
 The process that is started trains itself, or starts a process per device and waits for them; each of these is started
 the same way, with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun would. None composes a config or reads a
-command line of the user's.
+command line of the user's. In a multirun `litlab.server` forks the workers, and they their ranks; all else is the same.
 """
 
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,8 +23,9 @@ from litlab.config.strangers import Trust
 from litlab.config.validate import validate
 from litlab.ending import in_users_words, log_traceback, write_end
 from litlab.errors import UserError
+from litlab.forks import FAILED, Fork
 from litlab.masking import RedactingFormatter
-from litlab.ranks import is_led, is_rank, ranks_here, run_ranks
+from litlab.ranks import global_rank, is_led, is_rank, new_process, ranks_here, run_ranks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import read_result
@@ -32,13 +35,31 @@ from litlab.terminal import LastingOutput
 STARTED = time.perf_counter()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where this process comes from.
+
+    Attributes:
+        started: when, by `time.perf_counter`.
+        forked: whether from one that has imported torch. Its output is run.log then, so it says nothing twice.
+    """
+
+    started: float
+    forked: bool
+
+
 def main() -> int:
     """Train the run in the directory that the command line names; returns the exit code."""
+    return work(sys.argv[1], Origin(STARTED, forked=False))
+
+
+def work(directory: str, origin: Origin) -> int:
+    """Train the run in a directory; returns the exit code."""
     sys.stdout, sys.stderr = LastingOutput(sys.stdout), LastingOutput(sys.stderr)
     stop = StopRequest()
     try:
         stop.install()
-        run = RunDirectory.existing(sys.argv[1])
+        run = RunDirectory.existing(directory)
         config = _config(run)
         _set_threads(config)
         if run.result.exists() and read_result(run).get("status") == "completed":
@@ -46,16 +67,16 @@ def main() -> int:
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
             return 0
         if is_led():
-            return _guarded(run, config, lambda: _train(run, config, stop), stop)
+            return _guarded(run, config, lambda: _train(run, config, stop, origin), stop)
         with owning(run.path) as lock:
             run.result.unlink(missing_ok=True)
-            work = partial(_train_or_start_ranks, run, config, stop, lock)
-            return _report(run, config, _guarded(run, config, work, stop))
+            task = partial(_train_or_start_ranks, run, config, stop, origin, lock)
+            return _report(run, config, _guarded(run, config, task, stop))
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"litlab: {error.filename or sys.argv[1]}: {error.strerror}", file=sys.stderr)
+        print(f"litlab: {error.filename or directory}: {error.strerror}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         return stopped.exit_code
@@ -94,25 +115,45 @@ def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int],
     return 1
 
 
-def _train_or_start_ranks(run: RunDirectory, config: dict[str, Any], stop: StopRequest, lock: TextIO) -> int:
+def _train_or_start_ranks(
+    run: RunDirectory, config: dict[str, Any], stop: StopRequest, origin: Origin, lock: TextIO
+) -> int:
     """The exit code of training, in this process or in several; the ranks of several machines torchrun has to start."""
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
         how = f"start `-m litlab.worker {run.path}` with torchrun on every machine"
         write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
         return 1
-    world_size = 1 if is_rank() else _world_size(config)
-    return _train(run, config, stop) if world_size == 1 else run_ranks(run.path, world_size, stop, lock)
+    world_size = 1 if is_rank() else _world_size(config, origin)
+    if world_size == 1:
+        return _train(run, config, stop, origin)
+    return run_ranks(world_size, stop, partial(_start_rank, run.path, origin, lock))
 
 
-def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest) -> int:
+def _start_rank(
+    directory: Path, origin: Origin, lock: TextIO, environment: dict[str, str], passed: Sequence[int]
+) -> "Fork | subprocess.Popen[bytes]":
+    """It inherits the run's lock: should this process be killed, that is free when the last rank has ended."""
+    if not origin.forked:
+        return new_process(directory, environment, [*passed, lock.fileno()])
+
+    def rank() -> int:
+        os.environ |= environment
+        return work(str(directory), Origin(time.perf_counter(), forked=True))
+
+    return Fork(rank)
+
+
+def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, origin: Origin) -> int:
     from litlab.kinds import trusted
     from litlab.rendezvous import store_on_loopback
     from litlab.training import train
 
     _log_to(run.log)
+    if origin.forked:
+        _tell_libraries()
     with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")):
-        train(run, trusted(run, config), stop, started=STARTED)
+        train(run, trusted(run, config), stop, started=origin.started, silent=origin.forked)
     return 0
 
 
@@ -120,6 +161,15 @@ def _set_threads(config: dict[str, Any]) -> None:
     """Before anything imports torch, which takes their number from the environment once."""
     frozen = config["threads"]
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(frozen or max(1, cores() // ranks_here()))
+
+
+def _tell_libraries() -> None:
+    """What they read from the environment when they were imported, which was another one then."""
+    import torch
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    rank_zero_only.rank = global_rank()  # type: ignore[attr-defined]  # its only state
 
 
 def _log_to(file: Path) -> None:
@@ -144,7 +194,7 @@ def _log_failure_of_thread(failed: threading.ExceptHookArgs) -> None:
     logging.getLogger("litlab").error("a thread ended", exc_info=error)
 
 
-def _world_size(config: dict[str, Any]) -> int:
+def _world_size(config: dict[str, Any], origin: Origin) -> int:
     """Ranks to start on this machine; `auto` and -1 mean as many as it has devices."""
     trainer = config["trainer"]
     devices = trainer["devices"]
@@ -154,9 +204,19 @@ def _world_size(config: dict[str, Any]) -> int:
         return int(devices)
     if trainer["accelerator"] == "cpu":
         return 1
+    return max(1, gpus_seen_by_a_fork() if origin.forked else _gpus())
+
+
+def gpus_seen_by_a_fork() -> int:
+    """The number of GPUs; after counting them itself, a process might not be able to fork any that use them."""
+    code = Fork(_gpus).wait()
+    return 0 if code < 0 or code == FAILED else code
+
+
+def _gpus() -> int:
     import torch
 
-    return max(1, torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
 def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:

@@ -4,10 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 import torch
 from support import train_here
 
-from benchmarks import data_path, settings, startup, training
+from benchmarks import data_path, ideal, in_memory, multirun, settings, startup, training, usual
 from benchmarks.bare import RECORD, BareLoop
 from litlab.checkpoint import network_state
 from litlab.config.freeze import from_yaml
@@ -112,3 +113,61 @@ def test_phases_of_a_start_come_from_its_files_and_add_up(tmp_path: Path) -> Non
 
     assert list(phases.values()) == [0.5, 0.5, 4.0, 0.5, 0.25, 0.25]
     assert sum(phases.values()) == 6.0
+
+
+# ---- multiruns
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    in_memory.save(data_path.prepared(*QUICK.multirun_data), tmp_path, num_val=30)
+    return tmp_path
+
+
+def test_the_other_programs_get_the_images_of_litlab(arrays: Path) -> None:
+    data = data_path.prepared(*QUICK.multirun_data, "data.crop_padding=0", "data.flip=false", "data.batch_size=640")
+    (images, labels), (mean, std) = in_memory.load(arrays, "train"), in_memory.statistics(arrays)
+
+    ours = _in_one_order(*next(iter(data_path.Epochs(data))))
+
+    torch.testing.assert_close(ours, _in_one_order((images.float() - mean) / std, labels), rtol=0, atol=1e-5)
+    assert [len(in_memory.load(arrays, split)[1]) for split in ("val", "test")] == [30, 40]
+
+
+def test_augmented_images_are_shifted_or_mirrored_copies() -> None:
+    images = torch.arange(2 * 3 * 32 * 32).remainder(251).to(torch.uint8).view(2, 3, 32, 32)
+
+    augmented = in_memory.augmented(images)
+
+    assert augmented.shape == images.shape
+    assert augmented.dtype == torch.uint8
+
+
+def test_ideal_loop_learns(arrays: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ideal, "BATCH_SIZE", 16)
+    assert ideal.Loop(arrays).run(lr=0.05, seed=0, epochs=5) > 0.2  # of ten classes
+
+
+@pytest.mark.filterwarnings("ignore")  # what Lightning says by default is part of the usual set-up
+def test_usual_set_up_trains_validates_and_tests(arrays: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    reached = usual.train(usual.Config(data=str(arrays), epochs=1, threads=threads), arrays / "run")
+
+    assert 0 <= reached <= 1
+    assert "test/accuracy" in capfd.readouterr().out
+    assert list((arrays / "run").rglob("*.ckpt"))
+
+
+def test_freezing_row() -> None:
+    row = multirun.freezing_row(QUICK)
+
+    assert len(row.ours) == len(row.theirs) == QUICK.num_multiruns
+    assert row.ours[0] > 0
+
+
+def test_row_of_a_start_leaves_the_first_out() -> None:
+    row = multirun.start_row(QUICK, in_process=lambda run: 100.0)
+
+    assert len(row.ours) == QUICK.num_startups
+    assert 0 < row.ours[0] < 100
+    assert row.theirs == (100.0,)

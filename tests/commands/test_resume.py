@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support import TINY, compose_config
 
-from litlab import cli
+from litlab import amending, cli
 from litlab.commands import resume
 from litlab.config.freeze import from_yaml, to_yaml
 from litlab.config.trust import is_own, sign
@@ -143,7 +143,7 @@ def test_cut_off_while_it_writes_the_same_command_completes_it(
     run = new_run()
     completed(run)
     with monkeypatch.context() as patched:
-        patched.setattr(resume, cut_off, interrupt)
+        patched.setattr(amending, cut_off, interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(run, "trainer.max_epochs=3")
     assert FinishedRun.open(run.path).config["trainer"]["max_epochs"] == 2

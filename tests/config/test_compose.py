@@ -20,6 +20,7 @@ from litlab.config.compose import job_name, register_resolvers
         (3, "~model", "0003_model"),
         (3, "++optimizer.lr=1e-3", "0003_lr-1e-3"),
         (3, "name='a b/c'", "0003_name-a-b-c"),
+        (4, "optimizer.lr=0.011419903234645812,x=1.52e-05", "0004_lr-0.01142_x-1.52e-05"),
         (3, "data.root=/some/path/x", "0003_root-some-path-x"),
     ],
 )

@@ -45,9 +45,27 @@ def test_volatile_keys_do_not_count_and_all_others_do(path: str) -> None:
     assert (identity(changed(path)) == identity(CONFIG)) == is_volatile(path)
 
 
-@pytest.mark.parametrize("path", VOLATILE)
+def sweeping(config: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return config | {"study": {"name": None, "swept": list(keys)}}
+
+
+@pytest.mark.parametrize("path", [each for each in VOLATILE if each != "study"])
 def test_a_volatile_key_that_is_swept_counts(path: str) -> None:
-    assert identity(changed(path), swept=[path]) != identity(CONFIG, swept=[path])
+    assert identity(sweeping(changed(path), path)) != identity(sweeping(CONFIG, path))
+
+
+@pytest.mark.parametrize("swept", ["trainer", "checkpoint.every_steps", "data"])
+def test_what_is_swept_as_a_part_or_as_a_group_counts(swept: str) -> None:
+    """A group's volatile keys, too: trainer=cpu,ddp are two experiments then; other volatile keys still don't."""
+    path = {"trainer": "trainer.devices", "data": "data.cache"}.get(swept, swept)
+    assert identity(sweeping(changed(path), swept)) != identity(sweeping(CONFIG, swept))
+    assert identity(sweeping(changed("checkpoint.every_minutes"), swept)) == identity(sweeping(CONFIG, swept))
+
+
+def test_sweeping_what_counts_anyway_changes_nothing() -> None:
+    """So a single run and a job of a study can be the same experiment, and so can a run from before studies."""
+    assert identity(sweeping(CONFIG, "seed", "model", "optimizer.lr")) == identity(CONFIG)
+    assert identity(CONFIG | {"study": {"name": None}}) == identity(CONFIG)
 
 
 def test_a_key_that_is_not_there_is_another_config() -> None:

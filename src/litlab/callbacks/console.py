@@ -23,12 +23,18 @@ _log = logging.getLogger("litlab")
 class Console(Callback):
     """Speaks on rank zero; the others stay silent. What it says goes to run.log as well."""
 
-    def __init__(self, *, run: RunDirectory, name: str, seed: int, resumed: dict[str, Any] | None) -> None:
-        """`resumed`: litlab's part of the checkpoint that the run goes on from."""
+    def __init__(
+        self, *, run: RunDirectory, name: str, seed: int, resumed: dict[str, Any] | None, silent: bool
+    ) -> None:
+        """
+        Args:
+            resumed: litlab's part of the checkpoint that the run goes on from.
+            silent: whether only run.log gets what it says.
+        """
         self._run = run
         self._title = f"{name}, seed {seed}"
         self._resumed = resumed
-        self._terminal = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._terminal = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=silent)
         self._progress: Progress | None = None
         self._drawn = 0.0
 

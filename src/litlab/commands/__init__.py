@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from litlab.inference.finished import CHECKPOINTS
+from litlab.runs.directory import CHECKPOINTS
 
 
 def new_parser(command: str, description: str, notes: str) -> ArgumentParser:

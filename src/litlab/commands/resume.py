@@ -1,7 +1,6 @@
-"""`litlab resume`: continue a run in place, from its newest checkpoint."""
+"""`litlab resume`: continue a run in place, from its newest checkpoint, or all jobs of a study."""
 
 import os
-import platform
 import shlex
 from argparse import Namespace
 from pathlib import Path
@@ -9,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from litlab.amending import amend
 from litlab.commands import add_allow, new_parser
 from litlab.config.foreign import check_foreign
-from litlab.config.freeze import to_yaml
 from litlab.config.secrets import with_secrets
 from litlab.config.strangers import ALLOW
-from litlab.config.trust import sign
 from litlab.controller import run_worker
 from litlab.errors import UserError
 from litlab.inference.finished import FinishedRun
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import sync_directory, write_json, write_text
 from litlab.runs.lock import owning
 from litlab.runs.metrics import read_metrics
 from litlab.runs.provenance import of_launch
+from litlab.sweep.study import FILE
 
 if TYPE_CHECKING:
     from litlab.config.change import Change
@@ -40,18 +38,22 @@ key=value changes where and how it goes on, not what it has computed so far:
 Keys are those of the run's config.yaml, in Hydra's grammar; +key=value for one that is not there yet. A change is
 recorded in provenance.json. Everything else would be another experiment, and is refused.
 
-Exit code: as of litlab train; 0 if the run is complete already.
+A study (the directory of a multirun, with study.yaml): all its jobs that are not complete go on, on the devices that
+there are now, and changes are made in each of them. A search asks for the jobs that are left.
+
+Exit code: as of litlab train; 0 if all is complete already.
 
 examples:
   litlab resume outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c
   litlab resume DIR trainer.devices=2 data.root=/datasets/cifar10
   litlab resume DIR trainer.max_epochs=40
+  litlab resume outputs/lr_by_seed       a study
   litlab resume DIR --allow timm         somebody else's run, whose network is one of timm's
 """
 
 
 def main(arguments: list[str]) -> None:
-    """Continue a run until it is complete.
+    """Continue a run, or a study, until it is complete.
 
     Raises:
         UserError: if there is no such run, somebody is at it, or the command line asks for what can't be changed.
@@ -59,6 +61,15 @@ def main(arguments: list[str]) -> None:
     """
     options = _options(arguments)
     directory = Path(options.run)
+    if (directory / FILE).is_file():
+        from litlab.commands.resume_study import resume_study  # here, since it needs what is defined here
+
+        _refuse_allow(options)
+        try:
+            resume_study(directory, options.overrides, ["litlab", "resume", *arguments])
+        except OSError as error:
+            raise _cannot_write(directory, error) from error
+        return
     if (runs := _runs_in(directory)) and not (directory / "config.yaml").exists():
         print(_say_which(directory, runs))
         return
@@ -67,20 +78,33 @@ def main(arguments: list[str]) -> None:
         with owning(run.path):
             config = _prepare(run, options, ["litlab", "resume", *arguments])
     except OSError as error:
-        raise UserError(
-            f"{error.filename or run.path}: {error.strerror}; a run is continued in its own directory: "
-            "make room and allow writing there, or resume a copy of it"
-        ) from error
+        raise _cannot_write(run.path, error) from error
     if config is not None:
         run_worker(run, config, keep=True)
 
 
 def _options(arguments: list[str]) -> Namespace:
-    parser = new_parser("resume", "Continue a run in place, from its newest checkpoint.", NOTES)
-    parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
+    parser = new_parser("resume", "Continue a run, or all of a study, in place, from the newest checkpoints.", NOTES)
+    parser.add_argument("run", metavar="DIR", help="a run directory, or a study: outputs/NAME")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="what is to be different from now on")
     add_allow(parser)
     return parser.parse_intermixed_args(arguments)
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{error.filename or path}: {error.strerror}; a run is continued in its own directory: "
+        "make room and allow writing there, or resume a copy of it"
+    )
+
+
+def _refuse_allow(options: Namespace) -> None:
+    """
+    Raises:
+        UserError: if the command line allows packages to a study.
+    """
+    if options.allow:
+        raise UserError("--allow is for a run of somebody else's; of studies only your own are continued")
 
 
 def _prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config | None:
@@ -88,21 +112,21 @@ def _prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Confi
     from litlab.config.change import in_words  # loads Hydra's parser, which --help can do without
 
     finished = FinishedRun.open(run.path, options.allow)
-    result = _result(run)
-    changed = _change(finished, options.overrides, result)
+    result = result_of(run)
+    changed = change_of(finished, options.overrides, result)
     if result.get("status") == "completed" and not changed.prolongs:
         print(f"{run.path} is complete: {_values(result, finished.config)}; nothing to resume")
         return None
     for key, values in changed.changed.items():
         print(in_words(key, *values))
-    remarks = changed.remarks + _record(finished, changed, command)
+    remarks = changed.remarks + record_change(finished, changed, command)
     print("".join(f"note: {remark}\n" for remark in remarks), end="", flush=True)
     if finished.trust.allowed:
         os.environ[ALLOW] = ",".join(finished.trust.allowed)
     return changed.config
 
 
-def _change(finished: FinishedRun, overrides: list[str], result: Config) -> "Change":
+def change_of(finished: FinishedRun, overrides: list[str], result: Config) -> "Change":
     """
     Raises:
         UserError: for what can't be changed, with the command that makes a new run of it.
@@ -147,40 +171,13 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _record(finished: FinishedRun, changed: "Change", command: list[str]) -> list[str]:
-    """Write down what is different from now on; returns what should be known about the code.
-
-    In this order: wherever it is cut off, the same command once more completes it.
-    """
-    run = finished.run
-    known = run.read_json(run.provenance) if run.provenance.exists() else {}
-    known = known if isinstance(known, dict) else {}
-    now = of_launch(run.project() if finished.own else Path.cwd(), command)
-    entry = {
-        "when": now["started"],
-        "command": now["command"],
-        "changed": changed.changed,
-        "host": platform.node(),
-        "code": now["code"],
-    }
-    if changed.prolongs:  # to the worker, a completed run is one with nothing to do
-        run.result.unlink(missing_ok=True)
-        sync_directory(run.path)
-    earlier = known.get("resumed")
-    write_json(run.provenance, known | {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
-    if changed.changed:
-        text = to_yaml(changed.config)
-        if finished.own:
-            sign(run, coming=text.encode())
-        write_text(run.config, text)
-        if finished.own:
-            sign(run)
-    if finished.own and known.get("code", entry["code"]) != entry["code"]:
-        return ["the code of the project is not what it was when the run started; it goes on with that of now"]
-    return []
+def record_change(finished: FinishedRun, changed: "Change", command: list[str]) -> list[str]:
+    """Write down what is different from now on; returns what should be known about the code."""
+    now = of_launch(finished.run.project() if finished.own else Path.cwd(), command)
+    return amend(finished.run, changed.config, changed.changed, now, own=finished.own, prolongs=changed.prolongs)
 
 
-def _result(run: RunDirectory) -> Config:
+def result_of(run: RunDirectory) -> Config:
     """result.json; empty where there is none, or a damaged one, which the worker replaces."""
     try:
         found = run.read_json(run.result)
@@ -226,7 +223,7 @@ def _say_which(directory: Path, runs: list[RunDirectory]) -> str:
 
 
 def _status(run: RunDirectory) -> str:
-    result = _result(run)
+    result = result_of(run)
     if "status" not in result:
         return "no result yet: it is running, or was killed"
     said = str(result.get("error") or "").splitlines()

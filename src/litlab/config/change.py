@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.config.foreign import find
 from litlab.config.freeze import _make_absolute, threads_per_rank
-from litlab.config.identity import VOLATILE, identity
+from litlab.config.identity import VOLATILE, identity, swept
 from litlab.config.overriding import overridden
 from litlab.config.schema import SECTIONS
 from litlab.config.validate import Config, nodes, validate
@@ -93,6 +93,8 @@ def _refuse(before: Config, after: Config, changed: dict[str, list[Any]], begun:
             why = "belongs to the place of the run, which stays where it is"
         elif not _is_in(key, CHANGEABLE):
             why = "would make it another experiment"
+        elif _is_in(key, swept(before)):
+            why = "is what its study varies, so it would be another job"
         if why:
             refused.append(f"{in_words(key, old, new)} {why}")
     if refused:

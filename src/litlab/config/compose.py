@@ -3,16 +3,20 @@
 import re
 import secrets
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.literals import masked
@@ -23,6 +27,8 @@ ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"
 _OVERRIDDEN = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
 _RECORDED = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]  # of hydra.yaml
+_BOOLS = ("y", "yes", "n", "no", "true", "false", "on", "off")
+_MANY_DIGITS = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 
@@ -44,22 +50,38 @@ def _name(*, _root_: DictConfig) -> str:
 
 def _study(study: str | None, time: str, *, _root_: DictConfig) -> str:
     """A named study has a directory of its own; any other multirun gets a new one, by its name before any job's."""
-    cache = OmegaConf.get_cache(_root_)["litlab.study"]  # Hydra resolves this before the jobs, and hands it on to them
-    cache.setdefault("swept", _swept(_root_))
+    cache = OmegaConf.get_cache(_root_)["litlab.study"]
+    note_swept(_root_)
     return study or str(cache.setdefault(time, f"{_root_.name}/multirun_{time}"))
 
 
+def note_swept(master: DictConfig) -> None:
+    """Note in the config of a multirun which keys it varies: Hydra hands this on to the jobs."""
+    OmegaConf.get_cache(master)["litlab.study"].setdefault("swept", _swept(master))
+
+
+def swept_keys(config: DictConfig) -> list[str]:
+    """The keys that a multirun varies, by its config or that of a job; none for a single run."""
+    known: list[str] = OmegaConf.get_cache(config)["litlab.study"].get("swept", [])
+    return known
+
+
 def _swept(root: DictConfig) -> list[str]:
-    """The keys that a multirun varies."""
     if "hydra" not in root:
         return []
     parsed = OverridesParser.create().parse_overrides(list(root.hydra.overrides.task))
     params = OmegaConf.select(root, "hydra.sweeper.params") or {}
-    return [each.get_key_element() for each in parsed if each.is_sweep_override()] + [str(key) for key in params]
+    keys = [each.get_key_element() for each in parsed if each.is_sweep_override()] + [str(key) for key in params]
+    return list(dict.fromkeys(plain_key(key) for key in keys))
+
+
+def plain_key(key: str) -> str:
+    """The key of an override without its plus and its package: `+model@net` is `model`."""
+    return key.lstrip("+~").partition("@")[0]
 
 
 def _job(number: int, overrides: str, *, _root_: DictConfig) -> str:
-    return job_name(number, overrides, OmegaConf.get_cache(_root_)["litlab.study"].get("swept", []))
+    return job_name(number, overrides, swept_keys(_root_))
 
 
 def job_name(number: int, overrides: str, swept: list[str]) -> str:
@@ -69,10 +91,23 @@ def job_name(number: int, overrides: str, swept: list[str]) -> str:
     """
     settings = [item.partition("=") for item in re.split(r",(?=[\w.+~/@]+=)", overrides) if item]
     if swept:
-        settings = [each for each in settings if each[0] in swept]
-    parts = [(key.rpartition(".")[2].rpartition("/")[2], value) for key, _, value in settings]
+        keys = [plain_key(key) for key in swept]
+        settings = [each for each in settings if plain_key(each[0]) in keys]
+    parts = [(key.rpartition(".")[2].rpartition("/")[2], _rounded(value)) for key, _, value in settings]
     short = ["-".join(filter(None, (_UNFIT.sub("-", part).strip("-") for part in pair))) for pair in parts]
     return "_".join([f"{int(number):04d}", *short])[:120]
+
+
+def _rounded(value: str) -> str:
+    """A number that a search has drawn has more digits than a name needs; the run's config has them all."""
+    return f"{float(value):.4g}" if _MANY_DIGITS.fullmatch(value) else value
+
+
+def set_output_dir(directory: Path) -> None:
+    """For `${hydra:runtime.output_dir}` of the config that HydraConfig has, as Hydra does it before it calls a job."""
+    runtime: Any = HydraConfig.get().runtime
+    with read_write(runtime), open_dict(runtime):
+        runtime.output_dir = str(directory.absolute())
 
 
 def hydra_record(composed: DictConfig) -> dict[str, str]:
@@ -85,10 +120,38 @@ def hydra_record(composed: DictConfig) -> dict[str, str]:
     }
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml's is ten times as quick
+    """Writes texts so that OmegaConf reads them as texts: it takes more for numbers and bools than others do."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        quotes = "'" if value.lower() in _BOOLS or _is_number(value) else None
+        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", value, style=quotes)
+        return node
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _to_yaml(record: Any) -> str:
     """Unresolved, and without the secrets that somebody wrote into Hydra's own keys."""
-    plain = OmegaConf.to_container(OmegaConf.create(record), resolve=False)
-    return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
+    text: str = yaml.dump(masked(_unresolved(record)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _unresolved(record: Any) -> Any:
+    if OmegaConf.is_config(record):
+        return OmegaConf.to_container(record, resolve=False, enum_to_str=True)
+    if isinstance(record, dict):
+        return {key: _unresolved(value) for key, value in record.items()}
+    return record.name if isinstance(record, Enum) else record
 
 
 def in_users_words(error: Exception, arguments: list[str]) -> str | None:
@@ -135,7 +198,8 @@ def explain(error: HydraException | OmegaConfBaseException, arguments: list[str]
     reason = (str(cause) if isinstance(cause, OmegaConfBaseException) else text).splitlines()[0]
     if overridden := _OVERRIDDEN.search(text):
         key = overridden[1].lstrip("+~").partition("@")[0]
-        known = _known(arguments)
+        is_hydras = key.startswith("hydra.")
+        known = [each for each in _known(arguments) if each.startswith("hydra.") == is_hydras]
         return f"{key}: {reason}" if key in known else _unknown(key, known)
     key = getattr(cause, "full_key", None)
     return f"{key}: {reason}" if key else reason
@@ -159,12 +223,23 @@ def _unknown(key: str, known: list[str]) -> str:
 
 def _known(arguments: list[str]) -> list[str]:
     """The keys and groups there are, under the group choices among the arguments."""
-    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+    with _another_hydra(), initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         groups = loader.list_groups("")
-        choices = [each for each in arguments if each.partition("=")[0] in groups and "=" in each]
+        choices = [each for each in arguments if re.match(rf"({'|'.join(groups)})(/\w+)*=", each)]
         config = loader.load_configuration(ROOT, overrides=choices, run_mode=RunMode.RUN)
-    return [*(name for name in _flat(config) if name.partition(".")[0] != "hydra"), *groups]
+    return [*(name for name in _flat(config) if name != "hydra"), *groups]
+
+
+@contextmanager
+def _another_hydra() -> Iterator[None]:
+    """Hydra is one for a process, and busy while it composes a multirun."""
+    instance = GlobalHydra.instance()
+    before, instance.hydra = instance.hydra, None
+    try:
+        yield
+    finally:
+        instance.hydra = before
 
 
 def _flat(node: Any, path: str = "") -> list[str]:

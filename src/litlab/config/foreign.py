@@ -8,7 +8,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from litlab.config.schema import SECTIONS
 from litlab.config.validate import Config, nodes
 from litlab.config.words import nearest
 from litlab.errors import UserError
+
+Row = tuple[str, str, tuple[str, ...]]  # path, target, names of the arguments
 
 # What experiment.py hands to a constructor that names it.
 FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data
@@ -41,24 +43,41 @@ def check_foreign(config: Config, project: Path | None = None) -> None:
     Raises:
         UserError: with a line for each problem.
     """
-    foreign = [(path, node) for path, node in nodes(config) if node["_target_"] not in SECTIONS]
-    if not foreign:
-        return
+    if problems := foreign_problems([config], project)[0]:
+        raise UserError("\n".join(problems))
+
+
+def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> list[list[str]]:
+    """The same for several configs by a single process: the problems of each.
+
+    Raises:
+        UserError: if an import ends that process.
+    """
+    rows = [[_row(*each) for each in nodes(config) if each[1]["_target_"] not in SECTIONS] for config in configs]
+    distinct = list(dict.fromkeys(row for of_one in rows for row in of_one))
+    said = dict(zip(distinct, _asked(distinct, project) if distinct else [], strict=True))
+    return [[problem for row in of_one if (problem := said[row])] for of_one in rows]
+
+
+def _row(path: str, node: Config) -> Row:
+    return path, node["_target_"], tuple(key for key in node if not key.startswith("_"))
+
+
+def _asked(rows: list[Row], project: Path | None) -> list[str | None]:
+    """What is wrong with each, by the process that imports them."""
     process = subprocess.run(
         [sys.executable, "-P", "-m", "litlab.config.foreign"],
-        input=json.dumps(
-            [(path, node["_target_"], [k for k in node if not k.startswith("_")]) for path, node in foreign]
-        ),
+        input=json.dumps(rows),
         capture_output=True,
         text=True,
         cwd=project,
     )
     last = process.stdout.rstrip().rpartition("\n")[2]  # what an import prints comes before
     if process.returncode != 0 or not last.startswith("["):
-        targets = ", ".join(node["_target_"] for _, node in foreign)
+        targets = ", ".join(dict.fromkeys(target for _, target, _ in rows))
         raise UserError(f"importing {targets} ended the process:\n{process.stderr.strip()}")
-    if problems := json.loads(last):
-        raise UserError("\n".join(problems))
+    problems: list[str | None] = json.loads(last)
+    return problems
 
 
 def find(target: str) -> Any:
@@ -121,4 +140,4 @@ if __name__ == "__main__":
     from litlab.config.location import add_project_to_path
 
     add_project_to_path()
-    print(json.dumps([problem for row in json.load(sys.stdin) if (problem := _check(*row))]))
+    print(json.dumps([_check(*row) for row in json.load(sys.stdin)]))

@@ -14,14 +14,29 @@ VOLATILE = (
 )  # fmt: skip
 
 
-def identity(config: dict[str, Any], swept: Collection[str] = ()) -> str:
-    """SHA-256 of a frozen config without the volatile keys, except those that a study sweeps."""
-    kept = _without(config, "", frozenset(VOLATILE) - frozenset(swept))
+def identity(config: dict[str, Any]) -> str:
+    """SHA-256 of a frozen config without the volatile keys, except those that its study sweeps."""
+    kept = _counting(config, "", swept(config), False)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _without(node: Any, path: str, dropped: Collection[str]) -> Any:
+def swept(config: dict[str, Any]) -> list[str]:
+    """The keys and groups that the study of a run sweeps; configs from before there were studies don't say."""
+    study = config.get("study")
+    return list(study.get("swept", ())) if isinstance(study, dict) else []
+
+
+def _counting(node: Any, path: str, swept: Collection[str], volatile: bool) -> Any:
+    """A copy with what counts; inside a volatile node only what is swept."""
     if not isinstance(node, dict):
         return node
-    children = {key: f"{path}.{key}" if path else str(key) for key in node}
-    return {key: _without(value, children[key], dropped) for key, value in node.items() if children[key] not in dropped}
+    kept = {}
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else str(key)
+        if here in swept:
+            kept[key] = value
+        elif not (volatile or here in VOLATILE):
+            kept[key] = _counting(value, here, swept, False)
+        elif isinstance(value, dict) and any(each.startswith(f"{here}.") for each in swept):
+            kept[key] = _counting(value, here, swept, True)
+    return kept

@@ -45,6 +45,7 @@ class Checkpoint(Section):
 
 class Study(Section):
     name: Name | None
+    swept: list[str] = []
 
 
 class Root(Section):
@@ -65,6 +66,16 @@ class Root(Section):
     callbacks: dict[str, dict[str, Any] | None] | None = None
     logger: dict[str, dict[str, Any] | None] | None = None
     trainer: dict[str, Any]
+
+
+class Pool(Section):
+    """Settings of `hydra/launcher=pool`."""
+
+    jobs: Count | None
+    jobs_per_device: Count
+    timeout: Positive | None
+    retries: CountOrZero
+    dry_run: bool
 
 
 class ImageData(Section):

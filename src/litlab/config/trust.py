@@ -1,4 +1,4 @@
-"""How a run is known as one's own: by a signature that only this user can make. docs/SECURITY.md says what follows."""
+"""How a run or a study is known as one's own: by a signature that only this user can make (docs/SECURITY.md)."""
 
 import hashlib
 import hmac
@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from litlab.runs.directory import RunDirectory
@@ -18,27 +18,38 @@ _FORMAT = "litlab-1"
 _KEY = re.compile(r"[0-9a-f]{64}\s*")
 # Stands in for the key file where there can be none, for this process and the workers that it starts.
 _SESSION_KEY = "LITLAB_SESSION_KEY"
+_STUDY = b"study"  # no JSON, as a run's project is: the signature of a run is none of a study
 
 
 class _NoKey(Exception):
     """Why the key file can't be used."""
 
 
-def sign(run: RunDirectory, *, coming: bytes | None = None) -> None:
+def sign(run: RunDirectory, *, coming: bytes | None = None, sync: bool = True) -> None:
     """Mark a run as the user's own: its config.yaml and its project folder as they are now.
 
-    `coming`: what will replace config.yaml next; both are signed, so that at no time the run is somebody else's.
     Where no key can be kept (no home, read-only), the mark holds for this process and those that it starts.
+
+    Args:
+        run: its directory.
+        coming: what will replace config.yaml next; both are signed, so that at no time the run is somebody else's.
+        sync: False if the caller syncs the files of many runs at once.
 
     Raises:
         OSError: if the run directory can't be written.
     """
-    try:
-        key = _made_key()
-    except _NoKey:
-        key = os.environ.setdefault(_SESSION_KEY, secrets.token_hex(32))
-    signed = [run.config.read_bytes()] + ([] if coming is None else [coming])
-    write_text(run.path / SIGNATURE, "".join(f"{_FORMAT} {_digest(key, run, config)}\n" for config in signed))
+    configs = [run.config.read_bytes()] + ([] if coming is None else [coming])
+    project = _project(run)
+    _write_signature(run.path, [(config, project) for config in configs], sync=sync)
+
+
+def sign_study(directory: Path, *contents: bytes) -> None:
+    """Mark a study as the user's own, with its study.yaml as it is and, if that is replaced next, as it will be.
+
+    Raises:
+        OSError: if the directory can't be written.
+    """
+    _write_signature(directory, [(content, _STUDY) for content in contents], sync=True)
 
 
 def is_own(run: RunDirectory) -> bool:
@@ -48,7 +59,16 @@ def is_own(run: RunDirectory) -> bool:
 
 def doubt(run: RunDirectory, config: bytes) -> str | None:
     """Why a run whose config.yaml holds these bytes is not known as the user's own; None if it is."""
-    file = run.path / SIGNATURE
+    return _doubt(run.path, (config, _project(run)), "config.yaml or the project in provenance.json")
+
+
+def doubt_study(directory: Path, content: bytes) -> str | None:
+    """Why a study whose study.yaml holds these bytes is not known as the user's own; None if it is."""
+    return _doubt(directory, (content, _STUDY), "study.yaml")
+
+
+def _doubt(directory: Path, parts: Sequence[bytes], what: str) -> str | None:
+    file = directory / SIGNATURE
     try:
         found = file.read_text(encoding="ascii").splitlines()[:2]
     except FileNotFoundError:
@@ -57,12 +77,12 @@ def doubt(run: RunDirectory, config: bytes) -> str | None:
         return f"its signature can't be read: {error}"
     try:
         for key in _known_keys():
-            expected = f"{_FORMAT} {_digest(key, run, config)}"
+            expected = f"{_FORMAT} {_digest(key, parts)}"
             if any(hmac.compare_digest(line, expected) for line in found):
                 return None
     except _NoKey as error:
         return str(error)
-    return "its signature is not yours, or config.yaml or the project in provenance.json changed since it was signed"
+    return f"its signature is not yours, or {what} changed since it was signed"
 
 
 def key_file() -> Path:
@@ -75,9 +95,19 @@ def key_file() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "litlab" / "key"
 
 
-def _digest(key: str, run: RunDirectory, config: bytes) -> str:
-    parts = b"".join(hashlib.sha256(part).digest() for part in (config, _project(run)))
-    return hmac.new(bytes.fromhex(key), _FORMAT.encode() + parts, hashlib.sha256).hexdigest()
+def _write_signature(directory: Path, signed: Sequence[Sequence[bytes]], *, sync: bool) -> None:
+    """One line for each of the states that the directory may be found in."""
+    try:
+        key = _made_key()
+    except _NoKey:
+        key = os.environ.setdefault(_SESSION_KEY, secrets.token_hex(32))
+    text = "".join(f"{_FORMAT} {_digest(key, parts)}\n" for parts in signed)
+    write_text(directory / SIGNATURE, text, sync=sync)
+
+
+def _digest(key: str, parts: Sequence[bytes]) -> str:
+    digests = b"".join(hashlib.sha256(part).digest() for part in parts)
+    return hmac.new(bytes.fromhex(key), _FORMAT.encode() + digests, hashlib.sha256).hexdigest()
 
 
 def _project(run: RunDirectory) -> bytes:

@@ -35,6 +35,16 @@ def validate(config: Config) -> None:
         raise UserError("\n".join(dict.fromkeys(problems)))
 
 
+def check_settings(path: str, settings: Config, section: type[Section]) -> None:
+    """Check settings that are Hydra's, not a run's, such as those of a launcher.
+
+    Raises:
+        UserError: with a line for each problem.
+    """
+    if problems := _check(path, settings, section):
+        raise UserError("\n".join(problems))
+
+
 def nodes(config: Config) -> Iterable[tuple[str, Config]]:
     """The parts of a config that name a class: (dotted path, node)."""
     for group in GROUPS:

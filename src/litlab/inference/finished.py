@@ -13,11 +13,10 @@ from litlab.config.strangers import Trust
 from litlab.config.validate import validate
 from litlab.data.facts import DatasetFacts
 from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory
+from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.result import read_result
 
 Config = dict[str, Any]
-CHECKPOINTS = ("best", "last")
 # Builds the same network, but fetches nothing: the weights come from the checkpoint.
 _WITHOUT_WEIGHTS = {"litlab.models.torchvision.build": "litlab.models.torchvision.build_untrained"}
 

@@ -8,6 +8,8 @@ from typing import Any
 from litlab.errors import UserError
 from litlab.runs.files import write_text
 
+CHECKPOINTS = ("best", "last")  # that can be asked for
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -56,13 +58,14 @@ class RunDirectory:
         return self.checkpoints / "previous.ckpt"
 
     @classmethod
-    def create(cls, path: Path, config: str, hydra: dict[str, str]) -> "RunDirectory":
+    def create(cls, path: Path, config: str, hydra: dict[str, str], *, sync: bool = True) -> "RunDirectory":
         """Claim a new or empty directory for a run, with its frozen config and Hydra's own record of it.
 
         Args:
             path: where.
             config: the text of config.yaml.
             hydra: file name -> text, for `.hydra/`.
+            sync: False if the caller syncs the files of many runs at once.
 
         Raises:
             UserError: if the directory holds anything already.
@@ -75,8 +78,8 @@ class RunDirectory:
         except FileExistsError as error:
             raise UserError(f"{path} was taken by another run a moment ago; choose another directory") from error
         for name, text in hydra.items():
-            write_text(path / ".hydra" / name, text)
-        write_text(run.config, config)
+            write_text(path / ".hydra" / name, text, sync=sync)
+        write_text(run.config, config, sync=sync)
         return run
 
     def refuse_if_taken(self) -> None:
@@ -111,6 +114,22 @@ class RunDirectory:
         known = self.read_json(self.provenance) if self.provenance.exists() else {}
         project = known.get("project") if isinstance(known, dict) else None  # a bare worker records none
         return Path(project) if project and Path(project).is_dir() else Path.cwd()
+
+    def read_config(self) -> dict[str, Any]:
+        """config.yaml as it stands, unchecked: enough to look at a run, not to start it.
+
+        Raises:
+            UserError: if it is missing or damaged.
+        """
+        import yaml  # here, since hardly anybody who knows a run directory reads this
+
+        try:
+            found = yaml.load(self.config.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise UserError(f"{self.config} is damaged: {error}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self.config} is damaged: it is no mapping of keys to values")
+        return found
 
     def read_json(self, file: Path) -> Any:
         """

@@ -11,24 +11,32 @@ from typing import Any, BinaryIO
 _TEMPORARY = ".tmp"
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
+def write_atomic(
+    path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None, sync: bool = True
+) -> None:
     """Let `write` fill a temporary file beside `path`, then put it there: fsync, rename, fsync of the directory.
 
-    `keep` becomes the name of the file that was at `path` before; there is a whole file at `path` all the time.
+    Args:
+        path: where; there is a whole file all the time, if there was one.
+        write: is given the temporary file.
+        keep: becomes the name of the file that was at `path` before.
+        sync: False for one of many files, for which the caller syncs once, before anybody relies on them.
     """
     temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         if keep is not None and path.exists():
             link(path, keep)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if sync:
+        sync_directory(path.parent)
 
 
 def link(source: Path, path: Path) -> None:
@@ -58,14 +66,14 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}{_TEMPORARY}")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, sync: bool = True) -> None:
     """Write a text file atomically, in UTF-8."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_atomic(path, lambda file: file.write(text.encode()), sync=sync)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
     """Write JSON atomically. NaN and infinity are refused: no other reader would take them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", sync=sync)
 
 
 def sync_directory(directory: Path) -> None:

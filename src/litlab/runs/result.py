@@ -7,7 +7,9 @@ from typing import Any, Literal
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 
-Status = Literal["completed", "failed", "interrupted", "refused", "pruned"]  # refused: by config or data, before training
+Status = Literal[
+    "completed", "failed", "interrupted", "refused", "pruned"
+]  # refused: by config or data, before training
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where the jobs of a study run: submit, wait, cancel. The local pool is one such place; a cluster's queue is another."""
+"""Where the jobs of a study run: submit, wait, cancel. The local pool is one such place, a cluster's queue another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from litlab.ending import write_end
 from litlab.errors import UserError
-from litlab.runs.result import read_result
+from litlab.runs.lock import owning
+from litlab.runs.result import Status, read_result
 from litlab.signals import STOPPING, exit_code
 from litlab.sweep.backend import Ended, Job
 
@@ -43,39 +44,55 @@ class Outcome:
         return float(value) if isinstance(value, int | float) else None
 
 
-def settle(ended: Ended, *, pruned: bool) -> Outcome:
+def settle(ended: Ended, *, asked: Kind | None = None) -> Outcome:
     """Say how a job came out, and write the result.json that its process could not.
 
     "Done" is exit code 0 and a result that says so: a user's code may call sys.exit(0).
+
+    Args:
+        ended: what became of its process.
+        asked: `pruned` or `interrupted`, if it was asked to stop for that.
     """
     job, result = ended.job, _result(ended.job)
     status = str(result.get("status", ""))
     if ended.code == 0 and status == "completed":
         return Outcome("done", "", (), result, ended.seconds)
-    kind, message = _told(ended, status, result) if not pruned else ("pruned", "pruned: others were better by then")
-    if kind != "refused" and (status == "" or pruned or ended.timed_out):
-        job.run.result.unlink(missing_ok=True)
-        write_end(job.run, job.config, _STATUS.get(kind, "failed"), message)
+    kind, message = _told(ended, status, result, asked)
+    if status == "" or (kind in ("pruned", "timed out") and status == "interrupted"):
+        message = _write(job, kind, message) or message
         result = _result(job)
     log = _end_of_log(job) if kind in FAILURES else ()
     return Outcome(kind, message, log, result, ended.seconds)
 
 
-_STATUS: dict[str, Any] = {"interrupted": "interrupted", "pruned": "pruned"}
+def _write(job: Job, kind: Kind, message: str) -> str | None:
+    """Write the end down, unless another worker has the run by now; then say that."""
+    status: Status = "interrupted" if kind == "interrupted" else "pruned" if kind == "pruned" else "failed"
+    try:
+        with owning(job.run.path):
+            job.run.result.unlink(missing_ok=True)
+            write_end(job.run, job.config, status, message)
+    except (UserError, OSError) as error:
+        return str(error)
+    return None
 
 
-def _told(ended: Ended, status: str, result: dict[str, Any]) -> tuple[Kind, str]:
-    if ended.timed_out:
-        return "timed out", f"took longer than the {ended.seconds:.0f} s it was given"
+def _told(ended: Ended, status: str, result: dict[str, Any], asked: Kind | None) -> tuple[Kind, str]:
     error = str(result.get("error") or "")
     if status == "refused":
         return "refused", error
-    if status == "interrupted":
-        return "interrupted", error
-    if ended.code < 0:
-        return _ended_by_signal(ended)
     if status == "failed":
         return "failed", error
+    if ended.timed_out:
+        return "timed out", f"stopped after {ended.seconds:.0f} s, which is more than it was given"
+    if asked == "pruned":
+        return "pruned", "pruned: others were better by then"
+    if status == "interrupted":
+        return "interrupted", error
+    if asked is not None:
+        return asked, "stopped before it could save"
+    if ended.code < 0:
+        return _ended_by_signal(ended)
     if ended.code in map(exit_code, STOPPING):
         return "interrupted", "stopped while it started"
     return "exited", f"ended with exit code {ended.code} and no result: something called exit()"

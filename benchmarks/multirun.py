@@ -1,0 +1,156 @@
+"""A multirun of the tutorial CNN against the usual set-up and the ideal; the start of a job; freezing many jobs."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from benchmarks import in_memory
+from benchmarks.data_path import prepared
+from benchmarks.harness import Row, interleaved
+from benchmarks.runs import compose_config
+from benchmarks.settings import Settings
+from benchmarks.startup import ONE_STEP, POLL
+from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
+from litlab.config.freeze import to_yaml
+from litlab.config.jobs import Point, compose_jobs
+from litlab.config.location import packaged_conf
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+from litlab.sweep.backend import Ended, Job
+from litlab.sweep.local.pool import LocalPool, PoolSettings
+
+EPOCHS = 2
+NUM_VAL_BATCHES = 40
+BATCH_SIZE = 128
+RATES = (0.02, 0.05, 0.1, 0.2)
+_CHECKOUT = Path(__file__).parents[1]
+
+
+def rows(settings: Settings) -> list[Row]:
+    return [*whole_rows(settings), start_row(settings), freezing_row(settings)]
+
+
+def whole_rows(settings: Settings) -> list[Row]:
+    """Seconds of whole commands that train, validate each epoch and test every job."""
+    points = [(lr, seed) for lr in RATES for seed in range(settings.num_seeds)]
+    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+        arrays, runs = Path(folder) / "arrays", Path(folder) / "runs"
+        arrays.mkdir()
+        in_memory.save(prepared(*settings.multirun_data), arrays, num_val=NUM_VAL_BATCHES * BATCH_SIZE)
+        contenders: dict[str, Callable[[], object]] = {
+            "litlab": partial(litlab, runs, settings.multirun_data, settings.num_seeds),
+            "usual": partial(usual, runs, arrays, settings.num_seeds),
+            "ideal": partial(ideal, arrays, points),
+        }
+        seconds = interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
+    name = f"multirun, {len(points)} jobs"
+    return [
+        Row(name, "s", seconds["litlab"], "@hydra.main, Lightning, BasicLauncher", seconds["usual"]),
+        Row(name, "s", seconds["litlab"], "loops by hand, one a core", seconds["ideal"]),
+    ]
+
+
+def litlab(folder: Path, data: Sequence[str], num_seeds: int) -> None:
+    """The whole of `litlab train -m`, with everything a default run has on."""
+    directory = _new(folder)
+    command = [sys.executable, "-m", "litlab", "train", "-m", *data, "trainer=cpu", f"trainer.max_epochs={EPOCHS}"]
+    command += [f"+trainer.limit_val_batches={NUM_VAL_BATCHES}", f"hydra.sweep.dir={directory}", *_axes(num_seeds)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    statuses = [read_result(RunDirectory(each.parent))["status"] for each in directory.glob("*/result.json")]
+    assert statuses == ["completed"] * len(RATES) * num_seeds, statuses
+
+
+def usual(folder: Path, arrays: Path, num_seeds: int) -> None:
+    """The same jobs in one process, on two threads, one after the other."""
+    command = [sys.executable, "-m", "benchmarks.usual", "-m", f"data={arrays}", f"epochs={EPOCHS}"]
+    command += [f"hydra.sweep.dir={_new(folder)}", *(each.removeprefix("optimizer.") for each in _axes(num_seeds))]
+    subprocess.run(command, check=True, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def ideal(arrays: Path, points: Sequence[tuple[float, int]]) -> None:
+    """The same jobs in two processes of one thread each, which share them out beforehand."""
+    command = [sys.executable, "-m", "benchmarks.ideal", str(arrays), str(EPOCHS)]
+    shares = [[f"{lr}:{seed}" for lr, seed in points[start::2]] for start in range(2)]
+    processes = [subprocess.Popen([*command, *share], cwd=_CHECKOUT, stdout=subprocess.DEVNULL) for share in shares]
+    codes = [process.wait() for process in processes]
+    assert codes == [0, 0], codes
+
+
+def in_process(run: RunDirectory) -> float:
+    """Seconds from the start of a worker process to the end of its first step."""
+    began = time.perf_counter()
+    command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
+    with subprocess.Popen(command, cwd=run.path.parent, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not run.metrics.exists():
+            time.sleep(POLL)
+        seconds = time.perf_counter() - began
+    assert process.returncode == 0, process.returncode
+    return seconds
+
+
+def in_pool(pool: LocalPool, job: Job) -> float:
+    """Seconds from handing a job to the pool to the end of its first step."""
+    began = time.perf_counter()
+    pool.submit(job)
+    ended: list[Ended] = []
+    while not job.run.metrics.exists() and not ended:
+        ended = pool.wait(POLL)
+    seconds = time.perf_counter() - began
+    while not ended:
+        ended = pool.wait(1)
+    assert ended[0].code == 0, ended
+    return seconds
+
+
+def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = in_process) -> Row:
+    """Seconds from a run directory to the end of its first step: a fork of the pool's server, a new process."""
+    config = compose_config(*settings.data, *ONE_STEP, "threads=1")
+    pool = LocalPool(PoolSettings(jobs=1, jobs_per_device=1, timeout=None, retries=0))
+    seconds: dict[str, list[float]] = {"pool": [], "process": []}
+    try:
+        assert pool.has_room(config)  # waits until its server is ready
+        with TemporaryDirectory(prefix="litlab-bench-") as folder:
+            for number in range(1 + settings.num_startups):
+                job = Job(number, RunDirectory.create(Path(folder) / f"pool_{number}", to_yaml(config), {}), config)
+                seconds["pool"].append(in_pool(pool, job))
+                run = RunDirectory.create(Path(folder) / f"process_{number}", to_yaml(config), {})
+                seconds["process"].append(in_process(run))
+    finally:
+        pool.close()
+    warm = {name: tuple(values[1:]) for name, values in seconds.items()}
+    return Row("a job's start to its first step", "s", warm["pool"], "a new worker process", warm["process"])
+
+
+def freezing_row(settings: Settings) -> Row:
+    """Seconds from override lists to composed, checked and frozen jobs, against Hydra's composing alone."""
+    lines = [(f"optimizer.lr={RATES[number % 4]}", f"seed={number}") for number in range(settings.num_frozen)]
+    points = [Point.of(line, {"optimizer.lr", "seed"}) for line in lines]
+    register_resolvers()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration(ROOT, ["name=benchmark", *settings.data], RunMode.MULTIRUN)
+        contenders: dict[str, Callable[[], object]] = {
+            "litlab": lambda: compose_jobs(loader, master, points, {}, 0, progress=False),
+            "hydra": lambda: [loader.load_sweep_config(master, list(line)) for line in lines],
+        }
+        seconds = interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
+    name = f"freezing {settings.num_frozen} jobs"
+    return Row(name, "s", seconds["litlab"], "Hydra composes each once", seconds["hydra"])
+
+
+def _axes(num_seeds: int) -> list[str]:
+    return [f"optimizer.lr={','.join(map(str, RATES))}", f"seed={','.join(map(str, range(num_seeds)))}"]
+
+
+def _new(folder: Path) -> Path:
+    """A directory that no round has had."""
+    folder.mkdir(exist_ok=True)
+    return folder / f"{time.monotonic_ns()}"

@@ -1,0 +1,244 @@
+"""Hydra's launcher `pool` and sweeper `grid`: what Hydra hands over, given to litlab.config and litlab.sweep.
+
+Hydra imports this at each start of `litlab train`, so everything else is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from litlab.config.jobs import ComposedJob, Point
+    from litlab.sweep.backend import Backend
+    from litlab.sweep.multirun import MultirunEnd
+    from litlab.sweep.outcome import Outcome
+    from litlab.sweep.study import Plan, Study
+
+_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+class PoolLauncher(Launcher):
+    """Runs the jobs of a multirun on the devices of this machine.
+
+    A sweeper of litlab's uses its parts and closes it; any other calls `launch`, as often as it likes.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self._pool: Backend | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """
+        Raises:
+            UserError: for settings that are out of range, and where the jobs could not be given processes.
+        """
+        from litlab.config.compose import note_swept
+        from litlab.config.schema import Pool
+        from litlab.config.validate import check_settings
+
+        check_settings("hydra.launcher", self.settings, Pool)
+        _refuse_environment(config)
+        note_swept(config)
+        self.loader, self.config = hydra_context.config_loader, config
+
+    @property
+    def is_dry_run(self) -> bool:
+        return bool(self.settings["dry_run"])
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a grid, or what a sweeper takes for a batch.
+
+        Raises:
+            UserError: if any of the jobs is wrong; none has started then.
+            RunStopped: after a signal.
+        """
+        from litlab.config.compose import swept_keys
+        from litlab.config.jobs import Point
+        from litlab.controller import RunStopped
+        from litlab.signals import exit_code
+        from litlab.sweep.dry_run import table
+
+        points = [Point.of(overrides, swept_keys(self.config)) for overrides in job_overrides]
+        if not self.is_dry_run:
+            self.pool()  # takes seconds to be ready, in which the jobs are composed
+        study = self.study()
+        jobs = self.compose(points, study, progress=True)
+        distinct = list({job.number: job for job in jobs}.values())
+        if len(distinct) < len(jobs):
+            print(f"litlab: {len(jobs)} points are {len(distinct)} different experiments, each a job", file=sys.stderr)
+        plan = self.plan("grid", _axes(points), {})
+        if self.is_dry_run:
+            study.check(plan, jobs)
+            print("\n".join(table(study, distinct)))
+            return [_returned(point, None, JobStatus.COMPLETED) for point in points]
+        ended = self._run(study, plan, distinct)
+        if ended.received is not None:
+            raise RunStopped(exit_code(ended.received))
+        outcomes = {job.number: outcome for job, outcome in zip(distinct, ended.outcomes, strict=True)}
+        return [_of_outcome(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
+
+    def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
+        from litlab.config.compose import cannot_write
+        from litlab.errors import UserError
+        from litlab.sweep.multirun import run_grid
+        from litlab.sweep.summary import as_typed
+
+        retries = self.settings["retries"]
+        try:
+            return run_grid(study, plan, jobs, self.pool(), provenance=self.provenance(), retries=retries)
+        except OSError as error:
+            raise UserError(cannot_write(as_typed(study.path), error)) from error
+
+    def pool(self) -> Backend:
+        """The pool, which starts with the first call."""
+        from litlab.sweep.local.pool import LocalPool, PoolSettings
+
+        if self._pool is None:
+            self._pool = LocalPool(PoolSettings(**{k: v for k, v in self.settings.items() if k in _OF_POOL}))
+            atexit.register(self.close)
+        return self._pool
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+            atexit.unregister(self.close)
+
+    def study(self) -> Study:
+        """The study in the directory of the multirun, as it is now."""
+        from litlab.sweep.study import Study
+
+        return Study.read(Path(self.config.hydra.sweep.dir).absolute())
+
+    def compose(self, points: Sequence[Point], study: Study, *, progress: bool) -> list[ComposedJob]:
+        """The jobs of a study at these points, one for each; see `compose_jobs`."""
+        from litlab.config.jobs import compose_jobs
+
+        return compose_jobs(self.loader, self.config, points, study.known, study.next_number, progress=progress)
+
+    def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
+        """What study.yaml will say of this command."""
+        from litlab.config.literals import masked
+        from litlab.masking import mask_command
+        from litlab.sweep.study import Plan
+
+        base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
+        assert isinstance(base, dict)
+        return Plan(
+            kind=kind,
+            axes=axes,
+            base=masked({str(key): value for key, value in base.items() if key != "hydra"}),
+            arguments=mask_command(sys.argv[1:]),
+            launcher={key: value for key, value in self.settings.items() if key in _OF_POOL},
+            search=search,
+            project=str(self.config.hydra.runtime.cwd),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json says of this command."""
+        from litlab.runs.provenance import of_launch
+
+        return of_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
+
+
+_OF_POOL = ("jobs", "jobs_per_device", "timeout", "retries")
+
+
+class GridSweeper(Sweeper):
+    """Every combination of the values swept, all handed to the launcher at once; writes nothing itself."""
+
+    def __init__(self, params: dict[str, Any] | None, paired: Sequence[Any]) -> None:
+        self._params = params or {}
+        self._paired = paired
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        from litlab.config.compose import note_swept
+
+        note_swept(config)
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """
+        Raises:
+            UserError: for axes or jobs that are wrong; none has started then.
+            RunFailed: if a job failed.
+        """
+        from litlab.config.axes import grid
+        from litlab.errors import RunFailed
+
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        points = grid(arguments, self._params, self._paired, self.hydra_context.config_loader)
+        if not isinstance(self.launcher, PoolLauncher):
+            returned = self.launcher.launch(points, initial_job_idx=0)
+            return [each.return_value for each in returned]  # raises the error of a job that failed
+        try:
+            returned = self.launcher.launch(points, initial_job_idx=0)
+        finally:
+            self.launcher.close()
+        if any(each.status == JobStatus.FAILED for each in returned):
+            raise RunFailed(1)
+        return [each.return_value for each in returned]
+
+
+def _refuse_environment(config: DictConfig) -> None:
+    """Say what the pool can't do in this environment.
+
+    Raises:
+        UserError: naming it.
+    """
+    from litlab.errors import UserError
+
+    if "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _OF_TORCHRUN):
+        raise UserError(
+            "-m under torchrun: a multirun starts its own processes, those of jobs with several devices, too; "
+            "call it without torchrun"
+        )
+    if config.hydra.job.env_set:
+        raise UserError(
+            "hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher=pool have the environment of the command; "
+            "set the variables there"
+        )
+
+
+def _axes(points: Sequence[Point]) -> dict[str, list[str]]:
+    """The values of each swept key, in the order in which they come."""
+    axes: dict[str, dict[str, None]] = {}
+    for point in points:
+        for key, value in point.swept.items():
+            axes.setdefault(key, {})[value] = None
+    return {key: list(values) for key, values in axes.items()}
+
+
+def _of_outcome(point: Point, outcome: Outcome | None) -> JobReturn:
+    """For Hydra and its sweepers: the objective; the error of a job that failed is raised by whoever asks for it."""
+    from litlab.errors import RunFailed
+
+    if outcome is None or outcome.kind not in ("done", "pruned"):
+        return _returned(point, RunFailed(1), JobStatus.FAILED)
+    return _returned(point, outcome.objective, JobStatus.COMPLETED)
+
+
+def _returned(point: Point, value: Any, status: JobStatus) -> JobReturn:
+    returned = JobReturn(overrides=list(point.overrides), status=status)
+    returned.return_value = value
+    return returned

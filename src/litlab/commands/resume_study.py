@@ -1,0 +1,124 @@
+"""`litlab resume` of a study: all jobs of a grid that are not complete, or the command of a search once more."""
+
+import os
+import re
+import shlex
+import sys
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+
+from litlab.commands.resume import change_of, record_change, result_of
+from litlab.controller import RunStopped
+from litlab.errors import RunFailed, UserError
+from litlab.inference.finished import FinishedRun
+from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import owning
+from litlab.signals import exit_code
+from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.sweep.multirun import resume_grid
+from litlab.sweep.states import state_of
+from litlab.sweep.study import Plan, Study
+
+
+def resume_study(directory: Path, overrides: list[str], command: list[str]) -> None:
+    """Continue a study until it is complete.
+
+    Args:
+        directory: that holds study.yaml.
+        overrides: what is to be different from now on, in every job of a grid that is not complete.
+        command: that was called, for the record.
+
+    Raises:
+        UserError: if it is somebody else's or in use, or the overrides ask for what can't be changed.
+        RunFailed: if a job did not complete.
+    """
+    study = Study.read(directory)
+    plan = study.plan
+    assert plan is not None
+    if plan.kind == "search":
+        _call_again(study, plan, overrides)
+    left = [run for _, run in study.jobs() if state_of(run).word not in ("done", "pruned")]
+    if not left:
+        print(f"{directory} holds {len(study.records)} jobs, all complete; nothing to resume")
+        return
+    _require_configs(left, plan)
+    if overrides:
+        _change(study, left, overrides, command)
+    settings = PoolSettings(**{each.name: plan.launcher[each.name] for each in fields(PoolSettings)})
+    pool = LocalPool(settings)
+    try:
+        end = resume_grid(study, pool, retries=settings.retries)
+    finally:
+        pool.close()
+    if end.received is not None:
+        raise RunStopped(exit_code(end.received))
+    if not end.is_complete:
+        raise RunFailed(1)
+
+
+def _require_configs(runs: list[RunDirectory], plan: Plan) -> None:
+    """
+    Raises:
+        UserError: if a job has lost the config that it would go on with.
+    """
+    for run in runs:
+        if not run.config.is_file():
+            again = shlex.join(["litlab", "train", *plan.arguments])
+            raise UserError(f"{run.config} is missing; the command of the study makes it anew: {again}")
+
+
+def _change(study: Study, runs: list[RunDirectory], overrides: list[str], command: list[str]) -> None:
+    """Change the configs of the jobs; first of all it is seen whether all of them can be.
+
+    Raises:
+        UserError: if one can't, or is at work.
+    """
+    from litlab.config.change import in_words  # loads Hydra's parser
+
+    with study.holding(), ExitStack() as held:
+        changes = []
+        for run in runs:
+            lock = held.enter_context(owning(run.path))
+            held.callback(lock.truncate, 0)  # nobody works at it yet
+            finished = FinishedRun.open(run.path)
+            if not finished.own:
+                raise UserError(f"{run.path} is not known as yours: {finished.trust.doubt}")
+            try:
+                changes.append((finished, change_of(finished, overrides, result_of(run))))
+            except UserError as error:
+                raise UserError(f"{run.path.name}: {error}\nno job of the study was changed") from error
+        said = [in_words(key, *values) for _, change in changes for key, values in change.changed.items()]
+        said += [f"note: {line}" for _, change in changes for line in change.remarks]
+        for finished, change in changes:
+            said += [f"note: {line}" for line in record_change(finished, change, command)]
+    print("\n".join(dict.fromkeys(said)), flush=True)
+
+
+def _call_again(study: Study, plan: Plan, overrides: list[str]) -> None:
+    """Become the command of the search, in the folder that it was called in; does not return.
+
+    Raises:
+        UserError: if that folder is gone, or something is to be changed.
+    """
+    arguments = [*plan.arguments, f"hydra.sweep.dir={_quoted(study.path.absolute())}"]
+    if overrides:
+        raise UserError(
+            f"{study.path} is a search, whose jobs are one experiment; what may change in it, such as the number of "
+            f"trials, is said to its command: {shlex.join(['litlab', 'train', *plan.arguments])}"
+        )
+    try:
+        os.chdir(plan.project)
+    except OSError as error:
+        raise UserError(
+            f"{plan.project}: {error.strerror}; the search was begun in that folder: call its command in the folder "
+            f"where the project is now: {shlex.join(['litlab', 'train', *arguments])}"
+        ) from error
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "litlab", "train", *arguments])
+
+
+def _quoted(path: Path) -> str:
+    """A text in Hydra's grammar, where a backslash is itself unless it stands before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), str(path))
+    return f"'{escaped}'"

@@ -1,0 +1,187 @@
+"""`litlab status`: how far the jobs of a study are, or the runs below a directory, from their files alone."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import Any
+
+from litlab.commands import new_parser
+from litlab.errors import UserError
+from litlab.runs.difference import shown
+from litlab.runs.directory import RunDirectory
+from litlab.sweep.remaining import clock
+from litlab.sweep.states import State, Word, is_owned, state_of
+from litlab.sweep.study import FILE, Study
+from litlab.sweep.summary import headline, number, printable
+
+EVERY = 2.0  # seconds between two looks
+WORDS: tuple[Word, ...] = ("done", "running", "failed", "refused", "interrupted", "pruned", "waiting")
+SHOWN_FIRST = ("running", "failed", "refused", "interrupted", "waiting", "pruned", "done")  # where not all have room
+NOTES = """\
+It reads the files of the runs, so it works from any terminal, while they run and later, and disturbs nothing.
+
+  done         complete: all epochs and the test
+  running      its process is alive on this machine
+  failed       with an error, or its process died; refused: by its data, before it trained
+  interrupted  stopped, or its process is gone; litlab resume continues it
+  pruned       stopped by the search, since others were better
+  waiting      not started
+
+examples:
+  litlab status outputs/lr_by_seed
+  litlab status outputs/lr_by_seed --watch
+"""
+Runs = list[tuple[str, RunDirectory]]
+
+
+def main(arguments: list[str]) -> None:
+    """Print a line a job; with --watch until all have ended or Ctrl-C.
+
+    Raises:
+        UserError: if there are no runs there.
+    """
+    parser = new_parser("status", "How far the jobs of a study are: a line a job.", NOTES)
+    parser.add_argument("directory", metavar="DIR", type=Path, help="a study, a run, or a folder of runs: outputs/NAME")
+    parser.add_argument("--watch", action="store_true", help="again and again, until nothing runs any more or Ctrl-C")
+    options = parser.parse_args(arguments)
+    runs = runs_in(options.directory)
+    if not options.watch:
+        print("\n".join(table(options.directory, runs, _states(runs))))
+        return
+    try:
+        (_redraw if sys.stdout.isatty() else _report)(options.directory)
+    except KeyboardInterrupt:
+        print()
+
+
+def runs_in(directory: Path) -> Runs:
+    """The runs of a directory with the names to show: its own, the jobs of a study, or those up to two levels below.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; name a study, a run, or a folder with runs: outputs/NAME")
+    runs = list(_found(directory, 2))
+    if not runs and not (directory / FILE).exists():
+        raise UserError(f"{directory} holds no runs; name a study, a run, or a folder with runs: outputs/NAME")
+    top = str(directory)
+    return [(str(run.path)[len(top) :].lstrip("/") or run.path.name, run) for run in runs]
+
+
+def _found(directory: Path, levels: int) -> Iterator[RunDirectory]:
+    """What stands in a study beside its jobs, such as a job that was run again, is none of its jobs."""
+    if (directory / "config.yaml").is_file():
+        yield RunDirectory(directory)
+    elif (directory / FILE).is_file():
+        yield from (run for _, run in Study.look(directory).jobs())
+    elif levels:
+        for below in sorted(directory.iterdir()):
+            if below.is_dir() and not below.is_symlink():
+                yield from _found(below, levels - 1)
+
+
+def _states(runs: Runs) -> list[State]:
+    return [state_of(run) for _, run in runs]
+
+
+def table(directory: Path, runs: Runs, states: Sequence[State]) -> list[str]:
+    """A head line with counts, then a line a run."""
+    lines = [_counts(directory, states)]
+    if not runs:
+        return lines
+    metric = _metric(runs)
+    rows: list[tuple[str, ...]] = [("job", "state", "epoch", "time", metric, "")]
+    rows += [_row(name, state, metric) for (name, _), state in zip(runs, states, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        job, word, *middle, why = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        numbers = (cell.strip().rjust(len(cell)) for cell in middle)
+        lines.append("  ".join([job, word, *numbers, why]).rstrip())
+    return lines
+
+
+def _counts(directory: Path, states: Sequence[State]) -> str:
+    counts = Counter(state.word for state in states)
+    said = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+    return f"{printable(str(directory))}: {len(states)} job{'s' * (len(states) != 1)}{': ' * bool(said)}{said}"
+
+
+def _row(name: str, state: State, metric: str) -> tuple[str, ...]:
+    progress = state.progress
+    epoch = "" if progress is None or progress.epoch is None else str(progress.epoch)
+    if epoch and progress is not None and progress.num_epochs:
+        epoch += f"/{progress.num_epochs}"
+    value = "" if state.objective is None else number(metric, state.objective)
+    taken = "" if state.seconds is None else clock(state.seconds)
+    return shown(name), state.word, epoch, taken, value, shown(headline(state.message))
+
+
+def _metric(runs: Runs) -> str:
+    """The name of the objective; that of the first run stands for all."""
+    for _, run in runs[:3]:
+        try:
+            objective: Any = run.read_config().get("objective")
+        except UserError:
+            continue
+        if isinstance(objective, dict) and isinstance(objective.get("metric"), str):
+            return shown(objective["metric"])
+    return "objective"
+
+
+def _is_over(directory: Path, states: Sequence[State]) -> bool:
+    """Whether nothing runs, and nobody is at the study who would start more."""
+    return not any(state.word == "running" for state in states) and not is_owned(directory / ".lock")
+
+
+def _redraw(directory: Path) -> None:
+    """On a terminal: the table in place."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+        while True:
+            runs = runs_in(directory)
+            states = _states(runs)
+            lines = table(directory, *_fitting(runs, states))
+            lines[0] = _counts(directory, states)
+            live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
+            if _is_over(directory, states):
+                return
+            time.sleep(EVERY)
+
+
+def _fitting(runs: Runs, states: Sequence[State]) -> tuple[Runs, list[State]]:
+    """As many as the screen has lines for: what runs and what failed before what is done."""
+    room = max(get_terminal_size().lines - 3, 1)
+    ranks = sorted(range(len(runs)), key=lambda place: SHOWN_FIRST.index(states[place].word))
+    chosen = sorted(ranks[:room])
+    return [runs[place] for place in chosen], [states[place] for place in chosen]
+
+
+def _report(directory: Path) -> None:
+    """Without a terminal: the table once, then a line for each change."""
+    before: dict[str, State] = {}
+    while True:
+        runs = runs_in(directory)
+        states = _states(runs)
+        if not before:
+            print("\n".join(table(directory, runs, states)), flush=True)
+        else:
+            _print_changes(directory, runs, states, before)
+        before = {name: state for (name, _), state in zip(runs, states, strict=True)}
+        if _is_over(directory, states):
+            return
+        time.sleep(EVERY)
+
+
+def _print_changes(directory: Path, runs: Runs, states: Sequence[State], before: dict[str, State]) -> None:
+    metric = _metric(runs)
+    for (name, _), state in zip(runs, states, strict=True):
+        if name not in before or before[name].word != state.word:
+            said = " ".join(filter(None, _row(name, state, metric)))
+            print(f"{said}  [{_counts(directory, states)}]", flush=True)

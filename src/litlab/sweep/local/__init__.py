@@ -1,0 +1,1 @@
+"""The jobs of a study on the devices of this machine."""

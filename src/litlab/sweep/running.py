@@ -1,0 +1,147 @@
+"""The one loop of a multirun: jobs start where there is room, are looked at, and end; a signal stops all, saved."""
+
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from litlab.errors import UserError
+from litlab.signals import StopRequest
+from litlab.sweep.backend import Backend, Config, Ended, Job
+from litlab.sweep.display import Display
+from litlab.sweep.outcome import Kind, Outcome, settle
+
+POLL = 0.25  # seconds between two looks at what runs
+GRACE = 8.0  # seconds for a job to save and end in, once asked
+
+
+class Source(Protocol):
+    """Where the jobs come from.
+
+    Attributes:
+        total: how many there will be in all, as far as is known.
+    """
+
+    @property
+    def total(self) -> int: ...
+
+    def next(self, has_room: Callable[[Config], bool]) -> Job | None:
+        """A job to start now; None if there is none, or no room for it.
+
+        Raises:
+            UserError: if the study can't go on.
+        """
+
+    def is_exhausted(self) -> bool:
+        """Whether nothing will come any more."""
+
+    def look(self, running: Sequence[Job]) -> list[Job]:
+        """Those of the running jobs that are hopeless."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Take note of how a job came out.
+
+        Raises:
+            UserError: if the study can't go on.
+        """
+
+
+@dataclass
+class Loop:
+    """One pass over a source.
+
+    Attributes:
+        outcomes: number of a job -> how it came out, for those that ended.
+    """
+
+    source: Source
+    backend: Backend
+    display: Display
+    retries: int
+    stop: StopRequest
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._running: dict[int, Job] = {}
+        self._again: deque[Job] = deque()
+        self._tries: Counter[int] = Counter()
+        self._asked: dict[int, tuple[Kind, float]] = {}  # number -> what for, and when it is killed
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        """Until the source is exhausted or a signal has come, and all that ran has ended.
+
+        Raises:
+            UserError: what made it impossible to go on; everything that ran has been stopped, saved.
+        """
+        while self._running or not (self._is_stopping() or (self.source.is_exhausted() and not self._again)):
+            if not self._is_stopping():
+                self._try(self._start_what_fits)
+            for ended in self.backend.wait(POLL):
+                self._try(partial(self._settle, ended))
+            self._try(self._look)
+            self.display.update(self.source.total)
+        if self._error is not None:
+            raise self._error
+
+    def _try(self, action: Callable[[], None]) -> None:
+        """The first error stops everything, and is raised when all has ended: the other jobs are still to be saved."""
+        try:
+            action()
+        except (UserError, OSError) as error:
+            if self._error is None:
+                self._error = error
+                self.display.say(f"stopping: {error}")
+
+    def _is_stopping(self) -> bool:
+        return self._error is not None or bool(self.stop.pending())
+
+    def _start_what_fits(self) -> None:
+        while not self.stop.pending():
+            if self._again and self.backend.has_room(self._again[0].config):
+                job = self._again.popleft()
+            elif (found := self.source.next(self.backend.has_room)) is not None:
+                job = found
+            else:
+                return
+            self.backend.submit(job)
+            self._tries[job.number] += 1
+            self._running[job.number] = job
+            self.display.started(job)
+
+    def _settle(self, ended: Ended) -> None:
+        job = self._running.pop(ended.job.number)
+        asked, _ = self._asked.pop(job.number, (None, 0.0))
+        outcome = settle(ended, asked=asked)
+        again = self._is_worth_a_try(job, outcome, asked) and not self._is_stopping()
+        self.display.ended(job, outcome, again=again)
+        if again:
+            self._again.append(job)
+            return
+        self.outcomes[job.number] = outcome
+        self.source.ended(job, outcome)
+
+    def _is_worth_a_try(self, job: Job, outcome: Outcome, asked: Kind | None) -> bool:
+        """Whether it was lost, also by a signal that was not ours, and may be started again from its checkpoint."""
+        lost = outcome.is_failure or (outcome.kind == "interrupted" and asked is None)
+        return lost and outcome.kind != "refused" and self._tries[job.number] <= self.retries
+
+    def _look(self) -> None:
+        """Prune what is hopeless; stop everything if it is time; kill what was asked and does not end."""
+        if self._is_stopping():
+            self._ask(list(self._running.values()), "interrupted", self.stop.pending() or signal.SIGTERM)
+        else:
+            self._ask(self.source.look(list(self._running.values())), "pruned", signal.SIGTERM)
+        for number, (kind, deadline) in list(self._asked.items()):
+            if time.monotonic() > deadline:
+                self._asked[number] = (kind, float("inf"))
+                self.backend.cancel(self._running[number], signal.SIGKILL)
+
+    def _ask(self, jobs: Sequence[Job], kind: Kind, signum: int) -> None:
+        for job in jobs:
+            if job.number not in self._asked:
+                self._asked[job.number] = (kind, time.monotonic() + GRACE)
+                self.backend.cancel(job, signum)

@@ -1,0 +1,89 @@
+"""Axes: the same jobs in the same order as Hydra's own sweeper has them, and pairs, which it has not."""
+
+from collections.abc import Iterator
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from litlab.config.axes import grid
+from litlab.config.compose import VERSION_BASE
+from litlab.config.location import packaged_conf
+from litlab.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[ConfigLoader]:
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        yield GlobalHydra.instance().config_loader()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["seed=0,1,2"],
+        ["optimizer.lr=0.1,1e-2", "seed=range(0,3)", "data=shapes"],
+        ["model=glob(*,exclude=torch*)", "optimizer=choice(sgd,adamw)"],
+        ["seed=range(3)", "data.val_size=range(0.1,0.3,0.1)", "seed=7,8"],
+        ["seed=0,1", "seed=5"],
+        ["seed=5", "model=cnn", "seed=0,1"],
+        ["model.widths=[2,4],[8]", "name='a,b',c", "+x={a:1},{a:2}", "++y=1,2", "~schedule"],
+        ["seed=sort(3,1,2)", "task=null,image_classifier"],
+        ["data=shapes"],
+        [],
+    ],
+)
+def test_the_jobs_are_those_of_hydras_sweeper(arguments: list[str], loader: ConfigLoader) -> None:
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    (expected,) = BasicSweeper.split_arguments(parsed, None)
+    assert grid(arguments, {}, [], loader) == expected
+
+
+def test_axes_from_a_config_come_first_and_give_way_to_the_command_line(loader: ConfigLoader) -> None:
+    found = grid(["seed=3", "threads=1,2"], {"seed": "0,1", "optimizer.lr": 0.1, "objective": None}, [], loader)
+    fixed = ["seed=3", "optimizer.lr=0.1", "objective=null"]
+    assert found == [[*fixed, "threads=1"], [*fixed, "threads=2"]]
+
+
+@pytest.mark.parametrize("paired", [["optimizer.lr", "x"], [["optimizer.lr", "x"]]])
+def test_paired_axes_are_walked_together(paired: list[object], loader: ConfigLoader) -> None:
+    found = grid(["optimizer.lr=1,2", "seed=0,1", "+x=5,6"], {}, paired, loader)
+    assert found == [
+        ["optimizer.lr=1", "seed=0", "+x=5"],
+        ["optimizer.lr=1", "seed=1", "+x=5"],
+        ["optimizer.lr=2", "seed=0", "+x=6"],
+        ["optimizer.lr=2", "seed=1", "+x=6"],
+    ]
+
+
+def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
+    found = grid(["a=1,2", "b=1,2", "c=3,4", "d=3,4"], {}, [["a", "d"], ["c", "b"]], loader)
+    assert [" ".join(each) for each in found] == [
+        "a=1 b=1 c=3 d=3", "a=1 b=2 c=4 d=3", "a=2 b=1 c=3 d=4", "a=2 b=2 c=4 d=4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "paired", "said"),
+    [
+        (["seed=range(0,0)"], [], "seed=range(0,0): an empty axis"),
+        (["model=glob(x*)"], [], "an empty axis, so there would be no job; known: cnn, resnet18, torchvision"),
+        (["seed=glob(*)"], [], "there is no group seed"),
+        (["seed=range(0,2,0)"], [], "seed=range(0,2,0): "),
+        (["optimizer.lr=interval(0,1)"], [], "an interval needs hydra/sweeper=search"),
+        (["seed=0,1", "a=1,2,3"], ["seed", "a"], "seed has 2 values, a has 3 values"),
+        (["seed=0,1", "a=1"], ["seed", "a"], "a is not swept; swept are seed"),
+        (["optimizer.lr=0,1"], ["optimiser.lr"], "did you mean optimizer.lr"),
+        (["seed=0,1", "a=1,2"], [["seed", "a"], ["seed"]], "seed stands there twice"),
+        (["seed=0,1"], ["seed", ["seed"]], "expected keys"),
+        (["seed=0,1"], [3], "expected keys"),
+        (["seed=(0"], [], "cannot be read as an override"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments: list[str], paired: list[object], said: str, loader: ConfigLoader) -> None:
+    with pytest.raises(UserError) as refused:
+        grid(arguments, {}, paired, loader)
+    assert said in str(refused.value)

@@ -1,0 +1,148 @@
+"""The space of a search from Hydra's grammar: what is varied, what is fixed, what is wrong."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+
+from litlab.config.compose import VERSION_BASE
+from litlab.config.location import packaged_conf
+from litlab.config.space import Choices, Dimension, Numbers, Space
+from litlab.config.space_grammar import parse_space
+from litlab.errors import UserError
+
+CHOSEN = {"optimizer": "sgd", "model": "cnn", "hydra/launcher": "pool"}
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[ConfigLoader]:
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        yield GlobalHydra.instance().config_loader()
+
+
+def parse(
+    loader: ConfigLoader,
+    *arguments: str,
+    params: Mapping[str, Any] | None = None,
+    conditional: Mapping[str, Any] | None = None,
+) -> Space:
+    return parse_space(loader, params, arguments, conditional, CHOSEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("tag(log,interval(1e-4,1))", Numbers(1e-4, 1.0, None, True)),
+        ("interval(0.1,0.9)", Numbers(0.1, 0.9, None, False)),
+        ("interval(1,8)", Numbers(1.0, 8.0, None, False)),
+        ("int(interval(1,8))", Numbers(1, 8, 1, False)),
+        ("tag(log,int(interval(1,1000)))", Numbers(1, 1000, 1, True)),
+        ("range(16,129,16)", Numbers(16, 128, 16, False)),
+        ("range(8,0,-2)", Numbers(2, 8, 2, False)),
+        ("range(0.1,0.45,0.1)", Numbers(0.1, 0.4, 0.1, False)),
+        ("0.1,0.01,0.1", Choices(("0.1", "0.01"))),
+        ("choice([1,2],[3])", Choices(("[1,2]", "[3]"))),
+        ("null,'a b'", Choices(("null", "'a b'"))),
+    ],
+)
+def test_values_are_read_as_hydra_writes_them(loader: ConfigLoader, text: str, domain: Numbers | Choices) -> None:
+    (found,) = parse(loader, f"optimizer.lr={text}").dimensions
+    assert found.domain == domain
+    assert type(getattr(found.domain, "low", None)) is type(getattr(domain, "low", None))
+    assert found.expression == text
+
+
+def test_a_glob_and_a_group_are_choices(loader: ConfigLoader) -> None:
+    space = parse(loader, "model=glob(*n*)", "schedule=cosine,constant")
+    assert space.dimensions[0].domain == Choices(("cnn", "resnet18", "torchvision"))
+    assert space.dimensions[1].domain == Choices(("cosine", "constant"))
+
+
+def test_the_rest_is_fixed_and_the_command_line_wins(loader: ConfigLoader) -> None:
+    params = {"seed": "choice(0,1)", "optimizer.lr": "interval(0,1)", "data": "shapes", "objective": None}
+    space = parse(loader, "seed=3", "trainer=cpu", "~callbacks", "+optimizer.eps=1e-3,1e-4", params=params)
+    assert space.fixed == ("seed=3", "data=shapes", "objective=null", "trainer=cpu", "~callbacks")
+    assert space.axes == {"optimizer.lr": ["interval(0,1)"], "optimizer.eps": ["1e-3,1e-4"]}
+    assert space.overrides({"+optimizer.eps": "1e-3"})[-1] == "+optimizer.eps=1e-3"
+    assert space.middle() == {"optimizer.lr": "0.5", "+optimizer.eps": "0.001"}
+
+
+def test_floats_with_steps_have_no_noise(loader: ConfigLoader) -> None:
+    found = parse(loader, "data.val_size=range(0.1,0.95,0.1)").points(20)
+    assert found is not None
+    assert [each["data.val_size"] for each in found] == [f"0.{digit}" for digit in range(1, 10)]
+
+
+CONDITIONAL = {
+    "optimizer=sgd": {"optimizer.lr": "choice(0.1,0.2)", "optimizer.momentum": "choice(0.8,0.9)"},
+    "optimizer=adamw": {"optimizer.lr": "choice(0.001)"},
+}
+
+
+def test_dimensions_on_a_condition_are_there_only_where_it_holds(loader: ConfigLoader) -> None:
+    space = parse(loader, "optimizer=sgd,adamw", conditional=CONDITIONAL)
+    assert [each.name for each in space.dimensions] == [
+        "optimizer", "optimizer.lr (optimizer=sgd)", "optimizer.momentum", "optimizer.lr (optimizer=adamw)",
+    ]  # fmt: skip
+    points = space.points(10)
+    assert points is not None
+    assert points[-1] == {"optimizer": "adamw", "optimizer.lr": "0.001"}
+    assert len(points) == 5
+    assert all(("optimizer.momentum" in each) == (each["optimizer"] == "sgd") for each in points)
+    assert space.points(4) is None
+
+
+def test_a_condition_on_what_is_fixed_is_decided_at_once(loader: ConfigLoader) -> None:
+    by_default = parse(loader, "seed=1,2", conditional=CONDITIONAL)
+    assert [each.name for each in by_default.dimensions] == ["seed", "optimizer.lr", "optimizer.momentum"]
+    assert all(each.condition is None for each in by_default.dimensions)
+    chosen = parse(loader, "optimizer=adamw", conditional=CONDITIONAL)
+    assert [each.key for each in chosen.dimensions] == ["optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "conditional", "said"),
+    [
+        (["seed=range(0,0)"], None, r"^seed=range\(0,0\): is empty"),
+        (["model=glob(nothing*)"], None, r"^model=glob\(nothing\*\): is empty"),
+        (["optimizer.lr=interval(1,1)"], None, "expected an interval from a lower to a higher number, found 1.0 and 1"),
+        (["optimizer.lr=interval(2,1)"], None, "from a lower to a higher number, found 2.0 and 1.0"),
+        (["optimizer.lr=tag(log,interval(0,1))"], None, r"tag\(log,...\) needs numbers above 0, found 0.0"),
+        (["seed=tag(log,range(1,9,2))"], None, "with step 1, or an interval"),
+        (["seed=tag(log,choice(1,9))"], None, "choices have no logarithm"),
+        (["seed=tag(lgo,interval(1,9))"], None, "unknown tag lgo; known: log"),
+        (["seed=range(1,9,0)"], None, "seed=range"),
+        (["seed=1"], None, "there is nothing to search"),
+        (["seed=1,("], None, "cannot be read as an override"),
+        (
+            ["seed=1,2"],
+            {"optimiser=sgd": {"optimizer.lr": "1,2"}},
+            "neither fixed nor searched.*did you mean optimizer",
+        ),
+        (["seed=interval(0,1)"], {"seed=1": {"optimizer.lr": "1,2"}}, "seed is neither fixed nor searched among"),
+        (["optimizer=sgd,adamw"], {"optimizer=adam": {"optimizer.lr": "1,2"}}, "never adam; its values: sgd, adamw"),
+        (["seed=1,2"], {"seed": {"optimizer.lr": "1,2"}}, "'seed': expected a choice and what is searched then"),
+        (["seed=1,2"], {"seed=1": {"seed": "3,4"}}, "seed is searched already: 1,2"),
+        (["seed=1,2"], {"seed=1": {"optimizer.lr": "interval(3,2)"}}, r"optimizer.lr=interval\(3,2\): expected"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(
+    loader: ConfigLoader, arguments: list[str], conditional: dict[str, Any] | None, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        parse(loader, *arguments, conditional=conditional)
+
+
+def test_all_that_is_wrong_is_said_at_once(loader: ConfigLoader) -> None:
+    with pytest.raises(UserError) as error:
+        parse(loader, "seed=range(0,0)", "optimizer.lr=interval(2,1)")
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_space_without_end_is_not_counted() -> None:
+    space = Space((Dimension("x", "x", Numbers(1, 10**12, 1, False), ""),), ())
+    assert space.points(100) is None
+    assert Space((Dimension("x", "x", Numbers(0.0, 1.0, None, False), ""),), ()).points(10) is None

@@ -1,0 +1,71 @@
+"""Callbacks of a user's own, for the jobs of these tests: they end their process in every bad way, or tell about it."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+def _raise() -> None:
+    raise ArithmeticError("a fault of the user's own")
+
+
+def _hang() -> None:
+    """Deaf to whatever is raised in it."""
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)
+
+
+HOW: dict[str, Callable[[], object]] = {
+    "raise": _raise,
+    "sys.exit": lambda: sys.exit(0),
+    "os._exit": lambda: os._exit(0),
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(0),
+    "hang": _hang,
+    "sleep": lambda: time.sleep(0.05),
+}
+
+
+class Sabotage(Callback):
+    """From the third batch on."""
+
+    def __init__(self, *, how: str) -> None:
+        self._act = HOW[how]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx >= 2:
+            self._act()
+
+
+class Tell(Callback):
+    """Writes down what the process of each rank is, in told.RANK.json; prints a line."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        print(f"printed by rank {trainer.global_rank}")
+        told = {
+            "environment": dict(os.environ),
+            "libc": ctypes.string_at(getenv(b"JOB_OF_THE_TEST")).decode() if getenv(b"JOB_OF_THE_TEST") else None,
+            "pid": os.getpid(),
+            "group": os.getpgid(0),
+            "threads": torch.get_num_threads(),
+            "input": os.read(0, 1).decode(),
+            "descriptors": sorted(
+                str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
+            ),
+        }
+        Path(trainer.default_root_dir, f"told.{trainer.global_rank}.json").write_text(json.dumps(told))
+
+
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_void_p

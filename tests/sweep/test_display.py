@@ -1,0 +1,244 @@
+"""What a multirun says: on a terminal, without one, and at its end. The files of the jobs are real, their ends told."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import MetricsWriter
+from litlab.sweep import display
+from litlab.sweep.backend import Job
+from litlab.sweep.display import Display
+from litlab.sweep.outcome import Outcome
+from litlab.sweep.remaining import clock, rest, seconds_left
+from litlab.sweep.summary import headline, summary
+
+CONFIG: dict[str, Any] = {
+    "trainer": {"max_epochs": 10},
+    "objective": {"metric": "val/accuracy", "mode": "max"},
+}
+LONG = "0002_model-resnet18_optimizer.lr-0.1_data.batch_size-128_seed-3"
+
+
+def job(folder: Path, name: str, *epochs: float) -> Job:
+    """A run directory that has logged a validation for each of these values."""
+    run = RunDirectory(folder / name)
+    run.path.mkdir(parents=True)
+    writer = MetricsWriter(run.metrics)
+    for epoch, value in enumerate(epochs):
+        writer.append(epoch, 100 * (epoch + 1), {"train/loss": 1.0, "val/accuracy": value})
+    writer.close()
+    return Job(int(name[:4]), run, CONFIG)
+
+
+def done(objective: float, seconds: float = 60) -> Outcome:
+    return Outcome("done", "", (), {"objective": objective}, seconds)
+
+
+def failed(message: str, *log: str) -> Outcome:
+    return Outcome("failed", message, log, {}, 1.0)
+
+
+# ---- without a terminal
+
+
+def test_without_a_terminal_each_event_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = job(tmp_path, "0000_lr-0.1", 0.5), job(tmp_path, "0001_lr-[red]10")
+
+    with Display("study", 5, known=2) as shown:
+        shown.started(first)
+        shown.started(second)
+        shown.update(5)
+        shown.ended(first, done(0.6512), again=False)
+        shown.ended(second, failed("ValueError: \x1b[31mno\nmore"), again=True)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["study: 5 jobs, 2 of them before", "0000_lr-0.1: started", "0001_lr-[red]10: started"]
+    assert lines[3] == (
+        "0000_lr-0.1: done: val/accuracy 65.12 %  [2 before, 1 done, 1 running, 1 waiting of 5; 0:00, 1:00 left]"
+    )
+    assert lines[4].startswith(
+        "0001_lr-[red]10: failed: ValueError:  [31mno; it is tried again  [2 before, 1 done, 2 w"
+    )
+    assert len(lines) == 5
+
+
+def test_a_broken_pipe_does_not_end_the_multirun(tmp_path: Path) -> None:
+    script = """
+import os, sys, time
+from litlab.sweep.display import Display
+with Display("study", 1) as shown:
+    for _ in range(200):
+        shown.say("x" * 1000)
+        shown.update(1)
+os.write(2, b"reached the end")
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b"reached the end"
+    assert process.returncode == 0
+
+
+# ---- on a terminal
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_table_fits_the_terminal(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _on_terminal(columns, 20, [job(tmp_path, "0001_lr-0.1", 0.25, 0.5), job(tmp_path, LONG)], monkeypatch)
+
+    lines = _table(text)
+    assert all(len(line) <= columns for line in lines)
+    assert lines[0] == "0 done, 2 running, 7 waiting of 9"
+    assert re.fullmatch(r"0:00, \S+ left", lines[1])
+    assert lines[2].split() == ["job", "epoch", "val/accuracy", "time"]
+    assert re.fullmatch(r"0001_lr-0\.1 .* 2/10 +50\.00 % +0:00", lines[3])
+    assert re.fullmatch(rf"0002_model-{'.*…' if columns < 140 else LONG[11:]} .* - +0:00", lines[4])
+    assert ("━" in lines[3]) == (columns >= 80)
+    assert len(lines) == 5
+
+
+def test_more_jobs_than_lines_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = [job(tmp_path, f"{number:04}_seed-{number}") for number in range(9)]
+
+    lines = _table(_on_terminal(80, 10, running, monkeypatch))
+
+    assert len(lines) == 3 + 5 + 1
+    assert lines[-1] == "and 4 more"
+
+
+def test_failures_stand_above_the_table_and_nothing_is_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _on_terminal(80, 20, [job(tmp_path, "0001_[bold]x")], monkeypatch, failing=job(tmp_path, "0002_lr-10"))
+
+    assert "0002_lr-10: failed: ValueError: no\r\n" in text
+    assert any(line.startswith("0001_[bold]x") for line in _table(text))
+    assert "1 failed" in _table(text)[0]
+
+
+def _on_terminal(
+    columns: int, lines: int, running: list[Job], monkeypatch: pytest.MonkeyPatch, *, failing: Job | None = None
+) -> str:
+    """What a terminal of this size gets when the table is drawn once."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    monkeypatch.setattr(display, "REFRESH", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))  # rich asks the descriptors 0 to 2, which are pytest's
+    monkeypatch.setenv("LINES", str(lines))
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", terminal)
+        with Display("study", 9) as shown:
+            for each in running:
+                shown.started(each)
+            if failing:
+                shown.started(failing)
+                shown.ended(failing, failed("ValueError: no"), again=False)
+            shown.update(9)
+        received = b""
+        while b"\x1b[?25h" not in received:  # the cursor is shown again
+            received += os.read(ours, 1 << 16)
+    os.close(ours)
+    return received.decode()
+
+
+def _table(text: str) -> list[str]:
+    """The lines of the last drawing, without colours."""
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
+    return [line.rstrip() for line in plain[plain.rindex("0 done") :].splitlines() if line.strip()]
+
+
+# ---- time left
+
+
+def test_time_left_is_known_from_the_first_job_that_says_something() -> None:
+    assert seconds_left([], [(10.0, None)], 3, 2) is None
+    assert seconds_left([100.0], [(40.0, None), (90.0, None)], 0, 2) == 60.0  # the longest of those that run
+    assert seconds_left([100.0], [(50.0, None), (50.0, None)], 4, 2) == 250.0
+    assert seconds_left([], [(50.0, 50.0), (50.0, 150.0)], 2, 2) == (200 + 2 * 150) / 2
+    assert seconds_left([100.0], [(900.0, None)], 0, 1) == 0.0
+
+
+def test_pace_of_a_continued_job_counts_from_where_it_went_on() -> None:
+    assert rest(10.0, 0.0, 0.5) == 10.0
+    assert rest(10.0, 0.8, 0.9) == pytest.approx(10.0)
+    assert rest(10.0, 0.8, 0.81) is None
+    assert rest(10.0, None, None) is None
+
+
+def test_clock() -> None:
+    assert [clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == ["-", "0:00", "1:00", "59:59", "1:01:01"]
+
+
+# ---- the end
+
+
+def test_summary_counts_ranks_explains_and_says_what_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    jobs = [job(tmp_path / "outputs" / "study", f"{number:04}_seed-{number}") for number in range(7)]
+    outcomes = {number: done(value) for number, value in enumerate((0.5, 0.7, 0.6, 0.1))}
+    outcomes[4] = failed('  File "/my/net.py", line 3, in forward\n    return x\nValueError: no', "a \x1b[2Jb", "last")
+    outcomes[5] = Outcome("killed", "killed by SIGKILL", (), {"objective": 0.99}, 1.0)
+
+    lines = summary(Path("outputs/study"), jobs, outcomes, received=15)
+
+    assert lines == [
+        "",
+        "stopped by SIGTERM: 7 jobs: 4 done, 1 failed, 1 killed, 1 not started",
+        "",
+        "best by val/accuracy (max)",
+        "  70.00 %  0001_seed-1",
+        "  60.00 %  0002_seed-2",
+        "  50.00 %  0000_seed-0",
+        "",
+        "0004_seed-4: failed",
+        '    File "/my/net.py", line 3, in forward',
+        "      return x",
+        "  ValueError: no",
+        "  | a  [2Jb",
+        "  | last",
+        "",
+        "0005_seed-5: killed",
+        "  killed by SIGKILL",
+        "",
+        "study        outputs/study",
+        "jobs         litlab status outputs/study",
+        "continue     litlab resume outputs/study",
+        "TensorBoard  litlab tensorboard outputs/study",
+    ]
+
+
+def test_summary_of_many_failures_names_the_rest_and_of_success_has_nothing_to_continue(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, f"{number:04}_x") for number in range(18)]
+
+    lines = summary(tmp_path, jobs, {each.number: failed("no") for each in jobs}, received=None)
+    assert sum(line.endswith(": failed") for line in lines) == 10
+    assert "and 8 more: 0010_x, 0011_x, 0012_x, 0013_x, 0014_x, ..." in lines
+
+    lines = summary(tmp_path, jobs[:1], {0: done(0.5)}, received=None)
+    assert lines[1] == "1 job: 1 done"
+    assert not any("resume" in line or line.startswith("best") for line in lines)
+
+
+def test_best_of_an_objective_that_is_minimised(tmp_path: Path) -> None:
+    config = {"objective": {"metric": "val/loss", "mode": "min"}}
+    jobs = [Job(number, RunDirectory(tmp_path / f"{number}"), config) for number in range(2)]
+
+    lines = summary(tmp_path, jobs, {0: done(1.5), 1: done(0.25)}, received=None)
+
+    assert lines[3:6] == ["best by val/loss (min)", "  0.25  1", "   1.5  0"]
+
+
+def test_headline_is_what_was_raised() -> None:
+    assert headline('  File "/my/net.py", line 3, in f\n    x()\nValueError: no') == "ValueError: no"
+    assert headline("data.root does not exist\nmore") == "data.root does not exist"
+    assert headline("") == ""

@@ -1,0 +1,273 @@
+"""The local pool: real jobs, forked from a real server; what they compute, what they see, how they end badly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from sweep.pool_jobs import (
+    PATIENCE,
+    endless,
+    group,
+    is_alive,
+    new_job,
+    next_ended,
+    quick_config,
+    result,
+    run_all,
+    told,
+    until,
+    with_settings,
+)  # fmt: skip
+
+from litlab.config.freeze import cores
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+from litlab.signals import StopRequest
+from litlab.sweep.local.leases import Machine
+from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.sweep.outcome import settle
+from litlab.training import train
+
+RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
+Fresh = Callable[[str], RunDirectory]
+SAME = {"two threads": quick_config() | {"threads": 2}, "two ranks": quick_config(devices=2)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh(pool: LocalPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    """The runs of SAME, each by a process that was started for it; they train while the other tests do."""
+    folder = tmp_path_factory.mktemp("fresh")
+    jobs = {name: new_job(folder, number, config) for number, (name, config) in enumerate(SAME.items())}
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    processes = {name: _worker(job.run, environment) for name, job in jobs.items()}
+
+    def wait_for(name: str) -> RunDirectory:
+        assert processes[name].wait(timeout=PATIENCE) == 0
+        return jobs[name].run
+
+    yield wait_for
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def _worker(run: RunDirectory, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, process_group=0)
+
+
+@pytest.fixture(scope="module")
+def tiny_quick(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """On one thread, in this process."""
+    job = new_job(tmp_path_factory.mktemp("here"), 0, quick_config())
+    train(job.run, job.config, StopRequest(), started=time.perf_counter(), silent=True)
+    return job.run
+
+
+def test_a_job_starts_in_no_time_and_says_each_thing_once(pool: LocalPool, tmp_path: Path) -> None:
+    job = new_job(tmp_path, 1, quick_config())
+    submitted = time.monotonic()
+    pool.submit(job)
+    until(lambda: job.run.log.exists(), pool)
+    until(lambda: job.run.log.read_text(), None)
+    seconds = time.monotonic() - submitted
+    assert seconds < 1, "0.1 s where nothing else is going on, most of it the data"
+    (ended,) = next_ended(pool, 1)
+    assert settle(ended).kind == "done"
+    assert ended.seconds < PATIENCE
+    lines = job.run.log.read_text().splitlines()
+    assert [line for line in lines if line.startswith("printed by")] == ["printed by rank 0"]
+    assert sum("training     cpu, 32-true" in line for line in lines) == 1
+    assert sum("1 epoch, 10 steps in" in line for line in lines) == 1
+    assert read_result(job.run)["seconds"]["import"] < 1, "counted from the fork"
+
+
+def test_each_has_a_group_and_an_environment_of_its_own(
+    pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once, and one after them. What a scheduler set for the controller would hang a run."""
+    jobs = [new_job(tmp_path, number, quick_config()) for number in range(3)]
+    for name in RANK:
+        monkeypatch.setenv(name, "3")
+    for job in jobs[:2]:
+        monkeypatch.setenv("JOB_OF_THE_TEST", str(job.number))
+        pool.submit(job)
+    assert not pool.has_room(jobs[2].config)
+    next_ended(pool, 2)
+    monkeypatch.delenv("JOB_OF_THE_TEST")
+    run_all(pool, jobs[2:])
+    first, second, third = map(told, jobs)
+    assert [each["environment"].get("JOB_OF_THE_TEST") for each in (first, second, third)] == ["0", "1", None]
+    assert [each["libc"] for each in (first, second, third)] == ["0", "1", None]
+    assert len({each["pid"] for each in (first, second, third)}) == 3
+    kept = {name for name in os.environ if name not in RANK and not name.startswith(("PL_", "OMP_", "MKL_"))}
+    for each in (first, second, third):
+        assert each["group"] == each["pid"] != os.getpgid(0)
+        assert each["input"] == ""
+        assert not set(RANK) & set(each["environment"])
+        assert {name: each["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
+
+
+def test_no_pipe_of_the_server_is_left_in_a_job(pool: LocalPool, tmp_path: Path) -> None:
+    """A job, or a child that it leaves behind, would keep the controller waiting for the end of the server."""
+    job = new_job(tmp_path, 1, quick_config())
+    run_all(pool, [job])
+    server = Path(f"/proc/{told(job)['environment']['LITLAB_PARENT']}/fd")
+    pipes = {str(each.readlink()) for each in server.iterdir() if "pipe" in str(each.readlink())}
+    assert len(pipes) >= 3
+    assert not pipes & set(told(job)["descriptors"])
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("raise", "failed", "ArithmeticError: a fault of the user's own"),
+        ("sys.exit", "exited", "exit code 0"),
+        ("os._exit", "exited", "exit code 0"),
+        ("SIGKILL", "killed", "SIGKILL"),
+        ("segfault", "crashed", "SIGSEGV"),
+    ],
+)
+def test_whatever_a_job_does_is_told_and_the_next_one_runs(
+    how: str, kind: str, said: str, pool: LocalPool, tmp_path: Path
+) -> None:
+    bad, good = new_job(tmp_path, 1, quick_config(how=how)), new_job(tmp_path, 2, quick_config())
+    ended = run_all(pool, [bad, good])
+    outcome = settle(ended[1])
+    assert (outcome.kind, outcome.is_failure) == (kind, True)
+    assert said in outcome.message
+    assert read_result(bad.run)["status"] == "failed"
+    if how == "segfault":
+        assert "Fatal Python error: Segmentation fault" in bad.run.log.read_text()
+        assert "sabotage.py" in "".join(outcome.log) + bad.run.log.read_text()
+    assert settle(ended[2]).kind == "done"
+
+
+def test_a_job_that_takes_too_long_is_asked_then_killed(
+    tmp_path: Path, pool: LocalPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One saves when it is asked, one is deaf."""
+    monkeypatch.setattr("litlab.sweep.local.pool.GRACE", 3.0)
+    timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
+    slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
+    ended = run_all(timed, [slow, deaf])
+    assert settle(ended[1]).kind == settle(ended[2]).kind == "timed out"
+    assert ended[1].code == 143
+    assert slow.run.last.exists()
+    assert ended[2].code == -signal.SIGKILL
+    assert 6 <= ended[2].seconds < 9
+
+
+def test_a_job_that_is_cancelled_saves_and_stops(pool: LocalPool, tmp_path: Path) -> None:
+    """Also one of two ranks; a third is killed at once. Nobody of their groups is left."""
+    jobs = [new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, endless(devices=2))]
+    for job in jobs:
+        pool.submit(job)
+    until(lambda: all(job.run.metrics.exists() for job in jobs), pool)
+    groups = [told(job)["group"] for job in jobs]
+    assert [len(group(each)) for each in groups] == [1, 3]
+    for job in jobs:
+        pool.cancel(job, signal.SIGINT)
+    started = time.monotonic()
+    ended = {each.job.number: each for each in next_ended(pool, 2)}
+    assert time.monotonic() - started < 10
+    for job in jobs:
+        assert settle(ended[job.number]).kind == "interrupted"
+        assert ended[job.number].code == 130
+        assert torch.load(job.run.last, weights_only=False)["global_step"] > 0
+    until(lambda: not any(map(group, groups)), seconds=2)
+    pool.cancel(jobs[0], signal.SIGKILL)  # it has ended: nothing happens
+
+
+def test_a_killed_leader_takes_its_ranks_along(pool: LocalPool, tmp_path: Path) -> None:
+    job = new_job(tmp_path, 1, endless(devices=2))
+    pool.submit(job)
+    until(lambda: job.run.metrics.exists(), pool)
+    leader = told(job)["group"]
+    assert len(group(leader)) == 3
+    os.kill(leader, signal.SIGKILL)
+    (ended,) = next_ended(pool, 1)
+    assert settle(ended).kind == "killed"
+    until(lambda: not group(leader), seconds=2)
+
+
+def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> None:
+    """There are none here: they train on the CPU, in the environment that they would have."""
+    four = with_settings(pool, PoolSettings(None, 1, None, 0), Machine(gpus=("0", "1", "2", "3"), cores=8))
+    jobs = [new_job(tmp_path, number, quick_config(accelerator="auto")) for number in range(5)]
+    jobs.append(new_job(tmp_path, 5, quick_config(accelerator="cpu")))
+    for job in (*jobs[:4], jobs[5]):
+        four.submit(job)
+    assert not four.has_room(jobs[4].config)
+    seen = next_ended(four, 1)
+    four.submit(jobs[4])
+    next_ended(four, 5)
+    visible = [told(job)["environment"].get("CUDA_VISIBLE_DEVICES") for job in jobs]
+    assert visible[:4] == ["0", "1", "2", "3"]
+    assert visible[5] == ""
+    first = seen[0].job.number
+    assert visible[4] == (str(first) if first < 4 else visible[4])
+
+
+def test_more_than_there_is_is_refused_in_words(pool: LocalPool) -> None:
+    with pytest.raises(UserError) as refused:
+        pool.check([quick_config(devices=cores() + 1), quick_config(accelerator="gpu")])
+    first, second = str(refused.value).splitlines()
+    assert first.startswith(f"trainer.devices={cores() + 1}: this machine has {cores()} CPU core")
+    assert second == "trainer.accelerator=gpu: this machine has no GPU that CUDA can use"
+
+
+def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Fresh, tmp_path: Path) -> None:
+    """Every rank trains, the test is reached, and all weights are those of a run of two new processes."""
+    jobs = [new_job(tmp_path, number, quick_config(devices=2)) for number in range(3)]
+    ended = run_all(pool, jobs)
+    expected = result(fresh("two ranks"))
+    for job in jobs:
+        assert settle(ended[job.number]).kind == "done"
+        assert result(job.run) == expected
+        assert expected["test"]
+        assert {told(job, rank)["environment"]["RANK"] for rank in (0, 1)} == {"0", "1"}
+        assert not group(told(job)["group"])
+    assert len({told(job, 1)["pid"] for job in jobs}) == 3
+
+
+def test_a_fork_trains_to_the_same_bits_as_a_new_process(
+    pool: LocalPool, fresh: Fresh, tiny_quick: RunDirectory, tmp_path: Path
+) -> None:
+    configs = {"one thread": quick_config(), "two threads": SAME["two threads"]}
+    jobs = {name: new_job(tmp_path, number, config) for number, (name, config) in enumerate(configs.items())}
+    ended = run_all(pool, list(jobs.values()))
+    assert [each.code for each in ended.values()] == [0, 0]
+    assert [told(job)["threads"] for job in jobs.values()] == [1, 2]
+    assert result(jobs["one thread"].run) == result(tiny_quick)
+    assert result(jobs["two threads"].run) == result(fresh("two threads"))
+    assert result(fresh("two threads"))["weights"] != result(tiny_quick)["weights"], "or this shows nothing"
+
+
+def test_a_server_that_is_killed_is_replaced_and_nobody_is_left_in_the_end(pool: LocalPool, tmp_path: Path) -> None:
+    """The jobs that it had are told to be killed. This is the last of these tests: it closes the pool."""
+    job, after = (new_job(tmp_path, number, endless()) for number in range(2))
+    pool.submit(job)
+    until(lambda: job.run.metrics.exists(), pool)
+    server = int(told(job)["environment"]["LITLAB_PARENT"])
+    os.kill(server, signal.SIGKILL)
+    (ended,) = next_ended(pool, 1)
+    assert (ended.job, ended.code) == (job, -signal.SIGKILL)
+    assert settle(ended).kind == "killed"
+    until(lambda: not group(told(job)["group"]), seconds=2)
+    pool.submit(after)
+    until(lambda: after.run.metrics.exists(), pool)
+    second = int(told(after)["environment"]["LITLAB_PARENT"])
+    started = time.monotonic()
+    pool.close()
+    assert time.monotonic() - started < 10
+    assert not is_alive(second)
+    assert not group(told(after)["group"])
+    assert read_result(after.run)["error"].startswith("stopped by SIGTERM, saved at step")

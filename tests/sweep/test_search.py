@@ -1,0 +1,239 @@
+"""A search as a source of jobs: it finds the optimum, prunes, ends, and says what it can't do."""
+
+from pathlib import Path
+
+import pytest
+from sweep.search_jobs import (
+    EPOCHS,
+    FEW,
+    LR,
+    NAMES,
+    WIDTH,
+    Composer,
+    Machine,
+    best_at,
+    plan_of,
+    point_of,
+    run_search,
+    search_of,
+)  # fmt: skip
+
+from litlab.config.space import Dimension, Numbers
+from litlab.errors import UserError
+from litlab.runs.metrics import MetricsWriter, read_metrics
+from litlab.runs.result import Result, write_result
+from litlab.sweep.backend import Job
+from litlab.sweep.outcome import Outcome
+from litlab.sweep.search.description import Search
+from litlab.sweep.search.findings import findings, outline
+from litlab.sweep.search.source import SearchSource
+from litlab.sweep.study import Study
+
+
+def states(source: SearchSource) -> list[str]:
+    return [each.state.name for each in source.trials.get_trials(deepcopy=False)]
+
+
+def points(path: Path) -> list[dict[str, str]]:
+    return [point_of(run.read_config()) for _, run in Study.look(path).jobs()]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchSource, Machine, Path]:
+    """A search of 30 trials with pruning, for the best learning rate, which is 0.03."""
+    path, machine = tmp_path_factory.mktemp("search") / "lr", Machine(best_at(0.03))
+    return run_search(path, machine, LR, trials=30, pruner="median"), machine, path
+
+
+def test_the_optimum_is_found_within_ten_percent(found: tuple[SearchSource, Machine, Path]) -> None:
+    best = found[0].trials.best_trial
+    assert best.params["optimizer.lr"] == pytest.approx(0.03, rel=0.1)
+    assert best.user_attrs["directory"] == f"{best.number:04d}"
+
+
+def test_hopeless_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Machine, Path]) -> None:
+    source, machine, path = found
+    assert states(source).count("PRUNED") >= 5
+    assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 30
+    assert machine.num_validations < 0.9 * 30 * EPOCHS
+    search = search_of(Study.read(path), LR, trials=30, pruner="median")
+    said = "\n".join(findings(search, Study.look(path), source.trials, is_out_of_points=False))
+    spared = 30 * EPOCHS - machine.num_validations
+    assert "best by val/accuracy (max)" in said
+    assert f"{spared} of 150 validations not run, about {spared} s of training saved" in said  # a second each
+
+
+def test_what_a_pruned_job_had_measured_is_known(found: tuple[SearchSource, Machine, Path]) -> None:
+    source, _, path = found
+    for (_, run), trial in zip(Study.look(path).jobs(), source.trials.trials, strict=True):
+        rows = read_metrics(run.metrics)
+        assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
+
+
+def test_more_trials_continue_a_search(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="random")
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=7, sampler="random")
+    assert states(source) == ["COMPLETE"] * 7
+    assert len({str(each) for each in points(tmp_path / "s")}) == 7
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "quasi_random"])
+def test_a_small_space_is_walked_through_without_repetition(tmp_path: Path, sampler: str) -> None:
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=20, sampler=sampler)
+    assert states(source) == ["COMPLETE"] * 6
+    assert len({str(each) for each in points(tmp_path / "s")}) == 6
+    assert source.is_out_of_points
+    said = findings(search_of(Study.read(tmp_path / "s"), FEW), Study.look(tmp_path / "s"), source.trials,
+                    is_out_of_points=True)  # fmt: skip
+    assert "every point of the space has its trial now: 6 of the 20 asked for" in said
+
+
+def test_dimensions_on_a_condition(tmp_path: Path) -> None:
+    depth = Dimension("model.depth", "model.depth", Numbers(1, 9, 1, False), "", ("model.name", "a"))
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, NAMES, depth, trials=8, sampler="random")
+    assert states(source) == ["COMPLETE"] * 8
+    assert {("model.depth" in each, each["model.name"] == "a") for each in points(tmp_path / "s")} == {
+        (True, True), (False, False),
+    }  # fmt: skip
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    wanted = [{"metric": "val/accuracy", "mode": "max"}, {"metric": "parameters", "mode": "min"}]
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=6, objectives=wanted)
+    assert states(source) == ["COMPLETE"] * 6
+    assert all(len(each.values) == 2 for each in source.trials.trials)
+    study = Study.read(tmp_path / "s")
+    search = search_of(study, LR, WIDTH, objectives=wanted)
+    said = "\n".join(findings(search, study, source.trials, is_out_of_points=False))
+    assert f"than one of these {len(source.trials.best_trials)}" in said
+    with pytest.raises(UserError, match=r"goes by val/accuracy \(max\), parameters \(min\), and not by val/accuracy"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=8)
+
+
+def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    composer = Composer(study, refuses=lambda point: composer.num_calls % 2 == 0)
+    search = search_of(study, LR, compose=composer, trials=6)
+    source = drive(study, search_source(study, search))
+    assert states(source) == ["COMPLETE", "FAIL"] * 3
+    assert source.trials.trials[1].user_attrs["error"] == "optimizer.lr: out of range"
+    assert [record.number for record in study.records] == [0, 2, 4]
+    assert "  trial 1: optimizer.lr: out of range" in findings(search, study, source.trials, is_out_of_points=False)
+
+
+def test_if_the_first_point_can_not_be_a_job_the_search_stops(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    search = search_of(study, LR, compose=Composer(study, refuses=lambda point: True))
+    with pytest.raises(UserError, match="out of range"):
+        drive(study, search_source(study, search))
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=2, sampler="random")
+    assert states(source) == ["COMPLETE"] * 2
+
+
+def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.metric = "val/iou"
+    with pytest.raises(UserError, match=r"objective val/accuracy was not reported in validation; reported: val/iou"):
+        run_search(tmp_path / "s", machine, LR, trials=10)
+    assert len(Study.look(tmp_path / "s").records) == 2, "those that ran at the same time"
+
+
+def test_a_worker_that_misses_the_metric_stops_the_search(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.fails = lambda point: "objective.metric=val/accuracy: was not logged in validation; logged: val/iou"
+    with pytest.raises(UserError, match="logged: val/iou"):
+        run_search(tmp_path / "s", machine, LR, trials=10)
+
+
+def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.fails = lambda point: "no memory" if point["model.name"] == "b" else None
+    source = run_search(tmp_path / "s", machine, FEW, NAMES, trials=6)
+    assert sorted(states(source)) == ["COMPLETE"] * 4 + ["FAIL"] * 2
+    assert {each.user_attrs.get("error") for each in source.trials.trials} == {None, "no memory"}
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING")],
+)
+def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status: str, state: str) -> None:
+    study = Study.read(tmp_path / "s")
+    search = search_of(study, LR, trials=1)
+    with study.holding():
+        study.write_plan(plan_of(search))
+        job = SearchSource(search, study, Machine(best_at(0.03))).next(lambda config: True)
+        assert job is not None
+        write_result(job.run, Result(status, "", best={"val/accuracy": 0.5}, error="so"))  # type: ignore[arg-type]
+        source = SearchSource(search, study, Machine(best_at(0.03)))
+        assert states(source) == [state]
+        assert source.is_exhausted() == (state != "RUNNING")
+        again = source.next(lambda config: True)
+        assert (again is not None and again.number == 0) == (state == "RUNNING")
+
+
+def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    search = search_of(study, LR, trials=1, pruner="median")
+    with study.holding():
+        study.write_plan(plan_of(search))
+        source = SearchSource(search, study, Machine(best_at(0.03)))
+        job = source.next(lambda config: True)
+        assert job is not None
+        validate(job, 1, 2, 3)
+        assert source.look([job]) == []
+        text = job.run.metrics.read_text()
+        job.run.metrics.write_text("".join(text.splitlines(keepends=True)[:4]))  # back to the first checkpoint
+        assert source.look([job]) == []
+        validate(job, 2, 3, 4)
+        assert source.look([job]) == []
+        after_restart = SearchSource(search, study, Machine(best_at(0.03)))
+        assert after_restart.look([job]) == []
+        validate(job, 5)
+        after_restart.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+    assert after_restart.error is None
+    (trial,) = after_restart.trials.trials
+    assert trial.intermediate_values == {place: place / 10 for place in range(1, 6)}
+
+
+def validate(job: Job, *epochs: int) -> None:
+    writer = MetricsWriter(job.run.metrics)
+    for epoch in epochs:
+        writer.append(epoch - 1, 10 * epoch, {"val/loss": 7.0, "val/accuracy": epoch / 10, "train/loss": 3.0})
+    writer.close()
+
+
+def test_a_search_whose_trials_are_gone_is_not_continued(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=2)
+    (tmp_path / "s" / "search.db").unlink()
+    with pytest.raises(UserError, match="don't have job 0"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
+
+
+def test_another_space_is_another_study(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=1)
+    with pytest.raises(UserError, match=r"the space of the search has changed:\n  model.width"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=3)
+
+
+def test_an_outline_says_what_would_be_searched(tmp_path: Path) -> None:
+    said = "\n".join(outline(search_of(Study.read(tmp_path / "s"), LR, NAMES), Study.read(tmp_path / "s")))
+    assert "20 trials for val/accuracy (max)" in said
+    assert "optimizer.lr  tag(log,interval(1e-4,1))" in said
+    assert not (tmp_path / "s").exists()
+
+
+def search_source(study: Study, search: Search) -> SearchSource:
+    with study.holding():
+        study.write_plan(plan_of(search))
+        return SearchSource(search, study, Machine(best_at(0.03)))
+
+
+def drive(study: Study, source: SearchSource) -> SearchSource:
+    """One job after the other, each done at once."""
+    with study.holding():
+        while not source.is_exhausted():
+            job = source.next(lambda config: True)
+            if job is not None:
+                source.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+    return source

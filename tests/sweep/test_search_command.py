@@ -1,0 +1,139 @@
+"""`litlab train hydra/sweeper=search`: real runs with pruning, a dry run, bad input, Optuna's dashboard."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import optuna
+import pytest
+from support import TINY, call_litlab
+
+from litlab.cli import main
+from litlab.sweep.study import Study
+
+SEARCH = (
+    "-m", "hydra/sweeper=search", *TINY, "trainer.max_epochs=12", "study.name=found", "hydra.launcher.jobs=1",
+    "objective.metric=val/loss", "objective.mode=min", "optimizer.lr=0.05,40", "hydra.sweeper.trials=5",
+    "+hydra.sweeper.pruner_options.n_startup_trials=1",
+    "hydra.sweeper.storage=${oc.env:SEARCH_STORAGE}",
+)  # fmt: skip
+SECRET = "canary-word"  # in the address of the database
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(scope="module")
+def found(project: Path) -> "subprocess.CompletedProcess[str]":
+    """A search of a good and a hopeless learning rate, in a database of the user's."""
+    with pytest.MonkeyPatch.context() as environment:
+        url = f"sqlite:///file:{project / 'trials.db'}?uri=true&password={SECRET}"
+        environment.setenv("SEARCH_STORAGE", url)
+        return call_litlab(project, "train", *SEARCH, "hydra.sweeper.seed=0")
+
+
+def test_a_search_prunes_the_hopeless_and_says_what_it_found(
+    project: Path, found: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert found.returncode == 0, found.stderr
+    assert "Traceback" not in found.stderr
+    assert "1 of 2 jobs pruned" in found.stdout
+    assert "best by val/loss (min)" in found.stdout
+    assert "every point of the space has its trial now: 2 of the 5 asked for" in found.stdout
+    statuses = {
+        record.point["optimizer.lr"]: json.loads(run.result.read_text())["status"]
+        for record, run in Study.look(project / "outputs" / "found").jobs()
+    }
+    assert statuses == {"0.05": "completed", "40": "pruned"}
+
+
+def test_the_trials_are_in_the_database_and_its_password_nowhere(
+    project: Path, found: "subprocess.CompletedProcess[str]"
+) -> None:
+    (study,) = optuna.get_all_study_summaries(f"sqlite:///{project / 'trials.db'}")
+    assert study.n_trials == 2
+    assert study.study_name.startswith("found-")
+    files = [path for path in (project / "outputs").rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    assert SECRET not in found.stdout + found.stderr
+    assert "${oc.env:SEARCH_STORAGE}" in (project / "outputs" / "found" / "study.yaml").read_text()
+
+
+def test_the_dashboard_opens_the_trials(project: Path, found: object) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("optuna-dashboard")
+    command = [program, f"sqlite:///{project / 'trials.db'}", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as dashboard:
+        try:
+            answer = answered(f"http://127.0.0.1:{port}/api/studies")
+        finally:
+            dashboard.kill()
+    assert [each["study_name"].partition("-")[0] for each in json.loads(answer)["study_summaries"]] == ["found"]
+
+
+def answered(address: str) -> bytes:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(URLError), urlopen(address, timeout=5) as answer:
+            content: bytes = answer.read()
+            return content
+        time.sleep(0.1)
+    raise TimeoutError(address)
+
+
+def said_by(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command says that is refused."""
+    command = ["litlab", "train", "-m", "hydra/sweeper=search", *TINY, *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1"], "there is nothing to search"),
+        (["seed=1,2", "hydra.sweeper.sampler=bayes"], "hydra.sweeper.sampler=bayes: expected 'tpe'"),
+        (["seed=1,2", "hydra/launcher=basic"], "a search needs hydra/launcher=pool"),
+        (["seed=1,2", "objective=null"], "objective=null: a search needs to know what is better"),
+        (["seed=1,2", "data.val_size=0"], "data.val_size=0: without validation data"),
+        (["optimizer.lr=-1,-2"], "optimizer.lr=-1: expected greater than 0"),
+        (["seed=1,2", "hydra.sweeper.storage=mysql://me:pass@there/x"], "looks like a secret"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in said_by(monkeypatch, capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_be_searched_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["hydra/sweeper=search", *TINY, "optimizer.lr=tag(log,interval(1e-3,1))", "hydra.launcher.dry_run=true"]
+    monkeypatch.setattr(sys, "argv", ["litlab", "train", "-m", *arguments])
+    main()
+    said = capsys.readouterr().out
+    assert "a search of 20 trials for val/accuracy (max)" in said
+    assert "optimizer.lr  tag(log,interval(1e-3,1))" in said
+    assert list(tmp_path.iterdir()) == []

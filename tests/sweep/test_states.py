@@ -1,0 +1,132 @@
+"""In what state a run is, told from real files, locks and processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import owning
+from litlab.runs.metrics import MetricsWriter
+from litlab.runs.result import Result, write_result
+from litlab.sweep.states import is_owned, state_of
+
+CONFIG = {"trainer": {"max_epochs": 4}, "objective": {"metric": "val/accuracy", "mode": "max"}}
+OWNER = """
+import sys, time
+from pathlib import Path
+from litlab.runs.lock import owning
+with owning(Path(sys.argv[1])):
+    print("owns", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run", yaml.safe_dump(CONFIG), {})
+
+
+@pytest.fixture
+def worker(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
+    """A process that owns the run."""
+    command = [sys.executable, "-c", OWNER, str(run.path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "owns\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_that_nobody_has_begun_waits(run: RunDirectory) -> None:
+    assert state_of(run).word == "waiting"
+
+
+def test_a_run_ends_in_what_its_result_says(run: RunDirectory) -> None:
+    seconds = {"start": 1.0, "fit": 5.0, "training": 4.0, "saving": 0.5}
+    write_result(run, Result("completed", "", objective=0.5, seconds=seconds, error="none"))
+    found = state_of(run)
+    assert (found.word, found.message, found.objective, found.seconds) == ("done", "", 0.5, 6.0)
+    for status in ("failed", "refused", "interrupted", "pruned"):
+        write_result(run, Result(status, "", error="why\nand where"))  # type: ignore[arg-type]
+        found = state_of(run)
+        assert (found.word, found.message, found.objective, found.seconds) == (status, "why\nand where", None, None)
+
+
+def test_alive_and_killed(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
+    found = state_of(run)
+    assert (found.word, found.progress and found.progress.epoch) == ("running", None)
+    with closing(MetricsWriter(run.metrics)) as writer:
+        writer.append(1, 20, {"val/accuracy": 0.25})
+    found = state_of(run)
+    assert found.progress is not None
+    assert (found.progress.epoch, found.progress.num_epochs, found.objective) == (2, 4, 0.25)
+    assert found.seconds is not None
+    assert 0 <= found.seconds < 60
+    worker.kill()
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    found = state_of(run)
+    assert (found.word, found.message, found.objective) == ("interrupted", "its process is gone", 0.25)
+    run.metrics.unlink()
+    assert state_of(run).word == "waiting"
+
+
+def test_looking_does_not_take_the_lock(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
+    worker.kill()
+    worker.wait()
+    before = (run.path / ".lock").read_text()
+    state_of(run)
+    assert (run.path / ".lock").read_text() == before
+    with owning(run.path):
+        assert state_of(run).word == "running"
+
+
+def test_a_number_that_another_process_has_now(run: RunDirectory) -> None:
+    lock = run.path / ".lock"
+    with owning(run.path):
+        pass
+    assert is_owned(lock)
+    long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
+    os.utime(lock, (long_ago, long_ago))
+    assert not is_owned(lock)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "process 1 on elsewhere", "process 0 on {here}", "process 999999999 on {here}", "\0\n", "process x"]
+)
+def test_a_lock_that_names_nobody_here(text: str, run: RunDirectory) -> None:
+    (run.path / ".lock").write_text(text.format(here=os.uname().nodename))
+    assert not is_owned(run.path / ".lock")
+    assert state_of(run).word == "waiting"
+
+
+HOSTILE: list[Any] = [
+    5, [], {}, {"status": 5}, {"status": "\x1b[2J"}, {"status": "completed", "objective": 10**400, "seconds": 3},
+    {"status": "completed", "objective": True, "seconds": {"fit": "long", "test": [1]}},
+    {"status": "failed", "error": {"a": ["b"]}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_what_others_wrote_raises_nothing(hostile: Any, run: RunDirectory) -> None:
+    run.result.write_text(json.dumps(hostile))
+    found = state_of(run)
+    assert found.word == ("done" if isinstance(hostile, dict) and hostile.get("status") == "completed" else "failed")
+    assert found.objective is None
+
+
+def test_damaged_files_are_said(run: RunDirectory) -> None:
+    run.config.write_text("{{")
+    run.metrics.write_bytes(b"\xff\xfe\x00")
+    assert "config.yaml is damaged" in state_of(run).message
+    run.result.write_text('{"status": ')
+    assert "result.json is damaged" in state_of(run).message
