@@ -36,7 +36,7 @@ _IMPORTED = (
     "litlab.training", "litlab.rendezvous", "litlab.kinds", "litlab.task", "litlab.callbacks.confusion",
     "litlab.callbacks.pictures", "litlab.callbacks.throughput", "litlab.data.cifar10", "litlab.data.image_folder",
     "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision", "litlab.optim",
-    "matplotlib.backends.backend_agg", "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
+    "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 

@@ -1,6 +1,7 @@
 """Pictures as arrays, and the way to those loggers that show them."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -48,13 +49,13 @@ def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray
     tiles = [_tile(image) for image in images]
     width, height = tiles[0].width + GAP, tiles[0].height + GAP + num_lines * LINE_HEIGHT
     sheet = Image.new("RGB", (GAP + num_columns * width, GAP + num_rows * height), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    draw, font = ImageDraw.Draw(sheet), get_font(FONT_SIZE)
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         left, top = GAP + number % num_columns * width, GAP + number // num_columns * height
         sheet.paste(tile, (left, top))
         for line_number, line in enumerate(caption.split("\n")):
             position = (left, top + tile.height + line_number * LINE_HEIGHT + 1)
-            draw.text(position, _shortened(line, tile.width), fill=INK, font=_font())
+            draw.text(position, shortened(line, tile.width, font), fill=INK, font=font)
     return np.asarray(sheet)
 
 
@@ -66,16 +67,18 @@ def _tile(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(image).resize((round(width * scale), round(height * scale)), resample)
 
 
-def _shortened(line: str, width: int) -> str:
-    if _font().getlength(line) <= width:
+def shortened(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """As much of a line as fits a width in pixels."""
+    if font.getlength(line) <= width:
         return line
-    while line and _font().getlength(line + "…") > width:
-        line = line[:-1]
-    return line + "…"
+    lengths = range(len(line))
+    length = bisect_right(lengths, width, key=lambda end: math.ceil(font.getlength(line[:end] + "…"))) - 1
+    return line[: max(length, 0)].rstrip() + "…"
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont:
+def get_font(size: int) -> ImageFont.FreeTypeFont:
+    """A font that knows Latin, Greek, Cyrillic, Hebrew and Arabic letters; the size is in pixels."""
     import matplotlib  # only where something is drawn: it takes a while
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", FONT_SIZE)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

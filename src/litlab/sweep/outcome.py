@@ -15,6 +15,7 @@ Kind = Literal["done", "failed", "refused", "exited", "killed", "crashed", "time
 FAILURES: tuple[Kind, ...] = ("failed", "refused", "exited", "killed", "crashed", "timed out")
 LOG_LINES = 8
 _LOG_BYTES = 1 << 14
+_CRASH = "Fatal Python error"  # the first line of what faulthandler writes
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _result(job: Job) -> dict[str, Any]:
 
 
 def _end_of_log(job: Job) -> tuple[str, ...]:
-    """What it said last; the file may be torn, huge or not there."""
+    """What it said last; of a crash the top, where it happened. The file may be torn, huge or not there."""
     try:
         with job.run.log.open("rb") as log:
             size = log.seek(0, 2)
@@ -121,4 +122,6 @@ def _end_of_log(job: Job) -> tuple[str, ...]:
             lines = log.read().decode(errors="replace").splitlines()
     except OSError:
         return ()
-    return tuple(line for line in lines if line.strip())[-LOG_LINES:]
+    lines = [line for line in lines if line.strip()]
+    crashes = [number for number, line in enumerate(lines) if line.startswith(_CRASH)]
+    return tuple(lines[crashes[-1] :][:LOG_LINES] if crashes else lines[-LOG_LINES:])
