@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
-    assert re.fullmatch(r"multirun_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", study.name)
+    assert re.fullmatch(r"multirun_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", study.name)
     jobs = sorted(path for path in study.iterdir() if path.is_dir())
     assert [path.name for path in jobs] == ["0000_seed-0", "0001_seed-1"]
     results = []
@@ -69,7 +69,7 @@ def called(
 def test_all_that_is_wrong_is_said_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("train", "-m", *SHORT, "study.name=mine", "optimizer.lr=-1,0.05", "seed=0,-1", "model=cnn,cn")
+    arguments = ("train", *SHORT, "study.name=mine", "optimizer.lr=-1,0.05", "seed=0,-1", "model=cnn,cn", "-m")
     code, _, said = called(tmp_path, *arguments, patch=monkeypatch, capture=capsys)
     assert code == 1
     lines = said.splitlines()
@@ -93,7 +93,10 @@ def test_all_that_is_wrong_is_said_at_once(
         (["optimizer.lr=range(0,0)"], {}, "optimizer.lr=range(0,0): an empty axis"),
         (["+hydra.job.env_set.A=b"], {}, "hydra.job.env_set"),
         (["--dry-run", "hydra/launcher=basic"], {}, "--dry-run: only hydra/launcher=pool"),
-        ([], {"TORCHELASTIC_RUN_ID": "1"}, "-m under torchrun"),
+        (["--dry-run", "hydra/sweeper=basic"], {}, "--dry-run: expected hydra/sweeper=grid or search"),
+        (["--dry-run", "trainer.devices=1,999", "data.batch_size=999"], {}, "trainer.devices=999: this machine has"),
+        (["--dry-run", "trainer.num_nodes=2"], {}, "trainer.num_nodes=2: the pool is one machine"),
+        (["hydra/launcher=basic", "hydra/sweeper=basic"], {"TORCHELASTIC_RUN_ID": "1"}, "-m under torchrun"),
         ([], {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "-m under torchrun"),
     ],
 )
@@ -115,8 +118,14 @@ def test_what_cannot_run_is_refused_before_anything_starts(
 def test_a_dry_run_of_a_new_study_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = ("seed=0,1,1", "optimizer.lr=1,2,3", "hydra.sweeper.paired=[seed,optimizer.lr]", "study.name=mine")
-    code, table, said = called(tmp_path, "train", "-m", *SHORT, *sweep, "--dry-run", patch=monkeypatch, capture=capsys)
+    sweep = (
+        "name=job_${hydra:job.num}",
+        "seed=0,1,1",
+        "optimizer.lr=1,2,3",
+        "hydra.sweeper.paired=[seed,optimizer.lr]",
+        "study.name=mine",
+    )
+    code, table, said = called(tmp_path, "train", *SHORT, *sweep, "-m", "--dry-run", patch=monkeypatch, capture=capsys)
     assert (code, said) == (0, "")
     assert table.splitlines() == [
         "0000_lr-1_seed-0  new          seed=0 optimizer.lr=1",
@@ -157,34 +166,33 @@ def test_a_dry_run_of_a_single_run(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module", params=["grid", "basic"])
-def failed(request: pytest.FixtureRequest, project: Path) -> "tuple[Path, subprocess.CompletedProcess[str]]":
-    """By Hydra's own launcher, under our sweeper and its own: a bad value, a split that only a worker finds impossible,
-    another bad value."""
-    hydras = ("hydra/launcher=basic", f"hydra/sweeper={request.param}")
-    sweep = (f"study.name=by_{request.param}", "data.num_train=30", "optimizer.lr=-1,0.05,-2")
-    return project / "outputs" / f"by_{request.param}", call_litlab(project, "train", "-m", *SHORT, *hydras, *sweep)
-
-
-Failed = tuple[Path, "subprocess.CompletedProcess[str]"]
-
-
-def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(failed: Failed) -> None:
-    _, done = failed
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "optimizer.lr=-1: expected greater than 0" in done.stderr
-
-
-def test_a_study_of_hydras_own_launcher_has_a_directory_of_that_name(failed: Failed) -> None:
-    study, _ = failed
+def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under Hydra's own sweeper: a bad value, a split that only a worker finds impossible, another bad value."""
+    hydras = ("hydra/launcher=basic", "hydra/sweeper=basic", "study.name=mine")
+    sweep = ("data.num_train=30", "optimizer.lr=-1,0.05,-2")
+    code, _, said = called(tmp_path, "train", "-m", *SHORT, *hydras, *sweep, patch=monkeypatch, capture=capsys)
+    assert code == 1
+    assert "optimizer.lr=-1: expected greater than 0" in said
+    study = tmp_path / "outputs" / "mine"
     (job,) = [path for path in study.iterdir() if path.is_dir()]
     assert job.name == "0001_lr-0.05", "the others left nothing behind"
-    assert (study / "multirun.yaml").exists() == (study.name == "by_basic")
+    assert (study / "multirun.yaml").exists()
     result = read_result(RunDirectory(job))
     assert result["status"] == "refused", "it went on after the first had failed"
     assert "val_size" in result["error"]
     assert from_yaml(RunDirectory(job).config.read_text())["study"]["swept"] == ["optimizer.lr"]
+
+
+def test_hydras_own_launcher_can_be_given_a_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("train", "-m", *SHORT, "hydra/launcher=basic", "study.name=mine", "optimizer.lr=-1,-2")
+    code, _, said = called(tmp_path, *arguments, patch=monkeypatch, capture=capsys)
+    assert code == 1
+    assert "optimizer.lr=-1: expected greater than 0" in said
+    assert not list(tmp_path.rglob("config.yaml")), "neither left anything behind"
 
 
 def test_hydras_own_sweeper_can_use_the_pool(tmp_path: Path) -> None:
@@ -211,7 +219,7 @@ def test_a_place_that_cannot_be_written(
 ) -> None:
     (tmp_path / "outputs").write_text("a file")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["litlab", "train", f"hydra.mode={mode}", "name=mine"])
+    monkeypatch.setattr(sys, "argv", ["litlab", "train", f"hydra.mode={mode}", "name=mine", "trainer=cpu"])
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr().err

@@ -80,3 +80,20 @@ def _exit_code(work: Callable[[], int]) -> int:
             return (left.code or 0) & 0xFF
         print(left.code, file=sys.stderr)
         return 1
+
+
+def is_anybody_in(group: int) -> bool:
+    """Whether there are processes of this group, also such that have ended and that nobody has reaped."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # all of them are another user's
+        return True
+    return True
+
+
+def signal_group(group: int, signum: int) -> None:
+    """To all who are in it, if anybody is."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signum)

@@ -4,13 +4,14 @@ It has one thread and runs no operation of torch's, so that a fork is as good as
 Whoever started it (`litlab.sweep.local.prefork`) writes requests to its standard input, a JSON object a line:
 
     {"start": JOB, "directory": DIR, "environment": {...}}     a worker on a run directory, with this environment alone
-    {"signal": SIGNUM, "job": JOB}                             to the worker; SIGKILL to all processes of its group
+    {"signal": SIGNUM, "job": JOB}                             to the worker; SIGKILL, -STOP, -CONT to all of its group
 
 and reads reports from its standard output:
 
     {"ready": NUM_GPUS}    {"started": JOB, "pid": PID}    {"ended": JOB, "code": CODE}    negative for a signal
 
-When its input ends, it ends with all its workers; they end with it, too.
+A job has ended when nobody of its group is left: till then its devices are not free. When the input ends, the server
+ends with all its workers; they end with it, too.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from litlab.forks import Fork
+from litlab.forks import FAILED, Fork, is_anybody_in, signal_group
 from litlab.signals import Stopped, held_back
 from litlab.worker import Origin, gpus_seen_by_a_fork, work
 
@@ -38,7 +39,9 @@ _IMPORTED = (
     "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision", "litlab.optim",
     "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PATIENCE = 5.0  # seconds for killed processes to be gone
+_POLL = 0.02  # seconds between two looks for them
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
 
 def main() -> None:
@@ -62,9 +65,11 @@ class Server:
         self._reports = reports
         self._pid = os.getpid()
         self._jobs: dict[int, int] = {}  # pid -> number
+        self._left: dict[int, tuple[int, int, float]] = {}  # group of a dead worker -> number, code, till when to wait
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> None:
+        _control(_PR_SET_CHILD_SUBREAPER, 1)  # process 1 of a container may reap nobody
         gpus = gpus_seen_by_a_fork()
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, or Python would not wake us up
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
@@ -78,33 +83,52 @@ class Server:
 
     def _received(self) -> bytes:
         """The next requests, or a part of one; reaps meanwhile. Empty when there will be none."""
-        while True:
-            readable, _, _ = select.select([0, self._wake], [], [])
-            self._reap_if(self._wake in readable)
-            if 0 in readable:
-                return os.read(0, 1 << 16)
+        while not self._is_readable([0], None):
+            pass
+        return os.read(0, 1 << 16)
+
+    def _is_readable(self, descriptors: list[int], seconds: float | None) -> bool:
+        """Waits so long for one of them, or for something to reap."""
+        if self._left:
+            seconds = _POLL if seconds is None else min(seconds, _POLL)
+        readable, _, _ = select.select([*descriptors, self._wake], [], [], seconds)
+        if self._wake in readable:
+            os.read(self._wake, 1 << 10)
+            self._reap()
+        for group, (number, code, deadline) in list(self._left.items()):
+            if not is_anybody_in(group) or time.monotonic() > deadline:
+                del self._left[group]
+                self._report({"ended": number, "code": code})
+        return any(each in readable for each in descriptors)
 
     def _answer(self, request: dict[str, Any]) -> None:
         if "start" in request:
-            worker = Fork(lambda: self._become_worker(request["directory"], request["environment"]))
-            self._jobs[worker.pid] = request["start"]
-            self._report({"started": request["start"], "pid": worker.pid})
+            self._start(request["start"], request["directory"], request["environment"])
         for pid, number in self._jobs.items():
             if number == request.get("job"):
                 _send(pid, request["signal"])
 
-    def _reap_if(self, woken: bool) -> None:
-        if woken:
-            os.read(self._wake, 1 << 10)
-            self._reap()
+    def _start(self, number: int, directory: str, environment: dict[str, str]) -> None:
+        try:
+            worker = Fork(lambda: self._become_worker(directory, environment))
+        except OSError as error:  # no memory; as many processes as there may be
+            _say(Path(directory, "run.log"), f"litlab: no process can be started: {error.strerror}\n")
+            self._report({"ended": number, "code": FAILED})
+            return
+        self._jobs[worker.pid] = number
+        self._report({"started": number, "pid": worker.pid})
 
     def _reap(self) -> None:
         """A dead worker keeps its number until it is reaped: so long, nobody else's group can have it."""
-        while self._jobs and (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
-            _send(dead.si_pid, signal.SIGKILL)
-            _, status = os.waitpid(dead.si_pid, 0)
-            number = self._jobs.pop(dead.si_pid)
-            self._report({"ended": number, "code": os.waitstatus_to_exitcode(status)})
+        with suppress(ChildProcessError):  # there are none
+            while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                number = self._jobs.pop(dead.si_pid, None)  # None: it was a child of one of them
+                if number is not None:
+                    _send(dead.si_pid, signal.SIGKILL)
+                _, status = os.waitpid(dead.si_pid, 0)
+                if number is not None:
+                    code = os.waitstatus_to_exitcode(status)
+                    self._left[dead.si_pid] = (number, code, time.monotonic() + _PATIENCE)
 
     def _report(self, report: dict[str, int]) -> None:
         with suppress(BrokenPipeError):  # then the input has ended, too
@@ -112,14 +136,13 @@ class Server:
 
     def _end(self) -> None:
         """Nobody is there any more: let the workers save, then kill what is left."""
-        deadline = time.monotonic() + GRACE
-        for pid in self._jobs:
-            _send(pid, signal.SIGTERM)
-        while self._jobs and (left := deadline - time.monotonic()) > 0:
-            woken, _, _ = select.select([self._wake], [], [], left)
-            self._reap_if(bool(woken))
-        for pid in self._jobs:
-            _send(pid, signal.SIGKILL)
+        for signum, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, _PATIENCE)):
+            deadline = time.monotonic() + seconds
+            for pid in self._jobs:
+                _send(pid, signum)
+                _send(pid, signal.SIGCONT)  # it may be paused
+            while (self._jobs or self._left) and (rest := deadline - time.monotonic()) > 0:
+                self._is_readable([], rest)
 
     def _become_worker(self, directory: str, environment: dict[str, str]) -> int:
         started = time.perf_counter()
@@ -137,24 +160,39 @@ class Server:
 
 
 def _send(pid: int, signum: int) -> None:
-    """To a worker that has not been reaped; SIGKILL to its whole group, which it may not have founded yet."""
+    """To a worker that has not been reaped; some to its whole group, too, which it may not have founded yet."""
     os.kill(pid, signum)
-    if signum == signal.SIGKILL:
-        with suppress(ProcessLookupError, PermissionError):  # macOS: no permission where all of it are dead
-            os.killpg(pid, signum)
+    if signum in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
+        signal_group(pid, signum)
+
+
+def _control(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value)
 
 
 def _end_with(parent: int) -> None:
     """Have the kernel send SIGTERM to this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it was faster
         raise SystemExit(Stopped(signal.SIGTERM).exit_code)
 
 
+def _say(log: Path, text: str) -> None:
+    """Add to the log of a job that has no process."""
+    try:
+        with open(log, "a", encoding="utf-8", opener=_no_link) as file:
+            file.write(text)
+    except OSError as error:
+        print(f"{text}litlab: {log} cannot be written: {error.strerror}", file=sys.stderr)
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def _write_to(log: Path) -> None:
     """What the user's code prints, and the traceback of a crash in compiled code, belong to the run."""
-    said = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    said = _no_link(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(source, target)
@@ -162,7 +200,7 @@ def _write_to(log: Path) -> None:
     os.close(nothing)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
 
 
 if __name__ == "__main__":

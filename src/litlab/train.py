@@ -15,7 +15,6 @@ from litlab.config.compose import (
     ROOT,
     VERSION_BASE,
     cannot_write,
-    hydra_record,
     in_users_words,
     register_resolvers,
     set_output_dir,
@@ -24,6 +23,7 @@ from litlab.config.compose import (
 from litlab.config.help import asks_for_help, help_text
 from litlab.config.literals import refuse_literals, refuse_written
 from litlab.config.location import packaged_conf
+from litlab.config.record import hydra_record
 from litlab.config.secrets import with_secrets
 from litlab.controller import RunStopped, run_worker
 from litlab.errors import RunFailed, UserError
@@ -33,6 +33,8 @@ from litlab.runs.provenance import of_launch
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DRY_RUN = "--dry-run"
+_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+_DRY_RUN_OVERRIDE = "hydra.launcher.dry_run=true"
 register_resolvers()  # here, since a launcher may call a job in a process that only imports this module
 
 
@@ -60,6 +62,8 @@ class BeforeHydraWrites(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            _refuse_torchrun()
+            _refuse_dry_run(config)
             refuse_written(OmegaConf.to_container(config, resolve=False))
         except UserError as error:
             raise _Ended(error) from error  # of other errors Hydra makes warnings
@@ -78,6 +82,29 @@ class BeforeHydraWrites(Callback):
         except Exception as error:
             raise _Ended(error) from error
         raise _Ended(None)
+
+
+def _refuse_torchrun() -> None:
+    """
+    Raises:
+        UserError: since there each rank would run the whole multirun.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _OF_TORCHRUN):
+        raise UserError(
+            "-m under torchrun: a multirun starts its own processes, those of jobs with several devices, too; "
+            "call it without torchrun"
+        )
+
+
+def _refuse_dry_run(config: DictConfig) -> None:
+    """
+    Raises:
+        UserError: for a dry run by a sweeper that writes before it asks for jobs.
+    """
+    target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
+    if config.hydra.launcher.get("dry_run") and not target.startswith("hydra_plugins.litlab_"):
+        name = config.hydra.runtime.choices["hydra/sweeper"]
+        raise UserError(f"{_DRY_RUN}: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
 
 
 def _run(composed: DictConfig) -> float | None:
@@ -121,7 +148,7 @@ def main(arguments: list[str]) -> None:
         RunFailed: if a worker did not complete.
     """
     if _DRY_RUN in arguments:
-        arguments = [each for each in arguments if each != _DRY_RUN] + ["hydra.launcher.dry_run=true"]
+        arguments = _with(_DRY_RUN_OVERRIDE, [each for each in arguments if each != _DRY_RUN])
     before = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]
@@ -146,6 +173,15 @@ def main(arguments: list[str]) -> None:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = before
+
+
+def _with(override: str, arguments: list[str]) -> list[str]:
+    """Before the first override: all have to stand together, since argparse takes its positionals in one block."""
+    places = (
+        place for place, each in enumerate(arguments) if each[:1] == "~" or ("=" in each and not each.startswith("-"))
+    )
+    first = next(places, len(arguments))
+    return [*arguments[:first], override, *arguments[first:]]
 
 
 def _about_dry_run(message: str) -> str:

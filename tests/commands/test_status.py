@@ -130,6 +130,20 @@ def test_what_is_shown_of_a_strangers_files_is_short_and_printable(
     assert max(map(len, text.splitlines())) < 300
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['{"\\u001b[2J": 1}', '{"number": 0, "directory": "0", "identity": "", "overrides": [], "point": []}', "[[5]]"],
+)
+def test_lines_that_are_no_jobs(line: str, study: Path) -> None:
+    (study / "jobs.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"jobs\.jsonl is damaged in line 1: it does not describe a job$"):
+        status.main([str(study)])
+    (study / "jobs.jsonl").unlink()
+    os.mkfifo(study / "jobs.jsonl")
+    with pytest.raises(UserError, match=r"jobs\.jsonl is damaged: it is no regular file"):
+        status.main([str(study)])
+
+
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A study of 1,000 jobs, of which 900 have ended. To make it has to be quick, too."""

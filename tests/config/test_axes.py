@@ -8,9 +8,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
-from litlab.config.axes import grid
+from litlab.config.axes import grid, with_references
 from litlab.config.compose import VERSION_BASE
+from litlab.config.jobs import Point
 from litlab.config.location import packaged_conf
 from litlab.errors import UserError
 
@@ -87,3 +89,26 @@ def test_what_is_wrong_is_said(arguments: list[str], paired: list[object], said:
     with pytest.raises(UserError) as refused:
         grid(arguments, {}, paired, loader)
     assert said in str(refused.value)
+
+
+def test_secrets_among_the_params_stay_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY", "hunter22")
+    monkeypatch.setenv("PLACE", "https://me:hunter22@host/x")
+    settings = OmegaConf.create(
+        {"params": {"callbacks.x.token": "${oc.env:CANARY}", "+x.at": "${oc.env:PLACE}", "seed": "${n}"}, "n": "0,1"}
+    )
+    resolved = {"callbacks.x.token": "hunter22", "+x.at": "https://me:hunter22@host/x", "seed": "0,1"}
+    assert with_references(resolved, settings) == {
+        "callbacks.x.token": "${oc.env:CANARY}", "+x.at": "${oc.env:PLACE}", "seed": "0,1",
+    }  # fmt: skip
+
+
+def test_a_point_keeps_packages_apart() -> None:
+    point = Point.of(["+model@net1=cnn", "model@net2=resnet18", "model=cnn"], ["model@net1", "model@net2"])
+    assert point.swept == {"model@net1": "cnn", "model@net2": "resnet18"}
+
+
+def test_a_point_does_not_tell_secrets() -> None:
+    assert str(Point.of(["+callbacks.x.api_key=hunter22", "seed=1"], ["callbacks.x.api_key", "seed"])) == (
+        "callbacks.x.api_key=*** seed=1"
+    )

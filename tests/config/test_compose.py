@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from litlab.config.compose import job_name, register_resolvers
+from litlab.config.compose import job_name, note_swept, register_resolvers, swept_keys
 
 
 @pytest.mark.parametrize(
@@ -54,16 +54,23 @@ def test_the_name_is_what_was_chosen(choices: dict[str, str | None], expected: s
 def test_a_named_study_keeps_its_directory_and_any_other_gets_one() -> None:
     register_resolvers()
     config = OmegaConf.create({"name": "abc", "study": None, "dir": "${litlab.study:${study},now}"})
-    assert config.dir == "abc/multirun_now"
+    unnamed = config.dir
+    assert re.fullmatch(r"abc/multirun_now_[0-9a-f]{6}", unnamed)
     config.name = "def"
-    assert config.dir == "abc/multirun_now", "jobs of other names stay together"
+    assert config.dir == unnamed, "jobs of other names stay together"
+    again = OmegaConf.create({"name": "abc", "study": None, "dir": "${litlab.study:${study},now}"})
+    assert again.dir != unnamed, "two of one second"
+    hydra = {"runtime": {"choices": {"data": "cifar10", "model": "cnn"}}, "overrides": {"task": []}}
+    own = OmegaConf.create({"name": "${nowhere}", "dir": "${litlab.study:null,now}", "hydra": hydra})
+    assert own.dir.startswith("cifar10_cnn/multirun_now"), "each job has a name of its own"
     config.study = "mine"
     assert config.dir == "mine"
 
 
 def test_resolvers() -> None:
     register_resolvers()
-    config = OmegaConf.create({"a": "${litlab.id:}", "b": "${litlab.id:}", "job": "${litlab.job:3,'lr=0.1,seed=2'}"})
+    hydra = {"job": {"override_dirname": "lr=0.1,seed=2"}}
+    config = OmegaConf.create({"a": "${litlab.id:}", "b": "${litlab.id:}", "job": "${litlab.job:3}", "hydra": hydra})
     assert re.fullmatch(r"[0-9a-f]{6}", config.a)
     assert config.a == config.a, "one id for one run"
     assert config.job == "0003_lr-0.1_seed-2"
@@ -77,8 +84,23 @@ def test_only_what_varies_is_in_a_name() -> None:
 
 def test_what_varies_is_known_from_the_multirun() -> None:
     register_resolvers()
-    hydra = {"overrides": {"task": ["seed=0,1", "model=cnn", "optimizer.lr=choice(1,2)"]}, "sweeper": {"params": None}}
+    task = ["seed=0,1", "model=cnn", "model@net1=cnn,resnet18", "optimizer.lr=choice(1,2)"]
+    job = {"override_dirname": "model=cnn,model@net1=cnn,optimizer.lr=1,seed=2"}
+    hydra = {"overrides": {"task": task}, "sweeper": {"params": None}, "job": job}
     config = OmegaConf.create({"name": "n", "dir": "${litlab.study:null,now}", "hydra": hydra})
-    config.job = "${litlab.job:3,'model=cnn,optimizer.lr=1,seed=2'}"
-    assert config.dir == "n/multirun_now"
-    assert config.job == "0003_lr-1_seed-2"
+    config.job = "${litlab.job:3}"
+    assert config.dir.startswith("n/multirun_now")
+    assert config.job == "0003_model-net1-cnn_lr-1_seed-2"
+
+
+def test_what_overrides_refer_to_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a secret, be known in a job only, or look like another override."""
+    monkeypatch.setenv("CANARY", "hunter22,seed=5(")
+    register_resolvers()
+    task = ["name=${oc.env:CANARY}", "+callbacks.x.token='${oc.env:CANARY}','${oc.env:OTHER}'", "data.root=${.x}"]
+    job = {"override_dirname": "callbacks.x.token=${oc.env:CANARY},data.root=${.x}"}
+    hydra = {"overrides": {"task": task}, "sweeper": {"params": {"model.width": "${nowhere}"}}, "job": job}
+    config = OmegaConf.create({"name": "n", "hydra": hydra, "job": "${litlab.job:3}"})
+    note_swept(config)
+    assert swept_keys(config) == ["callbacks.x.token", "model.width"]
+    assert config.job == "0003_token-oc.env-CANARY"

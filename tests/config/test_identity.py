@@ -62,6 +62,17 @@ def test_what_is_swept_as_a_part_or_as_a_group_counts(swept: str) -> None:
     assert identity(sweeping(changed("checkpoint.every_minutes"), swept)) == identity(sweeping(CONFIG, swept))
 
 
+@pytest.mark.parametrize(
+    ("swept", "path"),
+    [("experiment", "data.root"), ("experiment", "trainer.devices"), ("trainer@trainer", "trainer.devices")],
+)
+def test_a_group_counts_where_it_has_its_effect(swept: str, path: str) -> None:
+    """One without a place of its own may choose other data, which differ in nothing but their place."""
+    assert identity(sweeping(changed(path), swept)) != identity(sweeping(CONFIG, swept))
+    assert identity(sweeping(changed("threads"), swept)) == identity(sweeping(CONFIG, swept))
+    assert identity(sweeping(changed("data.root"), "model")) == identity(sweeping(CONFIG, "model"))
+
+
 def test_sweeping_what_counts_anyway_changes_nothing() -> None:
     """So a single run and a job of a study can be the same experiment, and so can a run from before studies."""
     assert identity(sweeping(CONFIG, "seed", "model", "optimizer.lr")) == identity(CONFIG)

@@ -12,15 +12,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from support import TINY, compose_config
 
-from litlab.config.compose import ROOT, VERSION_BASE, hydra_record, note_swept, register_resolvers
+from litlab.config.compose import ROOT, VERSION_BASE, note_swept, register_resolvers
 from litlab.config.composing import Composer
 from litlab.config.freeze import from_yaml, to_yaml
 from litlab.config.jobs import ComposedJob, Point, compose_jobs
+from litlab.config.locating import located
 from litlab.config.location import packaged_conf
 from litlab.errors import UserError
 
@@ -75,6 +74,31 @@ def test_known_jobs_keep_their_numbers_and_points_of_one_experiment_share_a_job(
     assert jobs[0] is jobs[2]
 
 
+def test_a_job_whose_config_has_its_number_is_known_again(
+    loader: ConfigLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    master = master_of(loader, *TINY, "optimizer.lr=1,2,3")
+    fixed = [*TINY, "seed=${hydra:job.num}", "model.hidden=[3]"]
+    points = [Point.of([*fixed, f"optimizer.lr={lr}"], ["optimizer.lr"]) for lr in (1, 2)]
+    first = compose_jobs(loader, master, points, {}, 0, progress=False)
+    assert [job.config["seed"] for job in first] == [0, 1]
+    known = {job.identity: (job.number, job.directory) for job in first}
+    records = {job.number: job.overrides for job in first}
+    fixed[-1] = "model.hidden=[3],[4]"
+    swept = ["optimizer.lr", "model.hidden"]
+    asked = [
+        Point.of([*fixed[:-1], f"model.hidden=[{hidden}]", f"optimizer.lr={lr}"], swept)
+        for lr, hidden in ((3, 3), (2, 3), (1, 4), (1, 3))
+    ]
+    again = compose_jobs(loader, master, located(asked, records, ["optimizer.lr"]), known, 2, progress=False)
+    assert [job.number for job in again] == [2, 1, 3, 0]
+    assert [job.config["seed"] for job in again] == [2, 1, 3, 0]
+    other = [Point.of([*fixed[:-1], "data.batch_size=8", "model.hidden=[3]", "optimizer.lr=2"], swept)]
+    (changed,) = compose_jobs(loader, master, located(other, records, ["optimizer.lr"]), known, 2, progress=False)
+    assert changed.number == changed.config["seed"] == 2, "another experiment gets a number of its own"
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -83,6 +107,7 @@ def test_known_jobs_keep_their_numbers_and_points_of_one_experiment_share_a_job(
         ["data=shapes", "trainer=ddp", "trainer.devices=2", "~schedule", "~callbacks.training_log"],
         ["experiment=tutorial", "seed=1"],
         ["+model@other=cnn", "other.hidden=[3]"],
+        ["data=shapes", "hydra.job.name=mine", "hydra/launcher=pool"],
         ["data={batch_size: 3}", "++optimizer.lr=1e-3", "model.hidden=${model.widths}"],
         [],
     ],
@@ -191,33 +216,6 @@ def test_hydras_own_keys_are_as_in_a_job(loader: ConfigLoader, tmp_path: Path, m
     assert Path(output).parent.parent.parent == tmp_path / "outputs"
     assert Path(output).name == job.directory
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_record_is_read_as_it_was_written(loader: ConfigLoader) -> None:
-    """OmegaConf takes more texts for numbers than YAML does, so these stand in quotes."""
-    texts = ["1e-3", "on", "Y", "0x1f", "1_000", "null", "${seed}", "'", "a: b", "nan", ".5", "é", "", "~", "12:30"]
-    composed = loader.load_configuration(ROOT, [*TINY], RunMode.RUN)
-    HydraConfig.instance().set_config(composed)
-    with open_dict(composed):
-        composed.mine = {"texts": texts, "others": [1e-3, 0.1, None, True, 3]}
-        del composed["hydra"]
-    again = OmegaConf.create(hydra_record(composed)["config.yaml"])
-    assert OmegaConf.to_container(again) == OmegaConf.to_container(composed)
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=150),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=20), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.text(alphabet="abc_.", max_size=8), VALUES, min_size=1, max_size=4))
-def test_libyaml_writes_the_same_bytes(values: dict[str, Any]) -> None:
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    if not any(each in text for each in "\x85\u2028\u2029"):
-        assert to_yaml(values) == text
 
 
 def test_a_real_config_is_written_by_libyaml(loader: ConfigLoader) -> None:

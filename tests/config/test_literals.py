@@ -2,7 +2,7 @@
 
 import pytest
 
-from litlab.config.literals import masked, refuse_literals, refuse_written
+from litlab.config.literals import masked, masked_arguments, refuse_literals, refuse_written
 from litlab.errors import UserError
 
 
@@ -50,3 +50,18 @@ def test_whole_configs() -> None:
     with pytest.raises(UserError, match=r"^hydra\.job\.env_set\.TOKEN: looks like a secret"):
         refuse_written(raw)
     refuse_written(masked({"web": raw["web"]}))
+
+
+def test_secrets_under_dotted_keys_are_found() -> None:
+    params = {"params": {"+logger.wandb.api_key": "hunter22", "seed": "0,1"}}
+    assert masked(params)["params"] == {"+logger.wandb.api_key": "***", "seed": "0,1"}
+    with pytest.raises(UserError, match="api_key: looks like a secret"):
+        refuse_written(params)
+
+
+def test_a_command_can_be_called_again() -> None:
+    kept = ["-m", "+x.use_auth=true", "+x.token=null", "+x.api_key='${oc.env:T}'", "seed=0,1"]
+    assert masked_arguments(kept) == kept
+    assert masked_arguments(["+x.token=hunter22", "+x.at=https://me:hunter22@host"]) == [
+        "+x.token=***", "+x.at=https://***@host",
+    ]  # fmt: skip

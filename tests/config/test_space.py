@@ -65,9 +65,9 @@ def test_the_rest_is_fixed_and_the_command_line_wins(loader: ConfigLoader) -> No
     params = {"seed": "choice(0,1)", "optimizer.lr": "interval(0,1)", "data": "shapes", "objective": None}
     space = parse(loader, "seed=3", "trainer=cpu", "~callbacks", "+optimizer.eps=1e-3,1e-4", params=params)
     assert space.fixed == ("seed=3", "data=shapes", "objective=null", "trainer=cpu", "~callbacks")
-    assert space.axes == {"optimizer.lr": ["interval(0,1)"], "optimizer.eps": ["1e-3,1e-4"]}
+    assert space.axes == {"optimizer.lr": ["interval(0,1)"], "optimizer.eps": ["0.001", "0.0001"]}
     assert space.overrides({"+optimizer.eps": "1e-3"})[-1] == "+optimizer.eps=1e-3"
-    assert space.middle() == {"optimizer.lr": "0.5", "+optimizer.eps": "0.001"}
+    assert space.examples()[0] == {"optimizer.lr": "0.5", "+optimizer.eps": "0.001"}
 
 
 def test_floats_with_steps_have_no_noise(loader: ConfigLoader) -> None:
@@ -101,6 +101,9 @@ def test_a_condition_on_what_is_fixed_is_decided_at_once(loader: ConfigLoader) -
     assert all(each.condition is None for each in by_default.dimensions)
     chosen = parse(loader, "optimizer=adamw", conditional=CONDITIONAL)
     assert [each.key for each in chosen.dimensions] == ["optimizer.lr"]
+    for fixed, condition in (("data.flip=true", "data.flip=True"), ("optimizer.lr=0.10", "optimizer.lr=1e-1")):
+        same = parse(loader, fixed, conditional={condition: {"seed": "1,2"}})
+        assert [each.key for each in same.dimensions] == ["seed"]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,18 @@ def test_a_condition_on_what_is_fixed_is_decided_at_once(loader: ConfigLoader) -
         (["optimizer=sgd,adamw"], {"optimizer=adam": {"optimizer.lr": "1,2"}}, "never adam; its values: sgd, adamw"),
         (["seed=1,2"], {"seed": {"optimizer.lr": "1,2"}}, "'seed': expected a choice and what is searched then"),
         (["seed=1,2"], {"seed=1": {"seed": "3,4"}}, "seed is searched already: 1,2"),
+        (
+            ["seed=1,2", "optimizer=sgd,adamw"],
+            {"seed=1": {"optimizer.lr": "1,2"}, "optimizer=sgd": {"optimizer.lr": "3,4"}},
+            "optimizer.lr is searched already: 1,2 where seed=1",
+        ),
+        (["seed=1,2"], {"optimizer=sdg": {"optimizer.lr": "1,2"}}, "optimizer is never sdg: it is sgd"),
+        (
+            ["seed=1,2", "data.flip=true"],
+            {"data.flip=false": {"optimizer.lr": "1,2"}},
+            "data.flip is never False: it is True",
+        ),
+        (["seed=1,2"], {"seed=1,2": {"optimizer.lr": "1,2"}}, "expected a choice and what is searched then"),
         (["seed=1,2"], {"seed=1": {"optimizer.lr": "interval(3,2)"}}, r"optimizer.lr=interval\(3,2\): expected"),
     ],
 )
@@ -134,6 +149,20 @@ def test_what_is_wrong_is_said_in_words(
 ) -> None:
     with pytest.raises(UserError, match=said):
         parse(loader, *arguments, conditional=conditional)
+
+
+def test_a_key_is_one_dimension_however_it_is_written(loader: ConfigLoader) -> None:
+    space = parse(loader, "++optimizer.lr=shuffle(2,1,3)", params={"optimizer.lr": "1,2"})
+    assert space.axes == {"optimizer.lr": ["1", "2", "3"]}
+
+
+def test_examples_are_points_of_the_space(loader: ConfigLoader) -> None:
+    space = parse(loader, "seed=range(0,7,3)", "optimizer.lr=tag(log,interval(1,100))", "model=cnn,resnet18")
+    assert [tuple(each.values()) for each in space.examples()] == [
+        ("3", "10.0", "cnn"), ("0", "3.1622776601683795", "resnet18"), ("3", "31.622776601683793", "cnn"),
+        ("0", "1.0", "resnet18"), ("6", "100.0", "cnn"),
+    ]  # fmt: skip
+    assert space.axes["optimizer.lr"] == ["tag(log,interval(1,100))"]
 
 
 def test_all_that_is_wrong_is_said_at_once(loader: ConfigLoader) -> None:

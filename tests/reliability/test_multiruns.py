@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,75 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from reliability.counting import Tally, times
+from reliability.counting import Tally, in_torture, times
 from resuming.exact import differences, outcome
 from support import TINY, call_litlab
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
-SABOTEUR = '''
-import ctypes, os, signal, sys, time
-from pathlib import Path
-from lightning.pytorch import Callback
-
-HOW = {0: "raise", 2: "exit", 3: "kill", 5: "segfault", 7: "hang", 8: "raise", 11: "leave", 13: "kill", 17: "raise"}
-
-
-def segfault():
-    ctypes.string_at(0)
-
-
-class Saboteur(Callback):
-    """Ends the job of some seeds at the third step, each in its way."""
-
-    def __init__(self, *, seed):
-        self.how = HOW.get(seed, "")
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == 3:
-            getattr(self, self.how or "nothing")()
-
-    def nothing(self):
-        pass
-
-    def exit(self):
-        sys.exit(0)
-
-    def leave(self):
-        os._exit(0)
-
-    def kill(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def segfault(self):
-        segfault()
-
-    def hang(self):
-        while True:
-            time.sleep(1)
-
-
-def fail(self):
-    raise ArithmeticError("a fault of the user's own")
-
-
-setattr(Saboteur, "raise", fail)
-
-
-class Slow(Callback):
-    """Takes its time at each step, and notes that a step began: a job that is done twice would note all twice."""
-
-    def __init__(self, *, seconds):
-        self.seconds = seconds
-
-    def on_train_start(self, trainer, pl_module):
-        with Path(trainer.default_root_dir, "starts").open("a") as file:
-            file.write(f"{trainer.global_step}\\n")
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        time.sleep(self.seconds)
-'''
 SMALL = (
     *TINY, "name=tried", "study.name=mine",
     "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
@@ -90,7 +29,7 @@ NUM_SLOW = 4  # jobs of a grid whose controller is killed: some 1.5 s each
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with a module of the user's own."""
-    (tmp_path / "saboteur.py").write_text(SABOTEUR)
+    shutil.copy(Path(__file__).with_name("saboteur.py"), tmp_path)
     return tmp_path
 
 
@@ -122,7 +61,33 @@ def test_a_sabotaged_study(project: Path, tally: Tally) -> None:
     assert not _processes_of(project)
 
 
-@pytest.mark.row("Ctrl-C in a multirun: all saved and gone within 10 s, then continued to the end")
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group of 400 MB; none but root can make one."""
+    group = Path("/sys/fs/cgroup/memory/litlab-test")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(400_000_000))
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.row("a job that the kernel ends for want of memory: told as such, the others done")
+@in_torture
+def test_out_of_memory(project: Path, little_memory: Path) -> None:
+    eater = ("+callbacks.eater._target_=saboteur.Eater", "+callbacks.eater.seed=${seed}")
+    done = call_litlab(project, "train", "-m", *SMALL, *eater, f"+callbacks.eater.group={little_memory}", "seed=0,1,2")
+    assert done.returncode == 1
+    results = [read_result(RunDirectory(project / "outputs" / "mine" / f"000{n}_seed-{n}")) for n in range(3)]
+    assert [each["status"] for each in results] == ["completed", "failed", "completed"]
+    assert results[1]["error"] == "killed by the kernel for want of memory"
+
+
+@pytest.mark.row(
+    "Ctrl-Z and Ctrl-C in a multirun: all pause; all saved and gone within 10 s, then continued to the end"
+)
 @pytest.mark.timeout(200)
 def test_ctrl_c(project: Path, tally: Tally) -> None:
     command = ("train", "-m", *SMALL, *SLOW, "seed=range(3)", "hydra.launcher.jobs=2")
@@ -130,6 +95,11 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     runs = [RunDirectory(project / "outputs" / "mine" / f"{number:04d}_seed-{number}") for number in range(3)]
     _wait_until(lambda: all((run.path / "starts").exists() for run in runs[:2]), controller)
     time.sleep(0.3)
+    controller.send_signal(signal.SIGTSTP)
+    workers = [int((run.path / ".lock").read_text().split()[1]) for run in runs[:2]]
+    _wait_until(lambda: all(_state(pid) == "T" for pid in (controller.pid, *workers)), None, 20)
+    controller.send_signal(signal.SIGCONT)
+    _wait_until(lambda: all(_state(pid) != "T" for pid in (controller.pid, *workers)), None, 20)
     controller.send_signal(signal.SIGINT)
     since = time.monotonic()
     said = controller.communicate(timeout=60)[0]
@@ -152,6 +122,7 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
 @pytest.mark.row("kill -9 of the controller at random moments of a grid: every job done once, equal to the bit")
 @pytest.mark.timeout(600)
 def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
+    """The same command comes at once, while the jobs of the one before may still be saving."""
     command = ("train", "-m", *SMALL, *SLOW, f"seed=range({NUM_SLOW})", "hydra.launcher.jobs=2")
     done = call_litlab(project, *command, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -169,9 +140,9 @@ def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
         controller.communicate()
         assert before.items() <= _done_in(project).items(), "what is done is not touched again"
         if len(_done_in(project)) == NUM_SLOW:  # through before the kills were: a fresh grid for the rest
+            _wait_until(lambda: not _processes_of(project), None, 20)
             _assert_equal(project, undisturbed)
             (project / "outputs" / "mine").rename(project / f"through-{len(moments)}")
-        _wait_until(lambda: not _processes_of(project), None, 20)
     done = call_litlab(project, *command, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     tally.count(len(moments), kills, "after " + ", ".join(f"{moment:.1f}" for moment in moments) + " s")
@@ -197,7 +168,9 @@ def _done_in(project: Path) -> dict[str, float]:
 
 def _started(project: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "litlab", *arguments]
-    return subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+    )
 
 
 def _wait_until(
@@ -208,6 +181,11 @@ def _wait_until(
         assert controller is None or controller.poll() is None, controller.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    """As the kernel calls it; T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _processes_of(project: Path) -> list[str]:

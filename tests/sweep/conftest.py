@@ -1,10 +1,14 @@
-"""A pool that has started, for all tests of a module."""
+"""A pool that has started, for all tests of a module, and what its jobs are held against."""
 
 import resource
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
+from sweep.pool_jobs import PATIENCE, new_job, quick_config
 
+from litlab.runs.directory import RunDirectory
 from litlab.sweep.local.pool import LocalPool, PoolSettings
 
 
@@ -18,3 +22,19 @@ def pool() -> Iterator[LocalPool]:
     started.check([])  # waits until it is ready
     yield started
     started.close()
+
+
+@pytest.fixture(scope="module")
+def fresh(pool: LocalPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RunDirectory]]:
+    """A run of two ranks, none of which is a fork; it trains while the other tests do."""
+    job = new_job(tmp_path_factory.mktemp("fresh"), 0, quick_config(devices=2))
+    command = [sys.executable, "-P", "-m", "litlab.worker", str(job.run.path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)
+
+    def wait_for() -> RunDirectory:
+        assert process.wait(timeout=PATIENCE) == 0
+        return job.run
+
+    yield wait_for
+    process.kill()
+    process.wait()

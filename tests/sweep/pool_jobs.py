@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from support import TINY, compose_config
 
 from litlab.config.freeze import to_yaml
@@ -15,9 +16,11 @@ from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
+from litlab.signals import StopRequest
 from litlab.sweep.backend import Ended, Job
 from litlab.sweep.local.leases import Machine
 from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.training import train
 
 QUICK = (
     *TINY, "trainer.max_epochs=1",
@@ -87,6 +90,16 @@ def result(run: RunDirectory) -> dict[str, Any]:
     return {key: read_result(run)[key] for key in keys}
 
 
+def trained_here(folder: Path, config: dict[str, Any]) -> RunDirectory:
+    """By this process, which is no fork."""
+    job = new_job(folder, 0, config)
+    before = torch.get_num_threads()
+    torch.set_num_threads(config["threads"])
+    train(job.run, job.config, StopRequest(), started=time.perf_counter(), silent=True)
+    torch.set_num_threads(before)
+    return job.run
+
+
 def with_settings(pool: LocalPool, settings: PoolSettings, machine: Machine | None = None) -> LocalPool:
     """Another pool over the server that has started; the fixture closes it."""
     other = copy.copy(pool)
@@ -120,7 +133,12 @@ def group(leader: int) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Neither gone nor a zombie, of which process 1 may not rid us."""
+    return state(pid) not in ("Z", "")
+
+
+def state(pid: int) -> str:
+    """Its letter in /proc; empty if there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return ""

@@ -4,22 +4,19 @@ Everything else is real: Optuna, SQLite, the study's directory, the loop.
 """
 
 import copy
-import itertools
-import json
 import math
 import os
-import signal
 import sqlite3
-import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import optuna
-from optuna.trial import Trial
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from litlab.config.identity import identity
 from litlab.config.space import Choices, Dimension, Numbers, Space
@@ -29,11 +26,11 @@ from litlab.runs.result import Result, write_result
 from litlab.signals import StopRequest
 from litlab.sweep.backend import Config, Ended, Job
 from litlab.sweep.display import Display
+from litlab.sweep.outcome import Outcome
 from litlab.sweep.plan import Plan
 from litlab.sweep.running import Loop
 from litlab.sweep.search.description import Search
 from litlab.sweep.search.objectives import objectives_of
-from litlab.sweep.search.sampling import DistinctSampler
 from litlab.sweep.search.settings import read_settings
 from litlab.sweep.search.source import SearchSource
 from litlab.sweep.study import Study
@@ -102,6 +99,7 @@ class Machine:
         self.running: dict[int, Job] = {}
         self.stopped: set[int] = set()
         self.fails: Callable[[dict[str, str]], str | None] = lambda point: None
+        self.disturbances: dict[int, int] = {}  # number -> how often the job is still to be stopped from outside
         self.metric = "val/accuracy"
         self.num_validations = 0
 
@@ -132,6 +130,9 @@ class Machine:
         point = point_of(job.config)
         rows = read_metrics(job.run.metrics) if job.run.metrics.exists() else []
         epoch, value = len(rows), self.function(point)
+        if (left := self.disturbances.get(job.number, 0)) and epoch:
+            self.disturbances[job.number] = left - 1
+            return self._ended(job, Result("interrupted", identity(job.config), error="stopped by SIGTERM"), 143)
         if job.number in self.stopped:
             return self._ended(job, Result("interrupted", identity(job.config), error="stopped"), 143)
         if message := self.fails(point):
@@ -161,11 +162,25 @@ def search_of(study: Study, *dimensions: Dimension, compose: Any = None, **setti
     read = read_settings(DEFAULTS | settings)
     space = Space(dimensions, ())
     objectives = objectives_of(BASE, read.objectives)
-    return Search("s", read, space, objectives, BASE, compose or Composer(study), {"project": str(study.path.parent)})
+    launch = {"project": str(study.path.parent), "started": "2026-01-31T12:00:00+00:00", "command": [], "code": None}
+    return Search("s", read, space, objectives, BASE, compose or Composer(study), launch)
 
 
 def plan_of(search: Search) -> Plan:
     return Plan("search", search.space.axes, {}, [], {}, {}, "/", "2026-01-01T00:00:00+00:00")
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Nothing waits for the disk, which takes most of the time, and is for power cuts: a kill loses nothing by it."""
+
+    def connected(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connected)
+    with patch.object(os, "fsync", lambda descriptor: None):
+        yield
+    event.remove(Engine, "connect", connected)
 
 
 def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings: Any) -> SearchSource:
@@ -174,7 +189,7 @@ def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings:
     search = search_of(study, *dimensions, **settings)
     plan = plan_of(search)
     study.check(plan, [])
-    with study.holding():
+    with unsynced(), study.holding():
         study.write_plan(plan)
         source = SearchSource(search, study, machine)
         with Display(path.name, source.total) as display:
@@ -182,54 +197,21 @@ def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings:
     return source
 
 
-# Where a process is killed: the function, and whether that is before it does anything or after.
-MOMENTS: dict[str, tuple[Any, str, bool]] = {
-    "a trial without values": (DistinctSampler, "sample_relative", True),
-    "a trial with half its values": (Trial, "suggest_float", False),
-    "asked, not admitted": (Study, "admit", True),
-    "admitted, not started": (Study, "admit", False),
-    "reported": (Trial, "report", False),
-    "ended, not told": (optuna.Study, "tell", True),
-    "told": (optuna.Study, "tell", False),
-}
+def states(source: SearchSource) -> list[str]:
+    return [each.state.name for each in source.trials.get_trials(deepcopy=False)]
 
 
-def kill_at(moment: str, call: int) -> None:
-    """Let this process be killed with the nth call of a function."""
-    owner, name, before = MOMENTS[moment]
-    function, calls = getattr(owner, name), itertools.count(1)
-
-    def killing(*arguments: Any, **named: Any) -> Any:
-        last = next(calls) == call
-        if last and before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        returned = function(*arguments, **named)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return returned
-
-    setattr(owner, name, killing)
+def search_source(study: Study, search: Search) -> SearchSource:
+    with study.holding():
+        study.write_plan(plan_of(search))
+        return SearchSource(search, study, Machine(best_at(0.03)))
 
 
-def main() -> None:
-    """Directory, number of trials, then `moment=call` for each time that it is killed, and nothing for an end in peace.
-
-    Each time in a process of its own, forked so that the imports are paid once. Prints the exit code of each, and
-    how many trials were in which state then.
-    """
-    path, trials, *moments = sys.argv[1:]
-    for moment in moments:
-        if (child := os.fork()) == 0:
-            name, _, call = moment.partition("=")
-            if name:
-                kill_at(name, int(call))
-            run_search(Path(path), Machine(best_at(0.03)), LR, WIDTH, trials=int(trials), pruner="median")
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        with closing(sqlite3.connect(Path(path) / "search.db")) as database:
-            states = dict(database.execute("select state, count(*) from trials group by state").fetchall())
-        print("ended", json.dumps({"moment": moment, "code": code, "states": states}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def drive(study: Study, source: SearchSource) -> SearchSource:
+    """One job after the other, each done at once."""
+    with study.holding():
+        while not source.is_exhausted():
+            job = source.next(lambda config: True)
+            if job is not None:
+                source.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+    return source

@@ -98,7 +98,9 @@ def test_after_a_resume_it_starts_over(run: RunDirectory) -> None:
 
 def test_what_is_no_row_is_left_out(run: RunDirectory) -> None:
     run.metrics.write_bytes(
-        b"epoch,step,metric,value\n\xff\n0,1\n0,1,a,b\n0,1,val/accuracy,0.5\n\n1,x,y,z\n" + b"9" * 9999
+        b"epoch,step,metric,value\n\xff\n0,1\n0,1,a,b\n0,1,val/accuracy,0.5\n\n1,x,y,z\n"
+        b"-1,1,val/accuracy,1\n0,-1,val/accuracy,1\n0," + b"9" * 400 + b",val/accuracy,1\n" + b"9" * 9999
     )
     follower = Follower(run, {"trainer": 5, "objective": []})
     assert [row.value for row in follower.read()] == [0.5]
+    assert Follower(run, {"trainer": {"max_epochs": 10**400, "max_steps": 10**400}}).progress.num_epochs is None

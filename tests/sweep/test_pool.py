@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,9 @@ from sweep.pool_jobs import (
     quick_config,
     result,
     run_all,
+    state,
     told,
+    trained_here,
     until,
     with_settings,
 )  # fmt: skip
@@ -29,46 +29,12 @@ from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.signals import StopRequest
 from litlab.sweep.local.leases import Machine
 from litlab.sweep.local.pool import LocalPool, PoolSettings
 from litlab.sweep.outcome import settle
-from litlab.training import train
 
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
-Fresh = Callable[[str], RunDirectory]
-SAME = {"two threads": quick_config() | {"threads": 2}, "two ranks": quick_config(devices=2)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fresh(pool: LocalPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    """The runs of SAME, each by a process that was started for it; they train while the other tests do."""
-    folder = tmp_path_factory.mktemp("fresh")
-    jobs = {name: new_job(folder, number, config) for number, (name, config) in enumerate(SAME.items())}
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    processes = {name: _worker(job.run, environment) for name, job in jobs.items()}
-
-    def wait_for(name: str) -> RunDirectory:
-        assert processes[name].wait(timeout=PATIENCE) == 0
-        return jobs[name].run
-
-    yield wait_for
-    for process in processes.values():
-        process.kill()
-        process.wait()
-
-
-def _worker(run: RunDirectory, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, process_group=0)
-
-
-@pytest.fixture(scope="module")
-def tiny_quick(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """On one thread, in this process."""
-    job = new_job(tmp_path_factory.mktemp("here"), 0, quick_config())
-    train(job.run, job.config, StopRequest(), started=time.perf_counter(), silent=True)
-    return job.run
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def test_a_job_starts_in_no_time_and_says_each_thing_once(pool: LocalPool, tmp_path: Path) -> None:
@@ -150,14 +116,19 @@ def test_whatever_a_job_does_is_told_and_the_next_one_runs(
     assert settle(ended[2]).kind == "done"
 
 
-def test_a_job_that_takes_too_long_is_asked_then_killed(
-    tmp_path: Path, pool: LocalPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One saves when it is asked, one is deaf."""
-    monkeypatch.setattr("litlab.sweep.local.pool.GRACE", 3.0)
+def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One saves when it is asked, one is deaf. A second in which they are paused does not count."""
+    monkeypatch.setattr("litlab.sweep.local.pool.GRACE", 2.0)
     timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
     slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
-    ended = run_all(timed, [slow, deaf])
+    timed.submit(slow)
+    timed.submit(deaf)
+    until(lambda: all((job.run.path / "told.0.json").exists() for job in (slow, deaf)), timed)
+    timed.pause()
+    until(lambda: {state(told(job)["pid"]) for job in (slow, deaf)} == {"T"}, seconds=1)
+    time.sleep(1)
+    timed.go_on()
+    ended = {each.job.number: each for each in next_ended(timed, 2)}
     assert settle(ended[1]).kind == settle(ended[2]).kind == "timed out"
     assert ended[1].code == 143
     assert slow.run.last.exists()
@@ -182,7 +153,7 @@ def test_a_job_that_is_cancelled_saves_and_stops(pool: LocalPool, tmp_path: Path
         assert settle(ended[job.number]).kind == "interrupted"
         assert ended[job.number].code == 130
         assert torch.load(job.run.last, weights_only=False)["global_step"] > 0
-    until(lambda: not any(map(group, groups)), seconds=2)
+    assert not any(map(group, groups)), "their devices are free"
     pool.cancel(jobs[0], signal.SIGKILL)  # it has ended: nothing happens
 
 
@@ -195,7 +166,7 @@ def test_a_killed_leader_takes_its_ranks_along(pool: LocalPool, tmp_path: Path) 
     os.kill(leader, signal.SIGKILL)
     (ended,) = next_ended(pool, 1)
     assert settle(ended).kind == "killed"
-    until(lambda: not group(leader), seconds=2)
+    assert not group(leader), "their devices are free"
 
 
 def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> None:
@@ -224,11 +195,11 @@ def test_more_than_there_is_is_refused_in_words(pool: LocalPool) -> None:
     assert second == "trainer.accelerator=gpu: this machine has no GPU that CUDA can use"
 
 
-def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Fresh, tmp_path: Path) -> None:
+def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path) -> None:
     """Every rank trains, the test is reached, and all weights are those of a run of two new processes."""
     jobs = [new_job(tmp_path, number, quick_config(devices=2)) for number in range(3)]
     ended = run_all(pool, jobs)
-    expected = result(fresh("two ranks"))
+    expected = result(fresh())
     for job in jobs:
         assert settle(ended[job.number]).kind == "done"
         assert result(job.run) == expected
@@ -238,36 +209,42 @@ def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Fresh, tmp_path: Path) 
     assert len({told(job, 1)["pid"] for job in jobs}) == 3
 
 
-def test_a_fork_trains_to_the_same_bits_as_a_new_process(
-    pool: LocalPool, fresh: Fresh, tiny_quick: RunDirectory, tmp_path: Path
-) -> None:
-    configs = {"one thread": quick_config(), "two threads": SAME["two threads"]}
-    jobs = {name: new_job(tmp_path, number, config) for number, (name, config) in enumerate(configs.items())}
-    ended = run_all(pool, list(jobs.values()))
+def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_path: Path) -> None:
+    """On one thread and on two."""
+    configs = [quick_config() | {"threads": threads} for threads in (1, 2)]
+    jobs = [new_job(tmp_path, number, config) for number, config in enumerate(configs)]
+    ended = run_all(pool, jobs)
+    here = [trained_here(tmp_path / "here" / str(config["threads"]), config) for config in configs]
     assert [each.code for each in ended.values()] == [0, 0]
-    assert [told(job)["threads"] for job in jobs.values()] == [1, 2]
-    assert result(jobs["one thread"].run) == result(tiny_quick)
-    assert result(jobs["two threads"].run) == result(fresh("two threads"))
-    assert result(fresh("two threads"))["weights"] != result(tiny_quick)["weights"], "or this shows nothing"
+    assert [told(job)["threads"] for job in jobs] == [1, 2]
+    assert [result(job.run) for job in jobs] == [result(run) for run in here]
+    assert result(here[0])["weights"] != result(here[1])["weights"], "or this shows nothing"
 
 
-def test_a_server_that_is_killed_is_replaced_and_nobody_is_left_in_the_end(pool: LocalPool, tmp_path: Path) -> None:
-    """The jobs that it had are told to be killed. This is the last of these tests: it closes the pool."""
-    job, after = (new_job(tmp_path, number, endless()) for number in range(2))
-    pool.submit(job)
-    until(lambda: job.run.metrics.exists(), pool)
-    server = int(told(job)["environment"]["LITLAB_PARENT"])
+def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job saves, one is deaf, one it had not read of. This is the last of these tests: it closes the pool."""
+    monkeypatch.setattr("litlab.sweep.local.orphan.GRACE", 2.0)
+    three = with_settings(pool, PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
+    saves, deaf, unread = jobs = [
+        new_job(tmp_path, n, config) for n, config in enumerate((endless(), quick_config(how="hang"), endless()))
+    ]
+    three.submit(saves)
+    three.submit(deaf)
+    until(lambda: saves.run.metrics.exists() and (deaf.run.path / "told.0.json").exists(), three)
+    server = int(told(saves)["environment"]["LITLAB_PARENT"])
+    os.kill(server, signal.SIGSTOP)
+    three.submit(unread)
     os.kill(server, signal.SIGKILL)
-    (ended,) = next_ended(pool, 1)
-    assert (ended.job, ended.code) == (job, -signal.SIGKILL)
-    assert settle(ended).kind == "killed"
-    until(lambda: not group(told(job)["group"]), seconds=2)
-    pool.submit(after)
-    until(lambda: after.run.metrics.exists(), pool)
-    second = int(told(after)["environment"]["LITLAB_PARENT"])
+    ended = next_ended(three, 2)
+    assert [(each.job, each.code) for each in ended] == [(saves, 143), (deaf, -signal.SIGKILL)]
+    assert [settle(each).kind for each in ended] == ["interrupted", "killed"]
+    assert read_result(saves.run)["error"].startswith("stopped by SIGTERM, saved at step")
+    assert not any(group(told(job)["group"]) for job in jobs[:2])
+    until(lambda: unread.run.metrics.exists(), three)
+    second = int(told(unread)["environment"]["LITLAB_PARENT"])
     started = time.monotonic()
-    pool.close()
+    three.close()
     assert time.monotonic() - started < 10
     assert not is_alive(second)
-    assert not group(told(after)["group"])
-    assert read_result(after.run)["error"].startswith("stopped by SIGTERM, saved at step")
+    assert not group(told(unread)["group"])
+    assert read_result(unread.run)["error"].startswith("stopped by SIGTERM, saved at step")

@@ -1,6 +1,8 @@
 """A controller that is killed with -9 leaves nobody behind: neither the server nor a job, whatever that is doing."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,10 @@ import json, sys
 from pathlib import Path
 from litlab.runs.directory import RunDirectory
 from litlab.sweep.backend import Job
+from litlab.sweep.local import prefork
 from litlab.sweep.local.pool import LocalPool, PoolSettings
+impatient = "import litlab.server; litlab.server.GRACE = 3; litlab.server.main()"
+prefork.COMMAND = (sys.executable, "-P", "-c", impatient)
 pool = LocalPool(PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
 for number, folder in enumerate(sys.argv[1:]):
     run = RunDirectory(Path(folder))
@@ -38,12 +43,13 @@ def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
         server = int(told[0]["environment"]["LITLAB_PARENT"])
         everybody = [server, *(pid for each in told for pid in group(each["group"]))]
         assert len(everybody) == 1 + 1 + 3 + 1
+        os.killpg(told[0]["group"], signal.SIGSTOP)  # as `pause` does
     finally:
         controller.kill()
         controller.wait()
     killed = time.monotonic()
-    until(lambda: not any(map(is_alive, everybody)), seconds=14)
-    assert time.monotonic() - killed > 9, "the one that hangs was given time"
+    until(lambda: not any(map(is_alive, everybody)), seconds=7)
+    assert time.monotonic() - killed > 2.5, "the one that hangs was given time"
     for job in jobs[:2]:
         assert read_result(job.run)["status"] == "interrupted"
         assert job.run.last.exists()

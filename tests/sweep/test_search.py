@@ -1,6 +1,9 @@
 """A search as a source of jobs: it finds the optimum, prunes, ends, and says what it can't do."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sweep.search_jobs import (
@@ -12,26 +15,21 @@ from sweep.search_jobs import (
     Composer,
     Machine,
     best_at,
-    plan_of,
+    drive,
     point_of,
     run_search,
     search_of,
+    search_source,
+    states,
 )  # fmt: skip
 
-from litlab.config.space import Dimension, Numbers
+from litlab.config.space import Choices, Dimension, Numbers
 from litlab.errors import UserError
-from litlab.runs.metrics import MetricsWriter, read_metrics
-from litlab.runs.result import Result, write_result
-from litlab.sweep.backend import Job
-from litlab.sweep.outcome import Outcome
-from litlab.sweep.search.description import Search
+from litlab.runs.metrics import read_metrics
+from litlab.sweep.search.description import describe
 from litlab.sweep.search.findings import findings, outline
 from litlab.sweep.search.source import SearchSource
 from litlab.sweep.study import Study
-
-
-def states(source: SearchSource) -> list[str]:
-    return [each.state.name for each in source.trials.get_trials(deepcopy=False)]
 
 
 def points(path: Path) -> list[dict[str, str]]:
@@ -121,13 +119,36 @@ def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) 
     assert "  trial 1: optimizer.lr: out of range" in findings(search, study, source.trials, is_out_of_points=False)
 
 
-def test_if_the_first_point_can_not_be_a_job_the_search_stops(tmp_path: Path) -> None:
+def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) -> None:
     study = Study.read(tmp_path / "s")
-    search = search_of(study, LR, compose=Composer(study, refuses=lambda point: True))
+    search = search_of(study, LR, NAMES, compose=Composer(study, refuses=lambda point: True))
     with pytest.raises(UserError, match="out of range"):
         drive(study, search_source(study, search))
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=2, sampler="random")
-    assert states(source) == ["COMPLETE"] * 2
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, NAMES, trials=7, sampler="random")
+    assert states(source) == ["FAIL"] * 5 + ["COMPLETE"] * 2
+    others = replace(NAMES, domain=Choices(("d", "e")))
+    assert states(run_search(tmp_path / "t", Machine(best_at(0.03)), LR, others, trials=2)) == ["COMPLETE"] * 2
+
+
+def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    search = search_of(study, LR)
+    composer, lowest = Composer(study), 0.5
+
+    def compose(overrides: list[str], number: int) -> Any:
+        if float(overrides[0].partition("=")[2]) < lowest:
+            raise UserError(f"{overrides[0]}: out of range")
+        return composer(overrides, number)
+
+    again = (search.name, search.settings, search.space, compose, {})
+    assert point_of(describe(*again).typical) == {"optimizer.lr": "1.0"}
+    lowest = 2.0
+    with pytest.raises(UserError, match=r"=0\.01: out of range\n\(in the middle of the space: .*; points tried: 5\)"):
+        describe(*again)
+    everywhere = Composer(study, refuses=lambda point: True)
+    with pytest.raises(UserError, match="points tried: 2"):
+        describe(search.name, search.settings, search.space, everywhere, {})
 
 
 def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
@@ -153,87 +174,8 @@ def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> 
     assert {each.user_attrs.get("error") for each in source.trials.trials} == {None, "no memory"}
 
 
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING")],
-)
-def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status: str, state: str) -> None:
-    study = Study.read(tmp_path / "s")
-    search = search_of(study, LR, trials=1)
-    with study.holding():
-        study.write_plan(plan_of(search))
-        job = SearchSource(search, study, Machine(best_at(0.03))).next(lambda config: True)
-        assert job is not None
-        write_result(job.run, Result(status, "", best={"val/accuracy": 0.5}, error="so"))  # type: ignore[arg-type]
-        source = SearchSource(search, study, Machine(best_at(0.03)))
-        assert states(source) == [state]
-        assert source.is_exhausted() == (state != "RUNNING")
-        again = source.next(lambda config: True)
-        assert (again is not None and again.number == 0) == (state == "RUNNING")
-
-
-def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
-    search = search_of(study, LR, trials=1, pruner="median")
-    with study.holding():
-        study.write_plan(plan_of(search))
-        source = SearchSource(search, study, Machine(best_at(0.03)))
-        job = source.next(lambda config: True)
-        assert job is not None
-        validate(job, 1, 2, 3)
-        assert source.look([job]) == []
-        text = job.run.metrics.read_text()
-        job.run.metrics.write_text("".join(text.splitlines(keepends=True)[:4]))  # back to the first checkpoint
-        assert source.look([job]) == []
-        validate(job, 2, 3, 4)
-        assert source.look([job]) == []
-        after_restart = SearchSource(search, study, Machine(best_at(0.03)))
-        assert after_restart.look([job]) == []
-        validate(job, 5)
-        after_restart.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
-    assert after_restart.error is None
-    (trial,) = after_restart.trials.trials
-    assert trial.intermediate_values == {place: place / 10 for place in range(1, 6)}
-
-
-def validate(job: Job, *epochs: int) -> None:
-    writer = MetricsWriter(job.run.metrics)
-    for epoch in epochs:
-        writer.append(epoch - 1, 10 * epoch, {"val/loss": 7.0, "val/accuracy": epoch / 10, "train/loss": 3.0})
-    writer.close()
-
-
-def test_a_search_whose_trials_are_gone_is_not_continued(tmp_path: Path) -> None:
-    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=2)
-    (tmp_path / "s" / "search.db").unlink()
-    with pytest.raises(UserError, match="don't have job 0"):
-        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
-
-
-def test_another_space_is_another_study(tmp_path: Path) -> None:
-    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=1)
-    with pytest.raises(UserError, match=r"the space of the search has changed:\n  model.width"):
-        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=3)
-
-
 def test_an_outline_says_what_would_be_searched(tmp_path: Path) -> None:
     said = "\n".join(outline(search_of(Study.read(tmp_path / "s"), LR, NAMES), Study.read(tmp_path / "s")))
     assert "20 trials for val/accuracy (max)" in said
     assert "optimizer.lr  tag(log,interval(1e-4,1))" in said
     assert not (tmp_path / "s").exists()
-
-
-def search_source(study: Study, search: Search) -> SearchSource:
-    with study.holding():
-        study.write_plan(plan_of(search))
-        return SearchSource(search, study, Machine(best_at(0.03)))
-
-
-def drive(study: Study, source: SearchSource) -> SearchSource:
-    """One job after the other, each done at once."""
-    with study.holding():
-        while not source.is_exhausted():
-            job = source.next(lambda config: True)
-            if job is not None:
-                source.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
-    return source

@@ -10,20 +10,21 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sweep import search_jobs
-from sweep.search_jobs import EPOCHS, MOMENTS, point_of
+from sweep.killed_search import MOMENTS
+from sweep.search_jobs import EPOCHS, point_of
 
 from litlab.runs.metrics import read_metrics
 from litlab.sweep.study import Study
 
+TESTS = Path(__file__).parents[1]
 TRIALS = 8
 CALLS = {"asked, not admitted": 2, "reported": 4, "ended, not told": 2}
 
 
 def search(path: Path, *moments: str) -> list[dict[str, Any]]:
     """How each of the processes ended, and the states of the trials then."""
-    command = [sys.executable, search_jobs.__file__, str(path), str(TRIALS), *moments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "sweep.killed_search", str(path), str(TRIALS), *moments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=TESTS)
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line.removeprefix("ended ") for line in done.stdout.splitlines() if line.startswith("ended ")]
     return [json.loads(line) for line in lines]

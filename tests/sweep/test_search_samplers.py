@@ -77,7 +77,7 @@ def test_no_sampler_repeats_a_point(name: str, options: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "options"), [each for each in ALL if each[0] in ("tpe", "cmaes")])
+@pytest.mark.parametrize(("name", "options"), [ALL[0], ALL[2], ("cmaes", {})])
 def test_a_sampler_learns_as_well_as_without_us(name: str, options: dict[str, Any]) -> None:
     space = Space((LR, WIDTH), ())
     ours, plain, chance = [], [], []
@@ -106,10 +106,10 @@ def test_a_quasi_random_sequence_goes_on_after_a_restart(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 def test_the_other_pruners_prune(pruner: str, tmp_path: Path) -> None:
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=12, pruner=pruner, sampler="random")
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=8, pruner=pruner, sampler="random")
     found = [each.state.name for each in source.trials.trials]
     assert found.count("PRUNED") >= 1
-    assert found.count("PRUNED") + found.count("COMPLETE") == 12
+    assert found.count("PRUNED") + found.count("COMPLETE") == 8
 
 
 def test_restarts_sample_from_other_seeds() -> None:

@@ -93,11 +93,10 @@ def test_looking_does_not_take_the_lock(run: RunDirectory, worker: "subprocess.P
 def test_a_number_that_another_process_has_now(run: RunDirectory) -> None:
     lock = run.path / ".lock"
     with owning(run.path):
-        pass
-    assert is_owned(lock)
-    long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
-    os.utime(lock, (long_ago, long_ago))
-    assert not is_owned(lock)
+        assert is_owned(lock)
+        long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
+        os.utime(lock, (long_ago, long_ago))
+        assert not is_owned(lock)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +121,20 @@ def test_what_others_wrote_raises_nothing(hostile: Any, run: RunDirectory) -> No
     found = state_of(run)
     assert found.word == ("done" if isinstance(hostile, dict) and hostile.get("status") == "completed" else "failed")
     assert found.objective is None
+
+
+def test_what_is_nested_too_deeply_is_said(run: RunDirectory) -> None:
+    for depth in (400, 10**5):  # the first can be read, but not be shown
+        run.result.write_text('{"status": "failed", "error": ' + "[" * depth + "]" * depth + "}")
+        assert state_of(run).word == "failed"
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.yaml", "metrics.csv", ".lock"])
+def test_a_pipe_is_not_waited_for(name: str, run: RunDirectory) -> None:
+    run.metrics.touch()
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    assert state_of(run).word == ("failed" if name == "result.json" else "interrupted")
 
 
 def test_damaged_files_are_said(run: RunDirectory) -> None:

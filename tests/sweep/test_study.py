@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,8 +11,9 @@ from sweep.studies import base, begin, jobs_of, plan_of, provenance, search_of, 
 
 from litlab.config.trust import is_own
 from litlab.errors import UserError
+from litlab.runs.files import write_json
 from litlab.runs.result import Result, write_result
-from litlab.sweep.study import Study
+from litlab.sweep.study import Plan, Study
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -99,12 +101,81 @@ def test_a_swept_group_may_stand_for_anything_but_not_for_something_else_later(t
     again.check(plan, jobs_of(again, [base(model__hidden=[2])], [{"model": "tiny"}]))
 
 
+def test_what_is_fixed_in_a_swept_group_stays(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    said = ["-m", "model=cnn,resnet18", "model.hidden=[8]", "seed=0"]
+    plan = replace(plan_of([], tmp_path), axes={"model": ["cnn", "resnet18"]}, arguments=said)
+    with study.holding():
+        study.write_plan(plan)
+        study.admit(jobs_of(study, [base()], [{"model": "cnn"}]), provenance(tmp_path))
+    again = Study.read(tmp_path / "s")
+    other = jobs_of(again, [base(seed=3, model__hidden=[4])], [{"model": "cnn", "seed": "3"}])
+    for arguments in (["model.hidden=[4]"], []):
+        now = replace(plan, base=base(model__hidden=[4]), axes=plan.axes | {"seed": ["3"]}, arguments=arguments)
+        with pytest.raises(UserError, match=r"what is fixed in it has changed:\n  model\.hidden: \[8\] -> \[4\]"):
+            again.check(now, other)
+
+
+def asked(study: Study, values: list[int], root: str, swept: tuple[str, ...] = ("seed",)) -> tuple[Plan, list[Any]]:
+    """A grid over seeds of images that lie somewhere."""
+    study_of = {"name": "s", "swept": list(swept)}
+    configs = [base(seed=value, data__root=root, study=study_of) for value in values]
+    points = [{"seed": str(value)} | dict.fromkeys(swept[1:], root) for value in values]
+    plan = replace(plan_of(values, study.path.parent, data__root=root), axes={key: [] for key in swept})
+    return plan, jobs_of(study, configs, points)
+
+
+def test_data_from_elsewhere_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    plan, composed = asked(study, [0, 1], "/A")
+    with study.holding():
+        study.write_plan(plan)
+        first, second = study.admit(composed, provenance(tmp_path))
+    study.check(*asked(study, [0, 1], "/B"))  # no job has read any yet
+    write_json(first.run.dataset, {"fingerprint": "0123456789abcdef"})
+    for values in ([0, 1], [0, 1, 2], [3]):
+        study.check(*asked(study, values, "/A"))
+        with pytest.raises(UserError) as refused:
+            study.check(*asked(study, values, "/B"))
+        said = str(refused.value)
+        assert "data from elsewhere (fingerprint 0123456789ab):\n  data.root: /A -> /B\n" in said
+        assert f"litlab resume {study.path} data.root=/B" in said
+        study.check(*asked(study, values, "/B", ("seed", "data.root")))
+        study.check(*asked(study, values, "/B", ("seed", "experiment")))
+    moved = second.run.read_config()
+    moved["data"]["root"] = "/B"  # as `litlab resume` does it, whose worker compares the data
+    second.run.config.write_text(yaml.safe_dump(moved))
+    write_json(second.run.dataset, {"fingerprint": "0123456789abcdef"})
+    study.check(*asked(study, [0, 1, 2], "/B"))
+    study.check(*asked(study, [0, 1, 2], "/A"))
+
+
+def test_a_search_stays_with_its_data(tmp_path: Path) -> None:
+    study = Study.read(tmp_path / "s")
+    with study.holding():
+        study.write_plan(replace(search_of(tmp_path), base=base(data__root="/A")))
+        (job,) = study.admit(asked(study, [0], "/A")[1], provenance(tmp_path))
+    write_json(job.run.dataset, {"fingerprint": "0123456789abcdef"})
+    study.check(replace(search_of(tmp_path), base=base(data__root="/A")), [])
+    with pytest.raises(UserError, match="data from elsewhere"):
+        study.check(replace(search_of(tmp_path), base=base(data__root="/B")), [])
+
+
 def test_a_search_is_no_grid_and_keeps_its_space(tmp_path: Path) -> None:
     study = Study.read(tmp_path / "s")
     with study.holding():
-        study.write_plan(search_of(tmp_path))
+        study.write_plan(search_of(tmp_path, space="interval(0,7)"))
     again = Study.read(tmp_path / "s")
+    again.check(search_of(tmp_path), [])  # as long as there is no job, nothing is settled
+    with again.holding():
+        again.write_plan(search_of(tmp_path))
+        assert again.plan == search_of(tmp_path)
+        again.admit(seeds(again, [0]), provenance(tmp_path))
     again.check(search_of(tmp_path, trials=50), [])
+    for name, value in (("objectives", [{"metric": "val/loss", "mode": "min"}]), ("storage", "sqlite:///x.db")):
+        other = search_of(tmp_path)
+        with pytest.raises(UserError, match=rf"hydra\.sweeper\.{name}: not set -> "):
+            again.check(replace(other, search=other.search | {name: value}), [])
     with pytest.raises(UserError, match=r"space of the search has changed:\n  optimizer\.lr: \['interval\(0,1\)'\] ->"):
         again.check(search_of(tmp_path, space="interval(0,2)"), [])
     with pytest.raises(UserError, match=r"s is a search, and this would be a grid"):

@@ -6,7 +6,6 @@ Hydra imports this at each start of `litlab train`, so everything else is import
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from litlab.sweep.multirun import MultirunEnd
     from litlab.sweep.outcome import Outcome
     from litlab.sweep.study import Plan, Study
-
-_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 class PoolLauncher(Launcher):
@@ -68,12 +65,12 @@ class PoolLauncher(Launcher):
         from litlab.config.jobs import Point
         from litlab.controller import RunStopped
         from litlab.signals import exit_code
-        from litlab.sweep.dry_run import table
+        from litlab.sweep.dry_run import refuse_impossible, table
 
         points = [Point.of(overrides, swept_keys(self.config)) for overrides in job_overrides]
+        study = self.study()
         if not self.is_dry_run:
             self.pool()  # takes seconds to be ready, in which the jobs are composed
-        study = self.study()
         jobs = self.compose(points, study, progress=True)
         distinct = list({job.number: job for job in jobs}.values())
         if len(distinct) < len(jobs):
@@ -81,6 +78,7 @@ class PoolLauncher(Launcher):
         plan = self.plan("grid", _axes(points), {})
         if self.is_dry_run:
             study.check(plan, jobs)
+            refuse_impossible(distinct)
             print("\n".join(table(study, distinct)))
             return [_returned(point, None, JobStatus.COMPLETED) for point in points]
         ended = self._run(study, plan, distinct)
@@ -119,20 +117,27 @@ class PoolLauncher(Launcher):
 
     def study(self) -> Study:
         """The study in the directory of the multirun, as it is now."""
+        from litlab.config.compose import cannot_write
+        from litlab.errors import UserError
         from litlab.sweep.study import Study
 
-        return Study.read(Path(self.config.hydra.sweep.dir).absolute())
+        try:
+            return Study.read(Path(self.config.hydra.sweep.dir).absolute())
+        except OSError as error:
+            raise UserError(cannot_write(self.config.hydra.sweep.dir, error)) from error
 
     def compose(self, points: Sequence[Point], study: Study, *, progress: bool) -> list[ComposedJob]:
         """The jobs of a study at these points, one for each; see `compose_jobs`."""
         from litlab.config.jobs import compose_jobs
+        from litlab.config.locating import located
 
+        numbers = {each.number: each.overrides for each in study.records}
+        points = located(points, numbers, study.plan.axes if study.plan is not None else ())
         return compose_jobs(self.loader, self.config, points, study.known, study.next_number, progress=progress)
 
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
         """What study.yaml will say of this command."""
-        from litlab.config.literals import masked
-        from litlab.masking import mask_command
+        from litlab.config.literals import masked, masked_arguments
         from litlab.sweep.study import Plan
 
         base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
@@ -141,7 +146,7 @@ class PoolLauncher(Launcher):
             kind=kind,
             axes=axes,
             base=masked({str(key): value for key, value in base.items() if key != "hydra"}),
-            arguments=mask_command(sys.argv[1:]),
+            arguments=masked_arguments(sys.argv[1:]),
             launcher={key: value for key, value in self.settings.items() if key in _OF_POOL},
             search=search,
             project=str(self.config.hydra.runtime.cwd),
@@ -168,9 +173,11 @@ class GridSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
+        from litlab.config.axes import with_references
         from litlab.config.compose import note_swept
 
         note_swept(config)
+        self._params = with_references(self._params, config.hydra.sweeper)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -208,11 +215,6 @@ def _refuse_environment(config: DictConfig) -> None:
     """
     from litlab.errors import UserError
 
-    if "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _OF_TORCHRUN):
-        raise UserError(
-            "-m under torchrun: a multirun starts its own processes, those of jobs with several devices, too; "
-            "call it without torchrun"
-        )
     if config.hydra.job.env_set:
         raise UserError(
             "hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher=pool have the environment of the command; "

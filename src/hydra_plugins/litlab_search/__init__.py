@@ -149,7 +149,7 @@ def _say(search: Search, study: Study, source: SearchSource, received: int | Non
     """
     Raises:
         UserError: if the trials could not be told how jobs came out.
-        RunFailed: if a job failed.
+        RunFailed: if a job did not come out done or pruned, or there was none.
         RunStopped: after a signal.
     """
     from litlab.controller import RunStopped
@@ -158,12 +158,15 @@ def _say(search: Search, study: Study, source: SearchSource, received: int | Non
     from litlab.sweep.search.findings import findings
     from litlab.sweep.summary import summary
 
-    print("\n".join(findings(search, study, source.trials, is_out_of_points=source.is_out_of_points)))
+    with search.explained(study):
+        found = findings(search, study, source.trials, is_out_of_points=source.is_out_of_points)
+    print("\n".join(found))
     jobs = [replace(job, config=job.config | {"objective": None}) for job in source.started.values()]
-    print("\n".join(summary(study.path, jobs, source.outcomes, received=received)), flush=True)
+    said = summary(study.path, jobs, source.outcomes, received=received, retries_failures=False)
+    print("\n".join(said), flush=True)
     if source.error is not None:  # which came after a signal
         raise source.error
     if received is not None:
         raise RunStopped(exit_code(received))
-    if any(outcome.is_failure for outcome in source.outcomes.values()):
+    if not study.records or any(outcome.kind not in ("done", "pruned") for outcome in source.outcomes.values()):
         raise RunFailed(1)

@@ -12,11 +12,10 @@ from litlab.commands.resume import change_of, record_change, result_of
 from litlab.controller import RunStopped
 from litlab.errors import RunFailed, UserError
 from litlab.inference.finished import FinishedRun
-from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.signals import exit_code
 from litlab.sweep.local.pool import LocalPool, PoolSettings
-from litlab.sweep.multirun import resume_grid
+from litlab.sweep.multirun import resume_grid, wait_for_workers
 from litlab.sweep.states import state_of
 from litlab.sweep.study import Plan, Study
 
@@ -36,15 +35,14 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     study = Study.read(directory)
     plan = study.plan
     assert plan is not None
-    if plan.kind == "search":
+    if plan.kind == "search" or len(study.records) < plan.num_jobs:
         _call_again(study, plan, overrides)
-    left = [run for _, run in study.jobs() if state_of(run).word not in ("done", "pruned")]
-    if not left:
+    _require_configs(study, plan)
+    if overrides:
+        _change(study, overrides, command)
+    if not [run for _, run in study.jobs() if state_of(run).word != "done"]:
         print(f"{directory} holds {len(study.records)} jobs, all complete; nothing to resume")
         return
-    _require_configs(left, plan)
-    if overrides:
-        _change(study, left, overrides, command)
     settings = PoolSettings(**{each.name: plan.launcher[each.name] for each in fields(PoolSettings)})
     pool = LocalPool(settings)
     try:
@@ -57,37 +55,39 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
         raise RunFailed(1)
 
 
-def _require_configs(runs: list[RunDirectory], plan: Plan) -> None:
+def _require_configs(study: Study, plan: Plan) -> None:
     """
     Raises:
         UserError: if a job has lost the config that it would go on with.
     """
-    for run in runs:
+    for _, run in study.jobs():
         if not run.config.is_file():
             again = shlex.join(["litlab", "train", *plan.arguments])
             raise UserError(f"{run.config} is missing; the command of the study makes it anew: {again}")
 
 
-def _change(study: Study, runs: list[RunDirectory], overrides: list[str], command: list[str]) -> None:
-    """Change the configs of the jobs; first of all it is seen whether all of them can be.
+def _change(study: Study, overrides: list[str], command: list[str]) -> None:
+    """Change the configs of the jobs that are not complete, and of those that would be prolonged.
 
     Raises:
-        UserError: if one can't, or is at work.
+        UserError: if one can't be changed, or is at work; then none is.
     """
     from litlab.config.change import in_words  # loads Hydra's parser
 
     with study.holding(), ExitStack() as held:
+        wait_for_workers(study)
         changes = []
-        for run in runs:
-            lock = held.enter_context(owning(run.path))
-            held.callback(lock.truncate, 0)  # nobody works at it yet
+        for _, run in study.jobs():
+            held.enter_context(owning(run.path))
             finished = FinishedRun.open(run.path)
             if not finished.own:
                 raise UserError(f"{run.path} is not known as yours: {finished.trust.doubt}")
             try:
-                changes.append((finished, change_of(finished, overrides, result_of(run))))
+                change = change_of(finished, overrides, result_of(run))
             except UserError as error:
                 raise UserError(f"{run.path.name}: {error}\nno job of the study was changed") from error
+            if change.prolongs or state_of(run).word != "done":
+                changes.append((finished, change))
         said = [in_words(key, *values) for _, change in changes for key, values in change.changed.items()]
         said += [f"note: {line}" for _, change in changes for line in change.remarks]
         for finished, change in changes:
@@ -96,16 +96,17 @@ def _change(study: Study, runs: list[RunDirectory], overrides: list[str], comman
 
 
 def _call_again(study: Study, plan: Plan, overrides: list[str]) -> None:
-    """Become the command of the search, in the folder that it was called in; does not return.
+    """Become the command of the study, in the folder that it was called in; does not return.
 
     Raises:
         UserError: if that folder is gone, or something is to be changed.
     """
-    arguments = [*plan.arguments, f"hydra.sweep.dir={_quoted(study.path.absolute())}"]
+    arguments = _at(study.path.absolute(), plan.arguments)
     if overrides:
+        what = "a search, whose jobs are one experiment" if plan.kind == "search" else "not set up completely"
         raise UserError(
-            f"{study.path} is a search, whose jobs are one experiment; what may change in it, such as the number of "
-            f"trials, is said to its command: {shlex.join(['litlab', 'train', *plan.arguments])}"
+            f"{study.path} is {what}; what may change in it, such as the number of trials, is said to its command: "
+            + shlex.join(["litlab", "train", *plan.arguments])
         )
     try:
         os.chdir(plan.project)
@@ -116,6 +117,13 @@ def _call_again(study: Study, plan: Plan, overrides: list[str]) -> None:
         ) from error
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "litlab", "train", *arguments])
+
+
+def _at(directory: Path, arguments: list[str]) -> list[str]:
+    """The arguments, for a study in this directory; beside the other overrides, since flags may follow these."""
+    kept = [each for each in arguments if not each.startswith("hydra.sweep.dir=")]
+    first = next((place for place, each in enumerate(kept) if "=" in each and not each.startswith("-")), len(kept))
+    return [*kept[:first], f"hydra.sweep.dir={_quoted(directory)}", *kept[first:]]
 
 
 def _quoted(path: Path) -> str:

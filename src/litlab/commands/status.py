@@ -14,7 +14,7 @@ from litlab.runs.difference import shown
 from litlab.runs.directory import RunDirectory
 from litlab.sweep.remaining import clock
 from litlab.sweep.states import State, Word, is_owned, state_of
-from litlab.sweep.study import FILE, Study
+from litlab.sweep.study import FILE, RECORDS, Study
 from litlab.sweep.summary import headline, number, printable
 
 EVERY = 2.0  # seconds between two looks
@@ -77,6 +77,8 @@ def _found(directory: Path, levels: int) -> Iterator[RunDirectory]:
     if (directory / "config.yaml").is_file():
         yield RunDirectory(directory)
     elif (directory / FILE).is_file():
+        if (records := directory / RECORDS).exists() and not records.is_file():
+            raise UserError(f"{records} is damaged: it is no regular file")
         yield from (run for _, run in Study.look(directory).jobs())
     elif levels:
         for below in sorted(directory.iterdir()):

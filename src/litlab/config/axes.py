@@ -8,10 +8,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 
 from litlab.config.compose import explain, plain_key
+from litlab.config.literals import names_secret
 from litlab.config.words import nearest
 from litlab.errors import UserError
+from litlab.masking import has_credentials
 
 _PAIRED = "hydra.sweeper.paired"
 _EXAMPLE = f"{_PAIRED}=[optimizer.lr,data.batch_size]"
@@ -41,6 +44,18 @@ def grid(
     walks = itertools.product(*(range(len(axes[keys[0]])) for keys in dimensions))
     places = {key: place for place, keys in enumerate(dimensions) for key in keys}
     return [[f"{key}={values[walk[places[key]]]}" for key, values in axes.items()] for walk in walks]
+
+
+def with_references(params: Mapping[str, Any], settings: DictConfig) -> dict[str, Any]:
+    """`params` as Hydra hands them over, but secrets as `hydra.sweeper` has them: the reference, not its value."""
+    found = OmegaConf.to_container(settings, resolve=False)
+    written = found.get("params") if isinstance(found, dict) else None
+    kept = written if isinstance(written, dict) else {}
+    return {key: kept.get(key, value) if _is_kept(key, value) else value for key, value in params.items()}
+
+
+def _is_kept(key: str, value: Any) -> bool:
+    return names_secret(key) or has_credentials(str(value))
 
 
 def _text(value: Any) -> str:

@@ -5,11 +5,9 @@ import secrets
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,15 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.literals import masked
 from litlab.config.location import cache_root, packaged_conf
 from litlab.config.words import GROUPS, GROUPS_OF_MANY, nearest, unknown_key
 
 ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"
 _OVERRIDDEN = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
-_RECORDED = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]  # of hydra.yaml
-_BOOLS = ("y", "yes", "n", "no", "true", "false", "on", "off")
 _MANY_DIGITS = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]+")
 
@@ -52,7 +47,14 @@ def _study(study: str | None, time: str, *, _root_: DictConfig) -> str:
     """A named study has a directory of its own; any other multirun gets a new one, by its name before any job's."""
     cache = OmegaConf.get_cache(_root_)["litlab.study"]
     note_swept(_root_)
-    return study or str(cache.setdefault(time, f"{_root_.name}/multirun_{time}"))
+    return study or str(cache.setdefault(time, f"{_common_name(_root_)}/multirun_{time}_{secrets.token_hex(3)}"))
+
+
+def _common_name(root: DictConfig) -> str:
+    try:
+        return str(root.name)
+    except OmegaConfBaseException:  # it has a part that only jobs know; if it is wrong, it is wrong in them as well
+        return _name(_root_=root)
 
 
 def note_swept(master: DictConfig) -> None:
@@ -69,19 +71,22 @@ def swept_keys(config: DictConfig) -> list[str]:
 def _swept(root: DictConfig) -> list[str]:
     if "hydra" not in root:
         return []
-    parsed = OverridesParser.create().parse_overrides(list(root.hydra.overrides.task))
+    written = OmegaConf.to_container(root.hydra.overrides.task, resolve=False)  # what it refers to may be a secret
+    assert isinstance(written, list)
+    parsed = OverridesParser.create().parse_overrides(written)
     params = OmegaConf.select(root, "hydra.sweeper.params") or {}
     keys = [each.get_key_element() for each in parsed if each.is_sweep_override()] + [str(key) for key in params]
     return list(dict.fromkeys(plain_key(key) for key in keys))
 
 
 def plain_key(key: str) -> str:
-    """The key of an override without its plus and its package: `+model@net` is `model`."""
-    return key.lstrip("+~").partition("@")[0]
+    """The key of an override without its plus: `+model@net` is `model@net`."""
+    return key.lstrip("+~")
 
 
-def _job(number: int, overrides: str, *, _root_: DictConfig) -> str:
-    return job_name(number, overrides, swept_keys(_root_))
+def _job(number: int, *, _root_: DictConfig) -> str:
+    written = _root_.hydra.job._get_node("override_dirname")  # unresolved: no secret in the name of a directory
+    return job_name(number, str(written._value() or ""), swept_keys(_root_))
 
 
 def job_name(number: int, overrides: str, swept: list[str]) -> str:
@@ -108,50 +113,6 @@ def set_output_dir(directory: Path) -> None:
     runtime: Any = HydraConfig.get().runtime
     with read_write(runtime), open_dict(runtime):
         runtime.output_dir = str(directory.absolute())
-
-
-def hydra_record(composed: DictConfig) -> dict[str, str]:
-    """The files of `.hydra/`, as tools that read Hydra's output expect them; config.yaml stays unresolved there."""
-    settings = HydraConfig.get()
-    return {
-        "config.yaml": _to_yaml(composed),
-        "hydra.yaml": _to_yaml({"hydra": {key: getattr(settings, key) for key in _RECORDED}}),
-        "overrides.yaml": _to_yaml(settings.overrides.task),
-    }
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml's is ten times as quick
-    """Writes texts so that OmegaConf reads them as texts: it takes more for numbers and bools than others do."""
-
-    def text(self, value: str) -> yaml.ScalarNode:
-        quotes = "'" if value.lower() in _BOOLS or _is_number(value) else None
-        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", value, style=quotes)
-        return node
-
-
-_Dumper.add_representer(str, _Dumper.text)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _to_yaml(record: Any) -> str:
-    """Unresolved, and without the secrets that somebody wrote into Hydra's own keys."""
-    text: str = yaml.dump(masked(_unresolved(record)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _unresolved(record: Any) -> Any:
-    if OmegaConf.is_config(record):
-        return OmegaConf.to_container(record, resolve=False, enum_to_str=True)
-    if isinstance(record, dict):
-        return {key: _unresolved(value) for key, value in record.items()}
-    return record.name if isinstance(record, Enum) else record
 
 
 def in_users_words(error: Exception, arguments: list[str]) -> str | None:

@@ -34,7 +34,7 @@ class Composer:
             HydraException, OmegaConfBaseException: as Hydra does.
         """
         parsed = [self._parse(each) for each in overrides]
-        if not self._can_copy or any(each.is_sweep_override() for each in parsed):
+        if not self._can_copy or any(each.is_sweep_override() or each.is_hydra_override() for each in parsed):
             return self._loader.load_sweep_config(self._master, list(overrides))
         choices = tuple(line for line, each in zip(overrides, parsed, strict=True) if self._is_choice(each))
         if choices not in self._stems:

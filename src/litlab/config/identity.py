@@ -12,6 +12,7 @@ VOLATILE = (
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.log_every_n_steps", "trainer.profiler",
 )  # fmt: skip
+ORIGIN = ("data.root", "data.url")  # of these, what says where the images come from
 
 
 def identity(config: dict[str, Any]) -> str:
@@ -21,9 +22,22 @@ def identity(config: dict[str, Any]) -> str:
 
 
 def swept(config: dict[str, Any]) -> list[str]:
-    """The keys and groups that the study of a run sweeps; configs from before there were studies don't say."""
+    """What the study of a run sweeps, as places in its config; configs from before there were studies don't say.
+
+    A group without a place of its own, such as `experiment`, may set anything: then all volatile keys are swept, but
+    for the study itself and `threads`, which is settled later.
+    """
     study = config.get("study")
-    return list(study.get("swept", ())) if isinstance(study, dict) else []
+    keys = study.get("swept") if isinstance(study, dict) else None
+    places = [place(str(key)) for key in keys] if isinstance(keys, list) else []
+    is_anywhere = any(each.partition(".")[0] not in config for each in places)
+    return [*places, *(key for key in VOLATILE if is_anywhere and key not in ("study", "threads"))]
+
+
+def place(key: str) -> str:
+    """Where in the config an override has its effect: `+model@net` and `data/augment` are net and data.augment."""
+    group, _, package = key.lstrip("+~").partition("@")
+    return (package or group).replace("/", ".")
 
 
 def _counting(node: Any, path: str, swept: Collection[str], volatile: bool) -> Any:

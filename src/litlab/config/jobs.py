@@ -10,14 +10,16 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litlab.config.compose import hydra_record, in_users_words, plain_key, set_output_dir
+from litlab.config.compose import in_users_words, plain_key, set_output_dir
 from litlab.config.composing import Composer
 from litlab.config.foreign import foreign_problems
 from litlab.config.freeze import freeze_but_threads
 from litlab.config.identity import identity
+from litlab.config.record import hydra_record
 from litlab.config.secrets import with_secrets
 from litlab.config.validate import Config
 from litlab.errors import UserError
+from litlab.masking import mask_command
 
 _MOST_LINES = 20
 _SOON = 2.0  # seconds: what takes less needs no progress bar
@@ -30,19 +32,21 @@ class Point:
     Attributes:
         overrides: in Hydra's grammar, fixed ones and swept ones.
         swept: the swept keys with their values as texts.
+        number: of the job that the study has there already; None where it has none, or nobody has looked.
     """
 
     overrides: tuple[str, ...]
     swept: dict[str, str]
+    number: int | None = None
 
     @classmethod
     def of(cls, overrides: Iterable[str], swept: Collection[str]) -> "Point":
-        """Which of the overrides are swept is told by their keys, without plus and package."""
+        """Which of the overrides are swept is told by their keys, without plus."""
         pairs = [(plain_key(each.partition("=")[0]), each.partition("=")[2]) for each in overrides]
         return cls(tuple(overrides), {key: value for key, value in pairs if key in swept})
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.swept.items()) or " ".join(self.overrides)
+        return " ".join(mask_command([f"{key}={value}" for key, value in self.swept.items()] or [*self.overrides]))
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def compose_jobs(
     try:
         for index in _shown(len(points)) if progress else range(len(points)):
             try:
-                jobs.add(_composed(composer, points[index], jobs.next_number))
+                jobs.add(_numbered(composer, points[index], known, jobs.next_number))
             except Exception as error:
                 problems.add(index, error)
     finally:
@@ -108,8 +112,17 @@ def compose_jobs(
     return jobs.of_points
 
 
+def _numbered(composer: Composer, point: Point, known: Collection[str], next_number: int) -> ComposedJob:
+    """The job, with its known number where it comes out as before: its config may refer to the number."""
+    if point.number is not None:
+        job = _composed(composer, point, point.number)
+        if job.identity in known:
+            return job
+    return _composed(composer, point, next_number)
+
+
 def _composed(composer: Composer, point: Point, number: int) -> ComposedJob:
-    """One job, as if its number were the next free one."""
+    """One job, as if it had this number."""
     composed = composer.compose(point.overrides)
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number

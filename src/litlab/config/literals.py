@@ -9,7 +9,8 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 
 from litlab.config.secrets import literal_refused, secret_literal
-from litlab.masking import MASK, has_credentials, is_secret
+from litlab.errors import UserError
+from litlab.masking import MASK, has_credentials, is_secret, mask_command
 
 
 def refuse_literals(arguments: list[str]) -> None:
@@ -25,10 +26,27 @@ def refuse_literals(arguments: list[str]) -> None:
         except HydraException:
             continue  # an option, or what Hydra itself will refuse
         path = override.key_or_group
-        secret = any(is_secret(part) for part in re.split(r"[./@]", path))
-        for place, value in _literals(override.value(), path, secret):
+        for place, value in _literals(override.value(), path, names_secret(path)):
             if secret_literal(value):
                 raise literal_refused(place)
+
+
+def masked_arguments(arguments: list[str]) -> list[str]:
+    """A command line, for records of it, without literal secrets; references stay, so that it can be called again."""
+    return [_masked_argument(each) for each in arguments]
+
+
+def _masked_argument(argument: str) -> str:
+    try:
+        refuse_literals([argument])
+    except UserError:
+        return mask_command([argument])[0]
+    return argument
+
+
+def names_secret(key: str) -> bool:
+    """Whether a dotted key, a group or a package in an override looks like a secret."""
+    return any(is_secret(part) for part in re.split(r"[./@]", key.lstrip("+~")))
 
 
 def refuse_written(raw: Any) -> None:
@@ -48,7 +66,7 @@ def masked(raw: Any) -> Any:
 
 def _without_literals(raw: Any, secret: bool) -> Any:
     if isinstance(raw, dict):
-        return {key: _without_literals(item, secret or is_secret(str(key))) for key, item in raw.items()}
+        return {key: _without_literals(item, secret or names_secret(str(key))) for key, item in raw.items()}
     if isinstance(raw, list):
         return [_without_literals(item, secret) for item in raw]
     hidden = secret_literal(raw) if secret else isinstance(raw, str) and has_credentials(raw)

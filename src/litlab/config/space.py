@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 Number = int | float
+_PLACES = (0.5, 0.25, 0.75, 0.0, 1.0)  # between the bounds, of points to try
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ class Dimension:
     expression: str
     condition: tuple[str, str] | None = None
 
+    def values(self) -> list[str]:
+        return list(self.domain.values) if isinstance(self.domain, Choices) else [self.expression]
+
+    def when(self) -> list[str]:
+        """The condition in words."""
+        return [f"where {'='.join(self.condition)}"] if self.condition else []
+
     def holds(self, point: Mapping[str, str]) -> bool:
         return self.condition is None or point.get(self.condition[0]) == self.condition[1]
 
@@ -78,19 +86,23 @@ class Space:
 
     @property
     def axes(self) -> dict[str, list[str]]:
-        """Name of each parameter -> what it may be, as it was written."""
-        return {each.name: [each.expression] for each in self.dimensions}
+        """Name of each parameter -> what it may be: choices themselves, numbers as they were written."""
+        return {each.name: [*each.values(), *each.when()] for each in self.dimensions}
 
     def overrides(self, point: Mapping[str, str]) -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in point.items())]
 
-    def middle(self) -> dict[str, str]:
-        """One point: the first of choices, the middle of numbers."""
-        point: dict[str, str] = {}
-        for each in self.dimensions:
-            if each.holds(point):
-                point[each.key] = _middle(each.domain)
-        return point
+    def examples(self) -> list[dict[str, str]]:
+        """A few points, each another one; in the first the first of choices, and of numbers the middle."""
+        found: list[dict[str, str]] = []
+        for index in range(len(_PLACES)):
+            point: dict[str, str] = {}
+            for each in self.dimensions:
+                if each.holds(point):
+                    point[each.key] = _example(each.domain, index)
+            if point not in found:
+                found.append(point)
+        return found
 
     def points(self, limit: int) -> list[dict[str, str]] | None:
         """All points, if there are no more than so many."""
@@ -117,11 +129,10 @@ def without_noise(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def _middle(domain: Numbers | Choices) -> str:
+def _example(domain: Numbers | Choices, index: int) -> str:
     if isinstance(domain, Choices):
-        return domain.values[0]
-    middle = (domain.low * domain.high) ** 0.5 if domain.log else (domain.low + domain.high) / 2
-    if domain.step is None:
-        return domain.text(middle)
-    steps = int((middle - domain.low) / domain.step)
-    return domain.text(domain.low + steps * domain.step)
+        return domain.values[index % len(domain.values)]
+    low, high, place = domain.low, domain.high, _PLACES[index]
+    value = low * (high / low) ** place if domain.log else low + place * (high - low)
+    value = min(max(value, low), high)  # whatever rounding does
+    return domain.text(value if domain.step is None else low + int((value - low) / domain.step) * domain.step)

@@ -33,12 +33,12 @@ def parse_space(
     Raises:
         UserError: with a line for each thing that is wrong.
     """
-    written = {each.get_key_element(): each for each in _parse(loader, [*_lines(params or {}), *arguments])}
+    written = {_bare(each.get_key_element()): each for each in _parse(loader, [*_lines(params or {}), *arguments])}
     problems: list[str] = []
     dimensions = [d for each in written.values() if each.is_sweep_override() and (d := _dimension(each, problems))]
     fixed = {key: each for key, each in written.items() if not each.is_sweep_override()}
     known = {_bare(group): str(value) for group, value in chosen.items()}
-    known |= {_bare(key): each.get_value_element_as_str() for key, each in fixed.items() if not each.is_delete()}
+    known |= {key: each.get_value_element_as_str() for key, each in fixed.items() if not each.is_delete()}
     for condition, inner in (conditional or {}).items():
         dimensions += _conditional(loader, condition, inner, dimensions, known, problems)
     if not dimensions and not problems:
@@ -76,34 +76,48 @@ def _fixed(override: "Override") -> str:
 
 def _conditional(
     loader: "ConfigLoader",
-    condition: str,
+    text: str,
     inner: Mapping[str, Any],
     dimensions: Sequence[Dimension],
     known: Mapping[str, str],
     problems: list[str],
 ) -> list[Dimension]:
     """The dimensions that are there on a condition. One on something fixed is decided here."""
-    where = f"hydra.sweeper.conditional.'{condition}'"
-    key, equals, value = condition.partition("=")
-    choices = {_bare(each.key): each for each in dimensions if isinstance(each.domain, Choices)}
-    if not equals or not isinstance(inner, Mapping):
+    where = f"hydra.sweeper.conditional.'{text}'"
+    condition = _parse(loader, [text])[0] if "=" in text else None
+    if condition is None or condition.is_sweep_override() or not isinstance(inner, Mapping):
         problems.append(f"{where}: expected a choice and what is searched then, as 'model=cnn': {{model.widths: ...}}")
         return []
-    if key not in choices and key not in known:
-        hint = nearest(key, [*choices, *known]) or f"; searched among values: {', '.join(choices) or 'nothing'}"
-        problems.append(f"{where}: {key} is neither fixed nor searched among given values{hint}")
-        return []
-    if key in choices and value not in (values := tuple(choices[key].domain.texts() or ())):
-        problems.append(f"{where}: {key} is never {value}; its values: {', '.join(values)}")
+    key, value = _bare(condition.get_key_element()), condition.get_value_element_as_str()
+    choices = {_bare(each.key): each for each in dimensions if isinstance(each.domain, Choices)}
+    if problem := _impossible(loader, key, value, choices, known):
+        problems.append(f"{where}: {problem}")
         return []
     found = [d for each in _parse(loader, _lines(inner)) if (d := _dimension(each, problems))]
     if key not in choices and known[key] != value:
         return []
     for each in found:
-        always = [d for d in dimensions if _bare(d.key) == _bare(each.key) and d.condition in (None, (key, value))]
-        if always:
-            problems.append(f"{where}: {each.key} is searched already: {always[0].expression}")
+        same = [d for d in dimensions if _bare(d.key) == _bare(each.key)]
+        if both := [d for d in same if d.condition is None or _bare(d.condition[0]) != key or d.condition[1] == value]:
+            problems.append(
+                f"{where}: {each.key} is searched already: {' '.join([both[0].expression, *both[0].when()])}"
+            )
     return [replace(each, condition=(choices[key].key, value)) if key in choices else each for each in found]
+
+
+def _impossible(
+    loader: "ConfigLoader", key: str, value: str, choices: Mapping[str, Dimension], known: Mapping[str, str]
+) -> str | None:
+    """Why a condition never holds, whatever is chosen of the space and of config groups."""
+    if key in choices:
+        values = choices[key].values()
+        return None if value in values else f"{key} is never {value}; its values: {', '.join(values)}"
+    if key not in known:
+        hint = nearest(key, [*choices, *known]) or f"; searched among values: {', '.join(choices) or 'nothing'}"
+        return f"{key} is neither fixed nor searched among given values{hint}"
+    if value in (known[key], *loader.get_group_options(key.partition("@")[0])):
+        return None
+    return f"{key} is never {value}: it is {known[key]}"
 
 
 def _named(dimensions: Sequence[Dimension]) -> Iterator[Dimension]:
@@ -153,6 +167,8 @@ def _domain(override: "Override") -> Numbers | Choices:
     if not override.is_sweep_override():
         return Choices((override.get_value_element_as_str(),))
     texts = tuple(dict.fromkeys(override.sweep_string_iterator()))
+    if getattr(value, "shuffle", False):  # so that they are the same the next time
+        texts = tuple(sorted(texts))
     if not texts:
         raise ValueError("is empty: there is no value to choose")
     return Choices(texts)

@@ -1,9 +1,12 @@
 """The run directory: which file is where, and how one is made."""
 
+import errno
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from litlab.errors import UserError
 from litlab.runs.files import write_text
@@ -124,7 +127,8 @@ class RunDirectory:
         import yaml  # here, since hardly anybody who knows a run directory reads this
 
         try:
-            found = yaml.load(self.config.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            with open_regular(self.config) as file:
+                found = yaml.load(file.read(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{self.config} is damaged: {error}") from error
         if not isinstance(found, dict):
@@ -137,8 +141,22 @@ class RunDirectory:
             UserError: if the file is missing or damaged.
         """
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            with open_regular(file) as opened:
+                return json.loads(opened.read().decode())
         except FileNotFoundError as error:
             raise UserError(f"{file} is missing: the run in {self.path} did not get that far") from error
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file} is damaged: {error}") from error
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file that may be a stranger's to read it: a pipe, at which one would wait forever, is refused.
+
+    Raises:
+        OSError: if it is not there or is no regular file.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    return os.fdopen(descriptor, "rb")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from litlab.errors import UserError
 
-PATIENCE = 15  # seconds, for the children of an owner that was killed
+PATIENCE = 15.0  # seconds
 
 
 @contextmanager
@@ -37,30 +37,34 @@ def _no_link(path: str, flags: int) -> int:
 
 
 @contextmanager
-def owning(directory: Path) -> Iterator[TextIO]:
+def owning(directory: Path, *, patience: float = PATIENCE) -> Iterator[TextIO]:
     """Hold the lock of a run directory, and say in it who does. Gives the file: a child that inherits it holds it, too.
+
+    `patience`: seconds, for the children of an owner that was killed.
 
     Raises:
         UserError: if another process holds it, saying which.
     """
     path = directory / ".lock"
     with ExitStack() as held:
-        file = _held_at_last(path, held, directory)
+        file = _held_at_last(path, held, directory, time.monotonic() + patience)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield file
+        try:
+            yield file
+        finally:
+            file.truncate(0)  # what names a process from now on is left by one that was killed
 
 
-def _held_at_last(path: Path, held: ExitStack, directory: Path) -> TextIO:
+def _held_at_last(path: Path, held: ExitStack, directory: Path, deadline: float) -> TextIO:
     """The lock; where its owner has been killed, once its children have noticed, too."""
-    patience = time.monotonic() + PATIENCE
     while True:
         try:
             return held.enter_context(file_lock(path, wait=False))
         except BlockingIOError as error:
             owner = path.read_text(encoding="utf-8").strip() or "another process"
-            if not _is_gone(owner) or time.monotonic() > patience:
+            if not _is_gone(owner) or time.monotonic() > deadline:
                 raise UserError(f"{directory} is in use by {owner}; wait for it or stop it") from error
         time.sleep(0.1)
 

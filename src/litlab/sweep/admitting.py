@@ -4,6 +4,7 @@ made good by the same command: directories without a record, in which no worker 
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +42,15 @@ def admit(study: "Study", composed: Sequence["ComposedJob"], provenance: dict[st
     known = {each.identity: each for each in study.records}
     new = {each.identity: each for each in composed if each.identity not in known}
     jobs: dict[str, Job] = {}
+    remarks: list[str] = []
     for each in composed:
         if each.identity in jobs:
             continue
         if each.identity in new:
             jobs[each.identity] = _make(study, each, each.number, each.directory, provenance, sync=len(new) == 1)
         else:
-            jobs[each.identity] = _known(study, each, known[each.identity], provenance)
+            jobs[each.identity] = _known(study, each, known[each.identity], provenance, remarks)
+    say(remarks)
     if len(new) > 1:
         os.sync()  # one call for all: thousands of small files
     study.append([_record(each) for each in new.values()])
@@ -76,7 +79,7 @@ def _make(
     return Job(number, run, job.config)
 
 
-def _known(study: "Study", job: "ComposedJob", record: Record, provenance: dict[str, Any]) -> Job:
+def _known(study: "Study", job: "ComposedJob", record: Record, provenance: dict[str, Any], remarks: list[str]) -> Job:
     """
     Raises:
         UserError: if its directory is gone or not the user's own.
@@ -86,7 +89,9 @@ def _known(study: "Study", job: "ComposedJob", record: Record, provenance: dict[
         return Job(record.number, run, job.config)
     reason = doubt(run, run.config.read_bytes()) if run.config.exists() else "config.yaml is missing"
     if reason is None:
-        return Job(record.number, run, _settled(run, job.config, provenance))
+        config, changed = _settled(run, job.config)
+        remarks += take_up(run, config, changed, provenance)
+        return Job(record.number, run, config)
     if run.path.exists() and not _is_unused(run):
         raise UserError(
             f"{run.path} is a job of this study, but can't be continued as yours: {reason}; "
@@ -95,22 +100,42 @@ def _known(study: "Study", job: "ComposedJob", record: Record, provenance: dict[
     return _make(study, job, record.number, record.directory, provenance, sync=True)
 
 
-def _settled(run: RunDirectory, config: Config, provenance: dict[str, Any]) -> Config:
-    """The config that an unfinished run goes on with, in place and recorded."""
+def _settled(run: RunDirectory, config: Config) -> tuple[Config, dict[str, list[Any]]]:
+    """The config that an unfinished run goes on with, and what changed in it."""
     before = run.read_config()
     stays = {"name": before["name"], "study": before["study"]}
     if config["threads"] is None:
         stays["threads"] = before["threads"]
     after = config | stays
     changed = difference(before, after)
-    if not changed:
-        return after
     if without(changed, CHANGEABLE):
-        return before  # prolonged by `litlab resume`: it goes on as it was told there
-    with owning(run.path) as lock:
-        amend(run, after, changed, provenance, own=True, prolongs=False)
-        lock.truncate(0)  # nobody works at it yet
-    return after
+        return before, {}  # prolonged by `litlab resume`: it goes on as it was told there
+    return after, changed
+
+
+def take_up(run: RunDirectory, config: Config, changed: dict[str, list[Any]], provenance: dict[str, Any]) -> list[str]:
+    """Have an unfinished run of one's own go on, on record if it has begun or its config is another one.
+
+    Args:
+        config: to go on with.
+        changed: dotted key -> [value before, value after].
+        provenance: of the command, as `runs.provenance.of_launch` gives it.
+
+    Returns:
+        what should be known about its code, a line each.
+
+    Raises:
+        UserError: if somebody is at work on it.
+    """
+    if not changed and state_of(run).word in ("waiting", "running"):  # who is at work on it has recorded it
+        return []
+    with owning(run.path):
+        return amend(run, config, changed, provenance, own=True, prolongs=False)
+
+
+def say(remarks: Sequence[str]) -> None:
+    """Each once, before there is a display."""
+    print("".join(f"note: {each}\n" for each in dict.fromkeys(remarks)), end="", file=sys.stderr, flush=True)
 
 
 def _remove_unrecorded(study: "Study") -> None:

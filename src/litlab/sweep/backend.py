@@ -35,7 +35,7 @@ class Ended:
         code: its exit code; negative for the signal that ended it.
         seconds: since it was submitted to a device.
         timed_out: whether it was ended since it took too long.
-        out_of_memory: whether the kernel has ended processes for want of memory since.
+        out_of_memory: whether the kernel has just ended processes for want of memory.
     """
 
     job: Job
@@ -46,7 +46,7 @@ class Ended:
 
 
 class Backend(Protocol):
-    """Runs workers on run directories. All calls come from one thread."""
+    """Runs workers on run directories. All calls come from one thread, none within another (no signal handler)."""
 
     def check(self, configs: Sequence[Config]) -> None:
         """Say what can never run here, before anything starts.
@@ -69,6 +69,12 @@ class Backend(Protocol):
 
     def cancel(self, job: Job, signum: int) -> None:
         """Ask a job to save and stop; with SIGKILL, end it and all its processes. Nothing happens if it has ended."""
+
+    def pause(self) -> None:
+        """Stop all processes of all jobs where they are; until `go_on`, no time counts and nothing is submitted."""
+
+    def go_on(self) -> None:
+        """Let what is paused go on."""
 
     def close(self) -> None:
         """End whatever still runs, and free what is held."""

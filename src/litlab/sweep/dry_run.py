@@ -4,13 +4,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from litlab.config.freeze import cores
+from litlab.errors import UserError
+from litlab.masking import mask_command
 from litlab.runs.directory import RunDirectory
+from litlab.sweep.backend import Config
+from litlab.sweep.local.leases import Leases, Machine, objections
 from litlab.sweep.states import state_of
 from litlab.sweep.study import Study
 from litlab.sweep.summary import as_typed
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
+
+_NO_DEVICES = {"accelerator": "cpu", "devices": 1}
 
 
 def table(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
@@ -29,4 +36,20 @@ def _word(study: Study, job: "ComposedJob") -> str:
 
 
 def _varied(job: "ComposedJob") -> str:
-    return " ".join(f"{key}={value}" for key, value in job.point.items())
+    return " ".join(mask_command([f"{key}={value}" for key, value in job.point.items()]))
+
+
+def refuse_impossible(jobs: Sequence["ComposedJob"]) -> None:
+    """What can be said without asking torch: of GPUs only a pool that runs knows how many there are.
+
+    Raises:
+        UserError: with a line for each thing that some job needs and this machine has not.
+    """
+    leases = Leases(Machine(gpus=(), cores=cores()), jobs=None, jobs_per_device=1)
+    if lines := objections(leases, [_known_here(job.config) for job in jobs]):
+        raise UserError("\n".join(lines))
+
+
+def _known_here(config: Config) -> Config:
+    trainer = config["trainer"]
+    return config if trainer["accelerator"] == "cpu" else config | {"trainer": trainer | _NO_DEVICES}

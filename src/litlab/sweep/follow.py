@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from litlab.runs.directory import RunDirectory
+from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.metrics import Row
 
 Config = dict[str, Any]
+_MOST = 1 << 53  # steps or epochs; more than that, and a float is not exact
 _REMEMBERED = 256  # bytes before the place that was read up to; others there mean that the file was cut back and grew
 
 
@@ -61,7 +62,7 @@ class Follower:
 
     def _new_lines(self) -> bytes:
         try:
-            with self._file.open("rb") as file:
+            with open_regular(self._file) as file:
                 file.seek(self._offset - len(self._before))
                 found = file.read()
         except FileNotFoundError:
@@ -110,14 +111,15 @@ def _row(line: bytes) -> Row | None:
     """None for the header, and for what no run of ours has written."""
     try:
         epoch, step, metric, value = line.decode().split(",")
-        return Row(int(epoch), int(step), metric, float(value))
+        row = Row(int(epoch), int(step), metric, float(value))
     except ValueError:
         return None
+    return row if 0 <= row.epoch < _MOST and 0 <= row.step < _MOST else None
 
 
 def _limit(value: Any) -> int | None:
     """A limit of the Trainer; null and -1 are none."""
-    return value if isinstance(value, int) and value > 0 else None
+    return value if isinstance(value, int) and 0 < value < _MOST else None
 
 
 def _mapping(value: Any) -> dict[str, Any]:

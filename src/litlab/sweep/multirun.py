@@ -1,26 +1,25 @@
 """A multirun from its composed jobs to its summary: the study's directory, the loop over its jobs, what is said."""
 
-import signal
-import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.freeze import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.signals import STOPPING, StopRequest
+from litlab.sweep.attending import attended
 from litlab.sweep.backend import Backend, Config, Job
 from litlab.sweep.display import Display, summary
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.running import Loop, Source
-from litlab.sweep.states import state_of
+from litlab.sweep.states import is_owned, state_of
 from litlab.sweep.study import Plan, Study
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
+
+PATIENCE = 12.0  # seconds for the workers of a controller that was killed
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class MultirunEnd:
 class Queue:
     """The jobs of a grid, one after the other; a `Source`."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.total = len(jobs)
+    def __init__(self, jobs: Sequence[Job], total: int) -> None:
+        """`total`: of the study, with the jobs that were done before."""
+        self.total = total
         self._waiting = deque(jobs)
 
     def next(self, has_room: Callable[[Config], bool]) -> Job | None:
@@ -82,8 +82,10 @@ def run_grid(
         each if each.identity in known else replace(each, config=_with_threads(each.config, backend, len(composed)))
         for each in composed
     ]
+    num_jobs = len(known.keys() | {each.identity for each in composed})
     with study.holding():
-        study.write_plan(plan)
+        wait_for_workers(study)
+        study.write_plan(replace(plan, num_jobs=num_jobs))
         return _run(study, study.admit(ready, provenance), backend, retries)
 
 
@@ -94,7 +96,8 @@ def resume_grid(study: Study, backend: Backend, *, retries: int) -> MultirunEnd:
         UserError: if they can't run here, or the study is in use.
     """
     with study.holding():
-        jobs = [Job(each.number, run, from_yaml(run.config.read_text(encoding="utf-8"))) for each, run in study.jobs()]
+        wait_for_workers(study)
+        jobs = [Job(each.number, run, run.read_config()) for each, run in study.jobs()]
         _check(backend, [job.config for job in jobs if not _is_done(job.run)])
         return _run(study, jobs, backend, retries)
 
@@ -110,13 +113,12 @@ def run_search(
         UserError: if the search can't go on, or the study is in use.
     """
     with study.holding():
+        wait_for_workers(study)
         study.write_plan(plan)
         source = open_source()
         known = {each.number for each, run in study.jobs() if state_of(run).word in ("done", "pruned", "failed")}
-        with _attended() as stop, Display(study.path.name, source.total, known=len(known)) as display:
-            loop = Loop(source, backend, display, retries, stop)
-            loop.run()
-        return MultirunEnd([loop.outcomes[number] for number in sorted(loop.outcomes)], stop.received)
+        loop = _loop(study, source, backend, retries, num_known=len(known))
+        return MultirunEnd([loop.outcomes[number] for number in sorted(loop.outcomes)], loop.stop.received)
 
 
 def _run(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> MultirunEnd:
@@ -124,13 +126,21 @@ def _run(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> M
     distinct = {job.number: job for job in jobs}
     done = {number: found for number, job in distinct.items() if (found := _done(job)) is not None}
     left = [job for number, job in distinct.items() if number not in done]
-    title = study.path.name
-    with _attended() as stop, Display(title, len(distinct), known=len(done)) as display:
-        loop = Loop(Queue(left), backend, display, retries, stop)
+    loop = _loop(study, Queue(left, len(distinct)), backend, retries, num_known=len(done))
+    outcomes, received = done | loop.outcomes, loop.stop.received
+    print("\n".join(summary(study.path, list(distinct.values()), outcomes, received=received)), flush=True)
+    return MultirunEnd([outcomes.get(job.number) for job in jobs], received)
+
+
+def _loop(study: Study, source: Source, backend: Backend, retries: int, *, num_known: int) -> Loop:
+    """One pass over a source, shown and attended."""
+    with (
+        attended(study.path, backend) as (stop, pause),
+        Display(study.path.name, source.total, known=num_known) as display,
+    ):
+        loop = Loop(source, backend, display, retries, stop, pause)
         loop.run()
-    outcomes = done | loop.outcomes
-    print("\n".join(summary(study.path, list(distinct.values()), outcomes, received=stop.received)), flush=True)
-    return MultirunEnd([outcomes.get(job.number) for job in jobs], stop.received)
+    return loop
 
 
 def _check(backend: Backend, configs: Sequence[Config]) -> None:
@@ -145,10 +155,10 @@ def _is_done(run: RunDirectory | None) -> bool:
 
 def _done(job: Job) -> Outcome | None:
     """How a job came out that was done before."""
-    if not _is_done(job.run):
+    state = state_of(job.run)
+    if state.word != "done":
         return None
-    result = read_result(job.run)
-    return Outcome("done", "", (), result, float(sum(result.get("seconds", {}).values())))
+    return Outcome("done", "", (), read_result(job.run), state.seconds or 0.0)
 
 
 def _with_threads(config: Config, backend: Backend, num_jobs: int) -> Config:
@@ -157,18 +167,12 @@ def _with_threads(config: Config, backend: Backend, num_jobs: int) -> Config:
     return config | {"threads": backend.threads(config, num_jobs)}
 
 
-@contextmanager
-def _attended() -> Iterator[StopRequest]:
-    """The first signal stops the jobs, saved; a second one ends them. Outside of the main thread there are none."""
-    stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {signum: signal.getsignal(signum) for signum in STOPPING}
-    stop.install()
-    try:
-        with stop.deferred():
-            yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+def wait_for_workers(study: Study) -> None:
+    """Those of a controller that was killed may still be saving; they have some seconds for it.
+
+    The study has to be held.
+    """
+    runs = [run for _, run in study.jobs() if not run.result.exists()]
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and any(is_owned(run.path / ".lock") for run in runs):
+        time.sleep(0.1)

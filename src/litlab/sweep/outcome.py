@@ -10,6 +10,7 @@ from litlab.runs.lock import owning
 from litlab.runs.result import Status, read_result
 from litlab.signals import STOPPING, exit_code
 from litlab.sweep.backend import Ended, Job
+from litlab.sweep.states import is_owned
 
 Kind = Literal["done", "failed", "refused", "exited", "killed", "crashed", "timed out", "interrupted", "pruned"]
 FAILURES: tuple[Kind, ...] = ("failed", "refused", "exited", "killed", "crashed", "timed out")
@@ -48,7 +49,8 @@ class Outcome:
 def settle(ended: Ended, *, asked: Kind | None = None) -> Outcome:
     """Say how a job came out, and write the result.json that its process could not.
 
-    "Done" is exit code 0 and a result that says so: a user's code may call sys.exit(0).
+    "Done" is a result that says so, whatever the exit code: a user's code may call sys.exit(0), and a process whose
+    work is complete may crash on its way out.
 
     Args:
         ended: what became of its process.
@@ -56,8 +58,10 @@ def settle(ended: Ended, *, asked: Kind | None = None) -> Outcome:
     """
     job, result = ended.job, _result(ended.job)
     status = str(result.get("status", ""))
-    if ended.code == 0 and status == "completed":
+    if status == "completed":
         return Outcome("done", "", (), result, ended.seconds)
+    if is_owned(job.run.path / ".lock"):
+        return Outcome("interrupted", "another process is at work on it", (), {}, ended.seconds)
     kind, message = _told(ended, status, result, asked)
     if status == "" or (kind in ("pruned", "timed out") and status == "interrupted"):
         message = _write(job, kind, message) or message
@@ -70,7 +74,7 @@ def _write(job: Job, kind: Kind, message: str) -> str | None:
     """Write the end down, unless another worker has the run by now; then say that."""
     status: Status = "interrupted" if kind == "interrupted" else "pruned" if kind == "pruned" else "failed"
     try:
-        with owning(job.run.path):
+        with owning(job.run.path, patience=1.0):
             job.run.result.unlink(missing_ok=True)
             write_end(job.run, job.config, status, message)
     except (UserError, OSError) as error:
@@ -96,7 +100,9 @@ def _told(ended: Ended, status: str, result: dict[str, Any], asked: Kind | None)
         return _ended_by_signal(ended)
     if ended.code in map(exit_code, STOPPING):
         return "interrupted", "stopped while it started"
-    return "exited", f"ended with exit code {ended.code} and no result: something called exit()"
+    if ended.code == 0:
+        return "exited", "ended with exit code 0 and no result: something called exit()"
+    return "exited", f"ended with exit code {ended.code} before it could say why"
 
 
 def _ended_by_signal(ended: Ended) -> tuple[Kind, str]:

@@ -13,9 +13,12 @@ from litlab.errors import UserError
 
 _FORMAT = 1
 _LONGEST = 255  # bytes of a file name
+_NO_JOB = "it does not describe a job"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_TYPES: dict[str, type] = {"kind": str, "axes": dict, "base": dict, "arguments": list, "launcher": dict, "search": dict}
+_TYPES: dict[str, type] = {
+    "kind": str, "axes": dict, "base": dict, "arguments": list, "launcher": dict, "search": dict, "num_jobs": int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Plan:
 
     Attributes:
         kind: whether the jobs are known beforehand.
-        axes: key -> its values in Hydra's grammar; of a search, the one expression of its space.
+        axes: key -> its values in Hydra's grammar; of a search, what its space is.
         base: the composed config without what is swept: unresolved, secrets masked.
         arguments: of the `litlab train` that does it again.
         launcher: settings of the pool.
         search: settings of a search; {} for a grid.
         project: the folder that the command was called in.
         started: ISO time, UTC.
+        num_jobs: that a grid has; fewer are recorded as long as it is being set up.
     """
 
     kind: Literal["grid", "search"]
@@ -41,6 +45,7 @@ class Plan:
     search: dict[str, Any]
     project: str
     started: str
+    num_jobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def from_lines(file: Path, content: bytes) -> list[Record]:
     for number, line in enumerate(whole_lines(content).splitlines(), 1):
         try:
             records.append(_record(json.loads(line)))
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file} is damaged in line {number}: {error}") from error
     for what, values in (("number", [each.number for each in records]), ("directory", [r.directory for r in records])):
         (value, count), *_ = Counter(values).most_common(1) or [("", 0)]
@@ -131,12 +136,16 @@ def from_lines(file: Path, content: bytes) -> list[Record]:
 def _record(found: Any) -> Record:
     """
     Raises:
-        TypeError, ValueError: if it is none.
+        ValueError: if it is none.
     """
+    if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
+        raise ValueError(_NO_JOB)
     record = Record(**found)
+    if not isinstance(record.overrides, list) or not isinstance(record.point, dict):
+        raise ValueError(_NO_JOB)
     texts = [*record.overrides, *record.point, *record.point.values(), record.directory, record.identity]
     if type(record.number) is not int or record.number < 0 or not _are_texts(texts):
-        raise ValueError("it does not describe a job")
+        raise ValueError(_NO_JOB)
     path = PurePosixPath(record.directory)
     is_inside = not path.is_absolute() and path.parts and ".." not in path.parts and "\0" not in record.directory
     if not is_inside or max(len(part.encode()) for part in path.parts) > _LONGEST:

@@ -4,12 +4,14 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from litlab.errors import UserError
-from litlab.signals import StopRequest
+from litlab.runs.lock import owning
+from litlab.signals import Stopped, StopRequest
 from litlab.sweep.backend import Backend, Config, Ended, Job
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Kind, Outcome, settle
@@ -54,6 +56,7 @@ class Loop:
     """One pass over a source.
 
     Attributes:
+        pause: called between two looks; holds everything as long as the user wants.
         outcomes: number of a job -> how it came out, for those that ended.
     """
 
@@ -62,6 +65,7 @@ class Loop:
     display: Display
     retries: int
     stop: StopRequest
+    pause: Callable[[], None] | None = None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,13 +81,21 @@ class Loop:
         Raises:
             UserError: what made it impossible to go on; everything that ran has been stopped, saved.
         """
-        while self._running or not (self._is_stopping() or (self.source.is_exhausted() and not self._again)):
-            if not self._is_stopping():
-                self._try(self._start_what_fits)
-            for ended in self.backend.wait(POLL):
-                self._try(partial(self._settle, ended))
-            self._try(self._look)
-            self.display.update(self.source.total)
+        try:
+            while self._running or not (self._is_stopping() or (self.source.is_exhausted() and not self._again)):
+                if self.pause is not None:
+                    self.pause()
+                if not self._is_stopping():
+                    self._try(self._start_what_fits)
+                for ended in self.backend.wait(POLL):
+                    self._try(partial(self._settle, ended))
+                self._try(self._look)
+                with suppress(OSError):  # of a file that it reads: what is shown is no reason to end
+                    self.display.update(self.source.total)
+        except Stopped:  # a second signal
+            for job in self._running.values():
+                self.backend.cancel(job, signal.SIGKILL)
+            raise
         if self._error is not None:
             raise self._error
 
@@ -107,6 +119,7 @@ class Loop:
                 job = found
             else:
                 return
+            _forget_end(job)
             self.backend.submit(job)
             self._tries[job.number] += 1
             self._running[job.number] = job
@@ -118,16 +131,19 @@ class Loop:
         outcome = settle(ended, asked=asked)
         again = self._is_worth_a_try(job, outcome, asked) and not self._is_stopping()
         self.display.ended(job, outcome, again=again)
+        self.outcomes[job.number] = outcome
         if again:
             self._again.append(job)
-            return
-        self.outcomes[job.number] = outcome
-        self.source.ended(job, outcome)
+        else:
+            self.source.ended(job, outcome)
 
     def _is_worth_a_try(self, job: Job, outcome: Outcome, asked: Kind | None) -> bool:
-        """Whether it was lost, also by a signal that was not ours, and may be started again from its checkpoint."""
-        lost = outcome.is_failure or (outcome.kind == "interrupted" and asked is None)
-        return lost and outcome.kind != "refused" and self._tries[job.number] <= self.retries
+        """Whether it was lost and may be started again from its checkpoint; once more if it only was interrupted."""
+        if asked is not None or outcome.kind == "refused":
+            return False
+        if outcome.kind == "interrupted":  # by somebody else, or with the process that starts all jobs
+            return self._tries[job.number] <= max(self.retries, 1)
+        return outcome.is_failure and self._tries[job.number] <= self.retries
 
     def _look(self) -> None:
         """Prune what is hopeless; stop everything if it is time; kill what was asked and does not end."""
@@ -145,3 +161,11 @@ class Loop:
             if job.number not in self._asked:
                 self._asked[job.number] = (kind, time.monotonic() + GRACE)
                 self.backend.cancel(job, signum)
+
+
+def _forget_end(job: Job) -> None:
+    """Should the next process not get far, what an earlier one wrote would be taken for its end."""
+    if not job.run.result.exists():
+        return
+    with suppress(UserError), owning(job.run.path, patience=0.0):  # or somebody is at work on it, who says so
+        job.run.result.unlink(missing_ok=True)

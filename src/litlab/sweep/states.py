@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory
+from litlab.runs.directory import RunDirectory, open_regular
 from litlab.sweep.follow import Follower, Progress
 
 Word = Literal["done", "running", "failed", "refused", "interrupted", "pruned", "waiting"]
@@ -22,7 +22,7 @@ _OF_STATUS: dict[str, Word] = {
     "pruned": "pruned",
 }
 _COUNTED_TWICE = ("training", "saving")  # of the seconds in result.json: they are within another phase
-_OWNER = re.compile(r"process (\d{1,10}) on (.*)")
+_OWNER = re.compile(r"process (\d{1,9}) on (.*)")
 _CLOCK_CHANGES = 60  # seconds that a process may seem to have started after it wrote its name down
 
 
@@ -81,10 +81,10 @@ def is_owned(lock: Path) -> bool:
     The lock itself is left alone: to try it would keep it from a process that starts now.
     """
     try:
-        found = _OWNER.fullmatch(lock.read_text(encoding="utf-8", errors="replace").strip())
-        if found is None or found[2] != socket.gethostname():
-            return False
-        return _is_alive(int(found[1]), lock.stat().st_mtime)
+        with open_regular(lock) as file:
+            found = _OWNER.fullmatch(file.read().decode(errors="replace").strip())
+            since = os.fstat(file.fileno()).st_mtime
+        return found is not None and found[2] == socket.gethostname() and _is_alive(int(found[1]), since)
     except OSError:
         return False
 
@@ -115,14 +115,19 @@ def _exists(pid: int) -> bool:
 def _of_result(result: Any) -> State:
     """Of a run that has ended; result.json may be a stranger's."""
     known = result if isinstance(result, dict) else {}
-    word = _OF_STATUS.get(str(known.get("status")))
+    word = _OF_STATUS.get(_text(known.get("status")))
     if word is None:
         return State("failed", "result.json does not say how it ended")
     seconds = known.get("seconds")
     phases = seconds.items() if isinstance(seconds, dict) else ()
     taken = [value for name, each in phases if name not in _COUNTED_TWICE and (value := _number(each)) is not None]
-    message = "" if word == "done" else str(known.get("error") or "")
+    message = "" if word == "done" else _text(known.get("error"))
     return State(word, message, _number(known.get("objective")), sum(taken) if taken else None)
+
+
+def _text(value: Any) -> str:
+    """Of a text itself; what else there may be can be too deeply nested to be shown."""
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 Jobs are known by the identity of their configs and keep their numbers; records are only ever added.
 """
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,10 +48,12 @@ class Study:
 
         Raises:
             UserError: if the directory is something else, is damaged, or belongs to somebody else.
+            OSError: if nothing can be written there.
         """
         from litlab.config.trust import doubt_study
 
         study = cls.look(path)
+        _refuse_unwritable(path)
         content = study._found[0]
         if content is not None and (doubt := doubt_study(path, content)) is not None:
             raise UserError(
@@ -125,7 +128,7 @@ class Study:
         from litlab.config.trust import sign_study
 
         assert self._held
-        if self.plan is not None:
+        if self.plan is not None and self.records:
             plan = replace(plan, axes=_merged(self.plan.axes, plan.axes), started=self.plan.started)
         before, text = self._found[0], to_yaml(plan)
         if text.encode() == before:
@@ -181,6 +184,19 @@ def _read(file: Path) -> bytes | None:
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Found here, a place is refused before seconds have gone into composing.
+
+    Raises:
+        OSError: with the path.
+    """
+    above = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    if not os.access(above, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def _refuse_other(path: Path) -> None:

@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litlab.sweep.backend import Job
-from litlab.sweep.outcome import Outcome
+from litlab.sweep.outcome import FAILURES, Outcome
 
 NUM_BEST = 3
 NUM_FAILURES = 10  # shown in full
 
 
-def summary(path: Path, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], *, received: int | None) -> list[str]:
+def summary(
+    path: Path,
+    jobs: Sequence[Job],
+    outcomes: Mapping[int, Outcome],
+    *,
+    received: int | None,
+    retries_failures: bool = True,
+) -> list[str]:
     """The end of a multirun, line by line.
 
     Args:
@@ -20,13 +27,15 @@ def summary(path: Path, jobs: Sequence[Job], outcomes: Mapping[int, Outcome], *,
         jobs: all that were asked for.
         outcomes: number of a job -> how it came out; a job that is not in it has not started.
         received: the signal that stopped the multirun, if one came.
+        retries_failures: whether the same command would start failed jobs again.
     """
     ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
     lines = ["", _counts(len(jobs), [outcome for _, outcome in ended], received)]
     lines += _best(ended) + _failures(ended)
     where = as_typed(path)
     lines += ["", f"study        {where}", f"jobs         litlab status {where}"]
-    if any(outcomes[job.number].kind not in ("done", "pruned") if job.number in outcomes else True for job in jobs):
+    ends = ("done", "pruned", *(() if retries_failures else FAILURES))
+    if received is not None or len(ended) < len(jobs) or any(outcome.kind not in ends for _, outcome in ended):
         lines.append(f"continue     litlab resume {where}")
     return [*lines, f"TensorBoard  litlab tensorboard {where}"]
 
@@ -61,6 +70,8 @@ def _counts(num_jobs: int, outcomes: Sequence[Outcome], received: int | None) ->
     if num_jobs > len(outcomes):
         parts.append(f"{num_jobs - len(outcomes)} not started")
     stopped = f"stopped by {signal.Signals(received).name}: " if received else ""
+    if num_jobs == 0:
+        return f"{stopped}no job was started"
     return f"{stopped}{num_jobs} job{'s' * (num_jobs != 1)}: {', '.join(parts)}"
 
 

@@ -4,18 +4,20 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from litlab.config.freeze import cores
 from litlab.controller import worker_environment
 from litlab.errors import UserError
-from litlab.signals import PARENT
+from litlab.signals import PARENT, exit_code
 from litlab.sweep.backend import Config, Ended, Job
 from litlab.sweep.local.leases import Lease, Leases, Machine, objections
-from litlab.sweep.local.prefork import Server, kill_group
+from litlab.sweep.local.memory import Shortage
+from litlab.sweep.local.orphan import POLL, Orphan
+from litlab.sweep.local.prefork import Server
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 GRACE = 10.0  # seconds to save in, for a job that takes too long
@@ -43,16 +45,18 @@ class _Running:
     Attributes:
         pid: of its worker, once the server has said it.
         deadline: when it is asked to end, then when it is killed; by the monotonic clock.
-        oom_kills: how often the kernel had run out of memory when it started.
+        asked: the last signal that it was sent.
+        orphan: what is left to look at once its server has ended.
     """
 
     job: Job
     lease: Lease
     started: float
     deadline: float
-    oom_kills: int
     pid: int | None = None
     timed_out: bool = False
+    asked: int | None = None
+    orphan: Orphan | None = None
 
 
 class LocalPool:
@@ -65,6 +69,8 @@ class LocalPool:
         self._known_leases: Leases | None = None
         self._running: dict[int, _Running] = {}
         self._ended: list[Ended] = []
+        self._paused: float | None = None  # since when, by the monotonic clock
+        self._shortage = Shortage()
         self._server = Server()
         self._num_servers = 1
 
@@ -89,33 +95,53 @@ class LocalPool:
         """
         lease = self._leases.find(job.config)
         assert lease is not None, "submitted without room"
-        self._start(job, lease)
+        if self._server.has_ended:
+            self._replace_server()
         self._leases.take(lease)
         now, timeout = time.monotonic(), self._settings.timeout
-        deadline = inf if timeout is None else now + timeout
-        self._running[job.number] = _Running(job, lease, now, deadline, _oom_kills())
+        self._running[job.number] = _Running(job, lease, now, inf if timeout is None else now + timeout)
+        self._start(self._running[job.number])
 
     def wait(self, seconds: float) -> list[Ended]:
         until = time.monotonic() + seconds
+        self._shortage.look()
         while True:
             self._enforce_timeout()
             ended, self._ended = self._ended, []
             now = time.monotonic()
             if ended or now >= until:
                 return ended
-            next_deadline = min((each.deadline for each in self._running.values()), default=inf)
-            self._listen(max(0.0, min(until, next_deadline) - now))
+            self._listen(max(0.0, min(until, self._next_deadline()) - now))
 
     def cancel(self, job: Job, signum: int) -> None:
-        if job.number in self._running:
+        each = self._running.get(job.number)
+        if each is None:
+            return
+        if signum == signal.SIGKILL and each.orphan is not None:
+            each.orphan.kill()
+        elif signum == signal.SIGKILL or not (each.timed_out or each.orphan):  # a second one would end its saving
+            each.asked = signum
             self._server.signal(job.number, signum)
+
+    def pause(self) -> None:
+        self._paused = time.monotonic()
+        self._to_all(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._paused is not None, "not paused"
+        self._to_all(signal.SIGCONT)
+        late = time.monotonic() - self._paused
+        for each in self._running.values():
+            each.deadline += late
+        self._paused = None
 
     def close(self) -> None:
         """Running jobs may save, then they are killed, all within seconds."""
-        was_killed = self._server.close(is_idle=not self._running) != 0
-        for each in self._running.values():
-            if was_killed and each.pid is not None:
-                kill_group(each.pid)
+        if self._server.close(is_idle=not self._running) != 0:
+            self._orphan_workers()
+        left = [each.orphan for each in self._running.values() if each.orphan is not None]
+        while left := [orphan for orphan in left if orphan.code() is None]:
+            time.sleep(POLL)
         self._running.clear()
 
     @property
@@ -127,33 +153,33 @@ class LocalPool:
             self._known_leases = Leases(machine, jobs=settings.jobs, jobs_per_device=settings.jobs_per_device)
         return self._known_leases
 
-    def _start(self, job: Job, lease: Lease) -> None:
-        self._listen(0)
-        if self._server.has_ended:
-            self._replace_server()
-        try:
-            self._server.start(job.number, job.run.path.absolute(), self._environment(lease))
-        except BrokenPipeError:  # it ended this very moment
-            self._listen(GRACE)
-            self._replace_server()
-            self._server.start(job.number, job.run.path.absolute(), self._environment(lease))
+    def _start(self, each: _Running) -> None:
+        with suppress(BrokenPipeError):  # it ended this very moment: `_listen` will see that, and give it to the next
+            self._server.start(each.job.number, each.job.run.path.absolute(), self._environment(each.lease))
 
     def _environment(self, lease: Lease) -> dict[str, str]:
         visible = {} if lease.visible is None else {VISIBLE: lease.visible}
         return worker_environment() | {PARENT: str(self._server.pid)} | visible
 
+    def _to_all(self, signum: int) -> None:
+        for number in self._running:
+            self._server.signal(number, signum)
+
     def _listen(self, seconds: float) -> None:
-        """Take in what the server reports within some time; returns at the first report."""
+        """Take in what happens within some time; returns at the first report."""
+        if any(each.orphan for each in self._running.values()):
+            seconds = min(seconds, POLL)
         if self._server.has_ended:
             time.sleep(seconds)
-            return
-        for report in self._server.reports(seconds):
-            self._take_in(report)
-        if self._server.has_ended:  # somebody killed it: its workers are asked to end by the kernel, and end here
-            for number, each in list(self._running.items()):
-                if each.pid is not None:
-                    kill_group(each.pid)
-                self._settle(number, -signal.SIGKILL)
+        else:
+            for report in self._server.reports(seconds):
+                self._take_in(report)
+            if self._server.has_ended:  # somebody killed it
+                self._orphan_workers()
+                self._start_again()
+        for number, each in list(self._running.items()):
+            if each.orphan is not None and (code := each.orphan.code()) is not None:
+                self._settle(number, code)
 
     def _take_in(self, report: dict[str, Any]) -> None:
         if "started" in report:
@@ -164,9 +190,31 @@ class LocalPool:
     def _settle(self, number: int, code: int) -> None:
         each = self._running.pop(number)
         self._leases.give_back(each.lease)
-        out_of_memory = _oom_kills() > each.oom_kills
         seconds = time.monotonic() - each.started
+        out_of_memory = self._shortage.is_recent()
         self._ended.append(Ended(each.job, code, seconds, timed_out=each.timed_out, out_of_memory=out_of_memory))
+
+    def _orphan_workers(self) -> None:
+        for each in self._running.values():
+            if each.pid is not None and each.orphan is None:
+                each.orphan = Orphan(each.pid)
+                each.deadline = inf
+
+    def _start_again(self) -> None:
+        """The next server gets the requests that the one that was killed had not read."""
+        unread = {number: each for number, each in self._running.items() if each.orphan is None}
+        try:
+            if any(each.asked is None for each in unread.values()):
+                self._replace_server()
+        except UserError:  # which the next `submit` raises
+            for number in unread:
+                self._settle(number, -signal.SIGKILL)
+            return
+        for number, each in unread.items():
+            if each.asked is None:
+                self._start(each)
+            else:
+                self._settle(number, exit_code(each.asked))
 
     def _replace_server(self) -> None:
         if self._num_servers == 2:
@@ -174,13 +222,20 @@ class LocalPool:
         self._server.close(is_idle=True)
         self._server = Server()
         self._num_servers += 1
-        self._server.num_gpus()
+
+    def _next_deadline(self) -> float:
+        if self._paused is not None:
+            return inf
+        return min((each.deadline for each in self._running.values()), default=inf)
 
     def _enforce_timeout(self) -> None:
         now = time.monotonic()
+        if now < self._next_deadline():
+            return
         for number, each in self._running.items():
             if now >= each.deadline:
-                self._server.signal(number, signal.SIGKILL if each.timed_out else signal.SIGTERM)
+                each.asked = signal.SIGKILL if each.timed_out else signal.SIGTERM
+                self._server.signal(number, each.asked)
                 each.deadline = inf if each.timed_out else now + GRACE
                 each.timed_out = True
 
@@ -190,12 +245,3 @@ def _names_of_gpus(number: int) -> tuple[str, ...]:
     given = os.environ.get(VISIBLE)
     names = given.split(",") if given else map(str, range(number))
     return tuple(name.strip() for name in names)[:number]
-
-
-def _oom_kills() -> int:
-    """How many processes this kernel has ended for want of memory; 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

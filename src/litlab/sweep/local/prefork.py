@@ -3,18 +3,17 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from litlab.controller import worker_environment
 from litlab.errors import UserError
 from litlab.signals import held_back
 
+COMMAND = (sys.executable, "-P", "-m", "litlab.server")
 _LINES = 15  # of what it said before it ended
 # Its own threads: a process of several can't be forked. A worker gets the number that its config says.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
@@ -29,17 +28,17 @@ class Server:
     """
 
     def __init__(self) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
-        with held_back():
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "litlab.server"],
-                env=worker_environment() | _ONE_THREAD,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                bufsize=0,
-                start_new_session=True,
-            )
+        """
+        Raises:
+            UserError: if no process can be started.
+        """
+        if sys.platform != "linux":
+            raise UserError("hydra/launcher=pool needs Linux; expected hydra/launcher=basic")
+        try:
+            self._said = os.fdopen(os.memfd_create("litlab.server"), "w+b")  # /tmp may be full
+            self._process = _start(self._said)
+        except OSError as error:
+            raise UserError(f"the process that starts the jobs can't be started: {error.strerror}") from error
         self.pid = self._process.pid
         self.has_ended = False
         self._pending = b""
@@ -69,7 +68,7 @@ class Server:
         self._ask({"start": number, "directory": str(directory), "environment": environment})
 
     def signal(self, number: int, signum: int) -> None:
-        """To the worker alone; SIGKILL to all its processes. Nothing happens if it has ended."""
+        """To the worker alone; SIGKILL, SIGSTOP and SIGCONT to all its processes. Nothing happens if it has ended."""
         with suppress(BrokenPipeError):
             self._ask({"signal": signum, "job": number})
 
@@ -112,7 +111,14 @@ class Server:
         return "\n".join(self._said.read().decode(errors="replace").splitlines()[-_LINES:])
 
 
-def kill_group(leader: int) -> None:
-    """What is left of the processes of a worker whose server has ended."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+def _start(said: BinaryIO) -> "subprocess.Popen[bytes]":
+    with held_back():
+        return subprocess.Popen(
+            COMMAND,
+            env=worker_environment() | _ONE_THREAD,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            bufsize=0,
+            start_new_session=True,
+        )

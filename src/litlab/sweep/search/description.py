@@ -43,18 +43,32 @@ class Search:
 
 
 def describe(name: str, settings: SearchSettings, space: Space, compose: Compose, provenance: dict[str, Any]) -> Search:
-    """A search, after a look at a job in the middle of its space; see `Search` for the arguments.
+    """A search, after a look at a job of its space; see `Search` for the arguments.
 
     Raises:
-        UserError: if that can't be a job, its runs won't have the objectives, or Optuna refuses an option.
+        UserError: if a few points can't be jobs, its runs won't have the objectives, or Optuna refuses an option.
     """
-    middle = space.middle()
-    try:
-        typical = compose(space.overrides(middle), 0).config
-    except UserError as error:
-        where = " ".join(f"{key}={value}" for key, value in middle.items())
-        raise UserError(f"{error}\n(in the middle of the space: {where})") from error
+    typical = _typical(space, compose)
     objectives = objectives_of(typical, settings.objectives)
     make_sampler(settings, 0)
     make_pruner(settings, num_validations(typical))
     return Search(name, settings, space, objectives, typical, compose, provenance)
+
+
+def _typical(space: Space, compose: Compose) -> Config:
+    """The config of a job, in the middle of the space if that can be one.
+
+    Raises:
+        UserError: if none of several points can.
+    """
+    points, refused = space.examples(), list[UserError]()
+    for point in points:
+        try:
+            return compose(space.overrides(point), 0).config
+        except UserError as error:
+            refused.append(error)
+            if [str(each) for each in refused].count(str(error)) > 1:  # which has nothing to do with the point
+                break
+    where = " ".join(f"{key}={value}" for key, value in points[0].items())
+    tried = f"in the middle of the space: {where}; points tried: {len(refused)}"
+    raise UserError(f"{refused[0]}\n({tried})") from refused[0]

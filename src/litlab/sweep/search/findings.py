@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from litlab.config.space import Dimension
 from litlab.errors import UserError
 from litlab.runs.result import read_result
 from litlab.sweep.search.description import Search
 from litlab.sweep.search.objectives import Objective, num_validations
 from litlab.sweep.study import Study
-from litlab.sweep.summary import as_typed, headline, number
+from litlab.sweep.summary import as_typed, headline, number, printable
 
 NUM_BEST = 3
 NUM_PARETO = 10
@@ -20,7 +19,9 @@ NUM_PARETO = 10
 def outline(search: Search, study: Study) -> list[str]:
     """What a search would do, line by line."""
     settings, width = search.settings, max(len(each.name) for each in search.space.dimensions)
-    dimensions = [f"  {each.name.ljust(width)}  {each.expression}{_on(each)}" for each in search.space.dimensions]
+    dimensions = [
+        f"  {each.name.ljust(width)}  {' '.join([each.expression, *each.when()])}" for each in search.space.dimensions
+    ]
     pruner = settings.pruner or "none"
     goals = ", ".join(f"{each.metric} ({each.mode})" for each in search.objectives)
     return [
@@ -29,10 +30,6 @@ def outline(search: Search, study: Study) -> list[str]:
         "space",
         *dimensions,
     ]
-
-
-def _on(dimension: Dimension) -> str:
-    return f"  where {'='.join(dimension.condition)}" if dimension.condition else ""
 
 
 def findings(search: Search, study: Study, trials: optuna.Study, *, is_out_of_points: bool) -> list[str]:
@@ -69,7 +66,7 @@ def _best(trials: optuna.Study, done: Sequence[FrozenTrial], objectives: Sequenc
 def _line(trial: FrozenTrial, objectives: Sequence[Objective]) -> str:
     values = ", ".join(number(each.metric, value) for each, value in zip(objectives, trial.values, strict=True))
     params = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
-    return f"  {values}  {trial.user_attrs.get('directory', trial.number)}  {params}"
+    return printable(f"  {values}  {trial.user_attrs.get('directory', trial.number)}  {params}")
 
 
 def _short(value: object) -> str:
@@ -105,5 +102,5 @@ def _without_job(trials: optuna.Study) -> list[str]:
     """Trials whose points could not be a job."""
     failed = trials.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     refused = [each for each in failed if "directory" not in each.user_attrs]
-    lines = [f"  trial {each.number}: {headline(each.user_attrs.get('error', ''))}" for each in refused[:NUM_BEST]]
+    lines = [f"  trial {each.number}: {headline(str(each.user_attrs.get('error', '')))}" for each in refused[:NUM_BEST]]
     return ["", f"{len(refused)} sampled points could not be a job", *lines] if refused else []

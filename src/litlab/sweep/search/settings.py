@@ -138,6 +138,10 @@ def _made(kind: str, name: str, options: dict[str, Any]) -> Any:
 def _class(kind: str, name: str) -> Any:
     import optuna
 
+    if name == SAMPLERS["cmaes"]:
+        from litlab.sweep.search.restoring import RestoringSampler
+
+        return RestoringSampler
     return getattr(optuna.samplers if kind == "sampler" else optuna.pruners, name)
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from litlab.config.freeze import from_yaml
 from litlab.errors import UserError
 from litlab.masking import redact
 from litlab.runs.directory import RunDirectory
+from litlab.sweep.admitting import say, take_up
 from litlab.sweep.backend import Backend, Config, Job
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.search.description import Search
 from litlab.sweep.search.objectives import num_validations, unreported
-from litlab.sweep.search.sampling import DistinctSampler, as_point, suggest
+from litlab.sweep.search.sampling import DistinctSampler, as_point, distribution, suggest
 from litlab.sweep.search.settings import make_pruner, make_sampler
 from litlab.sweep.search.storage import open_trials
 from litlab.sweep.search.trials import Following, outcome_in_files
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
 
 _LONGEST = 1000  # characters of an error that is kept with a trial
+_HOPELESS = 5  # points that can't be jobs, if none could before
 
 
 class SearchSource:
@@ -50,6 +51,7 @@ class SearchSource:
         self._continued: deque[Job] = deque()  # begun, and not ended
         self._sampled: deque[Trial] = deque()  # asked for, and not admitted
         self._held_back: Job | None = None  # admitted, and larger than the room
+        self._num_refused = 0  # points that could not be jobs
         self.started: dict[int, Job] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.error: UserError | None = None
@@ -105,10 +107,19 @@ class SearchSource:
         pruner = make_pruner(settings, num_validations(search.typical))
         place = (self._study.path, settings.storage, search.name)
         trials = open_trials(*place, search.objectives, make_sampler(settings, 0), pruner)
+        if not self._study.records and self._is_elsewhere(trials):  # nothing had come of it
+            optuna.delete_study(study_name=trials.study_name, storage=trials._storage)
+            trials = open_trials(*place, search.objectives, make_sampler(settings, 0), pruner)
         self._num_trials = len(trials.get_trials(deepcopy=False))
         sampler = DistinctSampler(make_sampler(settings, self._num_trials), search.space, settings.seed)
         trials.sampler = sampler
         return trials, sampler
+
+    def _is_elsewhere(self, trials: optuna.Study) -> bool:
+        """Whether the points tried so far are of another space."""
+        known = {each.name: distribution(each) for each in self._search.space.dimensions}
+        found = [pair for each in trials.get_trials(deepcopy=False) for pair in each.distributions.items()]
+        return any(known.get(name) != there for name, there in found)
 
     def _reconcile(self) -> None:
         """A killed controller leaves trials running: those that have ended are told, the others go on."""
@@ -119,23 +130,27 @@ class SearchSource:
                 f"{self._study.path}: the trials of its search don't have job {lost[0]}: their file or database was "
                 "removed or exchanged; bring it back, or choose another study.name"
             )
+        remarks: list[str] = []
         for each in frozen:
             if each.state == TrialState.RUNNING and each.number not in runs:
                 self._sampled.append(Trial(self.trials, each._trial_id))
                 continue
             self._sampler.seen.add(as_point(self._search.space, each.params))
             if each.state == TrialState.RUNNING:
-                self._take_up(each, runs[each.number])
+                remarks += self._take_up(each, runs[each.number])
+        say(remarks)
 
-    def _take_up(self, frozen: FrozenTrial, run: RunDirectory) -> None:
+    def _take_up(self, frozen: FrozenTrial, run: RunDirectory) -> list[str]:
+        """What is known of how a job ended, or the job once more; returns what should be known about its code."""
         trial = Trial(self.trials, frozen._trial_id)
-        job = Job(trial.number, run, from_yaml(run.config.read_text(encoding="utf-8")))
+        job = Job(trial.number, run, run.read_config())
         self._follow(trial, job, frozen.intermediate_values)
         outcome = outcome_in_files(run)
-        if outcome is None:
-            self._continued.append(job)
-        else:
+        if outcome is not None:
             self._tell(job, outcome)
+            return []
+        self._continued.append(job)
+        return take_up(run, job.config, {}, self._search.provenance)
 
     def _new_job(self) -> Job | None:
         """A trial with its run directory; None if what was sampled can't be a job, which counts as a trial."""
@@ -145,10 +160,10 @@ class SearchSource:
         try:
             composed = self._composed(self._search.space.overrides(point), trial.number)
         except UserError as error:
-            if trial.number == 0:  # nothing has come of this search, so nothing stays of it
-                optuna.delete_study(study_name=self.trials.study_name, storage=self.trials._storage)
-                raise
             self._fail(trial, str(error))
+            self._num_refused += 1
+            if not self._study.records and self._num_refused >= min(_HOPELESS, self._search.settings.trials):
+                raise
             return None
         (job,) = self._study.admit([composed], self._search.provenance)
         trial.set_user_attr("directory", job.name)

@@ -41,7 +41,9 @@ def explained(path: Path, url: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
         where = f"{WHERE}.storage" if url is not None else str(path / FILE)
         said = error.__cause__ or error  # Optuna's own words say less
         line = " ".join(redact(str(said)).splitlines()[:1])

@@ -7,7 +7,6 @@ from optuna.trial import Trial
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.result import read_result
 from litlab.sweep.backend import Job
 from litlab.sweep.follow import Follower
 from litlab.sweep.outcome import Kind, Outcome
@@ -53,8 +52,10 @@ class Following:
 def outcome_in_files(run: RunDirectory) -> Outcome | None:
     """How a run ended that nobody waited for; None if it is to go on."""
     try:
-        result = read_result(run)
+        result = run.read_json(run.result)
     except UserError:
+        return None
+    if not isinstance(result, dict):
         return None
     kind = _ENDS.get(str(result.get("status")))
     return Outcome(kind, str(result.get("error") or ""), (), result, 0.0) if kind else None

@@ -1,0 +1,76 @@
+"""Callbacks of a user's own that end their job, each in its way; copied into the project of a test."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+HOW = {0: "fail", 2: "exit", 3: "kill", 5: "segfault", 7: "hang", 8: "fail", 11: "leave", 13: "kill", 17: "fail"}
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+class Saboteur(Callback):
+    """Ends the job of some seeds at the third step, each in its way."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.how = HOW.get(seed, "")
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 3:
+            getattr(self, self.how or "nothing")()
+
+    def nothing(self) -> None:
+        pass
+
+    def fail(self) -> None:
+        raise ArithmeticError("a fault of the user's own")
+
+    def exit(self) -> None:
+        sys.exit(0)
+
+    def leave(self) -> None:
+        os._exit(0)
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def segfault(self) -> None:
+        segfault()
+
+    def hang(self) -> None:
+        while True:
+            time.sleep(1)
+
+
+class Eater(Callback):
+    """Lets one job run out of memory, for real: in a control group of little."""
+
+    def __init__(self, *, seed: int, group: str) -> None:
+        self.seed, self.group = seed, Path(group)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.seed == 1 and trainer.global_step == 3:
+            (self.group / "cgroup.procs").write_text(str(os.getpid()))
+            self.eaten = [bytearray(os.urandom(1 << 20)) for _ in range(2000)]
+
+
+class Slow(Callback):
+    """Takes its time at each step, and notes that a step began: a job that is done twice would note all twice."""
+
+    def __init__(self, *, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with Path(trainer.default_root_dir, "starts").open("a") as file:
+            file.write(f"{trainer.global_step}\\n")
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        time.sleep(self.seconds)
