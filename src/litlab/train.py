@@ -25,11 +25,9 @@ from litlab.config.literals import refuse_literals, refuse_written
 from litlab.config.location import packaged_conf
 from litlab.config.record import hydra_record
 from litlab.config.secrets import with_secrets
-from litlab.controller import RunStopped, run_worker
 from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
-from litlab.runs.provenance import of_launch
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DRY_RUN = "--dry-run"
@@ -41,6 +39,8 @@ register_resolvers()  # here, since a launcher may call a job in a process that 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
 def _launch(composed: DictConfig) -> float | None:
     """One job. Hydra goes on after a failed one, which suits a multirun; a single run ends, and so does a signal."""
+    from litlab.controller import RunStopped  # here, since --help and --cfg run nothing
+
     try:
         return _run(composed)
     except (UserError, RunFailed) as error:
@@ -111,6 +111,8 @@ def _run(composed: DictConfig) -> float | None:
     """A run directory with its frozen config, then a worker on it. Returns the objective."""
     from litlab.config.freeze import to_yaml  # here, since --help and --cfg need no schema
     from litlab.config.trust import sign
+    from litlab.controller import run_worker
+    from litlab.runs.provenance import of_launch
 
     settings = HydraConfig.get()
     directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)

@@ -70,7 +70,7 @@ class Slow(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with Path(trainer.default_root_dir, "starts").open("a") as file:
-            file.write(f"{trainer.global_step}\\n")
+            file.write(f"{trainer.global_step}\n")
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         time.sleep(self.seconds)

@@ -13,6 +13,7 @@ from litlab.controller import RunStopped
 from litlab.errors import RunFailed, UserError
 from litlab.inference.finished import FinishedRun
 from litlab.runs.lock import owning
+from litlab.runs.provenance import of_launch
 from litlab.signals import exit_code
 from litlab.sweep.local.pool import LocalPool, PoolSettings
 from litlab.sweep.multirun import resume_grid, wait_for_workers
@@ -45,8 +46,9 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
         return
     settings = PoolSettings(**{each.name: plan.launcher[each.name] for each in fields(PoolSettings)})
     pool = LocalPool(settings)
+    provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
-        end = resume_grid(study, pool, retries=settings.retries)
+        end = resume_grid(study, pool, provenance=provenance, retries=settings.retries)
     finally:
         pool.close()
     if end.received is not None:

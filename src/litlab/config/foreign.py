@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> 
     """
     rows = [[_row(*each) for each in nodes(config) if each[1]["_target_"] not in SECTIONS] for config in configs]
     distinct = list(dict.fromkeys(row for of_one in rows for row in of_one))
-    said = dict(zip(distinct, _asked(distinct, project) if distinct else [], strict=True))
+    said = dict(zip(distinct, _asked(tuple(distinct), project) if distinct else (), strict=True))
     return [[problem for row in of_one if (problem := said[row])] for of_one in rows]
 
 
@@ -63,8 +64,9 @@ def _row(path: str, node: Config) -> Row:
     return path, node["_target_"], tuple(key for key in node if not key.startswith("_"))
 
 
-def _asked(rows: list[Row], project: Path | None) -> list[str | None]:
-    """What is wrong with each, by the process that imports them."""
+@cache
+def _asked(rows: tuple[Row, ...], project: Path | None) -> tuple[str | None, ...]:
+    """What is wrong with each, by the process that imports them; a search asks the same for every job."""
     process = subprocess.run(
         [sys.executable, "-P", "-m", "litlab.config.foreign"],
         input=json.dumps(rows),
@@ -76,8 +78,7 @@ def _asked(rows: list[Row], project: Path | None) -> list[str | None]:
     if process.returncode != 0 or not last.startswith("["):
         targets = ", ".join(dict.fromkeys(target for _, target, _ in rows))
         raise UserError(f"importing {targets} ended the process:\n{process.stderr.strip()}")
-    problems: list[str | None] = json.loads(last)
-    return problems
+    return tuple(json.loads(last))
 
 
 def find(target: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.sweep.admitting import say, take_up
 from litlab.sweep.attending import attended
 from litlab.sweep.backend import Backend, Config, Job
 from litlab.sweep.display import Display, summary
@@ -89,8 +90,10 @@ def run_grid(
         return _run(study, study.admit(ready, provenance), backend, retries)
 
 
-def resume_grid(study: Study, backend: Backend, *, retries: int) -> MultirunEnd:
+def resume_grid(study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int) -> MultirunEnd:
     """Run the jobs of a grid that are not done yet, as they were frozen.
+
+    `provenance`: of the command, as `runs.provenance.of_launch` gives it; None if their continuing is on record.
 
     Raises:
         UserError: if they can't run here, or the study is in use.
@@ -98,7 +101,10 @@ def resume_grid(study: Study, backend: Backend, *, retries: int) -> MultirunEnd:
     with study.holding():
         wait_for_workers(study)
         jobs = [Job(each.number, run, run.read_config()) for each, run in study.jobs()]
-        _check(backend, [job.config for job in jobs if not _is_done(job.run)])
+        left = [job for job in jobs if not _is_done(job.run)]
+        _check(backend, [job.config for job in left])
+        if provenance is not None:
+            say([line for job in left for line in take_up(job.run, job.config, {}, provenance)])
         return _run(study, jobs, backend, retries)
 
 
