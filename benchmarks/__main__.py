@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import data_path, multirun, settings, startup, training
+from benchmarks import data_path, multirun, pruning, settings, startup, training
 from benchmarks.harness import Row
 from benchmarks.report import machine, table
 
@@ -15,6 +15,7 @@ ROWS: dict[str, Callable[[settings.Settings], list[Row]]] = {
     "step": training.step_rows,
     "startup": startup.rows,
     "multirun": multirun.rows,
+    "search": pruning.rows,
 }
 
 

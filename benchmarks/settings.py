@@ -22,6 +22,7 @@ class Settings:
     num_multiruns: counted rounds of whole multiruns.
     num_seeds: of a multirun, for each of four learning rates.
     num_frozen: jobs whose freezing is measured.
+    num_trials: of a search.
     """
 
     data: tuple[str, ...]
@@ -36,6 +37,7 @@ class Settings:
     num_multiruns: int
     num_seeds: int
     num_frozen: int
+    num_trials: int
 
 
 def full(root: str | None) -> Settings:
@@ -56,6 +58,7 @@ def full(root: str | None) -> Settings:
         num_multiruns=3,
         num_seeds=4,
         num_frozen=100,
+        num_trials=16,
     )
 
 
@@ -75,4 +78,5 @@ def quick() -> Settings:
         num_multiruns=1,
         num_seeds=1,
         num_frozen=3,
+        num_trials=3,
     )
