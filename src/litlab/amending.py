@@ -19,8 +19,6 @@ def amend(
     Wherever it is cut off, the same command once more completes it.
 
     Args:
-        run: its directory.
-        config: to go on with.
         changed: dotted key -> [value before, value after].
         now: the command, the time and the code, as `runs.provenance.of_launch` gives them.
         own: whether the run is the user's own; somebody else's is not signed.
