@@ -39,11 +39,11 @@ register_resolvers()  # here, since a launcher may call a job in a process that 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
 def _launch(composed: DictConfig) -> float | None:
     """One job. Hydra goes on after a failed one, which suits a multirun; a single run ends, and so does a signal."""
-    from litlab.controller import RunStopped  # here, since --help and --cfg run nothing
-
     try:
         return _run(composed)
     except (UserError, RunFailed) as error:
+        from litlab.controller import RunStopped  # here, since --help and --cfg run nothing
+
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, RunStopped):
             raise
         raise _Ended(error) from error
@@ -109,16 +109,16 @@ def _refuse_dry_run(config: DictConfig) -> None:
 
 def _run(composed: DictConfig) -> float | None:
     """A run directory with its frozen config, then a worker on it. Returns the objective."""
-    from litlab.config.freeze import to_yaml  # here, since --help and --cfg need no schema
-    from litlab.config.trust import sign
-    from litlab.controller import run_worker
-    from litlab.runs.provenance import of_launch
-
     settings = HydraConfig.get()
     directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
     os.chdir(project)  # whatever hydra.job.chdir made of it
     try:
         config = _checked(composed, directory)
+        from litlab.config.freeze import to_yaml  # here and not before, since a wrong key is said without them
+        from litlab.config.trust import sign
+        from litlab.controller import run_worker
+        from litlab.runs.provenance import of_launch
+
         provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
         run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
         write_json(run.provenance, provenance)

@@ -30,7 +30,9 @@ BatchLimit = Fraction | Count | None
 class Section(BaseModel):
     """A part of the config: no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
 
 
 class Objective(Section):
