@@ -1,0 +1,145 @@
+"""Studies with known answers: the files that a study leaves, with values that a test chose, made in milliseconds."""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from litlab.config.identity import identity
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import MetricsWriter
+from litlab.runs.result import Result, Status, write_result
+from litlab.sweep.plan import Plan, Record, to_line, to_yaml
+
+# As `litlab train data=shapes` freezes it, without what no test of comparing looks at.
+CONFIG: dict[str, Any] = {
+    "format": 1,
+    "name": "shapes_cnn",
+    "seed": 0,
+    "threads": 1,
+    "objective": {"metric": "val/accuracy", "mode": "max"},
+    "checkpoint": {"every_steps": 1000, "every_minutes": 10},
+    "study": {"name": None, "swept": []},
+    "data": {"_target_": "litlab.data.shapes.Shapes", "batch_size": 16, "seed": 0, "flip": True},
+    "model": {"_target_": "litlab.models.cnn.CNN", "widths": [2, 4], "hidden": [8]},
+    "task": {"_target_": "litlab.task.ImageClassifier", "label_smoothing": 0.0},
+    "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9},
+    "logger": {"tensorboard": {"_target_": "litlab.loggers.TensorBoard"}},
+    "trainer": {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": 2},
+}
+
+Outcome = Mapping[str, Any]  # fields of Result that differ from those of a run that is complete; `{}` for one that is
+Curve = Callable[[int], float]  # epoch, from 0 -> validation accuracy after it
+
+
+def config_with(values: Mapping[str, Any]) -> dict[str, Any]:
+    """CONFIG with values at dotted places; its data module's seed follows the root's, as in litlab's configs."""
+    config = copy.deepcopy(CONFIG)
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node = config
+        for name in parents:
+            node = node[name]
+        node[last] = value
+    config["data"]["seed"] = config["seed"]
+    return config
+
+
+def make_run(
+    path: Path,
+    values: Mapping[str, Any],
+    accuracy: float,
+    *,
+    swept: Sequence[str] = (),
+    status: Status = "completed",
+    test_accuracy: float | None = None,
+    num_epochs: int = 2,
+    curve: Curve | None = None,
+    rows_per_epoch: int = 3,
+    **fields: Any,
+) -> RunDirectory:
+    """A run directory with config.yaml, metrics.csv and result.json.
+
+    Args:
+        values: dotted key -> value, on top of CONFIG.
+        accuracy: best and last validation accuracy, if there is no `curve`.
+        curve: validation accuracy by epoch; then best and last follow from it.
+        rows_per_epoch: of the training loss, in metrics.csv.
+        fields: others of `Result`.
+    """
+    config = config_with(values)
+    config["study"]["swept"] = list(swept)
+    config["trainer"]["max_epochs"] = num_epochs
+    run = RunDirectory.create(path, yaml.dump(config, sort_keys=False), {}, sync=False)
+    points = [curve(epoch) if curve else accuracy for epoch in range(num_epochs)]
+    writer = MetricsWriter(run.metrics)
+    for epoch, value in enumerate(points):
+        for row in range(rows_per_epoch):
+            writer.append(epoch, epoch * 10 + row * 3 + 1, {"train/loss": 2.0 / (epoch + row + 1), "lr": 0.1})
+        writer.append(epoch, epoch * 10 + 10, {"val/loss": 2 * (1 - value), "val/accuracy": value})
+        writer.append(epoch, epoch * 10 + 10, {"throughput/images_per_second": 1000.0 + epoch})
+    writer.close()
+    if status == "completed":
+        best, last, tested = max(points), points[-1], accuracy if test_accuracy is None else test_accuracy
+        known: dict[str, Any] = {
+            "objective": best,
+            "data": "d" * 64,
+            "best": {"val/loss": 2 * (1 - best), "val/accuracy": best},
+            "last": {"val/loss": 2 * (1 - last), "val/accuracy": last},
+            "test": {"test/loss": 2 * (1 - tested), "test/accuracy": tested},
+            "epochs": num_epochs,
+            "steps": num_epochs * 10,
+            "parameters": 1254,
+            "seconds": {"import": 0.1, "fit": 6.0, "test": 1.0, "training": 5.0, "saving": 0.1},
+            "images_per_second": 1000.0,
+        }
+    else:
+        known = {"error": f"made to be {status}"}
+    write_result(run, Result(**{"status": status, "identity": identity(config), **known, **fields}))
+    return run
+
+
+def make_study(
+    path: Path,
+    axes: Mapping[str, Sequence[Any]],
+    accuracy: Callable[[dict[str, Any]], float],
+    **settings: Any,
+) -> list[RunDirectory]:
+    """A finished grid over `axes`; `accuracy` says what the job at a point came to.
+
+    `settings`: those of `make_run`; one that is callable, but for `curve`, is called with the point.
+    `settings["curve"]`, if there is one, is called with (point, epoch).
+    """
+    path.mkdir(parents=True)
+    texts = {key: [as_text(value) for value in values] for key, values in axes.items()}
+    base = config_with({})
+    plan = Plan("grid", texts, base, ["-m"], {}, {}, str(path.parent), "2026-11-23T10:00:00+00:00")
+    runs, lines = [], []
+    for number, values in enumerate(itertools.product(*axes.values())):
+        point = dict(zip(axes, values, strict=True))
+        of_job = {
+            name: value(point) if callable(value) and name != "curve" else value for name, value in settings.items()
+        }
+        if "curve" in of_job:
+            whole = of_job.pop("curve")
+            of_job["curve"] = lambda epoch, whole=whole, point=point: whole(point, epoch)
+        name = f"{number:04d}_" + "_".join(f"{key.split('.')[-1]}-{as_text(value)}" for key, value in point.items())
+        run = make_run(path / name, point, accuracy(point), swept=list(axes), **of_job)
+        shown = {key: as_text(value) for key, value in point.items()}
+        overrides = [f"{key}={value}" for key, value in shown.items()]
+        lines.append(to_line(Record(number, name, identity(run.read_config()), overrides, shown)))
+        runs.append(run)
+    plan = Plan(**{**asdict(plan), "num_jobs": len(runs)})
+    (path / "study.yaml").write_text(to_yaml(plan))
+    (path / "jobs.jsonl").write_text("".join(lines))
+    return runs
+
+
+def as_text(value: Any) -> str:
+    """As Hydra's grammar has it."""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list | bool) or value is None else str(value)
