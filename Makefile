@@ -17,7 +17,7 @@ train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a 
 	@$(BIN)/litlab train experiment=quickstart
 
 test: .venv/.installed  ## the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.installed  ## lint, format, types, import contract
 	@$(BIN)/ruff check .

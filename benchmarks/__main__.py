@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import data_path, multirun, pruning, settings, startup, training
+from benchmarks import comparing, data_path, multirun, pruning, settings, startup, training
 from benchmarks.harness import Row
 from benchmarks.report import machine, table
 
@@ -16,6 +16,7 @@ ROWS: dict[str, Callable[[settings.Settings], list[Row]]] = {
     "startup": startup.rows,
     "multirun": multirun.rows,
     "search": pruning.rows,
+    "comparing": comparing.rows,
 }
 
 

@@ -23,6 +23,7 @@ class Settings:
     num_seeds: of a multirun, for each of four learning rates.
     num_frozen: jobs whose freezing is measured.
     num_trials: of a search.
+    num_compared: runs of a study that is compared.
     """
 
     data: tuple[str, ...]
@@ -38,6 +39,7 @@ class Settings:
     num_seeds: int
     num_frozen: int
     num_trials: int
+    num_compared: int
 
 
 def full(root: str | None) -> Settings:
@@ -59,6 +61,7 @@ def full(root: str | None) -> Settings:
         num_seeds=4,
         num_frozen=100,
         num_trials=16,
+        num_compared=1000,
     )
 
 
@@ -79,4 +82,5 @@ def quick() -> Settings:
         num_seeds=1,
         num_frozen=3,
         num_trials=3,
+        num_compared=10,
     )

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from support import TINY, Command, call_litlab, train_here
+from warm import end_server
 
 from litlab.runs.directory import RunDirectory
+
+# Minutes or many seconds each: first, so that none is still at work when the other process has run out of files.
+LONGEST = ("test_real_data", "test_multiruns", "test_user_project", "test_recipes", "test_pool", "test_startup")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +28,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ |= {"LITLAB_CACHE": str(cache), "XDG_STATE_HOME": str(state), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     yield cache
+    end_server()
     for name, value in before.items():
         if value is None:
             del os.environ[name]

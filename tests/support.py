@@ -1,9 +1,11 @@
 """Helpers of the tests: tiny real runs, composed and trained as `litlab train` does it."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hydra.types import RunMode
 from lightning.pytorch import Callback
 from omegaconf import open_dict
 from torch import nn
+from warm import run_warm
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.freeze import freeze, to_yaml
@@ -56,10 +59,28 @@ def train_here(directory: Path, *overrides: str) -> RunDirectory:
     return run
 
 
-def call_litlab(project: Path, *arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
-    """The command line, in a process of its own, called in a user's project folder."""
+def call_litlab(
+    project: Path, *arguments: str, timeout: float = 200, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """The command line, in a process of its own that has imported all already, called in a user's project folder."""
+    return run_warm(["-m", "litlab", *arguments], project, timeout=timeout, environment=os.environ | variables)
+
+
+def call_cold(project: Path, *arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
+    """The same in an interpreter that starts for it, as do its workers: seconds longer."""
     command = [sys.executable, "-m", "litlab", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Those that work in this folder and have not ended: of a project's, its commands, their workers and ranks."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and (process / "cwd").readlink() == folder.resolve():
+                found.append(int(process.name))
+    return found
 
 
 class Dropping(nn.Sequential):

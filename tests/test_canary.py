@@ -2,11 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import TINY
+from support import TINY, call_litlab
 
 from litlab.config.freeze import from_yaml
 from litlab.runs.directory import RunDirectory
@@ -79,10 +78,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def litlab_train(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "litlab", "train", *arguments, *TINY],
-        cwd=project, env=os.environ | SECRETS, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    return call_litlab(project, "train", *arguments, *TINY, **SECRETS)
 
 
 def holding(folder: Path) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import TINY, call_litlab
+from support import TINY, call_cold, call_litlab
 
 from litlab.cli import main
 from litlab.config.freeze import from_yaml
@@ -27,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("multirun")
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("OMP_NUM_THREADS")  # the tests' own
-        done = call_litlab(folder, "train", "-m", *SHORT, *COUNTED, "seed=0,1")
+        done = call_cold(folder, "train", "-m", *SHORT, *COUNTED, "seed=0,1")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
     assert re.fullmatch(r"multirun_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", study.name)
-    jobs = sorted(path for path in study.iterdir() if path.is_dir())
+    jobs = sorted(path for path in study.iterdir() if (path / "config.yaml").exists())
     assert [path.name for path in jobs] == ["0000_seed-0", "0001_seed-1"]
     results = []
     for number, path in enumerate(jobs):
@@ -166,17 +166,15 @@ def test_a_dry_run_of_a_single_run(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(tmp_path: Path) -> None:
     """Under Hydra's own sweeper: a bad value, a split that only a worker finds impossible, another bad value."""
     hydras = ("hydra/launcher=basic", "hydra/sweeper=basic", "study.name=mine")
     sweep = ("data.num_train=30", "optimizer.lr=-1,0.05,-2")
-    code, _, said = called(tmp_path, "train", "-m", *SHORT, *hydras, *sweep, patch=monkeypatch, capture=capsys)
-    assert code == 1
-    assert "optimizer.lr=-1: expected greater than 0" in said
+    done = call_litlab(tmp_path, "train", "-m", *SHORT, *hydras, *sweep)
+    assert done.returncode == 1
+    assert "optimizer.lr=-1: expected greater than 0" in done.stderr
     study = tmp_path / "outputs" / "mine"
-    (job,) = [path for path in study.iterdir() if path.is_dir()]
+    (job,) = [path for path in study.iterdir() if (path / "config.yaml").exists()]
     assert job.name == "0001_lr-0.05", "the others left nothing behind"
     assert (study / "multirun.yaml").exists()
     result = read_result(RunDirectory(job))
@@ -201,7 +199,7 @@ def test_hydras_own_sweeper_can_use_the_pool(tmp_path: Path) -> None:
     done = call_litlab(tmp_path, "train", "-m", *SHORT, *sweeper, "seed=0,1")
     assert done.returncode == 0, done.stderr
     study = tmp_path / "outputs" / "mine"
-    jobs = sorted(path for path in study.iterdir() if path.is_dir())
+    jobs = sorted(path for path in study.iterdir() if (path / "config.yaml").exists())
     assert [path.name for path in jobs] == ["0000_seed-0", "0001_seed-1"]
     assert [read_result(RunDirectory(path))["status"] for path in jobs] == ["completed"] * 2
 

@@ -1,4 +1,7 @@
-"""Stopping a run: real processes and signals. It ends at a sound moment, says so once, and leaves no process."""
+"""Stopping a run: real processes and signals. It ends at a sound moment, says so once, and leaves no process.
+
+In a terminal, and while it starts, it is a command that starts cold.
+"""
 
 import os
 import re
@@ -10,10 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
-from support import TINY, compose_config
+from support import TINY, compose_config, processes_in
+from warm import WarmProcess
 
 from litlab.config.freeze import to_yaml
 from litlab.controller import run_worker
@@ -29,14 +34,14 @@ SOON = 10  # seconds
 class Training:
     """`litlab train` in a process of its own, which has begun to train."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", run: RunDirectory) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | WarmProcess", run: RunDirectory, project: Path) -> None:
         self.process = process
         self.run = run
+        self._project = project
 
     def workers(self) -> list[int]:
         """Everything that was started for this run, but the command itself."""
-        found = subprocess.run(["pgrep", "-f", f"litlab.worker {self.run.path}"], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
+        return [pid for pid in processes_in(self._project) if pid != self.process.pid]
 
     def ends(self) -> tuple[int, list[str]]:
         """Its exit code and what it says of the end."""
@@ -74,6 +79,10 @@ def has_begun(started: Training) -> bool:
     return metrics.exists() and "train/loss" in metrics.read_text()
 
 
+def has_a_cold_worker(started: Training) -> bool:
+    return subprocess.run(["pgrep", "-f", f"litlab.worker {started.run.path}"], capture_output=True).returncode == 0
+
+
 @contextmanager
 def training(
     tmp_path: Path,
@@ -84,35 +93,43 @@ def training(
 ) -> Iterator[Training]:
     """Train, and wait until it has begun; `terminal` becomes the one that the command is called in.
 
-    The run is in `path`, by default run/.
+    The run is in `path`, by default run/. In a terminal, or with another `begun`, all starts cold.
     """
     run = RunDirectory(path or tmp_path / "run")
-    command = [sys.executable, "-P", "-m", "litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
+    command = ["-P", "-m", "litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
+    with (tmp_path / "said").open("w") as said:
+        if terminal is None and begun is has_begun:
+            process = WarmProcess(command, tmp_path, streams=(subprocess.DEVNULL, subprocess.DEVNULL, said))
+        else:
+            process = cold_process([sys.executable, *command], tmp_path, terminal, said)
+    started = Training(process, run, tmp_path)
+    try:
+        wait_until(lambda: process.poll() is not None or begun(started), START_UP)
+        assert process.poll() is None, started.said()
+        yield started
+    finally:
+        for pid in processes_in(tmp_path):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def cold_process(
+    command: list[str], folder: Path, terminal: int | None, said: IO[str]
+) -> "subprocess.Popen[bytes] | WarmProcess":
+    """The command, with its errors in a file; in this session, for in one without us, nothing can be paused."""
     if terminal is not None:  # the leader of a new session gets the first terminal that it opens
         adopt = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
         command = [sys.executable, "-c", adopt, *command]
-    log = (tmp_path / "said").open("w+")
-    with (
-        log,
-        subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            stdin=terminal,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=terminal is not None,
-            process_group=0 if terminal is None else None,  # in this session: in one without us, nothing can be paused
-        ) as process,
-    ):
-        started = Training(process, run)
-        try:
-            wait_until(lambda: process.poll() is not None or begun(started), START_UP)
-            assert process.poll() is None, started.said()
-            yield started
-        finally:
-            for pid in (process.pid, *started.workers()):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=terminal,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        start_new_session=terminal is not None,
+        process_group=0 if terminal is None else None,
+    )
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -150,7 +167,7 @@ def test_sigterm(num_ranks: int, tmp_path: Path) -> None:
         wait_until(lambda: all(started.pauses()), SOON)
         started.process.send_signal(signal.SIGCONT)
         wait_until(lambda: not any(started.pauses()), SOON)
-        started.process.terminate()
+        started.process.send_signal(signal.SIGTERM)
         code, _ = started.ends()
         assert code == 143
         started.assert_saved("SIGTERM")
@@ -183,7 +200,7 @@ def test_a_worker_does_not_outlive_its_controller(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_worker_starts(signum: int, tmp_path: Path) -> None:
     """Python would answer SIGINT with a traceback, before anything of ours is imported."""
-    with training(tmp_path, begun=lambda started: bool(started.workers())) as started:
+    with training(tmp_path, begun=has_a_cold_worker) as started:
         started.process.send_signal(signum)
         code, said = started.ends()
         name = signal.Signals(signum).name

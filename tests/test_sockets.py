@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import TINY
+from warm import WarmProcess
 
 from litlab.ranks import meeting_at, port_on_loopback
 from litlab.runs.directory import RunDirectory
@@ -69,29 +70,19 @@ def outside(addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> l
 @contextmanager
 def training(project: Path, *overrides: str) -> Iterator[int]:
     """A real run that has come to its first row of metrics; interrupted afterwards."""
-    command = [
-        sys.executable,
-        "-m",
-        "litlab",
-        "train",
-        *TINY,
-        "trainer.max_epochs=10000",
-        "hydra.run.dir=run",
-        *overrides,
-    ]
-    with subprocess.Popen(
-        command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            give_up = time.monotonic() + 120
-            while not (project / "run" / "metrics.csv").exists() and time.monotonic() < give_up:
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                time.sleep(0.05)
-            yield process.pid
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 143
-        finally:
-            process.kill()
+    command = ["-m", "litlab", "train", *TINY, "trainer.max_epochs=10000", "hydra.run.dir=run", *overrides]
+    with (project / "said").open("w") as said:
+        process = WarmProcess(command, project, streams=(subprocess.DEVNULL, subprocess.DEVNULL, said))
+    try:
+        give_up = time.monotonic() + 120
+        while not (project / "run" / "metrics.csv").exists() and time.monotonic() < give_up:
+            assert process.poll() is None, (project / "said").read_text()
+            time.sleep(0.05)
+        yield process.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])

@@ -1,10 +1,12 @@
 """What is asked most often, and what is wrong, is answered at once: in little more time than importing Hydra takes.
 
-Counted is processor time (user and system) of the process, which other tests on the machine hardly change.
+Counted is processor time (user and system) of the process. What else the machine does can only add to it: caches that
+others empty, pages that have to be mapped again. So the least of several measurements is the one that comes nearest to
+what the command itself takes; a median moves with the machine as soon as every second measurement is disturbed. The
+least is taken of both sides of a comparison alike, of equally many measurements, made in turn.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -36,16 +38,16 @@ def seconds(folder: Path, code: str, *arguments: str, exit_code: int = 0) -> flo
 
 def test_answers_come_at_once(tmp_path: Path) -> None:
     measured: dict[str, list[float]] = {name: [] for name in ("import hydra", "wrong", *COMMANDS)}
-    for _ in range(REPEATS):  # interleaved: what else the machine does falls on all of them
+    for _ in range(REPEATS):
         measured["import hydra"].append(seconds(tmp_path, "import hydra"))
         measured["wrong"].append(seconds(tmp_path, LITLAB, *WRONG, exit_code=1))
         for name, arguments in COMMANDS.items():
             measured[name].append(seconds(tmp_path, LITLAB, *arguments))
-    medians = {name: statistics.median(values) for name, values in measured.items()}
-    unit = medians.pop("import hydra")
-    assert medians.pop("wrong") < AT_MOST_WRONG * unit
+    least = {name: min(values) for name, values in measured.items()}
+    unit = least.pop("import hydra")
+    assert least.pop("wrong") < AT_MOST_WRONG * unit
     limit = AT_MOST * unit
-    assert {name: value for name, value in medians.items() if value > limit} == {}, f"limit {limit:.2f} s"
+    assert {name: value for name, value in least.items() if value > limit} == {}, f"limit {limit:.2f} s"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,12 +1,12 @@
 """A run from end to end: what it leaves, that it repeats itself, and that two processes are one."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from support import TINY, Command, KeepsToken, call_litlab, train_here
+from hparams_page import sessions
+from support import TINY, Command, KeepsToken, call_litlab, processes_in, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.checkpoint import network_state, read_checkpoint
@@ -92,9 +92,8 @@ def test_config_stands_in_tensorboard_as_text(tiny_run: RunDirectory) -> None:
     texts = []
     for file in tiny_run.path.glob("events.*"):
         events = EventAccumulator(str(file), size_guidance={"tensors": 0}).Reload()
-        texts += [
-            t.tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"] for t in events.Tensors(tag)
-        ]
+        tags = [tag for tag in events.Tags()["tensors"] if not tag.startswith("_hparams_/")]
+        texts += [t.tensor_proto.string_val[0].decode() for tag in tags for t in events.Tensors(tag)]
     (text,) = texts
     assert [line.removeprefix("    ") for line in text.splitlines()] == tiny_run.config.read_text().splitlines()
 
@@ -182,6 +181,14 @@ def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirecto
         assert there[name] == pytest.approx(here[name], abs=1e-6)
 
 
+def test_two_processes_are_one_session(two_ranks: RunDirectory) -> None:
+    (shown,) = sessions(two_ranks.path.parent).values()
+    assert (shown.status, shown.settings["seed"]) == ("STATUS_SUCCESS", 0)
+    result = read_result(two_ranks)
+    assert shown.metrics["result/test/accuracy"] == result["test"]["test/accuracy"]
+    assert len(list(two_ranks.path.glob("events.*"))) == 3, "what it appended to, its start and its end"
+
+
 DYING = """
 import os, signal, torch
 
@@ -207,7 +214,8 @@ def test_a_dead_rank_takes_the_group_down(tmp_path: Path, litlab: Command) -> No
     assert done.returncode == 137, done.stderr
     assert "Traceback" not in done.stderr
     assert read_result(RunDirectory(tmp_path / "run"))["status"] == "failed"
-    assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).stdout == b""
+    assert {each.status for each in sessions(tmp_path).values()} == {"STATUS_FAILURE"}
+    assert processes_in(tmp_path / "project") == []
 
 
 def test_seconds_and_speed_are_recorded(tiny_run: RunDirectory) -> None:

@@ -15,6 +15,8 @@ litlab: compose, run and compare PyTorch Lightning experiments
   litlab resume DIR [key=value]                   continue an interrupted run or study in place
   litlab rerun DIR                                run it again and compare
   litlab status DIR [--watch]                     the jobs of a study: done, running, failed and why
+  litlab compare DIR... [--baseline NAME]         which setting is better, by how much, or is it noise
+  litlab diff RUN RUN                             what differs between two runs: config, code, packages, results
   litlab evaluate DIR                             test metrics of a run's checkpoint, once more
   litlab predict DIR --images PATH                class and probability for images
   litlab export DIR --format onnx                 the trained network as a file for other programs
@@ -27,6 +29,8 @@ COMMANDS = {
     "resume": "litlab.commands.resume",
     "status": "litlab.commands.status",
     "rerun": "litlab.commands.rerun",
+    "compare": "litlab.commands.compare",
+    "diff": "litlab.commands.diff",
     "evaluate": "litlab.commands.evaluate",
     "predict": "litlab.commands.predict",
     "export": "litlab.commands.export",

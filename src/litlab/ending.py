@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from litlab.board.session import end_session
 from litlab.config.identity import identity
 from litlab.masking import redact
 from litlab.runs.directory import RunDirectory
@@ -19,8 +20,10 @@ def write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: 
     if run.result.exists():
         return
     error = redact(error)
+    result = Result(status=status, identity=identity(config), error=error)
+    end_session(run, config, result)
     try:
-        write_result(run, Result(status=status, identity=identity(config), error=error))
+        write_result(run, result)
     except OSError as failure:
         print(f"litlab: {error}\nlitlab: {run.result} cannot be written: {failure.strerror}", file=sys.stderr)
 

@@ -51,11 +51,32 @@ class TensorBoard(TensorBoardLogger):
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """What a user's own class keeps of its arguments, without the secrets among them."""
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, metrics: dict[str, Any] | None = None, step: int | None = None
+    ) -> None:
+        """What a user's own class keeps of its arguments, without the secrets among them.
+
+        Metrics are logged like any others: Lightning's session for the HParams page would hide litlab's, and says of
+        every run that it succeeded.
+        """
         plain = vars(params) if isinstance(params, Namespace) else dict(params)
-        super().log_hyperparams(redact_all(plain), *args, **kwargs)
+        super().log_hyperparams(redact_all(plain))
+        if metrics:
+            self.log_metrics(metrics, step)
 
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """After a fit, the file stays open for the test: closed, it would be followed by a second one."""
+        if status == "success":
+            self.save()
+        else:
+            super().finalize(status)
+
+    @rank_zero_only
+    def close(self) -> None:
+        """After the last value."""
+        super().finalize("closed")

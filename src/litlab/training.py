@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from litlab.board.session import end_session, start_session
 from litlab.callbacks.best import Best
 from litlab.callbacks.checkpoints import Checkpoints, When
 from litlab.callbacks.config_text import ConfigText
@@ -19,7 +20,7 @@ from litlab.config.freeze import to_yaml
 from litlab.config.identity import identity
 from litlab.config.secrets import with_secrets
 from litlab.experiment import Experiment, assemble, build_callbacks, build_loggers, build_trainer
-from litlab.loggers import MetricsLogger
+from litlab.loggers import MetricsLogger, TensorBoard
 from litlab.ranks import global_rank, machines, ranks_here
 from litlab.resuming.progress import set_progress
 from litlab.resuming.start import Start, limits, lost_best
@@ -66,6 +67,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     start.check(run, config["trainer"], _fingerprint(experiment))
     if rank == 0:
         start.prepare(run)
+        start_session(run, frozen)
         if experiment.facts is not None:
             write_json(run.dataset, experiment.facts.to_dict())
     clock.ends("data_and_network")
@@ -84,8 +86,17 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
         clock.ends("test")
     if rank == 0:
         result = _result(run, frozen, experiment, final, _numbers(trainer.callback_metrics), clock)
-        write_result(run, result)
+        _tell(run, frozen, trainer, result)
         console.table(result)
+
+
+def _tell(run: RunDirectory, config: Config, trainer: Trainer, result: Result) -> None:
+    """How it ended: TensorBoard first, since a run with a result.json is not looked at again."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.close()
+    end_session(run, config, result)
+    write_result(run, result)
 
 
 def _trainer(

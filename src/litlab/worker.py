@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from litlab.board.session import forget_end
 from litlab.config.freeze import cores, from_yaml
 from litlab.config.strangers import Trust
 from litlab.config.validate import validate
@@ -70,6 +71,7 @@ def work(directory: str, origin: Origin) -> int:
             return _guarded(run, config, lambda: _train(run, config, stop, origin), stop)
         with owning(run.path) as lock:
             run.result.unlink(missing_ok=True)
+            forget_end(run)
             task = partial(_train_or_start_ranks, run, config, stop, origin, lock)
             return _report(run, config, _guarded(run, config, task, stop))
     except UserError as error:

@@ -4,11 +4,11 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support import TINY, call_litlab
+from warm import WarmProcess
 
 from litlab.callbacks.console import LINES
 from litlab.runs.directory import RunDirectory
@@ -37,10 +37,10 @@ def said(piped: "subprocess.CompletedProcess[str]") -> list[str]:
 def on_a_terminal(project: Path, *arguments: str) -> tuple[str, str]:
     """Output on a terminal, and errors, of a process that has to succeed."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "litlab", *arguments]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
     with (project / "stderr").open("w") as errors:
-        process = subprocess.Popen(command, cwd=project, stdout=theirs, stderr=errors, env=environment)
+        streams = (subprocess.DEVNULL, theirs, errors)
+        process = WarmProcess(["-m", "litlab", *arguments], project, streams=streams, environment=environment)
     os.close(theirs)
     output = b""
     try:

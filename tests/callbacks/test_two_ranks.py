@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
+from warm import WarmProcess
 
 from litlab.callbacks.confusion import ConfusionMatrix
 from litlab.callbacks.pictures import WorstMistakes
@@ -55,13 +56,17 @@ def test_two_ranks_log_and_draw_what_one_process_does(tmp_path: Path, monkeypatc
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     common["PYTHONPATH"] = os.pathsep.join(sys.path)
     environments = [os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=environment, stderr=subprocess.PIPE, text=True)
-        for environment in environments
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    assert "sync_dist" not in errors[0]
+    command = ["-P", "-m", "callbacks.test_two_ranks", str(tmp_path)]
+    files = [tmp_path / f"errors{rank}" for rank in range(2)]
+    processes = []
+    for environment, file in zip(environments, files, strict=True):
+        with file.open("w") as errors:
+            streams = (subprocess.DEVNULL, subprocess.DEVNULL, errors)
+            processes.append(WarmProcess(command, tmp_path, streams=streams, environment=environment))
+    codes = [process.wait(120) for process in processes]
+    said = [file.read_text() for file in files]
+    assert codes == [0, 0], "\n".join(said)
+    assert "sync_dist" not in said[0]
     two, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
 
     rows, task, shown = Rows(), make_task(), Shown(monkeypatch)

@@ -65,9 +65,7 @@ def test_an_identical_rerun(original: RunDirectory, litlab: Command) -> None:
     assert {path: path.stat().st_mtime_ns for path in original.path.rglob("*")} == before
 
 
-def test_a_rerun_that_is_not_identical_says_what_differs(
-    original: RunDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rerun_that_is_not_identical_says_what_differs(original: RunDirectory, litlab: Command) -> None:
     """As if the original had been trained with another seed by another torch, and resumed on other devices."""
     config = yaml.safe_load(original.config.read_text())
     original.config.write_text(yaml.safe_dump(config | {"seed": 1}, sort_keys=False))
@@ -76,10 +74,9 @@ def test_a_rerun_that_is_not_identical_says_what_differs(
     resumed = [{"when": "2026-01-31T12:00:00+00:00", "changed": {"trainer.devices": [1, 2]}}, "?"]
     write_json(original.provenance, known | {"resumed": resumed})
     sign(original)
-    with pytest.raises(SystemExit) as ended:
-        rerun.main([str(original.path)])
-    assert ended.value.code == 1
-    said = capsys.readouterr().out
+    done = litlab("rerun", str(original.path))
+    assert done.returncode == 1
+    said = done.stdout
     assert re.search(r"^NOT IDENTICAL: \d+ values of result\.json and \d+ metrics differ$", said, re.MULTILINE)
     assert re.search(r"^config +the same$", said, re.MULTILINE)
     assert re.search(r"^result +weights +[0-9a-f]{12} -> [0-9a-f]{12}$", said, re.MULTILINE)

@@ -1,11 +1,11 @@
-"""`litlab resume` with a real worker: a run that is prolonged, and one that never began."""
+"""`litlab resume` with a real worker: a run that is prolonged, and, cold, one that never began."""
 
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from support import TINY, compose_config, train_here
+from support import TINY, call_litlab, compose_config, train_here
 
 from litlab.commands import resume
 from litlab.config.freeze import to_yaml
@@ -21,15 +21,13 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
-def test_a_prolonged_run_ends_where_a_longer_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_prolonged_run_ends_where_a_longer_one_does(tmp_path: Path) -> None:
     short = train_here(tmp_path / "short", *TINY, "schedule=constant", "trainer.max_epochs=1")
     write_json(short.provenance, {"project": str(tmp_path)})
     sign(short)
-    capfd.readouterr()
-    resume.main([str(short.path), "trainer.max_epochs=2", "checkpoint.every_steps=7"])
-    said = capfd.readouterr()
-    assert said.out.startswith("checkpoint.every_steps: 1000 -> 7\ntrainer.max_epochs: 1 -> 2\n")
-    assert said.err == ""
+    said = call_litlab(tmp_path, "resume", str(short.path), "trainer.max_epochs=2", "checkpoint.every_steps=7")
+    assert said.stdout.startswith("checkpoint.every_steps: 1000 -> 7\ntrainer.max_epochs: 1 -> 2\n")
+    assert said.stderr == ""
     whole = train_here(tmp_path / "whole", *TINY, "schedule=constant")
     results = [run.read_json(run.result) for run in (short, whole)]
     for key in ("status", "identity", "objective", "weights", "epochs", "steps", "best", "last", "test"):
@@ -40,10 +38,8 @@ def test_a_prolonged_run_ends_where_a_longer_one_does(tmp_path: Path, capfd: pyt
     assert is_own(short)
     (entry,) = short.read_json(short.provenance)["resumed"]
     assert entry["changed"] == {"checkpoint.every_steps": [1000, 7], "trainer.max_epochs": [1, 2]}
-    capfd.readouterr()
-    resume.main([str(short.path)])
     objective = results[0]["objective"]
-    assert capfd.readouterr().out == (
+    assert call_litlab(tmp_path, "resume", str(short.path)).stdout == (
         f"{short.path} is complete: val/accuracy {objective:.4f} after 20 steps; nothing to resume\n"
     )
 

@@ -11,12 +11,13 @@ import yaml
 from support import call_litlab
 from sweep.studies import begin, search_of
 
-from litlab.commands import rerun, resume, status
+from litlab.commands import resume, status
 from litlab.commands.resume_study import _quoted, resume_study
 from litlab.config.trust import is_own
 from litlab.errors import UserError
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, read_result, write_result
+from litlab.sweep import multirun
 from litlab.sweep.study import Study
 
 
@@ -52,15 +53,15 @@ def test_a_grid_goes_on_with_what_is_changed_and_its_jobs_are_runs_like_any(
     assert capsys.readouterr().out == "s holds 3 jobs, all complete; nothing to resume\n"
     resume.main(["s/0000_seed-0"])
     assert "0000_seed-0 is complete: val/accuracy" in capsys.readouterr().out
-    rerun.main(["s/0000_seed-0"])
-    assert "IDENTICAL" in capsys.readouterr().out
-    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir()]) == 4
+    assert "\nIDENTICAL" in call_litlab(tmp_path, "rerun", "s/0000_seed-0").stdout
+    assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 4
     status.main(["s"])
     assert capsys.readouterr().out.splitlines()[0] == "s: 3 jobs: 3 done"
     assert len(begin(tmp_path / "s", [0, 1, 2, 3])) == 4
 
 
-def test_a_change_is_refused_before_any_job_is_touched(tmp_path: Path) -> None:
+def test_a_change_is_refused_before_any_job_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multirun, "PATIENCE", 0.3)  # for a worker that may be saving
     jobs = begin(tmp_path / "s", [0, 1], schedule={"_target_": "litlab.optim.constant"})
     jobs[1].run.metrics.write_text("epoch,step,metric,value\n4,10,val/loss,1.0\n")
     before = [job.run.config.read_bytes() for job in jobs]

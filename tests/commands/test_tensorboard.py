@@ -1,6 +1,7 @@
 """`litlab tensorboard`: it serves the run, and leaves nothing behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from made_studies import make_study
 
+from litlab.board.events import PREFIX, Logged, scalar, write_events
 from litlab.commands import tensorboard
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -84,3 +87,29 @@ def test_a_port_in_use_is_said(tiny_run: RunDirectory) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("litlab: TensorBoard did not start:")
     assert str(port) in done.stderr
+
+
+def test_a_folder_of_studies_is_shown_as_a_view_that_is_gone_after_sigterm(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        for run in make_study(tmp_path / "outputs" / name, {"optimizer.lr": [0.01, 0.1]}, lambda point: 0.5):
+            write_events(run.path / f"{PREFIX}1795436227.host.1.0", [Logged(scalar("val/accuracy", 0.5), 1, 0.0)])
+    (tmp_path / "outputs" / "notes").mkdir()
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "litlab", "tensorboard", str(tmp_path / "outputs")]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[3]
+            with urllib.request.urlopen(f"{address}data/runs") as answer:
+                names = {name for name in json.load(answer) if name != "."}
+            assert names == {f"{study}/lr={lr}" for study in ("first", "second") for lr in ("0.01", "0.1")}
+            assert [path.name[:19] for path in (tmp_path / "temporary").glob("litlab-*")] == ["litlab-tensorboard-"]
+            server.terminate()
+            assert server.wait(timeout=20) == 128 + signal.SIGTERM
+            assert server.communicate()[1] == f"litlab: left out: {tmp_path}/outputs/notes: holds no runs\n"
+        finally:
+            server.kill()
+    assert not list((tmp_path / "temporary").glob("litlab-*"))

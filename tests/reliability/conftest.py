@@ -29,7 +29,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 def _all_workers() -> Iterator[Workers]:
     workers = Workers()
     yield workers
-    workers.close()
+    workers.end_all()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hparams_page import sessions
 from resuming.exact import differences, new_run, outcome
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -42,6 +43,7 @@ class Reference:
     def assert_equal(self, run: RunDirectory) -> None:
         """A run that was interrupted ended in the same, to the bit, has each row and each event once, and no litter."""
         assert read_result(run)["status"] == "completed"
+        assert [each.status for each in sessions(run.path).values()] == ["STATUS_SUCCESS"]
         found = events(run.path)
         different = [f"left behind: {path}" for path in run.path.rglob("*.tmp")]
         different += [f"{key} comes {len(values)} times" for key, values in found.items() if len(values) != 1]

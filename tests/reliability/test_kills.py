@@ -58,7 +58,7 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
         pytest.skip("there is no second device here")
     run = RunDirectory(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
-    worker = workers.forked(run, call="reliability.test_kills:save_on_and_on", TMPDIR=str(ANOTHER_DEVICE))
+    worker = workers.forked(run, module="reliability.test_kills", TMPDIR=str(ANOTHER_DEVICE))
     wait_until(lambda: saved(worker) >= 2, 60, worker.said)
     time.sleep(random.Random(number).uniform(0, 0.2))
     worker.send(signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
     assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}
 
 
-def save_on_and_on() -> int:
+def save_on_and_on() -> None:
     """In a process of its own: save step after step, and say so after each."""
     run = RunDirectory(Path(sys.argv[1]))
     writer = AtomicCheckpointIO()
@@ -83,10 +83,13 @@ def save_on_and_on() -> int:
         checkpoint = {"step": step, "values": torch.full((SIZE,), step)}
         writer.save_checkpoint(checkpoint, run.last, storage_options=run.previous)
         print(step, file=sys.stderr, flush=True)
-    return 0
 
 
 def saved(worker: Worker) -> int:
     """The last step that the process has said is saved."""
     lines = worker.said().splitlines()
     return int(lines[-1]) if lines else 0
+
+
+if __name__ == "__main__":
+    save_on_and_on()

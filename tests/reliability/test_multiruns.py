@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from reliability.counting import Tally, in_torture, times
 from resuming.exact import differences, outcome
-from support import TINY, call_litlab
+from support import TINY, call_cold, call_litlab, processes_in
+from thorough import THOROUGH
+from warm import WarmProcess
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
@@ -58,7 +60,7 @@ def test_a_sabotaged_study(project: Path, tally: Tally) -> None:
         assert any(f"{number:04d}_seed-{number}" in line and said in line for line in done.stdout.splitlines()), number
     assert "in segfault" in done.stdout, "the end of the log of the one that crashed"
     assert "src/litlab" not in done.stderr
-    assert not _processes_of(project)
+    assert not processes_in(project)
 
 
 @pytest.fixture
@@ -102,13 +104,14 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     _wait_until(lambda: all(_state(pid) != "T" for pid in (controller.pid, *workers)), None, 20)
     controller.send_signal(signal.SIGINT)
     since = time.monotonic()
-    said = controller.communicate(timeout=60)[0]
+    controller.wait(60)
+    said = (project / "said").read_text()
     seconds = time.monotonic() - since
     tally.count(int(seconds < 10), 1, f"{seconds:.1f} s")
     assert controller.returncode == 130, said
     assert seconds < 10
     assert "Traceback" not in said
-    assert not _processes_of(project)
+    assert not processes_in(project)
     assert [read_result(run)["status"] for run in runs[:2]] == ["interrupted"] * 2
     assert all(run.last.exists() for run in runs[:2])
     assert not runs[2].result.exists()
@@ -124,7 +127,9 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
 def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
     """The same command comes at once, while the jobs of the one before may still be saving."""
     command = ("train", "-m", *SMALL, *SLOW, f"seed=range({NUM_SLOW})", "hydra.launcher.jobs=2")
-    done = call_litlab(project, *command, timeout=300)
+    since = time.monotonic()
+    done = (call_cold if THOROUGH else call_litlab)(project, *command, timeout=300)
+    seconds = time.monotonic() - since
     assert done.returncode == 0, done.stdout + done.stderr
     undisturbed = project / "outputs" / "undisturbed"
     (project / "outputs" / "mine").rename(undisturbed)
@@ -132,15 +137,15 @@ def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
     while len(moments) < kills:
         before = _done_in(project)
         controller = _started(project, *command)
-        moment = draw.uniform(1.0, 12.0)
+        moment = draw.uniform(0.1, 1.0) * seconds
         time.sleep(moment)
         if controller.poll() is None:
             moments.append(moment)
         controller.kill()
-        controller.communicate()
+        controller.wait()
         assert before.items() <= _done_in(project).items(), "what is done is not touched again"
         if len(_done_in(project)) == NUM_SLOW:  # through before the kills were: a fresh grid for the rest
-            _wait_until(lambda: not _processes_of(project), None, 20)
+            _wait_until(lambda: not processes_in(project), None, 20)
             _assert_equal(project, undisturbed)
             (project / "outputs" / "mine").rename(project / f"through-{len(moments)}")
     done = call_litlab(project, *command, timeout=300)
@@ -152,7 +157,7 @@ def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
 def _assert_equal(project: Path, undisturbed: Path) -> None:
     mine = project / "outputs" / "mine"
     names = [f"{number:04d}_seed-{number}" for number in range(NUM_SLOW)]
-    assert sorted(path.name for path in mine.iterdir() if path.is_dir()) == names
+    assert {path.name for path in mine.iterdir() if path.is_dir()} - {"summary"} == set(names)
     lines = [json.loads(line) for line in (mine / "jobs.jsonl").read_text().splitlines()]
     assert [(each["number"], each["directory"]) for each in lines] == list(enumerate(names))
     for name in names:
@@ -166,19 +171,21 @@ def _done_in(project: Path) -> dict[str, float]:
     return {each.parent.name: each.stat().st_mtime for each in results if json.loads(each.read_text())["objective"]}
 
 
-def _started(project: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "litlab", *arguments]
-    return subprocess.Popen(
-        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
-    )
+def _started(project: Path, *arguments: str) -> "WarmProcess | subprocess.Popen[bytes]":
+    """What it says is in the file `said`. In torture it starts cold."""
+    command = ["-m", "litlab", *arguments]
+    with (project / "said").open("w") as said:
+        if THOROUGH:
+            return subprocess.Popen([sys.executable, *command], cwd=project, stdout=said, stderr=said, process_group=0)
+        return WarmProcess(command, project, streams=(subprocess.DEVNULL, said, said))
 
 
 def _wait_until(
-    condition: Callable[[], object], controller: "subprocess.Popen[str] | None", seconds: float = 90
+    condition: Callable[[], object], controller: "WarmProcess | subprocess.Popen[bytes] | None", seconds: float = 90
 ) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert controller is None or controller.poll() is None, controller.communicate()[0]
+        assert controller is None or controller.poll() is None, f"it ended with {controller.returncode}"
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -186,17 +193,3 @@ def _wait_until(
 def _state(pid: int) -> str:
     """As the kernel calls it; T is stopped."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def _processes_of(project: Path) -> list[str]:
-    return list(_each_process_of(project))
-
-
-def _each_process_of(project: Path) -> Iterator[str]:
-    """Processes that work in the project's folder."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink() == project.resolve() and (process / "stat").read_text().split()[2] != "Z":
-                yield f"{process.name}: {(process / 'cmdline').read_text()}"
-        except OSError:
-            continue

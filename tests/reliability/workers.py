@@ -1,6 +1,5 @@
 """Real processes that train, to be stopped, killed and watched: new ones, and forks of one that has torch already."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from warm import WarmProcess
 
 from litlab.ranks import meeting_at, port_on_loopback
 from litlab.runs.directory import RunDirectory
@@ -59,19 +60,24 @@ class Workers:
     """Starts them; none of them outlives the test."""
 
     def __init__(self) -> None:
-        self._server: subprocess.Popen[str] | None = None
         self._sessions: list[int] = []
-        self._codes: dict[int, int] = {}
 
     def forked(
-        self, run: RunDirectory, *, call: str = "litlab.worker:main", said: str = "said", **environment: str
+        self, run: RunDirectory, *, module: str = "litlab.worker", said: str = "said", **environment: str
     ) -> Worker:
-        """`litlab.worker`'s main in a fork of a process that has imported torch and lightning."""
+        """`python -m litlab.worker` as a fork of a process that has imported torch and lightning."""
         file = new_file(run, said)
-        request = {"call": call, "arguments": [str(run.path)], "environment": environment, "said": str(file)}
-        pid = int(self._ask(request))
-        self._sessions.append(pid)
-        return Worker(pid, lambda: self._ended(pid), file)
+        with file.open("a") as errors:
+            process = WarmProcess(
+                ["-P", "-m", module, str(run.path)],
+                Path.cwd(),
+                streams=(subprocess.DEVNULL, subprocess.DEVNULL, errors),
+                environment=variables() | environment,
+                leads_session=True,
+                held_back=True,
+            )
+        self._sessions.append(process.pid)
+        return Worker(process.pid, process.poll, file)
 
     def forked_ranks(self, run: RunDirectory, num_ranks: int, **environment: str) -> list[Worker]:
         """As torchrun starts them: nobody above them. The environment is of the last rank alone."""
@@ -106,28 +112,6 @@ class Workers:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._sessions.clear()
-
-    def close(self) -> None:
-        self.end_all()
-        if self._server is not None:
-            self._server.communicate(timeout=PATIENCE)
-
-    def _ended(self, pid: int) -> int | None:
-        if pid not in self._codes and (code := self._ask({"ended": pid})) is not None:
-            self._codes[pid] = code
-        return self._codes.get(pid)
-
-    def _ask(self, request: dict[str, Any]) -> Any:
-        if self._server is None:
-            command = [sys.executable, "-P", "-m", "reliability.forking"]
-            pipe = subprocess.PIPE
-            self._server = subprocess.Popen(command, env=variables(), stdin=pipe, stdout=pipe, text=True)
-            assert self._server.stdout is not None
-            assert self._server.stdout.readline() == "ready\n"
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        print(json.dumps(request), file=self._server.stdin, flush=True)
-        return json.loads(self._server.stdout.readline())
 
 
 def variables() -> dict[str, str]:

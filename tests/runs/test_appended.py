@@ -15,9 +15,11 @@ def test_back_to_where_it_was(tmp_path: Path) -> None:
         file.write("c\n")
     (tmp_path / "events.out.tfevents.2").write_bytes(b"later")
     (tmp_path / "run.log").write_text("stays")
+    session = tmp_path / "events.out.tfevents.0000000000.session"
+    session.write_bytes(b"stays, too: it was not appended to")
     assert cut_back(tmp_path, known) == []
     assert metrics.read_text() == "a\nb\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "events.out.tfevents.1", "run.log"}
+    assert set(tmp_path.iterdir()) == {metrics, events, session, tmp_path / "run.log"}
 
 
 def test_what_is_lost_is_said(tmp_path: Path) -> None:

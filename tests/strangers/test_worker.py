@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 from hostile import change, plant
+from warm import run_warm
 
 from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
@@ -14,8 +14,8 @@ from litlab.runs.directory import RunDirectory
 
 def work(run: RunDirectory, **environment: str) -> "subprocess.CompletedProcess[str]":
     run.result.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=200)
+    command = ["-P", "-m", "litlab.worker", str(run.path)]
+    return run_warm(command, Path.cwd(), environment=os.environ | environment, timeout=200)
 
 
 def test_a_worker_builds_nothing_hostile_on_any_rank(whole: RunDirectory, mark: Path) -> None:

@@ -88,16 +88,21 @@ class PoolLauncher(Launcher):
         return [_of_outcome(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
     def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
+        from litlab.compare.summaries import tell_tensorboard
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
         from litlab.sweep.multirun import run_grid
         from litlab.sweep.summary import as_typed
 
-        retries = self.settings["retries"]
+        retries, provenance = self.settings["retries"], self.provenance()
         try:
-            return run_grid(study, plan, jobs, self.pool(), provenance=self.provenance(), retries=retries)
+            end = run_grid(
+                study, plan, jobs, self.pool(), provenance=provenance, retries=retries, begun=tell_tensorboard
+            )
         except OSError as error:
             raise UserError(cannot_write(as_typed(study.path), error)) from error
+        tell_tensorboard(study.path)
+        return end
 
     def pool(self) -> Backend:
         """The pool, which starts with the first call."""

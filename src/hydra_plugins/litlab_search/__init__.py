@@ -123,6 +123,7 @@ class SearchSweeper(Sweeper):
         return self.launcher.plan("search", search.space.axes, masked(kept) | {"study_name": search.name})
 
     def _run(self, study: Study, plan: Plan, search: Search) -> None:
+        from litlab.compare.summaries import tell_tensorboard
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
         from litlab.sweep.multirun import run_search
@@ -139,9 +140,11 @@ class SearchSweeper(Sweeper):
             pool.check([search.typical])
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
-            ended = run_search(study, plan, source, pool, retries=self.launcher.settings["retries"])
+            retries = self.launcher.settings["retries"]
+            ended = run_search(study, plan, source, pool, retries=retries, begun=tell_tensorboard)
         except OSError as error:
             raise UserError(cannot_write(study.path, error)) from error
+        tell_tensorboard(study.path)
         _say(search, study, opened[0], ended.received)
 
 

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from litlab.commands import add_allow, new_parser
 from litlab.config.freeze import to_yaml
@@ -15,7 +15,8 @@ from litlab.config.trust import sign
 from litlab.controller import run_worker
 from litlab.errors import UserError
 from litlab.inference.finished import FinishedRun
-from litlab.runs.difference import Comparison, Section, compare, shown
+from litlab.runs.difference import Comparison, compare, shown
+from litlab.runs.difference_text import listed
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.provenance import of_launch
@@ -122,16 +123,7 @@ def _verdict(found: Comparison) -> list[str]:
 
 def _differences(found: Comparison) -> list[str]:
     """A line for each difference and for each section without one, in columns."""
-    rows = []
-    for section in get_args(Section):
-        ours = [each for each in found.differences if each.section == section]
-        texts = [(each.name, f"{each.old} -> {each.new}", each.note) for each in ours[:MOST_LINES]]
-        texts += [(f"and {len(ours) - MOST_LINES} more", "", "")] if len(ours) > MOST_LINES else []
-        unknown = found.unknown.get(section)
-        texts = texts or [(f"not known: {unknown}" if unknown else "the same", "", "")]
-        rows += [(section if number == 0 else "", *text) for number, text in enumerate(texts)]
-    widths = [max((len(row[column]) for row in rows if row[column + 1]), default=0) for column in range(3)]
-    return ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]
+    return listed(found, MOST_LINES)
 
 
 def _remarks(found: Comparison, old: RunDirectory) -> list[str]:

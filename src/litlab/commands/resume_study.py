@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from litlab.commands.resume import change_of, record_change, result_of
+from litlab.compare.summaries import tell_tensorboard
 from litlab.controller import RunStopped
 from litlab.errors import RunFailed, UserError
 from litlab.inference.finished import FinishedRun
@@ -48,9 +49,10 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     pool = LocalPool(settings)
     provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
-        end = resume_grid(study, pool, provenance=provenance, retries=settings.retries)
+        end = resume_grid(study, pool, provenance=provenance, retries=settings.retries, begun=tell_tensorboard)
     finally:
         pool.close()
+    tell_tensorboard(study.path)
     if end.received is not None:
         raise RunStopped(exit_code(end.received))
     if not end.is_complete:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -12,9 +12,10 @@ from litlab.commands import new_parser
 from litlab.errors import UserError
 from litlab.runs.difference import shown
 from litlab.runs.directory import RunDirectory
+from litlab.sweep.finding import places, runs_at
 from litlab.sweep.remaining import clock
 from litlab.sweep.states import State, Word, is_owned, state_of
-from litlab.sweep.study import FILE, RECORDS, Study
+from litlab.sweep.study import FILE
 from litlab.sweep.summary import headline, number, printable
 
 EVERY = 2.0  # seconds between two looks
@@ -65,25 +66,11 @@ def runs_in(directory: Path) -> Runs:
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; name a study, a run, or a folder with runs: outputs/NAME")
-    runs = list(_found(directory, 2))
+    runs = [found.run for place in places(directory) for found in runs_at(place)]
     if not runs and not (directory / FILE).exists():
         raise UserError(f"{directory} holds no runs; name a study, a run, or a folder with runs: outputs/NAME")
     top = str(directory)
     return [(str(run.path)[len(top) :].lstrip("/") or run.path.name, run) for run in runs]
-
-
-def _found(directory: Path, levels: int) -> Iterator[RunDirectory]:
-    """What stands in a study beside its jobs, such as a job that was run again, is none of its jobs."""
-    if (directory / "config.yaml").is_file():
-        yield RunDirectory(directory)
-    elif (directory / FILE).is_file():
-        if (records := directory / RECORDS).exists() and not records.is_file():
-            raise UserError(f"{records} is damaged: it is no regular file")
-        yield from (run for _, run in Study.look(directory).jobs())
-    elif levels:
-        for below in sorted(directory.iterdir()):
-            if below.is_dir() and not below.is_symlink():
-                yield from _found(below, levels - 1)
 
 
 def _states(runs: Runs) -> list[State]:

@@ -1,17 +1,35 @@
 """`litlab tensorboard`: TensorBoard on a directory of runs, for this machine only."""
 
 import io
+import signal
+import sys
 import threading
-from contextlib import redirect_stderr
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from litlab.commands import new_parser
 from litlab.errors import UserError
+from litlab.sweep.finding import places
+from litlab.sweep.summary import printable
 
+if TYPE_CHECKING:
+    from litlab.compare.view import View
+
+EVERY = 5.0  # seconds between two looks at a folder of several studies; TensorBoard itself looks as often
+_SHARE = 0.05  # of the time that looking may take
+_NUM_NAMED = 5
 HOST = "127.0.0.1"  # TensorBoard asks nobody for a password
 NOTES = """\
 It listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address there.
+
+Of a folder with several studies or single runs it shows a view: names that read as settings, and one HParams table
+with all settings that vary. The view is a temporary directory of links, which is kept up to date and then removed.
 
 examples:
   litlab tensorboard
@@ -32,12 +50,73 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, help="default: the first free one from 6006")
     options = parser.parse_args(arguments)
     _check(options.directory)
-    address = _serve(options.directory, options.port)
-    print(f"TensorBoard on {options.directory}: {address} (Ctrl-C ends it)", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with _shown(options.directory) as shown:
+        address = _serve(shown, options.port)
+        print(f"TensorBoard on {options.directory}: {address} (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+
+
+@contextmanager
+def _shown(directory: Path) -> Iterator[Path]:
+    """What TensorBoard is to read: a study or a run as it is; of several a view, which is removed at the end.
+
+    Raises:
+        UserError: if a directory can't be read, or the view can't be made.
+    """
     try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        print()
+        is_plain = len(list(islice(places(directory), 2))) < 2
+        if is_plain:
+            yield directory
+            return
+        with (
+            TemporaryDirectory(prefix="litlab-tensorboard-", ignore_cleanup_errors=True) as place,
+            _kept_up_to_date(directory, Path(place)),
+        ):
+            yield Path(place)
+    except OSError as error:
+        raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+@contextmanager
+def _kept_up_to_date(directory: Path, place: Path) -> Iterator[None]:
+    """A view in `place`, at which a thread looks again and again."""
+    from litlab.compare.view import View
+
+    view, ended = View(directory, place), threading.Event()
+    view.refresh()
+    _say_skipped(view)
+    thread = threading.Thread(target=_refresh, args=(view, ended))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _refresh(view: "View", ended: threading.Event) -> None:
+    """Until it has ended; what goes wrong is said once, since the next look may go well."""
+    seconds, said = 0.0, ""
+    while not ended.wait(max(EVERY, seconds / _SHARE)):
+        began = time.monotonic()
+        try:
+            view.refresh()
+        except (OSError, UserError) as error:
+            if str(error) != said:
+                said = str(error)
+                print(f"litlab: what is shown is not up to date: {said}", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
+
+
+def _say_skipped(view: "View") -> None:
+    for each in view.skipped[:_NUM_NAMED]:
+        print(f"litlab: left out: {printable(f'{each.path}: {each.why}')}", file=sys.stderr)
+    if len(view.skipped) > _NUM_NAMED:
+        print(f"litlab: left out: {len(view.skipped) - _NUM_NAMED} more", file=sys.stderr)
 
 
 def _check(directory: Path) -> None:

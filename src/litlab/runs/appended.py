@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-APPENDED = ("metrics.csv", "events.out.tfevents.*")
+APPENDED = ("metrics.csv", "events.out.tfevents.[1-9]*")  # one that begins with 0 is whole, and not appended to
 
 
 def sizes(directory: Path) -> dict[str, int]:

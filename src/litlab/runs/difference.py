@@ -6,21 +6,18 @@ A run's files may be a stranger's: whatever they hold, what is shown of it is sh
 import hashlib
 import math
 import re
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import read_metrics
+from litlab.runs.metric_rows import TIMED, Rows, rows_by_metric
 
 Section = Literal["config", "code", "packages", "hardware", "data", "result", "metrics"]
 OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the others are what went in
 ABSENT = "absent"
-TIMED = "throughput/"  # metrics that measure the machine, not the experiment
 MACHINE = ("system", "processor", "cores", "python", "device", "ranks", "threads", "precision")
 _HASH = re.compile(r"[0-9a-f]{40,64}")
 _WIDEST = 48
@@ -68,15 +65,21 @@ def compare(old: RunDirectory, new: RunDirectory) -> Comparison:
         UserError: if a file of either is missing or damaged.
     """
     found = Comparison()
-    found.differences += changed("config", _flat(_config(old)), _flat(_config(new)))
-    known = [_record(run, run.provenance) for run in (old, new)]
-    _compare_code(found, *known)
-    _compare_machines(found, *known)
-    _compare_data(found, *(_record(run, run.dataset) for run in (old, new)))
-    _compare_results(found, *(_outcome(_mapping(run.read_json(run.result))) for run in (old, new)))
-    rows = [_by_metric(run) for run in (old, new)]
-    found.num_rows = sum(map(len, rows[0].values()))
-    found.differences += _between_rows(*rows)
+    for _, part in _PARTS:
+        part(found, old, new)
+    return found
+
+
+def compare_what_there_is(old: RunDirectory, new: RunDirectory) -> Comparison:
+    """Hold any two runs against each other; what a file that is missing or damaged would tell is `unknown`."""
+    found = Comparison()
+    for sections, part in _PARTS:
+        try:
+            part(found, old, new)
+        except UserError as error:
+            found.unknown |= dict.fromkeys(sections, str(error))
+        except RecursionError:
+            found.unknown |= dict.fromkeys(sections, "what stands there is too deeply nested")
     return found
 
 
@@ -107,11 +110,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
-def _config(run: RunDirectory) -> dict[str, Any]:
-    try:
-        return _mapping(yaml.safe_load(run.config.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{run.config} is damaged: {error}") from error
+def _compare_configs(found: Comparison, old: RunDirectory, new: RunDirectory) -> None:
+    found.differences += changed("config", _flat(old.read_config()), _flat(new.read_config()))
 
 
 def _record(run: RunDirectory, file: Path) -> dict[str, Any]:
@@ -136,8 +136,9 @@ def _same(old: Any, new: Any) -> bool:
     return repr(old) == repr(new)
 
 
-def _compare_code(found: Comparison, *provenance: dict[str, Any]) -> None:
+def _compare_code(found: Comparison, *runs: RunDirectory) -> None:
     """Commit, uncommitted changes and untracked sources of the project; the version of litlab."""
+    provenance = [_record(run, run.provenance) for run in runs]
     states = [_mapping(each.get("code")) for each in provenance]
     versions = [_mapping(_mapping(each.get("machine")).get("packages")).get("litlab") for each in provenance]
     if not all(states):
@@ -164,8 +165,8 @@ def _digest(text: Any) -> str:
     return f"{lines} lines ({hashlib.sha256(str(text).encode(errors='replace')).hexdigest()[:8]})" if text else "none"
 
 
-def _compare_machines(found: Comparison, *provenance: dict[str, Any]) -> None:
-    machines = [_mapping(each.get("machine")) for each in provenance]
+def _compare_machines(found: Comparison, *runs: RunDirectory) -> None:
+    machines = [_mapping(_record(run, run.provenance).get("machine")) for run in runs]
     if not all(machines):
         found.unknown |= dict.fromkeys(("packages", "hardware"), "there is no record of the machine")
         return
@@ -175,7 +176,8 @@ def _compare_machines(found: Comparison, *provenance: dict[str, Any]) -> None:
     found.differences += changed("hardware", *({name: each.get(name) for name in MACHINE} for each in machines))
 
 
-def _compare_data(found: Comparison, *facts: dict[str, Any]) -> None:
+def _compare_data(found: Comparison, *runs: RunDirectory) -> None:
+    facts = [_record(run, run.dataset) for run in runs]
     if not any(facts):
         found.unknown["data"] = "data that litlab did not prepare have no fingerprint"
     found.differences += changed("data", *facts)
@@ -192,31 +194,18 @@ def _outcome(result: dict[str, Any]) -> dict[str, Any]:
     return {key: result.get(key) for key in ("weights", "epochs", "steps", "parameters")} | metrics
 
 
-def _compare_results(found: Comparison, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _compare_results(found: Comparison, *runs: RunDirectory) -> None:
+    old, new = (_outcome(_mapping(run.read_json(run.result))) for run in runs)
     if not (old["weights"] and new["weights"]):
         found.unknown["weights"] = "result.json holds no hash of them"
         del old["weights"], new["weights"]
     found.differences += changed("result", old, new)
 
 
-Rows = dict[tuple[int, int, int], float]  # (epoch, step, how many rows before it had the same two) -> value
-
-
-def _by_metric(run: RunDirectory) -> dict[str, Rows]:
-    try:
-        rows = read_metrics(run.metrics)
-    except FileNotFoundError as error:
-        raise UserError(f"{run.metrics} is missing") from error
-    except ValueError as error:
-        raise UserError(f"{run.metrics} is damaged: {error}") from error
-    before: Counter[tuple[int, int, str]] = Counter()
-    metrics: dict[str, Rows] = {}
-    for row in rows:
-        if not row.metric.startswith(TIMED):
-            place = (row.epoch, row.step, row.metric)
-            metrics.setdefault(row.metric, {})[row.epoch, row.step, before[place]] = row.value
-            before[place] += 1
-    return metrics
+def _compare_metrics(found: Comparison, *runs: RunDirectory) -> None:
+    rows = [rows_by_metric(run) for run in runs]
+    found.num_rows = sum(map(len, rows[0].values()))
+    found.differences += _between_rows(*rows)
 
 
 def _between_rows(old: dict[str, Rows], new: dict[str, Rows]) -> list[Difference]:
@@ -238,3 +227,13 @@ def _between_rows(old: dict[str, Rows], new: dict[str, Rows]) -> list[Difference
 def _or_infinite(gap: float) -> float:
     """To a value that is not a number, there is no greater distance."""
     return math.inf if math.isnan(gap) else gap
+
+
+_PARTS: tuple[tuple[tuple[Section, ...], Callable[[Comparison, RunDirectory, RunDirectory], None]], ...] = (
+    (("config",), _compare_configs),
+    (("code",), _compare_code),
+    (("packages", "hardware"), _compare_machines),
+    (("data",), _compare_data),
+    (("result",), _compare_results),
+    (("metrics",), _compare_metrics),
+)

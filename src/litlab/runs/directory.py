@@ -126,9 +126,11 @@ class RunDirectory:
         """
         import yaml  # here, since hardly anybody who knows a run directory reads this
 
+        from litlab.runs.yaml_text import load_yaml
+
         try:
             with open_regular(self.config) as file:
-                found = yaml.load(file.read(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+                found = load_yaml(file.read())
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{self.config} is damaged: {error}") from error
         if not isinstance(found, dict):

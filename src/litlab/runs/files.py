@@ -63,7 +63,8 @@ def sweep(directory: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}{_TEMPORARY}")
+    """Not named after the file: to TensorBoard, whatever has `tfevents` in its name is one of its own."""
+    return path.with_name(f".{os.getpid()}.{secrets.token_hex(6)}{_TEMPORARY}")
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.runs.directory import RunDirectory
@@ -20,6 +21,7 @@ from litlab.sweep.study import Plan, Study
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
 
+Begun = Callable[[Path], None]  # is called with the directory of the study when its files stand, before jobs start
 PATIENCE = 12.0  # seconds for the workers of a controller that was killed
 
 
@@ -69,6 +71,7 @@ def run_grid(
     *,
     provenance: dict[str, Any],
     retries: int,
+    begun: Begun,
 ) -> MultirunEnd:
     """Run the jobs of a grid that are not done yet.
 
@@ -87,10 +90,14 @@ def run_grid(
     with study.holding():
         wait_for_workers(study)
         study.write_plan(replace(plan, num_jobs=num_jobs))
-        return _run(study, study.admit(ready, provenance), backend, retries)
+        jobs = study.admit(ready, provenance)
+        begun(study.path)
+        return _run(study, jobs, backend, retries)
 
 
-def resume_grid(study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int) -> MultirunEnd:
+def resume_grid(
+    study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int, begun: Begun
+) -> MultirunEnd:
     """Run the jobs of a grid that are not done yet, as they were frozen.
 
     `provenance`: of the command, as `runs.provenance.of_launch` gives it; None if their continuing is on record.
@@ -105,11 +112,12 @@ def resume_grid(study: Study, backend: Backend, *, provenance: dict[str, Any] | 
         _check(backend, [job.config for job in left])
         if provenance is not None:
             say([line for job in left for line in take_up(job.run, job.config, {}, provenance)])
+        begun(study.path)
         return _run(study, jobs, backend, retries)
 
 
 def run_search(
-    study: Study, plan: Plan, open_source: Callable[[], Source], backend: Backend, *, retries: int
+    study: Study, plan: Plan, open_source: Callable[[], Source], backend: Backend, *, retries: int, begun: Begun
 ) -> MultirunEnd:
     """Run what a search asks for, until it has asked for all.
 
@@ -122,6 +130,7 @@ def run_search(
         wait_for_workers(study)
         study.write_plan(plan)
         source = open_source()
+        begun(study.path)
         known = {each.number for each, run in study.jobs() if state_of(run).word in ("done", "pruned", "failed")}
         loop = _loop(study, source, backend, retries, num_known=len(known))
         return MultirunEnd([loop.outcomes[number] for number in sorted(loop.outcomes)], loop.stop.received)

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import yaml
 
 from litlab.errors import UserError
+from litlab.runs.yaml_text import load_yaml
 
 _FORMAT = 1
 _LONGEST = 255  # bytes of a file name
 _NO_JOB = "it does not describe a job"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _TYPES: dict[str, type] = {
     "kind": str, "axes": dict, "base": dict, "arguments": list, "launcher": dict, "search": dict, "num_jobs": int,
@@ -78,7 +78,7 @@ def from_yaml(file: Path, content: bytes) -> Plan:
         UserError: if it is damaged, or of a format that this version doesn't read.
     """
     try:
-        found = yaml.load(content, _LOADER)
+        found = load_yaml(content)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file} is damaged: {error}") from error
     if not isinstance(found, dict) or "format" not in found:

@@ -54,7 +54,7 @@ def state_of(run: RunDirectory) -> State:
 
 def _state_of(run: RunDirectory) -> State:
     try:
-        return _of_result(run.read_json(run.result))
+        return ended(run.read_json(run.result))
     except UserError as error:
         if run.result.exists():
             return State("failed", str(error))
@@ -112,8 +112,8 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _of_result(result: Any) -> State:
-    """Of a run that has ended; result.json may be a stranger's."""
+def ended(result: Any) -> State:
+    """Of a run that has ended, from its result.json, which may be a stranger's."""
     known = result if isinstance(result, dict) else {}
     word = _OF_STATUS.get(_text(known.get("status")))
     if word is None:

@@ -1,0 +1,1 @@
+"""What runs and studies write for TensorBoard without training: event files, sessions of its HParams page. No torch."""

@@ -1,0 +1,138 @@
+"""`litlab compare`: which setting is better, by how much, and whether that is more than noise."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litlab.commands import new_parser
+from litlab.errors import UserError
+from litlab.runs.files import write_text
+from litlab.sweep.finding import places
+from litlab.sweep.study import FILE
+from litlab.sweep.summary import printable
+
+if TYPE_CHECKING:
+    from litlab.compare.model import Comparison
+
+FORMATS = ("table", "markdown", "csv", "json", "latex")
+NOTES = """\
+Runs whose configs differ in nothing but the seed are a group. Groups are ranked by the objective, which is a metric of
+the validation; the test stands beside it and decides nothing. Runs that are not done are counted, not averaged.
+
+  --metric     another metric of the validation: val/loss
+  --at         where in each run: best (where its objective was best), last, or epoch=N, counted from 1
+  --filter     only runs of which this holds: KEY OPERATOR VALUE with < <= > >= = !=; repeatable, all must hold.
+               A key is a full name or the end of one: optimizer.lr, lr; or seed
+  --group      only these settings tell groups apart, and all else is averaged over: optimizer.lr,model
+  --sort       name, time, a setting, or a metric: lr, test/accuracy
+  --baseline   differences from this group, paired by seed where seeds match: its name, or a part of it: lr=0.1
+
+examples:
+  litlab compare outputs/lr_by_seed
+  litlab compare outputs/lr_by_seed --baseline lr=0.1
+  litlab compare outputs/first outputs/second --filter 'optimizer.lr<0.1' --filter model=cnn
+  litlab compare outputs/lr_by_seed --format latex --output table.tex
+  litlab compare outputs/lr_by_seed --plot curves.pdf --html comparison.html
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table, and write what else is asked for.
+
+    Raises:
+        UserError: if there is nothing to compare, what is asked for doesn't fit the runs, or a file can't be written.
+    """
+    options = _options(arguments)
+    for file in filter(None, (options.output, options.html, *options.plot)):
+        if file.is_dir():
+            raise UserError(f"{file} is a directory; name a file in it")
+    from litlab.compare.comparing import compare
+
+    comparison = compare(
+        options.directories,
+        metric=options.metric,
+        at=options.at,
+        filters=options.filter,
+        group=None if options.group is None else [key for key in options.group.split(",") if key],
+        sort=options.sort,
+        baseline=options.baseline,
+    )
+    _show(comparison, options)
+    for line in _written(comparison, options):
+        print(line, file=sys.stdout if options.format == "table" else sys.stderr, flush=True)
+
+
+def _options(arguments: list[str]) -> Namespace:
+    parser = new_parser("compare", "Which setting is better, by how much, and whether that is noise.", NOTES)
+    add = parser.add_argument
+    add("directories", metavar="DIR", nargs="+", type=Path, help="a study, a run, or a folder of them: outputs/NAME")
+    add("--metric", help="default: the objective of the runs")
+    add("--at", default="best", metavar="best|last|epoch=N", help="default: best")
+    add("--filter", action="append", default=[], metavar="CONDITION", help="'optimizer.lr<0.1'; repeatable")
+    add("--group", metavar="KEYS", help="optimizer.lr,model")
+    add("--sort", metavar="COLUMN", help="default: the metric, the best first")
+    add("--baseline", metavar="NAME", help="a group: lr=0.1")
+    add("--format", choices=FORMATS, default="table", help="default: table")
+    add("--output", metavar="FILE", type=Path, help="for the table, instead of printing it")
+    add("--plot", metavar="FILE", type=Path, action="append", default=[], help="figures: png, svg, pdf; repeatable")
+    add("--html", metavar="FILE", type=Path, help="a page with all of it, which needs no network")
+    add("--tensorboard", action="store_true", help="write mean and interval of each group for TensorBoard")
+    return parser.parse_args(arguments)
+
+
+def _show(comparison: "Comparison", options: Namespace) -> None:
+    """The table; what a reader has to know stands in it, or on standard error where it is for another program."""
+    from litlab.compare.formats import render
+
+    text = render(comparison, options.format)
+    if options.output is None:
+        print(text, end="", flush=True)
+    else:
+        _write(options.output, text)
+    if options.output is not None or options.format not in ("table", "markdown"):
+        skipped = [f"skipped {each.path}: {each.why}" for each in comparison.skipped]
+        for line in [*comparison.notes, *skipped]:
+            print(printable(line), file=sys.stderr)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    except OSError as error:
+        raise UserError(f"{file} can't be written: {error.strerror}") from error
+
+
+def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
+    """Write what was asked for beside the table; a line a file."""
+    if options.output is not None:
+        yield f"table        {options.output}"
+    if options.plot:
+        from litlab.compare.plots import figures, save
+
+        drawn = figures(comparison)
+        for plot in options.plot:
+            yield from (f"figure       {file}" for file in save(drawn, plot))
+    if options.html is not None:
+        from litlab.compare.page import write_page
+
+        write_page(comparison, options.html)
+        yield f"page         {options.html}"
+    if options.tensorboard:
+        yield from _summaries(comparison)
+
+
+def _summaries(comparison: "Comparison") -> Iterator[str]:
+    from litlab.compare.summaries import write_summaries
+
+    studies = [place for each in comparison.directories for place in places(each) if (place / FILE).is_file()]
+    if not studies:
+        raise UserError("--tensorboard: only a study has summaries of its groups, and there is none among these runs")
+    for study in dict.fromkeys(studies):
+        try:
+            num_groups = write_summaries(study)
+        except OSError as error:
+            raise UserError(f"{error.filename or study} can't be written: {error.strerror}") from error
+        yield f"TensorBoard  litlab tensorboard {printable(str(study))}: summaries of {num_groups} groups"

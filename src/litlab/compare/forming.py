@@ -1,0 +1,119 @@
+"""The groups that are compared: which runs, under which name, in which columns."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from litlab.compare.columns import Column, column, fingerprints, keys_of, leaves_of, varying_columns
+from litlab.compare.filters import Condition
+from litlab.compare.grouping import Alike, alike
+from litlab.compare.model import Run
+from litlab.compare.settings import SEED, full_name, short_names, text
+from litlab.errors import UserError
+from litlab.runs.difference import shown
+
+ALL = "all runs"
+_NUM_NAMED = 5  # values of a setting in a note
+
+
+@dataclass(frozen=True)
+class Members:
+    """A group to be: its runs in whatever state, and its settings by their labels."""
+
+    name: str
+    settings: dict[str, str]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Formed:
+    """
+    Attributes:
+        keys: label -> full name of the key, in the order of the columns.
+        notes: what was left out, and what is averaged over.
+    """
+
+    keys: dict[str, str]
+    members: list[Members]
+    notes: list[str]
+
+
+def form(runs: Sequence[Run], filters: Sequence[str], keys: Sequence[str] | None) -> Formed:
+    """
+    Args:
+        filters: conditions as they were typed, all of which hold for what is kept.
+        keys: names of the settings that alone tell groups apart; None for all that vary.
+
+    Raises:
+        UserError: if a name means no setting or several, or no run is left.
+    """
+    every = alike(runs)
+    known = keys_of(every)
+    groups = _filtered(every, known, filters)
+    num_left_out = len(runs) - sum(len(each.runs) for each in groups)
+    notes = [f"--filter leaves out {num_left_out} of {len(runs)} runs"] * (num_left_out > 0)
+    if len({each.data for each in groups if each.data}) > 1:
+        notes.append("not all of the runs had the same data: the fingerprints of their images differ")
+    if keys is None:
+        columns = _telling_apart(groups)
+    else:
+        columns = [column(key, groups) for key in dict.fromkeys(full_name(key, known, "--group") for key in keys)]
+        notes += _averaged(groups, {each.key for each in columns})
+    names = short_names([each.key for each in columns], [*known, *leaves_of(every), SEED])
+    labels = {key: shown(name) for key, name in names.items()}
+    return Formed({labels[each.key]: each.key for each in columns}, _members(groups, columns, labels), notes)
+
+
+def _filtered(groups: Sequence[Alike], known: Sequence[str], typed: Sequence[str]) -> list[Alike]:
+    kept = [each.runs for each in groups]
+    for condition in map(Condition.parse, typed):
+        key = full_name(condition.key, [*known, SEED], "--filter")
+        values = column(key, groups).values
+        for place, runs in enumerate(kept):
+            kept[place] = tuple(
+                run for run in runs if condition.holds(text(run.seed) if key == SEED else values[place])
+            )
+    left = [replace(each, runs=runs) for each, runs in zip(groups, kept, strict=True) if runs]
+    if not left:
+        raise UserError(
+            f"no run is left by --filter {shown(' '.join(typed))}; without it there are {len(groups)} groups"
+        )
+    return left
+
+
+def _telling_apart(groups: Sequence[Alike]) -> list[Column]:
+    """What varies; the fingerprint of the data, where there is nothing else."""
+    columns = varying_columns(groups)
+    rows = set(zip(*(each.values for each in columns), strict=True)) if columns else {()}
+    data = fingerprints(groups)
+    return [*columns, data] if len(rows) < len(groups) and data.varies else columns
+
+
+def _averaged(groups: Sequence[Alike], keys: set[str]) -> list[str]:
+    """What --group leaves out although it varies."""
+    others = [each for each in varying_columns(groups) if each.key not in keys]
+    labels = short_names([each.key for each in others], leaves_of(groups))
+    said = []
+    for each in others:
+        values = [shown("absent" if value is None else value) for value in dict.fromkeys(each.values)]
+        more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
+        said.append(f"{shown(labels[each.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
+    return [f"averaged over {', '.join(said)}, and over seeds"] if said else []
+
+
+def _members(groups: Sequence[Alike], columns: Sequence[Column], labels: dict[str, str]) -> list[Members]:
+    """Groups that are the same in all columns become one; names are told apart whatever the settings hold."""
+    rows = list(zip(*(each.values for each in columns), strict=True)) if columns else [()] * len(groups)
+    merged: dict[tuple[str | None, ...], list[Run]] = {}
+    for row, group in zip(rows, groups, strict=True):
+        merged.setdefault(row, []).extend(group.runs)
+    names: Counter[str] = Counter()
+    members = []
+    for row, runs in merged.items():
+        settings = {
+            labels[each.key]: shown(value) for each, value in zip(columns, row, strict=True) if value is not None
+        }
+        name = " ".join(f"{label}={value}" for label, value in settings.items()) or ALL
+        names[name] += 1
+        members.append(Members(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(runs)))
+    return members

@@ -1,0 +1,141 @@
+"""What all figures share: size, type, colours, and how values and names are written."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from litlab.compare.model import LEVEL
+from litlab.compare.wording import in_words
+from litlab.sweep.summary import printable
+
+SIZE = (5.0, 3.4)  # inches: as wide as the text of a paper
+MOST = 8  # groups that one can tell apart in one figure
+LONGEST = 44  # characters of a name
+# Of Okabe and Ito (2008), whom the colour-blind can follow; black is the baseline's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = "os^Dv<>P"
+FAINT = "#999999"
+INTERVAL = f"{{}}: {100 * LEVEL:.0f} % t intervals of means over seeds"
+COLOUR_MAP = "cividis"  # evenly lighter, also in grey
+_STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "text.parse_math": False,  # names are a stranger's
+    "svg.fonttype": "path",
+    "svg.hashsalt": "litlab",
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it matplotlib draws as it should, whatever the user's own settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(label: str, height: float = SIZE[1]) -> Figure:
+    """An empty figure, `height` inches high, which makes room for what stands around its axes.
+
+    Args:
+        label: what it shows, in words: what `get_label` of the figure says.
+    """
+    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    figure.set_label(label)
+    return figure
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a group is drawn: it differs by more than its colour."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+def look(index: int) -> Look:
+    """Of the group at that place among those that are told apart."""
+    return Look(COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+
+
+BASELINE = Look("#000000", "-", "X")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How values of a metric are written: by which factor, and under which label."""
+
+    label: str
+    factor: float
+
+
+def measure(metric: str) -> Measure:
+    """`val/accuracy` -> validation accuracy (%), of a value from 0 to 1."""
+    label = printed(in_words(metric))
+    return Measure(f"{label} (%)", 100.0) if "accuracy" in metric else Measure(label, 1.0)
+
+
+def printed(text: str, longest: int = LONGEST) -> str:
+    """A text as it can be drawn: on one line, cut in its middle, without what the font does not have."""
+    known = _characters()
+    text = "".join(each if ord(each) in known else "\N{REPLACEMENT CHARACTER}" for each in printable(text))
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
+def names_of(texts: Sequence[str]) -> list[str]:
+    """What is drawn of several names; those that became the same are numbered."""
+    found: list[str] = []
+    for text in texts:
+        name, number = printed(text), 2
+        while name in found:
+            name, number = f"{printed(text)} ({number})", number + 1
+        found.append(name)
+    return found
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    from matplotlib.font_manager import get_font
+
+    return frozenset(get_font(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")).get_charmap())
+
+
+def note(figure: Figure, *parts: str) -> None:
+    """Say above the axes what a reader has to know; nothing where all parts are empty."""
+    if any(parts):
+        text = "; ".join(filter(None, parts))
+        figure.suptitle(text, x=0.99, ha="right", fontsize=7, color="#555555")
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend that hides no data, in as many columns as fit; the figure grows by it."""
+    columns = max(1, min(3, len(names), int(78 / (max(map(len, names)) + 12))))
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns))
+    figure.legend(list(handles), list(names), loc="outside lower center", ncols=columns)

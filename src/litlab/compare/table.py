@@ -1,0 +1,237 @@
+"""The table that compares groups, as texts in columns, before it is in any format."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from litlab.compare.model import LEVEL, Comparison, Difference, Group, Summary
+from litlab.runs.difference import shown
+from litlab.sweep.remaining import clock
+from litlab.sweep.states import Word
+from litlab.sweep.summary import printable
+
+MEAN = "mean"
+INTERVAL = f"{100 * LEVEL:.0f} % interval"
+MOST_DECIMALS = 8
+MOST_DECIMALS_OF_PERCENT = 4
+TIED = "the best group, and groups whose interval reaches that of the best"
+LONGEST = 1e9  # from here on, numbers have an exponent
+_AT = {"best": "where the objective was best", "last": "after the last epoch"}
+_COMPARED = {"paired": "paired", "welch": "unpaired"}
+_TESTS = {
+    "paired": "paired by seed (t-test of the pairs; effect: Cohen's d of the pairs)",
+    "welch": "unpaired (Welch's t-test; effect: Hedges' g)",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table.
+
+    Attributes:
+        cells: a text a group; empty where there is nothing to say.
+        is_number: whether its cells are numbers of ours, to be aligned at the right; else they are names and values
+            as the runs' files have them.
+        marks: whether it shows which groups are tied with the best.
+        told_once: whether it is told below the table where all groups have the same.
+        over: what stands over it and its neighbours, of which it is a part.
+    """
+
+    header: str
+    cells: tuple[str, ...]
+    is_number: bool = True
+    marks: bool = False
+    told_once: bool = False
+    over: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its header where there is one line of them."""
+        return self.over if self.header == MEAN else self.header
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    Attributes:
+        name: of the directory that was compared, the first of several.
+        ties: of each row, whether its group is the best or tied with it.
+        caption: sentences that say what the numbers are.
+        notes: what else a reader has to know, one a line.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    ties: tuple[bool, ...]
+    caption: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def build(comparison: Comparison) -> Table:
+    """The columns that have anything to say."""
+    columns = [column for column in _columns(comparison) if any(column.cells)]
+    once = [column for column in columns if column.told_once and len(column.cells) > 1 and len(set(column.cells)) == 1]
+    same = ", ".join(f"{column.header} {column.cells[0]}" for column in once)
+    notes = [printable(note) for note in comparison.notes]
+    notes += [printable(f"Skipped {each.path}: {each.why}") for each in comparison.skipped]
+    return Table(
+        name=comparison.directories[0].resolve().name if comparison.directories else "",
+        columns=tuple(column for column in columns if column not in once),
+        ties=tuple(group.name in comparison.ties for group in comparison.groups),
+        caption=(*_caption(comparison), *([f"The same in all groups: {same}."] if same else [])),
+        notes=tuple(notes),
+    )
+
+
+def test_metric(metric: str) -> str:
+    """The metric of the test that stands beside one of the validation."""
+    return f"test/{metric.removeprefix('val/')}"
+
+
+def _columns(comparison: Comparison) -> list[Column]:
+    groups = comparison.groups
+    settings = [
+        Column(shown(label), tuple(shown(group.settings.get(label, "")) for group in groups), is_number=False)
+        for label in comparison.labels
+    ]
+    num = Column("n", tuple(str(group.value.num) if group.value else "0" for group in groups))
+    values = [group.value for group in groups]
+    tested = test_metric(comparison.metric)
+    on_test = [group.test.get(tested) for group in groups]
+    metrics = [*_of_metric(comparison.metric, values, marks=True), *_of_metric(tested, on_test)[:2]]
+    return [*settings, num, *metrics, *_differences(comparison), *_costs(groups)]
+
+
+def _of_metric(metric: str, summaries: Sequence[Summary | None], marks: bool = False) -> list[Column]:
+    """Mean with deviation, interval, best; with the same decimals in all of them."""
+    scale, unit = (100, " (%)") if "accuracy" in metric else (1, "")
+    places = decimals(metric, summaries)
+    means, intervals, bests = [], [], []
+    for each in summaries:
+        means.append("" if each is None else fixed(scale * each.mean, places))
+        if each is not None and each.deviation is not None:
+            means[-1] += f" ± {fixed(scale * each.deviation, places)}"
+        intervals.append(_interval(each, scale, places))
+        bests.append("" if each is None else fixed(scale * each.best, places))
+    over = f"{shown(metric)}{unit}"
+    return [
+        Column(MEAN, tuple(means), marks=marks, over=over),
+        Column(INTERVAL, tuple(intervals), over=over),
+        Column("best", tuple(bests), over=over),
+    ]
+
+
+def _interval(each: Summary | Difference | None, scale: float, places: int, sign: str = "") -> str:
+    if each is None or each.low is None or each.high is None:
+        return ""
+    return f"[{fixed(scale * each.low, places, sign)}, {fixed(scale * each.high, places, sign)}]"
+
+
+def decimals(metric: str, summaries: Iterable[Summary | None]) -> int:
+    """How many a column has: two significant digits of the deviation in its middle group; without one, as is usual."""
+    known = [each for each in summaries if each is not None]
+    scale, most = (100, MOST_DECIMALS_OF_PERCENT) if "accuracy" in metric else (1, MOST_DECIMALS)
+    spreads = [scale * each.deviation for each in known if each.deviation]
+    if spreads:
+        wanted = 1 - _exponent(statistics.median_low(spreads))
+    elif scale == 100 or not any(each.mean for each in known):
+        wanted = 2
+    else:
+        wanted = 3 - _exponent(max(abs(each.mean) for each in known))
+    return min(max(wanted, 0), most)
+
+
+def _exponent(value: float) -> int:
+    """Of the first of its digits, once it is rounded to two."""
+    return int(f"{value:.1e}".partition("e")[2])
+
+
+def fixed(value: float, places: int, sign: str = "") -> str:
+    """A number with so many decimals; never -0.00."""
+    return f"{value:{sign}z.{places}f}" if abs(value) < LONGEST else f"{value:{sign}.4g}"
+
+
+def _differences(comparison: Comparison) -> list[Column]:
+    if comparison.baseline is None:
+        return []
+    scale, unit = (100, " (points)") if "accuracy" in comparison.metric else (1, "")
+    places = decimals(comparison.metric, (group.value for group in comparison.groups))
+    found = [group.difference for group in comparison.groups]
+    means = [
+        "baseline" if group.name == comparison.baseline else _signed(group.difference, scale, places)
+        for group in comparison.groups
+    ]
+    over = f"difference{unit}"
+    columns = [
+        Column(MEAN, tuple(means), over=over),
+        Column(INTERVAL, tuple(_interval(each, scale, places, "+") for each in found), over=over),
+        Column("p", tuple("" if each is None else _p(each.corrected) for each in found), over=over),
+        Column("effect", tuple(_effect(each) for each in found), over=over),
+    ]
+    if len(_kinds(comparison)) > 1:
+        kinds = tuple("" if each is None else _COMPARED[each.kind] for each in found)
+        columns.append(Column("compared", kinds, is_number=False, over=over))
+    return columns
+
+
+def _signed(difference: Difference | None, scale: float, places: int) -> str:
+    return "" if difference is None else fixed(scale * difference.mean, places, "+")
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _effect(difference: Difference | None) -> str:
+    return "" if difference is None or difference.effect is None else fixed(difference.effect, 2, "+")
+
+
+def _kinds(comparison: Comparison) -> list[Literal["paired", "welch"]]:
+    return sorted({group.difference.kind for group in comparison.groups if group.difference})
+
+
+def _costs(groups: Sequence[Group]) -> list[Column]:
+    seconds = tuple("" if group.seconds is None else clock(group.seconds.mean) for group in groups)
+    images = tuple("" if group.images_per_second is None else f"{group.images_per_second.mean:.0f}" for group in groups)
+    parameters = tuple("" if group.parameters is None else f"{group.parameters:,}" for group in groups)
+    return [
+        Column("training time", seconds, told_once=True),
+        Column("images/s", images, told_once=True),
+        Column("parameters", parameters, told_once=True),
+        Column("not done", tuple(not_done(group) for group in groups), is_number=False),
+    ]
+
+
+def not_done(group: Group) -> str:
+    """`failed 1, pruned 2`."""
+    words: tuple[Word, ...] = get_args(Word)
+    return ", ".join(f"{word} {group.others[word]}" for word in words if group.others.get(word))
+
+
+def _one_a_seed(group: Group) -> bool:
+    """Not so where settings other than the seed are averaged over, or the seed is not known."""
+    seeds = [run.seed for run in group.runs]
+    return None not in seeds and len(set(seeds)) == len(seeds)
+
+
+def _caption(comparison: Comparison) -> list[str]:
+    better = "higher" if comparison.mode == "max" else "lower"
+    at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
+    over = "seeds" if all(map(_one_a_seed, comparison.groups)) else "runs"
+    lines = [
+        f"{shown(comparison.metric)} {at} ({better} is better): mean ± sample standard deviation over n {over}; "
+        f"best: of the {over}.",
+        f"Intervals: {100 * LEVEL:.0f} %, Student's t over {over}, for the mean.",
+    ]
+    kinds = _kinds(comparison)
+    if comparison.baseline is not None and kinds:
+        tests = " or ".join(_TESTS[kind] for kind in kinds)
+        num = sum(group.difference is not None and group.difference.p is not None for group in comparison.groups)
+        lines.append(
+            f"Differences: from {printable(comparison.baseline)}, {tests}; p: two-sided, corrected by Holm "
+            f"for {num} comparison{'s' * (num != 1)}; the intervals of differences are not corrected."
+        )
+    return lines

@@ -1,0 +1,168 @@
+"""A view for TensorBoard over several studies and single runs: folders of links, named so that they read as settings.
+
+TensorBoard names a run by its folder, and takes one HParams experiment for all that it shows. So a folder of studies
+gets a temporary directory in which every run has a folder with links to its event files, and a session that tells all
+settings that vary over the whole: a run of a study that fixes what another sweeps shows its value. Nothing is
+written into the studies, which may be a stranger's or read-only.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from litlab.board.events import LAST, PREFIX, Logged, scalar, write_events
+from litlab.board.session import START, end_summary, final_metrics, start_summary
+from litlab.board.settings import Setting
+from litlab.compare.collect import collect
+from litlab.compare.experiment import experiment, metric_columns
+from litlab.compare.forming import form
+from litlab.compare.model import Run, Skipped
+from litlab.compare.settings import SEED, text
+from litlab.compare.summaries import EXPERIMENT, FOLDER, file_name, numbered
+from litlab.runs.difference import shown
+from litlab.runs.result import Result, Status
+from litlab.sweep.states import Word
+
+_END = LAST + ".view"
+_STATUS: dict[Word, Status] = {"done": "completed", "failed": "failed", "refused": "refused"}
+_DATED = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d_\w+")  # as runs and multiruns without a name are called
+
+
+class View:
+    """The links to all runs below a directory.
+
+    Attributes:
+        skipped: what was damaged or none of ours when it was last looked at.
+    """
+
+    def __init__(self, directory: Path, place: Path) -> None:
+        """`place`: an empty directory that the view is made in."""
+        self.skipped: list[Skipped] = []
+        self._directory, self._place = directory, place
+        self._folders: dict[Path, Path] = {}  # of runs; the name that a run was given first stays
+
+    def refresh(self) -> None:
+        """Link what is new, and remove links to what is gone.
+
+        Raises:
+            OSError: if the view can't be written.
+        """
+        runs, self.skipped = collect([self._directory])
+        for path in self._folders.keys() - {run.path for run in runs}:
+            shutil.rmtree(self._folders.pop(path), ignore_errors=True)  # it never came to be if there were no events
+        if not runs:
+            return
+        hparams, names = _hparams(runs), _names(runs)
+        for run in runs:
+            if run.path not in self._folders:
+                self._folders[run.path] = self._new_folder(run, names[run.path])
+            self._link_run(run, hparams[run.path])
+        for study in dict.fromkeys(run.study for run in runs if run.study is not None):
+            self._link_summaries(study)
+        values: dict[str, list[Setting]] = {}
+        for settings in hparams.values():
+            for key, value in settings.items():
+                values.setdefault(key, []).append(value)
+        columns = experiment(values, metric_columns(runs), 0.0)
+        write_events(self._place / EXPERIMENT, [Logged(columns, 0, 0.0)])
+
+    def _new_folder(self, run: Run, name: str) -> Path:
+        """`STUDY/lr=0.1 seed=3`, `NAME/lr=0.1 2026-01-31 12:00`; one that has that name already gets a number."""
+        parent = self._place / _below(_above(run), self._directory)
+        taken = {folder.name for folder in self._folders.values() if folder.parent == parent}
+        return parent / numbered(file_name(name), taken)
+
+    def _link_run(self, run: Run, hparams: Mapping[str, Setting]) -> None:
+        folder = self._folders[run.path]
+        _link(run.path, folder, leave_out=START)
+        if not folder.is_dir():
+            return
+        if not (folder / START).exists():
+            began = (run.path / "config.yaml").stat().st_mtime
+            write_events(folder / START, [Logged(start_summary(dict(hparams), began), 0, began)])
+        if any(run.path.glob(f"{LAST}*")) or run.word not in _STATUS:
+            (folder / _END).unlink(missing_ok=True)
+        else:
+            _write_end(run, folder / _END)
+
+    def _link_summaries(self, study: Path) -> None:
+        summaries, folder = study / FOLDER, self._place / _below(study, self._directory) / FOLDER
+        if summaries.is_dir() and not summaries.is_symlink():
+            _link(summaries, folder, leave_out=EXPERIMENT)
+            for below in summaries.iterdir():
+                if below.is_dir() and not below.is_symlink():
+                    _link(below, folder / below.name, leave_out="")
+
+
+def _write_end(run: Run, file: Path) -> None:
+    """What runs write themselves, for one of a version of litlab that did not."""
+    ended = (run.path / "result.json").stat().st_mtime
+    status = _STATUS[run.word]
+    metrics = final_metrics(Result(status, "", best=dict(run.best), last=dict(run.last), test=dict(run.test)))
+    summaries = [end_summary(status, ended), *(scalar(tag, value) for tag, value in metrics.items())]
+    write_events(file, [Logged(each, run.steps, ended) for each in summaries])
+
+
+def _above(run: Run) -> Path:
+    """The study, or the folder in which a single run stands."""
+    return run.study if run.study is not None else run.path.parent
+
+
+def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
+    """Of each run what varies over all of them, by its full name, and the seed."""
+    found: dict[Path, dict[str, Setting]] = {}
+    formed = form(runs, (), None)
+    keys = {shown(label): key for label, key in formed.keys.items()}
+    for members in formed.members:
+        for run in members.runs:
+            found[run.path] = {keys[label]: _typed(run, keys[label], said) for label, said in members.settings.items()}
+            if run.seed is not None:
+                found[run.path][SEED] = run.seed
+    return found
+
+
+def _typed(run: Run, key: str, said: str) -> Setting:
+    """The value itself where it is a number or a truth value and not what a study calls a choice."""
+    value = run.settings.get(key)
+    return value if isinstance(value, bool | int | float) and text(value) == said else said
+
+
+def _names(runs: Sequence[Run]) -> dict[Path, str]:
+    """Of each run what varies within its study or folder; of single runs also when they began."""
+    names = {}
+    for above in dict.fromkeys(map(_above, runs)):
+        beside = [run for run in runs if _above(run) == above]
+        has_seeds = len({run.seed for run in beside}) > 1
+        for members in form(beside, (), None).members:
+            words = [f"{label}={said}" for label, said in members.settings.items()]
+            for run in members.runs:
+                seed = [f"{SEED}={run.seed}"] if has_seeds and run.seed is not None else []
+                when = [_dated(run.path.name)] if run.study is None else []
+                names[run.path] = " ".join([*words, *seed, *when]) or run.path.name
+    return names
+
+
+def _link(source: Path, folder: Path, *, leave_out: str) -> None:
+    """Links in a folder to the event files of a directory; a folder without any is not made."""
+    files = {file.name: file for file in source.glob(f"{PREFIX}*") if file.is_file() and file.name != leave_out}
+    if files:
+        folder.mkdir(parents=True, exist_ok=True)
+    for link in folder.glob(f"{PREFIX}*"):
+        if link.is_symlink() and link.name not in files:
+            link.unlink()
+    for name, file in files.items():
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(file.resolve())
+
+
+def _below(path: Path, directory: Path) -> Path:
+    """Where a study, or the folder of a run, is below the directory that is shown; dates are written as such."""
+    parts = path.relative_to(directory).parts or (directory.resolve().name,)
+    return Path(*(file_name(_dated(part)) for part in parts))
+
+
+def _dated(name: str) -> str:
+    """`2026-01-31_12-00-00_ab12` -> `2026-01-31 12:00`."""
+    found = _DATED.search(name)
+    return name if found is None else name[: found.start()] + f"{found[1]} {found[2]}:{found[3]}" + name[found.end() :]

@@ -1,0 +1,153 @@
+"""Which runs are found below directories, what is read of them, and what is named and skipped."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from made_studies import config_with, make_run, make_study
+
+from litlab.compare.collect import collect
+from litlab.compare.comparing import compare
+from litlab.compare.model import Objective
+from litlab.errors import UserError
+from litlab.runs.files import write_json
+
+LR = "optimizer.lr"
+
+
+def constant(point: dict[str, object]) -> float:
+    return 0.5
+
+
+def test_what_a_run_says(tmp_path: Path) -> None:
+    (run, _) = make_study(tmp_path / "s", {LR: [0.1, 0.2], "seed": [3]}, constant, test_accuracy=0.25)
+    (found, _), skipped = collect([tmp_path / "s"])
+    assert (found.path, found.name, found.study) == (run.path, "0000_lr-0.1_seed-3", tmp_path / "s")
+    assert (found.word, found.seed, found.objective) == ("done", 3, Objective("val/accuracy", "max"))
+    assert found.choices == {LR: "0.1", "seed": "3"}
+    assert (found.best["val/accuracy"], found.test["test/accuracy"], found.data) == (0.5, 0.25, "d" * 64)
+    assert (found.epochs, found.steps, found.parameters) == (2, 20, 1254)
+    assert (found.training_seconds, found.images_per_second) == (5.0, 1000.0)
+    assert found.settings[LR] == 0.1
+    assert found.settings["model.widths"] == [2, 4]
+    assert not found.settings.keys() & {"seed", "data.seed", "name", "format", "study.name", "trainer.devices"}
+    assert skipped == []
+
+
+def test_studies_folders_and_runs_each_once(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"seed": [0, 1]}, constant)
+    shutil.copytree(tmp_path / "s" / "0000_seed-0", tmp_path / "s" / "2026-01-31_12-00-00_1a2b3c")  # run again: no job
+    make_run(tmp_path / "outputs" / "net" / "first", {"seed": 7}, 0.5)
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+    runs, skipped = collect([tmp_path / "s", tmp_path / "outputs", tmp_path / "s" / "0001_seed-1", tmp_path / "link"])
+    assert [run.name for run in runs] == ["s/0000_seed-0", "s/0001_seed-1", "outputs/net/first"]
+    assert [run.study for run in runs] == [tmp_path / "s", tmp_path / "s", None]
+    assert skipped == []
+    single, _ = collect([tmp_path / "outputs" / "net" / "first"])
+    assert [run.name for run in single] == ["first"]
+
+
+def test_states(tmp_path: Path) -> None:
+    for status in ("failed", "pruned", "interrupted", "refused"):
+        make_run(tmp_path / status, {}, 0.5, status=status)
+    begun = make_run(tmp_path / "begun", {}, 0.5)
+    begun.result.unlink()
+    runs, _ = collect([tmp_path])
+    assert {run.name: run.word for run in runs} == {
+        "begun": "interrupted", "failed": "failed", "interrupted": "interrupted", "pruned": "pruned",
+        "refused": "refused",
+    }  # fmt: skip
+    assert next(run.message for run in runs if run.word == "failed") == "made to be failed"
+
+
+BOMB = b"a: &a {x: 1}\n" + b"".join(
+    b"%c: &%c {<<: [%s]}\n" % (98 + n, 98 + n, b", ".join([b"*%c" % (97 + n)] * 9)) for n in range(9)
+)
+ALIASES = b"a: &a [1, 2]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (98 + n, 98 + n, b", ".join([b"*%c" % (97 + n)] * 9)) for n in range(9)
+)
+CONFIGS = {
+    "no YAML": b"{{",
+    "no mapping": b"- 1\n",
+    "bytes": b"\xff\xfe\x00",
+    "too deep for the parser": b"[" * 100_000,
+    "dashes": b"a: 1\n" + b"- " * 60_000,
+    "deep": b"a: " + b"[" * 1000 + b"]" * 1000,
+    "merge keys": BOMB,
+    "aliases": ALIASES,
+    "itself": b"a: &a\n  b: *a\n",
+    "keys": b"1: 2\n",
+    "a date": b"a: 2026-01-31\n",
+    "long": b"#" * (1 << 20) + b"\na: 1\n",
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_damaged_configs_are_named_and_skipped(name: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "good", {}, 0.5)
+    damaged = make_run(tmp_path / "bad", {}, 0.5)
+    damaged.config.write_bytes(CONFIGS[name])
+    runs, (skipped,) = collect([tmp_path])
+    assert [run.name for run in runs] == ["good"]
+    assert skipped.path == damaged.path
+    assert skipped.why
+
+
+def test_other_damage(tmp_path: Path) -> None:
+    make_run(tmp_path / "good", {}, 0.5)
+    for name, content in {"text": "{", "nested": "[" * 100_000, "long": " " * (1 << 20) + "{}"}.items():
+        make_run(tmp_path / f"result_{name}", {}, 0.5).result.write_text(content)
+    pipe = make_run(tmp_path / "result_pipe", {}, 0.5)
+    pipe.result.unlink()
+    os.mkfifo(pipe.result)
+    make_study(tmp_path / "study_jobs", {"seed": [0]}, constant)
+    (tmp_path / "study_jobs" / "jobs.jsonl").write_text("{}\n")
+    make_study(tmp_path / "study_plan", {"seed": [0]}, constant)
+    (tmp_path / "study_plan" / "study.yaml").write_text("[" * 100_000)
+    make_study(tmp_path / "study_without_job", {"seed": [0]}, constant)
+    shutil.rmtree(tmp_path / "study_without_job" / "0000_seed-0")
+    make_study(tmp_path / "study_without_jobs", {"seed": [0]}, constant)
+    (tmp_path / "study_without_jobs" / "jobs.jsonl").write_text("")
+    (tmp_path / "notes" / "deeper" / "folder").mkdir(parents=True)
+    (tmp_path / "file.txt").touch()
+    runs, skipped = collect([tmp_path, tmp_path / "nowhere", tmp_path / "file.txt"])
+    assert [run.name for run in runs] == [f"{tmp_path.name}/good"]
+    why = {str(each.path.relative_to(tmp_path)): each.why for each in skipped}
+    assert set(why) == {
+        "nowhere", "file.txt", "notes", "result_text", "result_nested", "result_long", "result_pipe", "study_jobs",
+        "study_plan", "study_without_job/0000_seed-0", "study_without_jobs",
+    }  # fmt: skip
+    assert why["nowhere"] == why["file.txt"] == "no such directory"
+    assert why["notes"] == "holds no runs"
+    assert why["study_without_jobs"] == "a study without jobs"
+    assert why["result_text"].startswith("result.json is damaged")
+    assert why["study_jobs"].startswith("jobs.jsonl is damaged in line 1")
+
+
+def test_only_numbers_are_values(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"seed": 1}, 0.5)
+    result = run.read_json(run.result)
+    result |= {
+        "best": {"val/accuracy": 0.5, "text": "0.5", "true": True, "big": 10**400, "nested": [1], "\x1b[31m": 1, "": 2},
+        "last": [1, 2], "test": None, "data": 5, "parameters": -1, "epochs": "many", "seconds": {"training": "long"},
+    }  # fmt: skip
+    write_json(run.result, result)
+    run.config.write_text(yaml.dump(config_with({}) | {"seed": "one", "objective": {"metric": ["x"], "mode": 1}}))
+    ((found,), _) = collect([run.path])
+    assert found.best == {"val/accuracy": 0.5}
+    assert (found.last, found.test, found.data, found.parameters, found.epochs) == ({}, {}, None, None, 0)
+    assert (found.seed, found.objective, found.training_seconds) == (None, None, None)
+
+
+def test_a_test_metric_is_no_objective(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"objective.metric": "test/accuracy"}, 0.5)
+    ((found,), _) = collect([run.path])
+    assert found.objective is None
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"there is nothing to compare\n.*empty: holds no runs\n.*x: no such directory"):
+        compare([tmp_path / "empty", tmp_path / "x"])
