@@ -89,7 +89,10 @@ def test_a_port_in_use_is_said(tiny_run: RunDirectory) -> None:
     assert str(port) in done.stderr
 
 
-def test_a_folder_of_studies_is_shown_as_a_view_that_is_gone_after_sigterm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_folder_of_studies_is_shown_as_a_view_that_is_gone_after_a_signal(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
     for name in ("first", "second"):
         for run in make_study(tmp_path / "outputs" / name, {"optimizer.lr": [0.01, 0.1]}, lambda point: 0.5):
             write_events(run.path / f"{PREFIX}1795436227.host.1.0", [Logged(scalar("val/accuracy", 0.5), 1, 0.0)])
@@ -107,8 +110,8 @@ def test_a_folder_of_studies_is_shown_as_a_view_that_is_gone_after_sigterm(tmp_p
                 names = {name for name in json.load(answer) if name != "."}
             assert names == {f"{study}/lr={lr}" for study in ("first", "second") for lr in ("0.01", "0.1")}
             assert [path.name[:19] for path in (tmp_path / "temporary").glob("litlab-*")] == ["litlab-tensorboard-"]
-            server.terminate()
-            assert server.wait(timeout=20) == 128 + signal.SIGTERM
+            server.send_signal(signum)
+            assert server.wait(timeout=20) == 128 + signum
             assert server.communicate()[1] == f"litlab: left out: {tmp_path}/outputs/notes: holds no runs\n"
         finally:
             server.kill()

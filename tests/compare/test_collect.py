@@ -151,3 +151,8 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"there is nothing to compare\n.*empty: holds no runs\n.*x: no such directory"):
         compare([tmp_path / "empty", tmp_path / "x"])
+    (tmp_path / "\x1b[31m").mkdir()
+    (tmp_path / "\x1b[31m" / "config.yaml").write_text("{")
+    with pytest.raises(UserError) as raised:
+        compare([tmp_path / "\x1b[31m"])
+    assert all(line.isprintable() for line in str(raised.value).split("\n"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -104,12 +105,36 @@ def test_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert list((where / "summary").rglob("events.out.tfevents.*"))
     with pytest.raises(UserError, match="only a study has summaries"):
         compare.main([str(where / "0000_lr-0.1_seed-0"), "--tensorboard"])
+    make_study(tmp_path / "one", {"optimizer.lr": [0.1, 0.2], "seed": [0]}, accuracy)
+    compare.main([str(tmp_path / "one"), "--tensorboard"])
+    assert "summaries of 0 groups, as none has two finished runs" in capsys.readouterr().out
+
+
+def test_tensorboard_beside_what_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("good", "taken"):
+        make_study(tmp_path / "outputs" / name, {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, accuracy)
+    (tmp_path / "outputs" / "taken" / "summary").touch()
+    compare.main([str(tmp_path / "nowhere"), str(tmp_path / "outputs"), "--tensorboard"])
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said[0].endswith("good: summaries of 2 groups")
+    assert said[1].startswith(f"TensorBoard  skipped {tmp_path / 'outputs' / 'taken'}: ")
+    assert "is in the way" in said[1]
 
 
 @pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
 def test_a_directory_is_no_file(option: str, study: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{tmp_path} is a directory; name a file in it"):
         compare.main([str(study), option, str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_device_or_link_is_not_replaced(option: str, kind: str, study: Path, tmp_path: Path) -> None:
+    place, linked = tmp_path / "place.png", tmp_path / "linked"
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to(linked)
+    with pytest.raises(UserError, match="is a link, a pipe or a device, which would be replaced"):
+        compare.main([str(study), option, str(place)])
+    assert place.is_fifo() if kind == "pipe" else place.is_symlink() and not linked.exists()
 
 
 def test_where_nothing_can_be_written(study: Path, tmp_path: Path) -> None:

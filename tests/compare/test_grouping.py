@@ -1,4 +1,4 @@
-"""Which runs are one group, by which names groups go, and what is chosen among them."""
+"""Which runs are one group, and by which names groups go."""
 
 import os
 import shutil
@@ -7,40 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from made_studies import config_with, make_run, make_study
+from compare.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
+from made_studies import config_with, make_study
 
 from litlab.compare.comparing import compare
-from litlab.compare.filters import Condition
-from litlab.compare.model import Comparison
 from litlab.compare.settings import full_name, parsed, short_names, text
 from litlab.errors import UserError
 from litlab.runs.files import write_json
-
-LR, WIDTHS, SEED = "optimizer.lr", "model.widths", "seed"
-RESNET = {"_target_": "litlab.models.resnet.ResNet", "depth": 8}
-
-
-def accuracy(point: dict[str, Any]) -> float:
-    """Best at 0.1; between seeds, a spread of 0.01."""
-    return {0.01: 0.3, 0.05: 0.6, 0.1: 0.8}.get(point.get(LR), 0.5) + 0.01 * point.get(SEED, 0)
-
-
-def names(comparison: Comparison) -> list[str]:
-    return [group.name for group in comparison.groups]
-
-
-def put(path: Path, config: dict[str, Any], value: float = 0.5) -> None:
-    """A run with a config of its own."""
-    run = make_run(path, {SEED: config[SEED]}, value)
-    run.config.write_text(yaml.dump(config))
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two settings, three seeds; only to be read."""
-    path = tmp_path_factory.mktemp("grouping") / "s"
-    make_study(path, {LR: [0.01, 0.05, 0.1], WIDTHS: [[2, 4], [4, 8]], SEED: [0, 1, 2]}, accuracy)
-    return path
 
 
 def test_groups_are_settings_and_runs_are_seeds(study: Path) -> None:
@@ -204,164 +177,3 @@ def test_shortest_names() -> None:
         full_name("lr", known, "--group")
     with pytest.raises(UserError, match=r"--group widhts: no run has such a setting; did you mean model.widths\?"):
         full_name("widhts", known, "--group")
-
-
-@pytest.mark.parametrize(
-    ("typed", "num"),
-    [
-        ("optimizer.lr<0.1", 12), ("lr <= 0.1", 18), ("lr>0.05", 6), ("lr>=5e-2", 12), ("lr=0.10", 6), ("lr!=0.1", 12),
-        ("seed=1", 6), ("seed<2", 12), ("widths=[2,4]", 9), ("widths != [2,4]", 9), ("optimizer=SGD", 18),
-    ],
-)  # fmt: skip
-def test_filters(study: Path, typed: str, num: int) -> None:
-    found = compare([study], filters=[typed])
-    assert sum(len(group.runs) for group in found.groups) == num
-    assert found.notes == ((f"--filter leaves out {18 - num} of 18 runs",) if num < 18 else ())
-
-
-def test_filters_together(study: Path) -> None:
-    assert names(compare([study], filters=["lr<0.1", "widths=[2,4]", "lr!=0.01"])) == ["all runs"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
-        ("lr", "expected KEY OPERATOR VALUE"),
-        ("lr=", "expected KEY OPERATOR VALUE"),
-        ("lr=<1", "expected KEY OPERATOR VALUE"),
-        ("lr==1", "expected KEY OPERATOR VALUE"),
-        ("optimizer.rl<1", "--filter optimizer.rl: no run has such a setting; did you mean"),
-        ("lr<fast", "fast is no number; < compares numbers"),
-        ("widths<3", r"\[2,4\] is no number; < compares numbers"),
-        ("lr>5", "no run is left by --filter lr>5; without it there are 6 groups"),
-    ],
-)
-def test_wrong_filters(study: Path, typed: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        compare([study], filters=[typed])
-
-
-def test_what_a_run_has_not_is_equal_to_nothing() -> None:
-    assert Condition.parse("a!=1").holds(None)
-    assert not Condition.parse("a=1").holds(None)
-    assert not Condition.parse("a<1").holds(None)
-
-
-def test_group_averages_over_the_rest(study: Path) -> None:
-    found = compare([study], group=["optimizer.lr"], baseline="lr=0.05")
-    assert names(found) == ["lr=0.1", "lr=0.05", "lr=0.01"]
-    assert found.labels == ("lr",)
-    assert [group.value and group.value.num for group in found.groups] == [6, 6, 6]
-    assert found.notes[0] == "averaged over widths ([2,4], [4,8]), and over seeds"
-    difference = found.groups[0].difference
-    assert difference is not None
-    assert (difference.kind, difference.num, difference.mean) == ("paired", 3, pytest.approx(0.2))
-
-
-def test_copies_do_not_make_an_interval_narrower(study: Path, tmp_path: Path) -> None:
-    before = compare([study])
-    shutil.copytree(study, tmp_path / "copy")
-    after = compare([study, tmp_path / "copy"])
-    assert [group.value for group in after.groups] == [group.value for group in before.groups]
-    assert after.notes[0].startswith("18 runs are not averaged, as a newer one has the same settings and seed: ")
-
-
-def test_sorting(study: Path) -> None:
-    by_lr = ["0.01", "0.01", "0.05", "0.05", "0.1", "0.1"]
-    assert [group.settings["lr"] for group in compare([study], sort="lr").groups] == by_lr
-    assert [group.settings["lr"] for group in compare([study], sort="test/accuracy").groups] == by_lr[::-1]
-    assert names(compare([study], sort="name")) == sorted(names(compare([study])))
-    assert len(compare([study], sort="time").groups) == 6
-    with pytest.raises(UserError, match="--sort rl: no such column; expected one of lr, widths, val/accuracy, test/"):
-        compare([study], sort="rl")
-
-
-def test_baseline(study: Path) -> None:
-    found = compare([study], baseline="lr=0.05 widths=[2,4]")
-    assert found.baseline == "lr=0.05 widths=[2,4]"
-    differences = {group.name: group.difference for group in found.groups}
-    assert differences.pop(found.baseline) is None
-    assert {each.num for each in differences.values() if each} == {3}
-    assert compare([study], baseline="widths=[2,4] lr=0.01").baseline == "lr=0.01 widths=[2,4]"
-    with pytest.raises(UserError, match=r"lr=0.1: is a part of several names; name one of\n  lr=0.1 widths=\[2,4\]\n"):
-        compare([study], baseline="lr=0.1")
-    with pytest.raises(UserError, match=r"lr=7: is no group; name one of\n  lr=0\.01"):
-        compare([study], baseline="lr=7")
-
-
-def test_many_groups_like_the_baseline_are_not_all_named(tmp_path: Path) -> None:
-    rates = [0.01 * number for number in range(1, 13)]
-    make_study(tmp_path / "s", {LR: rates, SEED: [0, 1, 2]}, lambda point: (point[LR] * 7919 * (point[SEED] + 1)) % 1)
-    notes = compare([tmp_path / "s"], baseline="lr=0.01").notes
-    assert len(notes) <= 9
-    assert notes[-1].endswith("more groups can't be told from lr=0.01 either")
-
-
-def test_which_metric(study: Path, tmp_path: Path) -> None:
-    found = compare([study], metric="val/loss")
-    assert (found.metric, found.mode, names(found)[0]) == ("val/loss", "min", "lr=0.1 widths=[2,4]")
-    with pytest.raises(UserError, match="nothing is selected on the test split"):
-        compare([study], metric="test/accuracy")
-    with pytest.raises(UserError, match=r"no metric val/acuracy|has the metric val/acuracy; did you mean val/accuracy"):
-        compare([study], metric="val/acuracy")
-    make_run(tmp_path / "other", {"objective.metric": "val/loss", "objective.mode": "min"}, 0.5)
-    with pytest.raises(UserError, match=r"several objectives: val/accuracy \(max\), val/loss \(min\); .*: val/acc"):
-        compare([study, tmp_path])
-    none = make_run(tmp_path / "none", {}, 0.5)
-    none.config.write_text(yaml.dump(config_with({}) | {"objective": None}))
-    with pytest.raises(UserError, match="no objective; say what to compare with --metric: val/accuracy, val/loss"):
-        compare([none.path])
-    assert names(compare([none.path], metric="val/accuracy")) == ["all runs"]
-
-
-def test_where_in_a_run(tmp_path: Path) -> None:
-    """Epochs count from 1, as the console counts; the test stays that of the best checkpoint."""
-    curve = [0.25, 0.75, 0.5]
-    make_study(tmp_path / "s", {SEED: [0]}, accuracy, num_epochs=3, curve=lambda point, epoch: curve[epoch])
-
-    def value(at: str, metric: str | None = None) -> float:
-        (group,) = compare([tmp_path / "s"], at=at, metric=metric).groups
-        assert group.value is not None
-        assert group.test["test/accuracy"].mean == 0.5
-        return group.value.mean
-
-    assert [value(at) for at in ("best", "last", "epoch=1", "epoch=2", "epoch=3")] == [0.75, 0.5, 0.25, 0.75, 0.5]
-    assert value("epoch=1", "train/loss") == 2 / 3
-    assert value("best", "train/loss") == 2 / 4  # the last before the second validation
-    assert value("last", "train/loss") == 2 / 5
-    with pytest.raises(UserError, match="no run has a value of val/accuracy at epoch=4; the longest has 3 epochs"):
-        value("epoch=4")
-    for wrong in ("epoch=0", "epoch=-1", "first", "epoch=", "epoch=1.5"):
-        with pytest.raises(UserError, match="expected best, last or epoch=N, with epochs counted from 1"):
-            value(wrong)
-
-
-def test_metrics_files_of_strangers(tmp_path: Path) -> None:
-    curve = [0.25, 0.75]
-    runs = make_study(tmp_path / "s", {SEED: [0, 1, 2, 3]}, accuracy, curve=lambda point, epoch: curve[epoch])
-    runs[0].metrics.unlink()
-    runs[1].metrics.unlink()
-    os.mkfifo(runs[1].metrics)
-    lines = "x" * 5000 + "\n\0,,,\n0,10,val/accuracy,nan\n0,10,val/accuracy,much\n0,10,val/accuracy,0.5"  # torn
-    runs[2].metrics.write_text(lines)
-    found = compare([tmp_path / "s"], at="epoch=1")
-    assert found.groups[0].value is not None
-    assert (found.groups[0].value.num, found.groups[0].value.mean) == (1, 0.25)
-    assert found.notes == (
-        "3 runs are done, but without val/accuracy at epoch=1: 0000_seed-0, 0001_seed-1, 0002_seed-2",
-    )
-
-
-def test_nothing_is_done(tmp_path: Path) -> None:
-    make_run(tmp_path / "failed", {}, 0.5, status="failed")
-    with pytest.raises(UserError, match="no run is done yet"):
-        compare([tmp_path])
-
-
-def test_names_of_strangers_are_told_apart_and_printable(tmp_path: Path) -> None:
-    for number, value in enumerate(["a\x1b[31m\nb", "x" * 60 + "1", "x" * 60 + "2"]):
-        put(tmp_path / str(number), config_with({SEED: 0, "model.hidden": [value]}))
-    found = names(compare([tmp_path]))
-    assert len(set(found)) == 3
-    assert all(name.isprintable() and len(name) < 80 for name in found)
-    assert sum(name.endswith(" (2)") for name in found) == 1

@@ -5,8 +5,9 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +37,41 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[str]:
-    """The address of `litlab tensorboard DIR`, once it has read all runs."""
-    command = [sys.executable, "-m", "litlab", "tensorboard", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+def served(*directories: Path) -> Iterator[list[Callable[[], str]]]:
+    """Of `litlab tensorboard DIR` for each, what says its address once it has read all runs; they start together."""
+    with ExitStack() as stack:
+        servers = []
+        for directory in directories:
+            command = [sys.executable, "-m", "litlab", "tensorboard", str(directory)]
+            servers.append(stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
         try:
-            assert server.stdout is not None
-            (address,) = re.findall(r"http://\S+", server.stdout.readline())
-            yield address
+            yield [partial(address, server) for server in servers]
         finally:
-            server.terminate()
-            assert server.wait(timeout=20) == 143
+            for server in servers:
+                server.terminate()
+            assert [server.wait(timeout=20) for server in servers] == [143] * len(servers)
+
+
+def address(server: "subprocess.Popen[str]") -> str:
+    assert server.stdout is not None
+    (found,) = re.findall(r"http://\S+", server.stdout.readline())
+    return str(found)
 
 
 @pytest.fixture(scope="module")
-def study(outputs: Path) -> Iterator[str]:
-    with served(outputs / "widths") as address:
-        yield address
+def servers(outputs: Path) -> Iterator[list[Callable[[], str]]]:
+    """On the study, and on the folder that it is in."""
+    with served(outputs / "widths", outputs) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def study(servers: list[Callable[[], str]], page: Page) -> str:
+    return servers[0]()  # which starts while the browser does
+
+
+@pytest.fixture(scope="module")
+def page(servers: list[Callable[[], str]]) -> Iterator[Page]:
     expect.set_options(timeout=30_000)
     with open_page() as page:
         yield page
@@ -155,13 +170,15 @@ def test_images_shows_the_pictures_of_the_runs(study: str, page: Page, tmp_path:
     page.screenshot(path=tmp_path / "images.png")
 
 
-def test_several_studies_have_names_that_read_as_settings(outputs: Path, page: Page, tmp_path: Path) -> None:
-    with served(outputs) as address:
-        page.goto(f"{address}#hparams")
-        names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="/")
-        expect(names.filter(has_text="widths/widths=[2,4] seed=0")).to_have_count(1)
-        page.screenshot(path=tmp_path / "view.png")
-        found = rows(address)
-        assert found["single/2026-01-31 12:00"]["hparams"] == {"optimizer.lr": 0.02, "model.widths": "[2,4]", "seed": 0}
-        assert found["widths/widths=[4,8] seed=1"]["hparams"]["optimizer.lr"] == 0.05
-        assert len(found) == 7
+def test_several_studies_have_names_that_read_as_settings(
+    servers: list[Callable[[], str]], page: Page, tmp_path: Path
+) -> None:
+    several = servers[1]()
+    page.goto(f"{several}#hparams")
+    names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="/")
+    expect(names.filter(has_text="widths/widths=[2,4] seed=0")).to_have_count(1)
+    page.screenshot(path=tmp_path / "view.png")
+    found = rows(several)
+    assert found["single/2026-01-31 12:00"]["hparams"] == {"optimizer.lr": 0.02, "model.widths": "[2,4]", "seed": 0}
+    assert found["widths/widths=[4,8] seed=1"]["hparams"]["optimizer.lr"] == 0.05
+    assert len(found) == 7

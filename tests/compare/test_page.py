@@ -1,7 +1,6 @@
 """The HTML page of a comparison, read by a real browser: what it shows, that it sorts, and that nothing leaves it."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from made_studies import make_run, make_study
 from playwright.sync_api import Browser, Page
 
 from litlab.compare.comparing import compare
-from litlab.compare.environment import environment_of
 from litlab.compare.model import Comparison
 from litlab.compare.page import to_html, write_page
 from litlab.compare.page_parts import unfinished_part
@@ -227,13 +225,3 @@ def test_a_target_that_can_not_be_written_is_refused(
     with pytest.raises(UserError, match=said):
         write_page(comparison, tmp_path / name)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
-
-
-def test_strangers_records_of_their_environment_are_passed_over(tmp_path: Path) -> None:
-    texts = ["[" * 100_000, '{"machine": {"packages": [1], "device": {"a": 1}}, "started": "2026-99-99"}', "7", ""]
-    for number, said in enumerate(texts):
-        make_run(tmp_path / str(number), {"seed": number}, 0.5).provenance.write_text(said)
-    pipe = make_run(tmp_path / "pipe", {"seed": 9}, 0.5).provenance
-    os.mkfifo(pipe)
-    found = environment_of(compare([tmp_path]).groups[0].runs)
-    assert (found.num_read, found.facts, found.packages, found.dates) == (1, {"device": ("?",)}, {}, ())

@@ -192,7 +192,7 @@ def test_advice_says_what_would_tell():
     )
     needed = found["lr=0.05"].needed
     assert advice("lr=0.05", found["lr=0.05"], "val/accuracy") == (
-        "lr=0.05: +0.43 % against the baseline (3 pairs of seeds) can't be told from noise; "
+        "lr=0.05: +0.43 points against the baseline (3 pairs of seeds) can't be told from noise; "
         f"if the true difference is as large as this, about {needed} seeds of each would do"
     )
     assert advice("lr=9", found["lr=9"]) is None

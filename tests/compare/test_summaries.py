@@ -11,12 +11,10 @@ import scipy.stats
 from made_studies import CONFIG, make_study
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.hparams import api_pb2, metadata
 
 from litlab.commands import status
 from litlab.compare.summaries import EXPERIMENT, FOLDER, LAYOUT, MEANS, file_name, tell_tensorboard, write_summaries
 from litlab.errors import UserError
-from litlab.sweep.plan import Plan, to_yaml
 
 AXES = {"optimizer.lr": [0.01, 0.1], "seed": [0, 1, 2]}
 
@@ -35,13 +33,9 @@ def scalars(file: Path) -> dict[tuple[str, int], float]:
     return {(value.tag, event.step): value.tensor.float_val[0] for event, value in values_in(file)}
 
 
-def experiment(study: Path) -> Any:
-    ((_, value),) = values_in(study / FOLDER / EXPERIMENT)
-    return metadata.parse_experiment_plugin_data(value.metadata.plugin_data.content)
-
-
 def charts(study: Path) -> list[Any]:
-    ((_, value),) = values_in(study / FOLDER / LAYOUT)
+    (file,) = (study / FOLDER).rglob(LAYOUT)
+    ((_, value),) = values_in(file)
     (category,) = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
     assert category.title == "mean over seeds with 95 % interval"
     return list(category.chart)
@@ -139,58 +133,35 @@ def test_what_is_there_no_more_is_removed_and_what_is_not_ours_stays(tmp_path: P
     ]  # fmt: skip
 
 
+def test_columns_and_charts_make_no_run_without_curves(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "study", AXES, accuracy)
+    contents = [(run, run.result.read_bytes()) for run in runs]
+    for run in runs:
+        run.result.unlink()
+    write_summaries(tmp_path / "study")  # at its start
+    folder = tmp_path / "study" / FOLDER
+    assert [path.name for path in folder.iterdir()] == [EXPERIMENT]
+    for first, others in (("lr=0.1", contents[3:]), ("lr=0.01", contents[:3])):
+        for run, content in others:
+            run.result.write_bytes(content)
+        write_summaries(tmp_path / "study")
+        assert all(path.is_dir() for path in folder.iterdir())
+        assert [path.parent.name for name in (EXPERIMENT, LAYOUT) for path in folder.rglob(name)] == [first, first]
+
+
+@pytest.mark.parametrize("row", [f"0,{'9' * 400},val/accuracy,0.5", "0,-5,val/accuracy,0.5", "0,40,val/accuracy,1e308"])
+def test_what_tensorboard_cannot_show_is_left_out(row: str, tmp_path: Path) -> None:
+    for run in make_study(tmp_path / "study", {"seed": [0, 1]}, accuracy):
+        run.metrics.write_text(f"{run.metrics.read_text()}{row}\n")
+    write_summaries(tmp_path / "study")
+    assert {step for _, step in scalars(tmp_path / "study" / FOLDER / "all runs" / MEANS)} == {10, 20}
+
+
 def test_a_pipe_in_place_of_metrics_is_not_waited_for(tmp_path: Path) -> None:
     runs = make_study(tmp_path / "study", AXES, accuracy)
     runs[0].metrics.unlink()
     os.mkfifo(runs[0].metrics)
     assert write_summaries(tmp_path / "study") == 2  # of two runs each at least
-
-
-def test_the_page_of_hparams_has_what_varies_and_final_metrics(tmp_path: Path) -> None:
-    axes = {"optimizer.lr": [0.01, 0.1], "data.flip": [True, False], "model.widths": [[2, 4]], "seed": list(range(12))}
-    make_study(tmp_path / "study", axes, lambda point: 0.5)
-    write_summaries(tmp_path / "study")
-    found = experiment(tmp_path / "study")
-    infos = {info.name: info for info in found.hparam_infos}
-    assert {name: info.display_name for name, info in infos.items()} == {
-        "optimizer.lr": "lr", "data.flip": "flip", "model.widths": "widths", "seed": "seed",
-    }  # fmt: skip
-    kinds = [api_pb2.DATA_TYPE_FLOAT64, api_pb2.DATA_TYPE_BOOL, api_pb2.DATA_TYPE_STRING, api_pb2.DATA_TYPE_FLOAT64]
-    assert [infos[key].type for key in axes] == kinds
-    assert list(infos["optimizer.lr"].domain_discrete) == [0.01, 0.1]
-    assert list(infos["data.flip"].domain_discrete) == [False, True]
-    assert list(infos["model.widths"].domain_discrete) == ["[2,4]"]
-    assert (infos["seed"].domain_interval.min_value, infos["seed"].domain_interval.max_value) == (0, 11)
-    assert [infos[key].differs for key in axes] == [True, True, False, True]
-    assert [(info.name.tag, info.display_name) for info in found.metric_infos] == [
-        ("result/best/val/accuracy", "best val/accuracy"),
-        ("result/last/val/accuracy", "last val/accuracy"),
-        ("result/test/accuracy", "test/accuracy"),
-        ("result/test/loss", "test/loss"),
-        ("result/best/val/loss", "best val/loss"),
-        ("result/last/val/loss", "last val/loss"),
-    ]
-
-
-def test_columns_are_there_before_a_job_has_ended(tmp_path: Path) -> None:
-    runs = make_study(tmp_path / "study", AXES, accuracy)
-    for run in runs:
-        run.result.unlink()
-        run.metrics.unlink()
-    assert write_summaries(tmp_path / "study") == 0
-    found = experiment(tmp_path / "study")
-    assert [info.name for info in found.hparam_infos] == ["optimizer.lr", "seed"]
-    assert [info.display_name for info in found.metric_infos] == [
-        "best val/accuracy", "last val/accuracy", "test/accuracy",
-    ]  # fmt: skip
-
-
-def test_columns_are_there_before_a_search_has_jobs(tmp_path: Path) -> None:
-    plan = Plan("search", {"optimizer.lr": ["interval(0.01,1)"]}, CONFIG, ["-m"], {}, {}, str(tmp_path), "no time")
-    (tmp_path / "study.yaml").write_text(to_yaml(plan))
-    assert write_summaries(tmp_path) == 0
-    (info,) = experiment(tmp_path).hparam_infos
-    assert (info.name, info.differs, info.WhichOneof("domain")) == ("optimizer.lr", True, None)
 
 
 def test_status_is_the_same_with_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

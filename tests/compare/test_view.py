@@ -1,5 +1,6 @@
 """A view over several studies: names that read as settings, links that follow the runs, nothing written into them."""
 
+import math
 import os
 import shutil
 import threading
@@ -12,7 +13,7 @@ from hparams_page import sessions
 from made_studies import make_run, make_study
 
 from litlab.board.events import PREFIX, Logged, scalar, write_events
-from litlab.board.session import end_session, start_session
+from litlab.board.session import START, end_session, start_session
 from litlab.commands import tensorboard
 from litlab.compare.summaries import write_summaries
 from litlab.compare.view import View
@@ -94,11 +95,10 @@ def test_summaries_of_the_studies_are_shown_but_not_their_columns(outputs: Path,
     View(outputs, place).refresh()
     links = {str(path.relative_to(place)) for path in place.rglob(f"{PREFIX}*") if "summary" in path.parts}
     assert {Path(link).parent.as_posix() for link in links} == {
-        "first/summary", "first/summary/lr=0.01", "first/summary/lr=0.1",
-        "second/summary", "second/summary/widths=[2,4]", "second/summary/widths=[4,8]",
+        "first/summary/lr=0.01", "first/summary/lr=0.1",
+        "second/summary/widths=[2,4]", "second/summary/widths=[4,8]",
     }  # fmt: skip
-    assert not [link for link in links if link.endswith(".experiment")]
-    assert [path.name for path in place.glob(f"{PREFIX}*")] == [PREFIX + "0000000000.experiment"]
+    assert [path.parent.name for path in place.rglob("*.experiment")] == ["lr=0.01 seed=0"]  # which has curves
 
 
 def test_nothing_is_written_into_the_studies(outputs: Path, place: Path) -> None:
@@ -169,6 +169,26 @@ def test_runs_with_one_name_are_told_apart(tmp_path: Path, place: Path) -> None:
     assert set(sessions(place)) == {"cnn/2026-01-31 12:00", "cnn/2026-01-31 12:00 (2)"}
 
 
+def test_studies_of_the_same_minute_are_told_apart(tmp_path: Path, place: Path) -> None:
+    for number, seconds in enumerate(("00", "30")):
+        study = tmp_path / "outputs" / "cnn" / f"multirun_2026-01-31_12-00-{seconds}_ab12c{number}"
+        for run in make_study(study, {"seed": [0, 1]}, lambda point: 0.5):
+            log(run)
+        write_summaries(study)
+    View(tmp_path / "outputs", place).refresh()
+    names = [f"cnn/multirun_2026-01-31 12:00{number}" for number in ("", " (2)")]
+    assert set(sessions(place)) == {f"{name}/seed={seed}" for name in names for seed in (0, 1)}
+    means = [path.resolve().parents[2].name for name in names for path in (place / name).rglob("*.means")]
+    assert means == sorted(path.name for path in (tmp_path / "outputs" / "cnn").iterdir())
+
+
+def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, place: Path) -> None:
+    for lr, end in ((0.1, "aaaaaa"), (math.inf, "bbbbbb")):
+        log(make_run(tmp_path / "outputs" / "cnn" / f"2026-01-31_12-00-00_{end}", {"optimizer.lr": lr}, 0.5))
+    View(tmp_path / "outputs", place).refresh()
+    assert [row.settings["optimizer.lr"] for row in sessions(place).values()] == [0.1, "inf"]
+
+
 def test_it_is_kept_up_to_date_and_errors_are_said_once(
     outputs: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,8 +203,8 @@ def test_it_is_kept_up_to_date_and_errors_are_said_once(
             if new.is_dir() or deadline.wait(0.01):
                 break
         assert new.is_dir()
-        (place / "first").rename(place.parent / "gone")
-        (place / "first").write_text("in the way")
+        (place / "third").write_text("in the way")
+        log(make_run(outputs / "third" / "2026-02-01_12-00-00_ab12cd", {}, 0.75))
         said = ""
         for _ in range(1000):
             said += capsys.readouterr().err
@@ -196,10 +216,15 @@ def test_it_is_kept_up_to_date_and_errors_are_said_once(
     assert threading.active_count() == num_threads - 1
 
 
-def test_one_study_or_run_is_shown_as_it_is(outputs: Path) -> None:
+def test_one_study_or_run_is_shown_as_it_is_if_it_has_sessions(outputs: Path) -> None:
     for directory in (outputs / "first", next(outputs.glob("first/0000*"))):
         with tensorboard._shown(directory) as shown:
             assert shown == directory
+    (older,) = outputs.glob("first/0000*")
+    (older / START).unlink()
+    for directory in (outputs / "first", older):  # of before there were sessions, in part
+        with tensorboard._shown(directory) as shown:
+            assert f"first/{older.name if directory == older else 'lr=0.01 seed=0'}" in sessions(shown)
     with tensorboard._shown(outputs) as shown:
         assert (shown / "first" / "lr=0.1 seed=0" / EVENTS).is_symlink()
     assert not shown.exists()

@@ -212,6 +212,7 @@ def test_summary_counts_ranks_explains_and_says_what_to_call(tmp_path: Path, mon
         "",
         "study        outputs/study",
         "jobs         litlab status outputs/study",
+        "compare      litlab compare outputs/study",
         "continue     litlab resume outputs/study",
         "TensorBoard  litlab tensorboard outputs/study",
     ]

@@ -6,7 +6,7 @@ a run appends to, which go by the seconds since 1970.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PREFIX = "events.out.tfevents."  # TensorBoard takes files for its own whose names hold "tfevents"
 FIRST, LAST = PREFIX + "0" * 10, PREFIX + "9" * 10  # before and after what runs append to
+LARGEST = 3.4e38  # TensorBoard keeps single precision
 _VERSION = "brain.Event:2"
 
 
@@ -28,7 +29,7 @@ class Logged(NamedTuple):
     time: float
 
 
-def write_events(file: Path, logged: Iterable[Logged]) -> bool:
+def write_events(file: Path, logged: Iterable[Logged], *, sync: bool = True) -> bool:
     """Put an event file in place: whole, synced, in one moment; the same input gives the same bytes.
 
     The file is left alone, its time of change included, if it holds exactly that.
@@ -36,6 +37,7 @@ def write_events(file: Path, logged: Iterable[Logged]) -> bool:
     Args:
         file: its name begins with PREFIX; its directory exists.
         logged: in the order in which TensorBoard is to see it; not empty.
+        sync: False for a file that need not outlive this process.
 
     Returns:
         whether anything was written.
@@ -46,15 +48,20 @@ def write_events(file: Path, logged: Iterable[Logged]) -> bool:
     content = _encoded(list(logged))
     if file.is_file() and file.read_bytes() == content:
         return False
-    write_atomic(file, lambda opened: opened.write(content))
+    write_atomic(file, lambda opened: opened.write(content), sync=sync)
     return True
 
 
 def scalar(tag: str, value: float) -> "Summary":
-    """A point of a curve. TensorBoard keeps single precision."""
+    """A point of a curve; up to LARGEST."""
+    return scalars({tag: value})
+
+
+def scalars(values: Mapping[str, float]) -> "Summary":
+    """Points of several curves at one step."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
 
 def _encoded(logged: list[Logged]) -> bytes:

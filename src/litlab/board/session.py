@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.board.events import FIRST, LAST, Logged, scalar, write_events
+from litlab.board.events import FIRST, LARGEST, LAST, Logged, scalar, write_events
 from litlab.board.settings import Setting, settings_of
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result
@@ -24,7 +24,6 @@ Config = dict[str, Any]
 START = FIRST + ".session"
 _ENDS = LAST + ".*.session"
 _STATUSES = {"completed": "STATUS_SUCCESS", "failed": "STATUS_FAILURE", "refused": "STATUS_FAILURE"}
-_LARGEST = 3.4e38  # in single precision
 _LOGGER = "litlab.loggers.TensorBoard"
 _log = logging.getLogger("litlab")
 
@@ -82,7 +81,7 @@ def final_metrics(result: Result) -> dict[str, float]:
     tagged = {f"result/best/{name}": value for name, value in result.best.items()}
     tagged |= {f"result/last/{name}": value for name, value in result.last.items()}
     tagged |= {f"result/test/{name.removeprefix('test/')}": value for name, value in result.test.items()}
-    return {tag: value for tag, value in tagged.items() if abs(value) <= _LARGEST}
+    return {tag: value for tag, value in tagged.items() if abs(value) <= LARGEST}
 
 
 def start_summary(settings: dict[str, Setting], when: float) -> "Summary":

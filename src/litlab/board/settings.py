@@ -27,7 +27,7 @@ def settings_of(run: RunDirectory, config: Config) -> dict[str, Setting]:
     swept = [str(key) for key in keys] if isinstance(keys, list) else []
     found = {}
     for key in swept or [*(key for key in choices if not _is_elsewhere(key)), "seed"]:
-        value = _setting(_value(config, key, choices))
+        value = setting(_value(config, key, choices))
         if value is not None and not any(is_secret(part) for part in place(key).split(".")):
             found[key.lstrip("+")] = value
     return found
@@ -62,7 +62,8 @@ def _value(config: Config, key: str, choices: dict[str, str]) -> Any:
     return choices.get(key.lstrip("+")) if isinstance(node, dict) else node
 
 
-def _setting(value: Any) -> Setting | None:
+def setting(value: Any) -> Setting | None:
+    """A value in a type that the page knows; None if it is null, or nothing that can be written."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float) and abs(value) < 1e308:  # the page's JSON has no infinity, nor longer numbers

@@ -2,15 +2,13 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litlab.commands import new_parser
 from litlab.errors import UserError
 from litlab.runs.files import write_text
-from litlab.sweep.finding import places
-from litlab.sweep.study import FILE
 from litlab.sweep.summary import printable
 
 if TYPE_CHECKING:
@@ -25,7 +23,8 @@ the validation; the test stands beside it and decides nothing. Runs that are not
   --at         where in each run: best (where its objective was best), last, or epoch=N, counted from 1
   --filter     only runs of which this holds: KEY OPERATOR VALUE with < <= > >= = !=; repeatable, all must hold.
                A key is a full name or the end of one: optimizer.lr, lr; or seed
-  --group      only these settings tell groups apart, and all else is averaged over: optimizer.lr,model
+  --group      only these settings tell groups apart: optimizer.lr,model. For each seed, all others are averaged over,
+               so that n, intervals and tests count seeds; a seed that not all of them have is left out
   --sort       name, time, a setting, or a metric: lr, test/accuracy
   --baseline   differences from this group, paired by seed where seeds match: its name, or a part of it: lr=0.1
 
@@ -45,9 +44,7 @@ def main(arguments: list[str]) -> None:
         UserError: if there is nothing to compare, what is asked for doesn't fit the runs, or a file can't be written.
     """
     options = _options(arguments)
-    for file in filter(None, (options.output, options.html, *options.plot)):
-        if file.is_dir():
-            raise UserError(f"{file} is a directory; name a file in it")
+    _refuse_what_is_no_file([each for each in (options.output, options.html, *options.plot) if each is not None])
     from litlab.compare.comparing import compare
 
     comparison = compare(
@@ -78,8 +75,17 @@ def _options(arguments: list[str]) -> Namespace:
     add("--output", metavar="FILE", type=Path, help="for the table, instead of printing it")
     add("--plot", metavar="FILE", type=Path, action="append", default=[], help="figures: png, svg, pdf; repeatable")
     add("--html", metavar="FILE", type=Path, help="a page with all of it, which needs no network")
-    add("--tensorboard", action="store_true", help="write mean and interval of each group for TensorBoard")
+    add("--tensorboard", action="store_true", help="for TensorBoard: mean and interval of all groups of each study")
     return parser.parse_args(arguments)
+
+
+def _refuse_what_is_no_file(files: Sequence[Path]) -> None:
+    """What is written comes in place of what was there: of a pipe or a device such as /dev/null, too, and of a link."""
+    for file in files:
+        if file.is_dir():
+            raise UserError(f"{file} is a directory; name a file in it")
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise UserError(f"{file} is a link, a pipe or a device, which would be replaced; name a regular file")
 
 
 def _show(comparison: "Comparison", options: Namespace) -> None:
@@ -125,14 +131,22 @@ def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
 
 
 def _summaries(comparison: "Comparison") -> Iterator[str]:
+    from litlab.compare.collect import studies
     from litlab.compare.summaries import write_summaries
 
-    studies = [place for each in comparison.directories for place in places(each) if (place / FILE).is_file()]
-    if not studies:
+    found = studies(comparison.directories)
+    if not found:
         raise UserError("--tensorboard: only a study has summaries of its groups, and there is none among these runs")
-    for study in dict.fromkeys(studies):
+    for study in found:
         try:
             num_groups = write_summaries(study)
         except OSError as error:
-            raise UserError(f"{error.filename or study} can't be written: {error.strerror}") from error
-        yield f"TensorBoard  litlab tensorboard {printable(str(study))}: summaries of {num_groups} groups"
+            raise UserError(f"{study}/summary can't be written: {error.strerror}") from error
+        except UserError as error:
+            if len(found) == 1:
+                raise
+            yield printable(f"TensorBoard  skipped {study}: {error}")
+        else:
+            said = f"summaries of {num_groups} group{'s' * (num_groups != 1)}"
+            why = ", as none has two finished runs" * (num_groups == 0)
+            yield f"TensorBoard  litlab tensorboard {printable(str(study))}: {said}{why}"

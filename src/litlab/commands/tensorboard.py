@@ -11,11 +11,13 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from litlab.board.events import PREFIX
+from litlab.board.session import START
 from litlab.commands import new_parser
 from litlab.errors import UserError
-from litlab.sweep.finding import places
+from litlab.sweep.finding import places, runs_at
 from litlab.sweep.summary import printable
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, help="default: the first free one from 6006")
     options = parser.parse_args(arguments)
     _check(options.directory)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
+            signal.signal(number, _leave)
     with _shown(options.directory) as shown:
         address = _serve(shown, options.port)
         print(f"TensorBoard on {options.directory}: {address} (Ctrl-C ends it)", flush=True)
@@ -60,16 +64,24 @@ def main(arguments: list[str]) -> None:
             print()
 
 
+def _leave(number: int, _: object) -> NoReturn:
+    """End in a way that removes the view; a second signal does not keep it from that."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 @contextmanager
 def _shown(directory: Path) -> Iterator[Path]:
     """What TensorBoard is to read: a study or a run as it is; of several a view, which is removed at the end.
+
+    Of a study or run of before there were sessions a view, too, since that makes up for them.
 
     Raises:
         UserError: if a directory can't be read, or the view can't be made.
     """
     try:
-        is_plain = len(list(islice(places(directory), 2))) < 2
-        if is_plain:
+        found = list(islice(places(directory), 2))
+        if len(found) < 2 and all(map(_has_sessions, found)):
             yield directory
             return
         with (
@@ -79,6 +91,15 @@ def _shown(directory: Path) -> Iterator[Path]:
             yield Path(place)
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from error
+
+
+def _has_sessions(place: Path) -> bool:
+    """Whether the runs at a place that logged for TensorBoard told it of themselves."""
+    try:
+        runs = [found.run.path for found in runs_at(place)]
+    except UserError:  # of a damaged study a view could not show more
+        return True
+    return all((path / START).exists() or next(path.glob(f"{PREFIX}*"), None) is None for path in runs)
 
 
 @contextmanager

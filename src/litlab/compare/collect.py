@@ -13,6 +13,7 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.sweep.finding import LEVELS, Found, folders, is_place, runs_at
 from litlab.sweep.states import State, ended, state_of
+from litlab.sweep.study import FILE
 
 _LONGEST_FILE = 1 << 20  # bytes of config.yaml or result.json; ours have a few thousand
 _LONGEST_NAME = 100  # characters of the name of a metric
@@ -39,6 +40,12 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
             except (UserError, OSError) as error:
                 skipped.append(Skipped(found.run.path, _why(error, found.run.path)))
     return comparable(runs, places_swept), skipped
+
+
+def studies(directories: Sequence[Path]) -> list[Path]:
+    """Those at or below directories, each once; without what can't be read, which `collect` names."""
+    found = [place for each in directories if each.is_dir() for place in _places(each, LEVELS, [])]
+    return [place for place in dict.fromkeys(found) if (place / FILE).is_file()]
 
 
 def _found(directory: Path, skipped: list[Skipped]) -> Iterator[Found]:
@@ -76,10 +83,9 @@ def _places(directory: Path, levels: int, skipped: list[Skipped]) -> list[Path]:
 def _name(path: Path, directory: Path, with_directory: bool) -> str:
     """Where it is below the directory that was named, which comes before it if there are several."""
     below = str(path.relative_to(directory))
-    top = directory.resolve().name
     if below == ".":
-        return top
-    return f"{top}/{below}" if with_directory else below
+        return directory.resolve().name
+    return f"{directory.resolve().name}/{below}" if with_directory else below
 
 
 def _config(run: RunDirectory) -> dict[str, Any]:

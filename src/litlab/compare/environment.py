@@ -14,8 +14,18 @@ from litlab.runs.directory import RunDirectory
 MOST_RUNS = 200  # that are read
 MOST_VALUES = 8  # of one fact
 MOST_PACKAGES = 500
+_LARGEST = 1 << 26  # bytes of a file; ours have some thousand, and the code that was not committed
 MAIN_PACKAGES = ("litlab", "torch", "lightning", "torchmetrics", "torchvision", "numpy", "hydra-core", "optuna")
 _OF_MACHINE = ("device", "processor", "cores", "ranks", "threads", "precision", "system", "python")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is kept of a provenance.json, which may hold megabytes of code."""
+
+    machine: Mapping[str, Any]
+    commit: str | None
+    started: date | None
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,9 @@ class Environment:
 def environment_of(runs: Sequence[Run]) -> Environment:
     """Read it; a file that is missing or damaged is passed over."""
     records = [record for run in runs[:MOST_RUNS] if (record := _record(run))]
-    machines = [_mapping(record.get("machine")) for record in records]
+    machines = [record.machine for record in records]
     facts = {name: _values(machine.get(name) for machine in machines) for name in _OF_MACHINE}
-    facts = {"commit": _values(_commit(record) for record in records), **facts}
+    facts = {"commit": _values(record.commit for record in records), **facts}
     versions: dict[str, Counter[str]] = {}
     for machine in machines:
         for package, version in list(_mapping(machine.get("packages")).items())[:MOST_PACKAGES]:
@@ -53,16 +63,20 @@ def environment_of(runs: Sequence[Run]) -> Environment:
         facts={name: values for name, values in facts.items() if values},
         packages={name: _counted(versions[name]) for name in order if name in versions and name in told},
         other_packages=tuple(f"{name} {next(iter(versions[name]))}" for name in order if name not in told),
-        dates=tuple(day for record in records if (day := _day(record.get("started")))),
+        dates=tuple(record.started for record in records if record.started),
     )
 
 
-def _record(run: Run) -> Mapping[str, Any]:
+def _record(run: Run) -> _Record | None:
+    """None where there is no file, or one that is damaged or too large to be read."""
     directory = RunDirectory(run.path)
     try:
-        return _mapping(directory.read_json(directory.provenance))
-    except UserError:
-        return {}
+        if directory.provenance.stat().st_size > _LARGEST:
+            return None
+        found = _mapping(directory.read_json(directory.provenance))
+    except (UserError, OSError):
+        return None
+    return _Record(_mapping(found.get("machine")), _commit(found), _day(found.get("started"))) if found else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

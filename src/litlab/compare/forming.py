@@ -17,12 +17,24 @@ _NUM_NAMED = 5  # values of a setting in a note
 
 
 @dataclass(frozen=True)
+class Part:
+    """Runs that only their seeds tell apart; `others` are the settings that vary and that --group leaves out."""
+
+    others: tuple[str | None, ...]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
 class Members:
-    """A group to be: its runs in whatever state, and its settings by their labels."""
+    """A group to be: its settings by their labels, and its runs in whatever state; several parts only by --group."""
 
     name: str
     settings: dict[str, str]
-    runs: tuple[Run, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(run for part in self.parts for run in part.runs)
 
 
 @dataclass(frozen=True)
@@ -54,14 +66,17 @@ def form(runs: Sequence[Run], filters: Sequence[str], keys: Sequence[str] | None
     notes = [f"--filter leaves out {num_left_out} of {len(runs)} runs"] * (num_left_out > 0)
     if len({each.data for each in groups if each.data}) > 1:
         notes.append("not all of the runs had the same data: the fingerprints of their images differ")
+    others: list[Column] = []
     if keys is None:
         columns = _telling_apart(groups)
     else:
         columns = [column(key, groups) for key in dict.fromkeys(full_name(key, known, "--group") for key in keys)]
-        notes += _averaged(groups, {each.key for each in columns})
+        others = [each for each in varying_columns(groups) if each.key not in {each.key for each in columns}]
     names = short_names([each.key for each in columns], [*known, *leaves_of(every), SEED])
     labels = {key: shown(name) for key, name in names.items()}
-    return Formed({labels[each.key]: each.key for each in columns}, _members(groups, columns, labels), notes)
+    members = _members(groups, columns, others, labels)
+    notes += _averaged(groups, others, members)
+    return Formed({labels[each.key]: each.key for each in columns}, members, notes)
 
 
 def _filtered(groups: Sequence[Alike], known: Sequence[str], typed: Sequence[str]) -> list[Alike]:
@@ -89,31 +104,42 @@ def _telling_apart(groups: Sequence[Alike]) -> list[Column]:
     return [*columns, data] if len(rows) < len(groups) and data.varies else columns
 
 
-def _averaged(groups: Sequence[Alike], keys: set[str]) -> list[str]:
-    """What --group leaves out although it varies."""
-    others = [each for each in varying_columns(groups) if each.key not in keys]
+def _averaged(groups: Sequence[Alike], others: Sequence[Column], members: Sequence[Members]) -> list[str]:
+    """What --group leaves out although it varies, and whether that is the same in all groups."""
+    if not others:
+        return []
     labels = short_names([each.key for each in others], leaves_of(groups))
     said = []
     for each in others:
         values = [shown("absent" if value is None else value) for value in dict.fromkeys(each.values)]
         more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
         said.append(f"{shown(labels[each.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
-    return [f"averaged over {', '.join(said)}, and over seeds"] if said else []
+    notes = [f"averaged over {', '.join(said)} for each seed, and then over seeds, which n and intervals count"]
+    if len({frozenset(_finished(each)) for each in members}) > 1:
+        notes.append("the groups are not averaged over the same settings: what tells them apart may be those")
+    return notes
 
 
-def _members(groups: Sequence[Alike], columns: Sequence[Column], labels: dict[str, str]) -> list[Members]:
+def _finished(members: Members) -> list[tuple[str | None, ...]]:
+    """The settings that are put together, of which there is a run that is done."""
+    return [part.others for part in members.parts if any(run.word == "done" for run in part.runs)]
+
+
+def _members(
+    groups: Sequence[Alike], columns: Sequence[Column], others: Sequence[Column], labels: dict[str, str]
+) -> list[Members]:
     """Groups that are the same in all columns become one; names are told apart whatever the settings hold."""
-    rows = list(zip(*(each.values for each in columns), strict=True)) if columns else [()] * len(groups)
-    merged: dict[tuple[str | None, ...], list[Run]] = {}
-    for row, group in zip(rows, groups, strict=True):
-        merged.setdefault(row, []).extend(group.runs)
+    merged: dict[tuple[str | None, ...], list[Part]] = {}
+    for place, group in enumerate(groups):
+        row, rest = (tuple(each.values[place] for each in found) for found in (columns, others))
+        merged.setdefault(row, []).append(Part(rest, group.runs))
     names: Counter[str] = Counter()
     members = []
-    for row, runs in merged.items():
+    for row, parts in merged.items():
         settings = {
             labels[each.key]: shown(value) for each, value in zip(columns, row, strict=True) if value is not None
         }
         name = " ".join(f"{label}={value}" for label, value in settings.items()) or ALL
         names[name] += 1
-        members.append(Members(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(runs)))
+        members.append(Members(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(parts)))
     return members

@@ -29,7 +29,7 @@ def to_latex(table: Table) -> list[str]:
     return [
         *(f"% {note}" for note in table.notes),
         r"\begin{table}",
-        r"  \centering\small\setlength{\tabcolsep}{4pt}",
+        r"  \centering\small\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}",
         rf"  \caption{{{caption}}}",
         rf"  \label{{tab:{name}}}",
         rf"  \begin{{tabular}}{{{''.join('r' if column.is_number else 'l' for column in table.columns)}}}",
@@ -45,7 +45,7 @@ def to_latex(table: Table) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """A text that LaTeX sets as it stands."""
+    """A text that LaTeX sets as it stands; pdfLaTeX knows most Latin letters with accents, LuaLaTeX any character."""
     return _SPECIAL.sub(lambda found: _ESCAPES[found[0]], text).replace("--", "-{}-")
 
 

@@ -1,17 +1,18 @@
 """Mean over the seeds of a group, step by step, of every metric of the validation."""
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from litlab.board.events import LARGEST
 from litlab.compare.model import Run
 from litlab.compare.statistics import summarize
 from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.metrics import HEADER
 
-_LARGEST = 1 << 28  # bytes of a metrics.csv
+_LONGEST_FILE = 1 << 28  # bytes of a metrics.csv
+_LAST_STEP = 1 << 53
 Curves = Mapping[str, Mapping[int, float]]  # metric -> optimizer step -> value
 
 
@@ -52,16 +53,16 @@ def _points(curves: Sequence[Mapping[int, float]]) -> list[Point]:
 
 
 def _read(file: Path) -> dict[str, dict[int, float]]:
-    """The finite values of the validation; {} for a file that can't be read."""
+    """The values of the validation that TensorBoard can show; {} for a file that can't be read."""
     curves: dict[str, dict[int, float]] = {}
     try:
         with open_regular(file) as opened:
-            lines = opened.read(_LARGEST).rpartition(b"\n")[0].decode().split("\n")
+            lines = opened.read(_LONGEST_FILE).rpartition(b"\n")[0].decode().split("\n")
         if tuple(lines[0].split(",")) != HEADER:
             return {}
         rows = csv.reader(line for line in lines[1:] if ",val/" in line)
         for _, step, metric, text in rows:
-            if metric.startswith("val/") and math.isfinite(value := float(text)):
+            if metric.startswith("val/") and abs(value := float(text)) <= LARGEST and 0 <= int(step) <= _LAST_STEP:
                 curves.setdefault(metric, {})[int(step)] = value
     except (OSError, ValueError, csv.Error):
         return {}

@@ -70,12 +70,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one metric over the runs of a group.
+    """Of one metric over the seeds of a group.
 
     Attributes:
-        num: how many runs have it.
-        deviation: sample standard deviation (n - 1); None for a single run.
-        low, high: Student's t interval for the mean at LEVEL; None for a single run.
+        num: how many runs have it; where --group has put settings together, how many seeds have it in all of them.
+        deviation: sample standard deviation (n - 1) of the runs, or of the means of these seeds; None for one.
+        low, high: Student's t interval for the mean at LEVEL, over the same; None for one, and where no seed has all
+            of the settings that are put together.
         best: of the runs, by the mode of the metric.
     """
 
@@ -122,7 +123,7 @@ class Group:
         name: the settings that vary, `lr=0.1 model=cnn`; `all runs` where none does.
         settings: label -> value as a text; the labels are those of the comparison, in their order; a setting that
             the group has not is left out.
-        runs: those that are done, one a seed, by seed.
+        runs: those that are done and count, by seed: one a seed and setting.
         others: state -> how many runs are in it: counted, not averaged.
         value: of the metric that is compared; None if no run has it.
         test: the test metrics.
@@ -156,6 +157,7 @@ class Comparison:
         ties: names of the groups whose interval reaches that of the best group (itself included).
         notes: what a reader has to know: runs that are left out, seeds that are there twice, too few seeds.
         skipped: directories that are damaged or none of ours.
+        unfinished: runs that are not done, of all directories, whether or not they were filtered out.
     """
 
     directories: tuple[Path, ...]
@@ -169,3 +171,4 @@ class Comparison:
     ties: frozenset[str]
     notes: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    unfinished: tuple[Run, ...] = ()

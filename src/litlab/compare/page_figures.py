@@ -29,20 +29,11 @@ def figure_parts(comparison: Comparison) -> list[FigurePart]:
     from litlab.compare.plots import figures
 
     found = figures(comparison)
-    captions = [_caption(name, figure) for name, figure in found.items()]
+    captions = [said[:1].upper() + said[1:] for said in (str(figure.get_label()) for figure in found.values())]
     return [
         FigurePart(_image(figure, caption, f"f{number}-"), caption)
         for number, (figure, caption) in enumerate(zip(found.values(), captions, strict=True))
     ]
-
-
-def _caption(name: str, figure: "Figure") -> str:
-    """What its axes show: `validation accuracy (%) against epoch`; where they don't say it, its name."""
-    for axes in figure.axes:
-        if axes.get_ylabel() and axes.get_xlabel():
-            said = f"{axes.get_ylabel()} against {axes.get_xlabel()}"
-            return said[:1].upper() + said[1:]
-    return name
 
 
 def _image(figure: "Figure", caption: str, prefix: str) -> "Markup":

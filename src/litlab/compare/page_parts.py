@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
 
-from litlab.compare.collect import collect
 from litlab.compare.model import Comparison, Group, Run
 from litlab.compare.settings import text
 from litlab.compare.table import decimals, fixed, not_done, test_metric
@@ -135,9 +134,8 @@ class UnfinishedPart:
 
 
 def unfinished_part(comparison: Comparison) -> UnfinishedPart:
-    """The runs in the directories that are not done; their files are read anew, as groups have but their number."""
-    runs = [run for run in collect(comparison.directories)[0] if run.word != "done"]
-    runs.sort(key=lambda run: _WORST_FIRST.index(run.word))
+    """The runs in the directories that are not done."""
+    runs = sorted(comparison.unfinished, key=lambda run: _WORST_FIRST.index(run.word))
     listed = [
         Unfinished(on_one_line(run.name), run.word, on_one_line(headline(run.message))) for run in runs[:MOST_RUNS]
     ]

@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(each) for key, each in sorted(value.items())}
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, list | tuple):

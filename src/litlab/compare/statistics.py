@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from litlab.compare.model import LEVEL, Difference, Mode, Summary
 from litlab.compare.power import MAX_SEEDS, num_needed
-from litlab.sweep.summary import number
 
 LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 SCALE = 2.0**-64  # an exact factor with which a sum of huge values stays finite
@@ -72,12 +71,11 @@ def advice(name: str, difference: Difference, metric: str = "") -> str | None:
     """A sentence where it is not told whether a group differs from the baseline, and what would tell.
 
     Args:
-        metric: how values of it are written; without one, with four digits.
+        metric: how differences of it are written: of an accuracy in points, of another with four digits.
     """
     if difference.corrected is not None and difference.corrected < 1 - LEVEL:
         return None
-    sign = "+" if difference.mean > 0 else ""
-    start = f"{name}: {sign}{number(metric, difference.mean)} against the baseline"
+    start = f"{name}: {_gain(metric, difference.mean)} against the baseline"
     if difference.num < 2:
         return f"{start}, but with one seed no spread is known: it may be noise; run at least 2 more seeds"
     runs = f"{difference.num} pairs of seeds" if difference.kind == "paired" else f"{difference.num} seeds"
@@ -92,6 +90,10 @@ def advice(name: str, difference: Difference, metric: str = "") -> str | None:
         f"{start} ({runs}) can't be told from noise; if the true difference is as large as this, "
         f"about {difference.needed} seeds of each would do"
     )
+
+
+def _gain(metric: str, mean: float) -> str:
+    return f"{100 * mean:+z.2f} points" if "accuracy" in metric else f"{mean:+.4g}"
 
 
 def _estimate(baseline: Seeds, values: Seeds) -> _Estimate:

@@ -2,6 +2,7 @@
 
 A summary run for each group of runs, with the mean over its seeds and an interval (`val/accuracy/mean`, `/lower`,
 `/upper`); a layout of the Custom Scalars page with a margin chart for each metric; and the columns of the HParams page.
+These two stand in the first summary run, if there is one: on their own they would be a run without curves.
 The same study gives the same bytes, and files that hold them already are left alone.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from litlab.board.events import FIRST, Logged, scalar, write_events
+from litlab.board.events import FIRST, Logged, scalars, write_events
 from litlab.board.session import is_shown
 from litlab.board.settings import Setting, settings_of
 from litlab.compare.collect import collect
@@ -52,15 +53,12 @@ def write_summaries(study: Path) -> int:
         if means := mean_curves(done):
             curves[name] = means
             write_events(_made(folder / name) / MEANS, _logged(means, done, began))
-    _remove_others(folder, curves)
-    if curves:
-        judged = {run.objective.metric for run in runs if run.objective is not None}
-        metrics = sorted(
-            {name for means in curves.values() for name in means}, key=lambda name: (name not in judged, name)
-        )
-        write_events(folder / LAYOUT, [Logged(margin_charts(_CATEGORY, metrics), 0, began)])
+    first = folder / next(iter(curves), "")
     columns = experiment(_settings(found), metric_columns(runs), began)
-    write_events(folder / EXPERIMENT, [Logged(columns, 0, began)])
+    write_events(first / EXPERIMENT, [Logged(columns, 0, began)])
+    if curves:
+        write_events(first / LAYOUT, [Logged(margin_charts(_CATEGORY, _ordered(curves, runs)), 0, began)])
+    _remove_others(folder, {first / EXPERIMENT, first / LAYOUT, *(folder / name / MEANS for name in curves)})
     return len(curves)
 
 
@@ -128,23 +126,29 @@ def _logged(curves: Mapping[str, Sequence[Point]], runs: Sequence[Run], began: f
     """As if a run with the mean speed of these had begun with the study."""
     speeds = [run.training_seconds / run.steps for run in runs if run.training_seconds and run.steps]
     seconds = sum(speeds) / len(speeds) if speeds else 0.0
-    return [
-        Logged(scalar(f"{metric}/{what}", value), point.step, began + point.step * seconds)
-        for metric, points in curves.items()
-        for point in points
-        for what, value in (("mean", point.mean), ("lower", point.low), ("upper", point.high))
-    ]
+    values: dict[int, dict[str, float]] = {}
+    for metric, points in curves.items():
+        for point in points:
+            named = (("mean", point.mean), ("lower", point.low), ("upper", point.high))
+            values.setdefault(point.step, {}).update({f"{metric}/{what}": value for what, value in named})
+    return [Logged(scalars(values[step]), step, began + step * seconds) for step in sorted(values)]
 
 
-def _remove_others(folder: Path, names: Container[str]) -> None:
-    """The summary runs of groups that are there no more, and the layout if there are no groups at all."""
-    for below in list(folder.iterdir()):
-        if below.name not in names and below.is_dir() and not below.is_symlink():
-            (below / MEANS).unlink(missing_ok=True)
-            if not any(below.iterdir()):
-                below.rmdir()
-    if not names:
-        (folder / LAYOUT).unlink(missing_ok=True)
+def _ordered(curves: Mapping[str, Mapping[str, Sequence[Point]]], runs: Sequence[Run]) -> list[str]:
+    """The metrics of all groups, first those that runs are judged by."""
+    judged = {run.objective.metric for run in runs if run.objective is not None}
+    return sorted({name for means in curves.values() for name in means}, key=lambda name: (name not in judged, name))
+
+
+def _remove_others(folder: Path, kept: Container[Path]) -> None:
+    """What was written for groups that are there no more, or stands in another summary run now."""
+    below = [each for each in folder.iterdir() if each.is_dir() and not each.is_symlink()]
+    for place in (*below, folder):
+        for name in (MEANS, LAYOUT, EXPERIMENT):
+            if place / name not in kept:
+                (place / name).unlink(missing_ok=True)
+        if not any(place.iterdir()):
+            place.rmdir()
 
 
 def _settings(study: Study) -> dict[str, list[Setting]]:

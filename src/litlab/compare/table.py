@@ -56,7 +56,7 @@ class Table:
     """
     Attributes:
         name: of the directory that was compared, the first of several.
-        ties: of each row, whether its group is the best or tied with it.
+        ties: of each row, whether its group is the best or tied with it; none where there is only one.
         caption: sentences that say what the numbers are.
         notes: what else a reader has to know, one a line.
     """
@@ -78,7 +78,7 @@ def build(comparison: Comparison) -> Table:
     return Table(
         name=comparison.directories[0].resolve().name if comparison.directories else "",
         columns=tuple(column for column in columns if column not in once),
-        ties=tuple(group.name in comparison.ties for group in comparison.groups),
+        ties=tuple(group.name in comparison.ties and len(comparison.groups) > 1 for group in comparison.groups),
         caption=(*_caption(comparison), *([f"The same in all groups: {same}."] if same else [])),
         notes=tuple(notes),
     )
@@ -211,16 +211,14 @@ def not_done(group: Group) -> str:
     return ", ".join(f"{word} {group.others[word]}" for word in words if group.others.get(word))
 
 
-def _one_a_seed(group: Group) -> bool:
-    """Not so where settings other than the seed are averaged over, or the seed is not known."""
-    seeds = [run.seed for run in group.runs]
-    return None not in seeds and len(set(seeds)) == len(seeds)
+def _has_seeds(group: Group) -> bool:
+    return all(run.seed is not None for run in group.runs)
 
 
 def _caption(comparison: Comparison) -> list[str]:
     better = "higher" if comparison.mode == "max" else "lower"
     at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
-    over = "seeds" if all(map(_one_a_seed, comparison.groups)) else "runs"
+    over = "seeds" if all(map(_has_seeds, comparison.groups)) else "runs"
     lines = [
         f"{shown(comparison.metric)} {at} ({better} is better): mean ± sample standard deviation over n {over}; "
         f"best: of the {over}.",
@@ -230,8 +228,11 @@ def _caption(comparison: Comparison) -> list[str]:
     if comparison.baseline is not None and kinds:
         tests = " or ".join(_TESTS[kind] for kind in kinds)
         num = sum(group.difference is not None and group.difference.p is not None for group in comparison.groups)
-        lines.append(
-            f"Differences: from {printable(comparison.baseline)}, {tests}; p: two-sided, corrected by Holm "
-            f"for {num} comparison{'s' * (num != 1)}; the intervals of differences are not corrected."
+        lines.append(f"Differences: from {printable(comparison.baseline)}, {tests}")
+        lines[-1] += (
+            f"; p: two-sided, corrected by Holm for {num} comparison{'s' * (num != 1)}; "
+            "the intervals of differences are not corrected."
+            if num
+            else "; too few seeds for a test."
         )
     return lines

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
@@ -10,6 +11,7 @@ from litlab.errors import UserError
 from litlab.runs.difference import shown
 from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.metrics import Row
+from litlab.sweep.summary import headline
 
 BEST, LAST = "best", "last"
 _EPOCH = re.compile(r"epoch=([1-9]\d{0,8})")
@@ -116,7 +118,7 @@ def rows_of(run: Run, metrics: Sequence[str]) -> Iterator[Row]:
 def no_values(runs: Sequence[Run], metric: str, at: str) -> UserError:
     """What to say where no run that is done has a value."""
     if not any(run.word == "done" for run in runs):
-        return UserError("no run is done yet, and only those are compared; litlab status DIR says how far they are")
+        return UserError("\n".join(["no run is done, and only those that are can be compared", *_not_done(runs)]))
     names = _metrics(runs)
     if at == BEST and not any(run.objective for run in runs):
         return UserError("the runs have no objective, so none was best anywhere; choose --at last or epoch=N")
@@ -127,6 +129,17 @@ def no_values(runs: Sequence[Run], metric: str, at: str) -> UserError:
     nearest = get_close_matches(metric, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return UserError(f"no run has the metric {shown(metric)}; {hint}known: {_known(runs)}")
+
+
+def _not_done(runs: Sequence[Run]) -> list[str]:
+    """How many there are in each state, and why the first that says it is in that."""
+    counts = Counter(run.word for run in runs)
+    lines = [", ".join(f"{num} {word}" for word, num in counts.items())]
+    first = {run.word: run for run in reversed(runs)}
+    why = [
+        f"{word}: {shown(first[word].name)}: {headline(first[word].message)}" for word in counts if first[word].message
+    ]
+    return [*lines, *why, "litlab status DIR says more"]
 
 
 def _metrics(runs: Sequence[Run]) -> list[str]:

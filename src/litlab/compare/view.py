@@ -13,7 +13,7 @@ from pathlib import Path
 
 from litlab.board.events import LAST, PREFIX, Logged, scalar, write_events
 from litlab.board.session import START, end_summary, final_metrics, start_summary
-from litlab.board.settings import Setting
+from litlab.board.settings import Setting, setting
 from litlab.compare.collect import collect
 from litlab.compare.experiment import experiment, metric_columns
 from litlab.compare.forming import form
@@ -40,7 +40,12 @@ class View:
         """`place`: an empty directory that the view is made in."""
         self.skipped: list[Skipped] = []
         self._directory, self._place = directory, place
+        self._parents: dict[Path, Path] = {}  # of studies and of folders with single runs
         self._folders: dict[Path, Path] = {}  # of runs; the name that a run was given first stays
+        self._taken: set[str] = set()
+        self._columns: Path | None = (
+            None  # the run that tells the columns: on their own they would be one without curves
+        )
 
     def refresh(self) -> None:
         """Link what is new, and remove links to what is gone.
@@ -50,7 +55,9 @@ class View:
         """
         runs, self.skipped = collect([self._directory])
         for path in self._folders.keys() - {run.path for run in runs}:
-            shutil.rmtree(self._folders.pop(path), ignore_errors=True)  # it never came to be if there were no events
+            gone = self._folders.pop(path)
+            shutil.rmtree(gone, ignore_errors=True)  # it never came to be if there were no events
+            self._taken.discard(str(gone))
         if not runs:
             return
         hparams, names = _hparams(runs), _names(runs)
@@ -60,18 +67,35 @@ class View:
             self._link_run(run, hparams[run.path])
         for study in dict.fromkeys(run.study for run in runs if run.study is not None):
             self._link_summaries(study)
+        self._tell_columns(runs, hparams)
+
+    def _tell_columns(self, runs: Sequence[Run], hparams: Mapping[Path, Mapping[str, Setting]]) -> None:
+        if self._columns is None or not self._columns.is_dir():
+            self._columns = next((folder for run in runs if (folder := self._folders[run.path]).is_dir()), None)
+        if self._columns is None:
+            return
         values: dict[str, list[Setting]] = {}
         for settings in hparams.values():
             for key, value in settings.items():
                 values.setdefault(key, []).append(value)
         columns = experiment(values, metric_columns(runs), 0.0)
-        write_events(self._place / EXPERIMENT, [Logged(columns, 0, 0.0)])
+        _write(self._columns / EXPERIMENT, [Logged(columns, 0, 0.0)])
 
     def _new_folder(self, run: Run, name: str) -> Path:
-        """`STUDY/lr=0.1 seed=3`, `NAME/lr=0.1 2026-01-31 12:00`; one that has that name already gets a number."""
-        parent = self._place / _below(_above(run), self._directory)
-        taken = {folder.name for folder in self._folders.values() if folder.parent == parent}
-        return parent / numbered(file_name(name), taken)
+        """`STUDY/lr=0.1 seed=3`, `NAME/lr=0.1 2026-01-31 12:00`."""
+        return self._free(self._parent(_above(run)) / file_name(name))
+
+    def _parent(self, above: Path) -> Path:
+        """The folder for the runs of a study, or of a folder."""
+        if above not in self._parents:
+            self._parents[above] = self._free(self._place / _below(above, self._directory))
+        return self._parents[above]
+
+    def _free(self, folder: Path) -> Path:
+        """The folder, or one with a number if it is taken: by a study that began in the same minute, for one."""
+        free = numbered(str(folder), self._taken)
+        self._taken.add(free)
+        return Path(free)
 
     def _link_run(self, run: Run, hparams: Mapping[str, Setting]) -> None:
         folder = self._folders[run.path]
@@ -80,19 +104,23 @@ class View:
             return
         if not (folder / START).exists():
             began = (run.path / "config.yaml").stat().st_mtime
-            write_events(folder / START, [Logged(start_summary(dict(hparams), began), 0, began)])
+            _write(folder / START, [Logged(start_summary(dict(hparams), began), 0, began)])
         if any(run.path.glob(f"{LAST}*")) or run.word not in _STATUS:
             (folder / _END).unlink(missing_ok=True)
         else:
             _write_end(run, folder / _END)
 
     def _link_summaries(self, study: Path) -> None:
-        summaries, folder = study / FOLDER, self._place / _below(study, self._directory) / FOLDER
+        summaries, folder = study / FOLDER, self._parent(study) / FOLDER
         if summaries.is_dir() and not summaries.is_symlink():
             _link(summaries, folder, leave_out=EXPERIMENT)
             for below in summaries.iterdir():
                 if below.is_dir() and not below.is_symlink():
-                    _link(below, folder / below.name, leave_out="")
+                    _link(below, folder / below.name, leave_out=EXPERIMENT)
+
+
+def _write(file: Path, logged: Sequence[Logged]) -> None:
+    write_events(file, logged, sync=False)  # it goes with this process
 
 
 def _write_end(run: Run, file: Path) -> None:
@@ -101,7 +129,7 @@ def _write_end(run: Run, file: Path) -> None:
     status = _STATUS[run.word]
     metrics = final_metrics(Result(status, "", best=dict(run.best), last=dict(run.last), test=dict(run.test)))
     summaries = [end_summary(status, ended), *(scalar(tag, value) for tag, value in metrics.items())]
-    write_events(file, [Logged(each, run.steps, ended) for each in summaries])
+    _write(file, [Logged(each, run.steps, ended) for each in summaries])
 
 
 def _above(run: Run) -> Path:
@@ -117,14 +145,14 @@ def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
     for members in formed.members:
         for run in members.runs:
             found[run.path] = {keys[label]: _typed(run, keys[label], said) for label, said in members.settings.items()}
-            if run.seed is not None:
-                found[run.path][SEED] = run.seed
+            if (seed := setting(run.seed)) is not None:
+                found[run.path][SEED] = seed
     return found
 
 
 def _typed(run: Run, key: str, said: str) -> Setting:
     """The value itself where it is a number or a truth value and not what a study calls a choice."""
-    value = run.settings.get(key)
+    value = setting(run.settings.get(key))
     return value if isinstance(value, bool | int | float) and text(value) == said else said
 
 
@@ -158,7 +186,8 @@ def _link(source: Path, folder: Path, *, leave_out: str) -> None:
 
 def _below(path: Path, directory: Path) -> Path:
     """Where a study, or the folder of a run, is below the directory that is shown; dates are written as such."""
-    parts = path.relative_to(directory).parts or (directory.resolve().name,)
+    parts = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
+    parts = parts or (path.resolve().name,)
     return Path(*(file_name(_dated(part)) for part in parts))
 
 

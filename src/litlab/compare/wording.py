@@ -53,7 +53,7 @@ def answer(comparison: Comparison) -> str:
     best = best_group(comparison)
     if best is None or best.value is None:
         return f"No run that is done has a value of {on_one_line(comparison.metric)}."
-    value = _value(comparison, best.value)
+    value = _value(comparison, best.value, "seed" if all(run.seed is not None for run in best.runs) else "run")
     known = [group for group in comparison.groups if group.value]
     if len(known) == 1:
         return f"{on_one_line(best.name).capitalize() if best.name == 'all runs' else on_one_line(best.name)}: {value}."
@@ -62,7 +62,8 @@ def answer(comparison: Comparison) -> str:
 
 def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
     if best.value is None or best.value.low is None:
-        return "a single seed does not tell whether that is more than chance"
+        what = "a mean without an interval" if best.value and best.value.num > 1 else "a single seed"
+        return f"{what} does not tell whether that is more than chance"
     num_ties = len(comparison.ties - {best.name})
     if num_ties == num_others:
         return "no other can be told from it" if num_others > 1 else "the other one cannot be told from it"
@@ -71,15 +72,15 @@ def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
     return f"its interval lies apart from {'all others' if num_others > 1 else 'that of the other one'}"
 
 
-def _value(comparison: Comparison, value: Summary) -> str:
-    """`63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`."""
+def _value(comparison: Comparison, value: Summary, one: str) -> str:
+    """`63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`; `one` is what is averaged over."""
     scale, unit = (100, " %") if "accuracy" in comparison.metric else (1, "")
     places = decimals(comparison.metric, (group.value for group in comparison.groups))
     mean = f"{fixed(scale * value.mean, places)}{unit}"
     if value.low is None or value.high is None:
-        return f"{mean} (one seed)" if value.num == 1 else f"{mean} ({value.num} seeds)"
+        return f"{mean} (one {one})" if value.num == 1 else f"{mean} ({value.num} runs)"
     low, high = fixed(scale * value.low, places), fixed(scale * value.high, places)
-    return f"{mean} ({100 * LEVEL:.0f} % interval {low} to {high}, {value.num} seeds)"
+    return f"{mean} ({100 * LEVEL:.0f} % interval {low} to {high}, {value.num} {one}s)"
 
 
 def extent(comparison: Comparison, dates: Sequence[date]) -> str:

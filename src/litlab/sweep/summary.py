@@ -35,6 +35,8 @@ def summary(
     where = as_typed(path)
     lines += ["", f"study        {where}", f"jobs         litlab status {where}"]
     ends = ("done", "pruned", *(() if retries_failures else FAILURES))
+    if sum(outcome.kind == "done" for _, outcome in ended) > 1:
+        lines.append(f"compare      litlab compare {where}")
     if received is not None or len(ended) < len(jobs) or any(outcome.kind not in ends for _, outcome in ended):
         lines.append(f"continue     litlab resume {where}")
     return [*lines, f"TensorBoard  litlab tensorboard {where}"]

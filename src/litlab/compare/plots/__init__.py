@@ -57,9 +57,11 @@ def _drawn(comparison: Comparison) -> dict[str, "Figure"]:
 
 def _values(comparison: Comparison) -> dict[Path, float]:
     """Of all single runs."""
+    from litlab.compare.plots.style import is_drawable
+
     runs = [run for group in comparison.groups for run in group.runs]
     found = {run.path: value_of(run, comparison.metric, comparison.at) for run in runs}
-    return {path: value for path, value in found.items() if value is not None}
+    return {path: value for path, value in found.items() if value is not None and is_drawable(value)}
 
 
 def _name(label: str, taken: Container[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litlab.compare.model import Comparison, Group
-from litlab.compare.plots.style import BASELINE, MOST, Look, look
+from litlab.compare.plots.style import BASELINE, MOST, Look, is_drawable, look
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def with_looks(groups: Sequence[Group], baseline: str | None) -> list[Chosen]:
 
 
 def by_value(comparison: Comparison) -> list[Group]:
-    """The groups that have a value, the best first, in whatever order the table has them."""
+    """The groups that have a value which can be drawn, the best first, in whatever order the table has them."""
     sign = -1 if comparison.mode == "max" else 1
-    known = [(sign * group.value.mean, group) for group in comparison.groups if group.value is not None]
+    means = [(group.value.mean, group) for group in comparison.groups if group.value is not None]
+    known = [(sign * mean, group) for mean, group in means if is_drawable(mean)]
     return [group for _, group in sorted(known, key=lambda each: each[0])]

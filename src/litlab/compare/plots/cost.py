@@ -1,7 +1,8 @@
 """The metric against what it costs, and which groups are a good bargain: none is better in both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -14,6 +15,7 @@ from litlab.compare.plots.style import (
     INTERVAL,
     MOST,
     Look,
+    is_drawable,
     legend_below,
     measure,
     names_of,
@@ -21,6 +23,7 @@ from litlab.compare.plots.style import (
     note,
 )
 
+_REST = Look(FAINT, "-", ".")
 _DECADE = 10.0  # from the smallest to the largest, from which on the axis is logarithmic
 
 
@@ -52,7 +55,7 @@ def draw_cost(comparison: Comparison, cost: Cost, chosen: Sequence[Chosen] | Non
     places = {
         group.name: (group, dot(found.mean * cost.factor, group.value, value.factor))
         for group in by_value(comparison)
-        if group.value is not None and (found := cost.of(group)) is not None
+        if group.value is not None and (found := cost.of(group)) is not None and is_drawable(found.mean)
     }
     if len(places) < 2:
         return None
@@ -61,37 +64,43 @@ def draw_cost(comparison: Comparison, cost: Cost, chosen: Sequence[Chosen] | Non
         on_front = [group for group, each in places.values() if each in front]
         chosen = with_looks(on_front[:MOST], comparison.baseline)
     named = [each for each in chosen if each.group.name in places]
+    dots = {name: each for name, (_, each) in places.items()}
     figure = new_figure(f"{value.label} against {cost.label}")
     axes = figure.add_subplot(xlabel=cost.label, ylabel=value.label)
-    rest = places.keys() - {each.group.name for each in named}
-    handles = [draw_dots(axes, [places[each.group.name][1]], each.look) for each in named]
-    names = names_of([each.group.name for each in named])
+    handles = _draw(axes, dots, named, front, "steps-post" if cost.mode == "min" else "steps-pre")
+    costs, heights = [each.x for each in dots.values()], [each.y for each in dots.values()]
+    if min(costs) > 0 and max(costs) / min(costs) >= _DECADE:
+        by_factors(axes.xaxis, costs)
+    is_cut = frame(axes, heights, [each.low for each in dots.values()], [each.high for each in dots.values()])
+    legend_below(figure, list(handles.values()), list(handles))
+    has_bars = any(each.low < each.high for each in dots.values())
+    note(figure, INTERVAL.format("bars") if has_bars else "", "bars cut" if is_cut else "")
+    return figure
+
+
+def _draw(
+    axes: Any, dots: Mapping[str, Dot], named: Sequence[Chosen], front: Sequence[Dot], steps: str
+) -> dict[str, Any]:
+    """Returns name -> what stands for it in a legend."""
+    names = names_of(each.group.settings for each in named)
+    handles = {
+        name: draw_dots(axes, [dots[each.group.name]], each.look) for name, each in zip(names, named, strict=True)
+    }
+    shown = {each.group.name for each in named}
+    rest = [each for name, each in dots.items() if name not in shown]
     if rest:
-        handles.append(draw_dots(axes, [places[name][1] for name in places if name in rest], _REST, zorder=2.0))
-        names.append(f"{len(rest)} other{'s' * (len(rest) > 1)}")
-    dots = [each for _, each in places.values()]
+        handles[f"{len(rest)} other{'s' * (len(rest) > 1)}"] = draw_dots(axes, rest, _REST, zorder=2.0)
     if len(front) > 1:
-        handles += axes.plot(
+        (handles["Pareto front"],) = axes.plot(
             [each.x for each in front],
             [each.y for each in front],
             color="#444444",
             linewidth=0.8,
             linestyle=":",
-            drawstyle="steps-post" if cost.mode == "min" else "steps-pre",
+            drawstyle=steps,
             zorder=1.5,
         )
-        names.append("Pareto front")
-    costs = [each.x for each in dots]
-    if min(costs) > 0 and max(costs) / min(costs) >= _DECADE:
-        by_factors(axes.xaxis, costs)
-    is_cut = frame(axes, [each.y for each in dots], [each.low for each in dots], [each.high for each in dots])
-    legend_below(figure, handles, names)
-    has_bars = any(each.low < each.high for each in dots)
-    note(figure, INTERVAL.format("bars") if has_bars else "", "bars cut" if is_cut else "")
-    return figure
-
-
-_REST = Look(FAINT, "-", ".")
+    return handles
 
 
 def front_of(dots: Sequence[Dot], cost: Mode, value: Mode) -> list[Dot]:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from litlab.compare.model import Comparison, Group, Run, Summary
 from litlab.compare.plots.chosen import Chosen
 from litlab.compare.plots.scales import frame
-from litlab.compare.plots.style import INTERVAL, Look, legend_below, measure, names_of, new_figure, note
+from litlab.compare.plots.style import INTERVAL, Look, is_drawable, legend_below, measure, names_of, new_figure, note
 from litlab.compare.statistics import summarize
 from litlab.compare.values import rows_of
+
+_MANY = 5  # bands, from which on they are fainter
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,18 @@ def draw_curves(comparison: Comparison, chosen: Sequence[Chosen]) -> Figure | No
     value = measure(comparison.metric)
     figure = new_figure(f"{value.label} against epoch")
     axes = figure.add_subplot(xlabel="epoch", ylabel=value.label)
-    handles = [_draw(axes, curve, each.look, value.factor) for each, curve in drawn]
+    handles = [
+        _draw(axes, curve, each.look, value.factor, 0.15 if len(drawn) < _MANY else 0.08) for each, curve in drawn
+    ]
     lines = {
         name: np.concatenate([curve.line(name, value.factor) for _, curve in drawn]) for name in ("mean", "low", "high")
     }
     ends = {name: line[np.isfinite(line)].tolist() for name, line in lines.items()}
     is_cut = frame(axes, ends["mean"], ends["low"], ends["high"])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins="auto"))
-    legend_below(figure, handles, names_of([each.group.name for each, _ in drawn]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    longest = max(curve.epochs[-1] for _, curve in drawn)
+    axes.set_xlim(1 - 0.03 * longest, 1.03 * longest)
+    legend_below(figure, handles, names_of(each.group.settings for each, _ in drawn))
     num_groups, num_without = len(comparison.groups), sum(curve.num_without for _, curve in known)
     note(
         figure,
@@ -66,23 +73,33 @@ def draw_curves(comparison: Comparison, chosen: Sequence[Chosen]) -> Figure | No
 
 
 def curve_of(group: Group, metric: str) -> Curve:
-    found = [curve for run in group.runs if (curve := _read(run, metric))]
-    shared = sorted(set.intersection(*map(set, found))) if found else []
-    values = [[curve[epoch] for curve in found] for epoch in shared]
-    summaries = [summarize(each, "max") if all(map(math.isfinite, each)) else None for each in values]
+    """Over seeds, as the table has it: where settings are put together, a seed's value is the mean over them."""
+    found = [(run, curve) for run in group.runs if (curve := _read(run, metric))]
+    shared = sorted(set.intersection(*(set(curve) for _, curve in found))) if found else []
+    seeds = {run.seed if run.seed is not None else run.path: run for run, _ in found}
+    of_seeds = [[curve for run, curve in found if key in (run.seed, run.path)] for key in seeds]
+    values = [[fmean(curve[epoch] for curve in curves) for curves in of_seeds] for epoch in shared]
+    summaries = [_summary(each, group) if all(map(math.isfinite, each)) else None for each in values]
     return Curve([epoch + 1 for epoch in shared], summaries, len(group.runs) - len(found))
+
+
+def _summary(values: Sequence[float], group: Group) -> Summary:
+    """Without an interval where the group has none: its seeds don't have the same settings."""
+    found = summarize(values, "max")
+    has_none = group.value is not None and group.value.num > 1 and group.value.low is None
+    return replace(found, low=None, high=None) if has_none else found
 
 
 def _read(run: Run, metric: str) -> dict[int, float]:
     """Epoch, from 0 -> the last value in it."""
-    return {row.epoch: row.value for row in rows_of(run, [metric])}
+    return {row.epoch: row.value if is_drawable(row.value) else math.nan for row in rows_of(run, [metric])}
 
 
-def _draw(axes: Any, curve: Curve, look: Look, factor: float) -> Any:
+def _draw(axes: Any, curve: Curve, look: Look, factor: float, alpha: float) -> Any:
     """Returns what stands for it in a legend."""
     low, high = curve.line("low", factor), curve.line("high", factor)
     if np.isfinite(low).any():
-        axes.fill_between(curve.epochs, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(curve.epochs, low, high, color=look.colour, alpha=alpha, linewidth=0)
     (line,) = axes.plot(
         curve.epochs,
         curve.line("mean", factor),

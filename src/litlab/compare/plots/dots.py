@@ -39,26 +39,27 @@ def draw_dots(axes: Any, dots: Sequence[Dot], look: Look, *, dashes: Any = "none
         color=look.colour,
         linestyle=dashes,
         marker=look.marker,
+        markersize=2.5 if is_many else 4,
         zorder=zorder,
         rasterized=is_many,
     )
     return line
 
 
-def draw_runs(axes: Any, places: Sequence[float], values: Sequence[float], colour: str) -> None:
+def draw_runs(axes: Any, runs: Sequence[tuple[float, float]], look: Look) -> None:
     """Single runs, faintly, a little to the left of their mean."""
     from matplotlib.transforms import offset_copy
 
     axes.plot(
-        places,
-        values,
+        [x for x, _ in runs],
+        [y for _, y in runs],
         linestyle="none",
         marker="o",
         markersize=2.5,
-        color=colour,
+        color=look.colour,
         alpha=0.5,
         markeredgewidth=0,
         zorder=2,
         transform=offset_copy(axes.transData, axes.figure, x=-5, units="points"),
-        rasterized=len(places) > MOST_SHAPES,
+        rasterized=len(runs) > MOST_SHAPES,
     )

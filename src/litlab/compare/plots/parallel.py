@@ -40,21 +40,23 @@ def draw_parallel(comparison: Comparison) -> Figure | None:
         axes.tick_params("x", rotation=20)
     for place, scale in enumerate(shown.values()):
         _draw_axis(axes, place, scale)
-    lines = _draw_lines(axes, groups, shown, value.factor)
+    drawn = groups[:: math.ceil(len(groups) / MOST_SHAPES)]
+    lines = _draw_lines(axes, drawn, shown, comparison)
     figure.colorbar(lines, ax=axes, label=value.label, pad=0.01).outline.set_visible(False)
     note(
         figure,
         f"{len(shown)} of {len(varying)} settings" if len(shown) < len(varying) else "",
-        f"{len(groups)} groups, the best in the thickest line",
+        f"{len(drawn)} of {len(groups)} groups, evenly by their rank" if len(drawn) < len(groups) else "",
+        "the best in the thickest line",
     )
     return figure
 
 
-def _draw_lines(axes: Any, groups: Sequence[Group], shown: dict[str, Scale], factor: float) -> Any:
-    """The best last, above the others."""
+def _draw_lines(axes: Any, groups: Sequence[Group], shown: dict[str, Scale], comparison: Comparison) -> Any:
+    """The best last, above the others, and the darkest, since the page is white."""
     from matplotlib.collections import LineCollection
 
-    drawn = list(reversed(groups))
+    drawn, factor = groups[::-1], measure(comparison.metric).factor
     paths = [
         [
             (place, height(scale, group.settings[label]) if label in group.settings else math.nan)
@@ -65,9 +67,8 @@ def _draw_lines(axes: Any, groups: Sequence[Group], shown: dict[str, Scale], fac
     lines = LineCollection(
         paths,
         array=[group.value.mean * factor for group in drawn if group.value is not None],
-        cmap=COLOUR_MAP,
+        cmap=f"{COLOUR_MAP}_r" if comparison.mode == "max" else COLOUR_MAP,
         linewidths=[0.9] * (len(drawn) - 1) + [2.6],
-        rasterized=len(drawn) > MOST_SHAPES,
     )
     return axes.add_collection(lines, autolim=False)
 

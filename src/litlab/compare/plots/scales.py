@@ -10,11 +10,12 @@ from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from litlab.compare.plots.style import printed
+from litlab.compare.plots.style import is_drawable, printed
 
 _FACTOR = 4.0  # from the smallest to the largest value, below which a logarithm changes little
 _FACTOR_OF_TWO = 10.0  # where there are two values only
 _MOST_TICKS = 8  # one at each value
+_DIVERGED = 1000.0
 _CLOSEST = 0.07  # of the axis, between two of these
 
 
@@ -83,10 +84,16 @@ def by_factors(axis: Any, values: Sequence[float]) -> None:
 def frame(axes: Any, centres: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> bool:
     """Set how far the y axis reaches: all centres are in, and of intervals no more than leaves these a third of it.
 
+    Where the largest is a thousand times the smallest, as where a loss diverged in some runs, the axis is logarithmic.
+
     Returns:
         whether an interval reaches beyond.
     """
     least, most = min(centres), max(centres)
+    if least > 0 and most / least >= _DIVERGED:
+        by_factors(axes.yaxis, centres)
+        axes.set_ylim(least / 2, most * 2)
+        return min(lows) < least / 2 or max(highs) > most * 2
     span = most - least or max((high - low for low, high in zip(lows, highs, strict=True)), default=0.0)
     span = span or abs(most) / 10 or 1.0
     low, high = min([least, *lows]), max([most, *highs])
@@ -108,7 +115,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if abs(value) < 1e300 and "_" not in text else None  # NaN compares as false
+    return value if is_drawable(value) and "_" not in text else None
 
 
 def _natural(text: str) -> list[tuple[float, str]]:

@@ -1,8 +1,9 @@
 """The metric against one setting: means with intervals, and the single runs; a line where others vary little."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -12,7 +13,7 @@ from litlab.compare.plots.dots import Dot, dot, draw_dots, draw_runs
 from litlab.compare.plots.scales import Scale, frame, scale_of, set_scale
 from litlab.compare.plots.style import (
     INTERVAL,
-    Measure,
+    Look,
     legend_below,
     look,
     measure,
@@ -25,7 +26,22 @@ from litlab.compare.plots.style import (
 MOST_LINES = 6
 MOST_NAMES = 20  # of a setting that is no number
 _WIDTH = 0.6  # of a name's place on the axis
-Others = tuple[tuple[str, str], ...]  # the other settings that vary
+
+
+@dataclass(frozen=True)
+class Series:
+    """Groups that differ in the setting alone; or all, where that would be too many lines.
+
+    Attributes:
+        others: the other settings that vary.
+        places: on the axis of the setting, one a group.
+    """
+
+    others: Mapping[str, str]
+    groups: Sequence[Group]
+    places: Sequence[float]
+    look: Look
+    is_joined: bool
 
 
 def draw_setting(comparison: Comparison, label: str, values: Mapping[Path, float]) -> Figure | None:
@@ -41,24 +57,20 @@ def draw_setting(comparison: Comparison, label: str, values: Mapping[Path, float
     value = measure(comparison.metric)
     figure = new_figure(f"{value.label} against {printed(label)}")
     axes = figure.add_subplot(xlabel=printed(label), ylabel=value.label)
-    series = _series(comparison, groups, label)
+    series, handles = series_of(comparison, groups, label, scale), []
     dots: list[Dot] = []
-    handles = []
-    for index, (others, members) in enumerate(series.items()):
-        offset = 0.0 if scale.is_numeric else _WIDTH * ((index + 0.5) / len(series) - 0.5)
-        members = sorted(members, key=lambda group: scale.places[group.settings[label]])
-        of_line = _dots(members, label, scale, offset, value)
-        _draw_runs(axes, members, label, scale, offset, values, value.factor, look(index).colour)
-        dashes = look(index).dashes if scale.is_numeric and others is not None else "none"
-        handles.append(draw_dots(axes, of_line, look(index), dashes=dashes))
-        dots += of_line
+    runs: list[float] = []
+    for each in series:
+        singles, means = _runs(each, values, value.factor), _means(each, value.factor)
+        draw_runs(axes, singles, each.look)
+        handles.append(draw_dots(axes, means, each.look, dashes=each.look.dashes if each.is_joined else "none"))
+        dots += means
+        runs += [height for _, height in singles]
     set_scale(axes, scale)
-    singles = [values[run.path] * value.factor for group in groups for run in group.runs if run.path in values]
-    heights, lows, highs = [each.y for each in dots], [each.low for each in dots], [each.high for each in dots]
-    is_cut = frame(axes, [*heights, *singles], lows, highs)
-    names = [" ".join(f"{key}={text}" for key, text in others or ()) for others in series]
+    lows, highs = [each.low for each in dots], [each.high for each in dots]
+    is_cut = frame(axes, [*runs, *(each.y for each in dots)], lows, highs)
     if len(series) > 1:
-        legend_below(figure, handles, names_of(names))
+        legend_below(figure, handles, names_of([each.others for each in series], otherwise="no other setting"))
     note(
         figure,
         f"{len(scale.places)} of {num_values} values" if len(scale.places) < num_values else "",
@@ -77,48 +89,57 @@ def _shown(groups: Sequence[Group], label: str) -> tuple[list[Group], int]:
     return [group for group in groups if group.settings[label] in kept], len(texts)
 
 
-def _series(comparison: Comparison, groups: Sequence[Group], label: str) -> dict[Others | None, list[Group]]:
-    """The other settings -> groups; all under None where that would be too many lines."""
-    found: dict[Others | None, list[Group]] = {}
+def series_of(comparison: Comparison, groups: Sequence[Group], label: str, scale: Scale) -> list[Series]:
+    """What is drawn as one, in the order of the other settings; within each the groups as they stand on the axis."""
     labels = [each for each in comparison.labels if each != label]
-    scales = {each: scale_of(group.settings[each] for group in groups if each in group.settings) for each in labels}
-    places = {each: list(scale.places) for each, scale in scales.items()}
-    for group in sorted(groups, key=lambda group: [_place(group.settings.get(each), places[each]) for each in labels]):
-        others = tuple((each, group.settings[each]) for each in labels if each in group.settings)
-        found.setdefault(others, []).append(group)
-    return found if len(found) <= MOST_LINES else {None: list(groups)}
-
-
-def _place(text: str | None, known: Sequence[str]) -> int:
-    return -1 if text is None else known.index(text)
-
-
-def _dots(groups: Sequence[Group], label: str, scale: Scale, offset: float, value: Measure) -> list[Dot]:
+    orders = {each: list(scale_of(group.settings.get(each, "") for group in groups).places) for each in labels}
+    found: dict[tuple[int, ...], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: scale.places[group.settings[label]]):
+        found.setdefault(tuple(orders[each].index(group.settings.get(each, "")) for each in labels), []).append(group)
+    if len(found) > MOST_LINES:
+        members = sorted(groups, key=lambda group: scale.places[group.settings[label]])
+        return [Series({}, members, _spread(members, label, scale), look(0), is_joined=False)]
     return [
-        dot(scale.places[group.settings[label]] + offset, group.value, value.factor)
-        for group in groups
+        Series(
+            {each: members[0].settings[each] for each in labels if each in members[0].settings},
+            members,
+            [scale.places[group.settings[label]] + _offset(scale, place, len(found)) for group in members],
+            look(place),
+            is_joined=scale.is_numeric,
+        )
+        for place, (_, members) in enumerate(sorted(found.items()))
+    ]
+
+
+def _spread(groups: Sequence[Group], label: str, scale: Scale) -> list[float]:
+    """Places side by side of groups that have the same name; on an axis of numbers each is where it is."""
+    counts, places = Counter(group.settings[label] for group in groups), []
+    taken: Counter[str] = Counter()
+    for group in groups:
+        text = group.settings[label]
+        places.append(scale.places[text] + _offset(scale, taken[text], counts[text]))
+        taken[text] += 1
+    return places
+
+
+def _offset(scale: Scale, place: int, num: int) -> float:
+    return 0.0 if scale.is_numeric else _WIDTH * ((place + 0.5) / num - 0.5)
+
+
+def _means(series: Series, factor: float) -> list[Dot]:
+    return [
+        dot(place, group.value, factor)
+        for place, group in zip(series.places, series.groups, strict=True)
         if group.value is not None
     ]
 
 
-def _draw_runs(
-    axes: Any,
-    groups: Sequence[Group],
-    label: str,
-    scale: Scale,
-    offset: float,
-    values: Mapping[Path, float],
-    factor: float,
-    colour: str,
-) -> None:
-    """Of groups of more than one, which would hide a single run."""
-    found = [
-        (scale.places[group.settings[label]] + offset, values[run.path] * factor)
-        for group in groups
+def _runs(series: Series, values: Mapping[Path, float], factor: float) -> list[tuple[float, float]]:
+    """Of groups of more than one, whose mean would hide a single run."""
+    return [
+        (place, values[run.path] * factor)
+        for place, group in zip(series.places, series.groups, strict=True)
         if len(group.runs) > 1
         for run in group.runs
         if run.path in values
     ]
-    if found:
-        places, heights = zip(*found, strict=True)
-        draw_runs(axes, places, heights, colour)

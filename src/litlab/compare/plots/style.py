@@ -1,7 +1,9 @@
 """What all figures share: size, type, colours, and how values and names are written."""
 
 import functools
-from collections.abc import Iterator, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,15 @@ from litlab.sweep.summary import printable
 
 SIZE = (5.0, 3.4)  # inches: as wide as the text of a paper
 MOST = 8  # groups that one can tell apart in one figure
-LONGEST = 44  # characters of a name
+LONGEST = 72  # characters of a name
 # Of Okabe and Ito (2008), whom the colour-blind can follow; black is the baseline's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = "os^Dv<>P"
 FAINT = "#999999"
-INTERVAL = f"{{}}: {100 * LEVEL:.0f} % t intervals of means over seeds"
+INTERVAL = f"{{}}: {100 * LEVEL:.0f} % t intervals of means over runs"
 COLOUR_MAP = "cividis"  # evenly lighter, also in grey
+_NUMBER = re.compile(r"-?\d{1,20}\.\d{1,20}(e[+-]?\d{1,3})?")  # with a fraction
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8,
@@ -42,7 +45,8 @@ _STYLE: Any = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "legend.frameon": False,
-    "legend.handlelength": 3.2,
+    "legend.fontsize": 7,
+    "legend.handlelength": 3.0,
     "text.parse_math": False,  # names are a stranger's
     "svg.fonttype": "path",
     "svg.hashsalt": "litlab",
@@ -109,15 +113,27 @@ def printed(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
-def names_of(texts: Sequence[str]) -> list[str]:
-    """What is drawn of several names; those that became the same are numbered."""
+def is_drawable(value: float) -> bool:
+    """Whether it is a number of a size that can be on an axis; NaN is none."""
+    return value == 0 or 1e-100 < abs(value) < 1e100
+
+
+def names_of(groups: Iterable[Mapping[str, str]], otherwise: str = "all runs") -> list[str]:
+    """What groups are called by their settings, numbers to four digits; those that became the same are counted.
+
+    Args:
+        otherwise: the name of one that has no settings.
+    """
     found: list[str] = []
-    for text in texts:
-        name, number = printed(text), 2
-        while name in found:
-            name, number = f"{printed(text)} ({number})", number + 1
-        found.append(name)
+    for settings in groups:
+        name = printed(" ".join(f"{key}={_short(text)}" for key, text in settings.items()) or otherwise)
+        same = sum(each == name or each.startswith(f"{name} (") for each in found)
+        found.append(f"{name} ({same + 1})" if same else name)
     return found
+
+
+def _short(text: str) -> str:
+    return f"{float(text):.4g}" if _NUMBER.fullmatch(text) else text
 
 
 @functools.cache
@@ -130,12 +146,12 @@ def _characters() -> frozenset[int]:
 def note(figure: Figure, *parts: str) -> None:
     """Say above the axes what a reader has to know; nothing where all parts are empty."""
     if any(parts):
-        text = "; ".join(filter(None, parts))
+        text = textwrap.fill("; ".join(filter(None, parts)), 80)
         figure.suptitle(text, x=0.99, ha="right", fontsize=7, color="#555555")
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """A legend that hides no data, in as many columns as fit; the figure grows by it."""
-    columns = max(1, min(3, len(names), int(78 / (max(map(len, names)) + 12))))
-    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns))
+    columns = max(1, min(3, len(names), int(SIZE[0] / (0.055 * max(map(len, names)) + 0.6))))
+    figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(names) // columns))
     figure.legend(list(handles), list(names), loc="outside lower center", ncols=columns)

@@ -1,0 +1,250 @@
+"""What the figures of a grid show: means, intervals, places on the axes."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from compare.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines
+from made_studies import make_study
+
+from litlab.compare.comparing import compare
+from litlab.compare.model import Comparison, Summary
+from litlab.compare.plots import figures, svg
+from litlab.compare.plots.cost import front_of
+from litlab.compare.plots.dots import Dot
+from litlab.compare.plots.scales import is_by_factors, scale_of
+from litlab.compare.plots.style import measure
+
+
+def test_two_settings_have_these_figures(drawn: dict[str, Any]) -> None:
+    assert list(drawn) == ["curves", "lr", "widths", "heatmap", "time"]
+    assert drawn["lr"].get_label() == "validation accuracy (%) against lr"
+
+
+def test_a_curve_is_the_mean_and_its_band_the_t_interval(drawn: dict[str, Any]) -> None:
+    axes = drawn["curves"].axes[0]
+    line = lines(drawn["curves"])["lr=0.1 widths=[16,32]"]
+    point = {"optimizer.lr": 0.1, "model.widths": [16, 32]}
+    values = np.array([[100 * curve(point | {"seed": seed}, epoch) for epoch in range(4)] for seed in SEEDS])
+    assert line.get_xdata().tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(line.get_ydata(), values.mean(axis=0))
+    (band,) = [each for each in axes.collections if to_hex(each.get_facecolor()[0]) == line.get_color().lower()]
+    low, high = scipy.stats.t.interval(0.95, 2, values.mean(axis=0), scipy.stats.sem(values))
+    corners = band.get_paths()[0].vertices
+    for epoch in range(4):
+        ends = corners[corners[:, 0] == epoch + 1][:, 1]
+        np.testing.assert_allclose([ends.min(), ends.max()], [low[epoch], high[epoch]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "validation accuracy (%)")
+
+
+def to_hex(colour: Any) -> str:
+    return "#" + "".join(f"{round(255 * each):02x}" for each in colour[:3])
+
+
+def test_the_best_eight_and_the_baseline_have_curves(grid: Comparison, drawn: dict[str, Any]) -> None:
+    assert len(lines(drawn["curves"])) == 9  # of nine
+    without = figures(replace(grid, baseline=None))["curves"]
+    best = {group.name for group in grid.groups} - {grid.baseline}
+    assert lines(without).keys() == best
+    assert without.get_suptitle().startswith("8 of 9 groups")
+    by_time = figures(replace(grid, baseline=None, groups=grid.groups[::-1]))["curves"]
+    assert lines(by_time).keys() == best  # whatever the table is sorted by
+
+
+def test_curves_differ_without_colour(drawn: dict[str, Any]) -> None:
+    looks = {(str(line.get_linestyle()), line.get_marker()) for line in lines(drawn["curves"]).values()}
+    assert len(looks) == 9
+
+
+def test_runs_without_a_curve_are_said_and_left_out(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "s", {"optimizer.lr": RATES, "seed": SEEDS}, accuracy)
+    runs[0].metrics.unlink()
+    for run in runs[3:5]:
+        run.metrics.write_bytes(b"\xff\0" * 1000)
+    runs[6].metrics.write_text("epoch,step,metric,value\n0,10,val/accuracy,nan\n1,20,val/accuracy,0.5\n")
+    figure = figures(compare([tmp_path / "s"]))["curves"]
+    assert "left out: 3 runs without a curve" in " ".join(figure.get_suptitle().split())
+    found = lines(figure)
+    expected = 100 * (accuracy({"optimizer.lr": 0.01, "seed": 1}) + accuracy({"optimizer.lr": 0.01, "seed": 2})) / 2
+    assert found["lr=0.01"].get_ydata().tolist() == pytest.approx([expected] * 2)
+    first, second = found["lr=1"].get_ydata()
+    assert math.isnan(first)  # of three runs one has none there
+    assert second == pytest.approx(100 * (0.5 + accuracy({"optimizer.lr": 1.0, "seed": 1.5}) * 2) / 3)
+
+
+def test_a_curve_goes_as_far_as_all_runs(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "s", {"seed": SEEDS}, accuracy, curve=curve, num_epochs=4)
+    content = runs[0].metrics.read_text().splitlines(keepends=True)
+    runs[0].metrics.write_text("".join(line for line in content if not line.startswith("3,")))
+    (line,) = figures(compare([tmp_path / "s"]))["curves"].axes[0].lines
+    assert line.get_xdata().tolist() == [1, 2, 3]
+
+
+def test_a_setting_of_factors_has_a_logarithmic_axis_and_a_line_for_each_other_setting(drawn: dict[str, Any]) -> None:
+    axes = drawn["lr"].axes[0]
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.01", "0.1", "1"]
+    line = lines(drawn["lr"])["widths=[2,4]"]
+    means = [100 * accuracy({"optimizer.lr": rate, "model.widths": [2, 4], "seed": 1}) for rate in RATES]
+    assert line.get_xdata().tolist() == RATES
+    assert line.get_ydata() == pytest.approx(means)
+    assert line.get_linestyle() != "None"
+
+
+def test_bars_are_intervals_and_runs_are_dots(grid: Comparison, drawn: dict[str, Any]) -> None:
+    shapes = [line.get_xydata() for line in drawn["lr"].axes[0].lines]
+    group = next(group for group in grid.groups if group.name == "lr=0.1 widths=[2,4]")
+    assert group.value is not None
+    assert group.value.low is not None
+    assert group.value.high is not None
+    bars = np.concatenate([shape for shape in shapes if np.isnan(shape).any()])
+    for end in (group.value.low, group.value.high):
+        assert np.isclose(bars, [0.1, 100 * end]).all(axis=1).any()
+    points = np.concatenate(shapes)
+    for seed in SEEDS:
+        value = 100 * accuracy({"optimizer.lr": 0.1, "model.widths": [2, 4], "seed": seed})
+        assert np.isclose(points, [0.1, value]).all(axis=1).any()
+
+
+def test_a_setting_of_names_has_places_side_by_side_and_no_line(drawn: dict[str, Any]) -> None:
+    axes = drawn["widths"].axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["[2,4]", "[4,8]", "[16,32]"]
+    found = lines(drawn["widths"])
+    assert list(found) == ["lr=0.01", "lr=0.1", "lr=1"]
+    assert found["lr=0.01"].get_xdata() == pytest.approx([-0.2, 0.8, 1.8])
+    assert found["lr=0.1"].get_linestyle() == "None"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.01, 0.1, 1], True),
+        ([0.02, 0.05, 0.1], True),
+        ([16, 32, 64], True),
+        ([0.01, 0.1], True),
+        ([0.1, 0.2], False),
+        ([*range(1, 11)], False),
+        ([0.8, 0.9, 0.95, 0.99], False),
+        ([0, 0.1, 1], False),
+        ([-1, 1, 10], False),
+        ([0.1], False),
+    ],
+)
+def test_which_values_are_spaced_by_factors(values: list[float], expected: bool) -> None:
+    assert is_by_factors(values) is expected
+
+
+def test_names_are_in_the_order_of_their_numbers_and_no_numbers_are_names() -> None:
+    assert list(scale_of(["[16,32]", "[6,16]"]).places) == ["[6,16]", "[16,32]"]
+    assert list(scale_of(["10", "9", "1e-1"]).places.values()) == [0.1, 9, 10]
+    assert not any(scale_of(["1", text]).is_numeric for text in ("nan", "inf", "1_0", "null", "1e400", ""))
+
+
+def test_cells_of_the_heat_map_have_the_means(drawn: dict[str, Any]) -> None:
+    axes, bar = drawn["heatmap"].axes
+    expected = np.array(
+        [
+            [100 * accuracy({"optimizer.lr": rate, "model.widths": widths, "seed": 1}) for rate in RATES]
+            for widths in WIDTHS
+        ]
+    )
+    np.testing.assert_allclose(axes.collections[0].get_array(), expected)
+    assert [text.get_text() for text in axes.texts] == [f"{value:.1f}" for value in expected.ravel()]
+    colours = {float(text.get_text()): text.get_color() for text in axes.texts}
+    assert colours[max(colours)] == "black"  # on the lightest cell
+    assert colours[min(colours)] == "white"
+    assert bar.get_ylabel() == "validation accuracy (%)"
+
+
+def test_a_grid_with_holes_has_no_heat_map(grid: Comparison) -> None:
+    assert "heatmap" in figures(replace(grid, groups=grid.groups[:7]))
+    assert "heatmap" not in figures(replace(grid, groups=grid.groups[:6]))
+
+
+def test_time_has_the_seconds_and_the_front(drawn: dict[str, Any]) -> None:
+    axes = drawn["time"].axes[0]
+    found = lines(drawn["time"])
+    assert axes.get_xlabel() == "training time (s)"
+    assert found["lr=0.1 widths=[4,8]"].get_xdata() == [40]
+    assert found["Pareto front"].get_xdata().tolist() == [20, 40, 160]  # a wider network is better
+
+
+def test_the_front_has_what_no_other_beats() -> None:
+    def at(x: float, y: float) -> Dot:
+        return Dot(x, y, y, y)
+
+    dots = [at(1, 5), at(2, 4), at(2, 6), at(3, 6), at(4, 9)]
+    assert front_of(dots, "min", "max") == [at(1, 5), at(2, 6), at(4, 9)]
+    assert front_of(dots, "min", "min") == [at(1, 5), at(2, 4)]
+    assert front_of(dots, "max", "max") == [at(4, 9)]
+
+
+def test_a_group_of_one_run_has_a_curve_and_no_band(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"seed": [0]}, accuracy, num_epochs=1)
+    found = figures(compare([tmp_path / "s"]))
+    assert list(found) == ["curves"]
+    assert not found["curves"].axes[0].collections
+    assert not found["curves"].get_suptitle()
+
+
+def test_a_wide_interval_does_not_hide_the_means(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, accuracy)
+    figure = figures(compare([tmp_path / "s"]))["curves"]
+    low, high = figure.axes[0].get_ylim()
+    means = [line.get_ydata()[0] for line in lines(figure).values()]
+    assert high - low < 4 * (max(means) - min(means))
+    assert figure.get_suptitle().endswith("bands cut")
+
+
+def test_a_loss_that_diverged_in_a_group_leaves_the_others_readable(grid: Comparison) -> None:
+    worst = replace(grid.groups[-1], value=Summary(1, 1e9, None, None, None, 1e9))
+    huge = replace(grid.groups[-2], value=Summary(1, 1e300, None, None, None, 1e300))
+    found = figures(replace(grid, groups=(*grid.groups[:-2], huge, worst), metric="val/loss", mode="min"))
+    assert found["time"].axes[0].get_yscale() == "log"
+    assert found["time"].axes[0].get_ylim()[1] < 1e10  # what is no size for an axis is left out
+
+
+def test_names_of_a_stranger_are_drawn_as_they_stand(tmp_path: Path) -> None:
+    names = ["$\\frac{", "</svg><script>alert(1)</script>", "_hidden", "a" * 150, "\u65e5\x1b[31m"]
+    make_study(tmp_path / "s", {"model.hidden": names}, accuracy)
+    comparison = compare([tmp_path / "s"])
+    odd = [
+        replace(group, settings={"hidden": f"\u65e5\u200f{number}"}) for number, group in enumerate(comparison.groups)
+    ]
+    for each in (comparison, replace(comparison, groups=tuple(odd))):
+        found = figures(each)
+        assert all("<script" not in svg(figure) for figure in (found["hidden"], found["curves"]))
+    assert "hidden=_hidden" in lines(figures(comparison)["curves"])
+
+
+def test_labels_of_a_stranger_are_no_paths_and_no_other_figures(grid: Comparison, tmp_path: Path) -> None:
+    labels = ("time", "../../etc/x")
+    groups = [replace(group, settings=dict(zip(labels, group.settings.values(), strict=True))) for group in grid.groups]
+    found = figures(replace(grid, labels=labels, groups=tuple(groups)))
+    assert list(found) == ["curves", "time_2", "etc_x", "heatmap", "time"]
+
+
+def test_many_groups_take_bounded_room_and_time(grid: Comparison) -> None:
+    first = grid.groups[0]
+    groups = [
+        replace(
+            first,
+            name=f"a={number} b={number % 7} c={number % 3}",
+            settings={"a": str(number + 1), "b": str(number % 7), "c": "xyz"[number % 3]},
+            value=Summary(2, 0.5 + number / 4000, 0.1, 0.4, 0.9, 0.6),
+        )
+        for number in range(1000)
+    ]
+    found = figures(replace(grid, labels=("a", "b", "c"), groups=tuple(groups)))
+    assert list(found) == ["curves", "a", "b", "c", "parallel", "time"]
+    assert len(found["parallel"].axes[0].collections[0].get_segments()) <= 300
+    assert len(svg(found["a"])) < 100_000
+
+
+def test_units() -> None:
+    assert (measure("val/accuracy").label, measure("val/accuracy").factor) == ("validation accuracy (%)", 100)
+    assert (measure("val/loss").label, measure("val/loss").factor) == ("validation loss", 1)
