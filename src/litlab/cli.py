@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from io import TextIOWrapper
 from types import ModuleType
 
 from litlab.errors import RunFailed, UserError
@@ -40,17 +41,9 @@ COMMANDS = {
 
 def main() -> None:
     """The console command; exits with 0, 1 for the user's error, 130 for Ctrl-C, or the worker's code."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return
-    if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"litlab {version('litlab')}")
-        return
     try:
-        _command(arguments[0]).main(arguments[1:])
+        _never_fail_to_print()
+        _run(sys.argv[1:])
     except UserError as error:
         sys.exit(_said(str(error)))
     except RunFailed as error:
@@ -60,6 +53,24 @@ def main() -> None:
     except KeyboardInterrupt:
         print("litlab: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _never_fail_to_print() -> None:
+    """What an encoding such as ASCII does not have, is written `\\xb1`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _run(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="", flush=True)
+    elif arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"litlab {version('litlab')}", flush=True)
+    else:
+        _command(arguments[0]).main(arguments[1:])
 
 
 def _command(name: str) -> ModuleType:

@@ -1,6 +1,7 @@
-"""What is chosen among runs: filters, groups, the metric, the baseline, where in a run; and what is said of it."""
+"""What is chosen among runs: groups, the metric, the baseline, where in a run; and what is said of it."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,49 +11,8 @@ from compare.grids import LR, SEED, accuracy, names, put
 from made_studies import config_with, make_run, make_study
 
 from litlab.compare.comparing import compare
-from litlab.compare.filters import Condition
 from litlab.errors import UserError
-
-
-@pytest.mark.parametrize(
-    ("typed", "num"),
-    [
-        ("optimizer.lr<0.1", 12), ("lr <= 0.1", 18), ("lr>0.05", 6), ("lr>=5e-2", 12), ("lr=0.10", 6), ("lr!=0.1", 12),
-        ("seed=1", 6), ("seed<2", 12), ("widths=[2,4]", 9), ("widths != [2,4]", 9), ("optimizer=SGD", 18),
-    ],
-)  # fmt: skip
-def test_filters(study: Path, typed: str, num: int) -> None:
-    found = compare([study], filters=[typed])
-    assert sum(len(group.runs) for group in found.groups) == num
-    assert found.notes == ((f"--filter leaves out {18 - num} of 18 runs",) if num < 18 else ())
-
-
-def test_filters_together(study: Path) -> None:
-    assert names(compare([study], filters=["lr<0.1", "widths=[2,4]", "lr!=0.01"])) == ["all runs"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
-        ("lr", "expected KEY OPERATOR VALUE"),
-        ("lr=", "expected KEY OPERATOR VALUE"),
-        ("lr=<1", "expected KEY OPERATOR VALUE"),
-        ("lr==1", "expected KEY OPERATOR VALUE"),
-        ("optimizer.rl<1", "--filter optimizer.rl: no run has such a setting; did you mean"),
-        ("lr<fast", "fast is no number; < compares numbers"),
-        ("widths<3", r"\[2,4\] is no number; < compares numbers"),
-        ("lr>5", "no run is left by --filter lr>5; without it there are 6 groups"),
-    ],
-)
-def test_wrong_filters(study: Path, typed: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        compare([study], filters=[typed])
-
-
-def test_what_a_run_has_not_is_equal_to_nothing() -> None:
-    assert Condition.parse("a!=1").holds(None)
-    assert not Condition.parse("a=1").holds(None)
-    assert not Condition.parse("a<1").holds(None)
+from litlab.runs.files import write_json
 
 
 def test_group_averages_over_the_rest(study: Path) -> None:
@@ -84,8 +44,26 @@ def test_sorting(study: Path) -> None:
     assert [group.settings["lr"] for group in compare([study], sort="test/accuracy").groups] == by_lr[::-1]
     assert names(compare([study], sort="name")) == sorted(names(compare([study])))
     assert len(compare([study], sort="time").groups) == 6
-    with pytest.raises(UserError, match="--sort rl: no such column; expected one of lr, widths, val/accuracy, test/"):
+    for same in (LR, "optimizer.lr"):
+        assert [group.settings["lr"] for group in compare([study], sort=same).groups] == by_lr
+    said = (
+        "--sort rl: no such column; expected one of lr, widths, val/accuracy, test/accuracy, test/loss, name, n, time, "
+    )
+    with pytest.raises(UserError, match=said + "images/s, parameters$"):
         compare([study], sort="rl")
+    with pytest.raises(UserError, match="--group seed: seeds are what a group is averaged over"):
+        compare([study], group=["lr", "seed"])
+
+
+def test_sorting_by_what_it_took(tmp_path: Path) -> None:
+    """The fastest, the smallest, and those with the most seeds come first."""
+    for number, seconds in enumerate([3.0, 1.0, 2.0]):
+        cost = {"seconds": {"training": seconds}, "images_per_second": 1 / seconds, "parameters": int(seconds)}
+        for seed in range(1 + number % 3):
+            make_run(tmp_path / f"{number}_{seed}", {LR: (number + 1) / 10, SEED: seed}, 0.5, **cost)
+    for column in ("time", "images/s", "parameters"):
+        assert names(compare([tmp_path], sort=column)) == ["lr=0.2", "lr=0.3", "lr=0.1"], column
+    assert names(compare([tmp_path], sort="n")) == ["lr=0.3", "lr=0.2", "lr=0.1"]
 
 
 def test_baseline(study: Path) -> None:
@@ -110,6 +88,8 @@ def test_many_groups_like_the_baseline_are_not_all_named(tmp_path: Path) -> None
     notes = compare([tmp_path / "s"], baseline="lr=0.01").notes
     assert len(notes) <= 9
     assert notes[-1].endswith("more groups can't be told from lr=0.01 either")
+    few = [f"lr<{rates[9] + 0.001}"]
+    assert compare([tmp_path / "s"], baseline="lr=0.01", filters=few).notes[-1].startswith("1 more group can't be told")
 
 
 def test_which_metric(study: Path, tmp_path: Path) -> None:
@@ -165,6 +145,32 @@ def test_metrics_files_of_strangers(tmp_path: Path) -> None:
     assert found.notes == (
         "3 runs are done, but without val/accuracy at epoch=1: 0000_seed-0, 0001_seed-1, 0002_seed-2",
     )
+
+
+def test_all_columns_are_of_the_same_runs(tmp_path: Path) -> None:
+    """Those that have the metric there; a run without a test is said to be without."""
+    runs = make_study(tmp_path / "s", {SEED: [0, 1, 2]}, lambda point: 0.5 + point[SEED] / 10)
+    for run in runs[1:]:
+        run.metrics.write_text("epoch,step,metric,value\n1,20,val/accuracy,0.5\n")
+    (group,) = compare([tmp_path / "s"], at="epoch=1").groups
+    summaries = [group.value, group.test["test/accuracy"], group.seconds, group.images_per_second]
+    assert [each and each.num for each in summaries] == [1, 1, 1, 1]
+    assert group.test["test/accuracy"].mean == 0.5
+    make_run(tmp_path / "other", {LR: 0.3}, 0.5).metrics.unlink()
+    group = next(each for each in compare([tmp_path], at="epoch=1").groups if each.name == "lr=0.3")
+    assert (group.value, group.test, group.seconds, group.images_per_second) == (None, {}, None, None)
+    result = runs[1].read_json(runs[1].result)
+    write_json(runs[1].result, result | {"test": {}})
+    found = compare([tmp_path / "s"])
+    assert found.groups[0].test["test/accuracy"].num == 2
+    assert found.notes == ("1 run has no test/accuracy, which is averaged over the others: 0001_seed-1",)
+
+
+def test_huge_values_are_written_short(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {LR: [0.1, 0.2], SEED: [0, 1]}, lambda point: 1e35 * point[LR] * (1 + point[SEED]))
+    notes = compare([tmp_path / "s"], baseline="lr=0.1").notes
+    assert any("points" in note for note in notes)
+    assert all(len(number) <= 6 for note in notes for number in re.findall(r"\d+", note))
 
 
 def test_nothing_is_done(tmp_path: Path) -> None:

@@ -95,6 +95,19 @@ def test_damaged_configs_are_named_and_skipped(name: str, tmp_path: Path) -> Non
     assert skipped.why
 
 
+FOREIGN = "its config.yaml is none of litlab's: it has no key `format` with a number"
+
+
+@pytest.mark.parametrize("config", ["site_name: x\n", "format: html\n", "format: true\nday: 2026-01-31\n"])
+def test_a_config_of_another_program_is_no_run(config: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "good", {}, 0.5)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "config.yaml").write_text(config)
+    runs, (skipped,) = collect([tmp_path])
+    assert [run.name for run in runs] == ["good"]
+    assert (skipped.path, skipped.why) == (tmp_path / "site", FOREIGN)
+
+
 def test_other_damage(tmp_path: Path) -> None:
     make_run(tmp_path / "good", {}, 0.5)
     for name, content in {"text": "{", "nested": "[" * 100_000, "long": " " * (1 << 20) + "{}"}.items():
@@ -119,7 +132,7 @@ def test_other_damage(tmp_path: Path) -> None:
         "nowhere", "file.txt", "notes", "result_text", "result_nested", "result_long", "result_pipe", "study_jobs",
         "study_plan", "study_without_job/0000_seed-0", "study_without_jobs",
     }  # fmt: skip
-    assert why["nowhere"] == why["file.txt"] == "no such directory"
+    assert (why["nowhere"], why["file.txt"]) == ("no such directory", "is a file; name a directory")
     assert why["notes"] == "holds no runs"
     assert why["study_without_jobs"] == "a study without jobs"
     assert why["result_text"].startswith("result.json is damaged")

@@ -205,11 +205,12 @@ def test_advice_says_what_would_tell():
         "so small a one would need more than 1,000 seeds"
     )
     assert advice("flip", found["flip"]) == (
-        "flip: the same as the baseline (3 pairs of seeds): what differs seems to have no effect on it"
+        "flip: +0 against the baseline (3 pairs of seeds), but the difference is the same in all pairs, "
+        "so there is no spread to test with"
     )
     assert advice("shifted", found["shifted"]) == (
-        "shifted: +0.1 against the baseline (3 pairs of seeds), but the difference is the same in all of them: "
-        "without spread there is no test; does the seed have an effect?"
+        "shifted: +0.1 against the baseline (3 pairs of seeds), but the difference is the same in all pairs, "
+        "so there is no spread to test with"
     )
 
 

@@ -205,6 +205,18 @@ def test_a_multirun_goes_well_without(tmp_path: Path, capsys: pytest.CaptureFixt
     assert said.startswith(f"litlab: TensorBoard's summary of {tmp_path}/study is not up to date: ")
 
 
+def test_many_jobs_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_study(tmp_path / "study", AXES, accuracy)
+    monkeypatch.setattr("litlab.compare.summaries.MANY_JOBS", len(jobs) + 1)
+    tell_tensorboard(tmp_path / "study")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("litlab.compare.summaries.MANY_JOBS", len(jobs))
+    tell_tensorboard(tmp_path / "study")
+    assert capsys.readouterr().err == f"litlab: bringing TensorBoard's summary of {len(jobs)} jobs up to date\n"
+
+
 def test_without_tensorboard_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CONFIG, "logger", {"tensorboard": None})
     make_study(tmp_path / "study", AXES, accuracy)

@@ -2,8 +2,9 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from litlab.commands import new_parser
@@ -22,10 +23,10 @@ the validation; the test stands beside it and decides nothing. Runs that are not
   --metric     another metric of the validation: val/loss
   --at         where in each run: best (where its objective was best), last, or epoch=N, counted from 1
   --filter     only runs of which this holds: KEY OPERATOR VALUE with < <= > >= = !=; repeatable, all must hold.
-               A key is a full name or the end of one: optimizer.lr, lr; or seed
+               A key is a full name or the end of one: optimizer.lr, lr; or seed. A class has a name: model=ResNet
   --group      only these settings tell groups apart: optimizer.lr,model. For each seed, all others are averaged over,
                so that n, intervals and tests count seeds; a seed that not all of them have is left out
-  --sort       name, time, a setting, or a metric: lr, test/accuracy
+  --sort       a setting or a metric: lr, test/accuracy; or name, n, time, images/s, parameters
   --baseline   differences from this group, paired by seed where seeds match: its name, or a part of it: lr=0.1
 
 examples:
@@ -44,7 +45,9 @@ def main(arguments: list[str]) -> None:
         UserError: if there is nothing to compare, what is asked for doesn't fit the runs, or a file can't be written.
     """
     options = _options(arguments)
-    _refuse_what_is_no_file([each for each in (options.output, options.html, *options.plot) if each is not None])
+    from litlab.compare.outputs import check_outputs
+
+    check_outputs([each for each in (options.output, options.html) if each is not None], options.plot)
     from litlab.compare.comparing import compare
 
     comparison = compare(
@@ -79,20 +82,12 @@ def _options(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _refuse_what_is_no_file(files: Sequence[Path]) -> None:
-    """What is written comes in place of what was there: of a pipe or a device such as /dev/null, too, and of a link."""
-    for file in files:
-        if file.is_dir():
-            raise UserError(f"{file} is a directory; name a file in it")
-        if file.is_symlink() or (file.exists() and not file.is_file()):
-            raise UserError(f"{file} is a link, a pipe or a device, which would be replaced; name a regular file")
-
-
 def _show(comparison: "Comparison", options: Namespace) -> None:
     """The table; what a reader has to know stands in it, or on standard error where it is for another program."""
     from litlab.compare.formats import render
 
-    text = render(comparison, options.format)
+    is_for_eyes = options.output is None and sys.stdout.isatty()
+    text = render(comparison, options.format, get_terminal_size().columns if is_for_eyes else None)
     if options.output is None:
         print(text, end="", flush=True)
     else:

@@ -9,7 +9,7 @@ from litlab.errors import UserError
 from litlab.runs.difference import compare_what_there_is
 from litlab.runs.difference_text import listed
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.remaining import clock
+from litlab.sweep.remaining import duration
 from litlab.sweep.states import state_of
 from litlab.sweep.summary import headline, printable
 
@@ -61,7 +61,7 @@ def _open(path: str) -> RunDirectory:
 
 def _described(run: RunDirectory) -> str:
     state = state_of(run)
-    taken = f" in {clock(state.seconds)}" if state.word == "done" and state.seconds is not None else ""
+    taken = f" in {duration(state.seconds)}" if state.word == "done" and state.seconds is not None else ""
     said = f"{state.word}{taken}{': ' * bool(state.message)}{headline(state.message)}"
     return f"{run.path}  {said}"
 

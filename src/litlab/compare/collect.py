@@ -51,7 +51,7 @@ def studies(directories: Sequence[Path]) -> list[Path]:
 def _found(directory: Path, skipped: list[Skipped]) -> Iterator[Found]:
     """The runs at a directory; adds to `skipped` what is no run, no study and no folder of any, or damaged."""
     if not directory.is_dir():
-        skipped.append(Skipped(directory, "no such directory"))
+        skipped.append(Skipped(directory, "is a file; name a directory" if directory.exists() else "no such directory"))
         return
     for place in _places(directory, LEVELS, skipped):
         try:
@@ -96,6 +96,8 @@ def _config(run: RunDirectory) -> dict[str, Any]:
     """
     _refuse_long(run.config)
     config = run.read_config()
+    if type(config.get("format")) is not int:
+        raise UserError("its config.yaml is none of litlab's: it has no key `format` with a number")
     check_plain(config)
     return config
 

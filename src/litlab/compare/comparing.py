@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from litlab.compare.averaging import Seeds, Values, by_seed, counted, names, runs_are, summary
+from litlab.compare.caution import caution
 from litlab.compare.collect import collect
 from litlab.compare.forming import Members, form
 from litlab.compare.model import Comparison, Group, Mode, Run, Skipped
@@ -39,7 +40,8 @@ def compare(
         at: `best`: where the objective was best; `last`; or `epoch=N`, counted from 1.
         filters: conditions on settings, all of which hold for a run that counts: `optimizer.lr<0.1`.
         group: settings that alone tell groups apart; all else is averaged over.
-        sort: `name`, `time`, a label, or a metric; by default the metric that is compared.
+        sort: a column: a setting by its label or key, a metric of the table or of the test, `n`, `name`, `time`,
+            `images/s` or `parameters`; by default the metric that is compared.
         baseline: name of the group that others are compared with, or a part that only one name has.
 
     Raises:
@@ -56,6 +58,7 @@ def compare(
     if not values:
         raise no_values(kept, objective.metric, at)
     members, not_counted = counted(formed.members, values)
+    untested = _untested([run for each in members for run in each.runs if run.path in values], objective.metric)
     groups = [_group(each, values, objective.mode) for each in members]
     base = None if baseline is None else find_group(groups, baseline)
     told: list[str] = []
@@ -69,10 +72,17 @@ def compare(
         at=at,
         labels=tuple(formed.keys),
         keys=formed.keys,
-        groups=tuple(ranked(groups, sort, objective, tuple(formed.keys))),
+        groups=tuple(ranked(groups, sort, objective, formed.keys)),
         baseline=base.name if base else None,
         ties=tied(groups, objective.mode),
-        notes=(*formed.notes, *not_counted, *_not_averaged(kept, values, objective.metric, at), *told),
+        notes=(
+            *formed.notes,
+            *not_counted,
+            *_not_averaged(kept, values, objective.metric, at),
+            *untested,
+            *caution(groups, objective.mode),
+            *told,
+        ),
         skipped=tuple(skipped),
         unfinished=tuple(run for run in runs if run.word != "done"),
     )
@@ -92,12 +102,13 @@ def _group(members: Members, values: Values, mode: Mode) -> Group:
     done = sorted(
         (run for run in members.runs if run.word == "done"), key=lambda run: (run.seed is None, run.seed or 0)
     )
+    known = [run for run in done if run.path in values]  # the same stand in all columns
     tests: dict[str, dict[Path, float]] = {}
-    for run in done:
+    for run in known:
         for name, value in run.test.items():
             tests.setdefault(name, {})[run.path] = value
-    seconds = {run.path: run.training_seconds for run in done if run.training_seconds is not None}
-    speeds = {run.path: run.images_per_second for run in done if run.images_per_second is not None}
+    seconds = {run.path: run.training_seconds for run in known if run.training_seconds is not None}
+    speeds = {run.path: run.images_per_second for run in known if run.images_per_second is not None}
     parameters = {run.parameters for run in done}
     return Group(
         name=members.name,
@@ -107,8 +118,8 @@ def _group(members: Members, values: Values, mode: Mode) -> Group:
         value=summary(members.parts, values, mode),
         test={
             name: found
-            for name, known in tests.items()
-            if (found := summary(members.parts, known, mode_of(name))) is not None
+            for name, tested in tests.items()
+            if (found := summary(members.parts, tested, mode_of(name))) is not None
         },
         seconds=summary(members.parts, seconds, "min"),
         images_per_second=summary(members.parts, speeds, "max"),
@@ -133,8 +144,8 @@ def _against(
     found = differences(_means(seeds[base.name]), others)
     sentences = [said for name, each in found.items() if (said := advice(name, each, metric)) is not None]
     told = sentences[:_NUM_TOLD]
-    if len(sentences) > _NUM_TOLD:
-        told.append(f"{len(sentences) - _NUM_TOLD} more groups can't be told from {base.name} either")
+    if (num_more := len(sentences) - _NUM_TOLD) > 0:
+        told.append(f"{num_more} more group{'s' * (num_more != 1)} can't be told from {base.name} either")
     return [replace(each, difference=found.get(each.name)) for each in groups], told
 
 
@@ -156,3 +167,13 @@ def _not_averaged(runs: Sequence[Run], values: Values, metric: str, at: str) -> 
     if without := [run for run in runs if run.word == "done" and run.path not in values]:
         notes.append(f"{runs_are(len(without))} done, but without {metric} at {at}: {names(without)}")
     return notes
+
+
+def _untested(runs: Sequence[Run], metric: str) -> list[str]:
+    """Those that count, but lack the metric of the test that stands beside, if others have it."""
+    tested = f"test/{metric.removeprefix('val/')}"
+    without = [run for run in runs if tested not in run.test]
+    if not without or len(without) == len(runs):
+        return []
+    have = "1 run has" if len(without) == 1 else f"{len(without)} runs have"
+    return [f"{have} no {tested}, which is averaged over the others: {names(without)}"]

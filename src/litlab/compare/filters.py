@@ -2,11 +2,13 @@
 
 import operator
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from litlab.compare.settings import parsed, text
+from litlab.compare.columns import Value, column
+from litlab.compare.grouping import Alike
+from litlab.compare.settings import SEED, full_name, parsed, text
 from litlab.errors import UserError
 from litlab.runs.difference import shown
 
@@ -14,6 +16,8 @@ _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*([^<>=!\s].*?)\s*
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
+_SPACES = re.compile(r"\s*([][{},:])\s*")  # around what a list or a mapping is written with
+_NUM_NAMED = 12  # values of a setting in a message
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Condition:
             UserError: if the two have no order.
         """
         if self.operator in ("=", "!="):
-            is_equal = setting is not None and setting in (self.value, text(parsed(self.value)))
+            typed = _SPACES.sub(r"\1", self.value)
+            is_equal = setting is not None and _SPACES.sub(r"\1", setting) in (typed, text(parsed(typed)))
             return is_equal == (self.operator == "=")
         if setting is None:
             return False
@@ -57,3 +62,50 @@ class Condition:
                     f"{self.operator} compares numbers, use = or != for others"
                 )
         return _ORDERS[self.operator](left, right)
+
+
+def filtered(groups: Sequence[Alike], known: Sequence[str], typed: Sequence[str]) -> list[Alike]:
+    """Groups with those of their runs of which all conditions hold, without those that have no run left.
+
+    Args:
+        known: all keys but the seed.
+        typed: the conditions.
+
+    Raises:
+        UserError: if one is none, a key means no setting or several, or no run is left.
+    """
+    kept = [each.runs for each in groups]
+    there: dict[str, list[str]] = {}
+    for condition in map(Condition.parse, typed):
+        key = full_name(condition.key, [*known, SEED], "--filter")
+        values = column(key, groups).values
+        seeds = [text(run.seed) for each in groups for run in each.runs]
+        there[condition.key] = list(dict.fromkeys(seeds if key == SEED else (value or "absent" for value in values)))
+        found = _as_typed(condition.value, key, groups, values)
+        for place, runs in enumerate(kept):
+            kept[place] = tuple(run for run in runs if condition.holds(text(run.seed) if key == SEED else found[place]))
+    left = [replace(each, runs=runs) for each, runs in zip(groups, kept, strict=True) if runs]
+    if not left:
+        said = "; ".join(f"{shown(key)} is {_listed(values)}" for key, values in there.items())
+        raise UserError(f"no run is left by --filter {shown(' '.join(typed))}; {said}")
+    return left
+
+
+def _as_typed(typed: str, key: str, groups: Sequence[Alike], values: Sequence[Value]) -> Sequence[Value]:
+    """Values, as they were typed where that means them: a class goes by its name as a choice does, and case does not
+    matter; unless one of the values is just what was typed."""
+    if typed in values:
+        return values
+    wanted = typed.casefold()
+    return [typed if wanted in _names(key, each, value) else value for each, value in zip(groups, values, strict=True)]
+
+
+def _names(key: str, group: Alike, value: Value) -> set[str]:
+    target = group.settings.get(f"{key}._target_")
+    names = (value, group.choices.get(key), target, target and target.rpartition(".")[2])
+    return {name.casefold() for name in names if name is not None}
+
+
+def _listed(values: Sequence[str]) -> str:
+    more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
+    return ", ".join(map(shown, values[:_NUM_NAMED])) + more

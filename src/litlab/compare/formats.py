@@ -5,35 +5,63 @@ import textwrap
 from itertools import groupby
 from typing import Literal
 
-from litlab.compare.latex import to_latex
+from litlab.compare.caption import TIED
+from litlab.compare.latex import NO_ROOM, NO_ROOM_BESIDE_DIFFERENCES, to_latex
 from litlab.compare.model import Comparison
 from litlab.compare.raw import to_csv, to_json
-from litlab.compare.table import TIED, Column, Table, build
+from litlab.compare.table import Column, Table, build
 
 Format = Literal["table", "markdown", "csv", "json", "latex"]
 WIDTH = 100  # of what is said below a table, whatever the terminal: the same text everywhere
+SPARE = ("images/s", "parameters", "training time", "test interval", "best")  # the first is left out first
 _MARKDOWN = re.compile(r"[\\`*_\[<&|~$]")  # what a backslash in front makes a plain character
 
 
-def render(comparison: Comparison, format: Format) -> str:
-    """The whole text; it ends with a newline."""
+def render(comparison: Comparison, format: Format, width: int | None = None) -> str:
+    """The whole text; it ends with a newline.
+
+    Args:
+        width: characters of the terminal that a table is for, which then may lack columns; None: it has all of them.
+    """
     if format == "csv":
         return to_csv(comparison)
     if format == "json":
         return to_json(comparison)
-    lines = {"table": to_text, "markdown": to_markdown, "latex": to_latex}[format]
-    return "\n".join(lines(build(comparison))) + "\n"
+    if format == "latex":
+        lines = to_latex(build(comparison, NO_ROOM if comparison.baseline is None else NO_ROOM_BESIDE_DIFFERENCES))
+    elif format == "markdown":
+        lines = to_markdown(build(comparison))
+    else:
+        lines = to_text(build(comparison)) if width is None else _narrow(comparison, width)
+    return "\n".join(lines) + "\n"
+
+
+def _narrow(comparison: Comparison, width: int) -> list[str]:
+    """Without the columns that a terminal has no room for, the least needed first."""
+    table, left_out = build(comparison), []
+    for key in SPARE:
+        if max(map(len, _rows(table)), default=0) <= width:
+            break
+        if any(column.key == key for column in table.columns):
+            left_out.append(key)
+            table = build(comparison, left_out)
+    said = f"Left out, as the terminal is too narrow: {', '.join(left_out)}; --format csv has all columns."
+    return [*to_text(table), *(textwrap.wrap(said, WIDTH, subsequent_indent="  ") if left_out else [])]
 
 
 def to_text(table: Table) -> list[str]:
     """Aligned, for a terminal."""
+    marked = [f"*: {TIED}."] if any(table.ties) else []
+    said = [*table.caption, *marked, *table.notes]
+    wrapped = (part for line in said for part in textwrap.wrap(line, WIDTH, subsequent_indent="  "))
+    return [*_rows(table), "", *wrapped]
+
+
+def _rows(table: Table) -> list[str]:
     blocks = [
         _block(over, list(columns), table.ties) for over, columns in groupby(table.columns, lambda each: each.over)
     ]
-    lines = ["  ".join(row).rstrip() for row in zip(*blocks, strict=True)]
-    marked = [f"*: {TIED}."] if any(table.ties) else []
-    said = [*table.caption, *marked, *table.notes]
-    return [*lines, "", *(wrapped for line in said for wrapped in textwrap.wrap(line, WIDTH, subsequent_indent="  "))]
+    return ["  ".join(row).rstrip() for row in zip(*blocks, strict=True)]
 
 
 def _block(over: str, columns: list[Column], ties: tuple[bool, ...]) -> list[str]:

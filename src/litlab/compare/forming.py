@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from litlab.compare.columns import Column, column, fingerprints, keys_of, leaves_of, varying_columns
-from litlab.compare.filters import Condition
+from litlab.compare.digits import shortened
+from litlab.compare.filters import filtered
 from litlab.compare.grouping import Alike, alike
 from litlab.compare.model import Run
-from litlab.compare.settings import SEED, full_name, short_names, text
+from litlab.compare.settings import SEED, full_name, short_names
 from litlab.errors import UserError
 from litlab.runs.difference import shown
 
@@ -61,7 +62,7 @@ def form(runs: Sequence[Run], filters: Sequence[str], keys: Sequence[str] | None
     """
     every = alike(runs)
     known = keys_of(every)
-    groups = _filtered(every, known, filters)
+    groups = filtered(every, known, filters)
     num_left_out = len(runs) - sum(len(each.runs) for each in groups)
     notes = [f"--filter leaves out {num_left_out} of {len(runs)} runs"] * (num_left_out > 0)
     if len({each.data for each in groups if each.data}) > 1:
@@ -70,6 +71,8 @@ def form(runs: Sequence[Run], filters: Sequence[str], keys: Sequence[str] | None
     if keys is None:
         columns = _telling_apart(groups)
     else:
+        if SEED in keys:
+            raise UserError("--group seed: seeds are what a group is averaged over; name the settings that make groups")
         columns = [column(key, groups) for key in dict.fromkeys(full_name(key, known, "--group") for key in keys)]
         others = [each for each in varying_columns(groups) if each.key not in {each.key for each in columns}]
     names = short_names([each.key for each in columns], [*known, *leaves_of(every), SEED])
@@ -77,23 +80,6 @@ def form(runs: Sequence[Run], filters: Sequence[str], keys: Sequence[str] | None
     members = _members(groups, columns, others, labels)
     notes += _averaged(groups, others, members)
     return Formed({labels[each.key]: each.key for each in columns}, members, notes)
-
-
-def _filtered(groups: Sequence[Alike], known: Sequence[str], typed: Sequence[str]) -> list[Alike]:
-    kept = [each.runs for each in groups]
-    for condition in map(Condition.parse, typed):
-        key = full_name(condition.key, [*known, SEED], "--filter")
-        values = column(key, groups).values
-        for place, runs in enumerate(kept):
-            kept[place] = tuple(
-                run for run in runs if condition.holds(text(run.seed) if key == SEED else values[place])
-            )
-    left = [replace(each, runs=runs) for each, runs in zip(groups, kept, strict=True) if runs]
-    if not left:
-        raise UserError(
-            f"no run is left by --filter {shown(' '.join(typed))}; without it there are {len(groups)} groups"
-        )
-    return left
 
 
 def _telling_apart(groups: Sequence[Alike]) -> list[Column]:
@@ -111,7 +97,8 @@ def _averaged(groups: Sequence[Alike], others: Sequence[Column], members: Sequen
     labels = short_names([each.key for each in others], leaves_of(groups))
     said = []
     for each in others:
-        values = [shown("absent" if value is None else value) for value in dict.fromkeys(each.values)]
+        short = shortened(each.values)
+        values = ["absent" if value is None else shown(short[value]) for value in dict.fromkeys(each.values)]
         more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
         said.append(f"{shown(labels[each.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
     notes = [f"averaged over {', '.join(said)} for each seed, and then over seeds, which n and intervals count"]
@@ -134,12 +121,12 @@ def _members(
         row, rest = (tuple(each.values[place] for each in found) for found in (columns, others))
         merged.setdefault(row, []).append(Part(rest, group.runs))
     names: Counter[str] = Counter()
+    short = {each.key: shortened(each.values) for each in columns}
     members = []
     for row, parts in merged.items():
-        settings = {
-            labels[each.key]: shown(value) for each, value in zip(columns, row, strict=True) if value is not None
-        }
-        name = " ".join(f"{label}={value}" for label, value in settings.items()) or ALL
+        found = [(each.key, value) for each, value in zip(columns, row, strict=True) if value is not None]
+        settings = {labels[key]: shown(value) for key, value in found}
+        name = " ".join(f"{labels[key]}={shown(short[key][value])}" for key, value in found) or ALL
         names[name] += 1
         members.append(Members(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(parts)))
     return members

@@ -3,8 +3,11 @@
 import re
 from itertools import groupby
 
-from litlab.compare.table import TIED, Column, Table
+from litlab.compare.caption import TIED
+from litlab.compare.table import Column, Table
 
+NO_ROOM = ("best", "test interval", "training time", "images/s", "not done")  # on the page of a paper
+NO_ROOM_BESIDE_DIFFERENCES = (*NO_ROOM, "value interval", "parameters", "compared")
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -29,13 +32,12 @@ def to_latex(table: Table) -> list[str]:
     return [
         *(f"% {note}" for note in table.notes),
         r"\begin{table}",
-        r"  \centering\small\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}",
+        r"  \centering\footnotesize\setlength{\tabcolsep}{2.5pt}\setlength{\belowcaptionskip}{6pt}",
         rf"  \caption{{{caption}}}",
         rf"  \label{{tab:{name}}}",
         rf"  \begin{{tabular}}{{{''.join('r' if column.is_number else 'l' for column in table.columns)}}}",
         r"    \toprule",
         *_heads(table.columns),
-        _row([escaped(column.header) for column in table.columns]),
         r"    \midrule",
         *(_row([_cell(column, number, tie) for column in table.columns]) for number, tie in enumerate(table.ties)),
         r"    \bottomrule",
@@ -50,14 +52,21 @@ def escaped(text: str) -> str:
 
 
 def _heads(columns: tuple[Column, ...]) -> list[str]:
-    """What stands over several columns, and the rules below it."""
-    cells, rules, start = [], [], 1
+    """What stands over columns, the rules below it, and their own heads; the unit of a single one is with its own."""
+    cells: list[str] = []
+    rules: list[str] = []
+    heads: list[str] = []
+    start = 1
     for over, neighbours in groupby(columns, lambda column: column.over):
-        num = len(list(neighbours))
-        cells += [rf"\multicolumn{{{num}}}{{c}}{{{escaped(over)}}}"] if over else [""] * num
-        rules += [rf"\cmidrule(lr){{{start}-{start + num - 1}}}"] if over else []
-        start += num
-    return [_row(cells), f"    {' '.join(rules)}"] if rules else []
+        own = [column.header for column in neighbours]
+        if over and len(own) == 1:
+            over, space, unit = over.partition(" ")
+            own = [own[0] + space + unit]
+        cells += [rf"\multicolumn{{{len(own)}}}{{c}}{{{escaped(over)}}}"] if over else [""] * len(own)
+        rules += [rf"\cmidrule(lr){{{start}-{start + len(own) - 1}}}"] if over else []
+        heads += map(escaped, own)
+        start += len(own)
+    return [_row(cells), f"    {' '.join(rules)}", _row(heads)] if rules else [_row(heads)]
 
 
 def _row(cells: list[str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
 
+from litlab.compare.digits import shortened
 from litlab.compare.model import Comparison, Group, Run
 from litlab.compare.settings import text
 from litlab.compare.table import decimals, fixed, not_done, test_metric
@@ -57,10 +58,11 @@ class GroupPart:
 
 def group_parts(comparison: Comparison) -> list[GroupPart]:
     """The first groups of the comparison."""
-    return [_part(comparison, group) for group in comparison.groups[:MOST_GROUPS]]
+    short = {label: shortened(group.settings.get(label) for group in comparison.groups) for label in comparison.labels}
+    return [_part(comparison, group, short) for group in comparison.groups[:MOST_GROUPS]]
 
 
-def _part(comparison: Comparison, group: Group) -> GroupPart:
+def _part(comparison: Comparison, group: Group, short: Mapping[str, Mapping[str, str]]) -> GroupPart:
     tested = test_metric(comparison.metric)
     places = decimals(comparison.metric, (each.value for each in comparison.groups))
     of_test = decimals(tested, (each.test.get(tested) for each in comparison.groups))
@@ -79,7 +81,7 @@ def _part(comparison: Comparison, group: Group) -> GroupPart:
     return GroupPart(
         name=on_one_line(group.name),
         said=", ".join(filter(None, [value, f"n = {len(group.runs)}", not_done(group)])),
-        settings={on_one_line(label): on_one_line(setting) for label, setting in group.settings.items()},
+        settings={on_one_line(label): on_one_line(short[label][setting]) for label, setting in group.settings.items()},
         config=tuple(_config(group.runs[0], keys)) if group.runs else (),
         runs=tuple(rows),
         num_left_out=len(group.runs) - len(rows),

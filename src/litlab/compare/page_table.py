@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from litlab.compare.caution import best_group, has_interval
 from litlab.compare.model import Comparison, Group
 from litlab.compare.table import INTERVAL, MEAN, Column, build, test_metric
-from litlab.compare.wording import best_group
 from litlab.runs.difference import shown
 
 Value = float | str | None
@@ -79,11 +79,12 @@ def page_table(comparison: Comparison) -> PageTable:
     table = build(comparison)
     values = _values(comparison)
     columns = [_cells(column, values) for column in table.columns]
-    best = best_group(comparison)
+    best = best_group(comparison.groups, comparison.mode)
+    is_told = has_interval(best) or len(comparison.groups) == 1
     drawn, limit = _drawn(comparison, best)
     rows = []
     for index, group in enumerate(comparison.groups):
-        mark = "best" if group is best else "tie" if table.ties[index] else ""
+        mark = "best" if group is best and is_told else "tie" if table.ties[index] else ""
         rows.append(Row(mark, tuple(column[index] for column in columns), drawn[index]))
     intervals = [place for place, column in enumerate(table.columns) if column.header == INTERVAL and column.is_number]
     place = intervals[0] + 1 if intervals else None

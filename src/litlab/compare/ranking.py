@@ -1,6 +1,6 @@
 """In which order groups stand, which of them are no worse than the best as far as one can tell, and which is meant."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from litlab.compare.model import Group, Mode, Objective, Summary
@@ -39,8 +39,20 @@ def _rank(summary: Summary | None, mode: Mode) -> float:
     return -summary.mean if mode == "max" else summary.mean
 
 
-def ranked(groups: Sequence[Group], sort: str | None, objective: Objective, labels: Sequence[str]) -> list[Group]:
-    """By the metric that is compared, the best first; or by `name`, `time`, a label, or a metric of the test.
+_COLUMNS: dict[str, Callable[[Group], float]] = {
+    "n": lambda each: -each.value.num if each.value else inf,
+    "time": lambda each: _rank(each.seconds, "min"),
+    "images/s": lambda each: _rank(each.images_per_second, "max"),
+    "parameters": lambda each: inf if each.parameters is None else each.parameters,
+}
+
+
+def ranked(groups: Sequence[Group], sort: str | None, objective: Objective, keys: Mapping[str, str]) -> list[Group]:
+    """By the metric that is compared, the best first; or by a column, of numbers other than settings the best first.
+
+    Args:
+        sort: `name`, one of `_COLUMNS`, a setting by its label or key, or a metric of the test.
+        keys: label -> full name of the key.
 
     Raises:
         UserError: if there is no such column.
@@ -50,14 +62,15 @@ def ranked(groups: Sequence[Group], sort: str | None, objective: Objective, labe
         return best_first
     if sort == "name":
         return sorted(best_first, key=lambda each: each.name)
-    if sort == "time":
-        return sorted(best_first, key=lambda each: _rank(each.seconds, "min"))
-    if sort in labels:
-        return sorted(best_first, key=lambda each: _order(each.settings.get(sort)))
+    if sort in _COLUMNS:
+        return sorted(best_first, key=_COLUMNS[sort])
+    by_key = {key: label for label, key in keys.items()}
+    if (label := sort if sort in keys else by_key.get(sort)) is not None:
+        return sorted(best_first, key=lambda each: _order(each.settings.get(label)))
     tested = {name: summary for each in groups for name, summary in each.test.items()}
     if sort in tested:
         return sorted(best_first, key=lambda each: _rank(each.test.get(sort), mode_of(sort)))
-    columns = ", ".join([*labels, objective.metric, *sorted(tested)[:_NUM_NAMED], "time", "name"])
+    columns = ", ".join([*map(shown, keys), objective.metric, *sorted(tested)[:_NUM_NAMED], "name", *_COLUMNS])
     raise UserError(f"--sort {shown(sort)}: no such column; expected one of {columns}")
 
 

@@ -15,6 +15,7 @@ from litlab.compare.power import MAX_SEEDS, num_needed
 LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 SCALE = 2.0**-64  # an exact factor with which a sum of huge values stays finite
 ROUNDING = 2.0**-22  # of a value: what single precision, in which metrics are computed, does to a difference
+_MOST_IN_FULL = 1e3  # from here on, a difference of an accuracy, which has at most 1, is written in six digits
 Seeds = Mapping[int | None, float]
 
 
@@ -79,11 +80,9 @@ def advice(name: str, difference: Difference, metric: str = "") -> str | None:
     if difference.num < 2:
         return f"{start}, but with one seed no spread is known: it may be noise; run at least 2 more seeds"
     runs = f"{difference.num} pairs of seeds" if difference.kind == "paired" else f"{difference.num} seeds"
-    if difference.p is None and difference.mean == 0:
-        return f"{name}: the same as the baseline ({runs}): what differs seems to have no effect on it"
     if difference.p is None:
-        same = "the difference is the same in all of them" if difference.kind == "paired" else "all have the same value"
-        return f"{start} ({runs}), but {same}: without spread there is no test; does the seed have an effect?"
+        same = "the difference is the same in all pairs" if difference.kind == "paired" else "all have the same value"
+        return f"{start} ({runs}), but {same}, so there is no spread to test with"
     if difference.needed is None:
         return f"{start} ({runs}) can't be told from noise; so small a one would need more than {MAX_SEEDS:,} seeds"
     return (
@@ -93,7 +92,9 @@ def advice(name: str, difference: Difference, metric: str = "") -> str | None:
 
 
 def _gain(metric: str, mean: float) -> str:
-    return f"{100 * mean:+z.2f} points" if "accuracy" in metric else f"{mean:+.4g}"
+    if "accuracy" not in metric:
+        return f"{mean:+.4g}"
+    return f"{100 * mean:+z.2f} points" if abs(mean) < _MOST_IN_FULL else f"{100 * mean:+.6g} points"
 
 
 def _estimate(baseline: Seeds, values: Seeds) -> _Estimate:

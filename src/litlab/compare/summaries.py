@@ -27,6 +27,7 @@ from litlab.sweep.summary import printable
 FOLDER = "summary"  # within a study
 MEANS, LAYOUT, EXPERIMENT = FIRST + ".means", FIRST + ".layout", FIRST + ".experiment"
 _CATEGORY = f"mean over seeds with {100 * LEVEL:.0f} % interval"
+MANY_JOBS = 200  # from here on, it takes seconds
 _LONGEST = 200  # bytes of the name of a folder
 
 
@@ -68,8 +69,10 @@ def tell_tensorboard(study: Path) -> None:
     A study is as good without: whatever goes wrong, our own errors included, is said in a line.
     """
     try:
-        plan = Study.look(study).plan
-        if plan is not None and is_shown(plan.base):
+        found = Study.look(study)
+        if found.plan is not None and is_shown(found.plan.base):
+            if (num_jobs := len(found.records)) >= MANY_JOBS:
+                print(f"litlab: bringing TensorBoard's summary of {num_jobs:,} jobs up to date", file=sys.stderr)
             write_summaries(study)
     except Exception as error:
         said = str(error) if isinstance(error, UserError | OSError) else repr(error)

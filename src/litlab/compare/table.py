@@ -1,13 +1,16 @@
 """The table that compares groups, as texts in columns, before it is in any format."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from litlab.compare.caption import caption, kinds
+from litlab.compare.caution import best_group, has_interval
+from litlab.compare.digits import shortened
 from litlab.compare.model import LEVEL, Comparison, Difference, Group, Summary
 from litlab.runs.difference import shown
-from litlab.sweep.remaining import clock
+from litlab.sweep.remaining import duration
 from litlab.sweep.states import Word
 from litlab.sweep.summary import printable
 
@@ -15,14 +18,8 @@ MEAN = "mean"
 INTERVAL = f"{100 * LEVEL:.0f} % interval"
 MOST_DECIMALS = 8
 MOST_DECIMALS_OF_PERCENT = 4
-TIED = "the best group, and groups whose interval reaches that of the best"
 LONGEST = 1e9  # from here on, numbers have an exponent
-_AT = {"best": "where the objective was best", "last": "after the last epoch"}
 _COMPARED = {"paired": "paired", "welch": "unpaired"}
-_TESTS = {
-    "paired": "paired by seed (t-test of the pairs; effect: Cohen's d of the pairs)",
-    "welch": "unpaired (Welch's t-test; effect: Hedges' g)",
-}
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class Column:
         marks: whether it shows which groups are tied with the best.
         told_once: whether it is told below the table where all groups have the same.
         over: what stands over it and its neighbours, of which it is a part.
+        key: what it is left out by where there is too little room for it.
     """
 
     header: str
@@ -44,6 +42,7 @@ class Column:
     marks: bool = False
     told_once: bool = False
     over: str = ""
+    key: str = ""
 
     @property
     def name(self) -> str:
@@ -56,7 +55,8 @@ class Table:
     """
     Attributes:
         name: of the directory that was compared, the first of several.
-        ties: of each row, whether its group is the best or tied with it; none where there is only one.
+        ties: of each row, whether its group is the best or tied with it; none where there is only one, or where the
+            best has no interval.
         caption: sentences that say what the numbers are.
         notes: what else a reader has to know, one a line.
     """
@@ -68,18 +68,24 @@ class Table:
     notes: tuple[str, ...]
 
 
-def build(comparison: Comparison) -> Table:
-    """The columns that have anything to say."""
-    columns = [column for column in _columns(comparison) if any(column.cells)]
+def build(comparison: Comparison, left_out: Collection[str] = ()) -> Table:
+    """The columns that have anything to say, but for those with these keys."""
+    columns = [column for column in _columns(comparison) if any(column.cells) and column.key not in left_out]
     once = [column for column in columns if column.told_once and len(column.cells) > 1 and len(set(column.cells)) == 1]
     same = ", ".join(f"{column.header} {column.cells[0]}" for column in once)
+    is_marked = len(comparison.groups) > 1 and has_interval(best_group(comparison.groups, comparison.mode))
+    tested = test_metric(comparison.metric)
+    summaries = [each for group in comparison.groups for each in (group.value, group.test.get(tested))]
     notes = [printable(note) for note in comparison.notes]
     notes += [printable(f"Skipped {each.path}: {each.why}") for each in comparison.skipped]
     return Table(
         name=comparison.directories[0].resolve().name if comparison.directories else "",
         columns=tuple(column for column in columns if column not in once),
-        ties=tuple(group.name in comparison.ties and len(comparison.groups) > 1 for group in comparison.groups),
-        caption=(*_caption(comparison), *([f"The same in all groups: {same}."] if same else [])),
+        ties=tuple(is_marked and group.name in comparison.ties for group in comparison.groups),
+        caption=(
+            *caption(comparison, summaries, {column.key for column in columns}),
+            *([f"The same in all groups: {same}."] if same else []),
+        ),
         notes=tuple(notes),
     )
 
@@ -91,19 +97,22 @@ def test_metric(metric: str) -> str:
 
 def _columns(comparison: Comparison) -> list[Column]:
     groups = comparison.groups
-    settings = [
-        Column(shown(label), tuple(shown(group.settings.get(label, "")) for group in groups), is_number=False)
-        for label in comparison.labels
-    ]
+    settings = [_setting(label, groups) for label in comparison.labels]
     num = Column("n", tuple(str(group.value.num) if group.value else "0" for group in groups))
     values = [group.value for group in groups]
     tested = test_metric(comparison.metric)
     on_test = [group.test.get(tested) for group in groups]
-    metrics = [*_of_metric(comparison.metric, values, marks=True), *_of_metric(tested, on_test)[:2]]
+    metrics = [*_of_metric(comparison.metric, values, "value"), *_of_metric(tested, on_test, "test")[:2]]
     return [*settings, num, *metrics, *_differences(comparison), *_costs(groups)]
 
 
-def _of_metric(metric: str, summaries: Sequence[Summary | None], marks: bool = False) -> list[Column]:
+def _setting(label: str, groups: Sequence[Group]) -> Column:
+    short = shortened(group.settings.get(label) for group in groups)
+    texts = (group.settings.get(label) for group in groups)
+    return Column(shown(label), tuple("" if each is None else shown(short[each]) for each in texts), is_number=False)
+
+
+def _of_metric(metric: str, summaries: Sequence[Summary | None], what: str) -> list[Column]:
     """Mean with deviation, interval, best; with the same decimals in all of them."""
     scale, unit = (100, " (%)") if "accuracy" in metric else (1, "")
     places = decimals(metric, summaries)
@@ -116,9 +125,9 @@ def _of_metric(metric: str, summaries: Sequence[Summary | None], marks: bool = F
         bests.append("" if each is None else fixed(scale * each.best, places))
     over = f"{shown(metric)}{unit}"
     return [
-        Column(MEAN, tuple(means), marks=marks, over=over),
-        Column(INTERVAL, tuple(intervals), over=over),
-        Column("best", tuple(bests), over=over),
+        Column(MEAN, tuple(means), marks=what == "value", over=over),
+        Column(INTERVAL, tuple(intervals), over=over, key=f"{what} interval"),
+        Column("best", tuple(bests), over=over, key="best"),
     ]
 
 
@@ -169,9 +178,9 @@ def _differences(comparison: Comparison) -> list[Column]:
         Column("p", tuple("" if each is None else _p(each.corrected) for each in found), over=over),
         Column("effect", tuple(_effect(each) for each in found), over=over),
     ]
-    if len(_kinds(comparison)) > 1:
-        kinds = tuple("" if each is None else _COMPARED[each.kind] for each in found)
-        columns.append(Column("compared", kinds, is_number=False, over=over))
+    if len(kinds(comparison)) > 1:
+        how = tuple("" if each is None else _COMPARED[each.kind] for each in found)
+        columns.append(Column("compared", how, is_number=False, over=over, key="compared"))
     return columns
 
 
@@ -189,19 +198,15 @@ def _effect(difference: Difference | None) -> str:
     return "" if difference is None or difference.effect is None else fixed(difference.effect, 2, "+")
 
 
-def _kinds(comparison: Comparison) -> list[Literal["paired", "welch"]]:
-    return sorted({group.difference.kind for group in comparison.groups if group.difference})
-
-
 def _costs(groups: Sequence[Group]) -> list[Column]:
-    seconds = tuple("" if group.seconds is None else clock(group.seconds.mean) for group in groups)
+    seconds = tuple("" if group.seconds is None else duration(group.seconds.mean) for group in groups)
     images = tuple("" if group.images_per_second is None else f"{group.images_per_second.mean:.0f}" for group in groups)
     parameters = tuple("" if group.parameters is None else f"{group.parameters:,}" for group in groups)
     return [
-        Column("training time", seconds, told_once=True),
-        Column("images/s", images, told_once=True),
-        Column("parameters", parameters, told_once=True),
-        Column("not done", tuple(not_done(group) for group in groups), is_number=False),
+        Column("training time", seconds, told_once=True, key="training time"),
+        Column("images/s", images, told_once=True, key="images/s"),
+        Column("parameters", parameters, told_once=True, key="parameters"),
+        Column("not done", tuple(not_done(group) for group in groups), is_number=False, key="not done"),
     ]
 
 
@@ -209,30 +214,3 @@ def not_done(group: Group) -> str:
     """`failed 1, pruned 2`."""
     words: tuple[Word, ...] = get_args(Word)
     return ", ".join(f"{word} {group.others[word]}" for word in words if group.others.get(word))
-
-
-def _has_seeds(group: Group) -> bool:
-    return all(run.seed is not None for run in group.runs)
-
-
-def _caption(comparison: Comparison) -> list[str]:
-    better = "higher" if comparison.mode == "max" else "lower"
-    at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
-    over = "seeds" if all(map(_has_seeds, comparison.groups)) else "runs"
-    lines = [
-        f"{shown(comparison.metric)} {at} ({better} is better): mean ± sample standard deviation over n {over}; "
-        f"best: of the {over}.",
-        f"Intervals: {100 * LEVEL:.0f} %, Student's t over {over}, for the mean.",
-    ]
-    kinds = _kinds(comparison)
-    if comparison.baseline is not None and kinds:
-        tests = " or ".join(_TESTS[kind] for kind in kinds)
-        num = sum(group.difference is not None and group.difference.p is not None for group in comparison.groups)
-        lines.append(f"Differences: from {printable(comparison.baseline)}, {tests}")
-        lines[-1] += (
-            f"; p: two-sided, corrected by Holm for {num} comparison{'s' * (num != 1)}; "
-            "the intervals of differences are not corrected."
-            if num
-            else "; too few seeds for a test."
-        )
-    return lines

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
+from litlab.compare.caution import best_group
 from litlab.compare.model import LEVEL, Comparison, Group, Summary
 from litlab.compare.table import decimals, fixed
 from litlab.sweep.summary import printable
@@ -41,16 +42,9 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def best_group(comparison: Comparison) -> Group | None:
-    """By the metric, in whatever order the groups stand; None if no group has a value."""
-    known = [(group.value.mean, group) for group in comparison.groups if group.value]
-    choose = max if comparison.mode == "max" else min
-    return choose(known, key=lambda each: each[0])[1] if known else None
-
-
 def answer(comparison: Comparison) -> str:
     """Which group is best, how sure that is, and how many cannot be told from it."""
-    best = best_group(comparison)
+    best = best_group(comparison.groups, comparison.mode)
     if best is None or best.value is None:
         return f"No run that is done has a value of {on_one_line(comparison.metric)}."
     value = _value(comparison, best.value, "seed" if all(run.seed is not None for run in best.runs) else "run")

@@ -4,16 +4,18 @@ A run's files may be a stranger's: whatever they hold, what is shown of it is sh
 """
 
 import hashlib
-import math
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metric_rows import TIMED, Rows, rows_by_metric
+from litlab.runs.metric_rows import TIMED, rows_by_metric
+from litlab.runs.rows_apart import rows_apart
 
 Section = Literal["config", "code", "packages", "hardware", "data", "result", "metrics"]
 OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the others are what went in
@@ -93,21 +95,41 @@ def changed(section: Section, old: dict[str, Any], new: dict[str, Any]) -> list[
 
 
 def _pair(key: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[str, str]:
-    """The two values of a key as they are shown: numbers with no more digits than tell them apart."""
-    before, after = (shown(each[key]) if key in each else ABSENT for each in (old, new))
-    if isinstance(old.get(key), float) and isinstance(new.get(key), float):
-        short = f"{old[key]:.6g}", f"{new[key]:.6g}"
-        return short if short[0] != short[1] else (before, after)
+    """The two values of a key as they are shown: with no more digits than tell them apart, and never the same."""
+    if key not in old or key not in new:
+        before, after = (shown(each[key]) if key in each else ABSENT for each in (old, new))
+        return before, after
+    values = old[key], new[key]
+    if all(isinstance(value, float) for value in values):
+        for digits in range(6, 17):
+            before, after = (f"{value:.{digits}g}" for value in values)
+            if before != after:
+                return before, after
+    texts = [_written(value) for value in values]
+    if texts[0] == texts[1]:  # 0.1 and "0.1"
+        texts = [repr(value) for value in values]
+    before, after = map(shown, texts)
+    if before == after:  # what differs is beyond what is shown
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+        start = max(alike - _WIDEST // 2, 0)
+        before, after = (shown("…" + text[start:]) for text in texts)
     return before, after
 
 
 def shown(value: Any) -> str:
     """A value on one line: a hash by its beginning, anything long cut, control characters escaped."""
-    text = value if isinstance(value, str) else "null" if value is None else str(value)
+    text = _written(value)
     text = text if text.isprintable() else ascii(text)[1:-1]
     if _HASH.fullmatch(text):
         return text[:12]
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _written(value: Any) -> str:
+    """As configs have it: `[6,16]`, `true`."""
+    if isinstance(value, list | dict | bool) or value is None:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _compare_configs(found: Comparison, old: RunDirectory, new: RunDirectory) -> None:
@@ -205,28 +227,10 @@ def _compare_results(found: Comparison, *runs: RunDirectory) -> None:
 def _compare_metrics(found: Comparison, *runs: RunDirectory) -> None:
     rows = [rows_by_metric(run) for run in runs]
     found.num_rows = sum(map(len, rows[0].values()))
-    found.differences += _between_rows(*rows)
-
-
-def _between_rows(old: dict[str, Rows], new: dict[str, Rows]) -> list[Difference]:
-    """For each metric with a row that differs: its last values, where the runs part, and how far apart they get."""
-    found = []
-    for metric in {**old, **new}:
-        ours, theirs = old.get(metric, {}), new.get(metric, {})
-        everywhere = ours.keys() | theirs.keys()
-        apart = [each for each in everywhere if not _same(ours.get(each), theirs.get(each))]
-        if apart:
-            last = _pair(metric, *({metric: rows[max(rows)]} if rows else {} for rows in (ours, theirs)))
-            note = f"{len(apart)} of {len(everywhere)} rows, the first at step {min(step for _, step, _ in apart)}"
-            gaps = [abs(ours[each] - theirs[each]) for each in apart if each in ours and each in theirs]
-            note += f", by at most {max(gaps, key=_or_infinite):.3g}" if gaps else ""
-            found.append(Difference("metrics", shown(metric), *last, note=note))
-    return found
-
-
-def _or_infinite(gap: float) -> float:
-    """To a value that is not a number, there is no greater distance."""
-    return math.inf if math.isnan(gap) else gap
+    for each in rows_apart(*rows):
+        values = ({} if value is None else {each.metric: value} for value in (each.old, each.new))
+        old_text, new_text = _pair(each.metric, *values)
+        found.differences.append(Difference("metrics", shown(each.metric), old_text, new_text, each.note))
 
 
 _PARTS: tuple[tuple[tuple[Section, ...], Callable[[Comparison, RunDirectory, RunDirectory], None]], ...] = (

@@ -38,6 +38,11 @@ def seconds_left(
     return max([*rests, (sum(rests) + num_waiting * usual) / max(num_places, 1)])
 
 
+def duration(seconds: float) -> str:
+    """As `clock` has it; below a second `0.4 s`."""
+    return f"{seconds:.1g} s" if 0 < seconds < 0.95 else clock(seconds)
+
+
 def clock(seconds: float | None) -> str:
     """Seconds as m:ss or h:mm:ss; "-" where they are not known."""
     if seconds is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litlab.compare.outputs import check_output, figure_kind
 from litlab.errors import UserError
 from litlab.runs.files import write_atomic
 
@@ -28,22 +29,22 @@ def save(figures: Mapping[str, "Figure"], file: Path) -> list[Path]:
         what was written.
 
     Raises:
-        UserError: if the ending is none of png, svg, pdf, there is no figure, or the file can't be written.
+        UserError: if the ending is none of png, svg, pdf, there is no figure, or a file can't be written or may not be
+            replaced.
     """
-    kind = file.suffix.removeprefix(".").lower()
-    if kind not in _METADATA:
-        raise UserError(f"{file}: a figure can be written as {', '.join(_METADATA)}; end its name in one of these")
+    kind = figure_kind(file)
     if not figures:
         raise UserError(f"{file}: there is nothing to draw: no run that is done has a value of the metric")
     if kind == "pdf" or len(figures) == 1:
+        check_output(file)
         _write(file, _pages(figures.values()) if kind == "pdf" else _drawn(next(iter(figures.values())), kind))
         return [file]
-    written = []
-    for name, figure in figures.items():
-        target = file.with_name(f"{file.stem}-{name}{file.suffix}")
+    targets = [file.with_name(f"{file.stem}-{name}{file.suffix}") for name in figures]
+    for target in targets:
+        check_output(target)
+    for target, figure in zip(targets, figures.values(), strict=True):
         _write(target, _drawn(figure, kind))
-        written.append(target)
-    return written
+    return targets
 
 
 def svg(figure: "Figure") -> str:
@@ -74,8 +75,6 @@ def _pages(figures: "Iterable[Figure]") -> bytes:
 
 
 def _write(file: Path, content: bytes) -> None:
-    if file.is_dir():
-        raise UserError(f"{file} is a directory; name a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, lambda opened: opened.write(content))
