@@ -232,14 +232,22 @@ def test_a_real_config_is_written_by_libyaml(loader: ConfigLoader) -> None:
 
 
 def test_freezing_jobs_takes_hardly_longer_than_composing_them(loader: ConfigLoader) -> None:
-    """At most 1.2 x as long as Hydra takes to compose each of them once; measured: 0.2 of it."""
+    """At most 1.2 x as long as Hydra takes to compose each of them once; measured: 0.2 of it.
+
+    Counted is the least of three rounds, which other work on the machine disturbs least; before them, what is made
+    once in a process is made.
+    """
     points = [[f"seed={seed}"] for seed in range(6)]
     master = master_of(loader, *TINY, "seed=0,1")
-    started = time.process_time()
-    for point in points:
-        loader.load_sweep_config(master, [*TINY, *point])
-    bare = time.process_time() - started
-    jobs = jobs_of(loader, ["seed"], *points)
-    for job in jobs:
-        to_yaml(job.config)
-    assert time.process_time() - started - bare <= 1.2 * bare
+    jobs_of(loader, ["seed"], points[0])
+    bare, ours = [], []
+    for _ in range(3):
+        started = time.process_time()
+        for point in points:
+            loader.load_sweep_config(master, [*TINY, *point])
+        composed = time.process_time()
+        for job in jobs_of(loader, ["seed"], *points):
+            to_yaml(job.config)
+        bare.append(composed - started)
+        ours.append(time.process_time() - composed)
+    assert min(ours) <= 1.2 * min(bare)

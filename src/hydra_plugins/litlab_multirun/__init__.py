@@ -94,11 +94,9 @@ class PoolLauncher(Launcher):
         from litlab.sweep.multirun import run_grid
         from litlab.sweep.summary import as_typed
 
-        retries, provenance = self.settings["retries"], self.provenance()
+        asked = {"provenance": self.provenance(), "retries": self.settings["retries"]}
         try:
-            end = run_grid(
-                study, plan, jobs, self.pool(), provenance=provenance, retries=retries, begun=tell_tensorboard
-            )
+            end = run_grid(study, plan, jobs, self.pool(), begun=tell_tensorboard, **asked)
         except OSError as error:
             raise UserError(cannot_write(as_typed(study.path), error)) from error
         tell_tensorboard(study.path)
