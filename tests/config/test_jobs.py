@@ -232,11 +232,7 @@ def test_a_real_config_is_written_by_libyaml(loader: ConfigLoader) -> None:
 
 
 def test_freezing_jobs_takes_hardly_longer_than_composing_them(loader: ConfigLoader) -> None:
-    """At most 1.2 x as long as Hydra takes to compose each of them once; measured: 0.2 of it.
-
-    Counted is the least of three rounds, which other work on the machine disturbs least; before them, what is made
-    once in a process is made.
-    """
+    """At most 1.2 x as long as Hydra takes to compose each once (measured: 0.2), once what a process needs is made."""
     points = [[f"seed={seed}"] for seed in range(6)]
     master = master_of(loader, *TINY, "seed=0,1")
     jobs_of(loader, ["seed"], points[0])
