@@ -101,7 +101,12 @@ def test_a_folder_of_studies_is_shown_as_a_view_that_is_gone_after_a_signal(
     command = [sys.executable, "-m", "litlab", "tensorboard", str(tmp_path / "outputs")]
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signum, signal.SIG_DFL),  # under nohup it would be ignored
     ) as server:
         try:
             assert server.stdout is not None

@@ -1,7 +1,6 @@
 """Callbacks of a user's own, for the jobs of these tests: they end their process in every bad way, or tell about it."""
 
 import ctypes
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from litlab.runs.files import write_json
 
 
 def _raise() -> None:
@@ -64,7 +65,7 @@ class Tell(Callback):
                 str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
             ),
         }
-        Path(trainer.default_root_dir, f"told.{trainer.global_rank}.json").write_text(json.dumps(told))
+        write_json(Path(trainer.default_root_dir, f"told.{trainer.global_rank}.json"), told, sync=False)
 
 
 getenv = ctypes.CDLL(None).getenv
