@@ -39,7 +39,7 @@ def test_it_serves_on_loopback_until_ctrl_c(tiny_run: RunDirectory) -> None:
             address = line.split()[3]
             assert address.startswith("http://127.0.0.1:")
             with urllib.request.urlopen(f"{address}data/runs") as answer:
-                assert json.load(answer) == [tiny_run.path.name]
+                assert json.load(answer) == [f"{tiny_run.path.parent.name}/{tiny_run.path.name}"]
             children = processes_below(server.pid)
             server.send_signal(signal.SIGINT)
             assert server.wait(timeout=20) == 0

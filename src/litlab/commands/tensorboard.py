@@ -18,6 +18,7 @@ from litlab.board.session import START
 from litlab.commands import new_parser
 from litlab.errors import UserError
 from litlab.sweep.finding import places, runs_at
+from litlab.sweep.study import FILE
 from litlab.sweep.summary import printable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ HOST = "127.0.0.1"  # TensorBoard asks nobody for a password
 NOTES = """\
 It listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address there.
 
-Of a folder with several studies or single runs it shows a view: names that read as settings, and one HParams table
+Of single runs, and of a folder with several studies, it shows a view: names that read as settings, and one HParams table
 with all settings that vary. The view is a temporary directory of links, which is kept up to date and then removed.
 
 examples:
@@ -72,16 +73,17 @@ def _leave(number: int, _: object) -> NoReturn:
 
 @contextmanager
 def _shown(directory: Path) -> Iterator[Path]:
-    """What TensorBoard is to read: a study or a run as it is; of several a view, which is removed at the end.
+    """What TensorBoard is to read: a study as it is; of several and of single runs a view, removed at the end.
 
-    Of a study or run of before there were sessions a view, too, since that makes up for them.
+    Of a study of before there were sessions a view, too, since that makes up for them; of a single run, since it has no
+    columns of its own for the HParams page.
 
     Raises:
         UserError: if a directory can't be read, or the view can't be made.
     """
     try:
         found = list(islice(places(directory), 2))
-        if len(found) < 2 and all(map(_has_sessions, found)):
+        if len(found) < 2 and all((place / FILE).is_file() and _has_sessions(place) for place in found):
             yield directory
             return
         with (

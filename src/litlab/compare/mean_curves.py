@@ -1,17 +1,13 @@
 """Mean over the seeds of a group, step by step, of every metric of the validation."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from litlab.board.events import LARGEST
 from litlab.compare.model import Run
 from litlab.compare.statistics import summarize
-from litlab.runs.directory import RunDirectory, open_regular
-from litlab.runs.metrics import HEADER
+from litlab.compare.values import rows_of
 
-_LONGEST_FILE = 1 << 28  # bytes of a metrics.csv
 _LAST_STEP = 1 << 53
 Curves = Mapping[str, Mapping[int, float]]  # metric -> optimizer step -> value
 
@@ -31,7 +27,7 @@ def mean_curves(runs: Sequence[Run]) -> dict[str, list[Point]]:
 
     A run whose metrics.csv is missing or damaged takes no part; of fewer than two there is no interval, and nothing.
     """
-    found = [curves for run in runs if (curves := _read(RunDirectory(run.path).metrics))]
+    found = [curves for run in runs if (curves := _read(run))]
     if len(found) < 2:
         return {}
     points = {metric: _points([curves[metric] for curves in found]) for metric in _shared(found)}
@@ -52,18 +48,10 @@ def _points(curves: Sequence[Mapping[int, float]]) -> list[Point]:
     return points
 
 
-def _read(file: Path) -> dict[str, dict[int, float]]:
+def _read(run: Run) -> dict[str, dict[int, float]]:
     """The values of the validation that TensorBoard can show; {} for a file that can't be read."""
     curves: dict[str, dict[int, float]] = {}
-    try:
-        with open_regular(file) as opened:
-            lines = opened.read(_LONGEST_FILE).rpartition(b"\n")[0].decode().split("\n")
-        if tuple(lines[0].split(",")) != HEADER:
-            return {}
-        rows = csv.reader(line for line in lines[1:] if ",val/" in line)
-        for _, step, metric, text in rows:
-            if metric.startswith("val/") and abs(value := float(text)) <= LARGEST and 0 <= int(step) <= _LAST_STEP:
-                curves.setdefault(metric, {})[int(step)] = value
-    except (OSError, ValueError, csv.Error):
-        return {}
+    for row in rows_of(run, [metric for metric in run.last if metric.startswith("val/")]):
+        if abs(row.value) <= LARGEST and 0 <= row.step <= _LAST_STEP:
+            curves.setdefault(row.metric, {})[row.step] = row.value
     return curves
