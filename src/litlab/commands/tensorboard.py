@@ -31,8 +31,9 @@ HOST = "127.0.0.1"  # TensorBoard asks nobody for a password
 NOTES = """\
 It listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address there.
 
-Of single runs, and of a folder with several studies, it shows a view: names that read as settings, and one HParams table
-with all settings that vary. The view is a temporary directory of links, which is kept up to date and then removed.
+Of single runs, and of a folder with several studies, it shows a view: names that read as settings, and one HParams
+table with all settings that vary. The view is a temporary directory of links, which is kept up to date and then
+removed.
 
 examples:
   litlab tensorboard
@@ -75,8 +76,8 @@ def _leave(number: int, _: object) -> NoReturn:
 def _shown(directory: Path) -> Iterator[Path]:
     """What TensorBoard is to read: a study as it is; of several and of single runs a view, removed at the end.
 
-    Of a study of before there were sessions a view, too, since that makes up for them; of a single run, since it has no
-    columns of its own for the HParams page.
+    Of a study of before there were sessions a view, too, since that makes up for them; of a single run, since it has
+    no columns of its own for the HParams page.
 
     Raises:
         UserError: if a directory can't be read, or the view can't be made.
