@@ -3,21 +3,45 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 
-from benchmarks import comparing, data_path, multirun, pruning, settings, startup, training
+import torch
+
+from benchmarks import (
+    against_usual,
+    comparing,
+    data_path,
+    gpu,
+    multirun,
+    pruning,
+    settings,
+    size,
+    size_of_studies,
+    startup,
+    streaming,
+    time_to_accuracy,
+    training,
+)
 from benchmarks.harness import Row
 from benchmarks.report import machine, table
 
+# Those that take little time come first.
 ROWS: dict[str, Callable[[settings.Settings], list[Row]]] = {
-    "data": data_path.rows,
-    "training": training.throughput_rows,
     "step": training.step_rows,
-    "startup": startup.rows,
-    "multirun": multirun.rows,
-    "search": pruning.rows,
     "comparing": comparing.rows,
+    "startup": startup.rows,
+    "data": data_path.rows,
+    "stream": streaming.rows,
+    "training": training.throughput_rows,
+    "gpu": gpu.rows,
+    "usual": against_usual.rows,
+    "size": lambda chosen: size.rows(chosen) + size_of_studies.rows(chosen),
+    "search": pruning.rows,
+    "time": time_to_accuracy.rows,
+    "multirun": multirun.rows,
 }
+NO_GPU = "gpu: left out, since there is no GPU"
 
 
 def main() -> None:
@@ -27,12 +51,23 @@ def main() -> None:
         parser.error(f"no such row: {', '.join(unknown)}; known: {', '.join(ROWS)}")
     chosen = settings.quick() if arguments.quick else settings.full(arguments.data)
     before = machine()
+    names = arguments.rows or list(ROWS)
+    notes = [NO_GPU] if "gpu" in names and not torch.cuda.is_available() else []
     measured: list[Row] = []
-    for name in arguments.rows or ROWS:
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        measured += ROWS[name](chosen)
+    for name in names:
+        if name != "gpu" or not notes:
+            measured += _measure(name, chosen)
     print(f"{before}\n{chosen.images}; {chosen.num_rounds} rounds, start-up {chosen.num_startups}\n")
-    print(table(measured, markdown=arguments.markdown))
+    print("\n".join([table(measured, markdown=arguments.markdown), *notes]))
+
+
+def _measure(name: str, chosen: settings.Settings) -> list[Row]:
+    """Shows what it measures as soon as it is there, since the whole takes long."""
+    print(f"measuring {name} ...", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    found = ROWS[name](chosen)
+    print(f"{table(found, markdown=False)}\n{time.perf_counter() - began:.0f} s\n", file=sys.stderr, flush=True)
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

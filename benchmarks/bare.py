@@ -4,13 +4,14 @@ import json
 import time
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
-from litlab.config.freeze import from_yaml
+from litlab.data.batch import Batch
 from litlab.data.module import ImageDataModule
 from litlab.experiment import factory
 from litlab.optim import decayed_names, parameter_groups
@@ -19,27 +20,47 @@ from litlab.runs.directory import RunDirectory
 RECORD = "side_by_side.json"
 
 
+class Contender(Protocol):
+    """Something else that trains the same network."""
+
+    def train(self, epoch: int) -> float:
+        """One epoch; returns its seconds."""
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class BareLoop:
     """Network, data path, optimizer and schedule of a run, without anything around them."""
 
     def __init__(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> None:
         self.network = network.train()
+        self.device = next(network.parameters()).device
         self.data = data
         self.loader = data.train_dataloader()
         self.optimizer = factory("optimizer", config["optimizer"])(parameter_groups(network, decayed_names(network)))
         total_steps = len(self.loader) * config["trainer"]["max_epochs"]
         self.schedule = factory("schedule", config["schedule"])(self.optimizer, total_steps=total_steps)
 
-    def train(self, epoch: int) -> None:
-        """One epoch."""
+    def train(self, epoch: int) -> float:
+        """One epoch; returns its seconds."""
+        start = now(self.device)
         self.loader.sampler.set_epoch(epoch)
         for batch in self.loader:
-            batch = self.data.finish(batch, epoch=epoch)
             self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.network(batch.images), batch.labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            self.loss(batch, epoch).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.schedule.step()
+        return now(self.device) - start
+
+    def loss(self, batch: Batch, epoch: int) -> Tensor:
+        """Mean over the batch, as it comes from the loader."""
+        batch = self.data.finish(batch, epoch=epoch)
+        return F.cross_entropy(self.network(batch.images), batch.labels)
 
 
 class SideBySide(Callback):
@@ -47,33 +68,38 @@ class SideBySide(Callback):
 
     litlab's seconds are those from the start of the epoch to its end, with everything that a default run does in it,
     the checkpoints too, but without validation, which the loop by hand does not have. As the last of the callbacks,
-    which is where an override adds it, it counts what the others do. One process on a CPU only.
+    which is where an override adds it, it counts what the others do. One process only.
     """
+
+    def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
+        """Each with a network of its own, and under the name that the record has it."""
+        return {"bare": BareLoop(deepcopy(network), data, config)}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run = RunDirectory(Path(trainer.default_root_dir))
         network, data = pl_module.network, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(network, nn.Module)
-        self._bare = BareLoop(deepcopy(network), data, from_yaml(run.config.read_text(encoding="utf-8")))
-        self._seconds: dict[str, list[float]] = {"bare": [], "litlab": []}
+        self._contenders = self.contenders(network, data, run.read_config())
+        self._seconds: dict[str, list[float]] = {"litlab": [], **{name: [] for name in self._contenders}}
+        self._device = trainer.strategy.root_device
         self._record = run.path / RECORD
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        start = time.perf_counter()
-        self._bare.train(trainer.current_epoch)
-        self._resumed = time.perf_counter()
-        self._seconds["bare"].append(self._resumed - start)
+        for name, contender in self._contenders.items():
+            self._seconds[name].append(contender.train(trainer.current_epoch))
         self._seconds["litlab"].append(0.0)
+        self._resumed = now(self._device)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seconds["litlab"][-1] += time.perf_counter() - self._resumed
+        self._seconds["litlab"][-1] += now(self._device) - self._resumed
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._resumed = time.perf_counter()
+        self._resumed = now(self._device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seconds["litlab"][-1] += time.perf_counter() - self._resumed
+        self._seconds["litlab"][-1] += now(self._device) - self._resumed
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        facts = {"num_steps": len(self._bare.loader), "num_images": len(self._bare.loader.sampler.members)}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        facts = {"num_steps": trainer.num_training_batches, "num_images": len(data.train_members)}
         self._record.write_text(json.dumps(self._seconds | facts), encoding="utf-8")

@@ -40,15 +40,15 @@ def rows(settings: Settings) -> list[Row]:
         make_study(study, settings.num_compared)
         name = f"litlab compare, {settings.num_compared:,} runs of {EPOCHS} epochs"
         for what, arguments in ((name, ()), ("  --at epoch=50", ("--at", "epoch=50"))):
-            measured = [measure(study, *arguments) for _ in range(1 + settings.num_rounds)][1:]
+            measured = [measure("compare", study, *arguments) for _ in range(1 + settings.num_rounds)][1:]
             found.append(Row(what, "s", tuple(seconds for seconds, _ in measured)))
             found.append(Row(f"{what}: peak memory", "MiB", tuple(memory for _, memory in measured)))
     return found
 
 
-def measure(study: Path, *arguments: str) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a whole command."""
-    command = [sys.executable, "-c", _COMMAND, "compare", str(study), *arguments]
+def measure(name: str, study: Path, *arguments: str) -> tuple[float, float]:
+    """Seconds and peak memory in MiB of a whole command of litlab's."""
+    command = [sys.executable, "-c", _COMMAND, name, str(study), *arguments]
     began = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - began, int(done.stderr.split()[-2]) / 1024

@@ -18,6 +18,8 @@ from benchmarks.settings import Settings
 from litlab.data.module import ImageDataModule
 from litlab.experiment import build_data
 
+CPU = torch.device("cpu")
+
 
 class PILImages(Dataset[tuple[Tensor, int]]):
     """The training images the usual way: one at a time, as a PIL image, through torchvision's transforms."""
@@ -26,15 +28,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
         rows = data.train_members
         self.pixels = data.arrays.train_images[rows].permute(0, 2, 3, 1).contiguous().numpy()  # n h w c
         self.labels = data.arrays.train_labels[rows].tolist()
-        height, width = data.facts.image_shape[1:]
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop((height, width), padding=data.augment.crop_padding, padding_mode="reflect"),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(data.facts.mean, data.facts.std),
-            ]
-        )
+        self.transform = transform(data)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,15 +38,28 @@ class PILImages(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(image)), self.labels[index]
 
 
+def transform(data: ImageDataModule) -> transforms.Compose:
+    """torchvision's crop, flip and normalisation, as litlab's default has them."""
+    height, width = data.facts.image_shape[1:]
+    return transforms.Compose(
+        [
+            transforms.RandomCrop((height, width), padding=data.augment.crop_padding, padding_mode="reflect"),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(data.facts.mean, data.facts.std),
+        ]
+    )
+
+
 def rows(settings: Settings) -> list[Row]:
     """One row for each batch size: an epoch of batches, augmented and normalised, that nobody trains on."""
     measured = []
-    with _threads(max(settings.threads)):
+    with threads(max(settings.threads)):
         for batch_size in settings.batch_sizes:
             data = prepared(*settings.data, f"data.batch_size={batch_size}")
             theirs = usual_loader(PILImages(data), batch_size, settings.num_workers)
             epochs = Epochs(data)
-            contenders = {"litlab": partial(_exhaust, epochs), "usual": partial(_exhaust, theirs)}
+            contenders = {"litlab": partial(exhaust, epochs), "usual": partial(exhaust, theirs)}
             seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
             num_images = len(data.train_members)
             measured.append(
@@ -77,8 +84,9 @@ def prepared(*overrides: str) -> ImageDataModule:
 class Epochs:
     """Each iteration is litlab's next epoch of finished training batches."""
 
-    def __init__(self, data: ImageDataModule) -> None:
+    def __init__(self, data: ImageDataModule, device: torch.device = CPU) -> None:
         self.data = data
+        self.device = device
         self.loader = data.train_dataloader()
         self.epoch = -1
 
@@ -86,24 +94,27 @@ class Epochs:
         self.epoch += 1
         self.loader.sampler.set_epoch(self.epoch)
         for batch in self.loader:
+            batch = self.data.transfer_batch_to_device(batch, self.device, 0)
             finished = self.data.finish(batch, epoch=self.epoch)
             yield finished.images, finished.labels
 
 
-def usual_loader(images: PILImages, batch_size: int, num_workers: int) -> "DataLoader[Any]":
+def usual_loader(images: Dataset[tuple[Tensor, int]], batch_size: int, num_workers: int) -> "DataLoader[Any]":
     """Workers that live on: after the warm-up, starting them is not charged."""
     return DataLoader(
         images, batch_size=batch_size, shuffle=True, num_workers=num_workers, persistent_workers=num_workers > 0
     )
 
 
-def _exhaust(batches: "Epochs | DataLoader[Any]") -> None:
+def exhaust(batches: "Epochs | DataLoader[Any]") -> None:
+    """Ask for all batches of an epoch."""
     for _ in batches:
         pass
 
 
 @contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
+def threads(num_threads: int) -> Iterator[None]:
+    """With so many threads of torch's in this process, and then as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -15,11 +15,10 @@ from hydra.types import RunMode
 from benchmarks import in_memory
 from benchmarks.data_path import prepared
 from benchmarks.harness import Row, interleaved
-from benchmarks.runs import compose_config
+from benchmarks.runs import compose_config, new_run
 from benchmarks.settings import Settings
 from benchmarks.startup import ONE_STEP, POLL
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.freeze import to_yaml
 from litlab.config.jobs import Point, compose_jobs
 from litlab.config.location import packaged_conf
 from litlab.runs.directory import RunDirectory
@@ -119,10 +118,9 @@ def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = 
         assert pool.has_room(config)  # waits until its server is ready
         with TemporaryDirectory(prefix="litlab-bench-") as folder:
             for number in range(1 + settings.num_startups):
-                job = Job(number, RunDirectory.create(Path(folder) / f"pool_{number}", to_yaml(config), {}), config)
+                job = Job(number, new_run(Path(folder) / f"pool_{number}", config), config)
                 seconds["pool"].append(in_pool(pool, job))
-                run = RunDirectory.create(Path(folder) / f"process_{number}", to_yaml(config), {})
-                seconds["process"].append(in_process(run))
+                seconds["process"].append(in_process(new_run(Path(folder) / f"process_{number}", config)))
     finally:
         pool.close()
     warm = {name: tuple(values[1:]) for name, values in seconds.items()}
@@ -131,19 +129,25 @@ def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = 
 
 def freezing_row(settings: Settings) -> Row:
     """Seconds from override lists to composed, checked and frozen jobs, against Hydra's composing alone."""
-    lines = [(f"optimizer.lr={RATES[number % 4]}", f"seed={number}") for number in range(settings.num_frozen)]
+    seconds = frozen(settings.data, settings.num_frozen, settings.num_multiruns, hydra=True)
+    name = f"freezing {settings.num_frozen} jobs"
+    return Row(name, "s", seconds["litlab"], "Hydra composes each once", seconds["hydra"])
+
+
+def frozen(data: Sequence[str], num_jobs: int, num_rounds: int, *, hydra: bool = False) -> dict[str, tuple[float, ...]]:
+    """Seconds of freezing so many jobs by litlab and, if asked for, of composing them by Hydra, round by round."""
+    lines = [(f"optimizer.lr={RATES[number % 4]}", f"seed={number}") for number in range(num_jobs)]
     points = [Point.of(line, {"optimizer.lr", "seed"}) for line in lines]
     register_resolvers()
     with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration(ROOT, ["name=benchmark", *settings.data], RunMode.MULTIRUN)
+        master = loader.load_configuration(ROOT, ["name=benchmark", *data], RunMode.MULTIRUN)
         contenders: dict[str, Callable[[], object]] = {
             "litlab": lambda: compose_jobs(loader, master, points, {}, 0, progress=False),
-            "hydra": lambda: [loader.load_sweep_config(master, list(line)) for line in lines],
         }
-        seconds = interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
-    name = f"freezing {settings.num_frozen} jobs"
-    return Row(name, "s", seconds["litlab"], "Hydra composes each once", seconds["hydra"])
+        if hydra:
+            contenders["hydra"] = lambda: [loader.load_sweep_config(master, list(line)) for line in lines]
+        return interleaved(contenders, num_warmup=0, num_rounds=num_rounds)
 
 
 def _axes(num_seeds: int) -> list[str]:

@@ -10,15 +10,35 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.report import machine
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
-# Recipe -> overrides, and whether it is for CIFAR-10. A warm-up of one epoch fills the caches first.
-RECIPES: dict[str, tuple[tuple[str, ...], bool]] = {
-    "quickstart": (("experiment=quickstart",), False),
-    "default": ((), True),
-    "tutorial": (("experiment=tutorial",), True),
+
+@dataclass(frozen=True)
+class Recipe:
+    """
+    overrides: that name it.
+    num_seeds: 0, 1, 2, ... unless the command line has others.
+    data: further overrides on images of one's own; None where it brings its images.
+    on_gpu: whether it is left out where there is no GPU, unless it is named.
+    """
+
+    overrides: tuple[str, ...]
+    num_seeds: int
+    data: tuple[str, ...] | None = ()
+    on_gpu: bool = False
+
+
+RECIPES = {
+    "quickstart": Recipe(("experiment=quickstart",), 3, data=None),
+    "default": Recipe((), 3, data=("data.val_size=5000",)),
+    "tutorial": Recipe(("experiment=tutorial",), 3),
+    "sprint": Recipe(("experiment=sprint",), 5),
+    "fast_cpu": Recipe(("experiment=fast_cpu",), 5),
+    "speedrun": Recipe(("experiment=speedrun",), 5, on_gpu=True),
 }
 
 
@@ -35,7 +55,7 @@ class Outcome:
 
 
 def run(*overrides: str) -> Outcome:
-    """One `litlab train` on the CPU, from start to end."""
+    """One `litlab train`, from start to end."""
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         command = [sys.executable, "-m", "litlab", "train", *overrides]
@@ -57,26 +77,33 @@ def line(name: str, outcomes: list[Outcome]) -> str:
 
 
 def main() -> None:
-    """Run the recipes one after the other, seed by seed, and print a Markdown table."""
+    """Run the recipes one by one, seed by seed, and print a Markdown table; ten steps of each fill the caches."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description="what the recipes reach")
     parser.add_argument(
         "recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join(RECIPES)}; all where none is named"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default 0, 1, 2, ..., as many as the recipe has")
     parser.add_argument("--data", metavar="PATH", default=os.environ.get("LITLAB_CIFAR10"), help="as for benchmarks")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.recipes if name not in RECIPES]:
         parser.error(f"no such recipe: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
     print(machine(), flush=True)
     print("| recipe | test accuracy, % | seeds | seconds in all | seconds of training |\n|---|---:|---:|---:|---:|")
-    for name in arguments.recipes or RECIPES:
-        overrides, on_cifar10 = RECIPES[name]
-        if on_cifar10 and arguments.data:
-            overrides += ("data=image_folder", f"data.root='{arguments.data}'")
-            if name == "default":
-                overrides += ("data.val_size=5000",)
+    for name in arguments.recipes or _that_run_here():
+        recipe = RECIPES[name]
+        overrides = recipe.overrides
+        if recipe.data is not None and arguments.data:
+            overrides += ("data=image_folder", f"data.root='{arguments.data}'", *recipe.data)
         run(*overrides, "+trainer.max_steps=10")
-        print(line(name, [run(*overrides, f"seed={seed}") for seed in arguments.seeds]), flush=True)
+        seeds = arguments.seeds or range(recipe.num_seeds)
+        print(line(name, [run(*overrides, f"seed={seed}") for seed in seeds]), flush=True)
+
+
+def _that_run_here() -> list[str]:
+    gpu = torch.cuda.is_available()
+    for name in (name for name, recipe in RECIPES.items() if recipe.on_gpu and not gpu):
+        print(f"{name}: left out, since there is no GPU", file=sys.stderr)
+    return [name for name, recipe in RECIPES.items() if gpu or not recipe.on_gpu]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.freeze import freeze, to_yaml
 from litlab.config.location import packaged_conf
+from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -25,9 +26,25 @@ def compose_config(*overrides: str) -> dict[str, Any]:
         return freeze(compose(ROOT, ["name=benchmark", *overrides]))
 
 
+def program(name: str, *arguments: object) -> str:
+    """What another program of the benchmarks prints, in a process of its own; its standard error only if it fails."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def new_run(directory: Path, config: dict[str, Any]) -> RunDirectory:
+    """A run directory that a worker takes for one of the user's own."""
+    run = RunDirectory.create(directory, to_yaml(config), {})
+    sign(run)
+    return run
+
+
 def in_worker(directory: Path, *overrides: str) -> RunDirectory:
     """A whole run by litlab's worker, in a process of its own, which can import `benchmarks`."""
-    run = RunDirectory.create(directory, to_yaml(compose_config(*overrides)), {})
+    run = new_run(directory, compose_config(*overrides))
     command = [sys.executable, "-m", "litlab.worker", str(run.path)]
     subprocess.run(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, check=True)
     assert read_result(run)["status"] == "completed"

@@ -10,8 +10,10 @@ SYNTHETIC = "synthetic images (data=shapes)"
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """
+    root: a folder or archive of images; None for synthetic ones.
     data: overrides that choose the images.
     images: the same in words.
+    drawn: overrides that choose synthetic images to be written as JPEG files, where there is no `root`.
     num_rounds: counted rounds of each comparison, after one of warm-up.
     num_startups: counted starts of `litlab train`, after one of warm-up.
     batch_sizes: of the data path and of training.
@@ -24,10 +26,20 @@ class Settings:
     num_frozen: jobs whose freezing is measured.
     num_trials: of a search.
     num_compared: runs of a study that is compared.
+    recipes: whose times are held against the classic tutorial's; names of experiments.
+    num_sizes: rounds of what is measured over sizes, each as often as there are sizes.
+    image_counts: sizes of data sets.
+    num_sized: images that are trained on where the size is another.
+    sized_batches: images per step.
+    ranks: processes that train together.
+    job_counts: jobs of studies that are frozen and looked at.
+    pooled_counts: jobs of studies that are run.
     """
 
+    root: str | None
     data: tuple[str, ...]
     images: str
+    drawn: tuple[str, ...]
     num_rounds: int
     num_startups: int
     batch_sizes: tuple[int, ...]
@@ -40,6 +52,14 @@ class Settings:
     num_frozen: int
     num_trials: int
     num_compared: int
+    recipes: tuple[str, ...]
+    num_sizes: int
+    image_counts: tuple[int, ...]
+    num_sized: int
+    sized_batches: tuple[int, ...]
+    ranks: tuple[int, ...]
+    job_counts: tuple[int, ...]
+    pooled_counts: tuple[int, ...]
 
 
 def full(root: str | None) -> Settings:
@@ -48,8 +68,10 @@ def full(root: str | None) -> Settings:
     real = ("data=image_folder", f"data.root='{root}'")
     few = ("data=shapes", "data.num_train=25000", "data.num_test=10000", "data.val_size=5000")
     return Settings(
+        root=root,
         data=real if root else synthetic,
         images=f"images of {root}" if root else SYNTHETIC,
+        drawn=("data=shapes", "data.num_train=20000", "data.num_test=1000"),
         num_rounds=5,
         num_startups=5,
         batch_sizes=(128, 512),
@@ -62,6 +84,14 @@ def full(root: str | None) -> Settings:
         num_frozen=100,
         num_trials=16,
         num_compared=1000,
+        recipes=("sprint", "fast_cpu"),
+        num_sizes=2,
+        image_counts=(10_000, 50_000, 200_000),
+        num_sized=10_000,
+        sized_batches=(32, 128, 512, 2048, 4096),
+        ranks=(1, 2),
+        job_counts=(1, 10, 100, 1000),
+        pooled_counts=(1, 4, 16),
     )
 
 
@@ -69,8 +99,10 @@ def quick() -> Settings:
     """Whether everything runs: the numbers mean nothing."""
     tiny = ("data=shapes", "data.num_train=200", "data.num_test=40", "data.val_size=40")
     return Settings(
+        root=None,
         data=tiny,
         images=f"{SYNTHETIC}, QUICK: the numbers mean nothing",
+        drawn=("data=shapes", "data.num_train=60", "data.num_test=20"),
         num_rounds=2,
         num_startups=1,
         batch_sizes=(16,),
@@ -83,4 +115,12 @@ def quick() -> Settings:
         num_frozen=3,
         num_trials=3,
         num_compared=10,
+        recipes=("quickstart",),
+        num_sizes=1,
+        image_counts=(400,),
+        num_sized=200,
+        sized_batches=(16,),
+        ranks=(1, 2),
+        job_counts=(1, 10),
+        pooled_counts=(2,),
     )

@@ -10,12 +10,10 @@ from benchmarks.runs import Train, in_worker
 from benchmarks.settings import Settings
 from litlab.runs.directory import RunDirectory
 
-_BARE = "a loop by hand"
-ALWAYS = (
-    "trainer=cpu",
-    "+trainer.limit_test_batches=1",  # the test is not measured
-    "+callbacks.side_by_side._target_=benchmarks.bare.SideBySide",
-)
+BY_HAND = "a loop by hand"
+_NO_TEST = "+trainer.limit_test_batches=1"  # it is not measured
+_BESIDE = "+callbacks.side_by_side._target_="
+ON_CPU = ("trainer=cpu", f"{_BESIDE}benchmarks.bare.SideBySide")
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class EpochSeconds:
     num_images: int
     ours: tuple[float, ...]
     bare: tuple[float, ...]
+    trainer: tuple[float, ...] = ()  # of Lightning's, bare
 
 
 def throughput_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
@@ -33,11 +32,16 @@ def throughput_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
     measured = []
     for batch_size in settings.batch_sizes:
         for threads in settings.threads:
-            epochs = _measured(settings, train, *settings.data, f"data.batch_size={batch_size}", f"threads={threads}")
-            ours, bare = (rates(epochs.num_images, seconds) for seconds in (epochs.ours, epochs.bare))
+            what = (*settings.data, f"data.batch_size={batch_size}", f"threads={threads}")
             name = f"training, batch {batch_size}, {threads} thread{'s' * (threads != 1)}"
-            measured.append(Row(name, "images/s", ours, _BARE, bare))
+            measured.append(throughput_row(name, epochs_of(settings, train, *ON_CPU, *what)))
     return measured
+
+
+def throughput_row(name: str, epochs: EpochSeconds, against: str = BY_HAND) -> Row:
+    """Images per second of both."""
+    ours, bare = (rates(epochs.num_images, seconds) for seconds in (epochs.ours, epochs.bare))
+    return Row(name, "images/s", ours, against, bare)
 
 
 def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
@@ -45,24 +49,27 @@ def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
     num_train = 4 * settings.num_steps
     tiny: tuple[str, ...] = ("data=shapes", f"data.num_train={num_train + 40}", "data.num_test=40", "data.val_size=40")
     tiny += ("data.batch_size=4", "model.widths=[2,4]", "model.hidden=[8]", "threads=1")
-    epochs = _measured(settings, train, *tiny)
-    ours, bare = (tuple(1e6 * each / epochs.num_steps for each in every) for every in (epochs.ours, epochs.bare))
-    overhead = tuple(a - b for a, b in zip(ours, bare, strict=True))
+    beside = ("trainer=cpu", f"{_BESIDE}benchmarks.bare_trainer.BesideBareTrainer")
+    epochs = epochs_of(settings, train, *beside, *tiny)
+    ours, bare, trainer = (
+        tuple(1e6 * each / epochs.num_steps for each in every) for every in (epochs.ours, epochs.bare, epochs.trainer)
+    )
+    added, added_by_trainer = (tuple(a - b for a, b in zip(every, bare, strict=True)) for every in (ours, trainer))
     return [
-        Row("step, tiny network", "µs", ours, _BARE, bare),
-        Row("step, added by litlab", "µs", overhead),
+        Row("step, tiny network", "µs", ours, BY_HAND, bare),
+        Row("step, added by litlab", "µs", added, "added by a bare Trainer", added_by_trainer),
     ]
 
 
-def _measured(settings: Settings, train: Train, *overrides: str) -> EpochSeconds:
+def epochs_of(settings: Settings, train: Train, *overrides: str) -> EpochSeconds:
+    """Of a whole run in a temporary folder."""
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         epochs = f"trainer.max_epochs={1 + settings.num_rounds}"
-        return epoch_seconds(train(Path(folder) / "run", *ALWAYS, epochs, *overrides))
+        return epoch_seconds(train(Path(folder) / "run", _NO_TEST, epochs, *overrides))
 
 
 def epoch_seconds(run: RunDirectory) -> EpochSeconds:
     """What `SideBySide` wrote down in a run."""
     record = run.read_json(run.path / RECORD)
-    return EpochSeconds(
-        record["num_steps"], record["num_images"], tuple(record["litlab"][1:]), tuple(record["bare"][1:])
-    )
+    ours, bare, trainer = (tuple(record.get(name, ())[1:]) for name in ("litlab", "bare", "trainer"))
+    return EpochSeconds(record["num_steps"], record["num_images"], ours, bare, trainer)

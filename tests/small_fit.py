@@ -74,6 +74,9 @@ def make_task(lr: float = 0.05) -> ImageClassifier:
         schedule=partial(optim.one_cycle, warmup=0.5, initial=0.1, final=0.0),
         num_classes=len(CLASS_NAMES),
         label_smoothing=0.0,
+        channels_last=False,
+        compile=False,
+        test_time_flip=False,
     )
 
 

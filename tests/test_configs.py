@@ -76,6 +76,7 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
         "TrainingImages",
         "WorstMistakes",
         "ConfusionMatrix",
+        *(["EMA"] if choice == "callbacks=ema" else []),
     }
     assert [type(each).__name__ for each in build_loggers(config, run)] == ["TensorBoard"]
     if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
@@ -108,14 +109,14 @@ def test_each_study_is_a_multirun_by_the_sweeper_that_it_names(choice: str) -> N
 @pytest.mark.parametrize("choice", [each for each in CHOICES if each.startswith(("optimizer", "schedule"))])
 def test_each_optimizer_and_schedule_steps(choice: str) -> None:
     config = compose_config(choice)
-    network = nn.Linear(3, 2)
+    network = nn.Conv2d(3, 2, 1)
     optimizer = factory("optimizer", config["optimizer"])(network.parameters())
     make = factory("schedule", config["schedule"])
     needs = inspect.signature(make).parameters
     schedule = make(optimizer, **({"total_steps": 20} if "total_steps" in needs else {}))
     before = network.weight.detach().clone()
     for _ in range(2):
-        network(torch.ones(1, 3)).sum().backward()
+        network(torch.ones(1, 3, 1, 1)).sum().backward()
         optimizer.step()
         schedule.step()
     assert not torch.equal(network.weight, before)

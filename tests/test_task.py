@@ -38,6 +38,9 @@ def make_task(**changes: object) -> ImageClassifier:
         "schedule": None,
         "num_classes": NUM_CLASSES,
         "label_smoothing": 0.0,
+        "channels_last": False,
+        "compile": False,
+        "test_time_flip": False,
     }
     return ImageClassifier(**(arguments | changes))
 

@@ -1,16 +1,15 @@
 """From a frozen config to the objects of a run: the one place that instantiates."""
 
 import inspect
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
-from torch import nn
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from torch import Tensor, nn
 
 from litlab.checkpoint import AtomicCheckpointIO
 from litlab.config.foreign import FACTS, find
@@ -18,6 +17,8 @@ from litlab.data.facts import DatasetFacts
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.stepping.epoch_loop import EpochLoop
+from litlab.stepping.hooks import Unprofiled
 
 Config = dict[str, Any]
 _PROFILERS: dict[str, type[Profiler]] = {
@@ -25,15 +26,15 @@ _PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
-_NOTHING = nullcontext()
+NUM_EXAMPLES = 5000  # training images that a network is shown before training, as in Jordan 2024 (arXiv:2404.00498)
 _HYDRAS_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
-class _Unprofiled(PassThroughProfiler):
-    """No profiler. Lightning asks for one 80 times a step; its own, a generator each time, takes 4 times as long."""
+@runtime_checkable
+class LooksAtImages(Protocol):
+    """A network that sets itself up from images, float `b c h w`, finished but not augmented, before it is trained."""
 
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return _NOTHING
+    def initialize_from(self, images: Tensor) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def assemble(config: Config, *, rank: int) -> Experiment:
     facts = facts_of(data)
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], facts) if config["model"] else None
+    if isinstance(network, LooksAtImages) and isinstance(data, ImageDataModule):
+        network.initialize_from(data.example_images(NUM_EXAMPLES))
     task = build_task(config, network, facts)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
@@ -137,7 +140,7 @@ def build_trainer(
         node["limit_val_batches"] = 0  # Lightning warns of an empty loader
     profiler = node.pop("profiler", None)
     trainer = factory("trainer", node)(
-        profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else _Unprofiled(),
+        profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else Unprofiled(),
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
@@ -148,6 +151,7 @@ def build_trainer(
         num_sanity_val_steps=0,
     )
     assert isinstance(trainer, Trainer)
+    EpochLoop.put_into(trainer)
     _leave_signals_alone(trainer)
     return trainer
 

@@ -47,7 +47,7 @@ _NETWORK = Kind(
     ),
 )  # fmt: skip
 _BORING = "lightning.pytorch.demos.boring_classes"
-_OPTIMIZER = Kind(Optimizer, ("torch.optim",))
+_OPTIMIZER = Kind(Optimizer, ("litlab.muon", "torch.optim"))
 _SCHEDULE = Kind(LRScheduler, ("torch.optim",))
 _PLACES = {
     "data": Kind(LightningDataModule, ("litlab.data", _BORING)),

@@ -1,7 +1,7 @@
 """Metrics that are exact over batches, padding and ranks: sums and counts, divided once at the end."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,25 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassCalibrationError
 
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
+MAX_WAITING = 2**20  # logits, 4 MiB
+MAX_BATCHES_WAITING = 256
+
+
+class Mark(NamedTuple):
+    """Where a `LossAndAccuracy` was."""
+
+    waiting: list[tuple[Tensor, Tensor, Tensor]]
+    num_waiting: int
+    sums: tuple[Tensor, Tensor, Tensor]
+    num_updates: int
 
 
 class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over images; one metric, since two cost twice the time at every training step."""
+    """Mean loss and accuracy over images; one metric, since two cost twice the time at every training step.
+
+    What `collect` is given waits until somebody asks, since adding up at every step costs as much as a small network's
+    forward. Batches are added in their order and one by one, so it makes no difference to the bits how long they wait.
+    """
 
     full_state_update = False
     loss_sum: Tensor
@@ -24,18 +39,57 @@ class LossAndAccuracy(Metric):
         self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("num_correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def collect(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """As `update`, but later: before `compute` and before states are read, `add_up` has to be called."""
+        self._waiting.append((losses, logits, labels))
+        if len(self._waiting) * logits.numel() > MAX_WAITING or len(self._waiting) == MAX_BATCHES_WAITING:
+            self.add_up()
+
+    def add_up(self) -> None:
+        """Update with all batches that wait."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        batches_of_losses, logits, labels = zip(*waiting, strict=True)
+        loss_sum = self.loss_sum
+        for losses in batches_of_losses:
+            loss_sum = loss_sum + losses.sum()  # a new tensor, so that a mark keeps the old one
+        self.loss_sum = loss_sum
+        self._count(torch.cat(logits), torch.cat(labels))
+        self._update_count += len(waiting)
+        self._computed = None  # torchmetrics keeps the last value
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Takes one loss per image, `b`, logits, `b num_classes`, and labels, `b`; b may be 0."""
-        self.loss_sum += losses.sum()
-        self.num_correct += (logits.argmax(dim=1) == labels).sum()
-        self.num_images += len(labels)
+        self.loss_sum = self.loss_sum + losses.sum()
+        self._count(logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
         return {
             "loss": self.loss_sum / self.num_images,
             "accuracy": self.num_correct / self.num_images,
         }
+
+    def reset(self) -> None:
+        super().reset()
+        self._waiting = []
+
+    def mark(self) -> Mark:
+        """To `go_back` to; it costs next to nothing, as states are replaced, never changed."""
+        sums = (self.loss_sum, self.num_correct, self.num_images)
+        return Mark(self._waiting, len(self._waiting), sums, self._update_count)
+
+    def go_back(self, mark: Mark) -> None:
+        """Forget what came after the mark."""
+        self.loss_sum, self.num_correct, self.num_images = mark.sums
+        self._waiting, self._update_count = mark.waiting[: mark.num_waiting], mark.num_updates
+        self._computed = None
+
+    def _count(self, logits: Tensor, labels: Tensor) -> None:
+        self.num_correct = self.num_correct + (logits.argmax(dim=1) == labels).sum()
+        self.num_images = self.num_images + len(labels)
 
 
 class TrainingMetrics(nn.Module):
@@ -46,10 +100,11 @@ class TrainingMetrics(nn.Module):
         self.loss_and_accuracy = LossAndAccuracy()
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss_and_accuracy.update(losses, logits, labels)
+        self.loss_and_accuracy.collect(losses, logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Values over all ranks since the last reset; every rank has to call it."""
+        self.loss_and_accuracy.add_up()
         values: dict[str, Tensor] = self.loss_and_accuracy.compute()
         return values
 

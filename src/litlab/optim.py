@@ -70,6 +70,17 @@ def cosine_factor(step: int, total_steps: int, *, warmup: float, final: float) -
     return _cosine((step - num_warmup) / (total_steps - 1 - num_warmup), 1.0, final)
 
 
+def linear_factor(step: int, total_steps: int, *, warmup: float, final: float) -> float:
+    """Up to 1 in `num_warmup = round(warmup * total_steps)` steps as `cosine_factor`, then straight down to `final`.
+
+    The last step still has a little more than `final`, which would be the factor of the step after it.
+    """
+    num_warmup = min(round(warmup * total_steps), total_steps - 1)
+    if step <= num_warmup:
+        return (step + 1) / (num_warmup + 1)
+    return 1 + (final - 1) * min((step - num_warmup) / (total_steps - num_warmup), 1.0)
+
+
 def _cosine(progress: float, start: float, end: float) -> float:
     """From `start` at progress 0 to `end` at progress 1, flat at both ends."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
@@ -95,6 +106,14 @@ def cosine(optimizer: Optimizer, *, total_steps: int, warmup: float, final: floa
     return LambdaLR(
         optimizer,
         lambda step: cosine_factor(step, total_steps, warmup=warmup, final=final),
+    )
+
+
+def linear(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
+    """Multiplies the learning rate by `linear_factor`."""
+    return LambdaLR(
+        optimizer,
+        lambda step: linear_factor(step, total_steps, warmup=warmup, final=final),
     )
 
 

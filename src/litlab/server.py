@@ -36,7 +36,8 @@ GRACE = 10.0  # seconds for the workers to save, once nobody is there to read of
 _IMPORTED = (
     "litlab.training", "litlab.rendezvous", "litlab.kinds", "litlab.task", "litlab.callbacks.confusion",
     "litlab.callbacks.pictures", "litlab.callbacks.throughput", "litlab.data.cifar10", "litlab.data.image_folder",
-    "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision", "litlab.optim",
+    "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision",
+    "litlab.models.whitened", "litlab.muon", "litlab.optim",
     "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
 _PATIENCE = 5.0  # seconds for killed processes to be gone

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypedDict
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -29,8 +30,9 @@ class EvaluationOutput(TypedDict):
 class ImageClassifier(LightningModule):
     """Trains `network` to classify images, under any precision and any number of ranks.
 
-    The training loss (`train/loss`) is cross entropy with label smoothing; `val/loss` and `test/loss` are plain cross
-    entropy, so that runs with different smoothing can be compared. Losses are in nats per image.
+    The training loss (`train/loss`) is cross entropy with label smoothing, of images that are mixed with others the
+    mean over both labels by their shares; `val/loss` and `test/loss` are plain cross entropy, so that runs with
+    different smoothing can be compared. Losses are in nats per image. `train/accuracy` goes by an image's own label.
 
     The gradient is that of the mean over the real images of the global batch, for any number of ranks: DDP averages
     over ranks, so each rank divides its sum by the global count and multiplies it by the number of ranks. A rank
@@ -43,10 +45,17 @@ class ImageClassifier(LightningModule):
             is not set; it is stepped after each optimizer step. None for none.
         num_classes: number of logits the network is expected to return.
         label_smoothing: share of the target that is spread evenly over the classes, 0 to 1.
+        channels_last: whether images and four-dimensional weights lie in memory with the channels innermost.
+        compile: whether `torch.compile` translates the network's forward, for training alone.
+        test_time_flip: whether validation and test average over each image and its mirror image, see `mirror_averaged`.
 
     Attributes:
+        memory_format: that images are to have.
         latest: the newest row of training values as plain numbers, for a progress bar; `TrainingLog` fills it.
+        takes_partners: that the loss weighs the labels of mixed images; data modules ask before they mix.
     """
+
+    takes_partners = True
 
     def __init__(
         self,
@@ -56,9 +65,13 @@ class ImageClassifier(LightningModule):
         schedule: Callable[..., LRScheduler] | None,
         num_classes: int,
         label_smoothing: float,
+        channels_last: bool,
+        compile: bool,
+        test_time_flip: bool,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self.memory_format) if channels_last else network
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.latest: dict[str, float] = {}
@@ -68,11 +81,22 @@ class ImageClassifier(LightningModule):
         self._decayed = decayed_names(network)
         self._make_optimizer = optimizer
         self._make_schedule = schedule
+        self._compile = compile
+        self._test_time_flip = test_time_flip
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `b num_classes`, of normalised float images, `b c h w`."""
-        logits: Tensor = self.network(images.to(self.dtype))  # under bf16-true the weights are bfloat16
+        # Under bf16-true the weights are bfloat16.
+        images = images.to(self.dtype, memory_format=self.memory_format)
+        if self._test_time_flip and not self.training:
+            return mirror_averaged(self.network, images)
+        logits: Tensor = (self._compiled if self._compiled and self.training else self.network)(images)
         return logits
+
+    def on_fit_start(self) -> None:
+        if self._compile:  # here, when strategies have wrapped what they wrap
+            self._compiled = compiled(self.network, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits, labels, losses = self._shared_step(batch, label_smoothing=self.label_smoothing)
@@ -118,6 +142,11 @@ class ImageClassifier(LightningModule):
             batch.labels[: batch.num_valid],
         )
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+        if batch.partners is not None:
+            assert batch.partners.share is not None, "the data module's `finish` says how much of each image there is"
+            share, others = (each[: batch.num_valid] for each in (batch.partners.share, batch.partners.labels))
+            of_partners = F.cross_entropy(logits, others, reduction="none", label_smoothing=label_smoothing)
+            losses = share * losses + (1 - share) * of_partners
         return logits, labels, losses
 
     def _evaluation_step(self, batch: Batch, metrics: EvaluationMetrics) -> EvaluationOutput:
@@ -143,6 +172,36 @@ class ImageClassifier(LightningModule):
                 "both unlimited: set one of them, or use schedule=constant"
             )
         return int(total_steps)
+
+
+def mirror_averaged(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Mean of the logits of images and of their mirror images, left and right: the same for both.
+
+    In float32, whatever the network computes in.
+    """
+    return (network(images).float() + network(images.flip(3)).float()) / 2
+
+
+def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network's forward by `torch.compile`, with the network's own weights; their names stay as they are.
+
+    Each shape of a batch is compiled by itself, when it comes first, so that it makes no difference to any of them
+    which came before: a run that goes on from a checkpoint may begin with another one.
+
+    Raises UserError where a CPU has no C++ compiler to go with it.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes seconds to import
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        if device.type == "cpu":
+            get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise UserError(
+            "task.compile=true needs a C++ compiler on a CPU, g++ or what the variable CXX names, and there is none "
+            "that works; install one, or use task.compile=false"
+        ) from error
+    return torch.compile(lambda images: network(images), dynamic=False)
 
 
 def log_row(trainer: Trainer, values: dict[str, float]) -> None:

@@ -19,6 +19,7 @@ from litlab.checkpoint import read_checkpoint, weights_hash
 from litlab.config.freeze import to_yaml
 from litlab.config.identity import identity
 from litlab.config.secrets import with_secrets
+from litlab.errors import UserError
 from litlab.experiment import Experiment, assemble, build_callbacks, build_loggers, build_trainer
 from litlab.loggers import MetricsLogger, TensorBoard
 from litlab.ranks import global_rank, machines, ranks_here
@@ -121,9 +122,19 @@ def _trainer(
         callbacks=ours + build_callbacks(config, experiment.facts),
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )
+    _check_precision(config, trainer)
     if trainer.is_global_zero:
         _write_machine(run, trainer)
     return trainer
+
+
+def _check_precision(config: Config, trainer: Trainer) -> None:
+    """
+    Raises:
+        UserError: where Lightning would compute in another precision than the config says.
+    """
+    if config["trainer"].get("precision") == "16-mixed" != trainer.precision:
+        raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed, bf16-true or 32-true")
 
 
 def _fit(trainer: Trainer, experiment: Experiment, start: Start) -> None:

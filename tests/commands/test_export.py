@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from litlab.runs.directory import RunDirectory
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 
 
-def make_predictor(network: nn.Module) -> Predictor:
+def make_predictor(network: nn.Module, *, test_time_flip: bool = False) -> Predictor:
     shape = (3, 16, 16)
     facts = DatasetFacts("none", ("ä, b", "c", "d"), shape, MEAN, STD, "the test", "0", 1, 1, 1)
-    return Predictor(network=network, preprocess=Preprocess(image_size=shape[1:], mean=MEAN, std=STD), facts=facts)
+    preprocess = Preprocess(image_size=shape[1:], mean=MEAN, std=STD)
+    return Predictor(network=network, preprocess=preprocess, facts=facts, test_time_flip=test_time_flip)
 
 
 def random_images(num_images: int, size: int) -> Tensor:
@@ -79,6 +81,18 @@ def test_pt2_of_a_run(tiny_run: RunDirectory, tmp_path: Path) -> None:
         images = random_images(num_images, 32)
         torch.testing.assert_close(module(images), predictor(images), atol=1e-5, rtol=0)
     assert tuple(json.loads(json.loads(extra["litlab.json"])["class_names"])) == predictor.class_names
+
+
+@pytest.mark.parametrize("export_to", [exporting.to_onnx, exporting.to_pt2])
+def test_mirror_images_are_averaged_in_the_file_too(export_to: Callable[[Predictor], bytes]) -> None:
+    """Which is checked when it is made."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    predictor = make_predictor(network, test_time_flip=True)
+    images = random_images(5, 16)
+    assert len(export_to(predictor)) > 0
+    assert not torch.allclose(predictor(images), make_predictor(network)(images), atol=1e-3)
+    torch.testing.assert_close(predictor(images), predictor(images.flip(3)))
 
 
 class Centred(nn.Module):

@@ -17,6 +17,7 @@ from litlab.config.schema import SECTIONS
 from litlab.errors import UserError
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
+FOLDER = compose_config("data=image_folder", "data.root=/x", "schedule=constant", "trainer=cpu", "threads=3")
 ACCEPTED = {
     "threads": "threads=1",
     "logger": "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}",
@@ -24,6 +25,8 @@ ACCEPTED = {
     "data.root": "data.root=/elsewhere",
     "data.cache": "data.cache=/elsewhere",
     "data.url": "data.url=https://example.org/cifar10",
+    "data.storage": "data.storage=stream",
+    "data.num_workers": "data.num_workers=7",
     "trainer.accelerator": "trainer.accelerator=gpu",
     "trainer.devices": "trainer.devices=2",
     "trainer.num_nodes": "trainer.num_nodes=2",
@@ -63,10 +66,11 @@ def with_schedule(node: dict[str, Any] | None) -> dict[str, Any]:
 def test_each_accepted_key_keeps_the_identity() -> None:
     assert set(ACCEPTED) == set(CHANGEABLE)
     for key, override in ACCEPTED.items():
-        found = changed(override)
+        config = FOLDER if key in ("data.storage", "data.num_workers") else CONFIG
+        found = changed(override, config=config)
         assert list(found.changed) != [], key
         assert all(each.startswith(key) for each in found.changed)
-        assert identity(found.config) == identity(CONFIG)
+        assert identity(found.config) == identity(config)
         assert not found.prolongs
 
 
@@ -111,10 +115,16 @@ def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
     )
 
 
+def test_a_longer_training_with_progressive_sizes_is_refused_with_the_reason() -> None:
+    config = compose_config(*TINY, "schedule=constant", "data.progressive_sizes=[24,32]")
+    with pytest.raises(AnotherExperiment, match=r"data\.progressive_sizes has equal shares of all epochs"):
+        changed("trainer.max_epochs=4", config=config)
+
+
 def test_it_is_known_which_schedules_of_ours_ask_for_the_total() -> None:
     schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(find(target)).parameters]
     schedules = [target for target in schedules if target.startswith("litlab.optim.")]
-    assert len(schedules) == 3
+    assert len(schedules) == 4
     for target in schedules:
         config = with_schedule({"_target_": target} | dict.fromkeys(SECTIONS[target].model_fields, 0.5))
         if "total_steps" in inspect.signature(find(target)).parameters:

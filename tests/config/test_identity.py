@@ -13,6 +13,7 @@ from litlab.config.freeze import to_yaml
 from litlab.config.identity import VOLATILE, identity
 
 CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
+CONFIG["data"] |= {"storage": "memory", "num_workers": 2}  # which an image folder has
 LEAVES = (str, int, float, bool, type(None), list)
 
 

@@ -158,7 +158,8 @@ def test_what_hydra_refuses_is_said_with_the_rest(loader: ConfigLoader) -> None:
     with pytest.raises(UserError) as refused:
         jobs_of(loader, ["seed", "model"], *points)
     text = str(refused.value)
-    assert "model=nope: no such config; known: cnn, resnet18, torchvision (in 1 of 4 jobs: model=nope)" in text
+    known = "cnn, resnet18, torchvision, whitened"
+    assert f"model=nope: no such config; known: {known} (in 1 of 4 jobs: model=nope)" in text
     assert "seed=-1: expected greater" in text
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, is_typeddict
 
 import pytest
 import yaml
@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Any]:
     inherited: dict[str, Any] = {}
     for default in content.pop("defaults", []):
         if isinstance(default, str) and default != "_self_":
-            inherited |= read(path.with_name(f"{default}.yaml"))
+            inherited |= read(path.parent / f"{default}.yaml")
     return inherited | content
 
 
@@ -45,14 +45,28 @@ def required(section: type[Section]) -> set[str]:
 
 @pytest.mark.parametrize("target", OURS)
 def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
-    parameters = inspect.signature(find(target)).parameters.values()
+    parameters = parameters_of(target)
     taken = {each.name: each for each in parameters if each.kind is each.KEYWORD_ONLY}
     taken = {name: each for name, each in taken.items() if name not in INJECTED_ANYWHERE or name in fields(target)}
     assert set(fields(target)) == set(taken)
     assert [name for name, each in taken.items() if each.default is not EMPTY] == [], "defaults stand in YAML"
     assert required(SECTIONS[target]) == set(fields(target)), "nor in the schema"
     positional = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
-    assert positional in ([], ["optimizer"]), "only a schedule is given something by position"
+    assert positional in ([], ["optimizer"], ["params"]), "given by position"
+
+
+def parameters_of(target: str) -> list[inspect.Parameter]:
+    """Those of its signature; for `**settings: Unpack[Settings]` the keys of Settings, all of which are required."""
+    found: list[inspect.Parameter] = []
+    for each in inspect.signature(find(target)).parameters.values():
+        if each.kind is not each.VAR_KEYWORD:
+            found.append(each)
+            continue
+        (settings,) = get_args(each.annotation)
+        assert is_typeddict(settings)
+        assert not settings.__optional_keys__
+        found += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in settings.__annotations__]
+    return found
 
 
 def fields(target: str) -> list[str]:

@@ -57,7 +57,7 @@ def test_values_are_read_as_hydra_writes_them(loader: ConfigLoader, text: str, d
 
 def test_a_glob_and_a_group_are_choices(loader: ConfigLoader) -> None:
     space = parse(loader, "model=glob(*n*)", "schedule=cosine,constant")
-    assert space.dimensions[0].domain == Choices(("cnn", "resnet18", "torchvision"))
+    assert space.dimensions[0].domain == Choices(("cnn", "resnet18", "torchvision", "whitened"))
     assert space.dimensions[1].domain == Choices(("cosine", "constant"))
 
 

@@ -29,6 +29,12 @@ COMMON: dict[str, Any] = {
     "seed": 0,
     "crop_padding": 4,
     "flip": True,
+    "cutout": 0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "color_jitter": None,
+    "rand_augment": None,
+    "progressive_sizes": None,
     "mean": None,
     "std": None,
 }
@@ -176,7 +182,8 @@ def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
     """Makes an ImageFolder whose root is tmp_path/images."""
 
     def make(**changes: Any) -> ImageFolder:
-        own = {"root": str(tmp_path / "images"), "image_size": 24, "cache": str(tmp_path / "cache")}
+        own: dict[str, Any] = {"root": str(tmp_path / "images"), "image_size": 24, "cache": str(tmp_path / "cache")}
+        own |= {"storage": "memory", "num_workers": 0}
         return ImageFolder(**{**COMMON, **own, **changes})
 
     return make

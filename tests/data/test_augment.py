@@ -1,7 +1,39 @@
-import numpy as np
-import torch
+"""Crop, flip and what holds for every augmentation of single images."""
 
-from litlab.data.augment import CropFlip, shift_and_mirror
+import hashlib
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from litlab.data.augment import Augmentation, shift_and_mirror
+from litlab.data.augment.shift import random_mirrored
+
+ALL: dict[str, Any] = {
+    "crop_padding": 2,
+    "flip": True,
+    "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "rand_augment": {"num_ops": 2, "magnitude": 9},
+    "cutout": 4,
+}
+NONE: dict[str, Any] = {"crop_padding": 0, "flip": False, "color_jitter": None, "rand_augment": None, "cutout": 0}
+
+
+def augmented(images: Tensor, indices: Tensor, *, seed: int = 0, epoch: int = 0, **settings: Any) -> Tensor:
+    """Without the settings that are not named; float, so that cutout shows as -1."""
+    augment = Augmentation(seed=seed, **{**NONE, **settings})
+    pixels = augment.on_pixels(images, indices, epoch)
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == images.shape
+    return augment.on_normalised(pixels.float() + 1, indices, epoch) - 1
+
+
+def some_images(num_images: int, num_channels: int = 3, height: int = 9, width: int = 12) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (num_images, num_channels, height, width), dtype=torch.uint8, generator=random)
 
 
 def slow_reference(image: np.ndarray, down: int, right: int, mirrored: bool, padding: int) -> np.ndarray:
@@ -26,10 +58,10 @@ def test_shifts_and_flips_are_uniform() -> None:
     """Read off from an image whose pixels say where they come from."""
     num_images, padding = 4000, 2
     pixels = torch.arange(49, dtype=torch.uint8).view(1, 1, 7, 7).expand(num_images, 1, 7, 7)
-    augmented = CropFlip(seed=0, crop_padding=padding, flip=True)(pixels, torch.arange(num_images), 0)
-    centre = augmented[:, 0, 3, 3].long() - 24
+    moved = augmented(pixels, torch.arange(num_images), crop_padding=padding, flip=True)
+    centre = moved[:, 0, 3, 3].long() - 24
     down, right = (centre + 3).div(7, rounding_mode="floor"), (centre + 3) % 7 - 3
-    flipped = augmented[:, 0, 3, 2] > augmented[:, 0, 3, 4]
+    flipped = moved[:, 0, 3, 2] > moved[:, 0, 3, 4]
     for shifts in (down, right):
         counts = torch.bincount(shifts + padding, minlength=5)
         assert len(counts) == 5
@@ -41,21 +73,84 @@ def test_shifts_and_flips_are_uniform() -> None:
 
 def test_parts_can_be_switched_off() -> None:
     images, indices = torch.arange(2 * 25, dtype=torch.uint8).view(2, 1, 5, 5), torch.arange(2)
-    assert torch.equal(CropFlip(seed=0, crop_padding=0, flip=False)(images, indices, 0), images)
+    assert torch.equal(augmented(images, indices), images.float())
     many = images[:1].expand(50, 1, 5, 5)
-    flips = CropFlip(seed=0, crop_padding=0, flip=True)(many, torch.arange(50), 0)
+    flips = augmented(many, torch.arange(50), flip=True)
     assert {tuple(each.flatten().tolist()) for each in flips} == {
         tuple(images[0].flatten().tolist()),
         tuple(images[0].flip(2).flatten().tolist()),
     }
-    crops = CropFlip(seed=0, crop_padding=1, flip=False)(many, torch.arange(50), 0)
+    crops = augmented(many, torch.arange(50), crop_padding=1)
     assert len({int(each[0, 2, 2]) for each in crops}) == 9
     assert all(int(each[0, 2, 2]) < int(each[0, 2, 3]) or int(each[0, 2, 2]) % 5 == 3 for each in crops)
 
 
-def test_depends_on_the_index_not_on_the_place_in_the_batch() -> None:
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, generator=random)
-    indices, order = torch.arange(100, 164), torch.randperm(64, generator=random)
-    augment = CropFlip(seed=7, crop_padding=4, flip=True)
-    assert torch.equal(augment(images, indices, 2)[order], augment(images[order], indices[order], 2))
+def test_crop_and_flip_give_the_values_that_recorded_runs_had() -> None:
+    moved = augmented(some_images(200), torch.arange(100, 300), seed=7, epoch=2, crop_padding=4, flip=True)
+    assert hashlib.sha256(moved.to(torch.uint8).numpy().tobytes()).hexdigest().startswith("e7b53bdd7f868bc6")
+
+
+def test_alternating_flip_begins_at_random_and_then_flips_every_other_epoch() -> None:
+    indices = torch.arange(2000)
+    epochs = [random_mirrored(indices, seed=3, epoch=epoch, flip="alternating") for epoch in range(4)]
+    assert abs(int(epochs[0].sum()) - 1000) < 90  # 4 deviations
+    assert torch.equal(epochs[0], random_mirrored(indices, seed=3, epoch=0, flip=True))
+    for earlier, later in pairwise(epochs):
+        assert torch.equal(later, ~earlier)
+    assert not torch.equal(epochs[0], random_mirrored(indices, seed=4, epoch=0, flip="alternating"))
+    images = some_images(20)
+    for epoch in (0, 1):
+        flips = augmented(images, indices[:20], seed=3, epoch=epoch, flip="alternating")
+        expected = [
+            image.flip(2) if mirrored else image for image, mirrored in zip(images, epochs[epoch][:20], strict=True)
+        ]
+        assert torch.equal(flips, torch.stack(expected).float())
+
+
+def test_cutout_erases_a_clipped_square_around_any_pixel() -> None:
+    height, width = 9, 12
+    for side in (3, 4):
+        images = torch.ones(4000, 2, height, width)
+        erased = Augmentation(seed=0, **{**NONE, "cutout": side}).on_normalised(images, torch.arange(4000), 0)
+        assert images.min() == 1, "the images that came in stay"
+        seen = set()
+        for image in (erased == 0).numpy():
+            rows, columns = np.nonzero(image[0])
+            box = np.zeros((height, width), dtype=bool)
+            box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+            assert (image == box).all()
+            seen.add((rows.min(), rows.max(), columns.min(), columns.max()))
+        starts = [centre - side // 2 for centre in range(max(height, width))]
+        rows_of, columns_of = (
+            [(max(first, 0), min(first + side, size) - 1) for first in starts[:size]] for size in (height, width)
+        )
+        assert seen == {(*rows, *columns) for rows in rows_of for columns in columns_of}
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_an_image_does_not_depend_on_its_batch(num_channels: int) -> None:
+    images, indices = some_images(64, num_channels), torch.arange(100, 164)
+    whole = augmented(images, indices, seed=7, epoch=2, **ALL)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(augmented(images[order], indices[order], seed=7, epoch=2, **ALL), whole[order])
+    for sizes in ([1, 63], [0, 64], [13, 50, 1]):
+        parts = zip(images.split(sizes), indices.split(sizes), strict=True)
+        assert torch.equal(torch.cat([augmented(*part, seed=7, epoch=2, **ALL) for part in parts]), whole)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_epochs_and_seeds_differ_and_repeat(name: str) -> None:
+    images, indices, settings = some_images(32), torch.arange(32), {name: ALL[name]}
+    first = augmented(images, indices, **settings)
+    assert not torch.equal(first, images.float())
+    assert torch.equal(augmented(images, indices, **settings), first)
+    assert not torch.equal(augmented(images, indices, epoch=1, **settings), first)
+    assert not torch.equal(augmented(images, indices, seed=1, **settings), first)
+    assert not torch.equal(augmented(images, indices + 1, **settings), first)
+
+
+def test_no_pixels_of_the_data_set_are_written_over() -> None:
+    images = some_images(64)
+    before = images.clone()
+    augmented(images, torch.arange(64), **{**ALL, "crop_padding": 0, "flip": False})
+    assert torch.equal(images, before)

@@ -76,6 +76,25 @@ def test_files_are_plain_arrays_and_processes_cannot_change_them(tmp_path: Path)
     assert torch.equal(cache.load("six").train_images, torch.from_numpy(PIXELS[:4]))
 
 
+def test_processes_share_the_memory_of_what_they_read(tmp_path: Path) -> None:
+    def fill(*arrays: np.ndarray) -> None:
+        for array in arrays:
+            array[:] = 1
+
+    cache = ArrayCache(tmp_path)
+    cache.build("ones", lambda: DecodingPlan("ones", ("a", "b"), (3, 32, 32), 1000, 10, fill))
+    images = cache.load("ones").train_images
+    assert images.long().sum() == images.numel()
+    _, _, mapping = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "ones" / "train_images.npy"))
+    kilobytes = {name: int(value.split()[0]) for name, _, value in map(of_smaps, mapping.splitlines()[1:12])}
+    assert kilobytes["Rss"] * 1024 >= images.numel()
+    assert kilobytes["Private_Dirty"] == 0, "no page of it is this process's own"
+
+
+def of_smaps(line: str) -> tuple[str, str, str]:
+    return line.partition(":")
+
+
 def truncate(entry: Path) -> None:
     os.truncate(entry / "train_images.npy", 140)
 

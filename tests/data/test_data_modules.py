@@ -16,8 +16,9 @@ from litlab.data.batch import Batch
 from litlab.data.cifar10 import CIFAR10
 from litlab.data.facts import DatasetFacts
 from litlab.data.image_folder import ImageFolder
-from litlab.data.loader import BatchLoader, EpochOrder
+from litlab.data.loader import BatchLoader, EpochOrder, MemoryLoader
 from litlab.data.module import ImageDataModule
+from litlab.data.settings import ImageSettings
 from litlab.data.shapes import Shapes
 from litlab.errors import UserError
 
@@ -28,13 +29,14 @@ def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size
     """The augmented training batches of one rank."""
     sampler = EpochOrder(members=module.train_members, seed=module.seed, shuffle=True)
     sampler.set_epoch(epoch)
-    loader = BatchLoader(
+    loader = MemoryLoader(
         images=module.arrays.train_images,
         labels=module.arrays.train_labels,
         sampler=sampler,
         batch_size=module.batch_size,
         rank=rank,
         world_size=world_size,
+        mixing=module.mixing if module.mixing.active else None,
     )
     return [module.finish(batch, epoch=epoch) for batch in loader]
 
@@ -222,11 +224,15 @@ def test_errors_of_common_keys(make_module: Make) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("image_folder", ImageFolder), ("shapes", Shapes)])
 def test_yaml_has_exactly_the_constructors_keys(name: str, kind: type[LightningDataModule]) -> None:
     text = (Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml").read_text()
+    common = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "base" / "images.yaml").read_text())
     keys = yaml.safe_load(text)
     assert keys.pop("_target_") == f"{kind.__module__}.{kind.__name__}"
-    parameters = inspect.signature(kind).parameters.values()
-    assert list(keys) == [each.name for each in parameters]
+    assert keys.pop("defaults") == ["base/images"]
+    *parameters, settings = inspect.signature(kind).parameters.values()
+    assert list(keys) == [*(each.name for each in parameters), "val_size"]
     assert all(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters)
+    assert settings.kind is settings.VAR_KEYWORD
+    assert ["batch_size", "val_size", *list(common)[1:]] == list(ImageSettings.__annotations__)
     assert text.startswith("# ")
     assert "Source: " in text
     assert "Offline: " in text
@@ -235,6 +241,6 @@ def test_yaml_has_exactly_the_constructors_keys(name: str, kind: type[LightningD
 def test_epochs_differ_for_every_image(make_module: Make) -> None:
     module = make_module()
     whole = torch.arange(len(module.arrays.train_images))
-    epochs = [module.augment(module.arrays.train_images, whole, epoch) for epoch in range(4)]
+    epochs = [module.augment.on_pixels(module.arrays.train_images, whole, epoch) for epoch in range(4)]
     for one, other in pairwise(epochs):
         assert (one != other).flatten(1).any(1).double().mean() > 0.9

@@ -1,19 +1,20 @@
 import pytest
 import torch
 
-from litlab.data.loader import BatchLoader, EpochOrder, rank_share
+from litlab.data.loader import EpochOrder, MemoryLoader, rank_share
 from litlab.errors import UserError
 
 
-def loader(num_images: int, batch_size: int, rank: int = 0, world_size: int = 1, shuffle: bool = True) -> BatchLoader:
+def loader(num_images: int, batch_size: int, rank: int = 0, world_size: int = 1, shuffle: bool = True) -> MemoryLoader:
     numbers = torch.arange(num_images)
-    return BatchLoader(
+    return MemoryLoader(
         images=(numbers % 256).to(torch.uint8)[:, None, None, None],
         labels=numbers % 7,
         sampler=EpochOrder(members=numbers, seed=3, shuffle=shuffle),
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
+        mixing=None,
     )
 
 

@@ -19,7 +19,7 @@ from litlab.inference.predictor import BATCH_SIZE, Predictor
 def make_predictor(channels: int = 3) -> Predictor:
     facts = make_facts(channels)
     preprocess = Preprocess(image_size=(SIZE, SIZE), mean=facts.mean, std=facts.std)
-    return Predictor(network=make_network(channels), preprocess=preprocess, facts=facts)
+    return Predictor(network=make_network(channels), preprocess=preprocess, facts=facts, test_time_flip=False)
 
 
 def test_all_kinds_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:

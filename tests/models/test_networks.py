@@ -12,9 +12,23 @@ import yaml
 from torch import nn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf/model").glob("*.yaml"))
-SMALL: dict[str, dict[str, Any]] = {"resnet18": {"width": 8}}  # quicker, where the size does not matter
+SMALL: dict[str, dict[str, Any]] = {
+    "resnet18": {"width": 8},
+    "whitened": {"widths": [8, 16, 16]},
+}  # quicker, where the size does not matter
 CHOICES: dict[str, dict[str, Any]] = {"torchvision": {"name": "shufflenet_v2_x0_5"}}  # for keys without a value
-NUM_PARAMETERS = {"cnn": 62_006, "resnet18": 11_173_962, "torchvision": 352_042}  # 3x32x32, ten classes
+NUM_PARAMETERS = {
+    "cnn": 62_006,
+    "resnet18": 11_173_962,
+    "torchvision": 352_042,
+    "whitened": 1_972_792,
+}  # 3x32x32, ten classes
+FIXED = {  # parameters that are not trained
+    "whitened": {
+        "whitening.weight",
+        *(f"stages.{stage}.norms.{number}.weight" for stage in range(3) for number in range(2)),
+    }
+}
 
 Build = Callable[..., nn.Module]
 
@@ -58,10 +72,12 @@ def test_one_logit_for_each_class(build: Build, name: str, num_classes: int, ima
     assert logits.isfinite().all()
 
 
-def test_the_gradient_reaches_every_parameter(build: Build) -> None:
+def test_the_gradient_reaches_every_parameter(build: Build, name: str) -> None:
     network = build(5, (3, 32, 32))
     nn.functional.cross_entropy(network(torch.randn(8, 3, 32, 32)), torch.arange(8) % 5).backward()
-    without = [name for name, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0]
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    without = [name for name, parameter in trained.items() if not parameter.grad.abs().sum() > 0]
+    assert {name for name, _ in network.named_parameters()} - trained.keys() == FIXED.get(name, set())
     assert without == []
 
 

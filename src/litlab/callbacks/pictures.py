@@ -29,7 +29,7 @@ class TrainingImages(Callback):
         self._std = std
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step or batch_idx or not trainer.is_global_zero or not isinstance(batch, Batch):
+        if batch_idx or trainer.global_step or not trainer.is_global_zero or not isinstance(batch, Batch):
             return
         num_images = min(self._num_images, batch.num_valid)
         captions = [self._class_names[label] for label in batch.labels[:num_images].tolist()]

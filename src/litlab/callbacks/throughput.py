@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 
 from litlab.callbacks.timing import TrainingClock
@@ -23,7 +24,7 @@ class TrainingLog(Callback):
 
     def __init__(self) -> None:
         self._last_step = 0
-        self._lr: float | None = None
+        self._lr: float | Tensor | None = None
         self._clock = TrainingClock()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -34,14 +35,15 @@ class TrainingLog(Callback):
         self._clock.start()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        self._lr = float(optimizer.param_groups[0]["lr"])
+        lr = optimizer.param_groups[0]["lr"]
+        self._lr = lr.clone() if isinstance(lr, Tensor) else lr  # schedules change a tensor in place
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._clock.count(batch)
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.global_step > self._last_step and (trainer.global_step % every == 0 or trainer.is_last_batch):
+        every, step = trainer.log_every_n_steps, trainer.global_step  # type: ignore[attr-defined]
+        if step > self._last_step and (step % every == 0 or trainer.is_last_batch):
             self._write(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,7 +60,7 @@ class TrainingLog(Callback):
             row |= {f"train/{name}": value.item() for name, value in metrics.compute().items()}
             metrics.reset()
         if self._lr is not None:
-            row["lr"] = self._lr
+            row["lr"] = float(self._lr)
         if (speed := self._clock.images_per_second) is not None:
             row["throughput/images_per_second"] = speed
         self._clock.set_back()

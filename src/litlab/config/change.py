@@ -88,7 +88,7 @@ def _refuse(before: Config, after: Config, changed: dict[str, list[Any]], begun:
     for key, (old, new) in changed.items():
         why = None
         if key in LENGTH:
-            why = _against_length(new, begun(), before["schedule"])
+            why = _against_length(new, begun(), before["schedule"], before["data"])
         elif _is_in(key, PLACES):
             why = "belongs to the place of the run, which stays where it is"
         elif not _is_in(key, CHANGEABLE):
@@ -106,10 +106,15 @@ def _is_in(key: str, keys: Collection[str]) -> bool:
     return any(key == each or key.startswith(f"{each}.") for each in keys)
 
 
-def _against_length(new: Any, begun: int, schedule: Config | None) -> str | None:
+def _against_length(new: Any, begun: int, schedule: Config | None, data: Config) -> str | None:
     """Why training can't end there; None if it can. -1 and null mean without an end."""
     if isinstance(new, int) and 0 <= new < begun:
         return f"is less than what the run has begun already, {begun}"
+    if data["_target_"] in SECTIONS and data.get("progressive_sizes"):
+        return (
+            "would make it another experiment: data.progressive_sizes has equal shares of all epochs, so the images of "
+            "the epochs so far would have been others"
+        )
     if schedule is None or not _follows_total_steps(schedule):
         return None
     return (
@@ -139,8 +144,8 @@ def _as_long_as(before: Config, after: Config) -> Config:
 
 def _remarks(config: Config, changed: Collection[str], prolongs: bool) -> list[str]:
     remarks = []
-    if any(key in _OTHER_BITS for key in changed):
-        target = config["data"]["_target_"]
+    target = config["data"]["_target_"]
+    if any(key in _OTHER_BITS for key in changed) or ("data.num_workers" in changed and target not in SECTIONS):
         stream = "the stream of samples stays the same" if target in SECTIONS else f"the samples are up to {target}"
         remarks.append(f"on other devices or threads {stream}, but the last bits of the weights may differ")
     foreign = [

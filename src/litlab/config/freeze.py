@@ -13,6 +13,7 @@ from litlab.config.secrets import keep_references, unresolvable
 from litlab.config.validate import Config, validate
 from litlab.config.words import GROUPS, GROUPS_OF_MANY
 from litlab.errors import UserError
+from litlab.runs.later_keys import with_later_keys
 
 _MAX_TEXT = 2**22  # characters
 _LINE_BREAKS = ("\x85", "\u2028", "\u2029")  # unless escaped, YAML reads them as blanks
@@ -79,7 +80,7 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(text: str) -> Config:
-    """Read config.yaml. References to secrets are left as they are.
+    """Read config.yaml, with keys that came later switched off. References to secrets are left as they are.
 
     Raises:
         UserError: if it is no config of a format this version reads.
@@ -99,4 +100,4 @@ def from_yaml(text: str) -> Config:
         raise UserError(
             f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it"
         )
-    return config
+    return with_later_keys(config)

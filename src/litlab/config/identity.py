@@ -5,10 +5,12 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from litlab.runs.later_keys import without_later_keys
+
 # Where a run computes, writes and reads; not what it computes.
 VOLATILE = (
     "name", "threads", "study", "logger", "checkpoint",
-    "data.root", "data.cache", "data.url",
+    "data.root", "data.cache", "data.url", "data.storage", "data.num_workers",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.log_every_n_steps", "trainer.profiler",
 )  # fmt: skip
@@ -16,8 +18,11 @@ ORIGIN = ("data.root", "data.url")  # of these, what says where the images come 
 
 
 def identity(config: dict[str, Any]) -> str:
-    """SHA-256 of a frozen config without the volatile keys, except those that its study sweeps."""
-    kept = _counting(config, "", swept(config), False)
+    """SHA-256 of a frozen config without the volatile keys, except those that its study sweeps.
+
+    Keys that came later and are off don't count: so a run from before there were such keys keeps its identity.
+    """
+    kept = _counting(without_later_keys(config), "", swept(config), False)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -80,13 +80,31 @@ class Pool(Section):
     dry_run: bool
 
 
+class ColorJitter(Section):
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class RandAugment(Section):
+    num_ops: Count
+    magnitude: Annotated[int, Field(ge=0, le=30)]
+
+
 class ImageData(Section):
     batch_size: Count
     val_size: CountOrZero | OpenFraction
     val_seed: Seed
     seed: Seed
     crop_padding: CountOrZero
-    flip: bool
+    flip: bool | Literal["alternating"]
+    cutout: CountOrZero
+    mixup: NonNegative
+    cutmix: NonNegative
+    color_jitter: ColorJitter | None
+    rand_augment: RandAugment | None
+    progressive_sizes: Annotated[list[Count], Field(min_length=1)] | None
     mean: Channels
     std: Channels
 
@@ -101,6 +119,8 @@ class ImageFolder(ImageData):
     root: str
     cache: str
     image_size: Count
+    storage: Literal["memory", "stream"]
+    num_workers: CountOrZero
 
 
 class Shapes(ImageData):
@@ -118,6 +138,17 @@ class ResNet18(Section):
     width: Count
 
 
+class WhitenedCNN(Section):
+    widths: Annotated[list[Count], Field(min_length=1)]
+    convolutions: Annotated[list[Count], Field(min_length=1)]
+    patch: Count
+    stride: Count
+    whitened: Count | None
+    pool_first: bool
+    residual: bool
+    activation: Literal["gelu", "relu"]
+
+
 class TorchvisionModel(Section):
     name: str
     pretrained: bool
@@ -125,6 +156,9 @@ class TorchvisionModel(Section):
 
 class ImageClassifier(Section):
     label_smoothing: OpenFraction
+    channels_last: bool
+    compile: bool
+    test_time_flip: bool
 
 
 class SGD(Section):
@@ -150,6 +184,16 @@ class AdamW(Section):
     fused: bool | None = None
 
 
+class Muon(Section):
+    lr: Positive
+    momentum: OpenFraction
+    num_iterations: Count
+    linear_lr: Positive
+    others_lr: Positive
+    sgd_momentum: OpenFraction
+    weight_decay: NonNegative
+
+
 class OneCycle(Section):
     warmup: Fraction
     initial: Fraction
@@ -161,12 +205,22 @@ class Cosine(Section):
     final: Fraction
 
 
+class Linear(Section):
+    warmup: Fraction
+    final: Fraction
+
+
 class Nothing(Section):
     """No keys of its own: what it needs, it is given."""
 
 
 class Pictures(Section):
     num_images: Count
+
+
+class EMA(Section):
+    decay: OpenFraction
+    every_steps: Count
 
 
 class Trainer(Section):
@@ -211,17 +265,21 @@ SECTIONS: dict[str, type[Section]] = {
     "litlab.data.shapes.Shapes": Shapes,
     "litlab.models.cnn.CNN": CNN,
     "litlab.models.resnet.ResNet18": ResNet18,
+    "litlab.models.whitened.WhitenedCNN": WhitenedCNN,
     "litlab.models.torchvision.build": TorchvisionModel,
     "litlab.task.ImageClassifier": ImageClassifier,
     "litlab.optim.one_cycle": OneCycle,
     "litlab.optim.cosine": Cosine,
+    "litlab.optim.linear": Linear,
     "litlab.optim.constant": Nothing,
     "torch.optim.SGD": SGD,
     "torch.optim.AdamW": AdamW,
+    "litlab.muon.Muon": Muon,
     "litlab.loggers.TensorBoard": Nothing,
     "litlab.callbacks.throughput.TrainingLog": Nothing,
     "litlab.callbacks.pictures.TrainingImages": Pictures,
     "litlab.callbacks.pictures.WorstMistakes": Pictures,
     "litlab.callbacks.confusion.ConfusionMatrix": Nothing,
+    "litlab.callbacks.ema.EMA": EMA,
     "lightning.pytorch.Trainer": Trainer,
 }

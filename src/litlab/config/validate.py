@@ -133,6 +133,11 @@ def _across(config: Config) -> list[str]:
         hint = nearest(objective["metric"], VALIDATION_METRICS)
         known = ", ".join(VALIDATION_METRICS)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {known}")
+    if data.get("progressive_sizes") and data["_target_"] in SECTIONS and trainer.get("max_epochs") in (None, -1):
+        problems.append(
+            "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "
+            "set trainer.max_epochs=N"
+        )
     devices = trainer.get("devices")
     batch_size = data.get("batch_size") if data["_target_"] in SECTIONS else None  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None

@@ -148,6 +148,33 @@ def _zip_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
     return Member(name, entry.file_size, read)
 
 
+class ZipReader:
+    """Reads members of a zip archive in any order; for one thread of one process.
+
+    Raises UserError, with the names of archive and member, for what this module refuses and for a damaged archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _damage_reported(path):
+            self._file = _Portioned(io.FileIO(path))
+            self._archive = zipfile.ZipFile(self._file)
+            members = (_zip_member(path, self._archive, entry) for entry in self._archive.infolist())
+            self._members = {str(member.path): member for member in members if member is not None}
+
+    def __del__(self) -> None:  # Python warns of files that nobody closes
+        if hasattr(self, "_archive"):
+            self._archive.close()
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    def read(self, stored: str) -> bytes:
+        """The content of the member whose path that is."""
+        if stored not in self._members:
+            raise UserError(f"{self._path} has no {stored} any more: put it back, or start anew")
+        return self._members[stored].read()
+
+
 class _Portioned(io.BufferedReader):
     """A file that is never read into memory in larger portions than the index of a zip may have."""
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import http.client
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from litlab.data.cifar10_files import (
 )
 from litlab.data.download import fetch_verified
 from litlab.data.module import ImageDataModule
+from litlab.data.settings import ImageSettings
 from litlab.errors import UserError
 from litlab.masking import mask_addresses
 from litlab.runs.lock import file_lock
@@ -42,31 +43,8 @@ class CIFAR10(ImageDataModule):
 
     release: ClassVar[Release] = OFFICIAL
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        url: str,
-        cache: str,
-        batch_size: int,
-        val_size: int | float,
-        val_seed: int,
-        seed: int,
-        crop_padding: int,
-        flip: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            val_size=val_size,
-            val_seed=val_seed,
-            seed=seed,
-            crop_padding=crop_padding,
-            flip=flip,
-            mean=mean,
-            std=std,
-        )
+    def __init__(self, *, root: str, url: str, cache: str, **settings: Unpack[ImageSettings]) -> None:
+        super().__init__(**settings)
         self.root = Path(root).expanduser()
         self.url = url
         self.cache = ArrayCache(Path(cache).expanduser())
@@ -80,7 +58,7 @@ class CIFAR10(ImageDataModule):
         """Raises UserError for a source that is damaged, can't be fetched or can't be written."""
         self.cache.build(self._key, self._plan)
 
-    def load_arrays(self) -> ImageArrays:
+    def load_images(self) -> ImageArrays:
         """From the cache, mapped into memory. Raises LookupError where `prepare_data` didn't run."""
         return self.cache.load(self._key)
 

@@ -63,11 +63,16 @@ def decode_images(root: Path, places: Mapping[str, np.ndarray]) -> None:
 
     Raises UserError for the first image that can't be decoded.
     """
+    decode_contents(root, _contents(root, places), places)
+
+
+def decode_contents(root: Path, contents: Iterator[tuple[str, bytes]], places: Mapping[str, np.ndarray]) -> None:
+    """The same, of stored paths with what the files hold."""
     pending: deque[Future[None]] = deque()
     with warnings.catch_warnings(), ThreadPoolExecutor(_NUM_THREADS) as threads:
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata and of large images; too large ones are refused
         try:
-            for chunk in _chunks(_contents(root, places)):
+            for chunk in _chunks(contents):
                 if sum(len(content) for _, content in chunk) < _WORTH_A_THREAD * len(chunk):
                     _decode_chunk(root, chunk, places)
                 else:
@@ -89,7 +94,7 @@ def _decode_chunk(root: Path, chunk: list[tuple[str, bytes]], places: Mapping[st
 def _contents(root: Path, stored: Mapping[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
     if root.is_dir():
         for name in stored:
-            yield name, _read(root / name)
+            yield name, read_file(root / name)
     else:
         for member in archive_members(root):
             if str(member.path) in stored:
@@ -106,7 +111,8 @@ def _chunks(items: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, byte
     yield chunk
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Raises UserError where that is not possible."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,12 +1,16 @@
-"""A seekable loader: batches are slices of one order per epoch, gathered from one uint8 tensor."""
+"""Seekable loaders: batches are slices of one order per epoch, wherever the images are."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from litlab.data.batch import Batch
+from litlab.data.augment import Mixing
+from litlab.data.batch import Batch, Partners
 from litlab.data.random_numbers import random_order
 from litlab.errors import UserError
 
@@ -37,35 +41,66 @@ class EpochOrder:
         return random_order(self.members, self.seed, self.epoch, _ORDER) if self.shuffle else self.members
 
 
-class BatchLoader:
-    """One rank's share of every global batch.
+class BatchRows(NamedTuple):
+    """What one rank's part of one global batch consists of, before anything is read."""
+
+    indices: Int64[Tensor, " b"]
+    partners: Int64[Tensor, " b"] | None
+    num_valid: int
+    num_global: int
+
+
+class LoaderPart(TypedDict):
+    """Arguments of every loader.
+
+    batch_size: images per step over all ranks.
+    mixing: what draws a partner for each image; None for none.
+    """
+
+    sampler: EpochOrder
+    batch_size: int
+    rank: int
+    world_size: int
+    mixing: Mixing | None
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Says what a rank's batches consist of. It knows no loader: what reads ahead holds it, and is held by one."""
+
+    batch_size: int
+    rank: int
+    world_size: int
+    mixing: Mixing | None
+
+    def rows(self, sampler: EpochOrder, numbers: Iterable[int]) -> Iterator[BatchRows]:
+        """Of the global batches with these numbers, in the order that the sampler has now."""
+        order, epoch, members = sampler.indices(), sampler.epoch, sampler.members
+        return (self._rows(order, epoch, members, number) for number in numbers)
+
+    def _rows(self, order: Tensor, epoch: int, members: Tensor, number: int) -> BatchRows:
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        mine, num_valid = rank_share(chosen, self.rank, self.world_size)
+        partners = None if self.mixing is None else self.mixing.partners(mine, members, epoch)
+        return BatchRows(mine, partners, num_valid, len(chosen))
+
+
+class BatchLoader(ABC):
+    """One rank's share of every global batch; a subclass only says how to come by the images.
 
     Global batch k is order[k * batch_size : (k + 1) * batch_size] for any number of ranks; each rank has a contiguous
     part of it. Where the parts can't be equal (in the last batch), they are padded to the largest part's size.
 
-    batch_size: images per step over all ranks.
     Raises UserError where `world_size` doesn't divide `batch_size`.
     """
 
     batch_sampler = None  # Lightning asks whatever has a `sampler` for it
 
-    def __init__(
-        self,
-        *,
-        images: UInt8[Tensor, "n c h w"],
-        labels: Int64[Tensor, " n"],
-        sampler: EpochOrder,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        check_divisible(batch_size, world_size)
-        self.images = images
-        self.labels = labels
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+    def __init__(self, **part: Unpack[LoaderPart]) -> None:
+        check_divisible(part["batch_size"], part["world_size"])
+        self.sampler = part["sampler"]
+        self.batch_size = part["batch_size"]
+        self._share = _Share(part["batch_size"], part["rank"], part["world_size"], part["mixing"])
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever the next iteration starts."""
@@ -79,14 +114,32 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         start, self.sampler.position = self.sampler.position, 0
-        order = self.sampler.indices()
-        return (self._batch(order, number) for number in range(start, len(self)))
+        return self._batches(self._share.rows(self.sampler, range(start, len(self))))
 
-    def _batch(self, order: Tensor, number: int) -> Batch:
-        members = order[number * self.batch_size : (number + 1) * self.batch_size]
-        mine, num_valid = rank_share(members, self.rank, self.world_size)
-        images, labels = self.images.index_select(0, mine), self.labels.index_select(0, mine)
-        return Batch(images, labels, mine, num_valid, len(members))
+    @abstractmethod
+    def _batches(self, rows: Iterator[BatchRows]) -> Iterator[Batch]:
+        """The images and labels of these rows, batch by batch."""
+
+
+class MemoryLoader(BatchLoader):
+    """Gathers batches from tensors, on the device that they, and the members of the order, are on."""
+
+    def __init__(
+        self, *, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], **part: Unpack[LoaderPart]
+    ) -> None:
+        super().__init__(**part)
+        self.images = images
+        self.labels = labels
+
+    def _batches(self, rows: Iterator[BatchRows]) -> Iterator[Batch]:
+        return map(self._batch, rows)
+
+    def _batch(self, rows: BatchRows) -> Batch:
+        partners = None if rows.partners is None else Partners(*self._gathered(rows.partners), rows.partners)
+        return Batch(*self._gathered(rows.indices), rows.indices, rows.num_valid, rows.num_global, partners)
+
+    def _gathered(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
 
 
 def rank_share(members: Int64[Tensor, " n"], rank: int, world_size: int) -> tuple[Int64[Tensor, " share"], int]:

@@ -1,12 +1,13 @@
 """Ten classes of coloured, textured, cluttered shapes: a data set that needs no download."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 
 from litlab.data.arrays import ImageArrays, image_arrays
 from litlab.data.draw_shapes import CLASS_NAMES, draw_images
 from litlab.data.module import ImageDataModule
+from litlab.data.settings import ImageSettings
 
 _TRAIN, _TEST = 0, 1  # streams of random numbers
 
@@ -24,30 +25,14 @@ class Shapes(ImageDataModule):
         num_train: int,
         num_test: int,
         data_seed: int,
-        batch_size: int,
-        val_size: int | float,
-        val_seed: int,
-        seed: int,
-        crop_padding: int,
-        flip: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        **settings: Unpack[ImageSettings],
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            val_size=val_size,
-            val_seed=val_seed,
-            seed=seed,
-            crop_padding=crop_padding,
-            flip=flip,
-            mean=mean,
-            std=std,
-        )
+        super().__init__(**settings)
         self.num_train = num_train
         self.num_test = num_test
         self.data_seed = data_seed
 
-    def load_arrays(self) -> ImageArrays:
+    def load_images(self) -> ImageArrays:
         """Draws both splits."""
         return image_arrays(
             name="shapes",

@@ -29,10 +29,10 @@ class PixelsToProbabilities(nn.Module):
         super().__init__()
         self.network = predictor.network
         self.preprocess = predictor.preprocess
+        self._logits = predictor.logits
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
-        logits: Tensor = self.network(self.preprocess(images))
-        return logits.float().softmax(dim=1)
+        return self._logits(self.preprocess(images)).softmax(dim=1)
 
 
 def to_onnx(predictor: Predictor) -> bytes:

@@ -18,6 +18,7 @@ from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.experiment import build_network
 from litlab.inference.finished import FinishedRun
+from litlab.task import mirror_averaged
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 BATCH_SIZE = 128  # images that are in memory as floats at once
@@ -35,12 +36,16 @@ class Predictor:
         network: in evaluation mode; from normalised images, float `b c h w`, to logits, `b num_classes`.
         preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes.
         facts: of the data set of the run.
+        test_time_flip: whether logits are the mean over each image and its mirror image, as in the run's test.
     """
 
-    def __init__(self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts) -> None:
+    def __init__(
+        self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts, test_time_flip: bool
+    ) -> None:
         self.network = network.eval()
         self.preprocess = preprocess
         self.facts = facts
+        self.test_time_flip = test_time_flip
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -66,8 +71,15 @@ class Predictor:
         Raises:
             UserError: for an image that can't be read or is none of these.
         """
-        parts = [self.network(batch).float().softmax(dim=1) for batch in self._batches(images)]
+        parts = [self.logits(batch).softmax(dim=1) for batch in self._batches(images)]
         return torch.cat(parts) if parts else torch.empty(0, self.facts.num_classes)
+
+    def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
+        """Of normalised images, float32, as in the run's test."""
+        if self.test_time_flip:
+            return mirror_averaged(self.network, images)
+        logits: Tensor = self.network(images)
+        return logits.float()
 
     def predict(self, images: Image | Sequence[Image]) -> list[tuple[str, float]]:
         """The most probable class of each image, and its probability. Takes what a call takes."""
@@ -132,7 +144,13 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{node['_target_']} changed? provenance.json holds the commit it was trained at\n{error}"
         ) from error
     preprocess = Preprocess(image_size=facts.image_shape[1:], mean=facts.mean, std=facts.std)
-    return Predictor(network=network, preprocess=preprocess, facts=facts)
+    flip = _flips(finished.config["task"])
+    return Predictor(network=network, preprocess=preprocess, facts=facts, test_time_flip=flip)
+
+
+def _flips(task: dict[str, Any]) -> bool:
+    """Whether the run's test averaged over mirror images; another task's key of that name is none of ours."""
+    return bool(task["_target_"] == "litlab.task.ImageClassifier" and task["test_time_flip"])
 
 
 def _built(finished: FinishedRun, node: dict[str, Any], facts: DatasetFacts) -> nn.Module:

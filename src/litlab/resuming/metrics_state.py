@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from litlab.metrics import LossAndAccuracy
+
 State = dict[str, dict[str, Any]]
 
 
@@ -16,6 +18,9 @@ def metrics_of(module: nn.Module) -> dict[str, Metric]:
 
 def metrics_state(metrics: dict[str, Metric]) -> State:
     """Copies of the states of those metrics that have been updated."""
+    for metric in metrics.values():
+        if isinstance(metric, LossAndAccuracy):
+            metric.add_up()
     return {
         name: {
             "updates": metric._update_count,

@@ -1,13 +1,17 @@
 """What a training step changes before the optimizer does, so that a failed one can be undone."""
 
+from operator import attrgetter
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from litlab.metrics import LossAndAccuracy
 from litlab.resuming.metrics_state import metrics_of, metrics_state, set_metrics_state
 from litlab.resuming.point import Loaders, Point
 from litlab.resuming.random_state import State, random_state, set_random_state
+
+_VERSION = attrgetter("_version")
 
 
 def weights_print(task: LightningModule) -> torch.Tensor:
@@ -25,7 +29,9 @@ class StepStart:
 
     def __init__(self, trainer: Trainer, task: LightningModule) -> None:
         self._device = trainer.strategy.root_device
-        self._task, self._metrics_of = task, metrics_of(task)
+        self._task, metrics = task, metrics_of(task)
+        self._collecting = [each for each in metrics.values() if isinstance(each, LossAndAccuracy)]
+        self._others = {name: each for name, each in metrics.items() if not isinstance(each, LossAndAccuracy)}
         self._parameters = list(task.parameters())
         self._buffers = list(task.buffers())
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
@@ -36,7 +42,8 @@ class StepStart:
         """A step starts here."""
         self._torch = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
-        self._metrics = metrics_state(self._metrics_of)
+        self._marks = [metric.mark() for metric in self._collecting]
+        self._metrics = metrics_state(self._others)
         if self._buffers:
             torch._foreach_copy_(self._saved_buffers, self._buffers)
         self._versions = self._changes()
@@ -55,14 +62,16 @@ class StepStart:
             torch._foreach_copy_(self._buffers, self._saved_buffers)
         state = self._still | {"torch": self._torch} | ({"cuda": self._cuda} if self._cuda is not None else {})
         set_random_state(state, self._device)
-        set_metrics_state(self._metrics_of, self._metrics)
+        set_metrics_state(self._others, self._metrics)
+        for metric, mark in zip(self._collecting, self._marks, strict=True):
+            metric.go_back(mark)
         point = Point.here(trainer, self._task, "batch", loaders)
         point.progress = _before_the_batch(point.progress)
         return point
 
     def _changes(self) -> int:
         """Grows with every change of a parameter in place, as optimizers make them."""
-        return sum(parameter._version for parameter in self._parameters)
+        return sum(map(_VERSION, self._parameters))
 
 
 def _stood_still(before: State, now: State) -> bool:

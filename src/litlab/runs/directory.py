@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from litlab.errors import UserError
 from litlab.runs.files import write_text
+from litlab.runs.later_keys import with_later_keys
 
 CHECKPOINTS = ("best", "last")  # that can be asked for
 
@@ -119,7 +120,7 @@ class RunDirectory:
         return Path(project) if project and Path(project).is_dir() else Path.cwd()
 
     def read_config(self) -> dict[str, Any]:
-        """config.yaml as it stands, unchecked: enough to look at a run, not to start it.
+        """config.yaml, unchecked, with keys that came later switched off: enough to look at a run, not to start it.
 
         Raises:
             UserError: if it is missing or damaged.
@@ -135,7 +136,7 @@ class RunDirectory:
             raise UserError(f"{self.config} is damaged: {error}") from error
         if not isinstance(found, dict):
             raise UserError(f"{self.config} is damaged: it is no mapping of keys to values")
-        return found
+        return with_later_keys(found)
 
     def read_json(self, file: Path) -> Any:
         """

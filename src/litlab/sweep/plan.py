@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from litlab.errors import UserError
+from litlab.runs.later_keys import with_later_keys
 from litlab.runs.yaml_text import load_yaml
 
 _FORMAT = 1
@@ -89,7 +90,7 @@ def from_yaml(file: Path, content: bytes) -> Plan:
     wrong = [name for name in names if not isinstance(found.get(name), _TYPES.get(name, str))]
     if wrong or found.keys() != set(names) or found["kind"] not in ("grid", "search") or not _are_axes(found["axes"]):
         raise UserError(f"{file} is damaged: expected the keys {', '.join(names)}{_about(wrong)}")
-    return Plan(**found)
+    return Plan(**found | {"base": with_later_keys(found["base"])})
 
 
 def _about(wrong: Sequence[str]) -> str:

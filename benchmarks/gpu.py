@@ -1,0 +1,101 @@
+"""The rows of a machine with a GPU: litlab's switches against a fast loop by hand, the data path, the speedrun."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from benchmarks.bare import BareLoop, Contender, SideBySide, now
+from benchmarks.data_path import Epochs, PILImages, exhaust, prepared, usual_loader
+from benchmarks.harness import Row, interleaved, rates
+from benchmarks.recipes import run
+from benchmarks.runs import Train, in_worker
+from benchmarks.settings import Settings
+from benchmarks.training import epochs_of, throughput_row
+from litlab.data.batch import Batch
+from litlab.data.module import ImageDataModule
+
+BATCH_SIZE = 512
+_BESIDE = "+callbacks.side_by_side._target_=benchmarks.gpu.BesideFastLoop"
+_LOOP = "a loop by hand, bf16, channels_last"
+# Each has one switch more than the one before.
+SWITCHES = {
+    "32-true": (),
+    "bf16-mixed": ("trainer.precision=bf16-mixed",),
+    "bf16-mixed, channels_last": ("trainer.precision=bf16-mixed", "task.channels_last=true"),
+    "bf16-mixed, channels_last, compile": (
+        "trainer.precision=bf16-mixed", "task.channels_last=true", "task.compile=true",
+    ),
+}  # fmt: skip
+
+
+class FastLoop(BareLoop):
+    """What somebody writes who cares about speed: bfloat16 by autocast, weights and images in channels_last."""
+
+    def __init__(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> None:
+        super().__init__(network.to(memory_format=torch.channels_last), data, config)  # type: ignore[call-overload]
+
+    def loss(self, batch: Batch, epoch: int) -> Tensor:
+        batch = self.data.transfer_batch_to_device(batch, self.device, 0)
+        batch = self.data.finish(batch, epoch=epoch)
+        images = batch.images.to(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return F.cross_entropy(self.network(images), batch.labels)
+
+
+class BesideFastLoop(SideBySide):
+    """Its network is a copy of litlab's, but not compiled, whatever litlab's is."""
+
+    def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
+        return {"bare": FastLoop(deepcopy(network), data, config)}
+
+
+def rows(settings: Settings) -> list[Row]:
+    return [*data_rows(settings), *training_rows(settings), *speedrun_rows(settings)]
+
+
+def data_rows(settings: Settings, accelerator: str = "gpu") -> list[Row]:
+    """An epoch of batches on the device, augmented and normalised, that nobody trains on."""
+    data = prepared(*settings.data, f"data.batch_size={BATCH_SIZE}")
+    theirs = usual_loader(PILImages(data), BATCH_SIZE, settings.num_workers)
+    data.trainer = Trainer(accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False)
+    data.trainer.strategy.connect(LightningModule())  # which has the type that images are to have
+    device = data.trainer.strategy.root_device
+    epochs = Epochs(data, device)
+
+    def ours() -> None:
+        exhaust(epochs)
+        now(device)
+
+    def usual() -> None:
+        for images, labels in theirs:
+            images.to(device), labels.to(device)
+        now(device)
+
+    seconds = interleaved({"litlab": ours, "usual": usual}, num_warmup=1, num_rounds=settings.num_rounds)
+    our_speeds, their_speeds = (rates(len(data.train_members), each) for each in seconds.values())
+    what = f"torchvision, PIL, DataLoader with {settings.num_workers} workers, moved"
+    return [Row(f"GPU: data path, batch {BATCH_SIZE}", "images/s", our_speeds, what, their_speeds)]
+
+
+def training_rows(settings: Settings, train: Train = in_worker, accelerator: str = "gpu") -> list[Row]:
+    """ResNet-18 with each of the switches, always against the same loop."""
+    common = (f"trainer={accelerator}", "model=resnet18", _BESIDE, *settings.data, f"data.batch_size={BATCH_SIZE}")
+    return [
+        throughput_row(f"GPU: resnet18, {name}", epochs_of(settings, train, *common, *overrides), against=_LOOP)
+        for name, overrides in SWITCHES.items()
+    ]
+
+
+def speedrun_rows(settings: Settings) -> list[Row]:
+    """The whole recipe; in the first round the images are decoded and the kernels chosen."""
+    outcomes = [run("experiment=speedrun", *settings.data, f"seed={seed}") for seed in range(1 + settings.num_rounds)]
+    warm = outcomes[1:]
+    return [
+        Row("GPU: speedrun: training", "s", tuple(each.training for each in warm)),
+        Row("GPU: speedrun: whole process", "s", tuple(each.seconds for each in warm)),
+        Row("GPU: speedrun: test accuracy", "%", tuple(100 * each.test_accuracy for each in warm)),
+    ]

@@ -1,0 +1,59 @@
+"""`python -m benchmarks.loading OVERRIDES`: what a data set costs a process of its own, as JSON."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from benchmarks.data_path import Epochs, exhaust
+from benchmarks.runs import compose_config
+from litlab.config.freeze import cores
+from litlab.data.module import ImageDataModule
+from litlab.experiment import build_data
+
+
+class Cost(TypedDict):
+    """
+    seconds: until the images are there.
+    images_per_second: of the data path, of the second epoch.
+    mebibytes: by how much the process grew at its peak, up to the end of the second epoch.
+    pixels: mebibytes of the images themselves, as uint8.
+    """
+
+    seconds: float
+    images_per_second: float
+    mebibytes: float
+    pixels: float
+
+
+def main(*overrides: str) -> Cost:
+    torch.set_num_threads(cores())
+    config = compose_config(*overrides)
+    before = _status("VmRSS")
+    began = time.perf_counter()
+    data = build_data(config)
+    seconds = time.perf_counter() - began
+    assert isinstance(data, ImageDataModule)
+    epochs = Epochs(data)
+    exhaust(epochs)
+    began = time.perf_counter()
+    exhaust(epochs)
+    return Cost(
+        seconds=seconds,
+        images_per_second=len(data.train_members) / (time.perf_counter() - began),
+        mebibytes=_status("VmHWM") - before,
+        pixels=(data.arrays.train_images.numel() + data.arrays.test_images.numel()) / 2**20,
+    )
+
+
+def _status(field: str) -> float:
+    """A figure of this process, which Linux gives in kB, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

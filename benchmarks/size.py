@@ -1,0 +1,81 @@
+"""What things cost as they grow: images, batches, ranks. Synthetic images, so that there can be any number."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.harness import Row
+from benchmarks.loading import Cost
+from benchmarks.runs import Train, in_worker, program
+from benchmarks.settings import Settings
+from benchmarks.training import ON_CPU, epochs_of, throughput_row
+from litlab.runs.result import read_result
+
+
+def rows(settings: Settings) -> list[Row]:
+    return [*image_rows(settings), *batch_rows(settings), *rank_rows(settings)]
+
+
+def load(*overrides: str) -> Cost:
+    """What loading takes a new process."""
+    cost: Cost = json.loads(program("loading", *overrides))
+    return cost
+
+
+def image_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[Row]:
+    """Each number of images in processes of its own; the larger sets are drawn longer."""
+    found = []
+    for num_images in settings.image_counts:
+        costs = [load(*_shapes(num_images)) for _ in range(settings.num_sizes)]
+        name = f"{num_images:,} images"
+        ready, speeds, memory, pixels = zip(
+            *((each["seconds"], each["images_per_second"], each["mebibytes"], each["pixels"]) for each in costs),
+            strict=True,
+        )
+        found += [
+            Row(f"{name}: data path", "images/s", speeds),
+            Row(f"{name}: until they are there", "s", ready),
+            Row(f"{name}: peak memory", "MiB", memory, "their pixels as uint8", pixels),
+        ]
+    return found
+
+
+def batch_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
+    """Training of the default network, one row for each batch size."""
+    threads = f"threads={max(settings.threads)}"
+    return [
+        throughput_row(
+            f"training, batch {batch_size}",
+            epochs_of(settings, train, *ON_CPU, *_shapes(settings.num_sized), threads, f"data.batch_size={batch_size}"),
+        )
+        for batch_size in settings.sized_batches
+    ]
+
+
+def rank_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
+    """Training on so many processes of one thread each, against the first number of them."""
+    speeds: dict[int, list[float]] = {ranks: [] for ranks in settings.ranks}
+    for _ in range(settings.num_sizes):
+        for ranks, rates in speeds.items():
+            rates.append(_speed(train, settings, ranks))
+    one, *others = settings.ranks
+    alone = tuple(speeds[one])
+    return [
+        Row(f"training, {one} rank", "images/s", alone),
+        *(Row(f"training, {more} ranks", "images/s", tuple(speeds[more]), f"{one} rank", alone) for more in others),
+    ]
+
+
+def _speed(train: Train, settings: Settings, ranks: int) -> float:
+    """Images per second over all ranks, of two epochs."""
+    spread = ("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}") if ranks > 1 else ("trainer=cpu",)
+    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+        overrides = (*_shapes(settings.num_sized), *spread, "threads=1", "trainer.max_epochs=2")
+        run = train(Path(folder) / "run", *overrides)
+        return float(read_result(run)["images_per_second"])
+
+
+def _shapes(num_images: int) -> tuple[str, ...]:
+    """All but a few of so many to train on."""
+    return ("data=shapes", f"data.num_train={num_images}", "data.num_test=40", "data.val_size=40")

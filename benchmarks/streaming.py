@@ -1,0 +1,43 @@
+"""Images that stay in their files: litlab's `storage=stream` against torchvision's ImageFolder, both with workers."""
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
+
+from benchmarks import jpegs
+from benchmarks.data_path import Epochs, exhaust, prepared, threads, transform, usual_loader
+from benchmarks.harness import Row, interleaved, rates
+from benchmarks.settings import Settings
+from litlab.data.module import ImageDataModule
+
+
+def rows(settings: Settings) -> list[Row]:
+    """An epoch of batches, read and decoded from JPEG files, augmented and normalised, that nobody trains on."""
+    batch_size, num_workers = settings.batch_sizes[0], settings.num_workers
+    with TemporaryDirectory(prefix="litlab-bench-") as folder, threads(max(settings.threads)):
+        (Path(folder) / "jpegs").mkdir()
+        root = jpegs.in_folder(settings, Path(folder) / "jpegs")
+        data = prepared(*overrides(root, Path(folder) / "cache", batch_size, num_workers))
+        theirs = usual(data, root, batch_size, num_workers)
+        contenders = {"litlab": partial(exhaust, Epochs(data)), "usual": partial(exhaust, theirs)}
+        seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
+        ours, usuals = (rates(data.facts.num_train, seconds[name]) for name in ("litlab", "usual"))
+        what = f"torchvision's ImageFolder, DataLoader with {num_workers} workers"
+        return [Row(f"data path, batch {batch_size}, storage=stream", "images/s", ours, what, usuals)]
+
+
+def usual(data: ImageDataModule, root: Path, batch_size: int, num_workers: int) -> "DataLoader[Any]":
+    """The same training images by torchvision."""
+    return usual_loader(ImageFolder(root / "train", transform(data)), batch_size, num_workers)
+
+
+def overrides(root: Path, cache: Path, batch_size: int, num_workers: int) -> tuple[str, ...]:
+    """All images of the training split, none of them held in memory."""
+    return (
+        "data=image_folder", f"data.root='{root}'", f"data.cache='{cache}'", "data.val_size=0",
+        "data.storage=stream", f"data.num_workers={num_workers}", f"data.batch_size={batch_size}",
+    )  # fmt: skip

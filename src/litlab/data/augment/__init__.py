@@ -1,0 +1,11 @@
+"""Augmentation of whole batches: truly per sample, without a loop over images and without random state.
+
+One room per idea. Each has pure functions that draw (from seed, epoch and the images' indices) and pure functions that
+do what was drawn, so that a slow reference can be given the same decisions.
+"""
+
+from litlab.data.augment.augmentation import Augmentation
+from litlab.data.augment.mixing import Mixing
+from litlab.data.augment.shift import shift_and_mirror
+
+__all__ = ["Augmentation", "Mixing", "shift_and_mirror"]

@@ -1,0 +1,57 @@
+"""All augmentations of single images, in their order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from litlab.data.augment.color import ColorJitter
+from litlab.data.augment.cutout import cutout_boxes, erase
+from litlab.data.augment.rand_augment import RandAugment
+from litlab.data.augment.shift import random_mirrored, random_shifts, shift_and_mirror
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What a training image goes through: a function of (seed, epoch, its index), on CPU and GPU alike.
+
+    crop_padding: pixels of reflection on each side that the crop is taken from, less than the image's height and width;
+        0 for no crop.
+    flip: True to mirror left and right with probability one half; "alternating" for every other epoch.
+    color_jitter: brightness, contrast, saturation and hue, see `ColorJitter`; None for none.
+    rand_augment: num_ops and magnitude, see `RandAugment`; None for none.
+    cutout: side of the erased square in pixels; 0 for none.
+    """
+
+    seed: int
+    crop_padding: int
+    flip: bool | Literal["alternating"]
+    color_jitter: Mapping[str, int | float] | None
+    rand_augment: Mapping[str, int] | None
+    cutout: int
+
+    def on_pixels(
+        self, images: UInt8[Tensor, "b c h w"], indices: Int64[Tensor, " b"], epoch: int
+    ) -> UInt8[Tensor, "b c h w"]:
+        """Crop, flip, RandAugment and colour jitter, in this order, before the images are normalised."""
+        if self.crop_padding > 0 or self.flip:
+            down, right = random_shifts(indices, seed=self.seed, epoch=epoch, crop_padding=self.crop_padding)
+            mirrored = random_mirrored(indices, seed=self.seed, epoch=epoch, flip=self.flip)
+            images = shift_and_mirror(images, down, right, mirrored)
+        if self.rand_augment is not None:
+            images = RandAugment(seed=self.seed, **self.rand_augment)(images, indices, epoch)
+        if self.color_jitter is not None:
+            images = ColorJitter(seed=self.seed, **self.color_jitter)(images, indices, epoch)
+        return images
+
+    def on_normalised(
+        self, images: Float[Tensor, "b c h w"], indices: Int64[Tensor, " b"], epoch: int
+    ) -> Float[Tensor, "b c h w"]:
+        """Cutout, after the images are normalised: zero is the mean."""
+        if self.cutout == 0:
+            return images
+        height, width = images.shape[-2:]
+        boxes = cutout_boxes(indices, seed=self.seed, epoch=epoch, side=self.cutout, height=height, width=width)
+        return erase(images, boxes)

@@ -1,0 +1,131 @@
+"""Brightness, contrast, saturation and hue, each image by its own amount; `ColorJitter` draws and orders them.
+
+As in torchvision.transforms.v2.functional: after each operation pixels are uint8 again, cut off rather than rounded. No
+two steps of the arithmetic are fused, so that the bits are the same on every device and in every batch.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from litlab.data.augment.choice import Operation, operate, unchanged
+from litlab.data.augment.draws import Stream, bits_of, uniform
+from litlab.data.random_numbers import random_streams
+
+Pixels = UInt8[Tensor, "b c h w"]
+Factors = Float32[Tensor, " b"]
+
+
+def brighten(images: Pixels, factors: Factors) -> Pixels:
+    """Pixels times a factor of at least 0; 0 is black, 1 the image."""
+    return _to_pixels(images * _wide(factors))
+
+
+def change_contrast(images: Pixels, factors: Factors) -> Pixels:
+    """Away from the mean of the grey image for a factor above 1, towards it below; 0 is the mean."""
+    grey = _grey(images) if images.shape[1] == 3 else images
+    # The sum of whole numbers is exact in float64, whatever order a device takes.
+    mean = grey.sum((1, 2, 3), keepdim=True, dtype=torch.float64) / grey[0].numel() if len(images) else grey[:, :1]
+    return _blend(images, mean.to(torch.float32), factors)
+
+
+def saturate(images: Pixels, factors: Factors) -> Pixels:
+    """Away from the grey image for a factor above 1, towards it below; one channel stays as it is."""
+    return images if images.shape[1] == 1 else _blend(images, _grey(images), factors)
+
+
+def shift_hue(images: Pixels, shifts: Factors) -> Pixels:
+    """Hue turned by a share of the colour circle, -0.5..0.5; one channel stays as it is.
+
+    HSV by Smith (SIGGRAPH 1978), back without cases: each channel is the largest less a share of the range, the share
+    being a trapezoid of the hue.
+    """
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.to(torch.float32).unbind(1)
+    largest = torch.maximum(red, green).maximum(blue)
+    span = largest - torch.minimum(red, green).minimum(blue)
+    divisor = span.clamp(min=1)
+    sixth = torch.where(
+        largest == red,
+        (green - blue).div_(divisor),
+        torch.where(largest == green, (blue - red).div_(divisor).add_(2), (red - green).div_(divisor).add_(4)),
+    )
+    sixth.add_(6 * shifts[:, None, None])  # of the circle
+    places = (torch.arange(5, 0, -2, device=images.device)[:, None, None] + sixth[:, None]).remainder_(6)  # b c h w
+    share = torch.minimum(places, 4 - places).clamp_(0, 1)
+    # torchvision's way from 0..1 to pixels: times 255.999, cut off.
+    return _to_pixels(torch.sub(largest[:, None], share.mul_(span[:, None])).mul_(255.999 / 255))
+
+
+class JitterAmounts(NamedTuple):
+    """What each image gets: factors of three operations, a shift of hue, and which operation it has at each place."""
+
+    brightness: Factors
+    contrast: Factors
+    saturation: Factors
+    hue: Factors
+    order: Int64[Tensor, "b 4"]  # numbers of the four above
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorJitter:
+    """As torchvision.transforms.v2.ColorJitter, but each image has its own factors and its own order of operations.
+
+    brightness, contrast, saturation: factors are uniform in max(0, 1 - x)..1 + x; 0 for none.
+    hue: shifts are uniform in -x..x, x up to 0.5 of the circle; 0 for none.
+    """
+
+    seed: int
+    brightness: int | float
+    contrast: int | float
+    saturation: int | float
+    hue: int | float
+
+    def amounts(self, indices: Int64[Tensor, " b"], epoch: int) -> JitterAmounts:
+        """Drawn from (seed, epoch, index of the image)."""
+        bits = random_streams(bits_of(indices, self.seed, epoch, Stream.JITTER), 8)
+        numbers = uniform(bits[:, :4])
+        brightness, contrast, saturation = (
+            max(0.0, 1 - limit) + (1 + limit - max(0.0, 1 - limit)) * number
+            for limit, number in zip(
+                (self.brightness, self.contrast, self.saturation), numbers[:, :3].unbind(1), strict=True
+            )
+        )
+        hue = self.hue * (2 * numbers[:, 3] - 1)
+        return JitterAmounts(brightness, contrast, saturation, hue, order=bits[:, 4:].argsort(dim=1))
+
+    def __call__(self, images: Pixels, indices: Int64[Tensor, " b"], epoch: int) -> Pixels:
+        drawn = self.amounts(indices, epoch)
+        limits = (self.brightness, self.contrast, self.saturation, self.hue)
+        functions = (brighten, change_contrast, saturate, shift_hue)
+        operations: list[Operation] = [
+            (function, (amounts,)) if limit > 0 else (unchanged, ())
+            for limit, function, amounts in zip(limits, functions, drawn[:4], strict=True)
+        ]
+        for numbers in drawn.order.unbind(1):
+            images = operate(images, numbers, operations)
+        return images
+
+
+def _grey(images: Pixels) -> Float32[Tensor, "b 1 h w"]:
+    """Whole grey levels. Weights of ITU-R 601 in ten-thousandths: sums below 2**24 are exact in float32."""
+    red, green, blue = images.to(torch.float32).unbind(1)
+    return (red * 2989).add_(green, alpha=5870).add_(blue, alpha=1140).div_(10000).floor_()[:, None]
+
+
+def _blend(images: Pixels, others: Float32[Tensor, "b 1 _ _"], factors: Factors) -> Pixels:
+    """factor * image + (1 - factor) * other."""
+    ratios = _wide(factors)
+    return _to_pixels((images * ratios).add_(others * (1 - ratios)))
+
+
+def _wide(factors: Factors) -> Float32[Tensor, "b 1 1 1"]:
+    return factors[:, None, None, None]
+
+
+def _to_pixels(values: Float32[Tensor, "b c h w"]) -> Pixels:
+    return values.clamp_(0, 255).to(torch.uint8)

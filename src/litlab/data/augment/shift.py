@@ -1,0 +1,61 @@
+"""Random crop and flip of a whole batch: one gather, no loop over images, no random state."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+from litlab.data.augment.draws import Stream, bits_of
+from litlab.data.random_numbers import random_below
+
+
+def random_shifts(
+    indices: Int64[Tensor, " b"], *, seed: int, epoch: int, crop_padding: int
+) -> tuple[Int64[Tensor, " b"], Int64[Tensor, " b"]]:
+    """By how many pixels each image's window moves down and right: -crop_padding..crop_padding, each as likely."""
+    bits = (bits_of(indices, seed, epoch, stream) for stream in (Stream.CROP_ROW, Stream.CROP_COLUMN))
+    down, right = (random_below(each, 2 * crop_padding + 1) - crop_padding for each in bits)
+    return down, right
+
+
+def random_mirrored(
+    indices: Int64[Tensor, " b"], *, seed: int, epoch: int, flip: bool | Literal["alternating"]
+) -> Bool[Tensor, " b"]:
+    """Which images to mirror: each with probability one half, or alternating, or none.
+
+    Alternating (Jordan, arXiv 2404.00498, section 3.6): at random in epoch 0, and from then on every other epoch, so
+    that two epochs in a row show every image both ways.
+    """
+    if flip is False:
+        return torch.zeros_like(indices, dtype=torch.bool)
+    if flip == "alternating":
+        first = random_below(bits_of(indices, seed, 0, Stream.FLIP), 2)
+        return first != epoch % 2
+    return random_below(bits_of(indices, seed, epoch, Stream.FLIP), 2) == 1
+
+
+def shift_and_mirror(
+    images: UInt8[Tensor, "b c h w"],
+    down: Int64[Tensor, " b"],
+    right: Int64[Tensor, " b"],
+    mirrored: Bool[Tensor, " b"],
+) -> UInt8[Tensor, "b c h w"]:
+    """Each image's window moved by its own number of pixels (reflected at the borders), then mirrored where asked.
+
+    Of seven ways to do it the flat gather was among the two fastest and the shortest (270,000 images/s, one CPU
+    thread, 32x32x3; grouping images by shift 48,000; slicing a padded copy in a loop 80,000). Nor is it faster with
+    32-bit positions, one position for each channel's pixel, channels packed into words, or whole rows first.
+    """
+    _, num_channels, height, width = images.shape
+    rows = _reflected(torch.arange(height, device=images.device) + down[:, None], height)
+    columns = torch.arange(width, device=images.device).expand(len(images), width)
+    columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
+    columns = _reflected(columns + right[:, None], width)
+    source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # b (h w)
+    return images.flatten(2).gather(2, source[:, None, :].expand(-1, num_channels, -1)).view_as(images)
+
+
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1 mirrored back in, without repeating the border pixel."""
+    return (size - 1) - ((size - 1) - positions.abs()).abs()

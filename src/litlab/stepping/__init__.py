@@ -1,0 +1,1 @@
+"""Lightning's training loop with less around each step."""

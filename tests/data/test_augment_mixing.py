@@ -1,0 +1,144 @@
+"""Mixup and cutmix against a few lines of NumPy, and their distributions."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from litlab.data.augment import Mixing
+from litlab.data.augment.draws import symmetric_beta, uniform
+from litlab.data.random_numbers import random_bits
+
+BOTH = Mixing(seed=5, mixup=0.8, cutmix=1.0)
+
+
+def a_batch(num_images: int = 300) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, their partners, indices."""
+    random = torch.Generator().manual_seed(0)
+    images, partners = torch.randn(2, num_images, 3, 9, 12, generator=random)
+    return images, partners, torch.arange(50, 50 + num_images)
+
+
+def test_mixup_against_a_slow_reference() -> None:
+    images, partners, indices = a_batch()
+    mixed, share = Mixing(seed=5, mixup=0.8, cutmix=0)(images, partners, indices, 3)
+    assert share.dtype == torch.float32
+    assert share.std() > 0.2
+    for row, own in enumerate(share.tolist()):
+        expected = own * images[row].numpy() + (1 - own) * partners[row].numpy()
+        np.testing.assert_allclose(mixed[row].numpy(), expected, atol=1e-6)
+
+
+def test_cutmix_against_a_slow_reference() -> None:
+    """The boxes of the paper's own code: floor of half the cut on both sides of a pixel, clipped."""
+    images, partners, indices = a_batch()
+    mixing = Mixing(seed=5, mixup=0, cutmix=1.0)
+    mixed, share = mixing(images, partners, indices, 3)
+    boxes = mixing.cutmix_boxes(indices, 3, 9, 12)
+    for row, (top, bottom, left, right) in enumerate(zip(*(each.tolist() for each in boxes), strict=True)):
+        assert 0 <= top <= bottom <= 9
+        assert 0 <= left <= right <= 12
+        expected = images[row].clone()
+        expected[:, top:bottom, left:right] = partners[row, :, top:bottom, left:right]
+        assert torch.equal(mixed[row], expected)
+        own = (mixed[row] == images[row]).double().mean()
+        assert share[row].item() == pytest.approx(own.item(), abs=1e-6)
+    assert len({tuple(box) for box in torch.stack(boxes, 1).tolist()}) > 100
+
+
+def test_the_box_has_the_drawn_area_before_it_is_clipped() -> None:
+    """On images so large that rounding to pixels does not count: boxes inside have 1 - Beta of the area."""
+    size, indices = 1000, torch.arange(20_000)
+    top, bottom, left, right = Mixing(seed=1, mixup=0, cutmix=1.0).cutmix_boxes(indices, 0, size, size)
+    inside = (top > 0) & (bottom < size) & (left > 0) & (right < size)
+    shares = ((bottom - top) * (right - left))[inside] / size**2
+    # A side s is inside with probability (1 - s)^2; of s^2 uniform that leaves a density in proportion to s (1 - s)^2.
+    sides = shares.sqrt().numpy()
+    assert stats.kstest(sides, stats.beta(2, 3).cdf).pvalue > 0.001
+    assert ((bottom - top) == (right - left))[inside].all()
+    assert stats.kstest(((top + bottom) / 2 / size)[inside & (bottom - top < 20)].numpy(), "uniform").pvalue > 0.001
+
+
+def test_with_both_each_image_takes_one_of_them() -> None:
+    images, partners, indices = a_batch(4000)
+    mixed, share = BOTH(images, partners, indices, 3)
+    boxed = BOTH.takes_box(indices, 3)
+    assert abs(int(boxed.sum()) - 2000) < 130  # 4 deviations
+    for part, mixing in (
+        (boxed, Mixing(seed=5, mixup=0, cutmix=1.0)),
+        (~boxed, Mixing(seed=5, mixup=0.8, cutmix=0)),
+    ):
+        alone, alone_share = mixing(images, partners, indices, 3)
+        assert torch.equal(mixed[part], alone[part])
+        assert torch.equal(share[part], alone_share[part])
+
+
+def test_without_either_nothing_happens() -> None:
+    off = Mixing(seed=5, mixup=0, cutmix=0)
+    images, partners, indices = a_batch(4)
+    mixed, share = off(images, partners, indices, 3)
+    assert not off.active
+    assert BOTH.active
+    assert torch.equal(mixed, images)
+    assert share.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 2.0])
+def test_shares_are_distributed_as_beta(alpha: float) -> None:
+    shares = Mixing(seed=0, mixup=alpha, cutmix=0).mixup_share(torch.arange(20_000), 0)
+    if alpha == 0.2:  # 2 % are closer to each end than float32 tells apart, which the test would take for steps
+        inside = shares[(shares > 1e-6) & (shares < 1 - 1e-6)].double().numpy()
+        low, high = stats.beta(alpha, alpha).cdf([1e-6, 1 - 1e-6])
+        assert abs(len(inside) - (high - low) * len(shares)) < 150  # 3 deviations
+        assert stats.kstest(inside, lambda x: (stats.beta(alpha, alpha).cdf(x) - low) / (high - low)).pvalue > 0.001
+    else:
+        assert stats.kstest(shares.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > 0.001
+
+
+def test_a_tiny_alpha_and_extreme_numbers_stay_in_range() -> None:
+    extremes = torch.tensor([0, -1, 1, 2**63 - 1, -(2**63)])
+    radius, angle = (each.flatten() for each in torch.meshgrid(extremes, extremes, indexing="ij"))
+    for alpha in (0.001, 0.1, 1.0, 1000.0):
+        shares = symmetric_beta(alpha, radius, angle)
+        assert ((shares >= 0) & (shares <= 1)).all()
+    numbers = uniform(torch.cat([extremes, random_bits(torch.arange(20_000), 0)]))
+    assert 0 < numbers.min() < numbers.max() < 1
+    assert stats.kstest(numbers[5:].numpy(), "uniform").pvalue > 0.001
+
+
+def test_partners_are_any_members_for_any_split_of_the_batch() -> None:
+    members = torch.arange(0, 1000, 7)
+    indices = members.repeat(70)[: 70 * 143] + 1000 * torch.arange(70).repeat_interleave(143)
+    partners = BOTH.partners(indices, members, 4)
+    counts = torch.bincount(partners, minlength=1000)[members]
+    assert int(counts.sum()) == len(indices)
+    assert stats.chisquare(counts.numpy()).pvalue > 0.001
+    assert torch.equal(torch.cat([BOTH.partners(part, members, 4) for part in indices.split(999)]), partners)
+    assert not torch.equal(BOTH.partners(indices, members, 5), partners)
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    images, partners, indices = a_batch(64)
+    mixed, share = BOTH(images, partners, indices, 3)
+    for sizes in ([0, 64], [1, 63], [13, 50, 1]):
+        parts = [
+            BOTH(*part, 3) for part in zip(*(each.split(sizes) for each in (images, partners, indices)), strict=True)
+        ]
+        for whole, pieces in zip((mixed, share), zip(*parts, strict=True), strict=True):
+            assert torch.equal(torch.cat(pieces), whole)
+    for other in (
+        BOTH(images, partners, indices, 4),
+        Mixing(seed=6, mixup=0.8, cutmix=1.0)(images, partners, indices, 3),
+    ):
+        assert (other[1] != share).float().mean() > 0.9
+
+
+def test_memory_format_and_precision_stay() -> None:
+    images, partners, indices = a_batch(8)
+    wide = [each.to(torch.bfloat16, memory_format=torch.channels_last) for each in (images, partners)]
+    mixed, share = BOTH(*wide, indices, 3)
+    assert mixed.dtype == torch.bfloat16
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    assert share.dtype == torch.float32
+    torch.testing.assert_close(mixed.float(), BOTH(images, partners, indices, 3)[0], atol=0.05, rtol=0.02)

@@ -1,0 +1,100 @@
+"""Whole runs: that where the images come from makes no difference, and what the settings of the data do in them."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_images import write_folder
+from resuming.exact import differences, new_run, outcome, train_until
+
+from litlab.config.change import change
+from litlab.config.freeze import from_yaml
+from litlab.config.identity import identity
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+# Batch norm, which takes images of any size; everything else small.
+SMALL = (
+    "model=resnet18", "model.width=2", "optimizer.lr=0.01", "data.batch_size=8", "data.crop_padding=2",
+    "callbacks.confusion_matrix=null", "~logger", "trainer=cpu", "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=2", "threads=1",
+)  # fmt: skip
+SHAPES = ("data=shapes", "data.num_train=40", "data.num_test=16", "data.val_size=8", *SMALL)
+MIXED = ("data.mixup=0.2", "data.cutmix=1.0", "data.cutout=6", "data.flip=alternating")
+OLD = Path(__file__).with_name("frozen_before_later_keys.yaml").read_text(encoding="utf-8")
+OLD_IDENTITY = "4d521e813c1547808f8e3fc963b0a0edb862b7d7d6cd2c1a56dd5ebb3cb87287"  # by the version of that time
+
+
+def completed(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:
+    """What came out of it: all rows, the metrics, a hash of the weights, and which experiment it was."""
+    train_until(run, config, None)
+    found = outcome(run)
+    return {"rows": found["rows"], "result": found["result"], "identity": read_result(run)["identity"]}
+
+
+@pytest.fixture
+def of_folder(tmp_path: Path) -> tuple[str, ...]:
+    write_folder(tmp_path / "images", num_train=12, num_test=3)
+    own = (f"data.root={tmp_path / 'images'}", f"data.cache={tmp_path / 'cache'}", "data.image_size=16")
+    return ("data=image_folder", *own, "data.val_size=4", *SMALL, *MIXED)
+
+
+def test_a_streamed_run_is_that_of_images_in_memory_also_when_it_is_stopped(
+    of_folder: tuple[str, ...], tmp_path: Path
+) -> None:
+    expected = completed(*new_run(tmp_path / "memory", *of_folder))
+    streamed = (*of_folder, "data.storage=stream", "data.num_workers=2")
+    assert differences(expected, completed(*new_run(tmp_path / "stream", *streamed))) == []
+    run, config = new_run(tmp_path / "stopped", *streamed)
+    assert train_until(run, config, 3) is None  # in the first epoch
+    other_workers = change(config, ["data.num_workers=0"], lambda: 1).config
+    assert differences(expected, completed(run, other_workers)) == []
+
+
+def test_a_damaged_image_ends_a_streamed_run_with_its_name(of_folder: tuple[str, ...], tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *of_folder, "data.storage=stream", "data.num_workers=2")
+    train_until(run, config, 2)
+    for path in (tmp_path / "images" / "train" / "dog").iterdir():
+        status = path.stat()
+        path.write_bytes(b"damaged".ljust(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # or it would be another data set
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"train/dog/\d\d\.\w+ can't be read as a JPEG, PNG or WebP image"):
+        train_until(run, config, None)
+    assert time.monotonic() - start < 4, "workers that were not told to end are waited for"
+
+
+def test_progressive_sizes_and_mixing_resume_exactly(tmp_path: Path) -> None:
+    overrides = (*SHAPES, *MIXED, "data.progressive_sizes=[16,32]")
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    assert train_until(whole, config, None)
+    for number in (3, 7):  # one in the epoch of each size
+        run, _ = new_run(tmp_path / f"stopped-{number}", *overrides)
+        assert train_until(run, config, number) is None
+        train_until(run, config, None)
+        assert differences(outcome(whole), outcome(run)) == []
+
+
+def test_a_network_that_takes_one_size_only_is_named_before_training(tmp_path: Path) -> None:
+    others = [each for each in SHAPES if not each.startswith("model")]
+    run, config = new_run(tmp_path / "run", *others, "model=cnn", "data.progressive_sizes=[16,32]")
+    with pytest.raises(UserError, match=r"progressive_sizes=\[16, 32\]: CNN can't take images of 16x16 .*resnet18"):
+        train_until(run, config, None)
+
+
+def test_a_config_from_before_there_were_these_settings_still_means_the_same(tmp_path: Path) -> None:
+    """It has neither them nor those of the task; they are off, and the run is the same experiment."""
+    run = RunDirectory.create(tmp_path / "old", OLD, {})
+    config = from_yaml(OLD)
+    assert config["data"]["mixup"] == 0
+    assert identity(config) == OLD_IDENTITY
+    assert change(config, [], lambda: 0).changed == {}
+    assert train_until(run, config, 5) is None
+    train_until(run, from_yaml(run.config.read_text()), None)
+    uninterrupted = RunDirectory.create(tmp_path / "whole", OLD, {})
+    train_until(uninterrupted, config, None)
+    assert differences(outcome(uninterrupted), outcome(run)) == []
+    assert read_result(run)["identity"] == OLD_IDENTITY

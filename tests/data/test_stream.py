@@ -1,0 +1,212 @@
+"""Images that are decoded when they are needed are those in memory, batch by batch, bit for bit."""
+
+import os
+import shutil
+import signal
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
+from made_images import write_folder
+from PIL import Image
+
+from litlab.data.batch import Batch
+from litlab.data.image_folder import ImageFolder
+from litlab.data.loader import BatchLoader, EpochOrder, MemoryLoader
+from litlab.data.stream import StoredImages, StreamLoader
+from litlab.errors import UserError
+
+Make = Callable[..., ImageFolder]
+MIXED = {"mixup": 0.2, "cutmix": 1.0}
+
+
+@pytest.fixture
+def make(folder_module: Make, tmp_path: Path) -> Make:
+    """Makes data modules of one folder of images, set up."""
+    write_folder(tmp_path / "images")
+
+    def made(**changes: Any) -> ImageFolder:
+        module = folder_module(**{"val_size": 6, "batch_size": 8, **changes})
+        module.prepare_data()
+        module.setup()
+        return module
+
+    return made
+
+
+def train_loader(module: ImageFolder, rank: int = 0, world_size: int = 1, epoch: int = 1) -> BatchLoader:
+    sampler = EpochOrder(members=module.train_members, seed=module.seed, shuffle=True)
+    sampler.set_epoch(epoch)
+    mixing = module.mixing if module.mixing.active else None
+    part: dict[str, Any] = {"sampler": sampler, "batch_size": 8, "rank": rank, "world_size": world_size}
+    content = module._content
+    if isinstance(content, StoredImages):
+        return StreamLoader(content, "train", pin_memory=False, lasting=True, mixing=mixing, **part)
+    arrays = module.arrays
+    return MemoryLoader(images=arrays.train_images, labels=arrays.train_labels, mixing=mixing, **part)
+
+
+def assert_equal(streamed: Iterator[Batch], expected: Iterator[Batch]) -> int:
+    """Returns the number of batches."""
+    number = 0
+    for one, other in zip(streamed, expected, strict=True):
+        number += 1
+        for left, right in zip(flat(one), flat(other), strict=True):
+            assert type(left) is type(right)
+            assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
+    return number
+
+
+def flat(batch: Batch) -> list[Any]:
+    return [*batch[:-1], *(batch.partners or ())]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, num_workers: int) -> None:
+    memory, stream = make(**MIXED), make(**MIXED, storage="stream", num_workers=num_workers)
+    assert stream.facts == memory.facts
+    for world_size in (1, 2, 4):
+        for rank in range(world_size):
+            left, right = (train_loader(module, rank, world_size) for module in (stream, memory))
+            assert assert_equal(iter(left), iter(right)) == 5
+            if rank == world_size - 1:
+                for each in (left, right):
+                    each.seek(3)
+                    each.sampler.set_epoch(2)
+                assert assert_equal(iter(left), iter(right)) == 2
+                next(iter(left))  # left early: what was read ahead is not in the way of the next epoch
+                assert assert_equal(iter(left), iter(right)) == 5
+            _shutdown_workers_and_reset_iterator(left)
+    for name in ("val_dataloader", "test_dataloader"):
+        assert assert_equal(iter(getattr(stream, name)()), iter(getattr(memory, name)())) == {"v": 1, "t": 2}[name[0]]
+
+
+def test_finished_batches_are_equal(make: Make) -> None:
+    memory, stream = make(**MIXED, cutout=8), make(**MIXED, cutout=8, storage="stream")
+    assert_equal(
+        (stream.finish(batch, epoch=1) for batch in train_loader(stream)),
+        (memory.finish(batch, epoch=1) for batch in train_loader(memory)),
+    )
+
+
+def test_facts_are_kept_and_made_anew_when_a_file_changes(make: Make, tmp_path: Path) -> None:
+    before = make(storage="stream").facts
+    (kept,) = (tmp_path / "cache").glob("*.json")
+    kept.write_text(kept.read_text().replace(before.fingerprint, "0" * 64))
+    assert make(storage="stream").facts.fingerprint == "0" * 64, "it is not read again"
+    kept.write_text(kept.read_text()[:50])
+    assert make(storage="stream").facts == before
+    Image.new("RGB", (20, 20), (200, 10, 30)).save(tmp_path / "images" / "train" / "cat" / "00.jpg")
+    after = make(storage="stream").facts
+    assert after == make().facts
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_zip_archive_streams_and_a_tar_archive_says_what_to_do(make: Make, tmp_path: Path) -> None:
+    folder = make()
+    for form in ("zip", "tar"):
+        shutil.make_archive(str(tmp_path / "packed"), form, tmp_path / "images")
+    packed = make(root=str(tmp_path / "packed.zip"), storage="stream", num_workers=2)
+    assert packed.facts.fingerprint == folder.facts.fingerprint
+    assert_equal(iter(train_loader(packed)), iter(train_loader(folder)))
+    with pytest.raises(UserError, match=r"packed\.tar can only be read from front to back.*unpack it"):
+        make(root=str(tmp_path / "packed.tar"), storage="stream")
+
+
+def test_arrays_that_are_not_there(make: Make) -> None:
+    with pytest.raises(UserError, match=r"streamed from their files.*data\.storage=memory"):
+        _ = make(storage="stream").arrays
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("content", "message"), [(b"no image", "can't be read as a JPEG"), (None, "can't be read")])
+def test_a_file_that_is_damaged_in_mid_epoch(
+    make: Make, tmp_path: Path, num_workers: int, content: bytes | None, message: str
+) -> None:
+    module = make(storage="stream", num_workers=num_workers)
+    loader = train_loader(module)
+    assert len(list(loader)) == 5
+    path = tmp_path / "images" / "train" / "dog" / "03.png"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        list(loader)
+    assert str(path) in str(refused.value)
+    assert "Traceback" not in str(refused.value)
+
+
+def test_a_member_that_is_gone(make: Make, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "images")
+    module = make(root=str(tmp_path / "packed.zip"), storage="stream")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as emptied:
+        emptied.writestr("train/cat/00.jpg", b"")
+    with pytest.raises(UserError, match=r"packed\.zip has no train/.* any more"):
+        list(train_loader(module))
+
+
+def workers(loader: BatchLoader) -> list[Any]:
+    """The processes that a loader has read with, and goes on to read with."""
+    return list(loader._iterator._workers)  # type: ignore[attr-defined]
+
+
+def in_another_process(work: Callable[[], object]) -> None:
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_signals_to_all_processes_of_a_run_leave_workers_at_work(make: Make) -> None:
+    """The process that trains has to save at them. At its own SIGTERM they end."""
+    loader, expected = train_loader(make(storage="stream", num_workers=2)), train_loader(make())
+    batches = iter(loader)
+    seen = [next(batches)]
+
+    def send() -> None:
+        for worker in workers(loader):
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(worker.pid, signum)
+
+    in_another_process(send)
+    seen += batches
+    assert assert_equal(iter(seen), iter(expected)) == 5
+    first, second = workers(loader)
+    first.terminate()
+    first.join(5)
+    assert (first.exitcode, second.exitcode) == (0, None)
+    _shutdown_workers_and_reset_iterator(loader)
+
+
+def test_workers_end_with_the_training_and_with_its_process(make: Make, tmp_path: Path) -> None:
+    module = make(storage="stream", num_workers=2)
+    loader = train_loader(module)
+    list(loader)
+    ended = workers(loader)
+    _shutdown_workers_and_reset_iterator(loader)  # what Lightning does
+    assert [worker.exitcode for worker in ended] == [0, 0]
+
+    def die_while_reading() -> None:
+        loader = train_loader(module)
+        next(iter(loader))
+        (tmp_path / "pids").write_text(" ".join(str(worker.pid) for worker in workers(loader)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    in_another_process(die_while_reading)
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 2
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,108 @@
+"""Muon: what it orthogonalises, how far filters move, and that all else is plain SGD."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from litlab.errors import UserError
+from litlab.muon import Muon, orthogonalized
+
+SETTINGS: dict[str, Any] = {
+    "lr": 0.2, "momentum": 0.6, "num_iterations": 5,
+    "linear_lr": 0.3, "others_lr": 2.0, "sgd_momentum": 0.85, "weight_decay": 0.01,
+}  # fmt: skip
+
+
+def make_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 5))
+
+
+def take_steps(network: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(num_steps):
+        images, labels = torch.randn(6, 3, 8, 8, generator=generator), torch.randint(0, 5, (6,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
+def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    result = orthogonalized(matrix, 5)
+    values = torch.linalg.svdvals(result)
+    strong = s > 0.05 * s[0]  # five rounds don't lift the very smallest
+    assert values[strong].min() > 0.6
+    assert values.max() < 1.25
+    in_old_basis = u.T @ result @ v.T
+    torch.testing.assert_close(in_old_basis, in_old_basis.diagonal().diag(), atol=1e-5, rtol=0)
+    assert not torch.allclose(values, s, atol=0.1)
+
+
+def test_a_matrix_of_zeros_stays() -> None:
+    assert orthogonalized(torch.zeros(4, 9), 5).abs().max() == 0
+
+
+def test_filters_move_by_lr_on_a_sphere() -> None:
+    network = make_network()
+    filters = network.get_parameter("0.weight")
+    optimizer = Muon(network.parameters(), **SETTINGS)
+    before = filters.detach().clone()
+    take_steps(network, optimizer, 1)
+    scaled = before * (8**0.5 / before.norm())
+    moved = torch.linalg.svdvals((filters.detach() - scaled).flatten(1)) / SETTINGS["lr"]
+    assert moved.max() < 1.25
+    assert moved.median() > 0.6
+
+
+def test_all_else_is_nesterov_sgd() -> None:
+    network, twin = make_network(), make_network()
+    filters = twin.get_parameter("0.weight")
+    take_steps(network, Muon(network.parameters(), **SETTINGS | {"lr": 1e-12}), 4)
+    filters.data = filters.data * (8**0.5 / filters.data.norm())  # as Muon scales it: the norm behind it hides that
+    nesterov: dict[str, Any] = {"momentum": 0.85, "nesterov": True, "weight_decay": 0.01}
+    groups = [
+        {"params": [each for each in twin.parameters() if each.ndim == 1], "lr": 2.0},
+        {"params": [twin.get_parameter("3.weight")], "lr": 0.3},
+        {"params": [filters], "lr": 0.0},
+    ]
+    take_steps(twin, SGD(groups, lr=0.1, **nesterov), 4)
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=2e-3)
+
+
+def test_groups_are_named_and_scheduled_by_one_factor() -> None:
+    optimizer = Muon([{"params": list(make_network().parameters()), "name": "decay"}], **SETTINGS)
+    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {
+        "filters": 0.2,
+        "linear": 0.3,
+        "others": 2.0,
+    }
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    assert schedule.get_last_lr() == [0.1, 0.15, 1.0]
+
+
+def test_goes_on_exactly_from_its_state() -> None:
+    whole, halves = make_network(), make_network()
+    take_steps(whole, Muon(whole.parameters(), **SETTINGS), 3)
+    first = Muon(halves.parameters(), **SETTINGS)
+    take_steps(halves, first, 3)
+    again = Muon(halves.parameters(), **SETTINGS)
+    again.load_state_dict(first.state_dict())
+    take_steps(halves, again, 2)
+    reference = make_network()
+    optimizer = Muon(reference.parameters(), **SETTINGS)
+    take_steps(reference, optimizer, 3)
+    take_steps(reference, optimizer, 2)
+    assert all(torch.equal(a, b) for a, b in zip(halves.parameters(), reference.parameters(), strict=True))
+    assert not torch.equal(whole.get_parameter("3.weight"), halves.get_parameter("3.weight"))
+
+
+def test_without_filters_it_says_what_to_use() -> None:
+    with pytest.raises(UserError, match=r"no trainable parameter has four axes .*use optimizer=sgd or adamw"):
+        Muon(nn.Linear(3, 3).parameters(), **SETTINGS)

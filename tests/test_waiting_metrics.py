@@ -1,0 +1,97 @@
+"""Training metrics that wait to be added up: to the bit what adding up at every step gives."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from litlab import metrics
+from litlab.metrics import LossAndAccuracy, TrainingMetrics
+from litlab.resuming.metrics_state import metrics_of, metrics_state, set_metrics_state
+
+Step = tuple[Tensor, Tensor, Tensor]
+
+
+def steps(number: int) -> list[Step]:
+    generator = torch.Generator().manual_seed(6)
+    sizes = torch.randint(0, 40, (number,), generator=generator).tolist()  # of one rank's real rows: none, too
+    return [
+        (
+            torch.rand(size, generator=generator) * 3,
+            torch.randn(size, 5, generator=generator),
+            torch.randint(0, 5, (size,), generator=generator),
+        )
+        for size in sizes
+    ]
+
+
+def added_up(each: list[Step]) -> tuple[float, float]:
+    """One by one, in float32."""
+    loss_sum = torch.zeros(())
+    for losses, _, _ in each:
+        loss_sum += losses.sum()
+    correct = sum(int((logits.argmax(1) == labels).sum()) for _, logits, labels in each)
+    number = sum(len(labels) for _, _, labels in each)
+    return (loss_sum / number).item(), correct / number
+
+
+def values(measured: TrainingMetrics) -> tuple[float, float]:
+    found = measured.compute()
+    return found["loss"].item(), found["accuracy"].item()
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10**6])
+def test_it_makes_no_difference_how_long_they_wait(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_BATCHES_WAITING", limit)
+    measured, all_steps = TrainingMetrics(), steps(60)
+    for start, end in pairwise([0, 1, 20, 60]):
+        for each in all_steps[start:end]:
+            measured.update(*each)
+        loss, accuracy = values(measured)
+        expected = added_up(all_steps[:end])
+        assert loss == expected[0]
+        assert accuracy == pytest.approx(expected[1], rel=1e-6)
+    measured.reset()
+    measured.update(*all_steps[3])
+    assert values(measured)[0] == added_up(all_steps[3:4])[0]
+
+
+def test_few_logits_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_WAITING", 100)
+    measured = LossAndAccuracy()
+    for _ in range(9):
+        measured.collect(torch.ones(8), torch.zeros(8, 5), torch.zeros(8, dtype=torch.int64))
+        assert len(measured._waiting) * 40 <= 100
+    measured.add_up()
+    assert measured.num_images == 72
+
+
+def test_a_checkpoint_holds_what_waits() -> None:
+    measured, other, all_steps = TrainingMetrics(), TrainingMetrics(), steps(30)
+    for each in all_steps[:10]:
+        measured.update(*each)
+    set_metrics_state(metrics_of(other), metrics_state(metrics_of(measured)))
+    for each in all_steps[10:]:
+        measured.update(*each)
+        other.update(*each)
+    assert values(other) == values(measured)
+    assert values(measured)[0] == added_up(all_steps)[0]
+
+
+@pytest.mark.parametrize("limit", [3, 256])
+def test_going_back_forgets_a_step(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_BATCHES_WAITING", limit)
+    measured, all_steps = LossAndAccuracy(), steps(12)
+    for number, each in enumerate(all_steps):
+        mark = measured.mark()
+        measured.collect(*all_steps[0])  # fails after it was measured
+        if number == 5:
+            measured.add_up()
+        if number == 8:
+            measured.reset()
+        measured.go_back(mark)
+        measured.collect(*each)
+    measured.add_up()
+    assert measured.compute()["loss"].item() == added_up(all_steps)[0]
+    assert measured._update_count == 12
