@@ -92,7 +92,10 @@ def training_rows(settings: Settings, train: Train = in_worker, accelerator: str
 
 def speedrun_rows(settings: Settings) -> list[Row]:
     """The whole recipe; in the first round the images are decoded and the kernels chosen."""
-    outcomes = [run("experiment=speedrun", *settings.data, f"seed={seed}") for seed in range(1 + settings.num_rounds)]
+    outcomes = [
+        run("experiment=speedrun", *settings.data, "data.val_size=0", f"seed={seed}")
+        for seed in range(1 + settings.num_rounds)
+    ]
     warm = outcomes[1:]
     return [
         Row("GPU: speedrun: training", "s", tuple(each.training for each in warm)),

@@ -35,7 +35,9 @@ def rows(
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         in_memory.save(prepared(*settings.data, "data.val_size=0"), Path(folder), num_val=0)
         contenders: dict[str, Callable[[], object]] = {
-            name: partial(_append, found[name], partial(recipe, f"experiment={name}", *settings.data))
+            name: partial(
+                _append, found[name], partial(recipe, f"experiment={name}", *settings.data, "data.val_size=0")
+            )
             for name in settings.recipes
         }
         contenders[""] = lambda: found[""].append(tutorial(Path(folder), len(found[""])))

@@ -67,6 +67,15 @@ def test_few_logits_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured.num_images == 72
 
 
+def test_no_graph_waits() -> None:
+    measured, weight = LossAndAccuracy(), torch.ones(8, 5, requires_grad=True)
+    logits = weight * 2
+    measured.collect(logits.sum(1), logits, torch.zeros(8, dtype=torch.int64))
+    assert not any(each.requires_grad for each in measured._waiting[0])
+    measured.add_up()
+    assert not measured.loss_sum.requires_grad
+
+
 def test_a_checkpoint_holds_what_waits() -> None:
     measured, other, all_steps = TrainingMetrics(), TrainingMetrics(), steps(30)
     for each in all_steps[:10]:

@@ -1,6 +1,7 @@
 """From a frozen config to the objects of a run: the one place that instantiates."""
 
 import inspect
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +28,7 @@ _PROFILERS: dict[str, type[Profiler]] = {
     "pytorch": PyTorchProfiler,
 }
 NUM_EXAMPLES = 5000  # training images that a network is shown before training, as in Jordan 2024 (arXiv:2404.00498)
+MAX_EXAMPLE_VALUES = 2**24  # in all of them: more than 5,000 have at 3x32x32, fewer images where those are larger
 _HYDRAS_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
@@ -58,7 +60,8 @@ def assemble(config: Config, *, rank: int) -> Experiment:
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], facts) if config["model"] else None
     if isinstance(network, LooksAtImages) and isinstance(data, ImageDataModule):
-        network.initialize_from(data.example_images(NUM_EXAMPLES))
+        num_values = math.prod(data.facts.image_shape)
+        network.initialize_from(data.example_images(max(1, min(NUM_EXAMPLES, MAX_EXAMPLE_VALUES // num_values))))
     task = build_task(config, network, facts)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units

@@ -43,7 +43,7 @@ class LossAndAccuracy(Metric):
 
     def collect(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
         """As `update`, but later: before `compute` and before states are read, `add_up` has to be called."""
-        self._waiting.append((losses, logits, labels))
+        self._waiting.append((losses.detach(), logits.detach(), labels))  # or graphs would wait as well
         if len(self._waiting) * logits.numel() > MAX_WAITING or len(self._waiting) == MAX_BATCHES_WAITING:
             self.add_up()
 

@@ -100,7 +100,7 @@ class ImageClassifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits, labels, losses = self._shared_step(batch, label_smoothing=self.label_smoothing)
-        self.train_metrics.update(losses.detach(), logits.detach(), labels)
+        self.train_metrics.update(losses, logits, labels)
         return losses.sum() * (self.trainer.world_size / batch.num_global)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:

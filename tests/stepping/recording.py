@@ -92,11 +92,12 @@ def fit(module: Recorded, *, ours: bool, **changes: Any) -> dict[str, Any]:
     module.events = recorder.events
     rows.log_hyperparams = lambda *_: None  # type: ignore[method-assign]
     arguments = {"max_epochs": 2, "log_every_n_steps": 2, "profiler": Unprofiled()} | changes
+    data = arguments.pop("data", Batches(37))
     trainer = make_trainer([rows], [recorder, *arguments.pop("callbacks", [])], **arguments)
     if ours:
         EpochLoop.put_into(trainer)
     torch.manual_seed(4)
-    trainer.fit(module, Batches(37), Batches(9))
+    trainer.fit(module, data, Batches(9))
     return {
         "events": recorder.events,
         "rows": rows.rows,

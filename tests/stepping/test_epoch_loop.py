@@ -1,6 +1,7 @@
 """litlab's loop does what Lightning's does: each hook, each counter, each bit, in a part of the calls."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +18,17 @@ from litlab.stepping.hooks import Unprofiled
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:train_dataloader yielded None"),
 ]
+
+
+class WithGaps(Batches):
+    """Has nothing for every third batch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return (None if number % 3 == 2 else batch for number, batch in enumerate(super().__iter__()))
+
+
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as by default": ({}, {}),
     "accumulation": ({}, {"accumulate_grad_batches": 2}),
@@ -33,6 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "schedule by metric": ({"interval": "plateau"}, {}),
     "a mapping for a loss": ({"output": "mapping"}, {"accumulate_grad_batches": 3}),
     "steps without a loss": ({"output": "none"}, {}),
+    "batches that are None": ({}, {"data": WithGaps(60), "accumulate_grad_batches": 2}),
     "no index": ({"takes_index": False}, {}),
 }
 

@@ -70,6 +70,7 @@ class WhitenedCNN(nn.Module):
             )
         self.whitening = nn.Conv2d(image_shape[0], channels, patch, stride=stride)
         self.whitening.weight.requires_grad_(False)
+        assert self.whitening.bias is not None
         nn.init.zeros_(self.whitening.bias)
         self.activation = _ACTIVATIONS[activation]()
         stages = []

@@ -65,9 +65,13 @@ class EpochLoop(_TrainingEpochLoop):
             step = self._step = Step(trainer)
         is_last = self._num_ready_batches_reached()
         accumulates = progress.current.ready % trainer.accumulate_grad_batches != 0 and not is_last
-        step.hooks.call("on_train_batch_start", batch, batch_idx)
-        progress.increment_started()
-        outputs = step.optimize(batch, batch_idx, accumulates=accumulates)
+        outputs = None
+        if batch is None:  # Lightning leaves it out, and says so in these words
+            self._warning_cache.warn("train_dataloader yielded None. If this was on purpose, ignore this warning...")
+        else:
+            step.hooks.call("on_train_batch_start", batch, batch_idx)
+            progress.increment_started()
+            outputs = step.optimize(batch, batch_idx, accumulates=accumulates)
         progress.increment_processed()
         if not accumulates:
             self._move_schedules(step)

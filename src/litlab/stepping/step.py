@@ -90,7 +90,7 @@ class Step:
             self._gradients()
         else:
             self._progress.step.increment_ready()
-            self._optimizer.step(self._closure)  # type: ignore[arg-type]  # torch's own pass tensors on
+            self._optimizer.step(closure=self._closure)  # type: ignore[arg-type]  # torch's own pass tensors on
             self._progress.step.increment_completed()
         if self._outputs is None:
             raise UserError(
