@@ -47,10 +47,14 @@ class Keeper(Callback):
 
 
 class Task(ImageClassifier):
-    def __init__(self, *, network, optimizer, schedule, num_classes, label_smoothing, token):
+    def __init__(
+        self, *, network, optimizer, schedule, num_classes,
+        label_smoothing, channels_last, compile, test_time_flip, token,
+    ):
         super().__init__(
             network=network, optimizer=optimizer, schedule=schedule, num_classes=num_classes,
-            label_smoothing=label_smoothing,
+            label_smoothing=label_smoothing, channels_last=channels_last, compile=compile,
+            test_time_flip=test_time_flip,
         )
         self.save_hyperparameters("label_smoothing", "token")
 """
