@@ -38,6 +38,7 @@ RECIPES = {
     "tutorial": Recipe(("experiment=tutorial",), 3),
     "sprint": Recipe(("experiment=sprint",), 5),
     "fast_cpu": Recipe(("experiment=fast_cpu",), 5),
+    "accurate_cpu": Recipe(("experiment=accurate_cpu",), 2),
     "speedrun": Recipe(("experiment=speedrun",), 5, on_gpu=True),
 }
 

@@ -27,6 +27,7 @@ class Settings:
     num_trials: of a search.
     num_compared: runs of a study that is compared.
     recipes: whose times are held against the classic tutorial's; names of experiments.
+    num_timed: rounds of that.
     num_sizes: rounds of what is measured over sizes, each as often as there are sizes.
     image_counts: sizes of data sets.
     num_sized: images that are trained on where the size is another.
@@ -53,6 +54,7 @@ class Settings:
     num_trials: int
     num_compared: int
     recipes: tuple[str, ...]
+    num_timed: int
     num_sizes: int
     image_counts: tuple[int, ...]
     num_sized: int
@@ -84,7 +86,8 @@ def full(root: str | None) -> Settings:
         num_frozen=100,
         num_trials=16,
         num_compared=1000,
-        recipes=("sprint", "fast_cpu"),
+        recipes=("sprint", "fast_cpu", "accurate_cpu"),
+        num_timed=2,
         num_sizes=2,
         image_counts=(10_000, 50_000, 200_000),
         num_sized=10_000,
@@ -116,6 +119,7 @@ def quick() -> Settings:
         num_trials=3,
         num_compared=10,
         recipes=("quickstart",),
+        num_timed=1,
         num_sizes=1,
         image_counts=(400,),
         num_sized=200,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import jpegs
 from benchmarks.harness import Row
 from benchmarks.loading import Cost
 from benchmarks.runs import Train, in_worker, program
@@ -14,7 +15,7 @@ from litlab.runs.result import read_result
 
 
 def rows(settings: Settings) -> list[Row]:
-    return [*image_rows(settings), *batch_rows(settings), *rank_rows(settings)]
+    return [*image_rows(settings), *decoded_rows(settings), *batch_rows(settings), *rank_rows(settings)]
 
 
 def load(*overrides: str) -> Cost:
@@ -29,16 +30,34 @@ def image_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[Row
     for num_images in settings.image_counts:
         costs = [load(*_shapes(num_images)) for _ in range(settings.num_sizes)]
         name = f"{num_images:,} images"
-        ready, speeds, memory, pixels = zip(
-            *((each["seconds"], each["images_per_second"], each["mebibytes"], each["pixels"]) for each in costs),
-            strict=True,
-        )
         found += [
-            Row(f"{name}: data path", "images/s", speeds),
-            Row(f"{name}: until they are there", "s", ready),
-            Row(f"{name}: peak memory", "MiB", memory, "their pixels as uint8", pixels),
+            Row(f"{name}: data path", "images/s", tuple(each["images_per_second"] for each in costs)),
+            *_ready_rows(name, costs),
         ]
     return found
+
+
+def decoded_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[Row]:
+    """Image files, decoded for the first time, and then from the cache, by processes of their own."""
+    first, again = [], []
+    for _ in range(settings.num_sizes):
+        with TemporaryDirectory(prefix="litlab-bench-") as folder:
+            root = settings.root
+            if root is None:
+                (Path(folder) / "jpegs").mkdir()
+                root = str(jpegs.in_folder(settings, Path(folder) / "jpegs"))
+            files = ("data=image_folder", f"data.root='{root}'", f"data.cache='{folder}/cache'")
+            first.append(load(*files, "data.val_size=0"))
+            again.append(load(*files, "data.val_size=0"))
+    return [*_ready_rows("files, decoded", first), *_ready_rows("files, from the cache", again)]
+
+
+def _ready_rows(name: str, costs: list[Cost]) -> list[Row]:
+    memory, pixels = (tuple(values) for values in zip(*((c["mebibytes"], c["pixels"]) for c in costs), strict=True))
+    return [
+        Row(f"{name}: until they are there", "s", tuple(each["seconds"] for each in costs)),
+        Row(f"{name}: peak memory", "MiB", memory, "their pixels as uint8", pixels),
+    ]
 
 
 def batch_rows(settings: Settings, train: Train = in_worker) -> list[Row]:

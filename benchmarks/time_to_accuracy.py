@@ -41,7 +41,7 @@ def rows(
             for name in settings.recipes
         }
         contenders[""] = lambda: found[""].append(tutorial(Path(folder), len(found[""])))
-        interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
+        interleaved(contenders, num_warmup=0, num_rounds=settings.num_timed)
     return [row for name in settings.recipes for row in _rows(name, found[name], found[""])]
 
 

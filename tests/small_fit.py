@@ -77,6 +77,7 @@ def make_task(lr: float = 0.05) -> ImageClassifier:
         channels_last=False,
         compile=False,
         test_time_flip=False,
+        test_time_shift=0,
     )
 
 

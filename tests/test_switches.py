@@ -39,7 +39,7 @@ EMA = ("callbacks=ema", "callbacks.ema.decay=0.8")
 TOGETHER = {
     "averages, accumulation, bf16-true, channels last, mirror images": (
         *EMA, "callbacks.ema.every_steps=2", "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3",
-        "trainer.precision=bf16-true", "task.channels_last=true", "task.test_time_flip=true",
+        "trainer.precision=bf16-true", "task.channels_last=true", "task.test_time_flip=true", "task.test_time_shift=1",
     ),
     "averages, bf16-mixed, channels last": (*EMA, "trainer.precision=bf16-mixed", "task.channels_last=true"),
 }  # fmt: skip
@@ -59,6 +59,7 @@ def make_task(**changes: Any) -> ImageClassifier:
         "channels_last": False,
         "compile": False,
         "test_time_flip": False,
+        "test_time_shift": 0,
     }
     return ImageClassifier(**(arguments | changes))
 
@@ -152,15 +153,28 @@ def test_channels_last_computes_the_same_and_is_saved_the_same() -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_mirror_images_are_averaged_in_evaluation_alone() -> None:
-    task, plain = make_task(test_time_flip=True), make_task()
+def _moved(images: Tensor, pixels: int) -> Tensor:
+    """Pixel by pixel: what lies outside is reflected at the border, which comes once."""
+    size = images.shape[2]
+    places = [-k if k < 0 else 2 * (size - 1) - k if k >= size else k for k in range(-pixels, size - pixels)]
+    return images[:, :, places][:, :, :, places]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_views_are_averaged_in_evaluation_alone(flip: bool, shift: int) -> None:
+    task, network = make_task(test_time_flip=flip, test_time_shift=shift), make_task().network.eval()
     (batch,) = Batches(8)
     rows = Rows()
     make_trainer([rows], []).validate(task, Batches(8), verbose=False)
-    plain.eval()
-    logits = (plain.network(batch.images) + plain.network(batch.images.flip(3))) / 2
+
+    def once(images: Tensor) -> Tensor:
+        return (network(images) + network(images.flip(3))) / 2 if flip else network(images)
+
+    moved = [once(_moved(batch.images, pixels)) for pixels in (shift, -shift)]
+    logits = once(batch.images) / 2 + sum(moved) / 4
     assert rows.values("val/loss")[0] == pytest.approx(F.cross_entropy(logits, batch.labels).item(), rel=1e-6)
-    assert not torch.allclose(logits, plain.network(batch.images), rtol=1e-3)
+    assert torch.allclose(logits, network(batch.images), rtol=1e-3) == (not flip and not shift)
     task.train()
     assert torch.equal(task(batch.images), make_task()(batch.images))
 

@@ -41,6 +41,7 @@ def make_task(**changes: object) -> ImageClassifier:
         "channels_last": False,
         "compile": False,
         "test_time_flip": False,
+        "test_time_shift": 0,
     }
     return ImageClassifier(**(arguments | changes))
 

@@ -18,6 +18,7 @@ from litlab.data.batch import Batch
 from litlab.errors import UserError
 from litlab.metrics import EvaluationMetrics, TrainingMetrics
 from litlab.optim import decayed_names, parameter_groups
+from litlab.views import Views
 
 
 class EvaluationOutput(TypedDict):
@@ -47,7 +48,7 @@ class ImageClassifier(LightningModule):
         label_smoothing: share of the target that is spread evenly over the classes, 0 to 1.
         channels_last: whether images and four-dimensional weights lie in memory with the channels innermost.
         compile: whether `torch.compile` translates the network's forward, for training alone.
-        test_time_flip: whether validation and test average over each image and its mirror image, see `mirror_averaged`.
+        test_time_flip, test_time_shift: what validation and test average over, see `Views`.
 
     Attributes:
         memory_format: that images are to have.
@@ -68,6 +69,7 @@ class ImageClassifier(LightningModule):
         channels_last: bool,
         compile: bool,
         test_time_flip: bool,
+        test_time_shift: int,
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -82,16 +84,16 @@ class ImageClassifier(LightningModule):
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._compile = compile
-        self._test_time_flip = test_time_flip
+        self._views = Views(flip=test_time_flip, shift=test_time_shift)
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `b num_classes`, of normalised float images, `b c h w`."""
         # Under bf16-true the weights are bfloat16.
         images = images.to(self.dtype, memory_format=self.memory_format)
-        if self._test_time_flip and not self.training:
-            return mirror_averaged(self.network, images)
-        logits: Tensor = (self._compiled if self._compiled and self.training else self.network)(images)
+        if not self.training:
+            return self._views.logits(self.network, images)
+        logits: Tensor = (self._compiled or self.network)(images)
         return logits
 
     def on_fit_start(self) -> None:
@@ -172,14 +174,6 @@ class ImageClassifier(LightningModule):
                 "both unlimited: set one of them, or use schedule=constant"
             )
         return int(total_steps)
-
-
-def mirror_averaged(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Mean of the logits of images and of their mirror images, left and right: the same for both.
-
-    In float32, whatever the network computes in.
-    """
-    return (network(images).float() + network(images.flip(3)).float()) / 2
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -33,6 +33,19 @@ def test_images_are_timed_and_weighed() -> None:
     assert memory.theirs == ((400 + 40) * 3 * 32 * 32 / 2**20,)
 
 
+def test_files_are_weighed_when_they_are_decoded_and_when_they_are_cached() -> None:
+    rows = size.decoded_rows(QUICK, load=loading.main)
+
+    assert [(row.name, row.unit) for row in rows] == [
+        ("files, decoded: until they are there", "s"),
+        ("files, decoded: peak memory", "MiB"),
+        ("files, from the cache: until they are there", "s"),
+        ("files, from the cache: peak memory", "MiB"),
+    ]
+    assert rows[0].ours > rows[2].ours  # decoding takes time
+    assert rows[1].theirs == rows[3].theirs == ((60 + 20) * 3 * 32 * 32 / 2**20,)
+
+
 def test_batches_and_ranks() -> None:
     (batch,) = size.batch_rows(QUICK, train=_train)
     (rank,) = size.rank_rows(QUICK, train=_train)

@@ -10,7 +10,8 @@ import yaml
 
 from litlab.config.foreign import INJECTED, find
 from litlab.config.location import packaged_conf
-from litlab.config.schema import SECTIONS, Root, Section
+from litlab.config.schema import SECTIONS, Root
+from litlab.config.section import Section
 
 OURS = [target for target in SECTIONS if target.startswith("litlab.")]
 FOREIGN = [target for target in SECTIONS if not target.startswith("litlab.")]

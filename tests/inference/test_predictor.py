@@ -14,12 +14,15 @@ from torch import Tensor
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.predictor import BATCH_SIZE, Predictor
+from litlab.views import Views
 
 
 def make_predictor(channels: int = 3) -> Predictor:
     facts = make_facts(channels)
     preprocess = Preprocess(image_size=(SIZE, SIZE), mean=facts.mean, std=facts.std)
-    return Predictor(network=make_network(channels), preprocess=preprocess, facts=facts, test_time_flip=False)
+    return Predictor(
+        network=make_network(channels), preprocess=preprocess, facts=facts, views=Views(flip=False, shift=0)
+    )
 
 
 def test_all_kinds_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:

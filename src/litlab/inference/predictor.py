@@ -18,7 +18,7 @@ from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.experiment import build_network
 from litlab.inference.finished import FinishedRun
-from litlab.task import mirror_averaged
+from litlab.views import Views
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 BATCH_SIZE = 128  # images that are in memory as floats at once
@@ -36,16 +36,14 @@ class Predictor:
         network: in evaluation mode; from normalised images, float `b c h w`, to logits, `b num_classes`.
         preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes.
         facts: of the data set of the run.
-        test_time_flip: whether logits are the mean over each image and its mirror image, as in the run's test.
+        views: of each image, over which logits are averaged, as in the run's test.
     """
 
-    def __init__(
-        self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts, test_time_flip: bool
-    ) -> None:
+    def __init__(self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts, views: Views) -> None:
         self.network = network.eval()
         self.preprocess = preprocess
         self.facts = facts
-        self.test_time_flip = test_time_flip
+        self.views = views
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -76,10 +74,7 @@ class Predictor:
 
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
         """Of normalised images, float32, as in the run's test."""
-        if self.test_time_flip:
-            return mirror_averaged(self.network, images)
-        logits: Tensor = self.network(images)
-        return logits.float()
+        return self.views.logits(self.network, images)
 
     def predict(self, images: Image | Sequence[Image]) -> list[tuple[str, float]]:
         """The most probable class of each image, and its probability. Takes what a call takes."""
@@ -144,13 +139,15 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{node['_target_']} changed? provenance.json holds the commit it was trained at\n{error}"
         ) from error
     preprocess = Preprocess(image_size=facts.image_shape[1:], mean=facts.mean, std=facts.std)
-    flip = _flips(finished.config["task"])
-    return Predictor(network=network, preprocess=preprocess, facts=facts, test_time_flip=flip)
+    views = _views(finished.config["task"])
+    return Predictor(network=network, preprocess=preprocess, facts=facts, views=views)
 
 
-def _flips(task: dict[str, Any]) -> bool:
-    """Whether the run's test averaged over mirror images; another task's key of that name is none of ours."""
-    return bool(task["_target_"] == "litlab.task.ImageClassifier" and task["test_time_flip"])
+def _views(task: dict[str, Any]) -> Views:
+    """Over which the run's test averaged; another task's keys of these names are none of ours."""
+    if task["_target_"] != "litlab.task.ImageClassifier":
+        return Views(flip=False, shift=0)
+    return Views(flip=task["test_time_flip"], shift=task["test_time_shift"])
 
 
 def _built(finished: FinishedRun, node: dict[str, Any], facts: DatasetFacts) -> nn.Module:

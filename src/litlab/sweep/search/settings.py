@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from litlab.config.schema import Count, CountOrZero, Objective, Section
+from litlab.config.schema import Objective
+from litlab.config.section import Count, CountOrZero, Section
 from litlab.config.space import Numbers, Space
 from litlab.config.validate import check_settings
 from litlab.config.words import nearest, shown
