@@ -34,7 +34,7 @@ torture: .venv/.installed  ## the reliability suite in full, ten minutes; writes
 audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licences (AUDIT=--offline where nothing can be asked)
 	@$(BIN)/python .ci/audit $(AUDIT)
 
-bench: .venv/.installed  ## the benchmarks of docs/benchmarks.md, less than an hour
+bench: .venv/.installed  ## the benchmarks of docs/benchmarks.md, more than an hour
 	@$(BIN)/python -m benchmarks
 
 lock: .venv/.installed  ## pin the newest versions that pyproject.toml allows, with hashes and without hosts

@@ -20,14 +20,14 @@ class Settings:
     threads: numbers of threads of training; the data path takes the largest.
     num_workers: of the DataLoader that the data path is held against.
     num_steps: of an epoch in which a step's overhead is measured.
+    num_step_rounds: of that: the difference of two times of which each is larger than it wants many.
     multirun_data: overrides that choose the images of a multirun: 20,000 to train on.
     num_multiruns: counted rounds of whole multiruns.
     num_seeds: of a multirun, for each of four learning rates.
     num_frozen: jobs whose freezing is measured.
     num_trials: of a search.
     num_compared: runs of a study that is compared.
-    recipes: whose times are held against the classic tutorial's; names of experiments.
-    num_timed: rounds of that.
+    recipes: whose times are held against the classic tutorial's: names of experiments, and rounds of each.
     num_sizes: rounds of what is measured over sizes, each as often as there are sizes.
     image_counts: sizes of data sets.
     num_sized: images that are trained on where the size is another.
@@ -47,14 +47,14 @@ class Settings:
     threads: tuple[int, ...]
     num_workers: int
     num_steps: int
+    num_step_rounds: int
     multirun_data: tuple[str, ...]
     num_multiruns: int
     num_seeds: int
     num_frozen: int
     num_trials: int
     num_compared: int
-    recipes: tuple[str, ...]
-    num_timed: int
+    recipes: dict[str, int]
     num_sizes: int
     image_counts: tuple[int, ...]
     num_sized: int
@@ -80,14 +80,14 @@ def full(root: str | None) -> Settings:
         threads=tuple(sorted({1, min(2, cores())})),
         num_workers=2,
         num_steps=1000,
+        num_step_rounds=15,
         multirun_data=(*real, "data.val_size=30000") if root else few,  # of the 50,000 of CIFAR-10
         num_multiruns=3,
         num_seeds=4,
         num_frozen=100,
         num_trials=16,
         num_compared=1000,
-        recipes=("sprint", "fast_cpu", "accurate_cpu"),
-        num_timed=2,
+        recipes={"sprint": 2, "fast_cpu": 2, "accurate_cpu": 1},
         num_sizes=2,
         image_counts=(10_000, 50_000, 200_000),
         num_sized=10_000,
@@ -112,14 +112,14 @@ def quick() -> Settings:
         threads=(1,),
         num_workers=0,
         num_steps=10,
+        num_step_rounds=2,
         multirun_data=("data=shapes", "data.num_train=680", "data.num_test=40", "data.val_size=40"),
         num_multiruns=1,
         num_seeds=1,
         num_frozen=3,
         num_trials=3,
         num_compared=10,
-        recipes=("quickstart",),
-        num_timed=1,
+        recipes={"quickstart": 1},
         num_sizes=1,
         image_counts=(400,),
         num_sized=200,

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks import jpegs
-from benchmarks.harness import Row
+from benchmarks.data_path import Epochs, exhaust, prepared, threads
+from benchmarks.harness import Row, interleaved, rates
 from benchmarks.loading import Cost
 from benchmarks.runs import Train, in_worker, program
 from benchmarks.settings import Settings
@@ -15,7 +17,13 @@ from litlab.runs.result import read_result
 
 
 def rows(settings: Settings) -> list[Row]:
-    return [*image_rows(settings), *decoded_rows(settings), *batch_rows(settings), *rank_rows(settings)]
+    return [
+        *image_rows(settings),
+        *decoded_rows(settings),
+        *path_rows(settings),
+        *batch_rows(settings),
+        *rank_rows(settings),
+    ]
 
 
 def load(*overrides: str) -> Cost:
@@ -60,13 +68,25 @@ def _ready_rows(name: str, costs: list[Cost]) -> list[Row]:
     ]
 
 
+def path_rows(settings: Settings) -> list[Row]:
+    """The data path, one row for each batch size."""
+    found = []
+    with threads(max(settings.threads)):
+        for batch_size in settings.sized_batches:
+            data = prepared(*_shapes(settings.num_sized), f"data.batch_size={batch_size}")
+            ours = {"litlab": partial(exhaust, Epochs(data))}
+            seconds = interleaved(ours, num_warmup=1, num_rounds=settings.num_rounds)["litlab"]
+            found.append(Row(f"data path, batch {batch_size}", "images/s", rates(len(data.train_members), seconds)))
+    return found
+
+
 def batch_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
     """Training of the default network, one row for each batch size."""
-    threads = f"threads={max(settings.threads)}"
+    common = (*ON_CPU, *_shapes(settings.num_sized), f"threads={max(settings.threads)}")
     return [
         throughput_row(
             f"training, batch {batch_size}",
-            epochs_of(settings, train, *ON_CPU, *_shapes(settings.num_sized), threads, f"data.batch_size={batch_size}"),
+            epochs_of(settings, train, *common, f"data.batch_size={batch_size}"),
         )
         for batch_size in settings.sized_batches
     ]
@@ -76,8 +96,8 @@ def rank_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
     """Training on so many processes of one thread each, against the first number of them."""
     speeds: dict[int, list[float]] = {ranks: [] for ranks in settings.ranks}
     for _ in range(settings.num_sizes):
-        for ranks, rates in speeds.items():
-            rates.append(_speed(train, settings, ranks))
+        for ranks, found in speeds.items():
+            found.append(_speed(train, settings, ranks))
     one, *others = settings.ranks
     alone = tuple(speeds[one])
     return [

@@ -30,26 +30,27 @@ def rows(
     recipe: Callable[..., Outcome] = recipes.run,
     tutorial: Callable[[Path, int], Outcome] = tutorial,
 ) -> list[Row]:
-    """Three rows for each recipe; the number of the round is the seed of all contenders."""
+    """Three rows for each recipe, some of fewer rounds; the number of the round is the seed of all contenders."""
     found: dict[str, list[Outcome]] = {name: [] for name in ("", *settings.recipes)}
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         in_memory.save(prepared(*settings.data, "data.val_size=0"), Path(folder), num_val=0)
+        data = (*settings.data, "data.val_size=0")
         contenders: dict[str, Callable[[], object]] = {
-            name: partial(
-                _append, found[name], partial(recipe, f"experiment={name}", *settings.data, "data.val_size=0")
-            )
-            for name in settings.recipes
+            name: partial(_append, found[name], num_rounds, partial(recipe, f"experiment={name}", *data))
+            for name, num_rounds in settings.recipes.items()
         }
         contenders[""] = lambda: found[""].append(tutorial(Path(folder), len(found[""])))
-        interleaved(contenders, num_warmup=0, num_rounds=settings.num_timed)
+        interleaved(contenders, num_warmup=0, num_rounds=max(settings.recipes.values()))
     return [row for name in settings.recipes for row in _rows(name, found[name], found[""])]
 
 
-def _append(outcomes: list[Outcome], recipe: Callable[..., Outcome]) -> None:
-    outcomes.append(recipe(f"seed={len(outcomes)}"))
+def _append(outcomes: list[Outcome], num_rounds: int, recipe: Callable[..., Outcome]) -> None:
+    if len(outcomes) < num_rounds:
+        outcomes.append(recipe(f"seed={len(outcomes)}"))
 
 
 def _rows(name: str, ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[Row]:
+    theirs = theirs[: len(ours)]
     kinds = (("training", "s", "training", 1), ("whole process", "s", "seconds", 1))
     kinds += (("test accuracy", "%", "test_accuracy", 100),)
     return [

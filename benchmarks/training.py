@@ -1,6 +1,6 @@
 """What a default run costs: against a loop by hand of the same network, data path, optimizer and schedule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,7 +50,7 @@ def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
     tiny: tuple[str, ...] = ("data=shapes", f"data.num_train={num_train + 40}", "data.num_test=40", "data.val_size=40")
     tiny += ("data.batch_size=4", "model.widths=[2,4]", "model.hidden=[8]", "threads=1")
     beside = ("trainer=cpu", f"{_BESIDE}benchmarks.bare_trainer.BesideBareTrainer")
-    epochs = epochs_of(settings, train, *beside, *tiny)
+    epochs = epochs_of(replace(settings, num_rounds=settings.num_step_rounds), train, *beside, *tiny)
     ours, bare, trainer = (
         tuple(1e6 * each / epochs.num_steps for each in every) for every in (epochs.ours, epochs.bare, epochs.trainer)
     )

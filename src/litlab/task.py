@@ -139,10 +139,9 @@ class ImageClassifier(LightningModule):
                 f"logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
                 "let the network take num_classes"
             )
-        logits, labels = (
-            output[: batch.num_valid].float(),
-            batch.labels[: batch.num_valid],
-        )
+        logits, labels = output.float(), batch.labels
+        if batch.num_valid < len(labels):
+            logits, labels = logits[: batch.num_valid], labels[: batch.num_valid]
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
         if batch.partners is not None:
             assert batch.partners.share is not None, "the data module's `finish` says how much of each image there is"

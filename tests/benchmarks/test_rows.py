@@ -64,7 +64,7 @@ def test_training_row_and_step_rows() -> None:
     step, added = training.step_rows(QUICK, train=_train)
     assert added.ours == tuple(a - b for a, b in zip(step.ours, step.theirs, strict=True))
     assert min(step.theirs) > 0
-    assert len(added.theirs) == QUICK.num_rounds  # by a bare Trainer
+    assert len(added.theirs) == QUICK.num_step_rounds  # by a bare Trainer
 
 
 def _train(directory: Path, *overrides: str) -> RunDirectory:

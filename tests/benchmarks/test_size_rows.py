@@ -47,9 +47,12 @@ def test_files_are_weighed_when_they_are_decoded_and_when_they_are_cached() -> N
 
 
 def test_batches_and_ranks() -> None:
+    (path,) = size.path_rows(QUICK)
     (batch,) = size.batch_rows(QUICK, train=_train)
     (rank,) = size.rank_rows(QUICK, train=_train)
 
+    assert (path.name, path.ratios) == ("data path, batch 16", ())
+    assert min(path.ours) > 0
     assert batch.name == "training, batch 16"
     assert len(batch.ours) == len(batch.theirs) == QUICK.num_rounds
     assert rank.name == "training, 1 rank"

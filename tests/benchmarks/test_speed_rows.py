@@ -157,6 +157,23 @@ def test_time_rows_hold_each_recipe_against_the_tutorial(tmp_path: Path, monkeyp
     assert all(0 <= each <= 100 for each in accuracy.ours + accuracy.theirs)
 
 
+def test_a_recipe_of_fewer_rounds_is_held_against_the_first_of_the_tutorial() -> None:
+    seeds: list[str] = []
+
+    def recipe(*overrides: str) -> Outcome:
+        seeds.append(f"{overrides[0]} {overrides[-1]}")
+        return Outcome(0.5, 10.0, 8.0)
+
+    def classic(arrays: Path, seed: int) -> Outcome:
+        return Outcome(0.5, 20.0 * (seed + 1), 16.0)
+
+    found = time_to_accuracy.rows(replace(QUICK, recipes={"a": 2, "b": 1}), recipe=recipe, tutorial=classic)
+
+    assert seeds == ["experiment=a seed=0", "experiment=b seed=0", "experiment=a seed=1"]
+    ratios = {row.name: row.ratios for row in found}
+    assert (ratios["a: whole process"], ratios["b: whole process"]) == ((0.5, 0.25), (0.5,))
+
+
 @pytest.mark.parametrize("name", sorted(recipes.RECIPES))
 def test_recipes_that_are_measured_exist(name: str) -> None:
     assert compose_config(*recipes.RECIPES[name].overrides)["trainer"]
