@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,13 +50,19 @@ class BareLoop:
     def train(self, epoch: int) -> float:
         """One epoch; returns its seconds."""
         start = now(self.device)
+        for _ in self.steps(epoch):
+            pass
+        return now(self.device) - start
+
+    def steps(self, epoch: int) -> Iterator[None]:
+        """One epoch, step by step."""
         self.loader.sampler.set_epoch(epoch)
         for batch in self.loader:
             self.optimizer.zero_grad()
             self.loss(batch, epoch).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.schedule.step()
-        return now(self.device) - start
+            yield
 
     def loss(self, batch: Batch, epoch: int) -> Tensor:
         """Mean over the batch, as it comes from the loader."""

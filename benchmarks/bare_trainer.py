@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
-from benchmarks.bare import Contender, SideBySide, now
+from benchmarks.bare import Contender, now
+from benchmarks.step_by_step import StepByStep
 from litlab.data.batch import Batch
 from litlab.data.loader import BatchLoader
 from litlab.data.module import ImageDataModule
@@ -83,8 +84,8 @@ class BareTrainer:
         return self.module.seconds
 
 
-class BesideBareTrainer(SideBySide):
-    """Trains an epoch by hand and one by the bare Trainer before each of litlab. On a CPU only."""
+class BesideBareTrainer(StepByStep):
+    """One more epoch by the bare Trainer before each of litlab. On a CPU only."""
 
     def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
         return super().contenders(network, data, config) | {"trainer": BareTrainer(deepcopy(network), data, config)}

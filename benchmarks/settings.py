@@ -20,7 +20,7 @@ class Settings:
     threads: numbers of threads of training; the data path takes the largest.
     num_workers: of the DataLoader that the data path is held against.
     num_steps: of an epoch in which a step's overhead is measured.
-    num_step_rounds: of that: the difference of two times of which each is larger than it wants many.
+    num_step_rounds: of that: a small difference of two times wants many.
     multirun_data: overrides that choose the images of a multirun: 20,000 to train on.
     num_multiruns: counted rounds of whole multiruns.
     num_seeds: of a multirun, for each of four learning rates.
@@ -80,7 +80,7 @@ def full(root: str | None) -> Settings:
         threads=tuple(sorted({1, min(2, cores())})),
         num_workers=2,
         num_steps=1000,
-        num_step_rounds=15,
+        num_step_rounds=9,
         multirun_data=(*real, "data.val_size=30000") if root else few,  # of the 50,000 of CIFAR-10
         num_multiruns=3,
         num_seeds=4,

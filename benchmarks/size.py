@@ -28,7 +28,7 @@ def rows(settings: Settings) -> list[Row]:
 
 def load(*overrides: str) -> Cost:
     """What loading takes a new process."""
-    cost: Cost = json.loads(program("loading", *overrides))
+    cost: Cost = json.loads(program("loading", *overrides).splitlines()[-1])  # behind what it says of decoding
     return cost
 
 

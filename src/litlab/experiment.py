@@ -49,8 +49,10 @@ class Experiment:
     network: nn.Module | None
 
 
-def assemble(config: Config, *, rank: int) -> Experiment:
+def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Experiment:
     """Data, network and task of a frozen config, seeded: equal weights in all ranks, other random numbers then.
+
+    from_checkpoint: whether the weights are replaced by a checkpoint's anyway, so that no network has to see images.
 
     Raises:
         UserError: if the data can't be had, or a class does not take what the config gives it.
@@ -59,7 +61,7 @@ def assemble(config: Config, *, rank: int) -> Experiment:
     facts = facts_of(data)
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], facts) if config["model"] else None
-    if isinstance(network, LooksAtImages) and isinstance(data, ImageDataModule):
+    if isinstance(network, LooksAtImages) and isinstance(data, ImageDataModule) and not from_checkpoint:
         num_values = math.prod(data.facts.image_shape)
         network.initialize_from(data.example_images(max(1, min(NUM_EXAMPLES, MAX_EXAMPLE_VALUES // num_values))))
     task = build_task(config, network, facts)

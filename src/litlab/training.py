@@ -64,7 +64,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     clock.ends("import")
     rank, config = global_rank(), with_secrets(frozen)
     start = Start.find(run)
-    experiment = assemble(config, rank=rank)
+    experiment = assemble(config, rank=rank, from_checkpoint=start.part is not None)
     start.check(run, config["trainer"], _fingerprint(experiment))
     if rank == 0:
         start.prepare(run)

@@ -46,6 +46,12 @@ def test_files_are_weighed_when_they_are_decoded_and_when_they_are_cached() -> N
     assert rows[1].theirs == rows[3].theirs == ((60 + 20) * 3 * 32 * 32 / 2**20,)
 
 
+def test_what_decoding_says_is_no_part_of_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = 'Decoding 60,000 images\n{"seconds": 1.0, "images_per_second": 2.0, "mebibytes": 3.0, "pixels": 4.0}\n'
+    monkeypatch.setattr(size, "program", lambda *arguments: said)
+    assert size.load("data=image_folder")["mebibytes"] == 3.0
+
+
 def test_batches_and_ranks() -> None:
     (path,) = size.path_rows(QUICK)
     (batch,) = size.batch_rows(QUICK, train=_train)

@@ -4,16 +4,21 @@ from typing import Any
 
 import pytest
 import torch
+from support import compose_config
 from torch import Tensor, nn
 from torch.nn import functional
 
+from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
+from litlab.experiment import assemble
 from litlab.models.whitened import WhitenedCNN
 
 PAPER: dict[str, Any] = {
     "num_classes": 10, "image_shape": (3, 32, 32), "widths": [64, 256, 256], "convolutions": [2, 2, 2],
     "patch": 2, "stride": 1, "whitened": None, "pool_first": False, "residual": False, "activation": "gelu",
 }  # fmt: skip
+
+FEW = ("data=shapes", "data.num_train=200", "data.num_test=50", "data.val_size=50")
 
 
 def smooth_images(num_images: int) -> Tensor:
@@ -87,6 +92,18 @@ def test_pooling_first_costs_less_and_gives_the_same_shapes() -> None:
         stage.register_forward_hook(lambda module, given, output: shapes.append(tuple(output.shape)))
     first(torch.randn(2, 3, 32, 32))
     assert shapes == [(2, 32, 15, 15), (2, 64, 7, 7), (2, 128, 3, 3)]
+
+
+def test_it_is_shown_training_images_unless_a_checkpoint_has_its_filters() -> None:
+    config = compose_config(*FEW, "trainer=cpu", "model=whitened", "model.widths=[8,8,8]")
+    shown, other = assemble(config, rank=0), assemble(config, rank=0, from_checkpoint=True)
+    assert isinstance(shown.network, WhitenedCNN)
+    assert isinstance(other.network, WhitenedCNN)
+    assert isinstance(shown.data, ImageDataModule)
+    assert not torch.allclose(shown.network.whitening.weight, other.network.whitening.weight, atol=1e-2)
+    other.network.initialize_from(shown.data.example_images(5000))
+    for name, value in shown.network.state_dict().items():
+        assert torch.equal(other.network.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from litlab.config.compose import ROOT, VERSION_BASE
 from litlab.config.location import packaged_conf
 
+_NO_CHOICE = ("hydra", "data/base")  # Hydra's own, and what data sets have in common
 FLAGS = ("-h", "--help", "-m", "--multirun")
 
 
@@ -36,10 +37,10 @@ def help_text(arguments: list[str]) -> str:
 
 
 def _groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Every group and its options, but Hydra's own."""
+    """Every group and its options, but those that nobody chooses from."""
     for name in sorted(loader.repository.get_group_options(parent, ObjectType.GROUP)):
         group = f"{parent}/{name}" if parent else name
-        if group == "hydra":
+        if group in _NO_CHOICE:
             continue
         if options := loader.repository.get_group_options(group):
             yield group, options

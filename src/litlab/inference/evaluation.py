@@ -37,7 +37,7 @@ def measure(finished: FinishedRun, config: Config, checkpoint: Path, *, split: s
         "profiler": None,
     }
     with _quiet():
-        experiment = assemble(config, rank=0)
+        experiment = assemble(config, rank=0, from_checkpoint=True)
         same_data = _compare(finished, recorded, experiment.facts)
         trainer = build_trainer(config, finished.run, experiment.facts, devices=1, callbacks=[], loggers=[])
         run = trainer.test if split == "test" else trainer.validate
