@@ -15,7 +15,7 @@ WRONG = {
     "unknown key of the Trainer, added": (["+trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
     "unknown group": (["modle=cnn"], "modle: unknown key; did you mean model?"),
     "unknown config": (["model=cn"], "model=cn: no such config; did you mean cnn; known: cnn, resnet18, torchvision"),
-    "unknown experiment": (["experiment=foo"], "experiment=foo: no such config; known: fast_cpu, quickstart"),
+    "unknown experiment": (["experiment=foo"], "experiment=foo: no such config; known: accurate_cpu, fast_cpu"),
     "wrong type": (["seed=a"], "seed=a: expected a valid integer"),
     "wrong type in a list": (["model.widths=[3,a]"], "model.widths.1=a: expected a valid integer"),
     "learning rate": (["optimizer.lr=-1"], "optimizer.lr=-1: expected greater than 0"),
