@@ -179,6 +179,11 @@ def test_views_are_averaged_in_evaluation_alone(flip: bool, shift: int) -> None:
     assert torch.equal(task(batch.images), make_task()(batch.images))
 
 
+def test_images_are_not_moved_by_their_own_size() -> None:
+    with pytest.raises(UserError, match="test_time_shift=32 must be less than the images' size, 16x32"):
+        make_task(test_time_shift=32).eval()(torch.zeros(1, 3, 16, 32))
+
+
 def test_the_loss_of_mixed_images_is_that_of_soft_labels() -> None:
     task = make_task(label_smoothing=0.1)
     task.trainer = make_trainer([], [])

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from litlab.errors import UserError
+
 Network = Callable[[Tensor], Tensor]
 
 
@@ -24,11 +26,16 @@ class Views:
     shift: int
 
     def logits(self, network: Network, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
-        """Of the network, averaged over the views in float32, whatever it computes in."""
-        logits = self._mirrored(network, images)
+        """Of the network, averaged over the views in float32, whatever it computes in.
+
+        Raises UserError where images would be moved by their own size.
+        """
         if not self.shift:
-            return logits
+            return self._mirrored(network, images)
         height, width = images.shape[2:]
+        if self.shift >= min(height, width):
+            raise UserError(f"task.test_time_shift={self.shift} must be less than the images' size, {height}x{width}")
+        logits = self._mirrored(network, images)
         padded = F.pad(images, (self.shift,) * 4, mode="reflect")
         for first in (0, 2 * self.shift):
             moved = padded[:, :, first : first + height, first : first + width]
