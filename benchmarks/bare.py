@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from litlab.data.batch import Batch
+from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
-from litlab.experiment import factory
-from litlab.optim import decayed_names, parameter_groups
+from litlab.optim.schedules import decayed_names, parameter_groups
 from litlab.runs.directory import RunDirectory
+from litlab.training.build import factory
 
 RECORD = "side_by_side.json"
 

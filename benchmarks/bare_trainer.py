@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from benchmarks.bare import Contender, now
 from benchmarks.step_by_step import StepByStep
-from litlab.data.batch import Batch
-from litlab.data.loader import BatchLoader
+from litlab.data.loader import Batch, BatchLoader
 from litlab.data.module import ImageDataModule
-from litlab.experiment import factory
-from litlab.optim import decayed_names, parameter_groups
+from litlab.optim.schedules import decayed_names, parameter_groups
+from litlab.training.build import factory
 
 
 class Plain(LightningModule):

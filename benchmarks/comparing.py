@@ -11,13 +11,11 @@ from typing import Any
 from benchmarks.harness import Row
 from benchmarks.runs import compose_config
 from benchmarks.settings import Settings
-from litlab.config.freeze import to_yaml
-from litlab.config.identity import identity
+from litlab.config.freeze import identity, to_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
-from litlab.sweep.plan import Plan, Record, to_line
-from litlab.sweep.plan import to_yaml as plan_to_yaml
+from litlab.sweep.plan import Plan, Record, plan_to_yaml, to_line
 
 EPOCHS = 100
 ROWS_PER_EPOCH = 4  # of the training, with three values each

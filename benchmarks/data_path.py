@@ -16,7 +16,7 @@ from benchmarks.harness import Row, interleaved, rates
 from benchmarks.runs import compose_config
 from benchmarks.settings import Settings
 from litlab.data.module import ImageDataModule
-from litlab.experiment import build_data
+from litlab.training.build import build_data
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from benchmarks.recipes import run
 from benchmarks.runs import Train, in_worker
 from benchmarks.settings import Settings
 from benchmarks.training import epochs_of, throughput_row
-from litlab.data.batch import Batch
+from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
 
 BATCH_SIZE = 512

@@ -12,7 +12,7 @@ from benchmarks.data_path import Epochs, exhaust, prepared
 from benchmarks.runs import compose_config
 from litlab.config.freeze import cores
 from litlab.data.module import ImageDataModule
-from litlab.experiment import build_data
+from litlab.training.build import build_data
 
 _FEW = ("data=shapes", "data.num_train=100", "data.num_test=20", "data.val_size=20")
 

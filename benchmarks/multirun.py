@@ -20,11 +20,11 @@ from benchmarks.settings import Settings
 from benchmarks.startup import ONE_STEP, POLL
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.jobs import Point, compose_jobs
-from litlab.config.location import packaged_conf
+from litlab.config.paths import packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.sweep.backend import Ended, Job
-from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.sweep.backends.base import Ended, Job
+from litlab.sweep.backends.local import LocalPool, PoolSettings
 
 EPOCHS = 2
 NUM_VAL_BATCHES = 40
@@ -86,7 +86,7 @@ def ideal(arrays: Path, points: Sequence[tuple[float, int]]) -> None:
 def in_process(run: RunDirectory) -> float:
     """Seconds from the start of a worker process to the end of its first step."""
     began = time.perf_counter()
-    command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
+    command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
     with subprocess.Popen(command, cwd=run.path.parent, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not run.metrics.exists():
             time.sleep(POLL)

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.freeze import freeze, to_yaml
-from litlab.config.location import packaged_conf
+from litlab.config.paths import packaged_conf
 from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
@@ -45,7 +45,7 @@ def new_run(directory: Path, config: dict[str, Any]) -> RunDirectory:
 def in_worker(directory: Path, *overrides: str) -> RunDirectory:
     """A whole run by litlab's worker, in a process of its own, which can import `benchmarks`."""
     run = new_run(directory, compose_config(*overrides))
-    command = [sys.executable, "-m", "litlab.worker", str(run.path)]
+    command = [sys.executable, "-m", "litlab.training.worker", str(run.path)]
     subprocess.run(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, check=True)
     assert read_result(run)["status"] == "completed"
     return run

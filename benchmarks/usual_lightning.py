@@ -23,7 +23,7 @@ from torchvision import transforms  # type: ignore[import-untyped]
 from benchmarks.in_memory import CROP_PADDING, statistics
 from benchmarks.tutorial import Images
 from benchmarks.usual import Classifier
-from litlab.callbacks.timing import Timing
+from litlab.callbacks.training_log import Timing
 from litlab.models.cnn import CNN
 
 NUM_WORKERS, RATE = 2, 0.05

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from litlab.config.identity import identity
+from litlab.config.freeze import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, Status, write_result
-from litlab.sweep.plan import Plan, Record, to_line, to_yaml
+from litlab.sweep.plan import Plan, Record, plan_to_yaml, to_line
 
 # As `litlab train data=shapes` freezes it, without what no test of comparing looks at.
 CONFIG: dict[str, Any] = {
@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "study": {"name": None, "swept": []},
     "data": {"_target_": "litlab.data.shapes.Shapes", "batch_size": 16, "seed": 0, "flip": True},
     "model": {"_target_": "litlab.models.cnn.CNN", "widths": [2, 4], "hidden": [8]},
-    "task": {"_target_": "litlab.task.ImageClassifier", "label_smoothing": 0.0},
+    "task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier", "label_smoothing": 0.0},
     "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9},
     "logger": {"tensorboard": {"_target_": "litlab.loggers.TensorBoard"}},
     "trainer": {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": 2},
@@ -135,7 +135,7 @@ def make_study(
         lines.append(to_line(Record(number, name, identity(run.read_config()), overrides, shown)))
         runs.append(run)
     plan = Plan(**{**asdict(plan), "num_jobs": len(runs)})
-    (path / "study.yaml").write_text(to_yaml(plan))
+    (path / "study.yaml").write_text(plan_to_yaml(plan))
     (path / "jobs.jsonl").write_text("".join(lines))
     return runs
 

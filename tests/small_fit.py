@@ -11,11 +11,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from litlab import optim
-from litlab.callbacks import confusion, pictures
-from litlab.callbacks.drawing import contact_sheet
-from litlab.data.batch import Batch
-from litlab.task import ImageClassifier
+from litlab.callbacks import confusion_matrix as confusion
+from litlab.callbacks import images as pictures
+from litlab.callbacks.images import contact_sheet
+from litlab.data.loader import Batch
+from litlab.optim import schedules as optim
+from litlab.tasks.image_classifier import ImageClassifier
 
 CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)

@@ -21,7 +21,7 @@ from warm import run_warm
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.freeze import freeze, to_yaml
-from litlab.config.location import packaged_conf
+from litlab.config.paths import packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -49,8 +49,8 @@ def compose_config(*overrides: str) -> dict[str, Any]:
 
 def train_here(directory: Path, *overrides: str) -> RunDirectory:
     """A whole run, as the worker does it, in this process."""
-    from litlab.signals import StopRequest
-    from litlab.training import train
+    from litlab.process.signals import StopRequest
+    from litlab.training.run import train
 
     config = compose_config(*overrides)
     run = RunDirectory.create(directory, to_yaml(config), {})

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from litlab.checkpoint import AtomicCheckpointIO, newest, read_checkpoint, verify, weights_hash
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.training.checkpoint_io import AtomicCheckpointIO, newest, read_checkpoint, verify, weights_hash
 
 WEIGHTS = {"state_dict": {"network.w": torch.arange(1000.0)}}
 

@@ -15,11 +15,14 @@ from support import TINY, compose_config, train_here
 from torch import Tensor, nn
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.location import packaged_conf
-from litlab.data.facts import DatasetFacts
+from litlab.config.paths import packaged_conf
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
-from litlab.experiment import (
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import read_metrics
+from litlab.runs.result import read_result
+from litlab.training.build import (
     build_callbacks,
     build_data,
     build_loggers,
@@ -28,9 +31,6 @@ from litlab.experiment import (
     build_trainer,
     factory,
 )
-from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import read_metrics
-from litlab.runs.result import read_result
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}"

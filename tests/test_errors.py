@@ -41,7 +41,7 @@ WRONG = {
 def test_errors_in_our_own_keys(
     case: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litlab.cli import main
+    from litlab.cli.main import main
 
     overrides, expected = WRONG[case]
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def test_errors_in_our_own_keys(
 def test_errors_come_without_torch_and_all_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; sys.argv = ['litlab', 'train', 'optimizer.lr=-1', 'data.batch_size=0']\n"
-        "from litlab.cli import main\n"
+        "from litlab.cli.main import main\n"
         "try: main()\n"
         "finally: print([name for name in ('torch', 'lightning', 'numpy') if name in sys.modules])"
     )

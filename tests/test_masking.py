@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from litlab import masking
-from litlab.masking import (
+from litlab.runs import redact as masking
+from litlab.runs.redact import (
     RedactingFormatter,
     keep_out,
     mask_addresses,

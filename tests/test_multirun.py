@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import TINY, call_cold, call_litlab
 
-from litlab.cli import main
+from litlab.cli.main import main
 from litlab.config.freeze import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
@@ -206,7 +206,7 @@ def test_hydras_own_sweeper_can_use_the_pool(tmp_path: Path) -> None:
 
 def test_a_process_that_only_imports_the_job_can_resolve_its_config() -> None:
     """So a launcher has it that calls the job in a process of its own."""
-    code = "import litlab.train, omegaconf; print(omegaconf.OmegaConf.create({'x': '${litlab.id:}'}).x)"
+    code = "import litlab.cli.train, omegaconf; print(omegaconf.OmegaConf.create({'x': '${litlab.id:}'}).x)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert re.fullmatch(r"[0-9a-f]{6}\n", done.stdout), done.stderr
 

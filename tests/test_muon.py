@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD
 
 from litlab.errors import UserError
-from litlab.muon import Muon, orthogonalized
+from litlab.optim.muon import Muon, orthogonalized
 
 SETTINGS: dict[str, Any] = {
     "lr": 0.2, "momentum": 0.6, "num_iterations": 5,

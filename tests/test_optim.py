@@ -10,7 +10,15 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from litlab.errors import UserError
-from litlab.optim import constant, cosine, cosine_factor, decayed_names, one_cycle, one_cycle_factor, parameter_groups
+from litlab.optim.schedules import (
+    constant,
+    cosine,
+    cosine_factor,
+    decayed_names,
+    one_cycle,
+    one_cycle_factor,
+    parameter_groups,
+)
 
 
 def make_optimizer(lr: float = 1.0) -> SGD:

@@ -21,8 +21,8 @@ from support import TINY, compose_config, processes_in
 from warm import WarmProcess
 
 from litlab.config.freeze import to_yaml
-from litlab.controller import run_worker
 from litlab.errors import RunFailed
+from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -80,7 +80,10 @@ def has_begun(started: Training) -> bool:
 
 
 def has_a_cold_worker(started: Training) -> bool:
-    return subprocess.run(["pgrep", "-f", f"litlab.worker {started.run.path}"], capture_output=True).returncode == 0
+    return (
+        subprocess.run(["pgrep", "-f", f"litlab.training.worker {started.run.path}"], capture_output=True).returncode
+        == 0
+    )
 
 
 @contextmanager

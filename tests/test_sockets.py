@@ -15,7 +15,7 @@ import pytest
 from support import TINY
 from warm import WarmProcess
 
-from litlab.ranks import meeting_at, port_on_loopback
+from litlab.process.ranks import meeting_at, port_on_loopback
 from litlab.runs.directory import RunDirectory
 
 LISTENING = "0A"  # in /proc/net/tcp

@@ -18,7 +18,7 @@ COMMANDS = {
     "litlab train --help": ["train", "--help"],
     "litlab train --cfg job": ["train", "--cfg", "job"],
 }
-LITLAB = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli import main; main()"
+LITLAB = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli.main import main; main()"
 WRONG = ["train", "optimizer.lr=-1"]
 REPEATS = 5
 AT_MOST = 2.5

@@ -21,15 +21,15 @@ from small_fit import Batches, Rows, make_trainer
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from litlab.checkpoint import read_checkpoint
-from litlab.commands import evaluate
+from litlab.cli import evaluate
 from litlab.config.trust import sign
-from litlab.data.batch import Partners
+from litlab.data.loader import Partners
 from litlab.errors import UserError
 from litlab.inference.predictor import load
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.task import ImageClassifier
+from litlab.tasks.image_classifier import ImageClassifier
+from litlab.training.checkpoint_io import read_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),

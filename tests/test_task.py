@@ -10,11 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from litlab import optim
-from litlab.data.batch import Batch
+from litlab.data.loader import Batch
 from litlab.errors import UserError
-from litlab.metrics import EvaluationMetrics
-from litlab.task import ImageClassifier
+from litlab.optim import schedules as optim
+from litlab.tasks.image_classifier import ImageClassifier
+from litlab.tasks.metrics import EvaluationMetrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 

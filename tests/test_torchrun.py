@@ -10,11 +10,11 @@ import pytest
 from support import TINY, compose_config
 
 from litlab.config.freeze import to_yaml
+from litlab.process.signals import PARENT, STOPPING
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, read_result, write_result
-from litlab.signals import PARENT, STOPPING
-from litlab.worker import main
+from litlab.training.worker import main
 
 
 def test_torchrun(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_torchrun(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
     write_result(run, Result(status="failed", identity="older", error="a machine failed"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "litlab.worker", str(run.path)]
+    command += ["-m", "litlab.training.worker", str(run.path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     result = read_result(run)
@@ -36,7 +36,7 @@ def test_torchrun(tmp_path: Path) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
     """A prepared directory for a worker in this process, which gets back what a worker changes in its own."""
     run = RunDirectory.create(tmp_path / "run", to_yaml(compose_config(*TINY, "trainer.num_nodes=2")), {})
-    monkeypatch.setattr(sys, "argv", ["litlab.worker", str(run.path)])
+    monkeypatch.setattr(sys, "argv", ["litlab.training.worker", str(run.path)])
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
@@ -61,5 +61,5 @@ def test_rank_0_starts_only_in_a_directory_that_is_free(
 def test_several_machines_are_left_to_torchrun(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     """Which needs the directory: the run is not refused."""
     assert main() == 1
-    assert f"start `-m litlab.worker {run.path}` with torchrun on every machine" in capsys.readouterr().err
+    assert f"start `-m litlab.training.worker {run.path}` with torchrun on every machine" in capsys.readouterr().err
     assert read_result(run)["status"] == "failed"

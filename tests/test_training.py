@@ -9,15 +9,14 @@ from hparams_page import sessions
 from support import TINY, Command, KeepsToken, call_litlab, processes_in, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from litlab.checkpoint import network_state, read_checkpoint
-from litlab.config.freeze import from_yaml
-from litlab.config.identity import identity
+from litlab.config.freeze import from_yaml, identity
 from litlab.config.schema import VALIDATION_METRICS
-from litlab.inference.evaluation import measure
-from litlab.inference.finished import FinishedRun
+from litlab.inference.evaluate import measure
+from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
+from litlab.training.checkpoint_io import network_state, read_checkpoint
 
 UNEVEN = (
     *TINY,

@@ -32,7 +32,7 @@ class MyNet(nn.Module):
 """,
     "conf/model/mynet.yaml": "_target_: mypkg.net.MyNet\nwidth: 12\n",
     "conf/data/few.yaml": "defaults: [shapes]\nnum_train: 100\nnum_test: 30\nval_size: 20\nbatch_size: 16\n",
-    "conf/schedule/constant.yaml": "_target_: litlab.optim.cosine\nwarmup: 0.5\nfinal: 0.125\n",  # shadows litlab's
+    "conf/schedule/constant.yaml": "_target_: litlab.optim.schedules.cosine\nwarmup: 0.5\nfinal: 0.125\n",  # shadows litlab's
     "conf/experiment/mine.yaml": """\
 # @package _global_
 defaults:
@@ -126,7 +126,7 @@ def test_a_project_trains_its_own_network_on_its_own_settings(trained: RunDirect
 
 def test_a_config_of_the_project_shadows_one_of_litlab(trained: RunDirectory) -> None:
     schedule = yaml.safe_load(trained.config.read_text())["schedule"]
-    assert schedule == {"_target_": "litlab.optim.cosine", "warmup": 0.5, "final": 0.125}
+    assert schedule == {"_target_": "litlab.optim.schedules.cosine", "warmup": 0.5, "final": 0.125}
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in the project", "from another folder"])

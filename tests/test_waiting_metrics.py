@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from litlab import metrics
-from litlab.metrics import LossAndAccuracy, TrainingMetrics
-from litlab.resuming.metrics_state import metrics_of, metrics_state, set_metrics_state
+from litlab.tasks import metrics
+from litlab.tasks.metrics import LossAndAccuracy, TrainingMetrics
+from litlab.training.state import metrics_of, metrics_state, set_metrics_state
 
 Step = tuple[Tensor, Tensor, Tensor]
 

@@ -29,14 +29,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from litlab.forks import _do
-from litlab.ranks import global_rank
-from litlab.server import _IMPORTED
-from litlab.signals import held_back
+from litlab.process.child_process import _do
+from litlab.process.fork_server import _IMPORTED
+from litlab.process.ranks import global_rank
+from litlab.process.signals import held_back
 
 COMMANDS = (
-    "litlab.cli", "litlab.train", "litlab.commands.resume_study", "litlab.commands.rerun", "litlab.commands.evaluate",
-    "litlab.commands.predict", "litlab.commands.status", "litlab.sweep.multirun", "litlab.config.foreign",
+    "litlab.cli.main", "litlab.cli.train", "litlab.cli.resume", "litlab.cli.rerun", "litlab.cli.evaluate",
+    "litlab.cli.predict", "litlab.cli.status", "litlab.sweep.multirun", "litlab.config.targets",
 )  # fmt: skip
 MOST = 1 << 20  # bytes of a request
 STREAMS = ("stdin", "stdout", "stderr")

@@ -1,5 +1,5 @@
 """`python -m litlab` is `litlab`."""
 
-from litlab.cli import main
+from litlab.cli.main import main
 
 main()

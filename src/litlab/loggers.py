@@ -6,9 +6,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from litlab.masking import redact_all
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
+from litlab.runs.redact import redact_all
 
 
 class MetricsLogger(Logger):

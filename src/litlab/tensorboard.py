@@ -7,20 +7,158 @@ status that it saw, until it is started again. A session names no group, so each
 is averaged with no other.
 """
 
-import logging
-import time
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from litlab.board.events import FIRST, LARGEST, LAST, Logged, scalar, write_events
-from litlab.board.settings import Setting, settings_of
-from litlab.runs.directory import RunDirectory
-from litlab.runs.result import Result
+from litlab.runs.files import write_atomic
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
 
-Config = dict[str, Any]
+from litlab.config.freeze import VOLATILE, place
+from litlab.runs.directory import RunDirectory, open_regular
+from litlab.runs.redact import is_secret, redact
+from litlab.runs.result import Result
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+
+PREFIX = "events.out.tfevents."  # TensorBoard takes files for its own whose names hold "tfevents"
+FIRST, LAST = PREFIX + "0" * 10, PREFIX + "9" * 10  # before and after what runs append to
+LARGEST = 3.4e38  # TensorBoard keeps single precision
+_VERSION = "brain.Event:2"
+
+
+class Logged(NamedTuple):
+    """A summary at a step, at a time in seconds since 1970."""
+
+    summary: "Summary"
+    step: int
+    time: float
+
+
+def write_events(file: Path, logged: Iterable[Logged], *, sync: bool = True) -> bool:
+    """Put an event file in place: whole, synced, in one moment; the same input gives the same bytes.
+
+    The file is left alone, its time of change included, if it holds exactly that.
+
+    Args:
+        file: its name begins with PREFIX; its directory exists.
+        logged: in the order in which TensorBoard is to see it; not empty.
+        sync: False for a file that need not outlive this process.
+
+    Returns:
+        whether anything was written.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    content = _encoded(list(logged))
+    if file.is_file() and file.read_bytes() == content:
+        return False
+    write_atomic(file, lambda opened: opened.write(content), sync=sync)
+    return True
+
+
+def scalar(tag: str, value: float) -> "Summary":
+    """A point of a curve; up to LARGEST."""
+    return scalars({tag: value})
+
+
+def scalars(values: Mapping[str, float]) -> "Summary":
+    """Points of several curves at one step."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+
+
+def _encoded(logged: list[Logged]) -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    events = [Event(wall_time=logged[0].time, file_version=_VERSION)]
+    events += [Event(wall_time=each.time, step=each.step, summary=each.summary) for each in logged]
+    for event in events:
+        writer.write(event.SerializeToString(deterministic=True))
+    return buffer.getvalue()
+
+
+Setting = bool | float | str
+_LONGEST = 500  # characters of a text
+
+
+def settings_of(run: RunDirectory, config: dict[str, Any]) -> dict[str, Setting]:
+    """Key as it was typed -> value: of a job what its study sweeps, of a single run what its command set, and the seed.
+
+    A choice of a group is the name that was chosen. What is null is left out, since a cell can be blank, but not null;
+    so are secrets.
+
+    Args:
+        config: the frozen config, which holds no values of secrets.
+    """
+    choices = _choices(run)
+    study = config.get("study")
+    keys = study.get("swept") if isinstance(study, dict) else None
+    swept = [str(key) for key in keys] if isinstance(keys, list) else []
+    found = {}
+    for key in swept or [*(key for key in choices if not _is_elsewhere(key)), "seed"]:
+        value = setting(_value(config, key, choices))
+        if value is not None and not any(is_secret(part) for part in place(key).split(".")):
+            found[key.lstrip("+")] = value
+    return found
+
+
+def _choices(run: RunDirectory) -> dict[str, str]:
+    """Key -> text of the overrides that Hydra recorded; none if its record is gone or damaged: nothing rests on it."""
+    import yaml
+
+    try:
+        with open_regular(run.path / ".hydra" / "overrides.yaml") as file:
+            overrides = yaml.safe_load(file.read())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    pairs = [str(each).partition("=") for each in overrides] if isinstance(overrides, list) else []
+    return {key.lstrip("+"): value for key, equals, value in pairs if equals and not key.startswith("~")}
+
+
+def _is_elsewhere(key: str) -> bool:
+    """Whether a key says where a run computes and writes, as `trainer=gpu` does, and not what it computes."""
+    where = place(key)
+    return where == "trainer" or any(f"{where}.".startswith(f"{each}.") for each in (*VOLATILE, "hydra"))
+
+
+def _value(config: dict[str, Any], key: str, choices: dict[str, str]) -> Any:
+    """The value in the config, or the text of the choice where there is a whole node or nothing."""
+    node: Any = config
+    for name in place(key).split("."):
+        if not isinstance(node, dict) or name not in node:
+            return choices.get(key.lstrip("+"))
+        node = node[name]
+    return choices.get(key.lstrip("+")) if isinstance(node, dict) else node
+
+
+def setting(value: Any) -> Setting | None:
+    """A value in a type that the page knows; None if it is null, or nothing that can be written."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and abs(value) < 1e308:  # the page's JSON has no infinity, nor longer numbers
+        return value
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+    except (TypeError, ValueError, RecursionError):  # a stranger's config may hold itself
+        return None
+    return redact(text).encode(errors="replace").decode()[:_LONGEST]
+
+
 START = FIRST + ".session"
 _ENDS = LAST + ".*.session"
 _STATUSES = {"completed": "STATUS_SUCCESS", "failed": "STATUS_FAILURE", "refused": "STATUS_FAILURE"}
@@ -28,13 +166,13 @@ _LOGGER = "litlab.loggers.TensorBoard"
 _log = logging.getLogger("litlab")
 
 
-def start_session(run: RunDirectory, config: Config) -> None:
+def start_session(run: RunDirectory, config: dict[str, Any]) -> None:
     """Tell of a run that starts or goes on. A file that can't be written is a warning: the run does without."""
     if is_shown(config):
         _write(run.path / START, [start_summary(settings_of(run, config), time.time())], step=0)
 
 
-def end_session(run: RunDirectory, config: Config, result: Result) -> None:
+def end_session(run: RunDirectory, config: dict[str, Any], result: Result) -> None:
     """Tell how a run ended, in place of what was told before; of one that never came to start, that it did as well.
 
     A run that was interrupted or pruned has neither succeeded nor failed: it has no end, and to TensorBoard its status
@@ -65,7 +203,7 @@ def forget_end(run: RunDirectory) -> None:
         file.unlink(missing_ok=True)
 
 
-def is_shown(config: Config) -> bool:
+def is_shown(config: dict[str, Any]) -> bool:
     """Whether the run logs for TensorBoard, and by litlab's logger."""
     loggers = config.get("logger")
     nodes = loggers.values() if isinstance(loggers, dict) else ()

@@ -10,11 +10,11 @@ from support import train_here
 
 from benchmarks import data_path, ideal, in_memory, multirun, settings, startup, training, usual
 from benchmarks.bare import RECORD, BareLoop
-from litlab.checkpoint import network_state
 from litlab.config.freeze import from_yaml
 from litlab.data.module import ImageDataModule
-from litlab.experiment import assemble
 from litlab.runs.directory import RunDirectory
+from litlab.training.build import assemble
+from litlab.training.checkpoint_io import network_state
 
 QUICK = settings.quick()
 

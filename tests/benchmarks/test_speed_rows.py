@@ -30,8 +30,8 @@ from benchmarks.bare_trainer import BareTrainer
 from benchmarks.recipes import Outcome
 from benchmarks.runs import compose_config
 from litlab.data.module import ImageDataModule
-from litlab.experiment import build_data, build_network
 from litlab.runs.result import read_result
+from litlab.training.build import build_data, build_network
 
 QUICK = settings.quick()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.backend.event_processing.io_wrapper import IsTensorFlowEventsFile
 
-from litlab.board.events import PREFIX, Logged, scalar, write_events
 from litlab.runs.files import write_atomic
+from litlab.tensorboard import PREFIX, Logged, scalar, write_events
 
 LOGGED = [Logged(scalar("val/loss", value), step, 1.5e9 + step) for step, value in ((10, 0.5), (20, 0.25))]
 
@@ -46,8 +46,8 @@ def test_tensorboard_takes_no_unfinished_file_for_one_of_events(tmp_path: Path) 
 
 def test_it_takes_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import litlab.ending; assert 'tensorboard' not in sys.modules\n"
-        "from litlab.board.events import *; from litlab.board.session import start_summary\n"
+        "import sys; from pathlib import Path; import litlab.process.failure; assert 'tensorboard' not in sys.modules\n"
+        "from litlab.tensorboard import *; from litlab.tensorboard import start_summary\n"
         "logged = Logged(start_summary({'lr': 0.1}, 0), 0, 0)\n"
         f"write_events(Path({str(tmp_path)!r}) / 'events.out.tfevents.0', [logged])\n"
         "print([name for name in ('torch', 'tensorflow', 'lightning') if name in sys.modules])"

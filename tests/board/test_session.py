@@ -10,14 +10,13 @@ from made_studies import make_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
-from litlab.board.events import LAST, PREFIX, Logged, scalar, write_events
-from litlab.board.session import START, end_session, forget_end, start_session
-from litlab.ending import write_end
 from litlab.loggers import TensorBoard
+from litlab.process.failure import write_end
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
-from litlab.sweep.backend import Ended, Job
+from litlab.sweep.backends.base import Ended, Job
 from litlab.sweep.outcome import settle
+from litlab.tensorboard import LAST, PREFIX, START, Logged, end_session, forget_end, scalar, start_session, write_events
 
 BEST = {"val/loss": 0.5, "val/accuracy": 0.75}
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from made_studies import config_with, make_run
 
-from litlab.board.settings import settings_of
-from litlab.masking import keep_out
 from litlab.runs.directory import RunDirectory
+from litlab.runs.redact import keep_out
+from litlab.tensorboard import settings_of
 
 
 def with_overrides(path: Path, *overrides: str) -> RunDirectory:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from litlab.callbacks.best import Best
+from litlab.callbacks.checkpoint import Best
 from litlab.errors import UserError
 
 

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from small_fit import MEAN, STD
 
-from litlab.callbacks.drawing import contact_sheet, get_font, shortened, to_pixels
-from litlab.callbacks.matrix import draw_confusion_matrix
+from litlab.callbacks.confusion_matrix import draw_confusion_matrix
+from litlab.callbacks.images import contact_sheet, get_font, shortened, to_pixels
 
 
 def test_pixels_are_those_before_the_normalisation() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from litlab.callbacks.ema import EMA
 from litlab.errors import UserError
-from litlab.task import ImageClassifier
+from litlab.tasks.image_classifier import ImageClassifier
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval

@@ -8,9 +8,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from small_fit import CLASS_NAMES, NORMALISATION, Rows, make_trainer
 from torch import Tensor
 
-from litlab.callbacks.confusion import ConfusionMatrix
-from litlab.callbacks.pictures import TrainingImages, WorstMistakes
-from litlab.callbacks.throughput import TrainingLog
+from litlab.callbacks.confusion_matrix import ConfusionMatrix
+from litlab.callbacks.images import TrainingImages, WorstMistakes
+from litlab.callbacks.training_log import TrainingLog
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),

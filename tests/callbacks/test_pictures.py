@@ -10,10 +10,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from small_fit import CLASS_NAMES, MEAN, NORMALISATION, NUM_TEST, STD, Batches, Shown, make_task, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from litlab.callbacks.confusion import ConfusionMatrix
-from litlab.callbacks.drawing import to_pixels
-from litlab.callbacks.pictures import TrainingImages, WorstMistakes
-from litlab.task import ImageClassifier
+from litlab.callbacks.confusion_matrix import ConfusionMatrix
+from litlab.callbacks.images import TrainingImages, WorstMistakes, to_pixels
+from litlab.tasks.image_classifier import ImageClassifier
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),

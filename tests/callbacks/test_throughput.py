@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from small_fit import Batches, Rows, make_task, make_trainer
 from torch import Tensor
 
-from litlab.callbacks.throughput import TrainingLog
-from litlab.data.batch import Batch
+from litlab.callbacks.training_log import TrainingLog
+from litlab.data.loader import Batch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),

@@ -11,9 +11,9 @@ import torch
 from small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
 from warm import WarmProcess
 
-from litlab.callbacks.confusion import ConfusionMatrix
-from litlab.callbacks.pictures import WorstMistakes
-from litlab.callbacks.throughput import TrainingLog
+from litlab.callbacks.confusion_matrix import ConfusionMatrix
+from litlab.callbacks.images import WorstMistakes
+from litlab.callbacks.training_log import TrainingLog
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_studies import make_run, make_study
 
-from litlab.commands import diff
+from litlab.cli import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
@@ -215,7 +215,7 @@ def test_it_only_reads(tmp_path: Path, capsys: Output) -> None:
 
 def test_no_heavy_import(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", {}, 0.5)
-    code = "import sys\nfrom litlab.commands import diff\ndiff.main(sys.argv[1:])\n"
+    code = "import sys\nfrom litlab.cli.arguments import diff\ndiff.main(sys.argv[1:])\n"
     code += f"print(*(each for each in {HEAVY} if each in sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code, run.path, run.path], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, "")

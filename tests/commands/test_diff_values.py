@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from made_studies import make_run
 
-from litlab.commands import diff
-from litlab.runs.difference import changed
+from litlab.cli import diff
+from litlab.runs.diff import changed
 from litlab.runs.result import read_result
 
 NOISY = 0.10000000149011612  # 0.1 in single precision

@@ -12,12 +12,12 @@ import torch
 import yaml
 from support import Command
 
-from litlab.checkpoint import AtomicCheckpointIO
-from litlab.commands import evaluate
+from litlab.cli import evaluate
 from litlab.config.trust import sign
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
+from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 
 @pytest.fixture(autouse=True)

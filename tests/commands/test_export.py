@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from litlab.commands import export
-from litlab.data.facts import DatasetFacts
+from litlab.cli import export
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
-from litlab.inference import exporting
+from litlab.inference import export as exporting
 from litlab.inference.predictor import Predictor, load
 from litlab.models.resnet import ResNet18
 from litlab.runs.directory import RunDirectory
-from litlab.views import Views
+from litlab.tasks.tta import Views
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 PLAIN = Views(flip=False, shift=0)

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from litlab.commands import predict
+from litlab.cli import predict
 from litlab.errors import UserError
 from litlab.inference.predictor import load
 from litlab.runs.directory import RunDirectory

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from support import Command
 
-from litlab.commands import rerun
+from litlab.cli import rerun
 from litlab.config.trust import is_own, sign
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
-from litlab.runs.difference import compare
+from litlab.inference.finished_run import FinishedRun
+from litlab.runs.diff import compare
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result

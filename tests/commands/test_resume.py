@@ -12,12 +12,13 @@ import pytest
 import yaml
 from support import TINY, compose_config
 
-from litlab import amending, cli
-from litlab.commands import resume
+from litlab.cli import main as cli
+from litlab.cli import resume
+from litlab.config import resume_record as amending
 from litlab.config.freeze import from_yaml, to_yaml
 from litlab.config.trust import is_own, sign
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
+from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.lock import owning

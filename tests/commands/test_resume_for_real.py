@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import TINY, call_litlab, compose_config, train_here
 
-from litlab.commands import resume
+from litlab.cli import resume
 from litlab.config.freeze import to_yaml
 from litlab.config.trust import is_own, sign
 from litlab.runs.directory import RunDirectory

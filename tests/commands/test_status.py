@@ -19,8 +19,8 @@ import pytest
 from support import call_litlab
 from sweep.studies import begin, plan_of, provenance, seeds
 
-from litlab import cli
-from litlab.commands import status
+from litlab.cli import main as cli
+from litlab.cli import status
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
@@ -28,7 +28,12 @@ from litlab.runs.result import Result, write_result
 from litlab.sweep.study import Study
 
 LIMIT = 0.5  # seconds for a thousand jobs, with the start of Python
-COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'litlab'; from litlab.cli import main; main()", "status"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; sys.argv[0] = 'litlab'; from litlab.cli.main import main; main()",
+    "status",
+]
 ERROR = '  File "/home/me/net.py", line 3, in forward\n    x = 1 / 0\nZeroDivisionError: division by zero'
 WATCH = """
 import sys

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from made_studies import make_study
 
-from litlab.board.events import PREFIX, Logged, scalar, write_events
-from litlab.commands import tensorboard
+from litlab.cli import tensorboard
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.tensorboard import PREFIX, Logged, scalar, write_events
 
 
 def processes_below(number: int) -> set[int]:

@@ -12,7 +12,7 @@ from compare.grids import WIDTHS as WIDTHS_KEY
 from compare.grids import accuracy as accuracy_of_grid
 from made_studies import make_study
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison
 from litlab.compare.plots import figures
 

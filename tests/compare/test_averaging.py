@@ -9,8 +9,8 @@ from made_studies import make_run, make_study
 from scipy import stats
 
 from litlab.compare.averaging import summary
-from litlab.compare.comparing import compare
-from litlab.compare.forming import Part
+from litlab.compare.comparison import compare
+from litlab.compare.grouping import Part
 from litlab.compare.model import Comparison, Group, Run
 from litlab.errors import UserError
 

@@ -10,7 +10,7 @@ import yaml
 from compare.grids import LR, SEED, accuracy, names, put
 from made_studies import config_with, make_run, make_study
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 

@@ -9,7 +9,7 @@ import yaml
 from made_studies import config_with, make_run, make_study
 
 from litlab.compare.collect import collect
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.compare.model import Objective
 from litlab.errors import UserError
 from litlab.runs.files import write_json

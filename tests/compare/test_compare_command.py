@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from made_studies import make_study
 
-from litlab import cli
-from litlab.commands import compare
-from litlab.compare.comparing import compare as compare_runs
+from litlab.cli import compare
+from litlab.cli import main as cli
+from litlab.compare.comparison import compare as compare_runs
 from litlab.compare.formats import render
 from litlab.errors import UserError
 

@@ -7,7 +7,7 @@ import yaml
 from compare.grids import LR, RESNET, SEED, accuracy, names
 from made_studies import config_with, make_study
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.compare.filters import Condition
 from litlab.errors import UserError
 

@@ -10,8 +10,8 @@ import yaml
 from compare.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
 from made_studies import config_with, make_study
 
-from litlab.compare.comparing import compare
-from litlab.compare.settings import full_name, parsed, short_names, text
+from litlab.compare.comparison import compare
+from litlab.compare.hyperparameters import full_name, parsed, short_names, text
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from made_studies import make_study
 
-from litlab.commands import compare as command
-from litlab.compare.comparing import compare
-from litlab.compare.digits import shortened
+from litlab.cli import compare as command
+from litlab.compare.comparison import compare
 from litlab.compare.formats import render
-from litlab.compare.page import to_html
-from litlab.sweep.remaining import duration
+from litlab.compare.html import to_html
+from litlab.compare.table import shortened
+from litlab.sweep.display import duration
 
 RATES = [0.002236503628571064, 0.0316227766016838, 0.1]
 AXES = {"optimizer.lr": RATES, "model.widths": [[2, 4], [4, 8]], "seed": [0, 1]}
@@ -135,7 +135,7 @@ def test_short_times() -> None:
 
 
 def test_an_ascii_terminal_gets_no_traceback(searched: Path) -> None:
-    code = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli import main; main()"
+    code = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli.main import main; main()"
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code, "compare", searched], env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")

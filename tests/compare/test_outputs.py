@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from made_studies import make_study
 
-from litlab.commands import compare
-from litlab.compare.outputs import FIGURES
-from litlab.compare.plots import writing
+from litlab.cli import compare
+from litlab.compare.output_files import FIGURES
+from litlab.compare.plots import files as writing
 from litlab.errors import UserError
 
 NOWHERE = "nowhere"  # where there is nothing to compare, which would be said first

@@ -14,10 +14,9 @@ from browser import needs_browser, open_page
 from made_studies import make_run, make_study
 from playwright.sync_api import Browser, Page
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
+from litlab.compare.html import to_html, unfinished_part, write_page
 from litlab.compare.model import Comparison
-from litlab.compare.page import to_html, write_page
-from litlab.compare.page_parts import unfinished_part
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from made_studies import make_run, make_study
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.compare.environment import environment_of
-from litlab.compare.page import to_html
-from litlab.compare.page_parts import unfinished_part
+from litlab.compare.html import to_html, unfinished_part
 
 
 def test_what_is_not_done_is_not_read_again(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import scipy.stats
 from compare.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines
 from made_studies import make_study
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison, Summary
 from litlab.compare.plots import figures, svg
+from litlab.compare.plots.axes import is_by_factors, scale_of
 from litlab.compare.plots.cost import front_of
-from litlab.compare.plots.dots import Dot
-from litlab.compare.plots.scales import is_by_factors, scale_of
-from litlab.compare.plots.style import measure
+from litlab.compare.plots.style import Dot, measure
 
 
 def test_two_settings_have_these_figures(drawn: dict[str, Any]) -> None:

@@ -6,8 +6,7 @@ from itertools import count
 import pytest
 from scipy import stats
 
-from litlab.compare.power import FAR, MAX_SEEDS, POWER, num_needed, power
-from litlab.compare.statistics import differences
+from litlab.compare.statistics import FAR, MAX_SEEDS, POWER, differences, num_needed, power
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 4, 9.5, 50, 999])

@@ -7,7 +7,7 @@ import pytest
 from compare.figure_studies import accuracy, write_plan
 from made_studies import make_study
 
-from litlab.compare.comparing import compare
+from litlab.compare.comparison import compare
 from litlab.compare.model import Summary
 from litlab.compare.plots import figures
 

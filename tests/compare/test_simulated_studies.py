@@ -11,9 +11,8 @@ import pytest
 from made_studies import make_study
 from scipy import stats
 
-from litlab.compare.comparing import compare
-from litlab.compare.power import POWER, num_needed
-from litlab.compare.statistics import differences, summarize
+from litlab.compare.comparison import compare
+from litlab.compare.statistics import POWER, differences, num_needed, summarize
 
 NUM_STUDIES = 200
 LEVEL = 0.05

@@ -10,8 +10,7 @@ from scipy import stats
 from thorough import examples
 
 from litlab.compare.model import Difference
-from litlab.compare.power import MAX_SEEDS
-from litlab.compare.statistics import advice, differences, summarize
+from litlab.compare.statistics import MAX_SEEDS, advice, differences, summarize
 
 RANDOM = np.random.default_rng(7)
 DATA = [

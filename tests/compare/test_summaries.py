@@ -12,8 +12,8 @@ from made_studies import CONFIG, make_study
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from litlab.commands import status
-from litlab.compare.summaries import EXPERIMENT, FOLDER, LAYOUT, MEANS, file_name, tell_tensorboard, write_summaries
+from litlab.cli import status
+from litlab.compare.tensorboard import EXPERIMENT, FOLDER, LAYOUT, MEANS, file_name, tell_tensorboard, write_summaries
 from litlab.errors import UserError
 
 AXES = {"optimizer.lr": [0.01, 0.1], "seed": [0, 1, 2]}
@@ -209,10 +209,10 @@ def test_many_jobs_are_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = make_study(tmp_path / "study", AXES, accuracy)
-    monkeypatch.setattr("litlab.compare.summaries.MANY_JOBS", len(jobs) + 1)
+    monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", len(jobs) + 1)
     tell_tensorboard(tmp_path / "study")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("litlab.compare.summaries.MANY_JOBS", len(jobs))
+    monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", len(jobs))
     tell_tensorboard(tmp_path / "study")
     assert capsys.readouterr().err == f"litlab: bringing TensorBoard's summary of {len(jobs)} jobs up to date\n"
 

@@ -16,9 +16,8 @@ import pytest
 from made_studies import make_study
 from scipy import stats
 
-from litlab.compare.comparing import compare
-from litlab.compare.formats import Format, render
-from litlab.compare.latex import escaped
+from litlab.compare.comparison import compare
+from litlab.compare.formats import Format, escaped, render
 from litlab.compare.model import Comparison, Group, Skipped, Summary
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,13 +12,12 @@ import pytest
 from hparams_page import sessions
 from made_studies import make_run, make_study
 
-from litlab.board.events import PREFIX, Logged, scalar, write_events
-from litlab.board.session import START, end_session, start_session
-from litlab.commands import tensorboard
-from litlab.compare.summaries import write_summaries
-from litlab.compare.view import View
+from litlab.cli import tensorboard
+from litlab.compare.tensorboard import write_summaries
+from litlab.compare.tensorboard_view import View
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
+from litlab.tensorboard import PREFIX, START, Logged, end_session, scalar, start_session, write_events
 
 EVENTS = PREFIX + "1795436227.host.1.0"
 

@@ -10,10 +10,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from litlab.config.axes import grid, with_references
 from litlab.config.compose import VERSION_BASE
+from litlab.config.grid import grid, with_references
 from litlab.config.jobs import Point
-from litlab.config.location import packaged_conf
+from litlab.config.paths import packaged_conf
 from litlab.errors import UserError
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from support import TINY, compose_config
 
-from litlab.config.change import ABSENT, CHANGEABLE, LENGTH, PLACES, AnotherExperiment, Change, change, difference
-from litlab.config.foreign import find
-from litlab.config.freeze import cores
-from litlab.config.identity import identity
+from litlab.config.freeze import cores, identity
+from litlab.config.overrides import ABSENT, CHANGEABLE, LENGTH, PLACES, AnotherExperiment, Change, change, difference
 from litlab.config.schema import SECTIONS
+from litlab.config.targets import find
 from litlab.errors import UserError
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
@@ -109,7 +108,7 @@ def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(AnotherExperiment) as refused:
         changed("trainer.max_epochs=4", config=config)
     assert str(refused.value) == (
-        f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.{name} follows the total number of "
+        f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.{name} follows the total number of "
         "steps, so the learning rate of every step so far would have been another "
         "(a run with schedule=constant can be prolonged)"
     )
@@ -123,7 +122,7 @@ def test_a_longer_training_with_progressive_sizes_is_refused_with_the_reason() -
 
 def test_it_is_known_which_schedules_of_ours_ask_for_the_total() -> None:
     schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(find(target)).parameters]
-    schedules = [target for target in schedules if target.startswith("litlab.optim.")]
+    schedules = [target for target in schedules if target.startswith("litlab.optim.schedules.")]
     assert len(schedules) == 4
     for target in schedules:
         config = with_schedule({"_target_": target} | dict.fromkeys(SECTIONS[target].model_fields, 0.5))

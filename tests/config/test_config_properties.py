@@ -16,10 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from support import TINY, compose_config
 from thorough import examples
 
-from litlab.config.freeze import freeze, from_yaml, to_yaml
-from litlab.config.identity import identity
-from litlab.config.literals import refuse_literals
-from litlab.config.secrets import with_secrets
+from litlab.config.freeze import freeze, from_yaml, identity, to_yaml
+from litlab.config.secrets import refuse_literals, with_secrets
 from litlab.config.validate import validate
 from litlab.errors import UserError
 

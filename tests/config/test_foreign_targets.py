@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litlab.config.foreign import _check, check_foreign, find
+from litlab.config.targets import _check, check_foreign, find
 from litlab.errors import UserError
 
 MODULE = """

@@ -1,6 +1,6 @@
 """`litlab train --help`."""
 
-from litlab.config.help import help_text
+from litlab.cli.train import help_text
 
 
 def test_help_names_what_can_be_chosen() -> None:

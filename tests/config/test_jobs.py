@@ -15,12 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from support import TINY, compose_config
 
-from litlab.config.compose import ROOT, VERSION_BASE, note_swept, register_resolvers
-from litlab.config.composing import Composer
+from litlab.config.compose import ROOT, VERSION_BASE, Composer, note_swept, register_resolvers
 from litlab.config.freeze import from_yaml, to_yaml
-from litlab.config.jobs import ComposedJob, Point, compose_jobs
-from litlab.config.locating import located
-from litlab.config.location import packaged_conf
+from litlab.config.jobs import ComposedJob, Point, compose_jobs, located
+from litlab.config.paths import packaged_conf
 from litlab.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from litlab.config.literals import masked, masked_arguments, refuse_literals, refuse_written
+from litlab.config.secrets import masked, masked_arguments, refuse_literals, refuse_written
 from litlab.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litlab.config.location import add_project_to_path, cache_root, packaged_conf, project_conf
+from litlab.config.paths import add_project_to_path, cache_root, packaged_conf, project_conf
 
 CHECKOUT = Path(__file__).parents[2]
 

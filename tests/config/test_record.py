@@ -13,9 +13,8 @@ from omegaconf import OmegaConf, open_dict
 from support import TINY
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.freeze import to_yaml
-from litlab.config.location import packaged_conf
-from litlab.config.record import hydra_record
+from litlab.config.freeze import hydra_record, to_yaml
+from litlab.config.paths import packaged_conf
 
 
 def test_the_record_is_read_as_it_was_written() -> None:

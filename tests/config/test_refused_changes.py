@@ -3,7 +3,7 @@
 import pytest
 from support import compose_config
 
-from litlab.config.change import change
+from litlab.config.overrides import change
 from litlab.errors import UserError
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")

@@ -8,10 +8,9 @@ from typing import Any, get_args, is_typeddict
 import pytest
 import yaml
 
-from litlab.config.foreign import INJECTED, find
-from litlab.config.location import packaged_conf
-from litlab.config.schema import SECTIONS, Root
-from litlab.config.section import Section
+from litlab.config.paths import packaged_conf
+from litlab.config.schema import SECTIONS, Root, Section
+from litlab.config.targets import INJECTED, find
 
 OURS = [target for target in SECTIONS if target.startswith("litlab.")]
 FOREIGN = [target for target in SECTIONS if not target.startswith("litlab.")]

@@ -9,9 +9,8 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 
 from litlab.config.compose import VERSION_BASE
-from litlab.config.location import packaged_conf
-from litlab.config.space import Choices, Dimension, Numbers, Space
-from litlab.config.space_grammar import parse_space
+from litlab.config.paths import packaged_conf
+from litlab.config.search_space import Choices, Dimension, Numbers, Space, parse_space
 from litlab.errors import UserError
 
 CHOSEN = {"optimizer": "sgd", "model": "cnn", "hydra/launcher": "pool"}

@@ -7,8 +7,8 @@ import pytest
 from support import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
+from litlab.config.suggestions import nearest, unknown_key
 from litlab.config.validate import nodes, validate
-from litlab.config.words import nearest, unknown_key
 from litlab.errors import UserError
 
 CONFIG = compose_config(*TINY)

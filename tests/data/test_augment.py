@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from litlab.data.augment import Augmentation, shift_and_mirror
-from litlab.data.augment.shift import random_mirrored
+from litlab.data.augment.geometry import random_mirrored
 
 ALL: dict[str, Any] = {
     "crop_padding": 2,

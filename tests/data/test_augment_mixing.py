@@ -7,8 +7,7 @@ from scipy import stats
 from torch import Tensor
 
 from litlab.data.augment import Mixing
-from litlab.data.augment.draws import symmetric_beta, uniform
-from litlab.data.random_numbers import random_bits
+from litlab.data.random_numbers import random_bits, symmetric_beta, uniform
 
 BOTH = Mixing(seed=5, mixup=0.8, cutmix=1.0)
 

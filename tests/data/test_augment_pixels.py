@@ -10,10 +10,12 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as reference
 
-from litlab.data.augment import color, tone, warp
+from litlab.data.augment import color
+from litlab.data.augment import color as tone
+from litlab.data.augment import geometry as warp
 from litlab.data.augment.color import ColorJitter
 from litlab.data.augment.rand_augment import NUM_BINS, OPERATIONS, RandAugment
-from litlab.data.checks import check_fit
+from litlab.data.module import check_fit
 from litlab.errors import UserError
 
 NUM_IMAGES = 40

@@ -12,13 +12,12 @@ import torch
 import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from litlab.data.batch import Batch
 from litlab.data.cifar10 import CIFAR10
-from litlab.data.facts import DatasetFacts
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.data.image_folder import ImageFolder
-from litlab.data.loader import BatchLoader, EpochOrder, MemoryLoader
+from litlab.data.image_settings import ImageSettings
+from litlab.data.loader import Batch, BatchLoader, EpochOrder, MemoryLoader
 from litlab.data.module import ImageDataModule
-from litlab.data.settings import ImageSettings
 from litlab.data.shapes import Shapes
 from litlab.errors import UserError
 

@@ -19,8 +19,7 @@ from thorough import examples
 
 from litlab.data.archive import archive_members
 from litlab.data.cifar10_files import parse_binary, parse_pickle
-from litlab.data.decode_image import decode_image
-from litlab.data.image_files import decode_images, list_images
+from litlab.data.image_files import decode_image, decode_images, list_images
 from litlab.errors import UserError
 
 KINDS = ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip")

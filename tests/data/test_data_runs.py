@@ -9,9 +9,8 @@ import pytest
 from made_images import write_folder
 from resuming.exact import differences, new_run, outcome, train_until
 
-from litlab.config.change import change
-from litlab.config.freeze import from_yaml
-from litlab.config.identity import identity
+from litlab.config.freeze import from_yaml, identity
+from litlab.config.overrides import change
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result

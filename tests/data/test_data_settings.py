@@ -11,10 +11,9 @@ from support import TINY, compose_config
 from torch import nn
 from torch.nn import functional
 
-from litlab.data.checks import check_network, check_task
-from litlab.data.module import ImageDataModule
+from litlab.data.augment.resize import shrunk, size_of_epoch
+from litlab.data.module import ImageDataModule, check_network, check_task
 from litlab.data.shapes import Shapes
-from litlab.data.shrink import shrunk, size_of_epoch
 from litlab.errors import UserError
 
 Make = Callable[..., Shapes]

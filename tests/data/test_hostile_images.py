@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litlab.data.decode_image import decode_image
-from litlab.data.image_files import decode_images, list_images
+from litlab.data.image_files import decode_image, decode_images, list_images
 from litlab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("limited_memory")

@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from litlab.data.decode_image import decode_image
+from litlab.data.image_files import decode_image
 from litlab.data.image_folder import ImageFolder
 from litlab.errors import UserError
 

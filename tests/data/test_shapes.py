@@ -2,8 +2,7 @@ from collections.abc import Callable
 
 import torch
 
-from litlab.data.draw_shapes import CLASS_NAMES, draw_images
-from litlab.data.shapes import Shapes
+from litlab.data.shapes import CLASS_NAMES, Shapes, draw_images
 
 
 def test_image_is_a_function_of_seed_split_and_index() -> None:

@@ -15,9 +15,8 @@ from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_re
 from made_images import write_folder
 from PIL import Image
 
-from litlab.data.batch import Batch
 from litlab.data.image_folder import ImageFolder
-from litlab.data.loader import BatchLoader, EpochOrder, MemoryLoader
+from litlab.data.loader import Batch, BatchLoader, EpochOrder, MemoryLoader
 from litlab.data.stream import StoredImages, StreamLoader
 from litlab.errors import UserError
 

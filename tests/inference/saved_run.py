@@ -9,9 +9,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from litlab.checkpoint import AtomicCheckpointIO
-from litlab.data.facts import DatasetFacts
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.models.cnn import CNN
+from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 SIZE = 20
 CLASS_NAMES = ("cat", "dog", "eel")
@@ -26,7 +26,7 @@ checkpoint: {every_steps: null, every_minutes: null}
 study: {name: null}
 data: {_target_: user_data.Data}
 model: null
-task: {_target_: litlab.task.ImageClassifier, label_smoothing: 0.0}
+task: {_target_: litlab.tasks.image_classifier.ImageClassifier, label_smoothing: 0.0}
 optimizer: null
 schedule: null
 callbacks: null

@@ -14,7 +14,7 @@ from torch import Tensor
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.predictor import BATCH_SIZE, Predictor
-from litlab.views import Views
+from litlab.tasks.tta import Views
 
 
 def make_predictor(channels: int = 3) -> Predictor:

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
-from litlab.experiment import assemble
 from litlab.models.whitened import WhitenedCNN
+from litlab.training.build import assemble
 
 PAPER: dict[str, Any] = {
     "num_classes": 10, "image_shape": (3, 32, 32), "widths": [64, 256, 256], "convolutions": [2, 2, 2],

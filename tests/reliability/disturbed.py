@@ -23,7 +23,7 @@ from support import Dropping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from litlab.data.batch import Batch
+from litlab.data.loader import Batch
 from litlab.data.shapes import Shapes
 
 _seen: Counter[str] = Counter()

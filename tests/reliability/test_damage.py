@@ -15,10 +15,10 @@ from reliability.counting import trials
 from reliability.runs import SMALL, Reference, files, small_run
 from reliability.workers import Workers
 
-from litlab.board.events import LAST
-from litlab.checkpoint import read_checkpoint
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.tensorboard import LAST
+from litlab.training.checkpoint_io import read_checkpoint
 
 OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
 STOP = f"train_batch 3 {signal.SIGTERM:d}"  # in the second epoch, after a best one

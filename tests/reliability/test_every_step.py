@@ -41,9 +41,9 @@ VARIATIONS = {
         "trainer.val_check_interval=2",
     ),
     "pictures": (
-        "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion.ConfusionMatrix}",
-        "callbacks.training_images={_target_: litlab.callbacks.pictures.TrainingImages, num_images: 4}",
-        "callbacks.worst_mistakes={_target_: litlab.callbacks.pictures.WorstMistakes, num_images: 4}",
+        "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion_matrix.ConfusionMatrix}",
+        "callbacks.training_images={_target_: litlab.callbacks.images.TrainingImages, num_images: 4}",
+        "callbacks.worst_mistakes={_target_: litlab.callbacks.images.WorstMistakes, num_images: 4}",
     ),
 }
 EVERY = times(3, 1)

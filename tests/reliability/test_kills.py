@@ -14,9 +14,9 @@ from reliability.counting import trials
 from reliability.runs import SMALL, Reference, small_run
 from reliability.workers import Worker, Workers, wait_until
 
-from litlab.checkpoint import AtomicCheckpointIO, newest, read_checkpoint, verify
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sweep
+from litlab.training.checkpoint_io import AtomicCheckpointIO, newest, read_checkpoint, verify
 
 ANOTHER_DEVICE = Path("/dev/shm")
 SIZE = 1_000_000  # numbers in a checkpoint

@@ -14,13 +14,13 @@ from reliability.counting import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
 from reliability.workers import Workers, rank_of, session, wait_until
 
-from litlab.checkpoint import read_checkpoint
-from litlab.config.change import change
 from litlab.config.freeze import from_yaml, to_yaml
+from litlab.config.overrides import change
 from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_text
 from litlab.runs.result import read_result
+from litlab.training.checkpoint_io import read_checkpoint
 
 TWO = (*SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")
 SOON = 5  # seconds

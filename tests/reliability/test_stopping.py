@@ -15,10 +15,10 @@ from reliability.counting import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
 from reliability.workers import Worker, Workers, wait_until
 
-from litlab.checkpoint import read_checkpoint
+from litlab.process.signals import COPIES
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.signals import COPIES
+from litlab.training.checkpoint_io import read_checkpoint
 
 OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
 SOON = 10  # seconds

@@ -11,9 +11,9 @@ from reliability.counting import times
 from reliability.runs import BATCHES, SMALL, Reference, seen, small_run
 from reliability.workers import Worker, Workers
 
-from litlab.checkpoint import read_checkpoint
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.training.checkpoint_io import read_checkpoint
 
 FILE = Path(__file__).with_name("disturbed.py")
 MESSAGE = "ArithmeticError: a fault of the user's own"

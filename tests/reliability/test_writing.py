@@ -17,8 +17,8 @@ from reliability.counting import times
 from reliability.runs import SMALL, Reference, seen, small_run
 from reliability.workers import Worker, Workers, wait_until
 
-from litlab.checkpoint import read_checkpoint
 from litlab.runs.directory import RunDirectory
+from litlab.training.checkpoint_io import read_checkpoint
 
 OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
 SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.1"}

@@ -12,9 +12,9 @@ from typing import Any
 
 from warm import WarmProcess
 
-from litlab.ranks import meeting_at, port_on_loopback
+from litlab.process.ranks import meeting_at, port_on_loopback
+from litlab.process.signals import held_back
 from litlab.runs.directory import RunDirectory
-from litlab.signals import held_back
 
 TESTS = Path(__file__).parents[1]
 PATIENCE = 120  # seconds; a machine may be busy
@@ -63,9 +63,9 @@ class Workers:
         self._sessions: list[int] = []
 
     def forked(
-        self, run: RunDirectory, *, module: str = "litlab.worker", said: str = "said", **environment: str
+        self, run: RunDirectory, *, module: str = "litlab.training.worker", said: str = "said", **environment: str
     ) -> Worker:
-        """`python -m litlab.worker` as a fork of a process that has imported torch and lightning."""
+        """`python -m litlab.training.worker` as a fork of a process that has imported torch and lightning."""
         file = new_file(run, said)
         with file.open("a") as errors:
             process = WarmProcess(
@@ -90,9 +90,9 @@ class Workers:
         return ranks
 
     def new(self, run: RunDirectory, *, before: tuple[str, ...] = (), **environment: str) -> Worker:
-        """`python -m litlab.worker`; `before`: what the command starts with, of programs that start another one."""
+        """`python -m litlab.training.worker`; `before`: what the command starts with, of programs that start another one."""
         file = new_file(run, "said")
-        command = [*before, sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
+        command = [*before, sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
         with held_back(), file.open("a") as said:
             process = subprocess.Popen(
                 command,

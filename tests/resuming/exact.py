@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from support import compose_config
 
-from litlab.checkpoint import read_checkpoint
 from litlab.config.freeze import to_yaml
+from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
-from litlab.signals import Stopped, StopRequest
+from litlab.training.checkpoint_io import read_checkpoint
 
 _TIMED = ("seconds_saving", "training", "sizes")
 
@@ -41,7 +41,7 @@ def new_run(directory: Path, *overrides: str) -> tuple[RunDirectory, dict[str, A
 
 def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -> int | None:
     """Train, or go on, in this process; returns how often was looked for a signal, None if it was stopped by it."""
-    from litlab.training import train
+    from litlab.training.run import train
 
     stop = StopsAt(number)
     try:

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torchmetrics import MeanMetric, Metric
 
-from litlab.resuming.metrics_state import merged, metrics_state, set_metrics_state
-from litlab.resuming.random_state import random_state, set_random_state
+from litlab.training.state import merged, metrics_state, random_state, set_metrics_state, set_random_state
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from litlab.runs.appended import cut_back, sizes
+from litlab.runs.files import cut_back, sizes
 
 
 def test_back_to_where_it_was(tmp_path: Path) -> None:

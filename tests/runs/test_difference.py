@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from litlab.errors import UserError
-from litlab.runs.difference import ABSENT, Comparison, Difference, compare, shown
+from litlab.runs.diff import ABSENT, Comparison, Difference, compare, shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 

@@ -9,13 +9,12 @@ import yaml
 from pydantic import ValidationError
 from support import TINY, compose_config
 
-from litlab.config.freeze import from_yaml, to_yaml
-from litlab.config.identity import identity
+from litlab.config.freeze import from_yaml, identity, to_yaml
 from litlab.config.schema import SECTIONS
 from litlab.config.validate import validate
-from litlab.experiment import assemble
 from litlab.runs.directory import RunDirectory
 from litlab.runs.later_keys import LATER_KEYS, with_later_keys, without_later_keys
+from litlab.training.build import assemble
 
 OLD = Path(__file__).with_name("config_of_before_speed.yaml")
 

@@ -9,10 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from small_fit import Batches, Rows, make_trainer
 from torch import Tensor, nn
 
-from litlab.data.batch import Batch
-from litlab.resuming.progress import progress
-from litlab.stepping.epoch_loop import EpochLoop
-from litlab.stepping.hooks import Unprofiled
+from litlab.data.loader import Batch
+from litlab.training.loop import EpochLoop, Unprofiled
+from litlab.training.state import progress
 
 Event = tuple[str, dict[str, Any]]
 _UNSEEN = ("on_save_checkpoint", "on_load_checkpoint")

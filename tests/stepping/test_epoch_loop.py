@@ -12,8 +12,7 @@ from resuming.exact import differences
 from small_fit import Batches, make_task, make_trainer
 
 from litlab.errors import UserError
-from litlab.stepping.epoch_loop import EpochLoop
-from litlab.stepping.hooks import Unprofiled
+from litlab.training.loop import EpochLoop, Unprofiled
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),

@@ -13,7 +13,7 @@ from support import TINY, train_here
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from litlab import training
+from litlab.training import run as training
 
 # What brings numbers from a device to Python, or has a shape that depends on them.
 OPERATORS = ("_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "unique", "_unique2", "bincount")

@@ -12,12 +12,12 @@ from inference.saved_run import CLASS_NAMES, make_facts, make_run
 from torch import nn
 
 import litlab
-from litlab.commands import evaluate
-from litlab.config.strangers import allowed_packages
+from litlab.cli import evaluate
+from litlab.config.trust import allowed_packages
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
-from litlab.kinds import trusted
+from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
+from litlab.training.allowlist import trusted
 
 
 def test_allowing_a_package_allows_it_and_no_other(run: Path, mark: Path) -> None:

@@ -19,11 +19,11 @@ from hostile import Touch
 from torch import nn
 
 import litlab
-from litlab.checkpoint import AtomicCheckpointIO
-from litlab.commands import evaluate, export
+from litlab.cli import evaluate, export
 from litlab.config.trust import sign
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Evaluates:

@@ -16,7 +16,7 @@ from optuna.samplers import CmaEsSampler
 from sweep.search_jobs import LR, WIDTH, Machine, best_at, run_search
 
 from litlab.errors import UserError
-from litlab.sweep.search.restoring import RestoringSampler
+from litlab.sweep.search.unpickle import RestoringSampler
 
 BOUNDS = np.array([[0.0, 1.0], [0.0, 1.0]])
 OPTIMIZERS = [

@@ -11,11 +11,11 @@ from hostile import NAMES, OTHERS, Node, change, plant, touching
 from support import Command
 
 import litlab
-from litlab.commands import evaluate, export
+from litlab.cli import evaluate, export
 from litlab.config.trust import sign
 from litlab.errors import UserError
-from litlab.kinds import trusted
 from litlab.runs.directory import RunDirectory
+from litlab.training.allowlist import trusted
 
 
 @pytest.mark.parametrize("name", NAMES)

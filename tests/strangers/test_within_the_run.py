@@ -9,12 +9,11 @@ from hostile import Node, change
 from inference.saved_run import CLASS_NAMES
 
 import litlab
-from litlab.config.strangers import Trust
-from litlab.config.trust import sign
+from litlab.config.trust import Trust, sign
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
-from litlab.kinds import trusted
+from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
+from litlab.training.allowlist import trusted
 
 
 def test_the_environment_stays_the_users(run: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sweep.pool_jobs import PATIENCE, new_job, quick_config
 
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.sweep.backends.local import LocalPool, PoolSettings
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def pool() -> Iterator[LocalPool]:
 def fresh(pool: LocalPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RunDirectory]]:
     """A run of two ranks, none of which is a fork; it trains while the other tests do."""
     job = new_job(tmp_path_factory.mktemp("fresh"), 0, quick_config(devices=2))
-    command = [sys.executable, "-P", "-m", "litlab.worker", str(job.run.path)]
+    command = [sys.executable, "-P", "-m", "litlab.training.worker", str(job.run.path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)
 
     def wait_for() -> RunDirectory:

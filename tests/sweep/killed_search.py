@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import Trial
 from sweep.search_jobs import LR, WIDTH, Machine, best_at, run_search
 
-from litlab.sweep.search.sampling import DistinctSampler
+from litlab.sweep.search.sampler import DistinctSampler
 from litlab.sweep.study import Study
 
 # Where a process is killed: the function, and whether that is before it does anything or after.

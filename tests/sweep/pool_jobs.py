@@ -13,14 +13,14 @@ from support import TINY, compose_config
 
 from litlab.config.freeze import to_yaml
 from litlab.config.trust import sign
+from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
-from litlab.signals import StopRequest
-from litlab.sweep.backend import Ended, Job
-from litlab.sweep.local.leases import Machine
-from litlab.sweep.local.pool import LocalPool, PoolSettings
-from litlab.training import train
+from litlab.sweep.backends.base import Ended, Job
+from litlab.sweep.backends.device_allocator import Machine
+from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.training.run import train
 
 QUICK = (
     *TINY, "trainer.max_epochs=1",

@@ -18,21 +18,21 @@ from unittest.mock import patch
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from litlab.config.identity import identity
-from litlab.config.space import Choices, Dimension, Numbers, Space
+from litlab.config.freeze import identity
+from litlab.config.search_space import Choices, Dimension, Numbers, Space
 from litlab.errors import UserError
+from litlab.process.signals import StopRequest
 from litlab.runs.metrics import MetricsWriter, read_metrics
 from litlab.runs.result import Result, write_result
-from litlab.signals import StopRequest
-from litlab.sweep.backend import Config, Ended, Job
+from litlab.sweep.backends.base import Config, Ended, Job
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.plan import Plan
-from litlab.sweep.running import Loop
-from litlab.sweep.search.description import Search
+from litlab.sweep.scheduler import Loop
 from litlab.sweep.search.objectives import objectives_of
 from litlab.sweep.search.settings import read_settings
 from litlab.sweep.search.source import SearchSource
+from litlab.sweep.search.spec import Search
 from litlab.sweep.study import Study
 
 DEFAULTS: dict[str, Any] = {

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from support import TINY, compose_config
 
-from litlab.config.identity import identity
+from litlab.config.freeze import identity
 from litlab.config.jobs import ComposedJob
 from litlab.runs.provenance import of_launch
-from litlab.sweep.backend import Job
+from litlab.sweep.backends.base import Job
 from litlab.sweep.study import Plan, Study
 
 _HYDRA = {"config.yaml": "seed: 0\n", "hydra.yaml": "hydra: {}\n"}

@@ -16,11 +16,9 @@ import pytest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.sweep import display
-from litlab.sweep.backend import Job
-from litlab.sweep.display import Display
+from litlab.sweep.backends.base import Job
+from litlab.sweep.display import Display, clock, headline, rest, seconds_left, summary
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.remaining import clock, rest, seconds_left
-from litlab.sweep.summary import headline, summary
 
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 10},

@@ -9,7 +9,7 @@ import pytest
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter, read_metrics
-from litlab.sweep.follow import Follower, Progress
+from litlab.runs.progress import Follower, Progress
 
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 4, "max_steps": -1}, "objective": {"metric": "val/accuracy", "mode": "max"},

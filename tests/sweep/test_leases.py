@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from litlab.sweep.local.leases import Lease, Leases, Machine, objections
+from litlab.sweep.backends.device_allocator import Lease, Leases, Machine, objections
 
 FOUR = Machine(gpus=("0", "1", "2", "3"), cores=8)
 NONE = Machine(gpus=(), cores=8)

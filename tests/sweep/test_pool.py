@@ -29,8 +29,8 @@ from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.sweep.local.leases import Machine
-from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.sweep.backends.device_allocator import Machine
+from litlab.sweep.backends.local import LocalPool, PoolSettings
 from litlab.sweep.outcome import settle
 
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
@@ -118,7 +118,7 @@ def test_whatever_a_job_does_is_told_and_the_next_one_runs(
 
 def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One saves when it is asked, one is deaf. A second in which they are paused does not count."""
-    monkeypatch.setattr("litlab.sweep.local.pool.GRACE", 2.0)
+    monkeypatch.setattr("litlab.sweep.backends.local.GRACE", 2.0)
     timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
     slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
     timed.submit(slow)
@@ -223,7 +223,7 @@ def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_
 
 def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One job saves, one is deaf, one it had not read of. This is the last of these tests: it closes the pool."""
-    monkeypatch.setattr("litlab.sweep.local.orphan.GRACE", 2.0)
+    monkeypatch.setattr("litlab.process.fork_server.GRACE", 2.0)
     three = with_settings(pool, PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
     saves, deaf, unread = jobs = [
         new_job(tmp_path, n, config) for n, config in enumerate((endless(), quick_config(how="hang"), endless()))

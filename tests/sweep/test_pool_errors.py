@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from sweep.pool_jobs import new_job, quick_config
 
-from litlab.controller import run_worker
 from litlab.errors import RunFailed, UserError
-from litlab.forks import FAILED
+from litlab.process.child_process import FAILED
+from litlab.process.controller import run_worker
+from litlab.process.fork_server import Server
 from litlab.runs.result import read_result
-from litlab.server import Server
-from litlab.sweep.backend import Ended
-from litlab.sweep.local.memory import Shortage
-from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.sweep.backends.base import Ended
+from litlab.sweep.backends.local import LocalPool, PoolSettings, Shortage
 from litlab.sweep.outcome import settle
 
 
@@ -69,8 +68,8 @@ def test_a_shortage_of_memory_is_one_for_seconds(tmp_path: Path, monkeypatch: py
     """Who is killed by hand long after another was for want of memory was killed by hand."""
     counts = tmp_path / "vmstat"
     counts.write_text("oom_kill 3\n")
-    monkeypatch.setattr("litlab.sweep.local.memory.COUNTS", counts)
-    monkeypatch.setattr("litlab.sweep.local.memory.RECENT", 0.2)
+    monkeypatch.setattr("litlab.sweep.backends.local.COUNTS", counts)
+    monkeypatch.setattr("litlab.sweep.backends.local.RECENT", 0.2)
     shortage = Shortage()
     assert not shortage.is_recent(), "the three were before"
     counts.write_text("oom_kill 4\n")

@@ -19,7 +19,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.sweep.backend import Job
 from litlab.sweep.local import prefork
 from litlab.sweep.local.pool import LocalPool, PoolSettings
-impatient = "import litlab.server; litlab.server.GRACE = 3; litlab.server.main()"
+impatient = "import litlab.process.fork_server; litlab.process.fork_server.GRACE = 3; litlab.process.fork_server.main()"
 prefork.COMMAND = (sys.executable, "-P", "-c", impatient)
 pool = LocalPool(PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
 for number, folder in enumerate(sys.argv[1:]):

@@ -17,7 +17,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
-from litlab.sweep.states import is_owned, state_of
+from litlab.runs.state import is_owned, state_of
 
 CONFIG = {"trainer": {"max_epochs": 4}, "objective": {"metric": "val/accuracy", "mode": "max"}}
 OWNER = """

@@ -23,12 +23,12 @@ from sweep.search_jobs import (
     states,
 )  # fmt: skip
 
-from litlab.config.space import Choices, Dimension, Numbers
+from litlab.config.search_space import Choices, Dimension, Numbers
 from litlab.errors import UserError
 from litlab.runs.metrics import read_metrics
-from litlab.sweep.search.description import describe
-from litlab.sweep.search.findings import findings, outline
+from litlab.sweep.search.report import findings, outline
 from litlab.sweep.search.source import SearchSource
+from litlab.sweep.search.spec import describe
 from litlab.sweep.study import Study
 
 

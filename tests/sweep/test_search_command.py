@@ -14,7 +14,7 @@ import optuna
 import pytest
 from support import TINY, call_litlab
 
-from litlab.cli import main
+from litlab.cli.main import main
 from litlab.sweep.study import Study
 
 SEARCH = (

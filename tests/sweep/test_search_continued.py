@@ -19,12 +19,12 @@ from sweep.search_jobs import (
 )  # fmt: skip
 
 from hydra_plugins.litlab_search import _say
-from litlab.config.space import Choices
-from litlab.controller import RunStopped
+from litlab.config.search_space import Choices
 from litlab.errors import RunFailed, UserError
+from litlab.process.controller import RunStopped
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
-from litlab.sweep.backend import Job
+from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.search.source import SearchSource
 from litlab.sweep.study import Study

@@ -13,10 +13,10 @@ from optuna.samplers import BaseSampler
 from sweep.search_jobs import BASE, DEFAULTS, FEW, LR, NAMES, WIDTH, Machine, best_at, run_search
 
 from litlab.config.schema import Objective
-from litlab.config.space import Dimension, Numbers, Space
+from litlab.config.search_space import Dimension, Numbers, Space
 from litlab.errors import UserError
 from litlab.sweep.search.objectives import num_validations, objectives_of
-from litlab.sweep.search.sampling import DistinctSampler, Point, as_point, as_values, suggest
+from litlab.sweep.search.sampler import DistinctSampler, Point, as_point, as_values, suggest
 from litlab.sweep.search.settings import check_sampler, make_pruner, make_sampler, read_settings
 from litlab.sweep.search.storage import check_url, open_trials
 
@@ -192,7 +192,7 @@ def test_runs_without_the_objective_are_refused(changes: dict[str, Any], said: s
 
 
 def test_an_objective_that_no_run_has_is_refused() -> None:
-    ours = BASE | {"task": {"_target_": "litlab.task.ImageClassifier"}}
+    ours = BASE | {"task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier"}}
     wanted = [Objective(metric="val/accuracy", mode="max"), Objective(metric="paramters", mode="min")]
     with pytest.raises(UserError, match="paramters is no value of a run; did you mean parameters; known: val/acc"):
         objectives_of(ours, wanted)

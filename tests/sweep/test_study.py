@@ -200,7 +200,7 @@ def test_what_may_change_in_an_unfinished_job_is_written_down(tmp_path: Path) ->
 
 
 def test_a_job_that_was_prolonged_goes_on_as_it_was_told(tmp_path: Path) -> None:
-    from litlab.commands import resume
+    from litlab.cli import resume
 
     (job,) = begin(tmp_path / "s", [0])
     resume._prepare(job.run, resume._options([str(job.run.path), "trainer.max_epochs=9"]), ["litlab", "resume"])

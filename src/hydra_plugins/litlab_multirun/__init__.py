@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob, Point
-    from litlab.sweep.backend import Backend
+    from litlab.sweep.backends.base import Backend
     from litlab.sweep.multirun import MultirunEnd
     from litlab.sweep.outcome import Outcome
     from litlab.sweep.study import Plan, Study
@@ -63,9 +63,9 @@ class PoolLauncher(Launcher):
         """
         from litlab.config.compose import swept_keys
         from litlab.config.jobs import Point
-        from litlab.controller import RunStopped
-        from litlab.signals import exit_code
-        from litlab.sweep.dry_run import refuse_impossible, table
+        from litlab.process.controller import RunStopped
+        from litlab.process.signals import exit_code
+        from litlab.sweep.display import refuse_impossible, table
 
         points = [Point.of(overrides, swept_keys(self.config)) for overrides in job_overrides]
         study = self.study()
@@ -88,11 +88,11 @@ class PoolLauncher(Launcher):
         return [_of_outcome(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
     def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
-        from litlab.compare.summaries import tell_tensorboard
+        from litlab.compare.tensorboard import tell_tensorboard
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
+        from litlab.sweep.display import as_typed
         from litlab.sweep.multirun import run_grid
-        from litlab.sweep.summary import as_typed
 
         asked = {"provenance": self.provenance(), "retries": self.settings["retries"]}
         try:
@@ -104,7 +104,7 @@ class PoolLauncher(Launcher):
 
     def pool(self) -> Backend:
         """The pool, which starts with the first call."""
-        from litlab.sweep.local.pool import LocalPool, PoolSettings
+        from litlab.sweep.backends.local import LocalPool, PoolSettings
 
         if self._pool is None:
             self._pool = LocalPool(PoolSettings(**{k: v for k, v in self.settings.items() if k in _OF_POOL}))
@@ -131,8 +131,7 @@ class PoolLauncher(Launcher):
 
     def compose(self, points: Sequence[Point], study: Study, *, progress: bool) -> list[ComposedJob]:
         """The jobs of a study at these points, one for each; see `compose_jobs`."""
-        from litlab.config.jobs import compose_jobs
-        from litlab.config.locating import located
+        from litlab.config.jobs import compose_jobs, located
 
         numbers = {each.number: each.overrides for each in study.records}
         points = located(points, numbers, study.plan.axes if study.plan is not None else ())
@@ -140,7 +139,7 @@ class PoolLauncher(Launcher):
 
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
         """What study.yaml will say of this command."""
-        from litlab.config.literals import masked, masked_arguments
+        from litlab.config.secrets import masked, masked_arguments
         from litlab.sweep.study import Plan
 
         base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
@@ -176,8 +175,8 @@ class GridSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        from litlab.config.axes import with_references
         from litlab.config.compose import note_swept
+        from litlab.config.grid import with_references
 
         note_swept(config)
         self._params = with_references(self._params, config.hydra.sweeper)
@@ -192,7 +191,7 @@ class GridSweeper(Sweeper):
             UserError: for axes or jobs that are wrong; none has started then.
             RunFailed: if a job failed.
         """
-        from litlab.config.axes import grid
+        from litlab.config.grid import grid
         from litlab.errors import RunFailed
 
         assert self.hydra_context is not None

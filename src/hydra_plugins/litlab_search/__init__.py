@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
-    from litlab.config.space import Space
-    from litlab.sweep.search.description import Search
+    from litlab.config.search_space import Space
     from litlab.sweep.search.settings import SearchSettings
     from litlab.sweep.search.source import SearchSource
+    from litlab.sweep.search.spec import Search
     from litlab.sweep.study import Plan, Study
 
 _OF_SPACE = ("params", "conditional")
@@ -75,14 +75,14 @@ class SearchSweeper(Sweeper):
         plan = self._plan(search)
         study.check(plan, [])
         if self.launcher.is_dry_run:
-            from litlab.sweep.search.findings import outline
+            from litlab.sweep.search.report import outline
 
             print("\n".join(outline(search, study)))
         else:
             self._run(study, plan, search)
 
     def _space(self, values: dict[str, Any], arguments: list[str], settings: SearchSettings) -> Space:
-        from litlab.config.space_grammar import parse_space
+        from litlab.config.search_space import parse_space
         from litlab.sweep.search.settings import check_sampler
 
         assert self.hydra_context is not None
@@ -94,7 +94,7 @@ class SearchSweeper(Sweeper):
 
     def _search(self, study: Study, settings: SearchSettings, space: Space) -> Search:
         """With a first look at what its jobs are like, so that errors in them are found before anything is written."""
-        from litlab.sweep.search.description import describe
+        from litlab.sweep.search.spec import describe
         from litlab.sweep.search.storage import study_name
 
         known = study.plan.search if study.plan is not None else {}
@@ -115,7 +115,7 @@ class SearchSweeper(Sweeper):
 
     def _plan(self, search: Search) -> Plan:
         """The plan has the settings as they were written: a reference to a secret, not the secret."""
-        from litlab.config.literals import masked
+        from litlab.config.secrets import masked
 
         written = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=False)
         assert isinstance(written, dict)
@@ -123,7 +123,7 @@ class SearchSweeper(Sweeper):
         return self.launcher.plan("search", search.space.axes, masked(kept) | {"study_name": search.name})
 
     def _run(self, study: Study, plan: Plan, search: Search) -> None:
-        from litlab.compare.summaries import tell_tensorboard
+        from litlab.compare.tensorboard import tell_tensorboard
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
         from litlab.sweep.multirun import run_search
@@ -155,11 +155,11 @@ def _say(search: Search, study: Study, source: SearchSource, received: int | Non
         RunFailed: if a job did not come out done or pruned, or there was none.
         RunStopped: after a signal.
     """
-    from litlab.controller import RunStopped
     from litlab.errors import RunFailed
-    from litlab.signals import exit_code
-    from litlab.sweep.search.findings import findings
-    from litlab.sweep.summary import summary
+    from litlab.process.controller import RunStopped
+    from litlab.process.signals import exit_code
+    from litlab.sweep.display import summary
+    from litlab.sweep.search.report import findings
 
     with search.explained(study):
         found = findings(search, study, source.trials, is_out_of_points=source.is_out_of_points)

@@ -5,7 +5,7 @@ from pathlib import Path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from litlab.config.location import packaged_conf, project_conf
+from litlab.config.paths import packaged_conf, project_conf
 
 
 class ProjectSearchPath(SearchPathPlugin):

@@ -1,7 +1,9 @@
 """Keeps the state of a run on disk: when it is due, when the run is asked to stop, when it fails, and at its end."""
 
 import logging
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +11,85 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from litlab.callbacks.agreement import Agreement
-from litlab.callbacks.best import Best
-from litlab.callbacks.timing import Timing
+from litlab.callbacks.training_log import Timing
 from litlab.errors import UserError
-from litlab.resuming.point import Point, arrive, own_part
-from litlab.resuming.position import Position
-from litlab.resuming.step_start import StepStart, weights_print
-from litlab.runs.appended import sizes
+from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import link
-from litlab.signals import Stopped, StopRequest
+from litlab.runs.files import link, sizes
+from litlab.training.state import Point, Position, arrive, own_part
+from litlab.training.undo import StepStart, weights_print
+
+SOON = 0.25  # seconds between two agreements that are aimed at
+MOST = 64  # batches
+
+
+class Agreement:
+    """Brings together what single ranks know: a signal that came, a clock that ran out.
+
+    All ranks ask at the same batches. Each agreement costs a round of messages, so they come to one every so many
+    batches only, as many as take about a quarter of a second.
+    """
+
+    def __init__(self) -> None:
+        self._every = 1
+        self._left = 1
+        self._since = time.monotonic()
+
+    def __call__(self, trainer: Trainer, *wishes: int, now: bool = False) -> tuple[int, ...]:
+        """The largest wish of any rank, for each kind of wish; zeros between two agreements, unless it is to be `now`.
+
+        One rank gets its own wishes.
+        """
+        if trainer.world_size == 1:
+            return wishes
+        self._left -= 1
+        if self._left and not now:
+            return (0,) * len(wishes)
+        moment = time.monotonic()
+        mine = torch.tensor([*wishes, moment - self._since], dtype=torch.float32, device=trainer.strategy.root_device)
+        *agreed, seconds = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        self._every = min(2 * self._every, MOST) if seconds < SOON else max(1, self._every // 2)
+        self._left, self._since = self._every, moment
+        return tuple(int(each) for each in agreed)
+
+
+@dataclass
+class Best:
+    """Attributes:
+    metric, mode: the objective: what is compared, and whether `max` or `min` is better.
+    value, step: the best so far, the first of equals, and the optimizer step it was measured at; None before it.
+    """
+
+    metric: str
+    mode: str
+    value: float | None = None
+    step: int | None = None
+
+    def improved(self, measured: Mapping[str, Any], step: int) -> bool:
+        """Take in a validation's values, and tell whether it is the best; one that is no number never is.
+
+        Raises:
+            UserError: if the metric is not among them.
+        """
+        if self.metric not in measured:
+            raise UserError(
+                f"objective.metric={self.metric}: was not logged in validation; "
+                f"logged: {', '.join(measured) or 'nothing'}"
+            )
+        value = float(measured[self.metric])
+        if math.isnan(value):
+            return False
+        better = self.value is None or (value > self.value if self.mode == "max" else value < self.value)
+        if better:
+            self.value, self.step = value, step
+        return better
+
+    def state(self) -> dict[str, Any]:
+        return {"value": self.value, "step": self.step}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.value, self.step = state["value"], state["step"]
+
 
 EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a save is not saved at its end
 _log = logging.getLogger("litlab")

@@ -7,13 +7,14 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from litlab.commands import new_parser
+from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.files import write_text
-from litlab.sweep.summary import printable
+from litlab.sweep.display import printable
 
 if TYPE_CHECKING:
     from litlab.compare.model import Comparison
+
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 NOTES = """\
@@ -45,10 +46,10 @@ def main(arguments: list[str]) -> None:
         UserError: if there is nothing to compare, what is asked for doesn't fit the runs, or a file can't be written.
     """
     options = _options(arguments)
-    from litlab.compare.outputs import check_outputs
+    from litlab.compare.output_files import check_outputs
 
     check_outputs([each for each in (options.output, options.html) if each is not None], options.plot)
-    from litlab.compare.comparing import compare
+    from litlab.compare.comparison import compare
 
     comparison = compare(
         options.directories,
@@ -117,7 +118,7 @@ def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
         for plot in options.plot:
             yield from (f"figure       {file}" for file in save(drawn, plot))
     if options.html is not None:
-        from litlab.compare.page import write_page
+        from litlab.compare.html import write_page
 
         write_page(comparison, options.html)
         yield f"page         {options.html}"
@@ -127,7 +128,7 @@ def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
 
 def _summaries(comparison: "Comparison") -> Iterator[str]:
     from litlab.compare.collect import studies
-    from litlab.compare.summaries import write_summaries
+    from litlab.compare.tensorboard import write_summaries
 
     found = studies(comparison.directories)
     if not found:

@@ -3,15 +3,13 @@
 import difflib
 from typing import Any
 
-from litlab.commands import new_parser
-from litlab.config.plain import check_plain
+from litlab.cli.arguments import new_parser
+from litlab.config.tree import check_plain
 from litlab.errors import UserError
-from litlab.runs.difference import compare_what_there_is
-from litlab.runs.difference_text import listed
+from litlab.runs.diff import compare_what_there_is, listed
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.remaining import duration
-from litlab.sweep.states import state_of
-from litlab.sweep.summary import headline, printable
+from litlab.runs.state import state_of
+from litlab.sweep.display import duration, headline, printable
 
 MOST_LINES = 40  # of a section
 MOST_CODE = 60  # lines of code that changed

@@ -8,10 +8,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from litlab.commands import add_allow, add_run, new_parser
-from litlab.controller import RANK_PREFIXES, RANK_VARIABLES
+from litlab.cli.arguments import add_allow, add_run, new_parser
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
+from litlab.inference.finished_run import FinishedRun
+from litlab.process.controller import RANK_PREFIXES, RANK_VARIABLES
 from litlab.runs.result import finite
 
 MOVABLE = ("data.root", "data.cache")
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # whatever a library or a task prints: standard output is for the metrics
         config = _config(finished, options.set)
-        from litlab.inference.evaluation import measure
+        from litlab.inference.evaluate import measure
 
         measured = measure(finished, config, checkpoint, split=options.split, device=options.device)
     found = {"run": str(finished.run.path), "checkpoint": checkpoint.stem, "split": options.split} | measured

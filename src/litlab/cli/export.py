@@ -4,7 +4,7 @@ from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 
-from litlab.commands import add_allow, add_run, new_parser
+from litlab.cli.arguments import add_allow, add_run, new_parser
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_atomic
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     _check_output(output, options.force)
     if options.format == "onnx":
         _check_packages()
-    from litlab.inference import exporting
+    from litlab.inference import export as exporting
     from litlab.inference.predictor import load
 
     predictor = load(options.run, options.checkpoint, options.allow)

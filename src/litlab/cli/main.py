@@ -26,16 +26,16 @@ litlab: compose, run and compare PyTorch Lightning experiments
 Each has its own --help. In Python: litlab.load(DIR) gives the trained network with its preprocessing.
 """
 COMMANDS = {
-    "train": "litlab.train",
-    "resume": "litlab.commands.resume",
-    "status": "litlab.commands.status",
-    "rerun": "litlab.commands.rerun",
-    "compare": "litlab.commands.compare",
-    "diff": "litlab.commands.diff",
-    "evaluate": "litlab.commands.evaluate",
-    "predict": "litlab.commands.predict",
-    "export": "litlab.commands.export",
-    "tensorboard": "litlab.commands.tensorboard",
+    "train": "litlab.cli.train",
+    "resume": "litlab.cli.resume",
+    "status": "litlab.cli.status",
+    "rerun": "litlab.cli.rerun",
+    "compare": "litlab.cli.compare",
+    "diff": "litlab.cli.diff",
+    "evaluate": "litlab.cli.evaluate",
+    "predict": "litlab.cli.predict",
+    "export": "litlab.cli.export",
+    "tensorboard": "litlab.cli.tensorboard",
 }
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litlab.commands import add_allow, add_run, new_parser
+from litlab.cli.arguments import add_allow, add_run, new_parser
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
     from litlab.inference.predictor import Predictor
+
 
 Row = tuple[str, int, str, float]  # file, rank from 1, class, probability
 COLUMNS = ("file", "rank", "class", "probability")

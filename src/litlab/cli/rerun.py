@@ -8,15 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from litlab.commands import add_allow, new_parser
+from litlab.cli.arguments import add_allow, new_parser
 from litlab.config.freeze import to_yaml
-from litlab.config.strangers import ALLOW
-from litlab.config.trust import sign
-from litlab.controller import run_worker
+from litlab.config.trust import ALLOW, sign
 from litlab.errors import UserError
-from litlab.inference.finished import FinishedRun
-from litlab.runs.difference import Comparison, compare, shown
-from litlab.runs.difference_text import listed
+from litlab.inference.finished_run import FinishedRun
+from litlab.process.controller import run_worker
+from litlab.runs.diff import Comparison, compare, listed, shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.provenance import of_launch

@@ -8,15 +8,14 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
-from litlab.commands import new_parser
+from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
-from litlab.runs.difference import shown
+from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.finding import places, runs_at
-from litlab.sweep.remaining import clock
-from litlab.sweep.states import State, Word, is_owned, state_of
+from litlab.runs.state import State, Word, is_owned, state_of
+from litlab.sweep.discover import places, runs_at
+from litlab.sweep.display import clock, headline, number, printable
 from litlab.sweep.study import FILE
-from litlab.sweep.summary import headline, number, printable
 
 EVERY = 2.0  # seconds between two looks
 WORDS: tuple[Word, ...] = ("done", "running", "failed", "refused", "interrupted", "pruned", "waiting")

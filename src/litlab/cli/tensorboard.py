@@ -13,16 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
-from litlab.board.events import PREFIX
-from litlab.board.session import START
-from litlab.commands import new_parser
+from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
-from litlab.sweep.finding import places, runs_at
+from litlab.sweep.discover import places, runs_at
+from litlab.sweep.display import printable
 from litlab.sweep.study import FILE
-from litlab.sweep.summary import printable
+from litlab.tensorboard import PREFIX, START
 
 if TYPE_CHECKING:
-    from litlab.compare.view import View
+    from litlab.compare.tensorboard_view import View
+
 
 EVERY = 5.0  # seconds between two looks at a folder of several studies; TensorBoard itself looks as often
 _SHARE = 0.05  # of the time that looking may take
@@ -108,7 +108,7 @@ def _has_sessions(place: Path) -> bool:
 @contextmanager
 def _kept_up_to_date(directory: Path, place: Path) -> Iterator[None]:
     """A view in `place`, at which a thread looks again and again."""
-    from litlab.compare.view import View
+    from litlab.compare.tensorboard_view import View
 
     view, ended = View(directory, place), threading.Event()
     view.refresh()

@@ -2,11 +2,17 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Any, cast
 
 import hydra
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -20,14 +26,45 @@ from litlab.config.compose import (
     set_output_dir,
     swept_keys,
 )
-from litlab.config.help import asks_for_help, help_text
-from litlab.config.literals import refuse_literals, refuse_written
-from litlab.config.location import packaged_conf
-from litlab.config.record import hydra_record
-from litlab.config.secrets import with_secrets
+from litlab.config.freeze import hydra_record
+from litlab.config.paths import packaged_conf
+from litlab.config.secrets import refuse_literals, refuse_written, with_secrets
 from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
+
+_NO_CHOICE = ("hydra", "data/base")  # Hydra's own, and what data sets have in common
+FLAGS = ("-h", "--help", "-m", "--multirun")
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether help is asked for, with no other flag of Hydra's."""
+    flags = [each for each in arguments if each.startswith("-")]
+    return any(each in ("-h", "--help") for each in flags) and all(each in FLAGS for each in flags)
+
+
+def help_text(arguments: list[str]) -> str:
+    """The groups with their options, and the keys of what these arguments compose."""
+    overrides = [each for each in arguments if each not in FLAGS]
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+        config = loader.load_configuration(ROOT, overrides=overrides, run_mode=RunMode.RUN)
+        groups = "".join(f"{group}: {', '.join(options)}\n" for group, options in _groups(loader))
+    keys = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    template: str = config.hydra.help.template
+    return Template(template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=keys).rstrip()
+
+
+def _groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every group and its options, but those that nobody chooses from."""
+    for name in sorted(loader.repository.get_group_options(parent, ObjectType.GROUP)):
+        group = f"{parent}/{name}" if parent else name
+        if group in _NO_CHOICE:
+            continue
+        if options := loader.repository.get_group_options(group):
+            yield group, options
+        yield from _groups(loader, group)
+
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DRY_RUN = "--dry-run"
@@ -42,7 +79,7 @@ def _launch(composed: DictConfig) -> float | None:
     try:
         return _run(composed)
     except (UserError, RunFailed) as error:
-        from litlab.controller import RunStopped  # here, since --help and --cfg run nothing
+        from litlab.process.controller import RunStopped  # here, since --help and --cfg run nothing
 
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, RunStopped):
             raise
@@ -116,7 +153,7 @@ def _run(composed: DictConfig) -> float | None:
         config = _checked(composed, directory)
         from litlab.config.freeze import to_yaml  # here and not before, since a wrong key is said without them
         from litlab.config.trust import sign
-        from litlab.controller import run_worker
+        from litlab.process.controller import run_worker
         from litlab.runs.provenance import of_launch
 
         provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
@@ -132,8 +169,8 @@ def _run(composed: DictConfig) -> float | None:
 
 def _checked(composed: DictConfig, directory: Path) -> dict[str, Any]:
     """The frozen config of a run that can go there."""
-    from litlab.config.foreign import check_foreign
     from litlab.config.freeze import freeze
+    from litlab.config.targets import check_foreign
 
     RunDirectory(directory).refuse_if_taken()
     config = freeze(composed)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from litlab.compare.forming import Members, Part
+from litlab.compare.grouping import Members, Part
 from litlab.compare.model import Mode, Run, Summary
 from litlab.compare.statistics import summarize
-from litlab.runs.difference import shown
+from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
 
 _NUM_NAMED = 5  # runs or groups in a sentence

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from litlab.compare.hyperparameters import comparable, leaves
 from litlab.compare.model import Objective, Run, Skipped
-from litlab.compare.settings import comparable, leaves
-from litlab.config.identity import swept
-from litlab.config.plain import check_plain
+from litlab.config.freeze import swept
+from litlab.config.tree import check_plain
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.finding import LEVELS, Found, folders, is_place, runs_at
-from litlab.sweep.states import State, ended, state_of
+from litlab.runs.state import State, ended, state_of
+from litlab.sweep.discover import LEVELS, Found, folders, is_place, runs_at
 from litlab.sweep.study import FILE
 
 _LONGEST_FILE = 1 << 20  # bytes of config.yaml or result.json; ours have a few thousand

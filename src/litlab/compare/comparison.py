@@ -7,16 +7,17 @@ from pathlib import Path
 from statistics import fmean
 
 from litlab.compare.averaging import Seeds, Values, by_seed, counted, names, runs_are, summary
-from litlab.compare.caution import caution
 from litlab.compare.collect import collect
-from litlab.compare.forming import Members, form
+from litlab.compare.filters import filtered
+from litlab.compare.grouping import Members, form
+from litlab.compare.metric_values import BEST, check_at, choose_metric, mode_of, no_values, value_of
 from litlab.compare.model import Comparison, Group, Mode, Run, Skipped
 from litlab.compare.ranking import find_group, ranked, tied
 from litlab.compare.statistics import advice, differences
-from litlab.compare.values import BEST, check_at, choose_metric, mode_of, no_values, value_of
+from litlab.compare.table import caution
 from litlab.errors import UserError
-from litlab.sweep.states import Word
-from litlab.sweep.summary import printable
+from litlab.runs.state import Word
+from litlab.sweep.display import printable
 
 _NUM_NAMED = 5  # directories in a sentence
 _NUM_TOLD = 8  # groups that are said to be no different from the baseline, one by one
@@ -51,7 +52,7 @@ def compare(
     runs, skipped = collect(directories)
     if not runs:
         raise UserError("\n".join(["there is nothing to compare", *_said(skipped)]))
-    formed = form(runs, filters, group)
+    formed = form(runs, group, lambda groups, known: filtered(groups, known, filters))
     kept = [run for members in formed.members for run in members.runs]
     objective = choose_metric(kept, metric)
     values = _values(kept, objective.metric, at)

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.caution import best_group
 from litlab.compare.model import LEVEL, Comparison, Group, Summary
-from litlab.compare.table import decimals, fixed
-from litlab.sweep.summary import printable
+from litlab.compare.table import best_group, decimals, fixed
+from litlab.sweep.display import printable
 
 LONGEST = 300  # characters of a text from a file
 MOST_LABELS = 4  # that a question names

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from litlab.compare.conclusion import on_one_line
 from litlab.compare.model import Run
-from litlab.compare.wording import on_one_line
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from litlab.compare.columns import Value, column
-from litlab.compare.grouping import Alike
-from litlab.compare.settings import SEED, full_name, parsed, text
+from litlab.compare.grouping import Alike, Value, column
+from litlab.compare.hyperparameters import SEED, full_name, parsed, text
 from litlab.errors import UserError
-from litlab.runs.difference import shown
+from litlab.runs.diff import shown
 
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*([^<>=!\s].*?)\s*")
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {

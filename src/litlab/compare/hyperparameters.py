@@ -10,9 +10,9 @@ from sys import intern
 from typing import Any
 
 from litlab.compare.model import Run
-from litlab.config.identity import VOLATILE
+from litlab.config.freeze import VOLATILE
 from litlab.errors import UserError
-from litlab.runs.difference import shown
+from litlab.runs.diff import shown
 
 SEED = "seed"
 _NO_SETTINGS = ("format", SEED)

@@ -8,10 +8,10 @@ from difflib import get_close_matches
 
 from litlab.compare.model import Mode, Objective, Run
 from litlab.errors import UserError
-from litlab.runs.difference import shown
+from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.metrics import Row
-from litlab.sweep.summary import headline
+from litlab.sweep.display import headline
 
 BEST, LAST = "best", "last"
 _EPOCH = re.compile(r"epoch=([1-9]\d{0,8})")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from litlab.sweep.states import Word
+from litlab.runs.state import Word
 
 LEVEL = 0.95  # of all confidence intervals
 Mode = Literal["max", "min"]

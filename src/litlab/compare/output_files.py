@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litlab.errors import UserError
-from litlab.sweep.finding import is_place
+from litlab.sweep.discover import is_place
 from litlab.sweep.study import FILE, RECORDS
 
 FIGURES = ("png", "svg", "pdf")

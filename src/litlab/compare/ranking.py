@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
+from litlab.compare.hyperparameters import parsed
+from litlab.compare.metric_values import mode_of
 from litlab.compare.model import Group, Mode, Objective, Summary
-from litlab.compare.settings import parsed
-from litlab.compare.values import mode_of
 from litlab.errors import UserError
-from litlab.runs.difference import shown
+from litlab.runs.diff import shown
 
 _NUM_NAMED = 12  # groups in a message
 

@@ -1,18 +1,126 @@
 """The table that compares groups, as texts in columns, before it is in any format."""
 
+import re
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
-from litlab.compare.caption import caption, kinds
-from litlab.compare.caution import best_group, has_interval
-from litlab.compare.digits import shortened
-from litlab.compare.model import LEVEL, Comparison, Difference, Group, Summary
-from litlab.runs.difference import shown
-from litlab.sweep.remaining import duration
-from litlab.sweep.states import Word
-from litlab.sweep.summary import printable
+from litlab.compare.model import LEVEL, Comparison, Difference, Group, Mode, Summary
+from litlab.runs.diff import shown
+from litlab.runs.state import Word
+from litlab.sweep.display import duration, printable
+
+TIED = "the best group, and groups whose interval for the mean reaches that of the best"
+_AT = {"best": "where the objective was best", "last": "after the last epoch"}
+_TESTS = {
+    "paired": "paired by seed (t-test of the pairs; effect: Cohen's d of the pairs)",
+    "welch": "unpaired (Welch's t-test; effect: Hedges' g)",
+}
+
+
+def caption(comparison: Comparison, summaries: Sequence[Summary | None], keys: Collection[str]) -> list[str]:
+    """
+    Args:
+        summaries: that the table shows.
+        keys: of the columns that it has.
+    """
+    better = "higher" if comparison.mode == "max" else "lower"
+    at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
+    over = "seeds" if all(map(_has_seeds, comparison.groups)) else "runs"
+    known = [each for each in summaries if each is not None]
+    spread = " ± sample standard deviation" if any(each.deviation is not None for each in known) else ""
+    best = f"; best: of the {over}" if "best" in keys else ""
+    lines = [f"{shown(comparison.metric)} {at} ({better} is better): mean{spread} over n {over}{best}."]
+    if any(each.low is not None for each in known):
+        lines.append(f"Intervals: {100 * LEVEL:.0f} %, Student's t over {over}, for the mean.")
+    lines += _of_differences(comparison, keys)
+    words = sum((Counter(group.others) for group in comparison.groups), Counter[str]())
+    if words and "not done" not in keys:
+        counts = ", ".join(f"{num} {word}" for word, num in sorted(words.items()))
+        lines.append(f"Runs that are not done are not averaged: {counts}.")
+    return lines
+
+
+def _of_differences(comparison: Comparison, keys: Collection[str]) -> list[str]:
+    found = kinds(comparison)
+    if comparison.baseline is None or not found:
+        return []
+    start = f"Differences: from {printable(comparison.baseline)}, {' or '.join(_TESTS[kind] for kind in found)}"
+    if len(found) > 1 and "compared" not in keys:
+        unpaired = [each.name for each in comparison.groups if each.difference and each.difference.kind == "welch"]
+        start += f"; unpaired: {printable('; '.join(unpaired))}"
+    num = sum(group.difference is not None and group.difference.p is not None for group in comparison.groups)
+    if not num:
+        return [f"{start}; nothing could be tested."]
+    corrected = f"corrected by Holm for {num} comparison{'s' * (num != 1)}"
+    return [f"{start}; p: two-sided, {corrected}; the intervals of differences are not corrected."]
+
+
+def kinds(comparison: Comparison) -> list[Literal["paired", "welch"]]:
+    """How groups are compared with the baseline."""
+    return sorted({group.difference.kind for group in comparison.groups if group.difference})
+
+
+def _has_seeds(group: Group) -> bool:
+    return all(run.seed is not None for run in group.runs)
+
+
+def best_group(groups: Sequence[Group], mode: Mode) -> Group | None:
+    """By the metric, in whatever order the groups stand; None if no group has a value."""
+    known = [(group.value.mean, group) for group in groups if group.value]
+    choose = max if mode == "max" else min
+    return choose(known, key=lambda each: each[0])[1] if known else None
+
+
+def has_interval(group: Group | None) -> bool:
+    """Whether anything tells how far its value is chance."""
+    return group is not None and group.value is not None and group.value.low is not None
+
+
+def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
+    """A sentence where the best of several groups has no interval."""
+    known = [group for group in groups if group.value]
+    best = best_group(known, mode)
+    if len(known) < 2 or best is None or best.value is None or has_interval(best):
+        return []
+    if all(group.value and group.value.num == 1 for group in known):
+        return ["one seed a group: no spread is known, so the order may be chance; run more seeds"]
+    why = "has one seed" if best.value.num == 1 else "has no interval"
+    return [f"{best.name} {why}: no spread is known, so that it comes first may be chance; run more seeds"]
+
+
+DIGITS = 5
+_MOST = 17  # a float has no more
+_NUMBER = re.compile(r"(?<![^\[,])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![^\],])")  # a whole text, or an item of a list
+
+
+def shortened(texts: Iterable[str | None]) -> dict[str, str]:
+    """Text of a setting -> the same with five significant digits, or with as many as tell all of the texts apart.
+
+    Integers keep all of theirs.
+    """
+    values = {each for each in texts if each is not None}
+    for digits in range(DIGITS, _MOST):
+        short = {value: _short(value, digits) for value in values}
+        if len(set(short.values())) == len(values):
+            return short
+    return {value: value for value in values}
+
+
+def _short(value: str, digits: int) -> str:
+    is_list_or_number = value.startswith("[") or _NUMBER.fullmatch(value)
+    return _NUMBER.sub(lambda found: _rounded(found[0], digits), value) if is_list_or_number else value
+
+
+def _rounded(number: str, digits: int) -> str:
+    """The shorter of the two: 123456.7 stays what it is."""
+    if "." not in number:
+        return number
+    short = f"{float(number):.{digits}g}"
+    return short if len(short) < len(number) else number
+
 
 MEAN = "mean"
 INTERVAL = f"{100 * LEVEL:.0f} % interval"

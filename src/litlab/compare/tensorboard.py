@@ -6,23 +6,178 @@ These two stand in the first summary run, if there is one: on their own they wou
 The same study gives the same bytes, and files that hold them already are left alone.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from litlab.compare.hyperparameters import short_names
+from litlab.compare.model import Run
+from litlab.runs.result import Result
+from litlab.tensorboard import Setting, final_metrics
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.plugins.hparams.api_pb2 import HParamInfo  # type: ignore[import-untyped]
 import hashlib
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from litlab.board.events import FIRST, Logged, scalars, write_events
-from litlab.board.session import is_shown
-from litlab.board.settings import Setting, settings_of
 from litlab.compare.collect import collect
-from litlab.compare.experiment import experiment, margin_charts, metric_columns
-from litlab.compare.forming import form
-from litlab.compare.mean_curves import Point, mean_curves
-from litlab.compare.model import LEVEL, Run
+from litlab.compare.grouping import form
+from litlab.compare.metric_values import rows_of
+from litlab.compare.model import LEVEL
+from litlab.compare.statistics import summarize
 from litlab.errors import UserError
+from litlab.sweep.display import printable
 from litlab.sweep.study import FILE, Plan, Study
-from litlab.sweep.summary import printable
+from litlab.tensorboard import FIRST, LARGEST, Logged, is_shown, scalars, settings_of, write_events
+
+_MOST_BOXES = 9  # values that the page has boxes to tick for
+
+
+def experiment(settings: Mapping[str, Iterable[Setting]], metrics: Mapping[str, str], time: float) -> "Summary":
+    """The columns of the HParams page.
+
+    Args:
+        settings: name -> the values that it takes in the runs; none if they are not known yet.
+        metrics: tag -> what to call it; the page shows the first five at once.
+        time: when it began, in seconds since 1970.
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
+
+    short = short_names(settings, settings)
+    found = api_pb2.Experiment(
+        time_created_secs=time,
+        hparam_infos=[_hparam(name, short[name], values) for name, values in settings.items()],
+        metric_infos=[
+            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=shown) for tag, shown in metrics.items()
+        ],
+    )
+    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(experiment=found))
+    return Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=about, tensor=metadata.NULL_TENSOR)])
+
+
+def _hparam(name: str, short: str, values: Iterable[Setting]) -> "HParamInfo":
+    """With boxes to tick for a few values, a range for more numbers, a search field for more texts."""
+    from tensorboard.plugins.hparams import api_pb2
+
+    distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    info = api_pb2.HParamInfo(name=name, display_name=short, type=_type(distinct), differs=len(distinct) != 1)
+    if info.type == api_pb2.DATA_TYPE_FLOAT64 and len(distinct) > _MOST_BOXES:
+        info.domain_interval.min_value, info.domain_interval.max_value = distinct[0], distinct[-1]
+    elif len(distinct) <= _MOST_BOXES:
+        info.domain_discrete.extend(distinct)
+    return info
+
+
+def _type(values: Sequence[Setting]) -> Any:
+    from tensorboard.plugins.hparams import api_pb2
+
+    if values and all(isinstance(value, bool) for value in values):
+        return api_pb2.DATA_TYPE_BOOL
+    if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return api_pb2.DATA_TYPE_FLOAT64
+    return api_pb2.DATA_TYPE_STRING
+
+
+def margin_charts(category: str, metrics: Sequence[str]) -> "Summary":
+    """A layout of the Custom Scalars page: a chart of `METRIC/mean` between `/lower` and `/upper` for each metric.
+
+    `metrics` are in the order in which they are to be shown; the page turns that of a layout around.
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.types_pb2 import DT_STRING  # type: ignore[import-untyped]
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata  # type: ignore[import-untyped]
+
+    charts = [
+        layout_pb2.Chart(
+            title=metric,
+            margin=layout_pb2.MarginChartContent(
+                series=[
+                    layout_pb2.MarginChartContent.Series(
+                        value=f"{metric}/mean", lower=f"{metric}/lower", upper=f"{metric}/upper"
+                    )
+                ]
+            ),
+        )
+        for metric in reversed(metrics)
+    ]
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=charts)])
+    tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString(deterministic=True)])
+    about = metadata.create_summary_metadata()
+    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, metadata=about, tensor=tensor)])
+
+
+def metric_columns(runs: Sequence[Run]) -> dict[str, str]:
+    """The final metrics of runs: tag -> what to call it. First best, last and test of what most are judged by."""
+    objectives = [name for name, _ in Counter(run.objective.metric for run in runs if run.objective).most_common()]
+    validated = sorted({metric for run in runs for metric in (*run.best, *run.last)} - set(objectives))
+    tests = [metric.replace("val/", "test/", 1) for metric in objectives]
+    tests += sorted({metric for run in runs for metric in run.test} - set(tests))
+    columns = [(part, metric) for metric in (*objectives, *validated) for part in ("best", "last")]
+    columns[2:2] = [("test", metric) for metric in tests]
+    return {_tag(part, metric): metric if part == "test" else f"{part} {metric}" for part, metric in columns}
+
+
+def _tag(part: str, metric: str) -> str:
+    """Under which a session has a final metric."""
+    (tag,) = final_metrics(Result("completed", "", **{part: {metric: 0.0}}))  # type: ignore[arg-type]
+    return tag
+
+
+_LAST_STEP = 1 << 53
+Curves = Mapping[str, Mapping[int, float]]  # metric -> optimizer step -> value
+
+
+@dataclass(frozen=True)
+class Point:
+    """After `step` optimizer steps: the mean over the runs and its interval at `litlab.compare.model.LEVEL`."""
+
+    step: int
+    mean: float
+    low: float
+    high: float
+
+
+def mean_curves(runs: Sequence[Run]) -> dict[str, list[Point]]:
+    """Metric -> its points, at the steps at which every run has a finite value; metrics without one are left out.
+
+    A run whose metrics.csv is missing or damaged takes no part; of fewer than two there is no interval, and nothing.
+    """
+    found = [curves for run in runs if (curves := _read(run))]
+    if len(found) < 2:
+        return {}
+    points = {metric: _points([curves[metric] for curves in found]) for metric in _shared(found)}
+    return {metric: each for metric, each in points.items() if each}
+
+
+def _shared(found: Sequence[Curves]) -> list[str]:
+    return [metric for metric in found[0] if all(metric in curves for curves in found)]
+
+
+def _points(curves: Sequence[Mapping[int, float]]) -> list[Point]:
+    points = []
+    for step in sorted(set.intersection(*map(set, curves))):
+        summary = summarize([curve[step] for curve in curves], "max")
+        assert summary.low is not None
+        assert summary.high is not None
+        points.append(Point(step, summary.mean, summary.low, summary.high))
+    return points
+
+
+def _read(run: Run) -> dict[str, dict[int, float]]:
+    """The values of the validation that TensorBoard can show; {} for a file that can't be read."""
+    curves: dict[str, dict[int, float]] = {}
+    for row in rows_of(run, [metric for metric in run.last if metric.startswith("val/")]):
+        if abs(row.value) <= LARGEST and 0 <= row.step <= _LAST_STEP:
+            curves.setdefault(row.metric, {})[row.step] = row.value
+    return curves
+
 
 FOLDER = "summary"  # within a study
 MEANS, LAYOUT, EXPERIMENT = FIRST + ".means", FIRST + ".layout", FIRST + ".experiment"
@@ -120,7 +275,7 @@ def _made(folder: Path) -> Path:
 def _groups(runs: Sequence[Run]) -> dict[str, tuple[Run, ...]]:
     """The name of a folder, which reads as what varies among the runs but for the seed -> the runs that are alike."""
     named: dict[str, tuple[Run, ...]] = {}
-    for each in form(runs, (), None).members if runs else ():
+    for each in form(runs).members if runs else ():
         named[numbered(file_name(each.name), named)] = each.runs
     return named
 

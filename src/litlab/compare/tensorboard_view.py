@@ -11,18 +11,27 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from litlab.board.events import LAST, PREFIX, Logged, scalar, write_events
-from litlab.board.session import START, end_summary, final_metrics, start_summary
-from litlab.board.settings import Setting, setting
 from litlab.compare.collect import collect
-from litlab.compare.experiment import experiment, metric_columns
-from litlab.compare.forming import form
+from litlab.compare.grouping import form
+from litlab.compare.hyperparameters import SEED, text
 from litlab.compare.model import Run, Skipped
-from litlab.compare.settings import SEED, text
-from litlab.compare.summaries import EXPERIMENT, FOLDER, file_name, numbered
-from litlab.runs.difference import shown
+from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, file_name, metric_columns, numbered
+from litlab.runs.diff import shown
 from litlab.runs.result import Result, Status
-from litlab.sweep.states import Word
+from litlab.runs.state import Word
+from litlab.tensorboard import (
+    LAST,
+    PREFIX,
+    START,
+    Logged,
+    Setting,
+    end_summary,
+    final_metrics,
+    scalar,
+    setting,
+    start_summary,
+    write_events,
+)
 
 _END = LAST + ".view"
 _STATUS: dict[Word, Status] = {"done": "completed", "failed": "failed", "refused": "refused"}
@@ -140,7 +149,7 @@ def _above(run: Run) -> Path:
 def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
     """Of each run what varies over all of them, by its full name, and the seed."""
     found: dict[Path, dict[str, Setting]] = {}
-    formed = form(runs, (), None)
+    formed = form(runs)
     keys = {shown(label): key for label, key in formed.keys.items()}
     for members in formed.members:
         for run in members.runs:
@@ -162,7 +171,7 @@ def _names(runs: Sequence[Run]) -> dict[Path, str]:
     for above in dict.fromkeys(map(_above, runs)):
         beside = [run for run in runs if _above(run) == above]
         has_seeds = len({run.seed for run in beside}) > 1
-        for members in form(beside, (), None).members:
+        for members in form(beside).members:
             words = [f"{label}={said}" for label, said in members.settings.items()]
             for run in members.runs:
                 seed = [f"{SEED}={run.seed}"] if has_seeds and run.seed is not None else []

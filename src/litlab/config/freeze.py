@@ -1,19 +1,25 @@
 """From a composed config to the frozen one: plain, resolved, complete; only secrets stay references."""
 
+import hashlib
+import json
 import os
+from collections.abc import Collection
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.plain import check_plain
 from litlab.config.schema import SECTIONS
-from litlab.config.secrets import keep_references, unresolvable
+from litlab.config.secrets import keep_references, masked, unresolvable
+from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY
+from litlab.config.tree import check_plain
 from litlab.config.validate import Config, validate
-from litlab.config.words import GROUPS, GROUPS_OF_MANY
 from litlab.errors import UserError
-from litlab.runs.later_keys import with_later_keys
+from litlab.runs.later_keys import with_later_keys, without_later_keys
 
 _MAX_TEXT = 2**22  # characters
 _LINE_BREAKS = ("\x85", "\u2028", "\u2029")  # unless escaped, YAML reads them as blanks
@@ -101,3 +107,105 @@ def from_yaml(text: str) -> Config:
             f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it"
         )
     return with_later_keys(config)
+
+
+# Where a run computes, writes and reads; not what it computes.
+VOLATILE = (
+    "name", "threads", "study", "logger", "checkpoint",
+    "data.root", "data.cache", "data.url", "data.storage", "data.num_workers",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.log_every_n_steps", "trainer.profiler",
+)  # fmt: skip
+ORIGIN = ("data.root", "data.url")  # of these, what says where the images come from
+
+
+def identity(config: dict[str, Any]) -> str:
+    """SHA-256 of a frozen config without the volatile keys, except those that its study sweeps.
+
+    Keys that came later and are off don't count: so a run from before there were such keys keeps its identity.
+    """
+    kept = _counting(without_later_keys(config), "", swept(config), False)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def swept(config: dict[str, Any]) -> list[str]:
+    """What the study of a run sweeps, as places in its config; configs from before there were studies don't say.
+
+    A group without a place of its own, such as `experiment`, may set anything: then all volatile keys are swept, but
+    for the study itself and `threads`, which is settled later.
+    """
+    study = config.get("study")
+    keys = study.get("swept") if isinstance(study, dict) else None
+    places = [place(str(key)) for key in keys] if isinstance(keys, list) else []
+    is_anywhere = any(each.partition(".")[0] not in config for each in places)
+    return [*places, *(key for key in VOLATILE if is_anywhere and key not in ("study", "threads"))]
+
+
+def place(key: str) -> str:
+    """Where in the config an override has its effect: `+model@net` and `data/augment` are net and data.augment."""
+    group, _, package = key.lstrip("+~").partition("@")
+    return (package or group).replace("/", ".")
+
+
+def _counting(node: Any, path: str, swept: Collection[str], volatile: bool) -> Any:
+    """A copy with what counts; inside a volatile node only what is swept."""
+    if not isinstance(node, dict):
+        return node
+    kept = {}
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else str(key)
+        if here in swept:
+            kept[key] = value
+        elif not (volatile or here in VOLATILE):
+            kept[key] = _counting(value, here, swept, False)
+        elif isinstance(value, dict) and any(each.startswith(f"{here}.") for each in swept):
+            kept[key] = _counting(value, here, swept, True)
+    return kept
+
+
+_RECORDED = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]  # of hydra.yaml
+_BOOLS = ("y", "yes", "n", "no", "true", "false", "on", "off")
+
+
+def hydra_record(composed: DictConfig) -> dict[str, str]:
+    """The files of `.hydra/`, as tools that read Hydra's output expect them; config.yaml stays unresolved there."""
+    settings = HydraConfig.get()
+    return {
+        "config.yaml": _to_yaml(composed),
+        "hydra.yaml": _to_yaml({"hydra": {key: getattr(settings, key) for key in _RECORDED}}),
+        "overrides.yaml": _to_yaml(settings.overrides.task),
+    }
+
+
+class _HydraDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml's is ten times as quick
+    """Writes texts so that OmegaConf reads them as texts: it takes more for numbers and bools than others do."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        quotes = "'" if value.lower() in _BOOLS or _is_number(value) else None
+        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", value, style=quotes)
+        return node
+
+
+_HydraDumper.add_representer(str, _HydraDumper.text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _to_yaml(record: Any) -> str:
+    """Unresolved, and without the secrets that somebody wrote into Hydra's own keys."""
+    text: str = yaml.dump(masked(_unresolved(record)), Dumper=_HydraDumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _unresolved(record: Any) -> Any:
+    if OmegaConf.is_config(record):
+        return OmegaConf.to_container(record, resolve=False, enum_to_str=True)
+    if isinstance(record, dict):
+        return {key: _unresolved(value) for key, value in record.items()}
+    return record.name if isinstance(record, Enum) else record

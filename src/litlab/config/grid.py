@@ -11,10 +11,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from litlab.config.compose import explain, plain_key
-from litlab.config.literals import names_secret
-from litlab.config.words import nearest
+from litlab.config.secrets import names_secret
+from litlab.config.suggestions import nearest
 from litlab.errors import UserError
-from litlab.masking import has_credentials
+from litlab.runs.redact import has_credentials
 
 _PAIRED = "hydra.sweeper.paired"
 _EXAMPLE = f"{_PAIRED}=[optimizer.lr,data.batch_size]"

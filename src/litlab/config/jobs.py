@@ -10,16 +10,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litlab.config.compose import in_users_words, plain_key, set_output_dir
-from litlab.config.composing import Composer
-from litlab.config.foreign import foreign_problems
-from litlab.config.freeze import freeze_but_threads
-from litlab.config.identity import identity
-from litlab.config.record import hydra_record
+from litlab.config.compose import Composer, in_users_words, plain_key, set_output_dir
+from litlab.config.freeze import freeze_but_threads, hydra_record, identity
 from litlab.config.secrets import with_secrets
+from litlab.config.targets import foreign_problems
 from litlab.config.validate import Config
 from litlab.errors import UserError
-from litlab.masking import mask_command
+from litlab.runs.redact import mask_command
 
 _MOST_LINES = 20
 _SOON = 2.0  # seconds: what takes less needs no progress bar
@@ -241,3 +238,19 @@ def _shown(number: int) -> Iterator[int]:
             )
             return
         yield done
+
+
+def located(points: Sequence[Point], known: Mapping[int, Sequence[str]], axes: Collection[str]) -> list[Point]:
+    """The points with the numbers of the known jobs that have the same values of all axes.
+
+    Args:
+        known: number -> overrides, of the jobs that the study has.
+        axes: that it has ever had; what was fixed may have become one.
+    """
+    keys = {*axes, *(key for point in points for key in point.swept)}
+    numbers = {_values(overrides, keys): number for number, overrides in known.items()}
+    return [replace(point, number=numbers.get(_values(point.overrides, keys))) for point in points]
+
+
+def _values(overrides: Iterable[str], keys: Collection[str]) -> frozenset[tuple[str, str]]:
+    return frozenset(Point.of(overrides, keys).swept.items())

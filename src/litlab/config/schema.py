@@ -6,10 +6,169 @@ imports it, in a process of its own, and checks its arguments against its signat
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from litlab.config import parts
-from litlab.config.section import Count, CountOrZero, Fraction, Name, NonNegative, Positive, Section, Seed
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
+
+
+class Section(BaseModel):
+    """A part of the config: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
+
+
+class ColorJitter(Section):
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class RandAugment(Section):
+    num_ops: Count
+    magnitude: Annotated[int, Field(ge=0, le=30)]
+
+
+class ImageData(Section):
+    batch_size: Count
+    val_size: CountOrZero | OpenFraction
+    val_seed: Seed
+    seed: Seed
+    crop_padding: CountOrZero
+    flip: bool | Literal["alternating"]
+    cutout: CountOrZero
+    mixup: NonNegative
+    cutmix: NonNegative
+    color_jitter: ColorJitter | None
+    rand_augment: RandAugment | None
+    progressive_sizes: Annotated[list[Count], Field(min_length=1)] | None
+    mean: Channels
+    std: Channels
+
+
+class CIFAR10(ImageData):
+    root: str
+    cache: str
+    url: Annotated[str, Field(pattern=r"^https?://")]
+
+
+class ImageFolder(ImageData):
+    root: str
+    cache: str
+    image_size: Count
+    storage: Literal["memory", "stream"]
+    num_workers: CountOrZero
+
+
+class Shapes(ImageData):
+    num_train: Count
+    num_test: Count
+    data_seed: Seed
+
+
+class CNN(Section):
+    widths: Annotated[list[Count], Field(min_length=1)]
+    hidden: list[Count]
+
+
+class ResNet18(Section):
+    width: Count
+
+
+class WhitenedCNN(Section):
+    widths: Annotated[list[Count], Field(min_length=1)]
+    convolutions: Annotated[list[Count], Field(min_length=1)]
+    patch: Count
+    stride: Count
+    whitened: Count | None
+    pool_first: bool
+    residual: bool
+    activation: Literal["gelu", "relu"]
+
+
+class TorchvisionModel(Section):
+    name: str
+    pretrained: bool
+
+
+class ImageClassifier(Section):
+    label_smoothing: OpenFraction
+    channels_last: bool
+    compile: bool
+    test_time_flip: bool
+    test_time_shift: CountOrZero
+
+
+class SGD(Section):
+    lr: Positive
+    momentum: OpenFraction = 0
+    dampening: OpenFraction = 0
+    weight_decay: NonNegative = 0
+    nesterov: bool = False
+    maximize: bool = False
+    foreach: bool | None = None
+    fused: bool | None = None
+
+
+class AdamW(Section):
+    lr: Positive
+    betas: list[OpenFraction] = Field([0.9, 0.999], min_length=2, max_length=2)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.01
+    amsgrad: bool = False
+    maximize: bool = False
+    foreach: bool | None = None
+    capturable: bool = False
+    fused: bool | None = None
+
+
+class Muon(Section):
+    lr: Positive
+    momentum: OpenFraction
+    num_iterations: Count
+    linear_lr: Positive
+    others_lr: Positive
+    sgd_momentum: OpenFraction
+    weight_decay: NonNegative
+
+
+class OneCycle(Section):
+    warmup: Fraction
+    initial: Fraction
+    final: Fraction
+
+
+class Cosine(Section):
+    warmup: Fraction
+    final: Fraction
+
+
+class Linear(Section):
+    warmup: Fraction
+    final: Fraction
+
+
+class Nothing(Section):
+    """No keys of its own: what it needs, it is given."""
+
+
+class Pictures(Section):
+    num_images: Count
+
+
+class EMA(Section):
+    decay: OpenFraction
+    every_steps: Count
 
 
 def _not_test(metric: str) -> str:
@@ -103,26 +262,26 @@ class Trainer(Section):
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
 
 SECTIONS: dict[str, type[Section]] = {
-    "litlab.data.cifar10.CIFAR10": parts.CIFAR10,
-    "litlab.data.image_folder.ImageFolder": parts.ImageFolder,
-    "litlab.data.shapes.Shapes": parts.Shapes,
-    "litlab.models.cnn.CNN": parts.CNN,
-    "litlab.models.resnet.ResNet18": parts.ResNet18,
-    "litlab.models.whitened.WhitenedCNN": parts.WhitenedCNN,
-    "litlab.models.torchvision.build": parts.TorchvisionModel,
-    "litlab.task.ImageClassifier": parts.ImageClassifier,
-    "litlab.optim.one_cycle": parts.OneCycle,
-    "litlab.optim.cosine": parts.Cosine,
-    "litlab.optim.linear": parts.Linear,
-    "litlab.optim.constant": parts.Nothing,
-    "torch.optim.SGD": parts.SGD,
-    "torch.optim.AdamW": parts.AdamW,
-    "litlab.muon.Muon": parts.Muon,
-    "litlab.loggers.TensorBoard": parts.Nothing,
-    "litlab.callbacks.throughput.TrainingLog": parts.Nothing,
-    "litlab.callbacks.pictures.TrainingImages": parts.Pictures,
-    "litlab.callbacks.pictures.WorstMistakes": parts.Pictures,
-    "litlab.callbacks.confusion.ConfusionMatrix": parts.Nothing,
-    "litlab.callbacks.ema.EMA": parts.EMA,
+    "litlab.data.cifar10.CIFAR10": CIFAR10,
+    "litlab.data.image_folder.ImageFolder": ImageFolder,
+    "litlab.data.shapes.Shapes": Shapes,
+    "litlab.models.cnn.CNN": CNN,
+    "litlab.models.resnet.ResNet18": ResNet18,
+    "litlab.models.whitened.WhitenedCNN": WhitenedCNN,
+    "litlab.models.torchvision.build": TorchvisionModel,
+    "litlab.tasks.image_classifier.ImageClassifier": ImageClassifier,
+    "litlab.optim.schedules.one_cycle": OneCycle,
+    "litlab.optim.schedules.cosine": Cosine,
+    "litlab.optim.schedules.linear": Linear,
+    "litlab.optim.schedules.constant": Nothing,
+    "torch.optim.SGD": SGD,
+    "torch.optim.AdamW": AdamW,
+    "litlab.optim.muon.Muon": Muon,
+    "litlab.loggers.TensorBoard": Nothing,
+    "litlab.callbacks.training_log.TrainingLog": Nothing,
+    "litlab.callbacks.images.TrainingImages": Pictures,
+    "litlab.callbacks.images.WorstMistakes": Pictures,
+    "litlab.callbacks.confusion_matrix.ConfusionMatrix": Nothing,
+    "litlab.callbacks.ema.EMA": EMA,
     "lightning.pytorch.Trainer": Trainer,
 }

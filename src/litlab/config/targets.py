@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from litlab.config.schema import SECTIONS
+from litlab.config.suggestions import nearest
 from litlab.config.validate import Config, nodes
-from litlab.config.words import nearest
 from litlab.errors import UserError
 
 Row = tuple[str, str, tuple[str, ...]]  # path, target, names of the arguments
@@ -68,7 +68,7 @@ def _row(path: str, node: Config) -> Row:
 def _asked(rows: tuple[Row, ...], project: Path | None) -> tuple[str | None, ...]:
     """What is wrong with each, by the process that imports them; a search asks the same for every job."""
     process = subprocess.run(
-        [sys.executable, "-P", "-m", "litlab.config.foreign"],
+        [sys.executable, "-P", "-m", "litlab.config.targets"],
         input=json.dumps(rows),
         capture_output=True,
         text=True,
@@ -138,7 +138,7 @@ def _mismatch(path: str, target: str, found: Callable[..., Any], arguments: list
 
 
 if __name__ == "__main__":
-    from litlab.config.location import add_project_to_path
+    from litlab.config.paths import add_project_to_path
 
     add_project_to_path()
     print(json.dumps([_check(*row) for row in json.load(sys.stdin)]))

@@ -5,10 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.plain import check_plain
-from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Trainer
-from litlab.config.section import Section
-from litlab.config.words import GROUPS, GROUPS_OF_MANY, nearest, shown, unknown_key
+from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Section, Trainer
+from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY, nearest, shown, unknown_key
+from litlab.config.tree import check_plain
 from litlab.errors import UserError
 
 Config = dict[str, Any]

@@ -5,6 +5,7 @@ complete or absent; an entry whose files don't have the sizes, types and shapes 
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -16,10 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from litlab.data.announce import announce
 from litlab.data.arrays import ImageArrays, fingerprint, pixel_statistics
 from litlab.errors import UserError
 from litlab.runs.lock import file_lock
+
+_log = logging.getLogger(__name__)
+
+
+def announce(line: str) -> None:
+    """One line to the terminal and to the log. For work under a lock: one process does it, so one speaks."""
+    _log.info(line)
+    print(line, flush=True)
+
 
 _FORMAT = 1
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")

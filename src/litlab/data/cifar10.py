@@ -25,11 +25,11 @@ from litlab.data.cifar10_files import (
     parse_pickle,
 )
 from litlab.data.download import fetch_verified
+from litlab.data.image_settings import ImageSettings
 from litlab.data.module import ImageDataModule
-from litlab.data.settings import ImageSettings
 from litlab.errors import UserError
-from litlab.masking import mask_addresses
 from litlab.runs.lock import file_lock
+from litlab.runs.redact import mask_addresses
 
 
 class CIFAR10(ImageDataModule):

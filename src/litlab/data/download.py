@@ -13,10 +13,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from litlab.data.announce import announce
+from litlab.data.cache import announce
 from litlab.data.cifar10_files import FileFacts, mismatch
 from litlab.errors import UserError
-from litlab.masking import mask_addresses
+from litlab.runs.redact import mask_addresses
 
 _STALLED_AFTER_S = 30  # without a byte; a firewall that drops packets would keep us waiting for good
 _PORTION = 2**17

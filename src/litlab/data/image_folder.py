@@ -9,13 +9,10 @@ import numpy as np
 
 from litlab.data.arrays import ImageArrays
 from litlab.data.cache import ArrayCache, DecodingPlan
-from litlab.data.image_files import decode_images, stamps
-from litlab.data.image_listing import Listing, Places, check_root
+from litlab.data.image_files import Listing, Places, check_root, decode_images, stamps
+from litlab.data.image_settings import ImageSettings
 from litlab.data.module import ImageDataModule
-from litlab.data.read_image import ImageReader
-from litlab.data.settings import ImageSettings
-from litlab.data.stream import StoredImages
-from litlab.data.stream_facts import StreamCache
+from litlab.data.stream import ImageReader, StoredImages, StreamCache
 
 
 class ImageFolder(ImageDataModule):

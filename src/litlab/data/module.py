@@ -1,26 +1,140 @@
 """The one interface of all data sets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Unpack
 
 import torch
-from jaxtyping import Float
-from lightning import LightningDataModule
-from torch import Tensor
+from jaxtyping import Float, Int64
+from lightning import LightningDataModule, LightningModule
+from torch import Tensor, nn
 
 from litlab.data.arrays import ImageArrays, ImageContent
 from litlab.data.augment import Augmentation, Mixing
-from litlab.data.batch import Batch
-from litlab.data.checks import check_fit, check_network, check_settings, check_task
-from litlab.data.facts import DatasetFacts
-from litlab.data.loader import BatchLoader, EpochOrder, LoaderPart, MemoryLoader
+from litlab.data.augment.resize import check_sizes, shrunk, size_of_epoch
+from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.image_settings import ImageSettings
+from litlab.data.loader import Batch, BatchLoader, EpochOrder, LoaderPart, MemoryLoader
 from litlab.data.preprocess import Preprocess
-from litlab.data.settings import ImageSettings
-from litlab.data.shrink import shrunk, size_of_epoch
-from litlab.data.split import stratified_split
+from litlab.data.random_numbers import random_order
 from litlab.data.stream import StoredImages, StreamLoader
 from litlab.errors import UserError
+
+
+def check_settings(name: str, settings: Mapping[str, object]) -> None:
+    """Raises UserError where there are not exactly the settings that all data modules have."""
+    expected = ImageSettings.__annotations__.keys()
+    wrong = [f"lacks {key}" for key in expected - settings.keys()]
+    wrong += [f"has no {key}" for key in settings.keys() - expected]
+    if wrong:
+        raise UserError(
+            f"data: {name} {', '.join(sorted(wrong))}; `defaults: [base/images]` gives its YAML the settings that all "
+            "data sets have, and its constructor hands them on as **settings"
+        )
+
+
+def check_fit(settings: ImageSettings, image_shape: tuple[int, int, int]) -> None:
+    """Raises UserError for an augmentation that images of this shape (c, h, w) can't have."""
+    num_channels, height, width = image_shape
+    smallest = min(height, width)
+    if settings["crop_padding"] >= smallest:
+        raise UserError(
+            f"data.crop_padding={settings['crop_padding']} must be smaller than the images "
+            f"({smallest} pixels): a reflection can't be wider than the image"
+        )
+    if settings["cutout"] > smallest:
+        raise UserError(
+            f"data.cutout={settings['cutout']}: the side of the square that is blanked can't be larger than the images "
+            f"({smallest} pixels); half of that is usual"
+        )
+    colored = [key for key in ("color_jitter", "rand_augment") if settings[key] is not None]
+    if colored and num_channels not in (1, 3):
+        raise UserError(
+            f"data.{colored[0]} is for images of 1 (grey) or 3 (red, green, blue) channels, not of {num_channels}: set "
+            "it to null"
+        )
+    if settings["progressive_sizes"]:
+        check_sizes(settings["progressive_sizes"], (height, width))
+
+
+def check_task(task: LightningModule, mixing: Mixing) -> None:
+    """Raises UserError where images would be mixed, but not their labels."""
+    if mixing.active and not getattr(task, "takes_partners", False):
+        raise UserError(
+            f"data.mixup, data.cutmix: {type(task).__name__} would learn from mixed images as if each had one label. "
+            "Its loss must weigh the labels of `batch.partners` by their `share`; where it does, let it say so by an "
+            "attribute `takes_partners = True`. Or set both to 0"
+        )
+
+
+def check_network(task: LightningModule, sizes: Sequence[int] | None, num_channels: int) -> None:
+    """Raises UserError where the network of a task can't take images of one of these sizes."""
+    network = getattr(task, "network", None)
+    if not sizes or not isinstance(network, nn.Module):
+        return
+    for size in sorted(set(sizes)):
+        images = torch.zeros(1, num_channels, size, size, device=task.device, dtype=task.dtype)  # type: ignore[arg-type]
+        training = [module for module in network.modules() if module.training]
+        try:
+            with torch.no_grad():
+                network.eval().forward(images)  # not called, or a compiled one would be compiled for it
+        except RuntimeError as error:
+            raise UserError(
+                f"data.progressive_sizes={list(sizes)}: {type(network).__name__} can't take images of {size}x{size} "
+                f"({str(error).splitlines()[0]}). Take a network without a fixed image size, such as model=resnet18, "
+                "or data.progressive_sizes=null"
+            ) from error
+        finally:
+            for module in training:
+                module.training = True
+
+
+def stratified_split(
+    labels: Int64[Tensor, " n"], *, class_names: tuple[str, ...], val_size: int | float, seed: int
+) -> tuple[Int64[Tensor, " n_train"], Int64[Tensor, " n_val"]]:
+    """Rows for training and rows for validation, both ascending; a function of (labels, val_size, seed).
+
+    val_size: a number of images, or a share of them below 1; 0 for none. A share fits every data set: of at least one
+    image, and each class keeps one to train on. A number that leaves a class none raises UserError.
+
+    Each class gives its part of them to within one image; where parts are not whole, the largest fractions are rounded
+    up (lower class first).
+    """
+    class_sizes = torch.bincount(labels, minlength=len(class_names))
+    if isinstance(val_size, float):
+        num_val = max(1, round(val_size * len(labels))) if val_size else 0
+        quotas = torch.minimum(_quotas(class_sizes, num_val), (class_sizes - 1).clamp(min=0))
+    else:
+        _check_number(class_sizes, class_names, val_size)
+        quotas = _quotas(class_sizes, val_size)
+    train, val = [], []
+    for label, quota in enumerate(quotas.tolist()):
+        members = random_order(torch.nonzero(labels == label).flatten(), seed)
+        val.append(members[:quota])
+        train.append(members[quota:])
+    return torch.cat(train).sort().values, torch.cat(val).sort().values
+
+
+def _quotas(class_sizes: Int64[Tensor, " classes"], num_val: int) -> Int64[Tensor, " classes"]:
+    num_images = int(class_sizes.sum())
+    quotas = class_sizes * num_val // num_images
+    fractions = class_sizes * num_val % num_images
+    largest_first = torch.sort(fractions, descending=True, stable=True).indices
+    quotas[largest_first[: num_val - int(quotas.sum())]] += 1
+    return quotas
+
+
+def _check_number(class_sizes: Int64[Tensor, " classes"], class_names: tuple[str, ...], val_size: int) -> None:
+    advice = "use a smaller number, or a share such as 0.1"
+    num_images = int(class_sizes.sum())
+    if val_size >= num_images:
+        raise UserError(
+            f"data.val_size={val_size} leaves nothing to train on: the training split has {num_images} images; {advice}"
+        )
+    quotas = _quotas(class_sizes, val_size)
+    for name, quota, size in zip(class_names, quotas.tolist(), class_sizes.tolist(), strict=True):
+        if size and quota >= size:
+            raise UserError(f"data.val_size={val_size} takes all {size} training images of class {name}: {advice}")
 
 
 class ImageDataModule(LightningDataModule, ABC):

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from litlab.data.facts import DatasetFacts
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.errors import UserError
-from litlab.experiment import assemble, build_trainer
-from litlab.inference.finished import FinishedRun
+from litlab.inference.finished_run import FinishedRun
+from litlab.training.build import assemble, build_trainer
 
 Config = dict[str, Any]
 

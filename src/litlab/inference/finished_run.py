@@ -9,9 +9,9 @@ from typing import Any
 
 from litlab.config.freeze import from_yaml
 from litlab.config.secrets import with_secrets
-from litlab.config.strangers import Trust
+from litlab.config.trust import Trust
 from litlab.config.validate import validate
-from litlab.data.facts import DatasetFacts
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.errors import UserError
 from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.result import read_result
@@ -77,7 +77,7 @@ class FinishedRun:
         return settings
 
     def _judged(self, settings: Config) -> Config:
-        from litlab.kinds import check_objects  # imports torch
+        from litlab.training.allowlist import check_objects  # imports torch
 
         check_objects(self.trust, settings)
         return self.trust.settled(settings)

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from litlab.checkpoint import network_state
-from litlab.data.decode_image import decode_image, image_pixels
-from litlab.data.facts import DatasetFacts
+from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.image_files import decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
-from litlab.experiment import build_network
-from litlab.inference.finished import FinishedRun
-from litlab.views import Views
+from litlab.inference.finished_run import FinishedRun
+from litlab.tasks.tta import Views
+from litlab.training.build import build_network
+from litlab.training.checkpoint_io import network_state
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 BATCH_SIZE = 128  # images that are in memory as floats at once
@@ -145,7 +145,7 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
 
 def _views(task: dict[str, Any]) -> Views:
     """Over which the run's test averaged; another task's keys of these names are none of ours."""
-    if task["_target_"] != "litlab.task.ImageClassifier":
+    if task["_target_"] != "litlab.tasks.image_classifier.ImageClassifier":
         return Views(flip=False, shift=0)
     return Views(flip=task["test_time_flip"], shift=task["test_time_shift"])
 

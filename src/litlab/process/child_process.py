@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from litlab.signals import ignore_signals
+from litlab.process.signals import ignore_signals
 
 FAILED = 70  # exit code of a fork whose work let an error out
 

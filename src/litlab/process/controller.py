@@ -9,12 +9,12 @@ import threading
 from types import FrameType
 from typing import Any
 
-from litlab.ending import write_end
 from litlab.errors import RunFailed, UserError
+from litlab.process.failure import write_end
+from litlab.process.signals import PARENT, STOPPING, exit_code, held_back
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Status, read_result
-from litlab.signals import PARENT, STOPPING, exit_code, held_back
 
 # Another launcher's idea of ranks: inherited, it hangs a run.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
@@ -85,7 +85,7 @@ class AttendedWorker:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self._command = [sys.executable, "-P", "-m", "litlab.worker", str(run.path)]
+        self._command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
         self.received: int | None = None
         self.killed = False
         self._before: dict[signal.Signals, Any] = {}

@@ -6,11 +6,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from litlab.board.session import end_session
-from litlab.config.identity import identity
-from litlab.masking import redact
+from litlab.config.freeze import identity
 from litlab.runs.directory import RunDirectory
+from litlab.runs.redact import redact
 from litlab.runs.result import Result, Status, write_result
+from litlab.tensorboard import end_session
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -43,7 +43,7 @@ def in_users_words(error: Exception, run: RunDirectory) -> str:
         where = error.filename or run.path
         saved = "; the checkpoints saved so far are whole: make room, then litlab resume" if run.last.exists() else ""
         return f"{where} cannot be written: {error.strerror}{saved}"
-    own = str(Path(__file__).parent)
+    own = str(Path(__file__).parents[1])
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith((own, "<")) and "site-packages" not in f.filename]
     theirs = [f for f in theirs if not f.filename.startswith((sys.prefix, sys.base_prefix))]

@@ -22,22 +22,25 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from litlab.forks import FAILED, Fork, is_anybody_in, signal_group
-from litlab.signals import Stopped, held_back
-from litlab.worker import Origin, gpus_seen_by_a_fork, work
+from litlab.errors import UserError
+from litlab.process.child_process import FAILED, Fork, is_anybody_in, signal_group
+from litlab.process.controller import worker_environment
+from litlab.process.signals import Stopped, exit_code, held_back
+from litlab.training.worker import Origin, gpus_seen_by_a_fork, work
 
 GRACE = 10.0  # seconds for the workers to save, once nobody is there to read of it
 _IMPORTED = (
-    "litlab.training", "litlab.rendezvous", "litlab.kinds", "litlab.task", "litlab.callbacks.confusion",
-    "litlab.callbacks.pictures", "litlab.callbacks.throughput", "litlab.data.cifar10", "litlab.data.image_folder",
+    "litlab.training.run", "litlab.training.process_group", "litlab.training.allowlist", "litlab.tasks.image_classifier", "litlab.callbacks.confusion_matrix",
+    "litlab.callbacks.images", "litlab.callbacks.training_log", "litlab.data.cifar10", "litlab.data.image_folder",
     "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision",
-    "litlab.models.whitened", "litlab.muon", "litlab.optim",
+    "litlab.models.whitened", "litlab.optim.muon", "litlab.optim.schedules",
     "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
 _PATIENCE = 5.0  # seconds for killed processes to be gone
@@ -156,7 +159,7 @@ class Server:
         _write_to(Path(directory, "run.log"))
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = ["litlab.worker", directory]
+        sys.argv = ["litlab.training.worker", directory]
         return work(directory, Origin(started, forked=True))
 
 
@@ -206,3 +209,158 @@ def _write_to(log: Path) -> None:
 
 if __name__ == "__main__":
     main()
+
+
+ORPHAN_GRACE = 10.0  # seconds to save in
+PATIENCE = 5.0  # seconds for killed processes to be gone
+POLL = 0.05  # seconds between two looks at it
+
+
+class Orphan:
+    """To be looked at until it has ended."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._born = _born(pid)
+        self._code: int | None = None
+        self._deadline = time.monotonic() + ORPHAN_GRACE
+
+    def kill(self) -> None:
+        """End all processes of its group."""
+        self._end(-signal.SIGKILL)
+
+    def code(self) -> int | None:
+        """An exit code such as it may have had; None while anybody of its group is there. Kills it in the end."""
+        if self._code is None:
+            if self._born is None or _born(self._pid) != self._born:
+                self._end(exit_code(signal.SIGTERM))
+            elif time.monotonic() >= self._deadline:
+                self.kill()
+        is_over = not is_anybody_in(self._pid) or time.monotonic() >= self._deadline
+        return self._code if is_over else None
+
+    def _end(self, code: int) -> None:
+        """Also whom it has left behind."""
+        self._code = code
+        self._deadline = time.monotonic() + PATIENCE
+        signal_group(self._pid, signal.SIGKILL)
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks: its number may be another's by now. None if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+COMMAND = (sys.executable, "-P", "-m", "litlab.process.fork_server")
+_LINES = 15  # of what it said before it ended
+# Its own threads: a process of several can't be forked. A worker gets the number that its config says.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+
+
+class ForkServer:
+    """A `litlab.process.fork_server`; made at once, ready seconds later.
+
+    Attributes:
+        pid: of its process, the parent of all workers.
+        has_ended: whether it has ended, which it never should by itself.
+    """
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            UserError: if no process can be started.
+        """
+        if sys.platform != "linux":
+            raise UserError("hydra/launcher=pool needs Linux; expected hydra/launcher=basic")
+        try:
+            self._said = os.fdopen(os.memfd_create("litlab.process.fork_server"), "w+b")  # /tmp may be full
+            self._process = _start(self._said)
+        except OSError as error:
+            raise UserError(f"the process that starts the jobs can't be started: {error.strerror}") from error
+        self.pid = self._process.pid
+        self.has_ended = False
+        self._pending = b""
+        self._num_gpus: int | None = None
+
+    def num_gpus(self) -> int:
+        """Waits until it is ready, and says how many GPUs its workers can use.
+
+        Raises:
+            UserError: if it ended before, with what it said.
+        """
+        while self._num_gpus is None and not self.has_ended:
+            for report in self.reports(60):  # one at most: it has nothing else to say yet
+                self._num_gpus = int(report["ready"])
+        if self._num_gpus is not None:
+            return self._num_gpus
+        said = self._end_of_what_it_said()
+        code = self._process.returncode
+        raise UserError(f"the process that starts the jobs ended with exit code {code} before the first one:\n{said}")
+
+    def start(self, number: int, directory: Path, environment: dict[str, str]) -> None:
+        """Start a worker.
+
+        Raises:
+            BrokenPipeError: if the server has ended.
+        """
+        self._ask({"start": number, "directory": str(directory), "environment": environment})
+
+    def signal(self, number: int, signum: int) -> None:
+        """To the worker alone; SIGKILL, SIGSTOP and SIGCONT to all its processes. Nothing happens if it has ended."""
+        with suppress(BrokenPipeError):
+            self._ask({"signal": signum, "job": number})
+
+    def reports(self, seconds: float) -> list[dict[str, Any]]:
+        """What it has said since the last call; waits so long for something. Notices when it has ended."""
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], seconds)
+        if not readable:
+            return []
+        received = os.read(self._process.stdout.fileno(), 1 << 16)
+        if not received:
+            self.has_ended = True
+            self._process.wait()
+        *lines, self._pending = (self._pending + received).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self, *, is_idle: bool) -> int:
+        """End it, and with it all its workers: they may save, then they are killed. Returns its exit code.
+
+        One that is idle, without workers, is ended at once: it may still be importing.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        if is_idle:
+            self._process.kill()
+        code = self._process.wait()
+        self._process.stdout.close()
+        self._said.close()
+        return code
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        content = memoryview(json.dumps(request).encode() + b"\n")
+        while content:  # a pipe takes what fits in
+            content = content[self._process.stdin.write(content) :]
+
+    def _end_of_what_it_said(self) -> str:
+        self._said.seek(0)
+        return "\n".join(self._said.read().decode(errors="replace").splitlines()[-_LINES:])
+
+
+def _start(said: BinaryIO) -> "subprocess.Popen[bytes]":
+    with held_back():
+        return subprocess.Popen(
+            COMMAND,
+            env=worker_environment() | _ONE_THREAD,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            bufsize=0,
+            start_new_session=True,
+        )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from litlab.signals import PARENT, StopRequest, held_back
+from litlab.process.signals import PARENT, StopRequest, held_back
 
 STORE_SOCKET = "LITLAB_STORE_SOCKET"  # rank 0 finds the listening socket of the ranks' store by this number
 GRACE = 4.0  # seconds for the others to end once one has
@@ -87,7 +87,7 @@ def _numbered(rank: int) -> dict[str, str]:
 
 def new_process(directory: Path, environment: dict[str, str], passed: Sequence[int]) -> "subprocess.Popen[bytes]":
     """A rank that starts anew."""
-    command = [sys.executable, "-P", "-m", "litlab.worker", str(directory)]
+    command = [sys.executable, "-P", "-m", "litlab.training.worker", str(directory)]
     return subprocess.Popen(command, env=dict(os.environ) | environment, pass_fds=passed)
 
 

@@ -3,19 +3,88 @@
 A run's files may be a stranger's: whatever they hold, what is shown of it is short and printable.
 """
 
+import csv
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metric_rows import TIMED, rows_by_metric
-from litlab.runs.rows_apart import rows_apart
+from litlab.runs.metrics import read_metrics
+
+TIMED = "throughput/"  # metrics that measure the machine, not the experiment
+Rows = dict[tuple[int, int, int], float]  # (epoch, step, how many rows before it had the same two) -> value
+
+
+def rows_by_metric(run: RunDirectory) -> dict[str, Rows]:
+    """All rows of metrics.csv but those that measure the machine.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    if not run.metrics.exists():
+        raise UserError(f"{run.metrics} is missing")
+    if not run.metrics.is_file():  # at a pipe, one would wait forever
+        raise UserError(f"{run.metrics} is damaged: it is no regular file")
+    try:
+        rows = read_metrics(run.metrics)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{run.metrics} is damaged: {error}") from error
+    before: Counter[tuple[int, int, str]] = Counter()
+    metrics: dict[str, Rows] = {}
+    for row in rows:
+        if not row.metric.startswith(TIMED):
+            place = (row.epoch, row.step, row.metric)
+            metrics.setdefault(row.metric, {})[row.epoch, row.step, before[place]] = row.value
+            before[place] += 1
+    return metrics
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A metric with a row that differs.
+
+    Attributes:
+        old, new: its last value in each run, or that of the last row that differs where the two end alike; None
+            where there is no such row.
+        note: how many rows differ, from where on, and by how much.
+    """
+
+    metric: str
+    old: float | None
+    new: float | None
+    note: str
+
+
+def rows_apart(old: dict[str, Rows], new: dict[str, Rows]) -> Iterator[Apart]:
+    """The metrics with a row that differs, to the last bit."""
+    for metric in {**old, **new}:
+        ours, theirs = old.get(metric, {}), new.get(metric, {})
+        everywhere = ours.keys() | theirs.keys()
+        apart = [each for each in everywhere if repr(ours.get(each)) != repr(theirs.get(each))]
+        if not apart:
+            continue
+        note = f"{len(apart)} of {len(everywhere)} rows, the first at step {min(step for _, step, _ in apart)}"
+        before, after = (rows[max(rows)] if rows else None for rows in (ours, theirs))
+        if repr(before) == repr(after):
+            before, after = (rows.get(max(apart)) for rows in (ours, theirs))
+            note += ", the last of them shown"
+        gaps = [abs(ours[each] - theirs[each]) for each in apart if each in ours and each in theirs]
+        note += f", by at most {max(gaps, key=_or_infinite):.3g}" if gaps else ""
+        yield Apart(metric, before, after, note)
+
+
+def _or_infinite(gap: float) -> float:
+    """To a value that is not a number, there is no greater distance."""
+    return math.inf if math.isnan(gap) else gap
+
 
 Section = Literal["config", "code", "packages", "hardware", "data", "result", "metrics"]
 OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the others are what went in
@@ -241,3 +310,17 @@ _PARTS: tuple[tuple[tuple[Section, ...], Callable[[Comparison, RunDirectory, Run
     (("result",), _compare_results),
     (("metrics",), _compare_metrics),
 )
+
+
+def listed(found: Comparison, most: int) -> list[str]:
+    """A line for each difference, at most so many a section, and for each section without one; in columns."""
+    rows = []
+    for section in get_args(Section):
+        ours = [each for each in found.differences if each.section == section]
+        texts = [(each.name, f"{each.old} -> {each.new}", each.note) for each in ours[:most]]
+        texts += [(f"and {len(ours) - most} more", "", "")] if len(ours) > most else []
+        unknown = found.unknown.get(section)
+        texts = texts or [(f"not known: {unknown}" if unknown else "the same", "", "")]
+        rows += [(section if number == 0 else "", *text) for number, text in enumerate(texts)]
+    widths = [max((len(row[column]) for row in rows if row[column + 1]), default=0) for column in range(3)]
+    return ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]

@@ -127,7 +127,7 @@ class RunDirectory:
         """
         import yaml  # here, since hardly anybody who knows a run directory reads this
 
-        from litlab.runs.yaml_text import load_yaml
+        from litlab.runs.text import load_yaml
 
         try:
             with open_regular(self.config) as file:

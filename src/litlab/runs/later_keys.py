@@ -20,7 +20,7 @@ LATER_KEYS: dict[str, dict[str, Any]] = {
     "litlab.data.cifar10.CIFAR10": _IMAGES,
     "litlab.data.image_folder.ImageFolder": _IMAGES | {"storage": "memory", "num_workers": 2},
     "litlab.data.shapes.Shapes": _IMAGES,
-    "litlab.task.ImageClassifier": {
+    "litlab.tasks.image_classifier.ImageClassifier": {
         "channels_last": False,
         "compile": False,
         "test_time_flip": False,

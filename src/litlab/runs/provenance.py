@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from litlab.masking import mask_command, mask_diff, mask_source
+from litlab.runs.redact import mask_command, mask_diff, mask_source
 
 LIMIT = 1 << 20  # bytes of diff, and of one untracked source: enough for code, too little for data
 SOURCES = (".py", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".sh", ".md")

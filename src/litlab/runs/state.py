@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory, open_regular
-from litlab.sweep.follow import Follower, Progress
+from litlab.runs.progress import Follower, Progress
 
 Word = Literal["done", "running", "failed", "refused", "interrupted", "pruned", "waiting"]
 _OF_STATUS: dict[str, Word] = {

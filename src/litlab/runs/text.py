@@ -5,9 +5,10 @@ a file is read by its sections, from one key at the margin to the next, and a se
 """
 
 import marshal
+import os
 import re
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, TextIO
 
 _DEEPEST = 5000  # brackets in a file, and dashes or question marks in a line, each of which may open a level
 _SECTION = re.compile(rb"^(?=[A-Za-z_]\w*:(?: |$))", re.MULTILINE)
@@ -83,3 +84,32 @@ def _loader() -> Any:
             """What merge keys would do: lists of lists of them make billions of values before anybody can count."""
 
     return WithoutMerging
+
+
+class LastingOutput:
+    """A text stream that goes silent where it can't be written to any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._silence()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _silence(self) -> None:
+        """What is buffered still has to go somewhere, or the process ends with an error after all."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)

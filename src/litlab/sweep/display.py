@@ -1,10 +1,14 @@
 """What a multirun says while it runs: one live table on a terminal, else a line an event."""
 
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,12 +16,169 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from litlab.sweep.backend import Job
-from litlab.sweep.follow import Follower, Progress
-from litlab.sweep.outcome import Kind, Outcome
-from litlab.sweep.remaining import clock, rest, seconds_left
-from litlab.sweep.summary import headline, number, printable, summary
-from litlab.terminal import LastingOutput
+from litlab.config.freeze import cores
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.progress import Follower, Progress
+from litlab.runs.redact import mask_command
+from litlab.runs.state import state_of
+from litlab.runs.text import LastingOutput
+from litlab.sweep.backends.base import Config, Job
+from litlab.sweep.backends.device_allocator import Leases, Machine, objections
+from litlab.sweep.outcome import FAILURES, Kind, Outcome
+from litlab.sweep.study import Study
+
+if TYPE_CHECKING:
+    from litlab.config.jobs import ComposedJob
+
+
+_TELLING = 0.05  # fraction of a job from which on its pace says something
+
+
+def rest(seconds: float, before: float | None, fraction: float | None) -> float | None:
+    """Seconds that a job needs if it goes on at its pace; None as long as that says nothing.
+
+    Args:
+        seconds: that it has run.
+        before: fraction of it that was done when it was started, more than 0 if it was continued.
+        fraction: that is done now.
+    """
+    if before is None or fraction is None or fraction - before < _TELLING:
+        return None
+    return seconds * (1 - fraction) / (fraction - before)
+
+
+def seconds_left(
+    finished: Sequence[float], running: Sequence[tuple[float, float | None]], num_waiting: int, num_places: int
+) -> float | None:
+    """Seconds until all jobs have ended; None as long as no job says anything about it.
+
+    Args:
+        finished: seconds that jobs took.
+        running: for each job that runs, its seconds so far and its `rest`.
+        num_waiting: jobs that have not started.
+        num_places: how many jobs run at once.
+    """
+    known = [*finished, *(seconds + left for seconds, left in running if left is not None)]
+    if not known:
+        return None
+    usual = mean(known)
+    rests = [max(usual - seconds, 0.0) if left is None else left for seconds, left in running]
+    return max([*rests, (sum(rests) + num_waiting * usual) / max(num_places, 1)])
+
+
+def duration(seconds: float) -> str:
+    """As `clock` has it; below a second `0.4 s`."""
+    return f"{seconds:.1g} s" if 0 < seconds < 0.95 else clock(seconds)
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as m:ss or h:mm:ss; "-" where they are not known."""
+    if seconds is None:
+        return "-"
+    minutes, rest_of_minute = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest_of_minute:02}" if hours else f"{minutes}:{rest_of_minute:02}"
+
+
+NUM_BEST = 3
+NUM_FAILURES = 10  # shown in full
+
+
+def summary(
+    path: Path,
+    jobs: Sequence[Job],
+    outcomes: Mapping[int, Outcome],
+    *,
+    received: int | None,
+    retries_failures: bool = True,
+) -> list[str]:
+    """The end of a multirun, line by line.
+
+    Args:
+        path: of the study.
+        jobs: all that were asked for.
+        outcomes: number of a job -> how it came out; a job that is not in it has not started.
+        received: the signal that stopped the multirun, if one came.
+        retries_failures: whether the same command would start failed jobs again.
+    """
+    ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
+    lines = ["", _counts(len(jobs), [outcome for _, outcome in ended], received)]
+    lines += _best(ended) + _failures(ended)
+    where = as_typed(path)
+    lines += ["", f"study        {where}", f"jobs         litlab status {where}"]
+    ends = ("done", "pruned", *(() if retries_failures else FAILURES))
+    if sum(outcome.kind == "done" for _, outcome in ended) > 1:
+        lines.append(f"compare      litlab compare {where}")
+    if received is not None or len(ended) < len(jobs) or any(outcome.kind not in ends for _, outcome in ended):
+        lines.append(f"continue     litlab resume {where}")
+    return [*lines, f"TensorBoard  litlab tensorboard {where}"]
+
+
+def headline(message: str) -> str:
+    """A message on one line: what was raised, without the places in the code that stand above it."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return printable(lines[-1] if lines[0].lstrip().startswith('File "') else lines[0])
+
+
+def number(metric: str, value: float) -> str:
+    """A value of a metric as people read it."""
+    return f"{100 * value:.2f} %" if "accuracy" in metric else f"{value:.4g}"
+
+
+def printable(line: str) -> str:
+    """A line without what would move the cursor or change colours."""
+    return "".join(character if character.isprintable() else " " for character in line)
+
+
+def as_typed(path: Path) -> Path:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _counts(num_jobs: int, outcomes: Sequence[Outcome], received: int | None) -> str:
+    kinds = Counter(outcome.kind for outcome in outcomes)
+    parts = [f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: item[0] != "done")]
+    if num_jobs > len(outcomes):
+        parts.append(f"{num_jobs - len(outcomes)} not started")
+    stopped = f"stopped by {signal.Signals(received).name}: " if received else ""
+    if num_jobs == 0:
+        return f"{stopped}no job was started"
+    return f"{stopped}{num_jobs} job{'s' * (num_jobs != 1)}: {', '.join(parts)}"
+
+
+def _best(ended: Sequence[tuple[Job, Outcome]]) -> list[str]:
+    """The best by the objective, which is never of the test; of one job there is no best."""
+    done = [
+        (outcome.objective, job.name, job.config["objective"])
+        for job, outcome in ended
+        if outcome.kind == "done" and outcome.objective is not None and job.config.get("objective")
+    ]
+    if len(done) < 2:
+        return []
+    metric, mode = done[0][2]["metric"], done[0][2]["mode"]
+    best = sorted(done, key=lambda each: each[0], reverse=mode == "max")[:NUM_BEST]
+    values = [number(metric, value) for value, _, _ in best]
+    widest = max(map(len, values))
+    shown = [f"  {value.rjust(widest)}  {name}" for value, (_, name, _) in zip(values, best, strict=True)]
+    return ["", f"best by {metric} ({mode})", *shown]
+
+
+def _failures(ended: Sequence[tuple[Job, Outcome]]) -> list[str]:
+    failed = [(job, outcome) for job, outcome in ended if outcome.is_failure]
+    lines: list[str] = []
+    for job, outcome in failed[:NUM_FAILURES]:
+        lines += ["", f"{job.name}: {outcome.kind}"]
+        lines += [f"  {printable(line)}" for line in outcome.message.splitlines()]
+        lines += [f"  | {printable(line)}" for line in outcome.log]
+    if len(failed) > NUM_FAILURES:
+        names = ", ".join(job.name for job, _ in failed[NUM_FAILURES : NUM_FAILURES + 5])
+        lines += ["", f"and {len(failed) - NUM_FAILURES} more: {names}{', ...' * (len(failed) > NUM_FAILURES + 5)}"]
+    return lines
+
 
 __all__ = ["Display", "summary"]
 REFRESH = 0.25  # seconds between two drawings of the table
@@ -179,3 +340,41 @@ def _told(job: Job, outcome: Outcome) -> str:
     if objective and outcome.objective is not None:
         return f"{outcome.kind}: {objective['metric']} {number(objective['metric'], outcome.objective)}"
     return outcome.kind
+
+
+_NO_DEVICES = {"accelerator": "cpu", "devices": 1}
+
+
+def table(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
+    """A line a job: its directory, which begins with its number; its state; what varies. Then the counts."""
+    words = [_word(study, job) for job in jobs]
+    wide = max((len(job.directory) for job in jobs), default=0)
+    lines = [
+        f"{job.directory:{wide}}  {word:11}  {_varied(job)}".rstrip() for job, word in zip(jobs, words, strict=True)
+    ]
+    counts = ", ".join(f"{count} {word}" for word, count in Counter(words).items())
+    return [*lines, "", f"{len(jobs)} jobs ({counts}) in {as_typed(study.path)}; nothing was started or written"]
+
+
+def _word(study: Study, job: "ComposedJob") -> str:
+    return state_of(RunDirectory(study.path / job.directory)).word if job.identity in study.known else "new"
+
+
+def _varied(job: "ComposedJob") -> str:
+    return " ".join(mask_command([f"{key}={value}" for key, value in job.point.items()]))
+
+
+def refuse_impossible(jobs: Sequence["ComposedJob"]) -> None:
+    """What can be said without asking torch: of GPUs only a pool that runs knows how many there are.
+
+    Raises:
+        UserError: with a line for each thing that some job needs and this machine has not.
+    """
+    leases = Leases(Machine(gpus=(), cores=cores()), jobs=None, jobs_per_device=1)
+    if lines := objections(leases, [_known_here(job.config) for job in jobs]):
+        raise UserError("\n".join(lines))
+
+
+def _known_here(config: Config) -> Config:
+    trainer = config["trainer"]
+    return config if trainer["accelerator"] == "cpu" else config | {"trainer": trainer | _NO_DEVICES}

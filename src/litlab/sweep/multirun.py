@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.sweep.admitting import say, take_up
-from litlab.sweep.attending import attended
-from litlab.sweep.backend import Backend, Config, Job
+from litlab.runs.state import is_owned, state_of
+from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.display import Display, summary
+from litlab.sweep.jobs import say, take_up
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.running import Loop, Source
-from litlab.sweep.states import is_owned, state_of
+from litlab.sweep.scheduler import Loop, Source, attended
 from litlab.sweep.study import Plan, Study
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
+
 
 Begun = Callable[[Path], None]  # is called with the directory of the study when its files stand, before jobs start
 PATIENCE = 12.0  # seconds for the workers of a controller that was killed

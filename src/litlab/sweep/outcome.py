@@ -4,13 +4,13 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from litlab.ending import write_end
 from litlab.errors import UserError
+from litlab.process.failure import write_end
+from litlab.process.signals import STOPPING, exit_code
 from litlab.runs.lock import owning
 from litlab.runs.result import Status, read_result
-from litlab.signals import STOPPING, exit_code
-from litlab.sweep.backend import Ended, Job
-from litlab.sweep.states import is_owned
+from litlab.runs.state import is_owned
+from litlab.sweep.backends.base import Ended, Job
 
 Kind = Literal["done", "failed", "refused", "exited", "killed", "crashed", "timed out", "interrupted", "pruned"]
 FAILURES: tuple[Kind, ...] = ("failed", "refused", "exited", "killed", "crashed", "timed out")

@@ -11,7 +11,7 @@ import yaml
 
 from litlab.errors import UserError
 from litlab.runs.later_keys import with_later_keys
-from litlab.runs.yaml_text import load_yaml
+from litlab.runs.text import load_yaml
 
 _FORMAT = 1
 _LONGEST = 255  # bytes of a file name
@@ -56,7 +56,7 @@ class Record:
     Attributes:
         number: in the study, from 0.
         directory: its path inside the study.
-        identity: of its config, by litlab.config.identity.
+        identity: of its config, by litlab.config.freeze.
         overrides: that it was composed from.
         point: the swept keys with their values as texts.
     """
@@ -68,12 +68,12 @@ class Record:
     point: dict[str, str]
 
 
-def to_yaml(plan: Plan) -> str:
+def plan_to_yaml(plan: Plan) -> str:
     """The text of study.yaml."""
     return str(yaml.dump({"format": _FORMAT, **asdict(plan)}, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
 
-def from_yaml(file: Path, content: bytes) -> Plan:
+def plan_from_yaml(file: Path, content: bytes) -> Plan:
     """
     Raises:
         UserError: if it is damaged, or of a format that this version doesn't read.

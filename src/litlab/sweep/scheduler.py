@@ -1,18 +1,24 @@
 """The one loop of a multirun: jobs start where there is room, are looked at, and end; a signal stops all, saved."""
 
+import os
 import signal
+import sys
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 from litlab.errors import UserError
+from litlab.process.controller import RunStopped
+from litlab.process.signals import STOPPING, Stopped, StopRequest
 from litlab.runs.lock import owning
-from litlab.signals import Stopped, StopRequest
-from litlab.sweep.backend import Backend, Config, Ended, Job
+from litlab.sweep.backends.base import Backend, Config, Ended, Job
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Kind, Outcome, settle
 
@@ -169,3 +175,55 @@ def _forget_end(job: Job) -> None:
         return
     with suppress(UserError), owning(job.run.path, patience=0.0):  # or somebody is at work on it, who says so
         job.run.result.unlink(missing_ok=True)
+
+
+@contextmanager
+def attended(study: Path, backend: Backend) -> Iterator[tuple[StopRequest, Callable[[], None] | None]]:
+    """The first signal stops the jobs, saved; a second one ends them; Ctrl-Z pauses them.
+
+    Outside of the main thread there are no signals.
+
+    Raises:
+        RunStopped: at a second signal.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop, None
+        return
+    pause = Pause(backend)
+    before = {signum: signal.getsignal(signum) for signum in (*STOPPING, signal.SIGTSTP)}
+    stop.install()
+    signal.signal(signal.SIGTSTP, pause.ask)
+    try:
+        with stop.deferred():
+            yield stop, pause
+    except Stopped as stopped:
+        signal.alarm(0)
+        name = signal.Signals(stopped.signum).name
+        print(f"litlab: stopped at once by {name}; the study is in {study}", file=sys.stderr)
+        raise RunStopped(stopped.exit_code) from None
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class Pause:
+    """Ctrl-Z stops this process, and all jobs with it, until it is continued."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._asked = False
+
+    def ask(self, signum: int, frame: FrameType | None) -> None:
+        """The handler of the signal; what follows has to wait until nobody is talking to the backend."""
+        self._asked = True
+
+    def __call__(self) -> None:
+        if not self._asked:
+            return
+        self._asked = False
+        self._backend.pause()
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
+        self._backend.go_on()

@@ -15,11 +15,12 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sweep, sync_directory, write_text
 from litlab.runs.lock import owning
-from litlab.sweep.backend import Job
-from litlab.sweep.plan import Plan, Record, from_lines, from_yaml, to_line, to_yaml, whole_lines
+from litlab.sweep.backends.base import Job
+from litlab.sweep.plan import Plan, Record, from_lines, plan_from_yaml, plan_to_yaml, to_line, whole_lines
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
+
 
 __all__ = ["FILE", "RECORDS", "Plan", "Record", "Study"]
 FILE = "study.yaml"
@@ -74,7 +75,7 @@ class Study:
         if content is None:
             _refuse_other(path)
         else:
-            study.plan = from_yaml(path / FILE, content)
+            study.plan = plan_from_yaml(path / FILE, content)
             study.records = from_lines(path / RECORDS, records or b"")
         return study
 
@@ -115,7 +116,7 @@ class Study:
         Raises:
             UserError: if what is asked for now would not be the same study, with what differs.
         """
-        from litlab.sweep.continuing import check_same
+        from litlab.sweep.jobs import check_same
 
         check_same(self, plan, composed)
 
@@ -130,7 +131,7 @@ class Study:
         assert self._held
         if self.plan is not None and self.records:
             plan = replace(plan, axes=_merged(self.plan.axes, plan.axes), started=self.plan.started)
-        before, text = self._found[0], to_yaml(plan)
+        before, text = self._found[0], plan_to_yaml(plan)
         if text.encode() == before:
             return
         sign_study(self.path, *([before] if before is not None else []), text.encode())
@@ -152,7 +153,7 @@ class Study:
             UserError: if the directory of one holds something else.
             OSError: if they can't be written.
         """
-        from litlab.sweep.admitting import admit
+        from litlab.sweep.jobs import admit
 
         assert self._held
         return admit(self, composed, provenance)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from litlab.data.batch import Batch
+from litlab.data.loader import Batch
 from litlab.errors import UserError
-from litlab.metrics import EvaluationMetrics, TrainingMetrics
-from litlab.optim import decayed_names, parameter_groups
-from litlab.views import Views
+from litlab.optim.schedules import decayed_names, parameter_groups
+from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
+from litlab.tasks.tta import Views
 
 
 class EvaluationOutput(TypedDict):

@@ -18,10 +18,10 @@ from torch import fx, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from litlab.config.foreign import find
 from litlab.config.freeze import from_yaml
 from litlab.config.schema import SECTIONS
-from litlab.config.strangers import Config, Trust, hint, targets, within
+from litlab.config.targets import find
+from litlab.config.trust import Config, Trust, hint, targets, within
 from litlab.config.validate import validate
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -47,12 +47,12 @@ _NETWORK = Kind(
     ),
 )  # fmt: skip
 _BORING = "lightning.pytorch.demos.boring_classes"
-_OPTIMIZER = Kind(Optimizer, ("litlab.muon", "torch.optim"))
+_OPTIMIZER = Kind(Optimizer, ("litlab.optim.muon", "torch.optim"))
 _SCHEDULE = Kind(LRScheduler, ("torch.optim",))
 _PLACES = {
     "data": Kind(LightningDataModule, ("litlab.data", _BORING)),
     "model": _NETWORK,
-    "task": Kind(LightningModule, ("litlab.task", _BORING)),
+    "task": Kind(LightningModule, ("litlab.tasks.image_classifier", _BORING)),
     "optimizer": _OPTIMIZER,
     "schedule": _SCHEDULE,
     "callbacks": Kind(Callback, ("litlab.callbacks", "lightning.pytorch.callbacks")),
@@ -68,7 +68,7 @@ _STRATEGY = Kind(
 # Modules made of code; callbacks that delete or write whatever files the checkpoint they are resumed from names.
 _NEVER = (fx.GraphModule, Checkpoint, SpikeDetection)
 _NESTED = (_NETWORK, _OPTIMIZER, _SCHEDULE)
-_FUNCTIONS = {"schedule": "litlab.optim", "model": "litlab.models.torchvision"}  # of litlab, by their place
+_FUNCTIONS = {"schedule": "litlab.optim.schedules", "model": "litlab.models.torchvision"}  # of litlab, by their place
 
 
 def trusted(run: RunDirectory, frozen: Config) -> Config:

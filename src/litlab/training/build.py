@@ -12,14 +12,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import Tensor, nn
 
-from litlab.checkpoint import AtomicCheckpointIO
-from litlab.config.foreign import FACTS, find
-from litlab.data.facts import DatasetFacts
+from litlab.config.targets import FACTS, find
+from litlab.data.dataset_facts import DatasetFacts
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.stepping.epoch_loop import EpochLoop
-from litlab.stepping.hooks import Unprofiled
+from litlab.training.checkpoint_io import AtomicCheckpointIO
+from litlab.training.loop import EpochLoop, Unprofiled
 
 Config = dict[str, Any]
 _PROFILERS: dict[str, type[Profiler]] = {

@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from litlab.errors import UserError
-from litlab.masking import redact
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_atomic
+from litlab.runs.redact import redact
 
 Checkpoint = dict[str, Any]
 _NO_COMMENT = struct.pack("<H", 0)  # the last two bytes of a zip archive: the length of its comment

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not marked so
 
-from litlab.ranks import STORE_SOCKET, is_rank, meeting_at, port_on_loopback
+from litlab.process.ranks import STORE_SOCKET, is_rank, meeting_at, port_on_loopback
 
 _PATIENCE = timedelta(minutes=5)  # for the other ranks, which may still be importing torch
 _SERVED = {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # what torch calls it when somebody else serves the store

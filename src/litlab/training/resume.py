@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litlab.checkpoint import newest, read_checkpoint
 from litlab.errors import UserError
-from litlab.runs.appended import cut_back
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import link, sweep
+from litlab.runs.files import cut_back, link, sweep
+from litlab.training.checkpoint_io import newest, read_checkpoint
 
 _log = logging.getLogger("litlab")
 _NEEDED = {

@@ -9,28 +9,26 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from litlab.board.session import end_session, start_session
-from litlab.callbacks.best import Best
-from litlab.callbacks.checkpoints import Checkpoints, When
+from litlab.callbacks.checkpoint import Best, Checkpoints, When
 from litlab.callbacks.config_text import ConfigText
 from litlab.callbacks.console import Console
-from litlab.callbacks.timing import Timing, TrainingClock
-from litlab.checkpoint import read_checkpoint, weights_hash
-from litlab.config.freeze import to_yaml
-from litlab.config.identity import identity
+from litlab.callbacks.training_log import Timing, TrainingClock
+from litlab.config.freeze import identity, to_yaml
 from litlab.config.secrets import with_secrets
 from litlab.errors import UserError
-from litlab.experiment import Experiment, assemble, build_callbacks, build_loggers, build_trainer
 from litlab.loggers import MetricsLogger, TensorBoard
-from litlab.ranks import global_rank, machines, ranks_here
-from litlab.resuming.progress import set_progress
-from litlab.resuming.start import Start, limits, lost_best
+from litlab.process.ranks import global_rank, machines, ranks_here
+from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.metrics import at_step, last_values, read_metrics
 from litlab.runs.provenance import of_machine
 from litlab.runs.result import Result, write_result
-from litlab.signals import StopRequest
+from litlab.tensorboard import end_session, start_session
+from litlab.training.build import Experiment, assemble, build_callbacks, build_loggers, build_trainer
+from litlab.training.checkpoint_io import read_checkpoint, weights_hash
+from litlab.training.resume import Start, limits, lost_best
+from litlab.training.state import set_progress
 
 Checkpoint = dict[str, Any]
 Config = dict[str, Any]

@@ -6,10 +6,17 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from litlab.metrics import LossAndAccuracy
-from litlab.resuming.metrics_state import metrics_of, metrics_state, set_metrics_state
-from litlab.resuming.point import Loaders, Point
-from litlab.resuming.random_state import State, random_state, set_random_state
+from litlab.tasks.metrics import LossAndAccuracy
+from litlab.training.state import (
+    Loaders,
+    Point,
+    RandomState,
+    metrics_of,
+    metrics_state,
+    random_state,
+    set_metrics_state,
+    set_random_state,
+)
 
 _VERSION = attrgetter("_version")
 
@@ -74,7 +81,7 @@ class StepStart:
         return sum(map(_VERSION, self._parameters))
 
 
-def _stood_still(before: State, now: State) -> bool:
+def _stood_still(before: RandomState, now: RandomState) -> bool:
     pairs = [(before["python"]["words"], now["python"]["words"]), (before["numpy"]["keys"], now["numpy"]["keys"])]
     return before["numpy"]["position"] == now["numpy"]["position"] and all(torch.equal(a, b) for a, b in pairs)
 

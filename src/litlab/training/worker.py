@@ -18,20 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from litlab.board.session import forget_end
 from litlab.config.freeze import cores, from_yaml
-from litlab.config.strangers import Trust
+from litlab.config.trust import Trust
 from litlab.config.validate import validate
-from litlab.ending import in_users_words, log_traceback, write_end
 from litlab.errors import UserError
-from litlab.forks import FAILED, Fork
-from litlab.masking import RedactingFormatter
-from litlab.ranks import global_rank, is_led, is_rank, new_process, ranks_here, run_ranks
+from litlab.process.child_process import FAILED, Fork
+from litlab.process.failure import in_users_words, log_traceback, write_end
+from litlab.process.ranks import global_rank, is_led, is_rank, new_process, ranks_here, run_ranks
+from litlab.process.signals import STOPPING, Stopped, StopRequest, exit_code, ignore_signals
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
+from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
-from litlab.signals import STOPPING, Stopped, StopRequest, exit_code, ignore_signals
-from litlab.terminal import LastingOutput
+from litlab.runs.text import LastingOutput
+from litlab.tensorboard import forget_end
 
 STARTED = time.perf_counter()
 
@@ -123,7 +123,7 @@ def _train_or_start_ranks(
     """The exit code of training, in this process or in several; the ranks of several machines torchrun has to start."""
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
-        how = f"start `-m litlab.worker {run.path}` with torchrun on every machine"
+        how = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
         write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
         return 1
     world_size = 1 if is_rank() else _world_size(config, origin)
@@ -147,9 +147,9 @@ def _start_rank(
 
 
 def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, origin: Origin) -> int:
-    from litlab.kinds import trusted
-    from litlab.rendezvous import store_on_loopback
-    from litlab.training import train
+    from litlab.training.allowlist import trusted
+    from litlab.training.process_group import store_on_loopback
+    from litlab.training.run import train
 
     _log_to(run.log)
     if origin.forked:

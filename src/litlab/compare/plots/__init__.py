@@ -5,12 +5,13 @@ from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from litlab.compare.metric_values import value_of
 from litlab.compare.model import Comparison
-from litlab.compare.plots import writing
-from litlab.compare.values import value_of
+from litlab.compare.plots import files as writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 MOST_SETTINGS = 12  # that have a figure of their own
 _NAMES = ("curves", "heatmap", "parallel", "importance", "pareto", "time")
@@ -32,13 +33,13 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
 
 
 def _drawn(comparison: Comparison) -> dict[str, "Figure"]:
-    from litlab.compare.plots.chosen import choose
     from litlab.compare.plots.cost import TIME, draw_cost
     from litlab.compare.plots.curves import draw_curves
     from litlab.compare.plots.heatmap import draw_heatmap
     from litlab.compare.plots.parallel import draw_parallel
     from litlab.compare.plots.searches import cost_of, draw_importance, searches_of
     from litlab.compare.plots.setting import draw_setting
+    from litlab.compare.plots.style import choose
 
     chosen, searches = choose(comparison), searches_of(comparison)
     values = _values(comparison)

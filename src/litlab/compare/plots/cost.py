@@ -7,20 +7,24 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from litlab.compare.model import Comparison, Group, Mode, Summary
-from litlab.compare.plots.chosen import Chosen, by_value, with_looks
-from litlab.compare.plots.dots import Dot, dot, draw_dots
-from litlab.compare.plots.scales import by_factors, frame
+from litlab.compare.plots.axes import by_factors, frame
 from litlab.compare.plots.style import (
     FAINT,
     INTERVAL,
     MOST,
+    Chosen,
+    Dot,
     Look,
+    by_value,
+    dot,
+    draw_dots,
     is_drawable,
     legend_below,
     measure,
     names_of,
     new_figure,
     note,
+    with_looks,
 )
 
 _REST = Look(FAINT, "-", ".")

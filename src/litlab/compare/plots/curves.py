@@ -10,12 +10,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from litlab.compare.metric_values import rows_of
 from litlab.compare.model import Comparison, Group, Run, Summary
-from litlab.compare.plots.chosen import Chosen
-from litlab.compare.plots.scales import frame
-from litlab.compare.plots.style import INTERVAL, Look, is_drawable, legend_below, measure, names_of, new_figure, note
+from litlab.compare.plots.axes import frame
+from litlab.compare.plots.style import (
+    INTERVAL,
+    Chosen,
+    Look,
+    is_drawable,
+    legend_below,
+    measure,
+    names_of,
+    new_figure,
+    note,
+)
 from litlab.compare.statistics import summarize
-from litlab.compare.values import rows_of
 
 _MANY = 5  # bands, from which on they are fainter
 

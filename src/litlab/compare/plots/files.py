@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.compare.outputs import check_output, figure_kind
+from litlab.compare.output_files import check_output, figure_kind
 from litlab.errors import UserError
 from litlab.runs.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 RESOLUTION = 200  # pixels an inch, of png
 _METADATA: dict[str, dict[str, Any]] = {  # without the date and the version of matplotlib

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from litlab.compare.model import Comparison
-from litlab.compare.plots.chosen import by_value
-from litlab.compare.plots.scales import scale_of
-from litlab.compare.plots.style import COLOUR_MAP, measure, new_figure, note, printed
+from litlab.compare.plots.axes import scale_of
+from litlab.compare.plots.style import COLOUR_MAP, by_value, measure, new_figure, note, printed
 from litlab.compare.table import decimals, fixed
 
 _LEAST = 0.75  # of all cells, that have a group

@@ -7,10 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from litlab.compare.model import Comparison, Group
-from litlab.compare.plots.chosen import by_value
-from litlab.compare.plots.dots import MOST_SHAPES
-from litlab.compare.plots.scales import Scale, scale_of
-from litlab.compare.plots.style import COLOUR_MAP, measure, new_figure, note, printed
+from litlab.compare.plots.axes import Scale, scale_of
+from litlab.compare.plots.style import COLOUR_MAP, MOST_SHAPES, by_value, measure, new_figure, note, printed
 
 MOST_AXES = 8
 _MOST_TICKS = 8

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from litlab.compare.model import Comparison, Group, Mode, Run, Summary
-from litlab.compare.plots.chosen import by_value
+from litlab.compare.plots.axes import scale_of
 from litlab.compare.plots.cost import TIME, Cost
-from litlab.compare.plots.scales import scale_of
-from litlab.compare.plots.style import COLOURS, measure, new_figure, note, printed
+from litlab.compare.plots.style import COLOURS, by_value, measure, new_figure, note, printed
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
 from litlab.runs.directory import open_regular
-from litlab.sweep.plan import Plan, from_yaml
+from litlab.sweep.plan import Plan, plan_from_yaml
 from litlab.sweep.study import FILE
 
 if TYPE_CHECKING:
     import optuna
+
 
 _LEAST = 10  # trials, of which a quarter is to be told from the rest
 _QUARTER = 0.25
@@ -35,7 +35,7 @@ def searches_of(comparison: Comparison) -> dict[Path, Plan]:
 def _plan(file: Path) -> Plan | None:
     try:
         with open_regular(file) as opened:
-            return from_yaml(file, opened.read())
+            return plan_from_yaml(file, opened.read())
     except (OSError, UserError):
         return None
 

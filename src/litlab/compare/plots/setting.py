@@ -8,12 +8,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from litlab.compare.model import Comparison, Group
-from litlab.compare.plots.chosen import by_value
-from litlab.compare.plots.dots import Dot, dot, draw_dots, draw_runs
-from litlab.compare.plots.scales import Scale, frame, scale_of, set_scale
+from litlab.compare.plots.axes import Scale, frame, scale_of, set_scale
 from litlab.compare.plots.style import (
     INTERVAL,
+    Dot,
     Look,
+    by_value,
+    dot,
+    draw_dots,
+    draw_runs,
     legend_below,
     look,
     measure,

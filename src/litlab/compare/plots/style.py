@@ -1,6 +1,7 @@
 """What all figures share: size, type, colours, and how values and names are written."""
 
 import functools
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,9 +13,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from litlab.compare.model import LEVEL
-from litlab.compare.wording import in_words
-from litlab.sweep.summary import printable
+from litlab.compare.conclusion import in_words
+from litlab.compare.model import LEVEL, Comparison, Group, Summary
+from litlab.sweep.display import printable
 
 SIZE = (5.0, 3.4)  # inches: as wide as the text of a paper
 MOST = 8  # groups that one can tell apart in one figure
@@ -155,3 +156,86 @@ def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -
     columns = max(1, min(3, len(names), int(SIZE[0] / (0.055 * max(map(len, names)) + 0.6))))
     figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(names) // columns))
     figure.legend(list(handles), list(names), loc="outside lower center", ncols=columns)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    group: Group
+    look: Look
+
+
+def choose(comparison: Comparison) -> list[Chosen]:
+    """The best that have a value, as many as one can tell apart; the baseline besides."""
+    ranked = by_value(comparison)
+    kept = [group for place, group in enumerate(ranked) if place < MOST or group.name == comparison.baseline]
+    return with_looks(kept, comparison.baseline)
+
+
+def with_looks(groups: Sequence[Group], baseline: str | None) -> list[Chosen]:
+    others = [group for group in groups if group.name != baseline]
+    return [Chosen(group, BASELINE if group.name == baseline else look(others.index(group))) for group in groups]
+
+
+def by_value(comparison: Comparison) -> list[Group]:
+    """The groups that have a value which can be drawn, the best first, in whatever order the table has them."""
+    sign = -1 if comparison.mode == "max" else 1
+    means = [(group.value.mean, group) for group in comparison.groups if group.value is not None]
+    known = [(sign * mean, group) for mean, group in means if is_drawable(mean)]
+    return [group for _, group in sorted(known, key=lambda each: each[0])]
+
+
+MOST_SHAPES = 300  # of a kind; more become pixels, also in svg and pdf, which would be large and slow otherwise
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A group's mean; `low` and `high` are the mean itself where there is no interval. In the unit of the axis."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def dot(x: float, value: Summary, factor: float) -> Dot:
+    low, high = (value.mean if end is None else end for end in (value.low, value.high))
+    return Dot(x, value.mean * factor, low * factor, high * factor)
+
+
+def draw_dots(axes: Any, dots: Sequence[Dot], look: Look, *, dashes: Any = "none", zorder: float = 3.0) -> Any:
+    """Returns what stands for them in a legend; `dashes` is of the line that joins them."""
+    is_many = len(dots) > MOST_SHAPES
+    bars = [(each.x, end) for each in dots if each.low < each.high for end in (each.low, each.high, math.nan)]
+    if bars:
+        places, ends = zip(*bars, strict=True)
+        axes.plot(places, ends, color=look.colour, linewidth=1.0, zorder=zorder, rasterized=is_many)
+    (line,) = axes.plot(
+        [each.x for each in dots],
+        [each.y for each in dots],
+        color=look.colour,
+        linestyle=dashes,
+        marker=look.marker,
+        markersize=2.5 if is_many else 4,
+        zorder=zorder,
+        rasterized=is_many,
+    )
+    return line
+
+
+def draw_runs(axes: Any, runs: Sequence[tuple[float, float]], look: Look) -> None:
+    """Single runs, faintly, a little to the left of their mean."""
+    from matplotlib.transforms import offset_copy
+
+    axes.plot(
+        [x for x, _ in runs],
+        [y for _, y in runs],
+        linestyle="none",
+        marker="o",
+        markersize=2.5,
+        color=look.colour,
+        alpha=0.5,
+        markeredgewidth=0,
+        zorder=2,
+        transform=offset_copy(axes.transData, axes.figure, x=-5, units="points"),
+        rasterized=len(runs) > MOST_SHAPES,
+    )

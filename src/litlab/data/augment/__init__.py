@@ -4,8 +4,8 @@ One room per idea. Each has pure functions that draw (from seed, epoch and the i
 do what was drawn, so that a slow reference can be given the same decisions.
 """
 
-from litlab.data.augment.augmentation import Augmentation
-from litlab.data.augment.mixing import Mixing
-from litlab.data.augment.shift import shift_and_mirror
+from litlab.data.augment.geometry import shift_and_mirror
+from litlab.data.augment.mix import Mixing
+from litlab.data.augment.pipeline import Augmentation
 
 __all__ = ["Augmentation", "Mixing", "shift_and_mirror"]

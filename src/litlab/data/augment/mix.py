@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from litlab.data.augment.boxes import Boxes
-from litlab.data.augment.draws import Stream, bits_of, symmetric_beta
-from litlab.data.random_numbers import random_below
+from litlab.data.augment.cutout import Boxes
+from litlab.data.random_numbers import Stream, bits_of, random_below, symmetric_beta
 
 
 @dataclass(frozen=True, kw_only=True)

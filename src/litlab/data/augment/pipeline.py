@@ -9,8 +9,8 @@ from torch import Tensor
 
 from litlab.data.augment.color import ColorJitter
 from litlab.data.augment.cutout import cutout_boxes, erase
+from litlab.data.augment.geometry import random_mirrored, random_shifts, shift_and_mirror
 from litlab.data.augment.rand_augment import RandAugment
-from litlab.data.augment.shift import random_mirrored, random_shifts, shift_and_mirror
 
 
 @dataclass(frozen=True, kw_only=True)

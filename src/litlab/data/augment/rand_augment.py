@@ -9,11 +9,18 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from litlab.data.augment.choice import Operation, operate, unchanged
-from litlab.data.augment.color import brighten, change_contrast, saturate
-from litlab.data.augment.draws import Stream, bits_of
-from litlab.data.augment.tone import autocontrast, equalize, posterize, sharpen, solarize
-from litlab.data.augment.warp import IDENTITY, Matrix, rotate, shear_x, shear_y, translate, warp
-from litlab.data.random_numbers import random_below, random_streams
+from litlab.data.augment.color import (
+    autocontrast,
+    brighten,
+    change_contrast,
+    equalize,
+    posterize,
+    saturate,
+    sharpen,
+    solarize,
+)
+from litlab.data.augment.geometry import IDENTITY, Matrix, rotate, shear_x, shear_y, translate, warp
+from litlab.data.random_numbers import Stream, bits_of, random_below, random_streams
 
 OPERATIONS = (
     *("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from litlab.sweep.backend import Config
+from litlab.sweep.backends.base import Config
 
 ALL = ("auto", -1)  # trainer.devices that take all there are
 

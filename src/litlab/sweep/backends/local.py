@@ -7,17 +7,47 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from litlab.config.freeze import cores
-from litlab.controller import worker_environment
 from litlab.errors import UserError
-from litlab.signals import PARENT, exit_code
-from litlab.sweep.backend import Config, Ended, Job
-from litlab.sweep.local.leases import Lease, Leases, Machine, objections
-from litlab.sweep.local.memory import Shortage
-from litlab.sweep.local.orphan import POLL, Orphan
-from litlab.sweep.local.prefork import Server
+from litlab.process.controller import worker_environment
+from litlab.process.fork_server import POLL, ForkServer, Orphan
+from litlab.process.signals import PARENT, exit_code
+from litlab.sweep.backends.base import Config, Ended, Job
+from litlab.sweep.backends.device_allocator import Lease, Leases, Machine, objections
+
+RECENT = 3.0  # seconds
+COUNTS = Path("/proc/vmstat")
+
+
+class Shortage:
+    """Of memory, on the whole machine. To be looked at often: it takes a new one for as old as the last look."""
+
+    def __init__(self) -> None:
+        self._kills = _kills()
+        self._seen = -inf
+
+    def look(self) -> None:
+        kills = _kills()
+        if kills > self._kills:
+            self._seen = time.monotonic()
+        self._kills = kills
+
+    def is_recent(self) -> bool:
+        self.look()
+        return time.monotonic() - self._seen < RECENT
+
+
+def _kills() -> int:
+    """How many processes this kernel has ended for want of memory; 0 where it does not say."""
+    try:
+        lines = COUNTS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 GRACE = 10.0  # seconds to save in, for a job that takes too long
@@ -71,7 +101,7 @@ class LocalPool:
         self._ended: list[Ended] = []
         self._paused: float | None = None  # since when, by the monotonic clock
         self._shortage = Shortage()
-        self._server = Server()
+        self._server = ForkServer()
         self._num_servers = 1
 
     def check(self, configs: Sequence[Config]) -> None:
@@ -220,7 +250,7 @@ class LocalPool:
         if self._num_servers == 2:
             raise UserError("the process that starts the jobs was killed twice (out of memory?); no more are started")
         self._server.close(is_idle=True)
-        self._server = Server()
+        self._server = ForkServer()
         self._num_servers += 1
 
     def _next_deadline(self) -> float:

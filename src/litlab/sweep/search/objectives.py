@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.config.schema import SECTIONS, VALIDATION_METRICS
 from litlab.config.schema import Objective as Wanted
-from litlab.config.words import nearest
+from litlab.config.suggestions import nearest
 from litlab.errors import UserError
 
 OF_THE_RUN = ("parameters", "images_per_second", "seconds.training")  # of result.json, besides validation metrics

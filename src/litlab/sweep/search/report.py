@@ -7,10 +7,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from litlab.errors import UserError
 from litlab.runs.result import read_result
-from litlab.sweep.search.description import Search
+from litlab.sweep.display import as_typed, headline, number, printable
 from litlab.sweep.search.objectives import Objective, num_validations
+from litlab.sweep.search.spec import Search
 from litlab.sweep.study import Study
-from litlab.sweep.summary import as_typed, headline, number, printable
 
 NUM_BEST = 3
 NUM_PARETO = 10

@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from litlab.config.space import Choices, Dimension, Space
+from litlab.config.search_space import Choices, Dimension, Space
 
 Point = frozenset[tuple[str, str]]  # key and text of each dimension that is there
 TRIES = 20

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from litlab.config.schema import Objective
-from litlab.config.section import Count, CountOrZero, Section
-from litlab.config.space import Numbers, Space
+from litlab.config.schema import Count, CountOrZero, Objective, Section
+from litlab.config.search_space import Numbers, Space
+from litlab.config.suggestions import nearest, shown
 from litlab.config.validate import check_settings
-from litlab.config.words import nearest, shown
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+
 
 WHERE = "hydra.sweeper"
 SAMPLERS = {
@@ -140,7 +140,7 @@ def _class(kind: str, name: str) -> Any:
     import optuna
 
     if name == SAMPLERS["cmaes"]:
-        from litlab.sweep.search.restoring import RestoringSampler
+        from litlab.sweep.search.unpickle import RestoringSampler
 
         return RestoringSampler
     return getattr(optuna.samplers if kind == "sampler" else optuna.pruners, name)

@@ -9,21 +9,21 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from litlab.errors import UserError
-from litlab.masking import redact
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.admitting import say, take_up
-from litlab.sweep.backend import Backend, Config, Job
+from litlab.runs.redact import redact
+from litlab.sweep.backends.base import Backend, Config, Job
+from litlab.sweep.jobs import say, take_up
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.search.description import Search
 from litlab.sweep.search.objectives import num_validations, unreported
-from litlab.sweep.search.sampling import DistinctSampler, as_point, distribution, suggest
+from litlab.sweep.search.sampler import DistinctSampler, as_point, distribution, suggest
 from litlab.sweep.search.settings import make_pruner, make_sampler
-from litlab.sweep.search.storage import open_trials
-from litlab.sweep.search.trials import Following, outcome_in_files
+from litlab.sweep.search.spec import Search
+from litlab.sweep.search.storage import Following, open_trials, outcome_in_files
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
+
 
 _LONGEST = 1000  # characters of an error that is kept with a trial
 _HOPELESS = 5  # points that can't be jobs, if none could before

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.space import Space
+from litlab.config.search_space import Space
 from litlab.errors import UserError
-from litlab.sweep.backend import Config
+from litlab.sweep.backends.base import Config
 from litlab.sweep.search.objectives import Objective, num_validations, objectives_of
 from litlab.sweep.search.settings import SearchSettings, make_pruner, make_sampler
 from litlab.sweep.search.storage import explained
@@ -15,6 +15,7 @@ from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
     from litlab.config.jobs import ComposedJob
+
 
 Compose = Callable[[list[str], int], "ComposedJob"]  # of overrides and the next free number
 

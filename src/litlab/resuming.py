@@ -1,1 +1,0 @@
-"""Exact resumption: what the weights, the optimizer and Lightning's counters leave out."""

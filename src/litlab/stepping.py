@@ -1,1 +1,0 @@
-"""Lightning's training loop with less around each step."""
