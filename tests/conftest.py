@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import TINY, Command, call_litlab, train_here
-from warm import end_server
+from support.runs import TINY, Command, call_litlab, train_here
+from support.warm import end_server
 
 from litlab.runs.directory import RunDirectory
 
 # Minutes or many seconds each: first, so that none is still at work when the other process has run out of files.
-LONGEST = ("test_real_data", "test_multiruns", "test_user_project", "test_recipes", "test_pool", "test_startup")
+LONGEST = ("test_real_data", "test_multiruns", "test_user_project", "test_recipes", "test_local", "test_startup")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

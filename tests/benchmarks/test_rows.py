@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import train_here
+from support.runs import train_here
 
 from benchmarks import data_path, ideal, in_memory, multirun, settings, startup, training, usual
 from benchmarks.bare import RECORD, BareLoop

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import train_here
+from support.runs import train_here
 
 from benchmarks import data_path, loading, settings, size, size_of_studies
 from litlab.runs.directory import RunDirectory

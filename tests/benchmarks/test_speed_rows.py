@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import train_here
+from support.runs import train_here
 from torch import nn
 
 from benchmarks import (

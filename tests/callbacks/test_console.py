@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import TINY, call_litlab
-from warm import WarmProcess
+from support.runs import TINY, call_litlab
+from support.warm import WarmProcess
 
 from litlab.callbacks.console import LINES
 from litlab.runs.directory import RunDirectory

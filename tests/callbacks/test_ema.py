@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
-from small_fit import Batches, Rows, make_task, make_trainer
+from support.small_fit import Batches, Rows, make_task, make_trainer
 from torch import Tensor, nn
 
 from litlab.callbacks.ema import EMA

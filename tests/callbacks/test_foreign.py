@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
-from small_fit import CLASS_NAMES, NORMALISATION, Rows, make_trainer
+from support.small_fit import CLASS_NAMES, NORMALISATION, Rows, make_trainer
 from torch import Tensor
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix

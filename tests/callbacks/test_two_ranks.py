@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
-from warm import WarmProcess
+from support.small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
+from support.warm import WarmProcess
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
 from litlab.callbacks.images import WorstMistakes

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve
-from compare.grids import LR, SEED
-from compare.grids import WIDTHS as WIDTHS_KEY
-from compare.grids import accuracy as accuracy_of_grid
-from made_studies import make_study
+from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve
+from support.grids import LR, SEED
+from support.grids import WIDTHS as WIDTHS_KEY
+from support.grids import accuracy as accuracy_of_grid
+from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison

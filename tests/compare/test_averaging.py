@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_studies import make_run, make_study
 from scipy import stats
+from support.studies import make_run, make_study
 
 from litlab.compare.averaging import summary
 from litlab.compare.comparison import compare

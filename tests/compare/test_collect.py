@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_studies import config_with, make_run, make_study
+from support.studies import config_with, make_run, make_study
 
 from litlab.compare.collect import collect
 from litlab.compare.comparison import compare

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compare.grids import LR, RESNET, SEED, accuracy, names
-from made_studies import config_with, make_study
+from support.grids import LR, RESNET, SEED, accuracy, names
+from support.studies import config_with, make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.filters import Condition

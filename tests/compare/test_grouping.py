@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from compare.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
-from made_studies import config_with, make_study
+from support.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
+from support.studies import config_with, make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.hyperparameters import full_name, parsed, short_names, text

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from made_studies import CONFIG, make_study
+from support.studies import CONFIG, make_study
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import api_pb2, metadata
 

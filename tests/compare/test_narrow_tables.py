@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_studies import make_study
+from support.studies import make_study
 
 from litlab.cli import compare as command
 from litlab.compare.comparison import compare

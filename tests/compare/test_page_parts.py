@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_studies import make_run, make_study
+from support.studies import make_run, make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.environment import environment_of

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from compare.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines
-from made_studies import make_study
+from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines
+from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison, Summary

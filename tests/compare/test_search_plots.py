@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compare.figure_studies import accuracy, write_plan
-from made_studies import make_study
+from support.figure_studies import accuracy, write_plan
+from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.model import Summary

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 import pytest
-from made_studies import make_study
 from scipy import stats
+from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.statistics import POWER, differences, num_needed, summarize

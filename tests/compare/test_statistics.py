@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from thorough import examples
+from support.thorough import examples
 
 from litlab.compare.model import Difference
 from litlab.compare.statistics import MAX_SEEDS, advice, differences, summarize

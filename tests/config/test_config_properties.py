@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from support import TINY, compose_config
-from thorough import examples
+from support.runs import TINY, compose_config
+from support.thorough import examples
 
 from litlab.config.freeze import freeze, from_yaml, identity, to_yaml
 from litlab.config.secrets import refuse_literals, with_secrets

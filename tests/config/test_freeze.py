@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import TINY, compose_config
+from support.runs import TINY, compose_config
 
 from litlab.config.freeze import cores, from_yaml, threads_per_rank, to_yaml
 from litlab.config.secrets import is_secret, with_secrets

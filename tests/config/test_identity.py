@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import TINY, compose_config
+from support.runs import TINY, compose_config
 
 from litlab.config.freeze import VOLATILE, identity, to_yaml
 

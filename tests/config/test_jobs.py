@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from support import TINY, compose_config
+from support.runs import TINY, compose_config
 
 from litlab.config.compose import ROOT, VERSION_BASE, Composer, note_swept, register_resolvers
 from litlab.config.freeze import from_yaml, to_yaml

@@ -1,7 +1,7 @@
 """What a resume says of changes that can't be made."""
 
 import pytest
-from support import compose_config
+from support.runs import compose_config
 
 from litlab.config.overrides import change
 from litlab.errors import UserError

@@ -4,7 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from support import TINY, compose_config
+from support.runs import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
 from litlab.config.suggestions import nearest, unknown_key

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from thorough import examples
+from support.thorough import examples
 
 from litlab.data.archive import archive_members
 from litlab.data.cifar10_files import parse_binary, parse_pickle

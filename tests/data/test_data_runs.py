@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_images import write_folder
-from resuming.exact import differences, new_run, outcome, train_until
+from support.exact_resume import differences, new_run, outcome, train_until
+from support.images import write_folder
 
 from litlab.config.freeze import from_yaml, identity
 from litlab.config.overrides import change

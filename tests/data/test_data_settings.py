@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import LightningModule
-from support import TINY, compose_config
+from support.runs import TINY, compose_config
 from torch import nn
 from torch.nn import functional
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
-from made_images import write_folder
 from PIL import Image
+from support.images import write_folder
 
 from litlab.data.image_folder import ImageFolder
 from litlab.data.loader import Batch, BatchLoader, EpochOrder, MemoryLoader

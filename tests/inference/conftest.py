@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from saved_run import CNN_NODE, SIZE, make_facts, make_network, make_run
+from support.saved_run import CNN_NODE, SIZE, make_facts, make_network, make_run
 from torch import Tensor
 
 

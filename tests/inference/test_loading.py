@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from saved_run import CLASS_NAMES, CNN_NODE, CONFIG, make_facts, make_network, make_run, save
+from support.saved_run import CLASS_NAMES, CNN_NODE, CONFIG, make_facts, make_network, make_run, save
 from torch import Tensor, nn
 
 import litlab

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from saved_run import SIZE, as_image, make_facts, make_network
+from support.saved_run import SIZE, as_image, make_facts, make_network
 from torch import Tensor
 
 from litlab.data.preprocess import Preprocess

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import compose_config
+from support.runs import compose_config
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thorough import THOROUGH
+from support.thorough import THOROUGH
 
 FILE = "LITLAB_RELIABILITY"  # environment: where the table goes, with LITLAB_THOROUGH=1
 _PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "litlab")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from support import Dropping
+from support.runs import Dropping
 from torch import Tensor
 from torch.utils.data import DataLoader
 

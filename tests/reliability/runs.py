@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hparams_page import sessions
-from resuming.exact import differences, new_run, outcome
+from support.exact_resume import differences, new_run, outcome
+from support.hparams_page import sessions
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from litlab.config.trust import sign

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from reliability.counting import Tally, times
 from reliability.runs import BATCHES, SMALL
-from resuming.exact import differences, new_run, outcome, train_until
-from thorough import THOROUGH
+from support.exact_resume import differences, new_run, outcome, train_until
+from support.thorough import THOROUGH
 
 VARIATIONS = {
     "gradients in flight at a validation": (

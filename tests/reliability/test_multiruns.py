@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from reliability.counting import Tally, in_torture, times
-from resuming.exact import differences, outcome
-from support import TINY, call_cold, call_litlab, processes_in
-from thorough import THOROUGH
-from warm import WarmProcess
+from support.exact_resume import differences, outcome
+from support.runs import TINY, call_cold, call_litlab, processes_in
+from support.thorough import THOROUGH
+from support.warm import WarmProcess
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result

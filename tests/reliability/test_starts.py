@@ -12,7 +12,7 @@ import pytest
 from reliability.counting import Tally, in_torture, times
 from reliability.runs import SMALL, Reference, small_run
 from reliability.workers import PATIENCE, Workers, session, variables
-from support import call_litlab
+from support.runs import call_litlab
 
 from litlab.config.freeze import from_yaml
 from litlab.runs.directory import RunDirectory
@@ -83,7 +83,7 @@ def test_the_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs = [RunDirectory(tmp_path / name) for name in ("whole", "run")]
     train = [["train", *SMALL, f"hydra.run.dir={run.path}"] for run in runs]
     (tmp_path / "reliability").symlink_to(Path(__file__).parent)
-    (tmp_path / "support.py").symlink_to(Path(__file__).parents[1] / "support.py")
+    (tmp_path / "support").symlink_to(Path(__file__).parents[1] / "support")
     completed = call_litlab(tmp_path, *train[0])
     assert completed.returncode == 0, completed.stderr
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from warm import WarmProcess
+from support.warm import WarmProcess
 
 from litlab.process.ranks import meeting_at, port_on_loopback
 from litlab.process.signals import held_back

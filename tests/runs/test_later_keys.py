@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
-from support import TINY, compose_config
+from support.runs import TINY, compose_config
 
 from litlab.config.freeze import from_yaml, identity, to_yaml
 from litlab.config.schema import SECTIONS

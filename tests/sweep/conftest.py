@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from sweep.pool_jobs import PATIENCE, new_job, quick_config
+from support.pool_jobs import PATIENCE, new_job, quick_config
 
 from litlab.runs.directory import RunDirectory
 from litlab.sweep.backends.local import LocalPool, PoolSettings

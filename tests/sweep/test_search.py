@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep.search_jobs import (
+from support.search_jobs import (
     EPOCHS,
     FEW,
     LR,

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import optuna
 import pytest
-from support import TINY, call_litlab
+from support.runs import TINY, call_litlab
 
 from litlab.cli.main import main
 from litlab.sweep.study import Study

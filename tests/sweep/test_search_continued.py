@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweep.search_jobs import (
+from support.search_jobs import (
     FEW,
     LR,
     NAMES,

@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sweep.killed_search import MOMENTS
-from sweep.search_jobs import EPOCHS, point_of
+from support.killed_search import MOMENTS
+from support.search_jobs import EPOCHS, point_of
 
 from litlab.runs.metrics import read_metrics
 from litlab.sweep.study import Study

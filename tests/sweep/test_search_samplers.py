@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
-from sweep.search_jobs import BASE, DEFAULTS, FEW, LR, NAMES, WIDTH, Machine, best_at, run_search
+from support.search_jobs import BASE, DEFAULTS, FEW, LR, NAMES, WIDTH, Machine, best_at, run_search
 
 from litlab.config.schema import Objective
 from litlab.config.search_space import Dimension, Numbers, Space

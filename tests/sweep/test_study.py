@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sweep.studies import base, begin, jobs_of, plan_of, provenance, search_of, seeds
+from support.composed_jobs import base, begin, jobs_of, plan_of, provenance, search_of, seeds
 
 from litlab.config.trust import is_own
 from litlab.errors import UserError

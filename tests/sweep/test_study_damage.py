@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sweep.studies import begin, plan_of, provenance, seeds
+from support.composed_jobs import begin, plan_of, provenance, seeds
 
 from litlab.config.trust import is_own
 from litlab.errors import UserError

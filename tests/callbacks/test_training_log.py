@@ -1,0 +1,82 @@
+"""The rows of training values against plain PyTorch."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
+from support.small_fit import Batches, Rows, make_task, make_trainer
+from torch import Tensor
+
+from litlab.callbacks.training_log import TrainingLog
+from litlab.data.loader import Batch
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
+]
+
+
+class StepRecorder(Callback):
+    """Each step's loss, recomputed, and learning rate."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        with torch.no_grad():
+            self.losses.append(F.cross_entropy(pl_module(batch.images), batch.labels, reduction="none"))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_training_rows_are_means_since_the_row_before() -> None:
+    rows, recorder, task = Rows(), StepRecorder(), make_task()
+    trainer = make_trainer([rows], [TrainingLog(), recorder], max_epochs=2, log_every_n_steps=3)
+    trainer.fit(task, Batches(37), Batches(9))  # five batches an epoch: four of 8 images and one of 5
+    losses = rows.values("train/loss")
+    ends = [3, 5, 6, 9, 10]
+    assert list(losses) == ends
+    for start, end in zip([0, *ends], ends, strict=False):
+        expected = [loss if step % 5 < 4 else loss[:5] for step, loss in enumerate(recorder.losses)][start:end]
+        assert losses[end] == pytest.approx(torch.cat(expected).mean().item(), rel=1e-6)
+        assert rows.values("lr")[end] == recorder.rates[end - 1]
+    assert all(0 <= value <= 1 for value in rows.values("train/accuracy").values())
+    assert all(value > 0 for value in rows.values("throughput/images_per_second").values())
+    assert list(rows.values("val/accuracy")) == [5, 10]
+    assert task.latest["train/loss"] == losses[10]
+    (tested,) = trainer.test(task, Batches(9), verbose=False)
+    assert rows.values("test/loss") == {10: tested["test/loss"]}
+
+
+def test_throughput_counts_images_of_all_ranks_but_not_the_time_of_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Passing(Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            now[0] += 2.0
+
+        def on_validation_batch_end(self, *args: Any) -> None:
+            now[0] += 1000.0
+
+    rows = Rows()
+    trainer = make_trainer(
+        [rows], [Passing(), TrainingLog()], max_epochs=2, log_every_n_steps=100, val_check_interval=2
+    )
+    trainer.fit(make_task(), Batches(32), Batches(9))
+    assert rows.values("throughput/images_per_second") == {4: 4.0, 8: 4.0}
+
+
+def test_accumulated_batches_make_one_step() -> None:
+    rows = Rows()
+    trainer = make_trainer([rows], [TrainingLog()], max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=2)
+    trainer.fit(make_task(), Batches(40))
+    assert list(rows.values("train/loss")) == [1, 2, 3]
+
+
+def test_a_training_that_stops_in_mid_epoch_logs_its_last_steps() -> None:
+    rows = Rows()
+    make_trainer([rows], [TrainingLog()], max_steps=4, log_every_n_steps=3).fit(make_task(), Batches(80))
+    assert list(rows.values("train/loss")) == [3, 4]

@@ -1,0 +1,171 @@
+"""`litlab compare` as it is called: what it prints where, what it writes, how fast it is, and what it leaves alone."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.studies import make_study
+
+from litlab.cli import compare
+from litlab.cli import main as cli
+from litlab.compare.comparison import compare as compare_runs
+from litlab.compare.formats import render
+from litlab.errors import UserError
+
+NUM_RUNS = 75
+AT_MOST_A_RUN = 0.003  # seconds of processor time: 3 s for a thousand runs
+HEAVY = ("torch", "lightning", "hydra", "omegaconf", "matplotlib", "jinja2", "optuna", "tensorboard", "scipy.stats")
+LITLAB = f"""
+import atexit, sys
+heavy = {HEAVY}
+atexit.register(lambda: print(*(each for each in heavy if each in sys.modules), file=sys.stderr))
+sys.argv[0] = "litlab"
+from litlab.cli import main
+main()
+"""
+
+
+def accuracy(point: dict[str, Any]) -> float:
+    return 0.5 + point["optimizer.lr"] + 0.01 * point["seed"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two settings of three seeds, and a damaged folder beside."""
+    folder = tmp_path_factory.mktemp("outputs")
+    make_study(folder / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0, 1, 2]}, accuracy)
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "config.yaml").write_text("{")
+    return folder
+
+
+def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(study)
+    compare.main([str(study), "--baseline", "lr=0.1"])
+    said = capsys.readouterr()
+    rows = [line.split()[:2] for line in said.out.splitlines() if line.startswith("0.")]
+    assert rows == [["0.2", "3"], ["0.1", "3"]]
+    assert "71.0 ± 1.0" in said.out
+    assert f"{study / 'damaged'}: config.yaml is damaged" in " ".join(said.out.split())
+    assert said.err == ""
+    assert files(study) == before
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "latex"])
+def test_for_other_programs(form: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([str(study), "--format", form, "--filter", "seed!=0"])
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert lines[0] == "--filter leaves out 2 of 6 runs"
+    assert lines[1].startswith(f"skipped {study / 'damaged'}: config.yaml is damaged")
+    if form == "csv":
+        assert [row["lr"] for row in csv.DictReader(said.out.splitlines())] == ["0.2", "0.1"]
+    elif form == "json":
+        assert json.loads(said.out)["metric"] == "val/accuracy"
+    else:
+        assert "\\toprule" in said.out
+
+
+def test_options_reach_the_comparison(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--metric", "val/loss", "--at", "last", "--group", "optimizer.lr", "--sort", "lr", "--format", "json"]
+    compare.main([str(study), *arguments])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["metric"], found["mode"], found["at"]) == ("val/loss", "min", "last")
+    assert [group["name"] for group in found["groups"]] == ["lr=0.1", "lr=0.2"]
+
+
+def test_files(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, page, figure = tmp_path / "new" / "table.md", tmp_path / "page.html", tmp_path / "figure.pdf"
+    written = ["--output", str(table), "--html", str(page), "--plot", str(figure)]
+    compare.main([str(study), "--format", "markdown", *written])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-3:] == [f"table        {table}", f"figure       {figure}", f"page         {page}"]
+    assert table.read_text().startswith("|")
+    assert page.read_text().lower().startswith("<!doctype html>")
+    assert figure.read_bytes().startswith(b"%PDF")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "page.html", "figure.pdf"}
+
+
+def test_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path / "outputs" / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, accuracy)
+    compare.main([str(tmp_path / "outputs"), "--tensorboard"])
+    where = tmp_path / "outputs" / "s"
+    assert f"TensorBoard  litlab tensorboard {where}: summaries of 2 groups" in capsys.readouterr().out
+    assert list((where / "summary").rglob("events.out.tfevents.*"))
+    with pytest.raises(UserError, match="only a study has summaries"):
+        compare.main([str(where / "0000_lr-0.1_seed-0"), "--tensorboard"])
+    make_study(tmp_path / "one", {"optimizer.lr": [0.1, 0.2], "seed": [0]}, accuracy)
+    compare.main([str(tmp_path / "one"), "--tensorboard"])
+    assert "summaries of 0 groups, as none has two finished runs" in capsys.readouterr().out
+
+
+def test_tensorboard_beside_what_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("good", "taken"):
+        make_study(tmp_path / "outputs" / name, {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, accuracy)
+    (tmp_path / "outputs" / "taken" / "summary").touch()
+    compare.main([str(tmp_path / "nowhere"), str(tmp_path / "outputs"), "--tensorboard"])
+    said = capsys.readouterr().out.splitlines()[-2:]
+    assert said[0].endswith("good: summaries of 2 groups")
+    assert said[1].startswith(f"TensorBoard  skipped {tmp_path / 'outputs' / 'taken'}: ")
+    assert "is in the way" in said[1]
+
+
+@pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
+def test_a_directory_is_no_file(option: str, study: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path} is a directory; name a file in it"):
+        compare.main([str(study), option, str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_device_or_link_is_not_replaced(option: str, kind: str, study: Path, tmp_path: Path) -> None:
+    place, linked = tmp_path / "place.png", tmp_path / "linked"
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to(linked)
+    with pytest.raises(UserError, match="is a link, a pipe or a device, which would be replaced"):
+        compare.main([str(study), option, str(place)])
+    assert place.is_fifo() if kind == "pipe" else place.is_symlink() and not linked.exists()
+
+
+def test_where_nothing_can_be_written(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"t\.csv can't be written: "):
+        compare.main([str(study), "--output", str(tmp_path / "file" / "t.csv")])
+
+
+def test_exit_code_only_if_nothing_is_left(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["litlab", "compare", str(study / "damaged"), str(study / "nowhere")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "litlab: there is nothing to compare"
+    assert said[-1].endswith("nowhere: no such directory")
+    monkeypatch.setattr(sys, "argv", ["litlab", "compare", str(study)])
+    cli.main()
+
+
+def test_many_runs_in_little_time(tmp_path: Path) -> None:
+    axes = {"optimizer.lr": [0.001 * number for number in range(1, NUM_RUNS // 5 + 1)], "seed": list(range(5))}
+    make_study(tmp_path / "s", axes, accuracy)
+    began = time.process_time()
+    render(compare_runs([tmp_path / "s"]), "table")
+    assert time.process_time() - began < NUM_RUNS * AT_MOST_A_RUN
+
+
+def test_without_torch(study: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LITLAB, "compare", str(study)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert "val/accuracy" in done.stdout

@@ -1,0 +1,112 @@
+"""What a user gets wrong, and what they are told: the key, what was expected, the nearest match."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.runs import TINY, Command, call_litlab
+
+from litlab.runs.directory import RunDirectory
+
+WRONG = {
+    "unknown key": (["data.batchsize=3"], "data.batchsize: unknown key; did you mean data.batch_size?"),
+    "unknown key, added": (["+data.batchsize=3"], "data.batchsize: unknown key; did you mean data.batch_size?"),
+    "unknown key of the Trainer, added": (["+trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
+    "unknown group": (["modle=cnn"], "modle: unknown key; did you mean model?"),
+    "unknown config": (["model=cn"], "model=cn: no such config; did you mean cnn; known: cnn, resnet18, torchvision"),
+    "unknown experiment": (["experiment=foo"], "experiment=foo: no such config; known: accurate_cpu, fast_cpu"),
+    "wrong type": (["seed=a"], "seed=a: expected a valid integer"),
+    "wrong type in a list": (["model.widths=[3,a]"], "model.widths.1=a: expected a valid integer"),
+    "learning rate": (["optimizer.lr=-1"], "optimizer.lr=-1: expected greater than 0"),
+    "batch of nothing": (["data.batch_size=0"], "data.batch_size=0: expected greater than or equal to 1"),
+    "devices": (["trainer.devices=0"], "expected greater than or equal to 1, or 'auto' or -1, or a valid list"),
+    "a share of all": (["data.val_size=1.0"], "data.val_size=1.0: expected a valid integer, or less than 1"),
+    "missing": (["data=image_folder"], "data.root: a value is missing; set data.root=..."),
+    "selecting on test": (["objective.metric=test/accuracy"], "nothing is ever selected on the test split"),
+    "an objective that is not measured": (["objective.metric=val/acuracy"], "did you mean val/accuracy; known"),
+    "devices that do not divide the batch": (
+        ["data.batch_size=129", "trainer.devices=2"],
+        "it counts the images of all devices together, so 2 devices must divide it; use 128 or 130",
+    ),
+    "grammar": (["optimizer.lr=.1=3"], "optimizer.lr=.1=3: cannot be read as an override"),
+    "no such class of ours": (["model._target_=litlab.models.cnn.CNNN"], "did you mean litlab.models.cnn.CNN"),
+    "a group set to null": (["model=null"], "to leave the group out, write ~model"),
+    "a secret written out": (["+logger.tensorboard.api_key=abc"], "logger.tensorboard.api_key"),
+    "interpolation": (["seed=${nothing}"], "cannot be resolved"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_in_our_own_keys(
+    case: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litlab.cli.main import main
+
+    overrides, expected = WRONG[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["litlab", "train", *overrides])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert expected in said.err
+    assert said.err.startswith("litlab: ")
+    assert "Traceback" not in said.err + said.out
+    assert list(tmp_path.iterdir()) == [], "a run that never started leaves nothing behind"
+
+
+def test_errors_come_without_torch_and_all_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['litlab', 'train', 'optimizer.lr=-1', 'data.batch_size=0']\n"
+        "from litlab.cli.main import main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('torch', 'lightning', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+    assert done.stderr.count("expected greater than") == 2
+
+
+FOREIGN = {
+    "no such module": ("nowhere.Net", [], "model._target_: nowhere.Net: there is no module 'nowhere' here"),
+    "no such class": ("nets.Nett", [], "nets has no 'Nett'; did you mean Net"),
+    "no such argument": ("nets.Net", ["+model.widht=3"], "nets.Net takes no argument 'widht'; did you mean width"),
+    "an argument that is needed": ("nets.Net", [], "nets.Net needs width; set model.width=..."),
+    "a module that fails": ("broken.Net", [], "importing broken.Net raised ZeroDivisionError: division by zero"),
+    "not a class": ("nets.NUMBER", [], "nets.NUMBER is a int, not a class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_foreign_targets_are_checked_before_anything_is_written(case: str, tmp_path: Path) -> None:
+    target, extra, expected = FOREIGN[case]
+    (tmp_path / "nets.py").write_text("NUMBER = 3\nclass Net:\n    def __init__(self, *, num_classes, width): ...\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    before = {path.name for path in tmp_path.iterdir()}
+    done = call_litlab(tmp_path, "train", f"model._target_={target}", "~model.widths", "~model.hidden", *extra)
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == before
+
+
+def test_an_existing_run_is_never_overwritten(tiny_run: RunDirectory, litlab: Command) -> None:
+    before = tiny_run.result.read_bytes()
+    done = litlab("train", *TINY, f"hydra.run.dir={tiny_run.path}")
+    assert done.returncode == 1
+    assert "is the directory of an existing run, which is never overwritten" in done.stderr
+    assert tiny_run.result.read_bytes() == before
+
+
+def test_data_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
+    done = call_litlab(tmp_path, "train", "data=image_folder", "data.root=nowhere", "trainer=cpu")
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_is_told_the_nearest(litlab: Command) -> None:
+    done = litlab("trian")
+    assert (done.returncode, done.stderr) == (1, "litlab: trian: no such command; did you mean train?\n")

@@ -1,0 +1,199 @@
+"""What is chosen among runs: groups, the metric, the baseline, where in a run; and what is said of it."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from support.grids import LR, SEED, accuracy, names, put
+from support.studies import config_with, make_run, make_study
+
+from litlab.compare.comparison import compare
+from litlab.errors import UserError
+from litlab.runs.files import write_json
+
+
+def test_group_averages_over_the_rest(study: Path) -> None:
+    found = compare([study], group=["optimizer.lr"], baseline="lr=0.05")
+    assert names(found) == ["lr=0.1", "lr=0.05", "lr=0.01"]
+    assert found.labels == ("lr",)
+    assert [group.value and group.value.num for group in found.groups] == [3, 3, 3]
+    assert found.notes[0] == (
+        "averaged over widths ([2,4], [4,8]) for each seed, and then over seeds, which n and intervals count"
+    )
+    difference = found.groups[0].difference
+    assert difference is not None
+    assert (difference.kind, difference.num, difference.mean) == ("paired", 3, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("group", [None, ["lr"], []])
+def test_copies_do_not_make_an_interval_narrower(study: Path, tmp_path: Path, group: list[str] | None) -> None:
+    before = compare([study], group=group)
+    shutil.copytree(study, tmp_path / "copy")
+    after = compare([study, tmp_path / "copy"], group=group)
+    assert [group.value for group in after.groups] == [group.value for group in before.groups]
+    (said,) = set(after.notes) - set(before.notes)
+    assert said.startswith("18 runs are not averaged, as a newer one has the same settings and seed: ")
+
+
+def test_sorting(study: Path) -> None:
+    by_lr = ["0.01", "0.01", "0.05", "0.05", "0.1", "0.1"]
+    assert [group.settings["lr"] for group in compare([study], sort="lr").groups] == by_lr
+    assert [group.settings["lr"] for group in compare([study], sort="test/accuracy").groups] == by_lr[::-1]
+    assert names(compare([study], sort="name")) == sorted(names(compare([study])))
+    assert len(compare([study], sort="time").groups) == 6
+    for same in (LR, "optimizer.lr"):
+        assert [group.settings["lr"] for group in compare([study], sort=same).groups] == by_lr
+    said = (
+        "--sort rl: no such column; expected one of lr, widths, val/accuracy, test/accuracy, test/loss, name, n, time, "
+    )
+    with pytest.raises(UserError, match=said + "images/s, parameters$"):
+        compare([study], sort="rl")
+    with pytest.raises(UserError, match="--group seed: seeds are what a group is averaged over"):
+        compare([study], group=["lr", "seed"])
+
+
+def test_sorting_by_what_it_took(tmp_path: Path) -> None:
+    """The fastest, the smallest, and those with the most seeds come first."""
+    for number, seconds in enumerate([3.0, 1.0, 2.0]):
+        cost = {"seconds": {"training": seconds}, "images_per_second": 1 / seconds, "parameters": int(seconds)}
+        for seed in range(1 + number % 3):
+            make_run(tmp_path / f"{number}_{seed}", {LR: (number + 1) / 10, SEED: seed}, 0.5, **cost)
+    for column in ("time", "images/s", "parameters"):
+        assert names(compare([tmp_path], sort=column)) == ["lr=0.2", "lr=0.3", "lr=0.1"], column
+    assert names(compare([tmp_path], sort="n")) == ["lr=0.3", "lr=0.2", "lr=0.1"]
+
+
+def test_baseline(study: Path) -> None:
+    found = compare([study], baseline="lr=0.05 widths=[2,4]")
+    assert found.baseline == "lr=0.05 widths=[2,4]"
+    differences = {group.name: group.difference for group in found.groups}
+    assert differences.pop(found.baseline) is None
+    assert {each.num for each in differences.values() if each} == {3}
+    assert compare([study], baseline="widths=[2,4] lr=0.01").baseline == "lr=0.01 widths=[2,4]"
+    with pytest.raises(UserError, match=r"lr=0.1: is a part of several names; name one of\n  lr=0.1 widths=\[2,4\]\n"):
+        compare([study], baseline="lr=0.1")
+    assert compare([study], baseline="lr=0.05", group=["lr"], filters=["lr=0.05"]).notes[-1] == (
+        "lr=0.05 is the only group: there is nothing to compare with it"
+    )
+    with pytest.raises(UserError, match=r"lr=7: is no group; name one of\n  lr=0\.01"):
+        compare([study], baseline="lr=7")
+
+
+def test_many_groups_like_the_baseline_are_not_all_named(tmp_path: Path) -> None:
+    rates = [0.01 * number for number in range(1, 13)]
+    make_study(tmp_path / "s", {LR: rates, SEED: [0, 1, 2]}, lambda point: (point[LR] * 7919 * (point[SEED] + 1)) % 1)
+    notes = compare([tmp_path / "s"], baseline="lr=0.01").notes
+    assert len(notes) <= 9
+    assert notes[-1].endswith("more groups can't be told from lr=0.01 either")
+    few = [f"lr<{rates[9] + 0.001}"]
+    assert compare([tmp_path / "s"], baseline="lr=0.01", filters=few).notes[-1].startswith("1 more group can't be told")
+
+
+def test_which_metric(study: Path, tmp_path: Path) -> None:
+    found = compare([study], metric="val/loss")
+    assert (found.metric, found.mode, names(found)[0]) == ("val/loss", "min", "lr=0.1 widths=[2,4]")
+    with pytest.raises(UserError, match="nothing is selected on the test split"):
+        compare([study], metric="test/accuracy")
+    with pytest.raises(UserError, match=r"no metric val/acuracy|has the metric val/acuracy; did you mean val/accuracy"):
+        compare([study], metric="val/acuracy")
+    make_run(tmp_path / "other", {"objective.metric": "val/loss", "objective.mode": "min"}, 0.5)
+    with pytest.raises(UserError, match=r"several objectives: val/accuracy \(max\), val/loss \(min\); .*: val/acc"):
+        compare([study, tmp_path])
+    none = make_run(tmp_path / "none", {}, 0.5)
+    none.config.write_text(yaml.dump(config_with({}) | {"objective": None}))
+    with pytest.raises(UserError, match="no objective; say what to compare with --metric: val/accuracy, val/loss"):
+        compare([none.path])
+    assert names(compare([none.path], metric="val/accuracy")) == ["all runs"]
+
+
+def test_where_in_a_run(tmp_path: Path) -> None:
+    """Epochs count from 1, as the console counts; the test stays that of the best checkpoint."""
+    curve = [0.25, 0.75, 0.5]
+    make_study(tmp_path / "s", {SEED: [0]}, accuracy, num_epochs=3, curve=lambda point, epoch: curve[epoch])
+
+    def value(at: str, metric: str | None = None) -> float:
+        (group,) = compare([tmp_path / "s"], at=at, metric=metric).groups
+        assert group.value is not None
+        assert group.test["test/accuracy"].mean == 0.5
+        return group.value.mean
+
+    assert [value(at) for at in ("best", "last", "epoch=1", "epoch=2", "epoch=3")] == [0.75, 0.5, 0.25, 0.75, 0.5]
+    assert value("epoch=1", "train/loss") == 2 / 3
+    assert value("best", "train/loss") == 2 / 4  # the last before the second validation
+    assert value("last", "train/loss") == 2 / 5
+    with pytest.raises(UserError, match="no run has a value of val/accuracy at epoch=4; the longest has 3 epochs"):
+        value("epoch=4")
+    for wrong in ("epoch=0", "epoch=-1", "first", "epoch=", "epoch=1.5"):
+        with pytest.raises(UserError, match="expected best, last or epoch=N, with epochs counted from 1"):
+            value(wrong)
+
+
+def test_metrics_files_of_strangers(tmp_path: Path) -> None:
+    curve = [0.25, 0.75]
+    runs = make_study(tmp_path / "s", {SEED: [0, 1, 2, 3]}, accuracy, curve=lambda point, epoch: curve[epoch])
+    runs[0].metrics.unlink()
+    runs[1].metrics.unlink()
+    os.mkfifo(runs[1].metrics)
+    lines = "x" * 5000 + "\n\0,,,\n0,10,val/accuracy,nan\n0,10,val/accuracy,much\n0,10,val/accuracy,0.5"  # torn
+    runs[2].metrics.write_text(lines)
+    found = compare([tmp_path / "s"], at="epoch=1")
+    assert found.groups[0].value is not None
+    assert (found.groups[0].value.num, found.groups[0].value.mean) == (1, 0.25)
+    assert found.notes == (
+        "3 runs are done, but without val/accuracy at epoch=1: 0000_seed-0, 0001_seed-1, 0002_seed-2",
+    )
+
+
+def test_all_columns_are_of_the_same_runs(tmp_path: Path) -> None:
+    """Those that have the metric there; a run without a test is said to be without."""
+    runs = make_study(tmp_path / "s", {SEED: [0, 1, 2]}, lambda point: 0.5 + point[SEED] / 10)
+    for run in runs[1:]:
+        run.metrics.write_text("epoch,step,metric,value\n1,20,val/accuracy,0.5\n")
+    (group,) = compare([tmp_path / "s"], at="epoch=1").groups
+    summaries = [group.value, group.test["test/accuracy"], group.seconds, group.images_per_second]
+    assert [each and each.num for each in summaries] == [1, 1, 1, 1]
+    assert group.test["test/accuracy"].mean == 0.5
+    make_run(tmp_path / "other", {LR: 0.3}, 0.5).metrics.unlink()
+    group = next(each for each in compare([tmp_path], at="epoch=1").groups if each.name == "lr=0.3")
+    assert (group.value, group.test, group.seconds, group.images_per_second) == (None, {}, None, None)
+    result = runs[1].read_json(runs[1].result)
+    write_json(runs[1].result, result | {"test": {}})
+    found = compare([tmp_path / "s"])
+    assert found.groups[0].test["test/accuracy"].num == 2
+    assert found.notes == ("1 run has no test/accuracy, which is averaged over the others: 0001_seed-1",)
+
+
+def test_huge_values_are_written_short(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {LR: [0.1, 0.2], SEED: [0, 1]}, lambda point: 1e35 * point[LR] * (1 + point[SEED]))
+    notes = compare([tmp_path / "s"], baseline="lr=0.1").notes
+    assert any("points" in note for note in notes)
+    assert all(len(number) <= 6 for note in notes for number in re.findall(r"\d+", note))
+
+
+def test_nothing_is_done(tmp_path: Path) -> None:
+    make_run(tmp_path / "failed", {}, 0.5, status="failed", error="out of memory\nmore")
+    make_run(tmp_path / "other", {}, 0.5, status="failed")
+    make_run(tmp_path / "pruned", {}, 0.5, status="pruned", error=None)
+    said = r"no run is done, .*\n2 failed, 1 pruned\nfailed: failed: out of memory\nlitlab status DIR says more$"
+    with pytest.raises(UserError, match=said):
+        compare([tmp_path])
+
+
+def test_what_is_not_done_is_kept_though_it_is_filtered_out(study: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "failed", {LR: 0.3}, 0.5, status="failed")
+    assert compare([study]).unfinished == ()
+    assert [run.name for run in compare([study, tmp_path], filters=["lr<0.2"]).unfinished] == [
+        f"{tmp_path.name}/failed"
+    ]
+
+
+def test_names_of_strangers_are_told_apart_and_printable(tmp_path: Path) -> None:
+    for number, value in enumerate(["a\x1b[31m\nb", "x" * 60 + "1", "x" * 60 + "2"]):
+        put(tmp_path / str(number), config_with({SEED: 0, "model.hidden": [value]}))
+    found = names(compare([tmp_path]))
+    assert len(set(found)) == 3
+    assert all(name.isprintable() and len(name) < 80 for name in found)
+    assert sum(name.endswith(" (2)") for name in found) == 1

@@ -1,0 +1,88 @@
+"""Which files `litlab compare` refuses to write, before it has read a run: those of runs, and those that can't be."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.studies import make_study
+
+from litlab.cli import compare
+from litlab.compare.output_files import FIGURES
+from litlab.compare.plots import files as writing
+from litlab.errors import UserError
+
+NOWHERE = "nowhere"  # where there is nothing to compare, which would be said first
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("outputs") / "s"
+    for run in make_study(path, {"optimizer.lr": [0.1, 0.2], "seed": [0]}, lambda point: point["optimizer.lr"]):
+        (run.path / "checkpoints").mkdir()
+        run.last.touch()
+        (run.path / "events.out.tfevents.1.host.1.0").touch()
+    return path
+
+
+@pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "study.yaml", "jobs.jsonl", "RUN/config.yaml", "RUN/result.json", "RUN/metrics.csv", "RUN/provenance.json",
+        "RUN/events.out.tfevents.1.host.1.0", "RUN/checkpoints/last.ckpt", "RUN/dataset.json",
+    ],
+)  # fmt: skip
+def test_files_of_runs_are_never_replaced(option: str, name: str, study: Path) -> None:
+    file = study / name.replace("RUN", "0000_lr-0.1_seed-0")
+    before = file.read_bytes() if file.exists() else None
+    with pytest.raises(UserError, match=r"is a file of a run or a study; choose another"):
+        compare.main([str(study), option, str(file)])
+    assert (file.read_bytes() if file.exists() else None) == before
+
+
+def test_through_a_link_to_the_study(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(study)
+    with pytest.raises(UserError, match=r"is a file of a run or a study"):
+        compare.main([str(study), "--output", str(tmp_path / "link" / "jobs.jsonl")])
+
+
+def test_what_a_comparison_left_in_a_study_is_replaced(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("csv", "markdown"):
+        compare.main([str(study), "--format", form, "--output", str(study / "table.txt")])
+    assert (study / "table.txt").read_text().startswith("|")
+    assert compare.main([str(study)]) is None
+    assert "Skipped" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["figure.jpg", "figure", "figure.PDF.gz", ".png"])
+def test_the_ending_of_a_figure_comes_before_any_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a figure can be written as png, svg, pdf; end its name in one of these"):
+        compare.main([str(tmp_path / NOWHERE), "--plot", str(tmp_path / name), "--output", str(tmp_path / "t.txt")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_that_can_be_written() -> None:
+    assert set(FIGURES) == set(writing._METADATA)
+
+
+def test_one_file_for_two_things(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    file, same = tmp_path / "x.pdf", tmp_path / "folder" / ".." / "x.pdf"
+    for options in (["--output", file, "--html", same], ["--html", file, "--plot", same], ["--plot", file] * 2):
+        with pytest.raises(UserError, match=r"x\.pdf is named twice"):
+            compare.main([str(tmp_path / NOWHERE), *map(str, options)])
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"can't be written: File name too long"):
+        compare.main([str(tmp_path / NOWHERE), "--output", str(tmp_path / ("x" * 300))])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
+def test_figures_with_names_of_ours_replace_no_more(kind: str, study: Path, tmp_path: Path) -> None:
+    """`x-curves.png` of `x.png`; nothing is written if one of them can't be."""
+    place = tmp_path / "x-lr.png"
+    {"pipe": os.mkfifo, "link": lambda each: each.symlink_to(tmp_path / "linked"), "directory": Path.mkdir}[kind](place)
+    with pytest.raises(UserError, match=r"x-lr\.png is a (directory|link, a pipe or a device)"):
+        compare.main([str(study), "--plot", str(tmp_path / "x.png")])
+    assert list(tmp_path.iterdir()) == [place]

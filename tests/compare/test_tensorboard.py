@@ -1,0 +1,243 @@
+"""A study's summary for TensorBoard: means and intervals as scipy has them, and a second time changes nothing."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.stats
+from support.studies import CONFIG, make_study
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from litlab.cli import status
+from litlab.compare.tensorboard import EXPERIMENT, FOLDER, LAYOUT, MEANS, file_name, tell_tensorboard, write_summaries
+from litlab.errors import UserError
+
+AXES = {"optimizer.lr": [0.01, 0.1], "seed": [0, 1, 2]}
+
+
+def accuracy(point: dict[str, Any], epoch: int = 0) -> float:
+    return 0.5 + point.get("optimizer.lr", 0.0) + 0.01 * point["seed"] ** 2 + 0.05 * epoch
+
+
+def values_in(file: Path) -> Iterator[Any]:
+    for event in EventFileLoader(str(file)).Load():
+        for value in event.summary.value:
+            yield event, value
+
+
+def scalars(file: Path) -> dict[tuple[str, int], float]:
+    return {(value.tag, event.step): value.tensor.float_val[0] for event, value in values_in(file)}
+
+
+def charts(study: Path) -> list[Any]:
+    (file,) = (study / FOLDER).rglob(LAYOUT)
+    ((_, value),) = values_in(file)
+    (category,) = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
+    assert category.title == "mean over seeds with 95 % interval"
+    return list(category.chart)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_means_and_intervals_are_those_of_scipy(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", AXES, accuracy, curve=accuracy, num_epochs=3)
+    assert write_summaries(tmp_path / "study") == 2
+    assert {path.name for path in (tmp_path / "study" / FOLDER).iterdir() if path.is_dir()} == {"lr=0.01", "lr=0.1"}
+    for lr in AXES["optimizer.lr"]:
+        found = scalars(tmp_path / "study" / FOLDER / f"lr={lr:g}" / MEANS)
+        assert {tag.rpartition("/")[0] for tag, _ in found} == {"val/loss", "val/accuracy"}
+        for epoch in range(3):
+            values = [accuracy({"optimizer.lr": lr, "seed": seed}, epoch) for seed in AXES["seed"]]
+            mean, step = sum(values) / 3, 10 * (epoch + 1)
+            low, high = scipy.stats.t.interval(0.95, 2, loc=mean, scale=scipy.stats.sem(values))
+            for what, expected in (("mean", mean), ("lower", low), ("upper", high)):
+                assert found["val/accuracy/" + what, step] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_point_stands_where_its_runs_were_on_average(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", AXES, accuracy, num_epochs=2)  # 20 steps in 5 seconds
+    write_summaries(tmp_path / "study")
+    events = [event for event, _ in values_in(tmp_path / "study" / FOLDER / "lr=0.1" / MEANS)]
+    assert {(event.step, round(event.wall_time - events[0].wall_time, 3)) for event in events} == {(10, 0.0), (20, 2.5)}
+
+
+def test_the_charts_show_the_objective_first(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", AXES, accuracy)
+    write_summaries(tmp_path / "study")
+    shown = charts(tmp_path / "study")[::-1]  # as the page turns them around; test_in_browser.py looks at it
+    assert [chart.title for chart in shown] == ["val/accuracy", "val/loss"]
+    (series,) = shown[0].margin.series
+    assert (series.value, series.lower, series.upper) == (
+        "val/accuracy/mean", "val/accuracy/lower", "val/accuracy/upper",
+    )  # fmt: skip
+
+
+def test_twice_changes_nothing_and_a_copy_has_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("study", "copy"):
+        make_study(tmp_path / name, AXES, accuracy)
+        write_summaries(tmp_path / name)
+    before = snapshot(tmp_path / "study")
+    assert write_summaries(tmp_path / "study") == 2
+    assert snapshot(tmp_path / "study") == before
+    contents = [[content for _, content in snapshot(tmp_path / name / FOLDER).values()] for name in ("study", "copy")]
+    assert sorted(contents[0]) == sorted(contents[1])
+    assert not list((tmp_path / "study").rglob("*.tmp"))
+
+
+def test_runs_that_are_not_done_take_no_part(tmp_path: Path) -> None:
+    def outcome(point: dict[str, Any]) -> str:
+        return "failed" if point["seed"] == 2 else "completed"
+
+    make_study(tmp_path / "study", AXES, accuracy, status=outcome)
+    assert write_summaries(tmp_path / "study") == 2
+    values = [accuracy({"optimizer.lr": 0.1, "seed": seed}) for seed in (0, 1)]
+    found = scalars(tmp_path / "study" / FOLDER / "lr=0.1" / MEANS)
+    assert found["val/accuracy/mean", 20] == pytest.approx(sum(values) / 2)
+
+
+def test_only_steps_that_all_runs_have_and_finite_values_are_averaged(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "study", {"seed": [0, 1]}, accuracy, num_epochs=4)
+    rows = runs[0].metrics.read_text().splitlines(keepends=True)
+    kept = [row for row in rows if not row.startswith("3,")]  # it stopped early
+    runs[0].metrics.write_text("".join(kept).replace("1,20,val/loss,", "1,20,val/loss,nan\n1,21,val/other,"))
+    write_summaries(tmp_path / "study")
+    found = scalars(tmp_path / "study" / FOLDER / "all runs" / MEANS)
+    assert {step for tag, step in found if tag == "val/accuracy/mean"} == {10, 20, 30}
+    assert {step for tag, step in found if tag == "val/loss/mean"} == {10, 30}
+    assert not any(tag.startswith("val/other") for tag, _ in found)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_groups_of_one_run_get_none(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", {"optimizer.lr": [0.01, 0.1, 1.0]}, lambda point: 0.5)
+    assert write_summaries(tmp_path / "study") == 0
+    assert [path.name for path in (tmp_path / "study" / FOLDER).iterdir()] == [EXPERIMENT]
+
+
+def test_what_is_there_no_more_is_removed_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "study", AXES, accuracy)
+    folder = tmp_path / "study" / FOLDER
+    write_summaries(tmp_path / "study")
+    (folder / "lr=0.01" / "notes.txt").write_text("mine")
+    for run in runs:
+        run.metrics.write_bytes(b"\xff\xfe damaged")
+    assert write_summaries(tmp_path / "study") == 0
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
+        EXPERIMENT, "lr=0.01", "lr=0.01/notes.txt",
+    ]  # fmt: skip
+
+
+def test_columns_and_charts_make_no_run_without_curves(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "study", AXES, accuracy)
+    contents = [(run, run.result.read_bytes()) for run in runs]
+    for run in runs:
+        run.result.unlink()
+    write_summaries(tmp_path / "study")  # at its start
+    folder = tmp_path / "study" / FOLDER
+    assert [path.name for path in folder.iterdir()] == [EXPERIMENT]
+    for first, others in (("lr=0.1", contents[3:]), ("lr=0.01", contents[:3])):
+        for run, content in others:
+            run.result.write_bytes(content)
+        write_summaries(tmp_path / "study")
+        assert all(path.is_dir() for path in folder.iterdir())
+        assert [path.parent.name for name in (EXPERIMENT, LAYOUT) for path in folder.rglob(name)] == [first, first]
+
+
+@pytest.mark.parametrize("row", [f"0,{'9' * 400},val/accuracy,0.5", "0,-5,val/accuracy,0.5", "0,40,val/accuracy,1e308"])
+def test_what_tensorboard_cannot_show_is_left_out(row: str, tmp_path: Path) -> None:
+    for run in make_study(tmp_path / "study", {"seed": [0, 1]}, accuracy):
+        run.metrics.write_text(f"{run.metrics.read_text()}{row}\n")
+    write_summaries(tmp_path / "study")
+    assert {step for _, step in scalars(tmp_path / "study" / FOLDER / "all runs" / MEANS)} == {10, 20}
+
+
+def test_a_pipe_in_place_of_metrics_is_not_waited_for(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "study", AXES, accuracy)
+    runs[0].metrics.unlink()
+    os.mkfifo(runs[0].metrics)
+    assert write_summaries(tmp_path / "study") == 2  # of two runs each at least
+
+
+def test_status_is_the_same_with_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path / "outputs" / "study", AXES, accuracy)
+    for directory in (tmp_path / "outputs", tmp_path / "outputs" / "study"):
+        status.main([str(directory)])
+    before = capsys.readouterr().out
+    write_summaries(tmp_path / "outputs" / "study")
+    for directory in (tmp_path / "outputs", tmp_path / "outputs" / "study"):
+        status.main([str(directory)])
+    assert capsys.readouterr().out == before
+    assert before.count("6 jobs: 6 done") == 2
+
+
+@pytest.mark.parametrize("what", ["file", "link", "run", "link to a group"])
+def test_what_is_in_the_way_is_named_and_left_alone(what: str, tmp_path: Path) -> None:
+    make_study(tmp_path / "study", AXES, accuracy)
+    folder, elsewhere = tmp_path / "study" / FOLDER, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if what == "file":
+        folder.write_text("mine")
+    elif what == "link":
+        folder.symlink_to(elsewhere)
+    elif what == "run":
+        folder.mkdir()
+        (folder / "config.yaml").write_text("mine")
+    else:
+        folder.mkdir()
+        (folder / "lr=0.01").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="is in the way"):
+        write_summaries(tmp_path / "study")
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_multirun_goes_well_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_study(tmp_path / "study", AXES, accuracy)
+    (tmp_path / "study" / FOLDER).write_text("mine")
+    tell_tensorboard(tmp_path / "study")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"litlab: TensorBoard's summary of {tmp_path}/study is not up to date: ")
+
+
+def test_many_jobs_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_study(tmp_path / "study", AXES, accuracy)
+    monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", len(jobs) + 1)
+    tell_tensorboard(tmp_path / "study")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", len(jobs))
+    tell_tensorboard(tmp_path / "study")
+    assert capsys.readouterr().err == f"litlab: bringing TensorBoard's summary of {len(jobs)} jobs up to date\n"
+
+
+def test_without_tensorboard_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONFIG, "logger", {"tensorboard": None})
+    make_study(tmp_path / "study", AXES, accuracy)
+    tell_tensorboard(tmp_path / "study")
+    assert not (tmp_path / "study" / FOLDER).exists()
+
+
+def test_only_studies_have_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no study: it has no study\.yaml"):
+        write_summaries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("lr=0.1 widths=[2,4]", "lr=0.1 widths=[2,4]"), ("root=/a/b\x1b[2J", "root=_a_b_[2J"), ("..", "_.."), ("", "_")],
+)
+def test_names_of_folders(words: str, name: str) -> None:
+    assert file_name(words) == name
+
+
+def test_long_names_are_cut_and_stay_different() -> None:
+    names = {file_name("ä" * 300 + end) for end in "ab"}
+    assert len(names) == 2
+    assert all(len(name.encode()) <= 200 for name in names)

@@ -1,0 +1,184 @@
+"""What a person sees in TensorBoard after a multirun, in a real browser, held against the results of the runs."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from support.browser import needs_browser, open_page
+from support.runs import TINY, call_litlab, train_here
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+TOO_DEEP = "[2,4,8,16,32,64,128]"  # its maps would be smaller than a pixel: such a job is refused
+WIDTHS = {"[2,4]": "2-4", "[4,8]": "4-8", TOO_DEEP: "2-4-8-16-32-64-128"}
+METRICS = {"result/best/val/accuracy": ("best", "val/accuracy"), "result/test/loss": ("test", "test/loss")}
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two settings x two seeds and of one that fails, and a single run with another learning rate."""
+    project = tmp_path_factory.mktemp("browser")
+    swept = (f"model.widths={','.join(WIDTHS)}", "seed=0,1", "study.name=widths")
+    assert call_litlab(project, "train", "-m", *TINY, *swept).returncode == 1  # of the jobs that are refused
+    train_here(project / "outputs" / "single" / "2026-01-31_12-00-59_ab12cd", *TINY, "optimizer.lr=0.02")
+    return project / "outputs"
+
+
+@contextmanager
+def served(*directories: Path) -> Iterator[list[Callable[[], str]]]:
+    """Of `litlab tensorboard DIR` for each, what says its address once it has read all runs; they start together."""
+    with ExitStack() as stack:
+        servers = []
+        for directory in directories:
+            command = [sys.executable, "-m", "litlab", "tensorboard", str(directory)]
+            servers.append(stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
+        try:
+            yield [partial(address, server) for server in servers]
+        finally:
+            for server in servers:
+                server.terminate()
+            assert [server.wait(timeout=20) for server in servers] == [143] * len(servers)
+
+
+def address(server: "subprocess.Popen[str]") -> str:
+    assert server.stdout is not None
+    (found,) = re.findall(r"http://\S+", server.stdout.readline())
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def servers(outputs: Path) -> Iterator[list[Callable[[], str]]]:
+    """On the study, and on the folder that it is in."""
+    with served(outputs / "widths", outputs) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def study(servers: list[Callable[[], str]], page: Page) -> str:
+    return servers[0]()  # which starts while the browser does
+
+
+@pytest.fixture(scope="module")
+def page(servers: list[Callable[[], str]]) -> Iterator[Page]:
+    expect.set_options(timeout=30_000)
+    with open_page() as page:
+        yield page
+
+
+def rows(address: str) -> dict[str, dict[str, Any]]:
+    """Run -> what the page of HParams is sent of it, with all digits."""
+    asked = {
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"],
+        "startIndex": 0,
+        "sliceSize": 100,
+        "colParams": [],
+    }
+    request = urllib.request.Request(
+        f"{address}data/plugin/hparams/session_groups",
+        json.dumps(asked | {"includeMetrics": True}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return {group["name"]: group for group in json.load(answer)["sessionGroups"]}
+
+
+def result_of(outputs: Path, widths: str, seed: int) -> dict[str, Any]:
+    (path,) = outputs.glob(f"widths/*_widths-{WIDTHS[widths]}_seed-{seed}")
+    return read_result(RunDirectory(path))
+
+
+def test_hparams_shows_settings_and_final_metrics(study: str, page: Page, outputs: Path, tmp_path: Path) -> None:
+    page.goto(f"{study}#hparams")
+    table = page.locator("tf-hparams-table-view")
+    expect(table.locator("vaadin-grid-cell-content", has_text="_seed-")).to_have_count(6)
+    shown = table.locator("vaadin-grid-cell-content").all_inner_texts()
+    page.screenshot(path=tmp_path / "hparams.png")
+    found = {(row["hparams"]["model.widths"], row["hparams"]["seed"]): row for row in rows(study).values()}
+    assert set(found) == {(widths, seed) for widths in WIDTHS for seed in (0, 1)}
+    for (widths, seed), row in found.items():
+        metrics = {each["name"]["tag"]: each["value"] for each in row["metricValues"]}
+        (session,) = row["sessions"]
+        if widths == TOO_DEEP:
+            assert (session["status"], metrics) == ("STATUS_FAILURE", {})
+            continue
+        result = result_of(outputs, widths, int(seed))
+        assert session["status"] == "STATUS_SUCCESS"
+        for tag, (part, name) in METRICS.items():
+            assert metrics[tag] == pytest.approx(result[part][name], rel=1e-7)  # single precision
+        assert format(result["best"]["val/accuracy"], "#.5g") in shown  # as the page writes it
+    titles = ["widths", "seed", "best val/accuracy", "last val/accuracy", "test/accuracy"]
+    assert [title for title in titles if title not in shown] == []
+    assert not {"-1", "None", "null", "NaN"} & set(shown)
+
+
+def test_the_filter_by_status_finds_what_failed(study: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{study}#hparams")
+    names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="_seed-").filter(visible=True)
+    expect(names).to_have_count(6)
+    for status in ("Unknown", "Success", "Running"):
+        page.locator("tf-hparams-query-pane paper-checkbox", has_text=status).click()
+    expect(names).to_have_count(2)
+    page.screenshot(path=tmp_path / "failed.png")
+    assert all(WIDTHS[TOO_DEEP][:4] in name for name in names.all_inner_texts())
+
+
+def test_custom_scalars_shows_the_groups_in_margin_charts(study: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{study}#custom_scalars")
+    cards = page.locator("tf-custom-scalar-margin-chart-card")
+    expect(cards).to_have_count(4)
+    expect(cards.first).to_contain_text("val/accuracy")
+    expect(cards.first).to_contain_text("Matches (2)")
+    cards.first.locator(".toggle-matches-button").click()
+    for widths in ("[2,4]", "[4,8]"):
+        expect(cards.first).to_contain_text(f"summary/widths={widths}")
+    expect(cards.first.locator("path.area")).to_have_count(2)
+    page.screenshot(path=tmp_path / "custom_scalars.png")
+
+
+def test_scalars_shows_runs_and_means(study: str, page: Page, outputs: Path, tmp_path: Path) -> None:
+    page.goto(f"{study}#timeseries")
+    runs = page.locator("runs-data-table")
+    for name in ("0000_widths-2-4_seed-0", "summary/widths=[2,4]", "summary/widths=[4,8]"):
+        expect(runs).to_contain_text(name)
+    page.get_by_role("combobox", name="Filter tags (regex)").fill("^val/accuracy/mean$")
+    card = page.locator("scalar-card").first
+    expect(card).to_contain_text(re.compile(r"val/accuracy\s*/mean"))
+    for widths in ("[2,4]", "[4,8]"):
+        mean = sum(result_of(outputs, widths, seed)["last"]["val/accuracy"] for seed in (0, 1)) / 2
+        row = card.locator("tb-data-table-content-row", has_text=f"widths={widths}")
+        expect(row.get_by_text(f"{mean:.4g}", exact=True)).to_be_visible()
+    page.screenshot(path=tmp_path / "scalars.png")
+
+
+def test_images_shows_the_pictures_of_the_runs(study: str, page: Page, tmp_path: Path) -> None:
+    page.goto(f"{study}#images")
+    picture = page.locator("tf-image-loader img").first
+    expect(picture).to_be_visible()
+    page.wait_for_function("element => element.complete && element.naturalWidth > 100", arg=picture.element_handle())
+    page.screenshot(path=tmp_path / "images.png")
+
+
+def test_several_studies_have_names_that_read_as_settings(
+    servers: list[Callable[[], str]], page: Page, tmp_path: Path
+) -> None:
+    several = servers[1]()
+    page.goto(f"{several}#hparams")
+    names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="/")
+    expect(names.filter(has_text="widths/widths=[2,4] seed=0")).to_have_count(1)
+    page.screenshot(path=tmp_path / "view.png")
+    found = rows(several)
+    assert found["single/2026-01-31 12:00"]["hparams"] == {"optimizer.lr": 0.02, "model.widths": "[2,4]", "seed": 0}
+    assert found["widths/widths=[4,8] seed=1"]["hparams"]["optimizer.lr"] == 0.05
+    assert len(found) == 7

@@ -1,0 +1,236 @@
+"""A view over several studies: names that read as settings, links that follow the runs, nothing written into them."""
+
+import math
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hparams_page import sessions
+from support.studies import make_run, make_study
+
+from litlab.cli import tensorboard
+from litlab.compare.tensorboard import write_summaries
+from litlab.compare.tensorboard_view import View
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import Result, read_result
+from litlab.tensorboard import PREFIX, START, Logged, end_session, scalar, start_session, write_events
+
+EVENTS = PREFIX + "1795436227.host.1.0"
+
+
+def log(run: RunDirectory, *, session: bool = True) -> None:
+    """What a run logs for TensorBoard, by the same code; its curves are a single point."""
+    write_events(run.path / EVENTS, [Logged(scalar("val/accuracy", 0.5), 10, 1795436227.0)])
+    if session:
+        config = run.read_config()
+        start_session(run, config)
+        end_session(run, config, Result(**read_result(run)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies, of which one fixes what the other sweeps, and two single runs."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, axes in (
+        ("first", {"optimizer.lr": [0.01, 0.1], "seed": [0, 1]}),
+        ("second", {"model.widths": [[2, 4], [4, 8]], "seed": [0, 1]}),
+    ):
+        for run in make_study(folder / name, axes, lambda point: 0.5 + point["seed"] / 8):
+            log(run)
+    for lr, day in ((0.1, 30), (0.2, 31)):
+        name = f"2026-01-{day}_12-00-59_ab12cd"
+        log(make_run(folder / "shapes_cnn" / name, {"optimizer.lr": lr}, 0.75))
+    return folder
+
+
+@pytest.fixture
+def outputs(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "outputs"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "view").mkdir()
+    return tmp_path / "view"
+
+
+def everything_in(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def test_names_read_as_settings(outputs: Path, place: Path) -> None:
+    View(outputs, place).refresh()
+    assert set(sessions(place)) == {
+        *(f"first/lr={lr} seed={seed}" for lr in ("0.01", "0.1") for seed in (0, 1)),
+        *(f"second/widths={widths} seed={seed}" for widths in ("[2,4]", "[4,8]") for seed in (0, 1)),
+        "shapes_cnn/lr=0.1 2026-01-30 12:00",
+        "shapes_cnn/lr=0.2 2026-01-31 12:00",
+    }
+
+
+def test_every_run_shows_all_settings_that_vary_over_the_whole(outputs: Path, place: Path) -> None:
+    View(outputs, place).refresh()
+    found = {name: row.settings for name, row in sessions(place).items()}
+    assert found["first/lr=0.01 seed=1"] == {"optimizer.lr": 0.01, "model.widths": "[2,4]", "seed": 1}
+    assert found["second/widths=[4,8] seed=0"] == {"optimizer.lr": 0.05, "model.widths": "[4,8]", "seed": 0}
+    assert found["shapes_cnn/lr=0.2 2026-01-31 12:00"] == {"optimizer.lr": 0.2, "model.widths": "[2,4]", "seed": 0}
+
+
+def test_final_metrics_are_those_of_the_results(outputs: Path, place: Path) -> None:
+    View(outputs, place).refresh()
+    found = sessions(place)["first/lr=0.1 seed=1"].metrics
+    assert found["result/best/val/accuracy"] == 0.625
+    assert found["result/test/accuracy"] == 0.625
+
+
+def test_summaries_of_the_studies_are_shown_but_not_their_columns(outputs: Path, place: Path) -> None:
+    for name in ("first", "second"):
+        write_summaries(outputs / name)
+    View(outputs, place).refresh()
+    links = {str(path.relative_to(place)) for path in place.rglob(f"{PREFIX}*") if "summary" in path.parts}
+    assert {Path(link).parent.as_posix() for link in links} == {
+        "first/summary/lr=0.01", "first/summary/lr=0.1",
+        "second/summary/widths=[2,4]", "second/summary/widths=[4,8]",
+    }  # fmt: skip
+    assert [path.parent.name for path in place.rglob("*.experiment")] == ["lr=0.01 seed=0"]  # which has curves
+
+
+def test_nothing_is_written_into_the_studies(outputs: Path, place: Path) -> None:
+    before = everything_in(outputs)
+    view = View(outputs, place)
+    view.refresh()
+    view.refresh()
+    assert everything_in(outputs) == before
+
+
+def test_it_follows_the_runs(outputs: Path, place: Path) -> None:
+    view = View(outputs, place)
+    view.refresh()
+    (run,) = outputs.glob("first/0000*")
+    folder = place / "first" / "lr=0.01 seed=0"
+    (run / (PREFIX + "1795436299.host.2.0")).write_bytes((run / EVENTS).read_bytes())
+    (end,) = run.glob(PREFIX + "9*")
+    end.unlink()  # it is resumed
+    (run / "result.json").unlink()
+    log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
+    view.refresh()
+    names = {path.name for path in folder.iterdir()}
+    assert PREFIX + "1795436299.host.2.0" in names
+    assert end.name not in names
+    assert all(path.exists() for path in place.rglob("*"))  # no link leads nowhere
+    assert "shapes_cnn/lr=0.3 2026-02-01 12:00" in sessions(place)
+    for file in (outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd").iterdir():
+        file.unlink() if file.is_file() else file.rmdir()
+    view.refresh()
+    assert not (place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00").exists()
+
+
+def test_a_second_look_changes_nothing(outputs: Path, place: Path) -> None:
+    view = View(outputs, place)
+    view.refresh()
+    before = {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")}
+    view.refresh()
+    assert {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")} == before
+
+
+def test_runs_of_before_there_were_sessions_have_one(tmp_path: Path, place: Path) -> None:
+    def outcome(point: Mapping[str, Any]) -> str:
+        return "failed" if point["seed"] else "completed"
+
+    for name in ("old", "older"):
+        for run in make_study(tmp_path / "outputs" / name, {"seed": [0, 1]}, lambda point: 0.5, status=outcome):
+            log(run, session=False)
+    View(tmp_path / "outputs", place).refresh()
+    assert set(sessions(place, statuses=("STATUS_FAILURE",))) == {"old/seed=1", "older/seed=1"}
+    done = sessions(place, statuses=("STATUS_SUCCESS",))
+    assert done["old/seed=0"].metrics["result/test/accuracy"] == 0.5
+
+
+def test_what_is_damaged_is_named_and_the_rest_shown(outputs: Path, place: Path) -> None:
+    (damaged,) = outputs.glob("first/0000*")
+    (damaged / "config.yaml").write_text("]")
+    os.mkfifo(outputs / "second" / "0000_widths-[2,4]_seed-0" / (PREFIX + "1795436300.host.3.0"))
+    view = View(outputs, place)
+    view.refresh()
+    assert [each.path for each in view.skipped] == [damaged]
+    assert len(sessions(place)) == 9
+
+
+def test_runs_with_one_name_are_told_apart(tmp_path: Path, place: Path) -> None:
+    for end in ("aaaaaa", "bbbbbb"):
+        log(make_run(tmp_path / "outputs" / "cnn" / f"2026-01-31_12-00-00_{end}", {}, 0.5))
+    View(tmp_path / "outputs", place).refresh()
+    assert set(sessions(place)) == {"cnn/2026-01-31 12:00", "cnn/2026-01-31 12:00 (2)"}
+
+
+def test_studies_of_the_same_minute_are_told_apart(tmp_path: Path, place: Path) -> None:
+    for number, seconds in enumerate(("00", "30")):
+        study = tmp_path / "outputs" / "cnn" / f"multirun_2026-01-31_12-00-{seconds}_ab12c{number}"
+        for run in make_study(study, {"seed": [0, 1]}, lambda point: 0.5):
+            log(run)
+        write_summaries(study)
+    View(tmp_path / "outputs", place).refresh()
+    names = [f"cnn/multirun_2026-01-31 12:00{number}" for number in ("", " (2)")]
+    assert set(sessions(place)) == {f"{name}/seed={seed}" for name in names for seed in (0, 1)}
+    means = [path.resolve().parents[2].name for name in names for path in (place / name).rglob("*.means")]
+    assert means == sorted(path.name for path in (tmp_path / "outputs" / "cnn").iterdir())
+
+
+def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, place: Path) -> None:
+    for lr, end in ((0.1, "aaaaaa"), (math.inf, "bbbbbb")):
+        log(make_run(tmp_path / "outputs" / "cnn" / f"2026-01-31_12-00-00_{end}", {"optimizer.lr": lr}, 0.5))
+    View(tmp_path / "outputs", place).refresh()
+    assert [row.settings["optimizer.lr"] for row in sessions(place).values()] == [0.1, "inf"]
+
+
+def test_it_is_kept_up_to_date_and_errors_are_said_once(
+    outputs: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tensorboard, "EVERY", 0.01)
+    monkeypatch.setattr(tensorboard, "_SHARE", 1.0)
+    with tensorboard._kept_up_to_date(outputs, place):
+        num_threads = threading.active_count()
+        log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
+        new = place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00"
+        deadline = threading.Event()
+        for _ in range(1000):
+            if new.is_dir() or deadline.wait(0.01):
+                break
+        assert new.is_dir()
+        (place / "third").write_text("in the way")
+        log(make_run(outputs / "third" / "2026-02-01_12-00-00_ab12cd", {}, 0.75))
+        said = ""
+        for _ in range(1000):
+            said += capsys.readouterr().err
+            if said or deadline.wait(0.01):
+                break
+        deadline.wait(0.3)
+        said += capsys.readouterr().err
+    assert said.count("what is shown is not up to date") == 1
+    assert threading.active_count() == num_threads - 1
+
+
+def test_one_study_is_shown_as_it_is_if_it_has_sessions(outputs: Path) -> None:
+    with tensorboard._shown(outputs / "first") as shown:
+        assert shown == outputs / "first"
+    (older,) = outputs.glob("first/0000*")
+    (older / START).unlink()
+    with tensorboard._shown(outputs / "first") as shown:  # of before there were sessions, in part
+        assert "first/lr=0.01 seed=0" in sessions(shown)
+    with tensorboard._shown(outputs) as shown:
+        assert (shown / "first" / "lr=0.1 seed=0" / EVENTS).is_symlink()
+    assert not shown.exists()
+
+
+def test_a_single_run_has_its_final_metrics_and_no_others(outputs: Path) -> None:
+    (run,) = outputs.glob("first/0000*")
+    with tensorboard._shown(run) as shown:
+        (row,) = sessions(shown).values()
+    assert row.settings == {"seed": 0.0}
+    assert {tag.partition("/")[0] for tag in row.metrics} == {"result"}
+    assert row.metrics["result/best/val/accuracy"] == pytest.approx(read_result(RunDirectory(run))["objective"])

@@ -1,0 +1,218 @@
+"""Every config that litlab brings: it composes, what it names can be built, and the debug configs do what they say."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from lightning.pytorch import LightningModule, Trainer
+from support.runs import TINY, compose_config, train_here
+from torch import Tensor, nn
+
+from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
+from litlab.config.paths import packaged_conf
+from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.module import ImageDataModule
+from litlab.data.shapes import Shapes
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import read_metrics
+from litlab.runs.result import read_result
+from litlab.training.build import (
+    build_callbacks,
+    build_data,
+    build_loggers,
+    build_network,
+    build_task,
+    build_trainer,
+    factory,
+)
+
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in packaged_conf().glob("*/*.yaml")
+    if not path.is_relative_to(packaged_conf() / "hydra")
+)
+MUST = {"data=image_folder": ["data.root=nowhere"], "model=torchvision": ["model.name=resnet18"]}  # what has no default
+FACTS = DatasetFacts(
+    name="none",
+    class_names=tuple(f"class {number}" for number in range(10)),
+    image_shape=(3, 32, 32),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    statistics_source="",
+    fingerprint="",
+    num_train=80,
+    num_val=20,
+    num_test=20,
+)
+NEEDS_FILES = ("litlab.data.cifar10.CIFAR10", "litlab.data.image_folder.ImageFolder")
+
+
+def test_there_are_configs_in_every_group() -> None:
+    groups = {choice.partition("=")[0] for choice in CHOICES}
+    assert groups >= {"data", "model", "task", "optimizer", "schedule", "callbacks", "logger", "trainer"}
+    assert groups >= {"debug", "experiment"}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> None:
+    config = compose_config(choice, *MUST.get(choice, []))
+    assert config["format"] == 1
+    run = RunDirectory(tmp_path)
+    if config["data"]["_target_"] in NEEDS_FILES:
+        factory("data", config["data"])()  # its arguments fit; the files are not here
+    else:
+        assert isinstance(build_data(config), ImageDataModule)
+    network = build_network(config["model"], FACTS)
+    task = build_task(config, network, FACTS)
+    assert isinstance(task, LightningModule)
+    assert {type(each).__name__ for each in build_callbacks(config, FACTS)} == {
+        "TrainingLog",
+        "TrainingImages",
+        "WorstMistakes",
+        "ConfusionMatrix",
+        *(["EMA"] if choice == "callbacks=ema" else []),
+    }
+    assert [type(each).__name__ for each in build_loggers(config, run)] == ["TensorBoard"]
+    if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+        return  # its arguments were checked against the Trainer's by name; see tests/config/test_schema.py
+    if config["trainer"]["strategy"] == "ddp":
+        return  # it would start processes; tests/test_training.py and test_user_project.py train with it
+    trainer = build_trainer(config, run, FACTS, devices=1, callbacks=[], loggers=[])
+    assert trainer.max_epochs == config["trainer"]["max_epochs"]
+
+
+STUDIES = [each for each in CHOICES if each.startswith("study=")]
+
+
+@pytest.mark.parametrize("choice", STUDIES)
+def test_each_study_is_a_multirun_by_the_sweeper_that_it_names(choice: str) -> None:
+    register_resolvers()
+    text = (packaged_conf() / f"{choice.replace('=', '/')}.yaml").read_text()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        composed = GlobalHydra.instance().config_loader().load_configuration(ROOT, [choice], RunMode.RUN)
+    hydra = composed.hydra
+    assert hydra.mode == RunMode.MULTIRUN
+    assert hydra.sweeper["_target_"].endswith(
+        "SearchSweeper" if "override /hydra/sweeper: search" in text else "GridSweeper"
+    )
+    assert hydra.launcher["_target_"].endswith("PoolLauncher")
+    assert len(hydra.sweeper.params) == 2
+    assert composed.study.name == choice.partition("=")[2]
+
+
+@pytest.mark.parametrize("choice", [each for each in CHOICES if each.startswith(("optimizer", "schedule"))])
+def test_each_optimizer_and_schedule_steps(choice: str) -> None:
+    config = compose_config(choice)
+    network = nn.Conv2d(3, 2, 1)
+    optimizer = factory("optimizer", config["optimizer"])(network.parameters())
+    make = factory("schedule", config["schedule"])
+    needs = inspect.signature(make).parameters
+    schedule = make(optimizer, **({"total_steps": 20} if "total_steps" in needs else {}))
+    before = network.weight.detach().clone()
+    for _ in range(2):
+        network(torch.ones(1, 3, 1, 1)).sum().backward()
+        optimizer.step()
+        schedule.step()
+    assert not torch.equal(network.weight, before)
+    assert 0 < schedule.get_last_lr()[0] <= config["optimizer"]["lr"]
+
+
+def test_every_yaml_has_a_first_line_that_says_what_it_is() -> None:
+    for path in packaged_conf().glob("*/*.yaml"):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+        assert re.match(r"# \S", lines[0]), path
+
+
+# ---- debug=overfit
+
+
+@pytest.mark.filterwarnings(
+    "ignore:You requested to overfit but enabled"
+)  # Lightning asks whether it is torch's sampler
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")  # no validation: it overrides limits
+def test_debug_overfit_reaches_all_of_its_batch(tmp_path: Path) -> None:
+    run = train_here(
+        tmp_path / "run",
+        *(
+            each
+            for each in TINY
+            if not each.startswith(("model", "data.batch", "data.val", "trainer.max", "trainer.log"))
+        ),
+        "debug=overfit",
+        "trainer.max_epochs=150",
+    )
+    accuracy = [row.value for row in read_metrics(run.metrics) if row.metric == "train/accuracy"]
+    assert accuracy[0] < 0.9
+    assert accuracy[-1] == 1.0
+    assert read_result(run)["steps"] == 150
+
+
+def test_overfitting_sees_the_same_batch_in_every_epoch() -> None:
+    data = _shapes()
+    assert not torch.equal(*_two_epochs(data, Trainer(accelerator="cpu", **QUIET)))
+    assert torch.equal(*_two_epochs(data, Trainer(accelerator="cpu", overfit_batches=1, **QUIET)))
+
+
+QUIET: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+
+
+def _two_epochs(data: Shapes, trainer: Trainer) -> tuple[Tensor, Tensor]:
+    data.trainer = trainer
+    loader = data.train_dataloader()
+    first = next(iter(loader)).indices
+    loader.sampler.set_epoch(1)
+    return first, next(iter(loader)).indices
+
+
+def _shapes() -> Shapes:
+    data = build_data(compose_config(*TINY))
+    assert isinstance(data, Shapes)
+    return data
+
+
+# ---- the other debug configs
+
+
+def test_debug_fast_takes_every_step_of_the_way(tmp_path: Path) -> None:
+    settings = [each for each in TINY if not each.startswith(("trainer.max", "trainer.log"))]
+    run = train_here(tmp_path / "run", *settings, "debug=fast")
+    result = read_result(run)
+    assert (result["status"], result["epochs"], result["steps"]) == ("completed", 1, 3)
+    logged = {row.metric for row in read_metrics(run.metrics)}
+    assert logged >= {"train/loss", "val/accuracy", "test/accuracy", "lr"}
+    assert run.best.exists()
+    assert run.last.exists()
+
+
+def test_debug_profile_writes_its_table_into_the_run_directory(tmp_path: Path) -> None:
+    settings = [each for each in TINY if not each.startswith("trainer.max")]
+    run = train_here(tmp_path / "run", *settings, "debug=profile")
+    tables = {path.name: path.read_text() for path in run.path.glob("*profile*")}
+    assert any("run_training_batch" in text for text in tables.values()), list(tables)
+
+
+class Explodes(nn.Module):
+    """Everything is finite on the way there; the way back has infinity (of the root at 0) times 0."""
+
+    def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(image_shape[0], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = self.layer(images.mean(dim=(2, 3)))
+        return scores + torch.sqrt(scores * 0)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.filterwarnings("ignore:Error detected in MulBackward0")  # what it is for
+def test_debug_anomaly_names_the_operation(tmp_path: Path) -> None:
+    settings = [each for each in TINY if not each.startswith("model")]
+    settings += [f"model._target_={__name__}.Explodes", "~model.widths", "~model.hidden"]
+    with pytest.raises(RuntimeError, match=r"MulBackward0.*nan"):
+        train_here(tmp_path / "run", *settings, "debug=anomaly")

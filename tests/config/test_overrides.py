@@ -1,0 +1,231 @@
+"""What a resume may change, and what it says of the rest."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import TINY, compose_config
+
+from litlab.config.freeze import cores, identity
+from litlab.config.overrides import ABSENT, CHANGEABLE, LENGTH, PLACES, AnotherExperiment, Change, change, difference
+from litlab.config.schema import SECTIONS
+from litlab.config.targets import find
+from litlab.errors import UserError
+
+CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
+FOLDER = compose_config("data=image_folder", "data.root=/x", "schedule=constant", "trainer=cpu", "threads=3")
+ACCEPTED = {
+    "threads": "threads=1",
+    "logger": "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}",
+    "checkpoint": "checkpoint.every_steps=7",
+    "data.root": "data.root=/elsewhere",
+    "data.cache": "data.cache=/elsewhere",
+    "data.url": "data.url=https://example.org/cifar10",
+    "data.storage": "data.storage=stream",
+    "data.num_workers": "data.num_workers=7",
+    "trainer.accelerator": "trainer.accelerator=gpu",
+    "trainer.devices": "trainer.devices=2",
+    "trainer.num_nodes": "trainer.num_nodes=2",
+    "trainer.strategy": "trainer.strategy=ddp",
+    "trainer.log_every_n_steps": "trainer.log_every_n_steps=9",
+    "trainer.profiler": "+trainer.profiler=simple",
+}
+FOREIGN = """
+def endless(optimizer, gamma): ...
+def ending(optimizer, total_steps): ...
+"""
+
+
+def changed(*overrides: str, config: dict[str, Any] = CONFIG, epochs: int = 0) -> Change:
+    return change(config, list(overrides), lambda: epochs)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield path, node
+        return
+    for key, value in node.items():
+        yield from leaves(value, f"{path}.{key}".lstrip("."))
+
+
+def another(value: Any) -> str:
+    """The text of some other value."""
+    if isinstance(value, bool):
+        return str(not value).lower()
+    return str(value + 1) if isinstance(value, int | float) else "[9]"
+
+
+def with_schedule(node: dict[str, Any] | None) -> dict[str, Any]:
+    return deepcopy(CONFIG) | {"schedule": node}
+
+
+def test_each_accepted_key_keeps_the_identity() -> None:
+    assert set(ACCEPTED) == set(CHANGEABLE)
+    for key, override in ACCEPTED.items():
+        config = FOLDER if key in ("data.storage", "data.num_workers") else CONFIG
+        found = changed(override, config=config)
+        assert list(found.changed) != [], key
+        assert all(each.startswith(key) for each in found.changed)
+        assert identity(found.config) == identity(config)
+        assert not found.prolongs
+
+
+def test_every_other_key_is_refused() -> None:
+    kept = [key for key in leaves(CONFIG) if not key[0].startswith((*CHANGEABLE, *LENGTH)) and key[1] is not None]
+    assert len(kept) > 25
+    for key, value in kept:
+        with pytest.raises(AnotherExperiment) as refused:
+            changed(f"{key}={another(value)}")
+        assert str(refused.value).startswith(f"{key}: "), key
+    for key in PLACES:
+        with pytest.raises(AnotherExperiment, match="belongs to the place of the run"):
+            changed("name=x" if key == "name" else "study.name=x")
+
+
+def test_what_is_refused_is_said_key_by_key() -> None:
+    with pytest.raises(AnotherExperiment) as refused:
+        changed("optimizer.lr=0.1", "~model", "threads=1", "+trainer.min_epochs=2")
+    assert str(refused.value).splitlines() == [
+        f"model: {CONFIG['model']} -> null would make it another experiment",
+        "optimizer.lr: 0.05 -> 0.1 would make it another experiment",
+        f"trainer.min_epochs: {ABSENT} -> 2 would make it another experiment",
+    ]
+
+
+def test_a_value_written_in_another_way_is_no_change() -> None:
+    found = changed("optimizer.lr=5e-2", "data.batch_size=128.0", "trainer={devices: 1}", "model.widths=[6.0,16]")
+    assert (found.changed, found.config) == ({}, CONFIG)
+    with pytest.raises(AnotherExperiment, match=r"seed: 0 -> false"):
+        changed("seed=false")
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
+def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
+    config = compose_config(*TINY, f"schedule={name}")
+    with pytest.raises(AnotherExperiment) as refused:
+        changed("trainer.max_epochs=4", config=config)
+    assert str(refused.value) == (
+        f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.{name} follows the total number of "
+        "steps, so the learning rate of every step so far would have been another "
+        "(a run with schedule=constant can be prolonged)"
+    )
+
+
+def test_a_longer_training_with_progressive_sizes_is_refused_with_the_reason() -> None:
+    config = compose_config(*TINY, "schedule=constant", "data.progressive_sizes=[24,32]")
+    with pytest.raises(AnotherExperiment, match=r"data\.progressive_sizes has equal shares of all epochs"):
+        changed("trainer.max_epochs=4", config=config)
+
+
+def test_it_is_known_which_schedules_of_ours_ask_for_the_total() -> None:
+    schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(find(target)).parameters]
+    schedules = [target for target in schedules if target.startswith("litlab.optim.schedules.")]
+    assert len(schedules) == 4
+    for target in schedules:
+        config = with_schedule({"_target_": target} | dict.fromkeys(SECTIONS[target].model_fields, 0.5))
+        if "total_steps" in inspect.signature(find(target)).parameters:
+            with pytest.raises(AnotherExperiment):
+                changed("trainer.max_epochs=20", config=config)
+        else:
+            assert changed("trainer.max_epochs=20", config=config).prolongs
+
+
+def test_a_foreign_schedule_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "change_schedules.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "change_schedules.ending"}
+    for allowed in (None, node | {"total_steps": 90}, {"_target_": "change_schedules.endless", "gamma": 1}):
+        assert changed("trainer.max_epochs=11", config=with_schedule(allowed)).changed == {
+            "trainer.max_epochs": [10, 11]
+        }
+    with pytest.raises(AnotherExperiment, match=r"change_schedules\.ending follows the total number of steps"):
+        changed("trainer.max_epochs=11", config=with_schedule(node))
+    with pytest.raises(UserError, match=r"schedule\._target_: nowhere\.Schedule can't be looked at: .*no module"):
+        changed("trainer.max_epochs=11", config=with_schedule({"_target_": "nowhere.Schedule"}))
+
+
+def test_less_than_what_was_begun_is_refused() -> None:
+    for accepted in ("trainer.max_epochs=3", "trainer.max_epochs=-1"):
+        assert changed(accepted, epochs=3).prolongs
+    with pytest.raises(AnotherExperiment, match="10 -> 2 is less than what the run has begun already, 3"):
+        changed("trainer.max_epochs=2", epochs=3)
+
+
+def test_steps_can_end_within_an_epoch_so_they_stay() -> None:
+    with pytest.raises(AnotherExperiment, match=r"trainer.max_steps: not set -> 69 would make it another experiment"):
+        changed("+trainer.max_steps=69")
+
+
+def test_a_secret_stays_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHANGE_TOKEN", "s3cret")
+    monkeypatch.setenv("CHANGE_ROOT", "/from/the/environment")
+    target = "+logger.mine={_target_: mine.Logger, token: '${oc.env:CHANGE_TOKEN}'}"
+    found = changed(target, "data.root=${oc.env:CHANGE_ROOT}")
+    assert found.config["logger"]["mine"]["token"] == "${oc.env:CHANGE_TOKEN}"
+    assert found.config["data"]["root"] == "/from/the/environment"
+    assert "s3cret" not in str(found)
+    for literal in ("+logger.mine={_target_: mine.Logger, token: s3cret}", "data.url=https://me:s3cret@example.org"):
+        with pytest.raises(UserError, match="looks like a secret") as refused:
+            changed(literal)
+        assert "s3cret" not in str(refused.value)
+    monkeypatch.delenv("CHANGE_TOKEN")
+    with pytest.raises(UserError, match=r"logger\.mine\.token: .*CHANGE_TOKEN"):
+        changed(target)
+
+
+def test_a_relative_root_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert changed("data.root=images").config["data"]["root"] == str(tmp_path / "images")
+
+
+def test_threads_stay_frozen_unless_they_are_asked_for() -> None:
+    assert changed("trainer.devices=2").config["threads"] == 3
+    assert changed("trainer.devices=2", "threads=null").config["threads"] == max(1, cores() // 2)
+    assert changed("trainer.devices=2", "threads=5").config["threads"] == 5
+
+
+def test_loggers_come_and_go() -> None:
+    assert changed("~logger").config["logger"] is None
+    assert changed("logger=null").config["logger"] is None
+    assert changed("logger.tensorboard=null").config["logger"] == {"tensorboard": None}
+    found = changed("~logger.tensorboard", "+logger.csv._target_=lightning.pytorch.loggers.CSVLogger")
+    assert found.config["logger"] == {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger"}}
+    assert found.changed["logger.tensorboard"] == [{"_target_": "litlab.loggers.TensorBoard"}, ABSENT]
+
+
+def test_the_config_given_is_left_alone() -> None:
+    before = deepcopy(CONFIG)
+    changed("trainer.devices=2", "logger.tensorboard=null", "trainer.max_epochs=12")
+    assert before == CONFIG
+
+
+def test_difference_tells_types_apart() -> None:
+    before = {"a": 1, "b": {"c": [1], "d": None}, "e": True}
+    assert difference(before, deepcopy(before)) == {}
+    assert difference(before, {"a": 1.0, "b": {"c": [2]}, "e": 1, "f": {}}) == {
+        "a": [1, 1.0], "b.c": [[1], [2]], "b.d": [None, ABSENT], "e": [True, 1], "f": [ABSENT, {}]
+    }  # fmt: skip
+
+
+def test_remarks_say_what_may_differ() -> None:
+    assert changed("data.root=/elsewhere").remarks == []
+    expected = "on other devices or threads the stream of samples stays the same, but the last bits of the weights may"
+    assert changed("threads=1", "trainer.devices=2").remarks == [f"{expected} differ"]
+    foreign = deepcopy(CONFIG)
+    foreign["callbacks"]["averaging"] = {"_target_": "mine.Averaging"}
+    assert changed("trainer.max_epochs=20", config=foreign).remarks == [
+        "whether mine.Averaging went by the length of the training can't be seen from here"
+    ]
+
+
+def test_progress_is_asked_for_only_where_it_counts() -> None:
+    def asked() -> Mapping[str, int]:
+        raise AssertionError
+
+    change(CONFIG, ["threads=1"], asked)
+    with pytest.raises(AssertionError):
+        change(CONFIG, ["trainer.max_epochs=3"], asked)
+    assert change(CONFIG, [], dict) == Change(CONFIG, {}, False, [])

@@ -1,0 +1,154 @@
+"""Secrets in the environment, in addresses and in sources: none is in any file of a run, whatever handles them."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.runs import TINY, call_litlab
+
+from litlab.config.freeze import from_yaml
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+TOKEN, PASSWORD, SIGNATURE = "canary-token-4711", "canary-pass-0815", "canary-sign-1234"
+UNRELATED, WRITTEN = "canary-other-2222", "canary-literal-3333"
+CANARIES = (TOKEN, PASSWORD, SIGNATURE, UNRELATED, WRITTEN)
+SECRETS = {
+    "CANARY": TOKEN,
+    "CANARY_URL": f"https://me:{PASSWORD}@127.0.0.1:9/x?sig={SIGNATURE}&v=1",
+    "SOMETHING_ELSE": UNRELATED,
+}
+MODULE = f"""
+import logging, os, warnings
+
+from lightning.pytorch import Callback
+
+from litlab.task import ImageClassifier
+
+api_key = "{WRITTEN}"
+
+
+class Keeper(Callback):
+    \"\"\"Handles its secrets as carelessly as it can.\"\"\"
+
+    def __init__(self, *, token, address, fail):
+        self.token, self.address, self.fail = token, address, fail
+
+    def on_train_start(self, trainer, module):
+        assert self.token == os.environ["CANARY"] and self.address == os.environ["CANARY_URL"]
+        logging.getLogger("mine").warning("the token is %s", self.token)
+        warnings.warn(f"cannot reach {{self.address}}")
+        if self.fail:
+            raise RuntimeError(f"{{self.address}} refused {{self.token}}")
+
+    def state_dict(self):
+        return {{"steps": 1}}
+
+
+class Task(ImageClassifier):
+    def __init__(
+        self, *, network, optimizer, schedule, num_classes,
+        label_smoothing, channels_last, compile, test_time_flip, test_time_shift, token,
+    ):
+        super().__init__(
+            network=network, optimizer=optimizer, schedule=schedule, num_classes=num_classes,
+            label_smoothing=label_smoothing, channels_last=channels_last, compile=compile,
+            test_time_flip=test_time_flip, test_time_shift=test_time_shift,
+        )
+        self.save_hyperparameters("label_smoothing", "token")
+"""
+KEEPER = (
+    "+callbacks.keeper={_target_: mine.Keeper, token: '${oc.env:CANARY}', address: '${oc.env:CANARY_URL}', fail: %s}"
+)
+CARELESS = ("task._target_=mine.Task", "+task.token=${oc.env:CANARY}", "hydra.run.dir=run")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a changed and a new source, both of which hold what nobody should have written there."""
+    folder = tmp_path_factory.mktemp("canary")
+    run = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (folder / "mine.py").write_text("")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*run, *arguments], check=True, capture_output=True)
+    subprocess.run([*run, "remote", "add", "origin", f"https://me:{WRITTEN}@127.0.0.1/x"], check=True)
+    (folder / "mine.py").write_text(MODULE)
+    (folder / "notes.yaml").write_text(f"server:\n  password: {WRITTEN}\n  url: https://me:{WRITTEN}@127.0.0.1/\n")
+    experiment = folder / "conf" / "experiment" / "mine.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(f"# @package _global_\nhydra: {{job: {{env_set: {{MY_TOKEN: {WRITTEN}}}}}}}\n")
+    return folder
+
+
+def litlab_train(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return call_litlab(project, "train", *arguments, *TINY, **SECRETS)
+
+
+def holding(folder: Path) -> list[tuple[str, str]]:
+    """Which canary stands in which file, or in a name."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        content = os.fsencode(path) + (path.read_bytes() if path.is_file() else b"")
+        found += [(str(path.relative_to(folder)), canary) for canary in CANARIES if canary.encode() in content]
+    return found
+
+
+def test_a_run_that_completes(project: Path) -> None:
+    done = litlab_train(project, *CARELESS, KEEPER % "false", "experiment=mine")
+    assert done.returncode == 0, done.stderr
+    run = RunDirectory(project / "run")
+    assert len([path for path in run.path.rglob("*") if path.is_file()]) > 9
+    assert holding(run.path) == []
+    log = run.log.read_text()
+    assert "the token is ***" in log
+    assert "cannot reach ***" in log
+    assert "MY_TOKEN: '***'" in (run.path / ".hydra" / "hydra.yaml").read_text()
+    config = from_yaml(run.config.read_text())
+    assert config["callbacks"]["keeper"]["address"] == "${oc.env:CANARY_URL}"
+    code = run.read_json(run.provenance)["code"]
+    assert 'api_key = "***"' in code["diff"]
+    assert not code["diff_complete"]
+    assert code["untracked"]["notes.yaml"] == "server:\n  password: ***\n  url: https://***@127.0.0.1/\n"
+
+
+def test_a_run_that_fails_with_a_secret_on_its_lips(project: Path) -> None:
+    done = litlab_train(project, *CARELESS, KEEPER % "true", "hydra.run.dir=failed")
+    assert done.returncode == 1
+    run = RunDirectory(project / "failed")
+    assert holding(run.path) == []
+    assert "RuntimeError: *** refused ***" in read_result(run)["error"]
+    assert "RuntimeError: *** refused ***" in run.log.read_text()
+    assert TOKEN not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", f"+callbacks.keeper.token={WRITTEN}"),
+        ("-m", f"+callbacks.keeper={{_target_: mine.Keeper, token: {WRITTEN}}}", "seed=0,1"),
+        (f"hydra.job.env_set.TOKEN={WRITTEN}",),
+        (f"data.url=https://me:{WRITTEN}@127.0.0.1/x",),
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = litlab_train(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert "looks like a secret" in done.stderr
+    assert WRITTEN not in done.stderr + done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["hydra: {job: {env_set: {MY_TOKEN: %s}}}", "callbacks: {mine: {token: %s}}"])
+def test_a_multirun_with_a_literal_in_a_file_writes_nothing(place: str, tmp_path: Path) -> None:
+    """Hydra itself would keep it in multirun.yaml."""
+    experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text("# @package _global_\n" + place % WRITTEN)
+    done = litlab_train(tmp_path, "-m", "experiment=mine", "seed=0,1")
+    assert done.returncode == 1
+    assert "oken: looks like a secret" in done.stderr.replace("TOKEN", "token")
+    assert WRITTEN not in done.stderr + done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]

@@ -1,0 +1,87 @@
+"""Studies for the tests: composed jobs of one real config, as `litlab.config.jobs` makes them, and their plan."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from support.runs import TINY, compose_config
+
+from litlab.config.freeze import identity
+from litlab.config.jobs import ComposedJob
+from litlab.runs.provenance import of_launch
+from litlab.sweep.backends.base import Job
+from litlab.sweep.study import Plan, Study
+
+_HYDRA = {"config.yaml": "seed: 0\n", "hydra.yaml": "hydra: {}\n"}
+
+
+@cache
+def _base() -> dict[str, Any]:
+    return compose_config(*TINY, "schedule=constant") | {"study": {"name": "s", "swept": ["seed", "optimizer.lr"]}}
+
+
+def base(**changes: Any) -> dict[str, Any]:
+    """A frozen config; `optimizer__lr=1` sets optimizer.lr."""
+    config = copy.deepcopy(_base())
+    for key, value in changes.items():
+        node, parts = config, key.split("__")
+        for part in parts[:-1]:
+            node = node[part]
+        node[parts[-1]] = value
+    return config
+
+
+def jobs_of(study: Study, configs: Sequence[dict[str, Any]], points: Sequence[dict[str, str]]) -> list[ComposedJob]:
+    """Known ones keep their numbers, the others get the next."""
+    found: list[ComposedJob] = []
+    known = dict(study.known)
+    for config, point in zip(configs, points, strict=True):
+        key = identity(config)
+        number = study.next_number + len(known) - len(study.known)
+        name = "_".join([f"{number:04d}", *(f"{axis.rpartition('.')[2]}-{value}" for axis, value in point.items())])
+        overrides = tuple(f"{axis}={value}" for axis, value in point.items())
+        hydra = _HYDRA | {"overrides.yaml": yaml.safe_dump(["data=shapes", *overrides])}
+        found.append(ComposedJob(overrides, point, config, key, *known.setdefault(key, (number, name)), hydra))
+    return found
+
+
+def seeds(study: Study, values: Sequence[int], **changes: Any) -> list[ComposedJob]:
+    """A grid over seeds."""
+    configs = [base(seed=value, **changes) for value in values]
+    return jobs_of(study, configs, [{"seed": str(value)} for value in values])
+
+
+def plan_of(values: Sequence[int], project: Path, **changes: Any) -> Plan:
+    return Plan(
+        kind="grid",
+        axes={"seed": [str(value) for value in values]},
+        base=base(**changes),
+        arguments=["-m", "data=shapes", "seed=" + ",".join(map(str, values))],
+        launcher={"jobs": 2, "jobs_per_device": 1, "timeout": None, "retries": 0},
+        search={},
+        project=str(project),
+        started="2026-01-31T12:00:00+00:00",
+    )
+
+
+def search_of(project: Path, space: str = "interval(0,1)", trials: int = 5) -> Plan:
+    plan = plan_of([], project)
+    return replace(plan, kind="search", axes={"optimizer.lr": [space]}, search={"trials": trials})
+
+
+def provenance(project: Path) -> dict[str, Any]:
+    return of_launch(project, ["litlab", "train", "-m", "seed=0,1"]) | {"code": None}
+
+
+def begin(path: Path, values: Sequence[int], **changes: Any) -> list[Job]:
+    """What a command does before its jobs start; also the command that continues."""
+    study = Study.read(path)
+    plan, composed = plan_of(values, path.parent, **changes), seeds(study, values, **changes)
+    study.check(plan, composed)
+    with study.holding():
+        study.write_plan(plan)
+        return study.admit(composed, provenance(path.parent))

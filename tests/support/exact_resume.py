@@ -1,0 +1,80 @@
+"""Runs that are stopped and continued, and what must be the same afterwards as if they had not been."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.runs import compose_config
+
+from litlab.config.freeze import to_yaml
+from litlab.process.signals import Stopped, StopRequest
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import read_metrics
+from litlab.runs.result import read_result
+from litlab.training.checkpoint_io import read_checkpoint
+
+_TIMED = ("seconds_saving", "training", "sizes")
+
+
+class StopsAt(StopRequest):
+    """A signal comes right before it is looked for the `number`-th time, counted from 1; None: never."""
+
+    def __init__(self, number: int | None) -> None:
+        super().__init__()
+        self.looks = 0
+        self._number = number
+
+    def pending(self) -> int:
+        self.looks += 1
+        if self.looks == self._number:
+            self.received = signal.SIGTERM
+        return super().pending()
+
+
+def new_run(directory: Path, *overrides: str) -> tuple[RunDirectory, dict[str, Any]]:
+    """A run directory as `litlab train` makes it, without training."""
+    config = compose_config(*overrides)
+    return RunDirectory.create(directory, to_yaml(config), {}), config
+
+
+def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -> int | None:
+    """Train, or go on, in this process; returns how often was looked for a signal, None if it was stopped by it."""
+    from litlab.training.run import train
+
+    stop = StopsAt(number)
+    try:
+        train(run, config, stop, started=time.perf_counter())
+    except Stopped:
+        return None
+    return stop.looks
+
+
+def outcome(run: RunDirectory) -> dict[str, Any]:
+    """Everything that two bit-equal runs agree in: state, rows, result; without times and speeds."""
+    rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("throughput")]
+    result = {key: read_result(run)[key] for key in ("best", "last", "test", "objective", "weights", "epochs", "steps")}
+    found: dict[str, Any] = {"rows": rows, "result": result, "last": _state(run.last)}
+    if run.best.exists():
+        found["best"] = _state(run.best)
+    return found
+
+
+def _state(path: Path) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
+    part = checkpoint.get("litlab", {})  # none in a best one with weights alone
+    return checkpoint | {"litlab": {key: value for key, value in part.items() if key not in _TIMED}}
+
+
+def differences(left: Any, right: Any, path: str = "") -> list[str]:
+    """Where two nested values differ; tensors are compared bit by bit."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = [*left, *(key for key in right if key not in left)]
+        return [line for key in keys for line in differences(left.get(key), right.get(key), f"{path}.{key}")]
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple) and len(left) == len(right):
+        pairs = enumerate(zip(left, right, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{path}.{i}")]
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return [] if left.dtype == right.dtype and torch.equal(left, right) else [path]
+    return [] if left == right or (left != left and right != right) else [f"{path}: {left} != {right}"]

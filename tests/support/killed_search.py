@@ -1,0 +1,70 @@
+"""A search in processes that are killed at chosen moments; called with them, as `main` says."""
+
+import itertools
+import json
+import os
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import Trial
+from support.search_jobs import LR, WIDTH, Machine, best_at, run_search
+
+from litlab.sweep.search.sampler import DistinctSampler
+from litlab.sweep.study import Study
+
+# Where a process is killed: the function, and whether that is before it does anything or after.
+MOMENTS: dict[str, tuple[Any, str, bool]] = {
+    "a trial without values": (DistinctSampler, "sample_relative", True),
+    "a trial with half its values": (Trial, "suggest_float", False),
+    "asked, not admitted": (Study, "admit", True),
+    "admitted, not started": (Study, "admit", False),
+    "reported": (Trial, "report", False),
+    "ended, not told": (optuna.Study, "tell", True),
+    "told": (optuna.Study, "tell", False),
+}
+
+
+def kill_at(moment: str, call: int) -> None:
+    """Let this process be killed with the nth call of a function."""
+    owner, name, before = MOMENTS[moment]
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def killing(*arguments: Any, **named: Any) -> Any:
+        last = next(calls) == call
+        if last and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        returned = function(*arguments, **named)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return returned
+
+    setattr(owner, name, killing)
+
+
+def main() -> None:
+    """Directory, number of trials, then `moment=call` for each time that it is killed, and nothing for an end in peace.
+
+    Each time in a process of its own, forked so that the imports are paid once. Prints the exit code of each, and
+    how many trials were in which state then.
+    """
+    path, trials, *moments = sys.argv[1:]
+    for moment in moments:
+        if (child := os.fork()) == 0:
+            name, _, call = moment.partition("=")
+            if name:
+                kill_at(name, int(call))
+            run_search(Path(path), Machine(best_at(0.03)), LR, WIDTH, trials=int(trials), pruner="median")
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with closing(sqlite3.connect(Path(path) / "search.db")) as database:
+            states = dict(database.execute("select state, count(*) from trials group by state").fetchall())
+        print("ended", json.dumps({"moment": moment, "code": code, "states": states}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

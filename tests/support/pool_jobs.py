@@ -1,0 +1,144 @@
+"""Jobs for the pool: real run directories, ready for a worker."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.runs import TINY, compose_config
+
+from litlab.config.freeze import to_yaml
+from litlab.config.trust import sign
+from litlab.process.signals import StopRequest
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_json
+from litlab.runs.result import read_result
+from litlab.sweep.backends.base import Ended, Job
+from litlab.sweep.backends.device_allocator import Machine
+from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.training.run import train
+
+QUICK = (
+    *TINY, "trainer.max_epochs=1",
+    "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+    "+callbacks.tell._target_=support.sabotage.Tell",
+)  # fmt: skip
+PATIENCE = 90  # seconds; a machine may be busy
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return compose_config(*QUICK, *overrides)
+
+
+def quick_config(*overrides: str, how: str | None = None, **trainer: Any) -> dict[str, Any]:
+    """A frozen config; `how` it is sabotaged, and keys of its trainer."""
+    config = copy.deepcopy(_composed(overrides))
+    config["trainer"] |= trainer
+    if how is not None:
+        config["callbacks"]["sabotage"] = {"_target_": "support.sabotage.Sabotage", "how": how}
+    return config
+
+
+def endless(**trainer: Any) -> dict[str, Any]:
+    return quick_config(how="sleep", max_epochs=100000, **trainer)
+
+
+def new_job(folder: Path, number: int, config: dict[str, Any]) -> Job:
+    """A run directory as the controller leaves it to a worker; its project is the tests' folder."""
+    run = RunDirectory.create(folder / str(number), to_yaml(config), {})
+    write_json(run.provenance, {"project": str(Path(__file__).parents[1])})
+    sign(run)
+    return Job(number, run, config)
+
+
+def run_all(pool: LocalPool, jobs: Sequence[Job]) -> dict[int, Ended]:
+    """Submit each as soon as there is room, and wait for all."""
+    waiting, ended = list(jobs), dict[int, Ended]()
+    end = time.monotonic() + PATIENCE
+    while len(ended) < len(jobs):
+        while waiting and pool.has_room(waiting[0].config):
+            pool.submit(waiting.pop(0))
+        ended |= {each.job.number: each for each in pool.wait(1)}
+        assert time.monotonic() < end, f"only {sorted(ended)} ended"
+    return ended
+
+
+def next_ended(pool: LocalPool, number: int) -> list[Ended]:
+    found: list[Ended] = []
+    end = time.monotonic() + PATIENCE
+    while len(found) < number:
+        found += pool.wait(1)
+        assert time.monotonic() < end
+    return found
+
+
+def told(job: Job, rank: int = 0) -> dict[str, Any]:
+    """What the job's callback wrote down."""
+    found = json.loads((job.run.path / f"told.{rank}.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def result(run: RunDirectory) -> dict[str, Any]:
+    """What two equal runs agree in."""
+    keys = ("status", "objective", "best", "last", "test", "weights", "epochs", "steps", "identity")
+    return {key: read_result(run)[key] for key in keys}
+
+
+def trained_here(folder: Path, config: dict[str, Any]) -> RunDirectory:
+    """By this process, which is no fork."""
+    job = new_job(folder, 0, config)
+    before = torch.get_num_threads()
+    torch.set_num_threads(config["threads"])
+    train(job.run, job.config, StopRequest(), started=time.perf_counter(), silent=True)
+    torch.set_num_threads(before)
+    return job.run
+
+
+def with_settings(pool: LocalPool, settings: PoolSettings, machine: Machine | None = None) -> LocalPool:
+    """Another pool over the server that has started; the fixture closes it."""
+    other = copy.copy(pool)
+    other.__dict__ |= {"_settings": settings, "_machine": machine, "_known_leases": None, "_running": {}, "_ended": []}
+    return other
+
+
+def until(condition: Callable[[], Any], pool: LocalPool | None = None, seconds: float = PATIENCE) -> None:
+    """Look every few milliseconds; a pool, meanwhile, does its part, and nothing may end."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        if pool is None:
+            time.sleep(0.005)
+        else:
+            assert pool.wait(0.005) == []
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(its_group) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Neither gone nor a zombie, of which process 1 may not rid us."""
+    return state(pid) not in ("Z", "")
+
+
+def state(pid: int) -> str:
+    """Its letter in /proc; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,102 @@
+"""Helpers of the tests: tiny real runs, composed and trained as `litlab train` does it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch import Callback
+from omegaconf import open_dict
+from support.warm import run_warm
+from torch import nn
+
+from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
+from litlab.config.freeze import freeze, to_yaml
+from litlab.config.paths import packaged_conf
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+# Everything real, everything small: a run of a second.
+TINY = (
+    "data=shapes", "data.num_train=200", "data.num_test=53", "data.val_size=40", "data.batch_size=16",
+    "model.widths=[2,4]", "model.hidden=[8]",
+    "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
+)  # fmt: skip
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def compose_config(*overrides: str) -> dict[str, Any]:
+    """Compose and freeze as `litlab train` does, without starting a run."""
+    register_resolvers()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration(ROOT, list(overrides), RunMode.RUN)
+        HydraConfig.instance().set_config(composed)
+        with open_dict(composed):
+            del composed["hydra"]
+        return freeze(composed)
+
+
+def train_here(directory: Path, *overrides: str) -> RunDirectory:
+    """A whole run, as the worker does it, in this process."""
+    from litlab.process.signals import StopRequest
+    from litlab.training.run import train
+
+    config = compose_config(*overrides)
+    run = RunDirectory.create(directory, to_yaml(config), {})
+    train(run, config, StopRequest(), started=time.perf_counter())
+    assert read_result(run)["status"] == "completed"
+    return run
+
+
+def call_litlab(
+    project: Path, *arguments: str, timeout: float = 200, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """The command line, in a process of its own that has imported all already, called in a user's project folder."""
+    return run_warm(["-m", "litlab", *arguments], project, timeout=timeout, environment=os.environ | variables)
+
+
+def call_cold(project: Path, *arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
+    """The same in an interpreter that starts for it, as do its workers: seconds longer."""
+    command = [sys.executable, "-m", "litlab", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Those that work in this folder and have not ended: of a project's, its commands, their workers and ranks."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and (process / "cwd").readlink() == folder.resolve():
+                found.append(int(process.name))
+    return found
+
+
+class Dropping(nn.Sequential):
+    """A network of a user's own with what a checkpoint must not forget: batch norm's buffers, dropout's numbers."""
+
+    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        c, h, w = image_shape
+        first = nn.Sequential(nn.Conv2d(c, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3))
+        size = first.eval()(torch.zeros(1, c, h, w)).shape[1]
+        super().__init__(first.train(), nn.Linear(size, num_classes))
+
+
+class KeepsToken(Callback):
+    """A callback of a user's own that needs a secret."""
+
+    seen = ""
+
+    def __init__(self, *, token: str) -> None:
+        type(self).seen = token

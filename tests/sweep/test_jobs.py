@@ -1,0 +1,26 @@
+"""What goes on is on record in its provenance.json, and said where the code is another one now."""
+
+from pathlib import Path
+
+import pytest
+from support.composed_jobs import begin, plan_of, provenance, seeds
+
+from litlab.runs.lock import owning
+from litlab.runs.result import Result, write_result
+from litlab.sweep.study import Study
+
+
+def test_a_job_that_goes_on_is_on_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s"
+    done, stopped, failed, _, running = (job.run for job in begin(path, range(5)))
+    write_result(done, Result("completed", ""))
+    write_result(stopped, Result("interrupted", ""))
+    write_result(failed, Result("failed", ""))
+    study = Study.read(path)
+    with study.holding(), owning(running.path):
+        study.write_plan(plan_of(range(5), tmp_path))
+        study.admit(seeds(study, range(5)), provenance(tmp_path) | {"code": {"commit": "another"}})
+    entries = [run.read_json(run.provenance).get("resumed", []) for _, run in study.jobs()]
+    assert [len(each) for each in entries] == [0, 1, 1, 0, 0]
+    assert (entries[1][0]["code"], entries[1][0]["changed"]) == ({"commit": "another"}, {})
+    assert capsys.readouterr().err.count("note: the code of the project is not what it was") == 1

@@ -1,0 +1,250 @@
+"""The local pool: real jobs, forked from a real server; what they compute, what they see, how they end badly."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support.pool_jobs import (
+    PATIENCE,
+    endless,
+    group,
+    is_alive,
+    new_job,
+    next_ended,
+    quick_config,
+    result,
+    run_all,
+    state,
+    told,
+    trained_here,
+    until,
+    with_settings,
+)  # fmt: skip
+
+from litlab.config.freeze import cores
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+from litlab.sweep.backends.device_allocator import Machine
+from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.sweep.outcome import settle
+
+RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
+pytestmark = pytest.mark.usefixtures("fresh")
+
+
+def test_a_job_starts_in_no_time_and_says_each_thing_once(pool: LocalPool, tmp_path: Path) -> None:
+    job = new_job(tmp_path, 1, quick_config())
+    submitted = time.monotonic()
+    pool.submit(job)
+    until(lambda: job.run.log.exists(), pool)
+    until(lambda: job.run.log.read_text(), None)
+    seconds = time.monotonic() - submitted
+    assert seconds < 1, "0.1 s where nothing else is going on, most of it the data"
+    (ended,) = next_ended(pool, 1)
+    assert settle(ended).kind == "done"
+    assert ended.seconds < PATIENCE
+    lines = job.run.log.read_text().splitlines()
+    assert [line for line in lines if line.startswith("printed by")] == ["printed by rank 0"]
+    assert sum("training     cpu, 32-true" in line for line in lines) == 1
+    assert sum("1 epoch, 10 steps in" in line for line in lines) == 1
+    assert read_result(job.run)["seconds"]["import"] < 1, "counted from the fork"
+
+
+def test_each_has_a_group_and_an_environment_of_its_own(
+    pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once, and one after them. What a scheduler set for the controller would hang a run."""
+    jobs = [new_job(tmp_path, number, quick_config()) for number in range(3)]
+    for name in RANK:
+        monkeypatch.setenv(name, "3")
+    for job in jobs[:2]:
+        monkeypatch.setenv("JOB_OF_THE_TEST", str(job.number))
+        pool.submit(job)
+    assert not pool.has_room(jobs[2].config)
+    next_ended(pool, 2)
+    monkeypatch.delenv("JOB_OF_THE_TEST")
+    run_all(pool, jobs[2:])
+    first, second, third = map(told, jobs)
+    assert [each["environment"].get("JOB_OF_THE_TEST") for each in (first, second, third)] == ["0", "1", None]
+    assert [each["libc"] for each in (first, second, third)] == ["0", "1", None]
+    assert len({each["pid"] for each in (first, second, third)}) == 3
+    kept = {name for name in os.environ if name not in RANK and not name.startswith(("PL_", "OMP_", "MKL_"))}
+    for each in (first, second, third):
+        assert each["group"] == each["pid"] != os.getpgid(0)
+        assert each["input"] == ""
+        assert not set(RANK) & set(each["environment"])
+        assert {name: each["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
+
+
+def test_no_pipe_of_the_server_is_left_in_a_job(pool: LocalPool, tmp_path: Path) -> None:
+    """A job, or a child that it leaves behind, would keep the controller waiting for the end of the server."""
+    job = new_job(tmp_path, 1, quick_config())
+    run_all(pool, [job])
+    server = Path(f"/proc/{told(job)['environment']['LITLAB_PARENT']}/fd")
+    pipes = {str(each.readlink()) for each in server.iterdir() if "pipe" in str(each.readlink())}
+    assert len(pipes) >= 3
+    assert not pipes & set(told(job)["descriptors"])
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("raise", "failed", "ArithmeticError: a fault of the user's own"),
+        ("sys.exit", "exited", "exit code 0"),
+        ("os._exit", "exited", "exit code 0"),
+        ("SIGKILL", "killed", "SIGKILL"),
+        ("segfault", "crashed", "SIGSEGV"),
+    ],
+)
+def test_whatever_a_job_does_is_told_and_the_next_one_runs(
+    how: str, kind: str, said: str, pool: LocalPool, tmp_path: Path
+) -> None:
+    bad, good = new_job(tmp_path, 1, quick_config(how=how)), new_job(tmp_path, 2, quick_config())
+    ended = run_all(pool, [bad, good])
+    outcome = settle(ended[1])
+    assert (outcome.kind, outcome.is_failure) == (kind, True)
+    assert said in outcome.message
+    assert read_result(bad.run)["status"] == "failed"
+    if how == "segfault":
+        assert "Fatal Python error: Segmentation fault" in bad.run.log.read_text()
+        assert "sabotage.py" in "".join(outcome.log) + bad.run.log.read_text()
+    assert settle(ended[2]).kind == "done"
+
+
+def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One saves when it is asked, one is deaf. A second in which they are paused does not count."""
+    monkeypatch.setattr("litlab.sweep.backends.local.GRACE", 2.0)
+    timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
+    slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
+    timed.submit(slow)
+    timed.submit(deaf)
+    until(lambda: all((job.run.path / "told.0.json").exists() for job in (slow, deaf)), timed)
+    timed.pause()
+    until(lambda: {state(told(job)["pid"]) for job in (slow, deaf)} == {"T"}, seconds=1)
+    time.sleep(1)
+    timed.go_on()
+    ended = {each.job.number: each for each in next_ended(timed, 2)}
+    assert settle(ended[1]).kind == settle(ended[2]).kind == "timed out"
+    assert ended[1].code == 143
+    assert slow.run.last.exists()
+    assert ended[2].code == -signal.SIGKILL
+    assert 6 <= ended[2].seconds < 9
+
+
+def test_a_job_that_is_cancelled_saves_and_stops(pool: LocalPool, tmp_path: Path) -> None:
+    """Also one of two ranks; a third is killed at once. Nobody of their groups is left."""
+    jobs = [new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, endless(devices=2))]
+    for job in jobs:
+        pool.submit(job)
+    until(lambda: all(job.run.metrics.exists() for job in jobs), pool)
+    groups = [told(job)["group"] for job in jobs]
+    assert [len(group(each)) for each in groups] == [1, 3]
+    for job in jobs:
+        pool.cancel(job, signal.SIGINT)
+    started = time.monotonic()
+    ended = {each.job.number: each for each in next_ended(pool, 2)}
+    assert time.monotonic() - started < 10
+    for job in jobs:
+        assert settle(ended[job.number]).kind == "interrupted"
+        assert ended[job.number].code == 130
+        assert torch.load(job.run.last, weights_only=False)["global_step"] > 0
+    assert not any(map(group, groups)), "their devices are free"
+    pool.cancel(jobs[0], signal.SIGKILL)  # it has ended: nothing happens
+
+
+def test_a_killed_leader_takes_its_ranks_along(pool: LocalPool, tmp_path: Path) -> None:
+    job = new_job(tmp_path, 1, endless(devices=2))
+    pool.submit(job)
+    until(lambda: job.run.metrics.exists(), pool)
+    leader = told(job)["group"]
+    assert len(group(leader)) == 3
+    os.kill(leader, signal.SIGKILL)
+    (ended,) = next_ended(pool, 1)
+    assert settle(ended).kind == "killed"
+    assert not group(leader), "their devices are free"
+
+
+def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> None:
+    """There are none here: they train on the CPU, in the environment that they would have."""
+    four = with_settings(pool, PoolSettings(None, 1, None, 0), Machine(gpus=("0", "1", "2", "3"), cores=8))
+    jobs = [new_job(tmp_path, number, quick_config(accelerator="auto")) for number in range(5)]
+    jobs.append(new_job(tmp_path, 5, quick_config(accelerator="cpu")))
+    for job in (*jobs[:4], jobs[5]):
+        four.submit(job)
+    assert not four.has_room(jobs[4].config)
+    seen = next_ended(four, 1)
+    four.submit(jobs[4])
+    next_ended(four, 5)
+    visible = [told(job)["environment"].get("CUDA_VISIBLE_DEVICES") for job in jobs]
+    assert visible[:4] == ["0", "1", "2", "3"]
+    assert visible[5] == ""
+    first = seen[0].job.number
+    assert visible[4] == (str(first) if first < 4 else visible[4])
+
+
+def test_more_than_there_is_is_refused_in_words(pool: LocalPool) -> None:
+    with pytest.raises(UserError) as refused:
+        pool.check([quick_config(devices=cores() + 1), quick_config(accelerator="gpu")])
+    first, second = str(refused.value).splitlines()
+    assert first.startswith(f"trainer.devices={cores() + 1}: this machine has {cores()} CPU core")
+    assert second == "trainer.accelerator=gpu: this machine has no GPU that CUDA can use"
+
+
+def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path) -> None:
+    """Every rank trains, the test is reached, and all weights are those of a run of two new processes."""
+    jobs = [new_job(tmp_path, number, quick_config(devices=2)) for number in range(3)]
+    ended = run_all(pool, jobs)
+    expected = result(fresh())
+    for job in jobs:
+        assert settle(ended[job.number]).kind == "done"
+        assert result(job.run) == expected
+        assert expected["test"]
+        assert {told(job, rank)["environment"]["RANK"] for rank in (0, 1)} == {"0", "1"}
+        assert not group(told(job)["group"])
+    assert len({told(job, 1)["pid"] for job in jobs}) == 3
+
+
+def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_path: Path) -> None:
+    """On one thread and on two."""
+    configs = [quick_config() | {"threads": threads} for threads in (1, 2)]
+    jobs = [new_job(tmp_path, number, config) for number, config in enumerate(configs)]
+    ended = run_all(pool, jobs)
+    here = [trained_here(tmp_path / "here" / str(config["threads"]), config) for config in configs]
+    assert [each.code for each in ended.values()] == [0, 0]
+    assert [told(job)["threads"] for job in jobs] == [1, 2]
+    assert [result(job.run) for job in jobs] == [result(run) for run in here]
+    assert result(here[0])["weights"] != result(here[1])["weights"], "or this shows nothing"
+
+
+def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job saves, one is deaf, one it had not read of. This is the last of these tests: it closes the pool."""
+    monkeypatch.setattr("litlab.process.fork_server.GRACE", 2.0)
+    three = with_settings(pool, PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
+    saves, deaf, unread = jobs = [
+        new_job(tmp_path, n, config) for n, config in enumerate((endless(), quick_config(how="hang"), endless()))
+    ]
+    three.submit(saves)
+    three.submit(deaf)
+    until(lambda: saves.run.metrics.exists() and (deaf.run.path / "told.0.json").exists(), three)
+    server = int(told(saves)["environment"]["LITLAB_PARENT"])
+    os.kill(server, signal.SIGSTOP)
+    three.submit(unread)
+    os.kill(server, signal.SIGKILL)
+    ended = next_ended(three, 2)
+    assert [(each.job, each.code) for each in ended] == [(saves, 143), (deaf, -signal.SIGKILL)]
+    assert [settle(each).kind for each in ended] == ["interrupted", "killed"]
+    assert read_result(saves.run)["error"].startswith("stopped by SIGTERM, saved at step")
+    assert not any(group(told(job)["group"]) for job in jobs[:2])
+    until(lambda: unread.run.metrics.exists(), three)
+    second = int(told(unread)["environment"]["LITLAB_PARENT"])
+    started = time.monotonic()
+    three.close()
+    assert time.monotonic() - started < 10
+    assert not is_alive(second)
+    assert not group(told(unread)["group"])
+    assert read_result(unread.run)["error"].startswith("stopped by SIGTERM, saved at step")

@@ -1,0 +1,130 @@
+"""While litlab works, whatever of it listens does so on loopback alone, where no other machine can reach it."""
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.runs import TINY
+from support.warm import WarmProcess
+
+from litlab.process.ranks import meeting_at, port_on_loopback
+from litlab.runs.directory import RunDirectory
+
+LISTENING = "0A"  # in /proc/net/tcp
+
+
+def family(number: int) -> set[int]:
+    """A process and all below it."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # ended meanwhile
+            continue
+    found = {number}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def sockets(number: int) -> set[str]:
+    """The inodes of a process's sockets."""
+    found = set()
+    for path in Path(f"/proc/{number}/fd").iterdir():
+        try:
+            target = str(path.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            found.add(target[8:-1])
+    return found
+
+
+def listening(number: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses at which a process, or one below it, waits for connections."""
+    inodes = {inode for each in family(number) for inode in sockets(each)}
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            columns = line.split()
+            if columns[3] == LISTENING and columns[9] in inodes:
+                words = bytes.fromhex(columns[1].partition(":")[0])
+                swapped = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
+                found.append(ipaddress.ip_address(swapped))
+    return found
+
+
+def outside(addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> list[str]:
+    """Those that others can reach; an IPv4 address may be written as an IPv6 one."""
+    return [str(each) for each in addresses if not (getattr(each, "ipv4_mapped", None) or each).is_loopback]
+
+
+@contextmanager
+def training(project: Path, *overrides: str) -> Iterator[int]:
+    """A real run that has come to its first row of metrics; interrupted afterwards."""
+    command = ["-m", "litlab", "train", *TINY, "trainer.max_epochs=10000", "hydra.run.dir=run", *overrides]
+    with (project / "said").open("w") as said:
+        process = WarmProcess(command, project, streams=(subprocess.DEVNULL, subprocess.DEVNULL, said))
+    try:
+        give_up = time.monotonic() + 120
+        while not (project / "run" / "metrics.csv").exists() and time.monotonic() < give_up:
+            assert process.poll() is None, (project / "said").read_text()
+            time.sleep(0.05)
+        yield process.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_ranks_meet_on_loopback(tmp_path: Path, num_ranks: int) -> None:
+    with training(tmp_path, "trainer.strategy=ddp", f"trainer.devices={num_ranks}") as number:
+        addresses = listening(number)
+    assert len(addresses) >= 1 + num_ranks, "the store, and each rank's own"
+    assert outside(addresses) == []
+
+
+def test_tensorboard_and_its_reader_listen_on_loopback(tiny_run: RunDirectory) -> None:
+    command = [sys.executable, "-m", "litlab", "tensorboard", str(tiny_run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert "http://127.0.0.1:" in server.stdout.readline()
+            addresses = listening(server.pid)
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(20)
+    assert addresses
+    assert outside(addresses) == []
+
+
+def test_a_reserved_port_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its ranks meet there; and a choice of interfaces that somebody has made stays."""
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
+    with port_on_loopback() as one, port_on_loopback() as other:
+        assert one.getsockname()[0] == "127.0.0.1"
+        assert one.getsockname()[1] != other.getsockname()[1]
+        variables = meeting_at(one)
+        assert variables["MASTER_PORT"] == str(one.getsockname()[1])
+        assert "NCCL_SOCKET_IFNAME" not in variables
+        assert variables.get("GLOO_SOCKET_IFNAME") in ("lo", "lo0")
+        with socket.socket() as another, pytest.raises(OSError, match="in use"):
+            another.bind(one.getsockname())
+
+
+def test_this_test_would_see_a_socket_that_is_open_to_all() -> None:
+
+    with socket.create_server(("0.0.0.0", 0)), socket.create_server(("::", 0), family=socket.AF_INET6):
+        seen = [str(each) for each in listening(os.getpid())]
+    assert "0.0.0.0" in outside([ipaddress.ip_address(each) for each in seen])
+    assert "::" in outside([ipaddress.ip_address(each) for each in seen])

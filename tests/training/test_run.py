@@ -1,0 +1,225 @@
+"""A run from end to end: what it leaves, that it repeats itself, and that two processes are one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.hparams_page import sessions
+from support.runs import TINY, Command, KeepsToken, call_litlab, processes_in, train_here
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from litlab.config.freeze import from_yaml, identity
+from litlab.config.schema import VALIDATION_METRICS
+from litlab.inference.evaluate import measure
+from litlab.inference.finished_run import FinishedRun
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import read_metrics
+from litlab.runs.result import read_result
+from litlab.training.checkpoint_io import network_state, read_checkpoint
+
+UNEVEN = (
+    *TINY,
+    "data.num_test=2003",
+    "data.num_train=205",
+    "data.val_size=43",
+    "trainer.max_epochs=1",
+    "trainer.log_every_n_steps=1",
+)
+
+
+def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
+    return network_state(run.last)
+
+
+def test_a_run_directory_holds_what_the_design_promises(tiny_run: RunDirectory) -> None:
+    config = from_yaml(tiny_run.config.read_text())
+    assert config["name"] == "shapes_cnn"
+    assert config["threads"] == 1
+    assert "${" not in tiny_run.config.read_text()
+    facts = json.loads(tiny_run.dataset.read_text())
+    assert (facts["num_train"], facts["num_val"], facts["num_test"]) == (160, 40, 53)
+    assert len(facts["class_names"]) == 10
+    machine = json.loads(tiny_run.provenance.read_text())["machine"]
+    assert machine["threads"] == 1
+    assert machine["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert {path.name for path in tiny_run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    names = {path.name.partition(".")[0] for path in tiny_run.path.iterdir()}
+    assert names == {"config", "dataset", "provenance", "metrics", "events", "checkpoints", "result", ""}  # "": .hydra
+
+
+def test_what_validation_measures_is_what_an_objective_can_be(tiny_run: RunDirectory) -> None:
+    assert set(read_result(tiny_run)["best"]) == set(VALIDATION_METRICS)
+
+
+def test_result_agrees_with_metrics_and_best_checkpoint(tiny_run: RunDirectory) -> None:
+    result = read_result(tiny_run)
+    rows = read_metrics(tiny_run.metrics)
+    objective = {row.step: row.value for row in rows if row.metric == "val/accuracy"}
+    assert list(objective) == [10, 20]
+    assert result["objective"] == max(objective.values()) == result["best"]["val/accuracy"]
+    assert result["last"]["val/accuracy"] == objective[20]
+    best_step = max(objective, key=lambda step: (objective[step], -step))
+    assert read_checkpoint(tiny_run.best)["global_step"] == best_step
+    assert (result["epochs"], result["steps"]) == (2, 20)
+    assert {row.value for row in rows if row.metric == "test/accuracy"} == {result["test"]["test/accuracy"]}
+    assert (result["test"]["test/accuracy"] * 53) == pytest.approx(
+        round(result["test"]["test/accuracy"] * 53), abs=1e-4
+    )
+
+
+def test_tensorboard_shows_the_values_of_metrics_csv(tiny_run: RunDirectory) -> None:
+    shown: dict[tuple[str, int], float] = {}
+    for file in sorted(tiny_run.path.glob("events.*")):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0, "images": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            shown |= {(tag, event.step): event.value for event in events.Scalars(tag)}
+    rows = read_metrics(tiny_run.metrics)
+    assert {row.metric for row in rows} >= {
+        "train/loss",
+        "train/accuracy",
+        "lr",
+        "val/loss",
+        "val/accuracy",
+        "test/accuracy",
+    }
+    for row in rows:
+        assert shown[row.metric, row.step] == pytest.approx(row.value, rel=1e-6)
+
+
+def test_config_stands_in_tensorboard_as_text(tiny_run: RunDirectory) -> None:
+    texts = []
+    for file in tiny_run.path.glob("events.*"):
+        events = EventAccumulator(str(file), size_guidance={"tensors": 0}).Reload()
+        tags = [tag for tag in events.Tags()["tensors"] if not tag.startswith("_hparams_/")]
+        texts += [t.tensor_proto.string_val[0].decode() for tag in tags for t in events.Tensors(tag)]
+    (text,) = texts
+    assert [line.removeprefix("    ") for line in text.splitlines()] == tiny_run.config.read_text().splitlines()
+
+
+def test_the_same_config_gives_the_same_bits(tiny_run: RunDirectory, tmp_path: Path) -> None:
+    again = train_here(tmp_path / "again", *TINY)
+    first, second = weights(tiny_run), weights(again)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [r for r in read_metrics(tiny_run.metrics) if "throughput" not in r.metric] == [
+        r for r in read_metrics(again.metrics) if "throughput" not in r.metric
+    ]
+    assert read_result(again)["identity"] == read_result(tiny_run)["identity"]
+
+
+def test_a_secret_reaches_its_object_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITLAB_TEST_CANARY", "canary-4711")
+    token = "+callbacks.keeper={_target_: support.KeepsToken, token: '${oc.env:LITLAB_TEST_CANARY}'}"
+    run = train_here(tmp_path / "run", *TINY, "trainer.max_epochs=1", token)
+    assert KeepsToken.seen == "canary-4711"
+    files = [path for path in run.path.rglob("*") if path.is_file()]
+    assert len(files) > 7
+    assert [path for path in files if b"canary-4711" in path.read_bytes()] == []
+    frozen = from_yaml(run.config.read_text())
+    assert frozen["callbacks"]["keeper"]["token"] == "${oc.env:LITLAB_TEST_CANARY}"
+    assert read_result(run)["identity"] == identity(frozen)
+
+
+def test_another_seed_gives_other_weights(tiny_run: RunDirectory, tmp_path: Path) -> None:
+    other = weights(train_here(tmp_path / "other", *TINY, "seed=1", "trainer.max_epochs=1"))
+    assert not any(torch.equal(value, other[name]) for name, value in weights(tiny_run).items())
+
+
+def test_without_validation_the_last_checkpoint_is_tested(tmp_path: Path) -> None:
+    run = train_here(tmp_path / "run", *TINY, "data.val_size=0", "trainer.max_epochs=1")
+    result = read_result(run)
+    assert not run.best.exists()
+    assert result["objective"] is None
+    assert result["best"] == {} == result["last"]
+    assert 0 <= result["test"]["test/accuracy"] <= 1
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of two real processes, whose last batch of every split doesn't divide by two."""
+    run = RunDirectory(tmp_path_factory.mktemp("two") / "run")
+    done = call_litlab(
+        run.path.parent,
+        "train",
+        *UNEVEN,
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        f"hydra.run.dir={run.path}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(run.provenance.read_text())["machine"]["ranks"] == 2
+    return run
+
+
+def test_two_processes_train_as_one(two_ranks: RunDirectory, tmp_path: Path) -> None:
+    """The same global batches: the same rows and weights, up to the order in which floats are added."""
+    one = train_here(tmp_path / "one", *UNEVEN)
+    single, double = weights(one), weights(two_ranks)
+    for name in single:
+        torch.testing.assert_close(single[name], double[name], rtol=1e-4, atol=1e-5)
+    values = [{(r.metric, r.step): r.value for r in read_metrics(run.metrics)} for run in (one, two_ranks)]
+    assert values[0].keys() == values[1].keys()
+    for key in values[0]:
+        if key[0] != "throughput/images_per_second":
+            assert values[1][key] == pytest.approx(values[0][key], rel=1e-4, abs=1e-5), key
+
+
+def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirectory) -> None:
+    """2,003 test images on two ranks count 2,003: the counts are equal, the floats to 1e-6."""
+    finished = FinishedRun.open(two_ranks.path)
+    config = finished.settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
+    here = measure(finished, config, two_ranks.best, split="test", device="cpu")["metrics"]
+    there = read_result(two_ranks)["test"]
+    assert here.keys() == there.keys()
+    for name in ("test/accuracy", "test/top5_accuracy"):
+        assert here[name] == there[name]
+        assert there[name] * 2003 == pytest.approx(round(there[name] * 2003), abs=2e-4)
+    for name in ("test/loss", "test/calibration_error"):
+        assert there[name] == pytest.approx(here[name], abs=1e-6)
+
+
+def test_two_processes_are_one_session(two_ranks: RunDirectory) -> None:
+    (shown,) = sessions(two_ranks.path.parent).values()
+    assert (shown.status, shown.settings["seed"]) == ("STATUS_SUCCESS", 0)
+    result = read_result(two_ranks)
+    assert shown.metrics["result/test/accuracy"] == result["test"]["test/accuracy"]
+    assert len(list(two_ranks.path.glob("events.*"))) == 3, "what it appended to, its start and its end"
+
+
+DYING = """
+import os, signal, torch
+
+class Net(torch.nn.Module):
+    def __init__(self, *, num_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(3072, num_classes)
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        if self.calls == 3 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.layer(images.flatten(1))
+"""
+
+
+def test_a_dead_rank_takes_the_group_down(tmp_path: Path, litlab: Command) -> None:
+    (tmp_path / "project" / "dying.py").write_text(DYING)
+    settings = [each for each in TINY if not each.startswith("model.")]
+    settings += ["model._target_=dying.Net", "~model.widths", "~model.hidden"]
+    done = litlab("train", *settings, "trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 137, done.stderr
+    assert "Traceback" not in done.stderr
+    assert read_result(RunDirectory(tmp_path / "run"))["status"] == "failed"
+    assert {each.status for each in sessions(tmp_path).values()} == {"STATUS_FAILURE"}
+    assert processes_in(tmp_path / "project") == []
+
+
+def test_seconds_and_speed_are_recorded(tiny_run: RunDirectory) -> None:
+    result = read_result(tiny_run)
+    phases = {"import", "data_and_network", "trainer", "fit", "test"}
+    assert result["seconds"].keys() == phases | {"training", "saving"}
+    assert 0 < result["seconds"]["training"] <= result["seconds"]["fit"]
+    assert result["images_per_second"] == pytest.approx(320 / result["seconds"]["training"], rel=0.05)

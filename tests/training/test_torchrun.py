@@ -1,0 +1,65 @@
+"""A prepared run directory under torchrun: its processes are the ranks."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.runs import TINY, compose_config
+
+from litlab.config.freeze import to_yaml
+from litlab.process.signals import PARENT, STOPPING
+from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import owning
+from litlab.runs.result import Result, read_result, write_result
+from litlab.training.worker import main
+
+
+def test_torchrun(tmp_path: Path) -> None:
+    """Two ranks, whatever the config says of devices; rank 0 owns the directory and clears an older result."""
+    config = compose_config(*TINY, "trainer.max_epochs=1")
+    run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
+    write_result(run, Result(status="failed", identity="older", error="a machine failed"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "litlab.training.worker", str(run.path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    result = read_result(run)
+    assert (result["status"], result["epochs"], result["steps"]) == ("completed", 1, 10)
+    assert run.read_json(run.provenance)["machine"]["ranks"] == 2
+    assert (run.path / ".lock").exists()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
+    """A prepared directory for a worker in this process, which gets back what a worker changes in its own."""
+    run = RunDirectory.create(tmp_path / "run", to_yaml(compose_config(*TINY, "trainer.num_nodes=2")), {})
+    monkeypatch.setattr(sys, "argv", ["litlab.training.worker", str(run.path)])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv(PARENT, raising=False)
+    before = {signum: signal.getsignal(signum) for signum in STOPPING}
+    yield run
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def test_rank_0_starts_only_in_a_directory_that_is_free(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with owning(run.path):
+        assert main() == 1
+    assert "is in use by process" in capsys.readouterr().err
+    assert not run.result.exists()
+
+
+def test_several_machines_are_left_to_torchrun(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which needs the directory: the run is not refused."""
+    assert main() == 1
+    assert f"start `-m litlab.training.worker {run.path}` with torchrun on every machine" in capsys.readouterr().err
+    assert read_result(run)["status"] == "failed"

@@ -1,0 +1,149 @@
+"""A checkpoint is data: hostile pickles, each shown to work where pickles are trusted."""
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import io
+import pickle
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.hostile import Touch
+from torch import nn
+
+import litlab
+from litlab.cli import evaluate, export
+from litlab.config.trust import sign
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.training.checkpoint_io import AtomicCheckpointIO
+
+
+class Evaluates:
+    """Its pickle runs Python code."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return eval, (f"open({str(self.mark)!r}, 'w').close()",)
+
+
+class Loads(Evaluates):
+    """Its pickle has torch unpickle another one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        inner = io.BytesIO(pickle.dumps(Touch(self.mark)))
+        return functools.partial(torch.load, weights_only=False), (inner,)
+
+
+class Calls(Evaluates):
+    """Its pickle calls a function with a name that torch itself uses."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from torch.utils.collect_env import run
+
+        return run, (f"touch {self.mark}",)
+
+
+def state_of(value: Any) -> dict[str, Any]:
+    return {"state_dict": OrderedDict(w=torch.zeros(2)), "hyper_parameters": {"a": [value]}}
+
+
+def in_zip(content: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+def in_old_format(content: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
+PICKLES: dict[str, Callable[[Path], bytes]] = {
+    "shell": lambda mark: in_zip({"state_dict": Touch(mark)}),
+    "code": lambda mark: in_zip(state_of(Evaluates(mark))),
+    "torch.load": lambda mark: in_zip(state_of(Loads(mark))),
+    "torch's shell": lambda mark: in_zip({"state_dict": {"network.weight": Calls(mark)}}),
+    "old format": lambda mark: in_old_format({"state_dict": Touch(mark)}),
+    "bare pickle": lambda mark: pickle.dumps({"state_dict": Evaluates(mark)}, protocol=2),
+    "instead of a dict": lambda mark: in_zip(Touch(mark)),
+}
+
+
+def sealed(content: bytes) -> bytes:
+    """With litlab's checksum: its author has litlab, too."""
+    body = content.removesuffix(b"\0\0")
+    comment = b"sha256:" + hashlib.sha256(body + b"\0\0").hexdigest().encode()
+    return body + struct.pack("<H", len(comment)) + comment
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a server on this machine for the files in `served`."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            return
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    (tmp_path / "served").mkdir()
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", PICKLES)
+@pytest.mark.parametrize("own", [False, True], ids=["theirs", "own"])
+def test_a_hostile_checkpoint_is_refused_in_any_run(name: str, own: bool, run: Path, mark: Path) -> None:
+    """It may have been put into one's own run, too."""
+    best = run / "checkpoints" / "best.ckpt"
+    content = PICKLES[name](mark)
+    if own:
+        sign(RunDirectory(run))
+    for written in (content, sealed(content)):
+        best.write_bytes(written)
+        with pytest.raises(UserError, match=r"best\.ckpt") as refused:
+            litlab.load(run)
+        assert "weights_only=False" not in str(refused.value), "no advice to trust it"
+        with pytest.raises(UserError, match=r"best\.ckpt"):
+            export.main([str(run), "--format", "pt2"])
+    assert not mark.exists()
+    with contextlib.suppress(RuntimeError):  # a bare pickle is no checkpoint, as torch finds out afterwards
+        torch.load(best, weights_only=False)
+    assert mark.exists(), "harmless: the test shows nothing"
+
+
+def test_a_hostile_checkpoint_is_not_evaluated(whole: RunDirectory, mark: Path) -> None:
+    whole.best.write_bytes(sealed(PICKLES["shell"](mark)))
+    with pytest.raises(UserError, match=r"best\.ckpt"):
+        evaluate.main([str(whole.path)])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_hostile_checkpoint_from_an_address(name: str, address: str, tmp_path: Path, mark: Path) -> None:
+    (tmp_path / "served" / "best.ckpt").write_bytes(PICKLES[name](mark))
+    with pytest.raises(UserError, match=address):
+        AtomicCheckpointIO().load_checkpoint(f"{address}/best.ckpt")
+    assert not mark.exists()
+
+
+def test_a_whole_module_is_no_checkpoint(run: Path) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    best.write_bytes(sealed(in_zip(nn.Linear(1, 1))))
+    with pytest.raises(UserError, match=r"it holds torch\.nn\.modules\.linear\.Linear"):
+        litlab.load(run)

@@ -1,0 +1,86 @@
+"""Somebody else's run executes nothing of theirs: hostile targets, each shown to work in a run of one's own."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.hostile import NAMES, OTHERS, Node, change, plant, touching
+from support.runs import Command
+
+import litlab
+from litlab.cli import evaluate, export
+from litlab.config.trust import sign
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.training.allowlist import trusted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_that_would_execute_does_so_only_in_ones_own_run(name: str, run: Path, mark: Path) -> None:
+    for folder in (Path.cwd(), run, run.parent):
+        plant(folder, mark)
+    change(run, model=touching(mark, run)[name])
+    with pytest.raises(
+        UserError, match=r"may not be a run of yours \(it is not signed\)(.|\n)*model\S*_target_"
+    ) as refused:
+        litlab.load(run)
+    assert not mark.exists()
+    assert "Error" not in str(refused.value)
+    sign(RunDirectory(run))
+    with contextlib.suppress(Exception):  # what it builds is no network
+        litlab.load(run)
+    assert mark.exists(), "harmless: the test shows nothing"
+
+
+@pytest.mark.parametrize("target", OTHERS)
+def test_whatever_is_no_class_of_a_network_is_refused(target: Any, run: Path) -> None:
+    change(run, model={"_target_": "torch.nn.Sequential", "_args_": [{"_target_": target}]})
+    with pytest.raises(UserError, match=r"model\._args_\.0\._target_"):
+        litlab.load(run)
+
+
+PLACES: dict[str, Callable[[Node], Node]] = {
+    "data": lambda node: {"data": node},
+    "task": lambda node: {"task": node},
+    "optimizer": lambda node: {"optimizer": node | {"_partial_": True}},
+    "schedule": lambda node: {"schedule": node | {"_partial_": True}},
+    "trainer": lambda node: {"trainer": node | {"accelerator": "cpu", "devices": 1, "num_nodes": 1}},
+}
+
+
+@pytest.mark.parametrize("place", [*PLACES, "trainer.strategy"])
+@pytest.mark.parametrize("name", ["a shell", "torch's shell", "lightning's os", "a class of theirs"])
+def test_evaluating_executes_nothing_from_any_place(name: str, place: str, whole: RunDirectory, mark: Path) -> None:
+    plant(Path.cwd(), mark)
+    node = touching(mark, Path.cwd())[name]
+    if place == "trainer.strategy":
+        change(whole.path, trainer=yaml.safe_load(whole.config.read_text())["trainer"] | {"strategy": node})
+    else:
+        change(whole.path, **PLACES[place](node))
+    with pytest.raises(UserError, match=rf"{place}\._target_"):
+        evaluate.main([str(whole.path)])
+    with pytest.raises(UserError, match=rf"{place}\._target_"):
+        trusted(whole, yaml.safe_load(whole.config.read_text()))
+    assert not mark.exists()
+
+
+def test_the_commands_refuse_in_words(run: Path, mark: Path, litlab: Command, tmp_path: Path) -> None:
+    project = tmp_path / "project"  # where the command is called
+    for folder in (project, project / "src", run, run.parent):
+        plant(folder, mark)
+    change(run, model={"_target_": "theirs.Net"})
+    done = litlab("predict", str(run), "--images", str(run))
+    assert done.returncode == 1
+    (run / "image.png").touch()
+    done = litlab("predict", str(run), "--images", str(run))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"litlab: {run} may not be a run of yours (it is not signed), so it was not opened:")
+    assert "if you have read the code of theirs and trust it with your machine: --allow theirs" in done.stderr
+    assert "Traceback" not in done.stderr
+    with pytest.raises(UserError, match=r"model\._target_"):
+        export.main([str(run), "--format", "pt2"])
+    assert not mark.exists()
+    assert not (run / "network.pt2").exists()

@@ -1,0 +1,93 @@
+"""What a run of somebody else's reads and writes: neither the environment, nor files elsewhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from support.hostile import Node, change
+from support.saved_run import CLASS_NAMES
+
+import litlab
+from litlab.config.trust import Trust, sign
+from litlab.errors import UserError
+from litlab.inference.finished_run import FinishedRun
+from litlab.runs.directory import RunDirectory
+from litlab.training.allowlist import trusted
+
+
+def test_the_environment_stays_the_users(run: Path) -> None:
+    os.environ["CANARY"] = "sing"
+    for node in (
+        {"_target_": "torch.nn.Linear", "in_features": "${oc.env:CANARY}"},
+        {"_target_": "torch.nn.Linear", "x": [{"y": "a${oc.env:HOME}b"}]},
+        {"_target_": "torch.nn.Linear", "${oc.env:CANARY}": 1},
+        {"_target_": "torch.nn.Linear", "in_features": "${oc.decode:5}"},
+    ):
+        change(run, model=node)
+        with pytest.raises(UserError, match="would be filled in from your environment") as refused:
+            litlab.load(run)
+        assert "sing" not in str(refused.value)
+
+
+def test_what_a_config_says_is_no_command_to_the_terminal(run: Path) -> None:
+    change(run, model={"_target_": "torch.nn.Linear", "\x1b[2J": "${x}"})
+    with pytest.raises(UserError) as refused:
+        litlab.load(run)
+    assert "model.?[2J: '${x}'" in str(refused.value)
+
+
+def test_caches_are_where_this_user_has_them(whole: RunDirectory) -> None:
+    node = yaml.safe_load(whole.config.read_text())["data"]
+    kept = {key: value for key, value in node.items() if key not in ("num_train", "num_test", "data_seed")}
+    folder = {"_target_": "litlab.data.image_folder.ImageFolder", "root": "/r", "cache": "/etc", "image_size": 32}
+    change(whole.path, data=kept | folder)
+    assert FinishedRun.open(whole.path).settings("data")["data"]["cache"] == os.environ["LITLAB_CACHE"]
+    sign(whole)
+    assert FinishedRun.open(whole.path).settings("data")["data"]["cache"] == "/etc"
+
+
+@pytest.mark.parametrize(
+    ("group", "node"),
+    [
+        ("callbacks", {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}),  # deletes what its state names
+        ("callbacks", {"_target_": "lightning.pytorch.callbacks.SpikeDetection", "exclude_batches_path": "x"}),
+        ("logger", {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "a/../../b"}),
+        ("logger", {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "s3://theirs"}),
+        ("logger", {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "/etc"}),
+        ("logger", {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "sub_dir": "$HOME"}),
+        ("logger", {"_target_": "lightning.pytorch.loggers.WandbLogger"}),
+    ],
+)
+def test_callbacks_and_loggers_write_into_the_run_and_talk_to_nobody(
+    group: str, node: Node, whole: RunDirectory
+) -> None:
+    change(whole.path, **{group: {"x": node}})
+    with pytest.raises(UserError, match=rf"{group}\.x\."):
+        trusted(whole, yaml.safe_load(whole.config.read_text()))
+
+
+def test_a_link_is_not_written_through(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    (run / "run.log").symlink_to(tmp_path / "precious")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"run\.log is a link"):
+            litlab.load(run)
+        sign(RunDirectory(run))  # one's own run may have been published, and come back changed
+    (run / "run.log").unlink()
+    (run / "checkpoints").rename(tmp_path / "scratch")
+    (run / "checkpoints").symlink_to(tmp_path / "scratch")
+    assert litlab.load(run).class_names == CLASS_NAMES
+    (run / ".signature").unlink()
+    with pytest.raises(UserError, match="checkpoints is a link"):
+        litlab.load(run)
+
+
+def test_a_worker_takes_a_config_only_as_it_stands_in_the_directory(whole: RunDirectory) -> None:
+    frozen = yaml.safe_load(whole.config.read_text())
+    with pytest.raises(UserError, match="was changed while"):
+        trusted(whole, frozen | {"seed": 99})
+    change(whole.path, model={"_target_": "theirs.Net", "x": float("nan")})
+    sign(whole)
+    assert trusted(whole, yaml.safe_load(whole.config.read_text()))["model"]["_target_"] == "theirs.Net"
+    assert Trust.of(whole, whole.config.read_bytes()).own
