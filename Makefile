@@ -19,11 +19,12 @@ train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a 
 test: .venv/.installed  ## the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/.installed  ## lint, format, types, import contract
+check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/docstrings
 
 tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
