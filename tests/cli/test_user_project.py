@@ -49,7 +49,7 @@ trainer:
 # What a finished run is used for, in a process that is told nothing but its directory.
 USING = """
 import sys, torch, litlab
-from litlab.cli import main
+from litlab.cli.main import main
 predictor = litlab.load(sys.argv[1])
 print(type(predictor.network).__module__, predictor(torch.zeros(3, 32, 32, dtype=torch.uint8)).shape[1])
 sys.argv = ["litlab", "evaluate", sys.argv[1], "--json"]
