@@ -17,8 +17,8 @@ import json, sys
 from pathlib import Path
 from litlab.runs.directory import RunDirectory
 from litlab.sweep.backend import Job
-from litlab.sweep.local import prefork
-from litlab.sweep.local.pool import LocalPool, PoolSettings
+from litlab.process import prefork
+from litlab.sweep.backends.local import LocalPool, PoolSettings
 impatient = "import litlab.process.fork_server; litlab.process.fork_server.GRACE = 3; litlab.process.fork_server.main()"
 prefork.COMMAND = (sys.executable, "-P", "-c", impatient)
 pool = LocalPool(PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
