@@ -16,11 +16,11 @@ CONTROLLER = """
 import json, sys
 from pathlib import Path
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.backend import Job
-from litlab.process import prefork
+from litlab.sweep.backends.base import Job
+from litlab.process import fork_server
 from litlab.sweep.backends.local import LocalPool, PoolSettings
 impatient = "import litlab.process.fork_server; litlab.process.fork_server.GRACE = 3; litlab.process.fork_server.main()"
-prefork.COMMAND = (sys.executable, "-P", "-c", impatient)
+fork_server.COMMAND = (sys.executable, "-P", "-c", impatient)
 pool = LocalPool(PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
 for number, folder in enumerate(sys.argv[1:]):
     run = RunDirectory(Path(folder))
