@@ -15,7 +15,7 @@ from litlab.compare.comparison import compare
 from litlab.compare.formats import render
 from litlab.compare.html import to_html
 from litlab.compare.table import shortened
-from litlab.sweep.display import duration
+from litlab.runs.terminal import format_duration
 
 RATES = [0.002236503628571064, 0.0316227766016838, 0.1]
 AXES = {"optimizer.lr": RATES, "model.widths": [[2, 4], [4, 8]], "seed": [0, 1]}
@@ -131,7 +131,7 @@ def test_a_best_group_of_one_seed_among_others_is_not_marked(tmp_path: Path) -> 
 
 
 def test_short_times() -> None:
-    assert [duration(each) for each in (0.0, 0.04, 0.43, 0.96, 61.0)] == ["0:00", "0.04 s", "0.4 s", "0:01", "1:01"]
+    assert [format_duration(each) for each in (0.0, 0.04, 0.43, 0.96, 61.0)] == ["0:00", "0.04 s", "0.4 s", "0:01", "1:01"]
 
 
 def test_an_ascii_terminal_gets_no_traceback(searched: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
+from litlab.runs.terminal import format_clock, headline
 from litlab.sweep import display
 from litlab.sweep.backends.base import Job
-from litlab.sweep.display import Display, clock, headline, rest, seconds_left, summary
+from litlab.sweep.display import Display, rest, seconds_left, summary
 from litlab.sweep.outcome import Outcome
 
 CONFIG: dict[str, Any] = {
@@ -174,7 +175,7 @@ def test_pace_of_a_continued_job_counts_from_where_it_went_on() -> None:
 
 
 def test_clock() -> None:
-    assert [clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == ["-", "0:00", "1:00", "59:59", "1:01:01"]
+    assert [format_clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == ["-", "0:00", "1:00", "59:59", "1:01:01"]
 
 
 # ---- the end

@@ -91,14 +91,14 @@ class PoolLauncher(Launcher):
         from litlab.compare.tensorboard import tell_tensorboard
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
-        from litlab.sweep.display import as_typed
+        from litlab.runs.terminal import display_path
         from litlab.sweep.multirun import run_grid
 
         asked = {"provenance": self.provenance(), "retries": self.settings["retries"]}
         try:
             end = run_grid(study, plan, jobs, self.pool(), begun=tell_tensorboard, **asked)
         except OSError as error:
-            raise UserError(cannot_write(as_typed(study.path), error)) from error
+            raise UserError(cannot_write(display_path(study.path), error)) from error
         tell_tensorboard(study.path)
         return end
 

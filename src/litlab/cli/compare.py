@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.files import write_text
-from litlab.sweep.display import printable
+from litlab.runs.terminal import printable
 
 if TYPE_CHECKING:
     from litlab.compare.model import Comparison

@@ -9,7 +9,7 @@ from litlab.errors import UserError
 from litlab.runs.diff import compare_what_there_is, listed
 from litlab.runs.directory import RunDirectory
 from litlab.runs.state import state_of
-from litlab.sweep.display import duration, headline, printable
+from litlab.runs.terminal import format_duration, headline, printable
 
 MOST_LINES = 40  # of a section
 MOST_CODE = 60  # lines of code that changed
@@ -59,7 +59,7 @@ def _open(path: str) -> RunDirectory:
 
 def _described(run: RunDirectory) -> str:
     state = state_of(run)
-    taken = f" in {duration(state.seconds)}" if state.word == "done" and state.seconds is not None else ""
+    taken = f" in {format_duration(state.seconds)}" if state.word == "done" and state.seconds is not None else ""
     said = f"{state.word}{taken}{': ' * bool(state.message)}{headline(state.message)}"
     return f"{run.path}  {said}"
 

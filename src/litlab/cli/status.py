@@ -13,8 +13,9 @@ from litlab.errors import UserError
 from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.state import State, Word, is_owned, state_of
+from litlab.runs.terminal import format_clock, headline, printable
 from litlab.sweep.discover import places, runs_at
-from litlab.sweep.display import clock, headline, number, printable
+from litlab.sweep.display import number
 from litlab.sweep.study import FILE
 
 EVERY = 2.0  # seconds between two looks
@@ -104,7 +105,7 @@ def _row(name: str, state: State, metric: str) -> tuple[str, ...]:
     if epoch and progress is not None and progress.num_epochs:
         epoch += f"/{progress.num_epochs}"
     value = "" if state.objective is None else number(metric, state.objective)
-    taken = "" if state.seconds is None else clock(state.seconds)
+    taken = "" if state.seconds is None else format_clock(state.seconds)
     return shown(name), state.word, epoch, taken, value, shown(headline(state.message))
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
+from litlab.runs.terminal import printable
 from litlab.sweep.discover import places, runs_at
-from litlab.sweep.display import printable
 from litlab.sweep.study import FILE
 from litlab.tensorboard import PREFIX, START
 

@@ -17,7 +17,7 @@ from litlab.compare.statistics import advice, differences
 from litlab.compare.table import caution
 from litlab.errors import UserError
 from litlab.runs.state import Word
-from litlab.sweep.display import printable
+from litlab.runs.terminal import printable
 
 _NUM_NAMED = 5  # directories in a sentence
 _NUM_TOLD = 8  # groups that are said to be no different from the baseline, one by one

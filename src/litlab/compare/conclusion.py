@@ -5,7 +5,7 @@ from datetime import date
 
 from litlab.compare.model import LEVEL, Comparison, Group, Summary
 from litlab.compare.table import best_group, decimals, fixed
-from litlab.sweep.display import printable
+from litlab.runs.terminal import printable
 
 LONGEST = 300  # characters of a text from a file
 MOST_LABELS = 4  # that a question names

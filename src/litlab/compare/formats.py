@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from litlab.compare.model import LEVEL, Comparison, Difference, Group, Summary
 from litlab.compare.table import TIED, Column, Table, build, test_metric
 from litlab.runs.state import Word
-from litlab.sweep.display import printable
+from litlab.runs.terminal import printable
 
 NO_ROOM = ("best", "test interval", "training time", "images/s", "not done")  # on the page of a paper
 NO_ROOM_BESIDE_DIFFERENCES = (*NO_ROOM, "value interval", "parameters", "compared")

@@ -29,7 +29,7 @@ from litlab.compare.model import Run
 from litlab.compare.table import decimals, fixed, not_done, shortened
 from litlab.errors import UserError
 from litlab.runs.files import write_text
-from litlab.sweep.display import headline
+from litlab.runs.terminal import headline
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -11,7 +11,7 @@ from litlab.errors import UserError
 from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.metrics import Row
-from litlab.sweep.display import headline
+from litlab.runs.terminal import headline
 
 BEST, LAST = "best", "last"
 _EPOCH = re.compile(r"epoch=([1-9]\d{0,8})")

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from litlab.compare.model import LEVEL, Comparison, Difference, Group, Mode, Summary
 from litlab.runs.diff import shown
 from litlab.runs.state import Word
-from litlab.sweep.display import duration, printable
+from litlab.runs.terminal import format_duration, printable
 
 TIED = "the best group, and groups whose interval for the mean reaches that of the best"
 _AT = {"best": "where the objective was best", "last": "after the last epoch"}
@@ -307,7 +307,7 @@ def _effect(difference: Difference | None) -> str:
 
 
 def _costs(groups: Sequence[Group]) -> list[Column]:
-    seconds = tuple("" if group.seconds is None else duration(group.seconds.mean) for group in groups)
+    seconds = tuple("" if group.seconds is None else format_duration(group.seconds.mean) for group in groups)
     images = tuple("" if group.images_per_second is None else f"{group.images_per_second.mean:.0f}" for group in groups)
     parameters = tuple("" if group.parameters is None else f"{group.parameters:,}" for group in groups)
     return [

@@ -31,7 +31,7 @@ from litlab.compare.metric_values import rows_of
 from litlab.compare.model import LEVEL
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
-from litlab.sweep.display import printable
+from litlab.runs.terminal import printable
 from litlab.sweep.study import FILE, Plan, Study
 from litlab.tensorboard import FIRST, LARGEST, Logged, is_shown, scalars, settings_of, write_events
 

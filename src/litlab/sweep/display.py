@@ -22,6 +22,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.progress import Follower, Progress
 from litlab.runs.redact import mask_command
 from litlab.runs.state import state_of
+from litlab.runs.terminal import display_path, format_clock, headline, printable
 from litlab.runs.text import LastingOutput
 from litlab.sweep.backends.base import Config, Job
 from litlab.sweep.backends.device_allocator import Leases, Machine, objections
@@ -67,20 +68,6 @@ def seconds_left(
     return max([*rests, (sum(rests) + num_waiting * usual) / max(num_places, 1)])
 
 
-def duration(seconds: float) -> str:
-    """As `clock` has it; below a second `0.4 s`."""
-    return f"{seconds:.1g} s" if 0 < seconds < 0.95 else clock(seconds)
-
-
-def clock(seconds: float | None) -> str:
-    """Seconds as m:ss or h:mm:ss; "-" where they are not known."""
-    if seconds is None:
-        return "-"
-    minutes, rest_of_minute = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest_of_minute:02}" if hours else f"{minutes}:{rest_of_minute:02}"
-
-
 NUM_BEST = 3
 NUM_FAILURES = 10  # shown in full
 
@@ -105,7 +92,7 @@ def summary(
     ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
     lines = ["", _counts(len(jobs), [outcome for _, outcome in ended], received)]
     lines += _best(ended) + _failures(ended)
-    where = as_typed(path)
+    where = display_path(path)
     lines += ["", f"study        {where}", f"jobs         litlab status {where}"]
     ends = ("done", "pruned", *(() if retries_failures else FAILURES))
     if sum(outcome.kind == "done" for _, outcome in ended) > 1:
@@ -115,28 +102,9 @@ def summary(
     return [*lines, f"TensorBoard  litlab tensorboard {where}"]
 
 
-def headline(message: str) -> str:
-    """A message on one line: what was raised, without the places in the code that stand above it."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    return printable(lines[-1] if lines[0].lstrip().startswith('File "') else lines[0])
-
-
 def number(metric: str, value: float) -> str:
     """A value of a metric as people read it."""
     return f"{100 * value:.2f} %" if "accuracy" in metric else f"{value:.4g}"
-
-
-def printable(line: str) -> str:
-    """A line without what would move the cursor or change colours."""
-    return "".join(character if character.isprintable() else " " for character in line)
-
-
-def as_typed(path: Path) -> Path:
-    """A path as one would type it here."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _counts(num_jobs: int, outcomes: Sequence[Outcome], received: int | None) -> str:
@@ -286,7 +254,7 @@ class Display:
             each.follower.read()
         running = [(each.seconds, each.rest) for each in self._running.values()]
         left = seconds_left(self._seconds, running, self._num_waiting, self._num_places)
-        return f"{clock(time.monotonic() - self._began)}, {clock(left)} left"
+        return f"{format_clock(time.monotonic() - self._began)}, {format_clock(left)} left"
 
     @property
     def _num_waiting(self) -> int:
@@ -328,7 +296,7 @@ def _row(each: _Running, bar: int | None, objective: dict[str, str] | None) -> l
     row.append("-" if of.epoch is None else f"{of.epoch}/{of.num_epochs}" if of.num_epochs else str(of.epoch))
     if objective:
         row.append("" if of.objective is None else number(objective["metric"], of.objective))
-    return [*row, clock(each.seconds)]
+    return [*row, format_clock(each.seconds)]
 
 
 def _told(job: Job, outcome: Outcome) -> str:
@@ -353,7 +321,7 @@ def table(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
         f"{job.directory:{wide}}  {word:11}  {_varied(job)}".rstrip() for job, word in zip(jobs, words, strict=True)
     ]
     counts = ", ".join(f"{count} {word}" for word, count in Counter(words).items())
-    return [*lines, "", f"{len(jobs)} jobs ({counts}) in {as_typed(study.path)}; nothing was started or written"]
+    return [*lines, "", f"{len(jobs)} jobs ({counts}) in {display_path(study.path)}; nothing was started or written"]
 
 
 def _word(study: Study, job: "ComposedJob") -> str:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from litlab.compare.conclusion import in_words
 from litlab.compare.model import LEVEL, Comparison, Group, Summary
-from litlab.sweep.display import printable
+from litlab.runs.terminal import printable
 
 SIZE = (5.0, 3.4)  # inches: as wide as the text of a paper
 MOST = 8  # groups that one can tell apart in one figure

@@ -7,7 +7,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from litlab.errors import UserError
 from litlab.runs.result import read_result
-from litlab.sweep.display import as_typed, headline, number, printable
+from litlab.runs.terminal import display_path, headline, printable
+from litlab.sweep.display import number
 from litlab.sweep.search.objectives import Objective, num_validations
 from litlab.sweep.search.spec import Search
 from litlab.sweep.study import Study
@@ -25,7 +26,7 @@ def outline(search: Search, study: Study) -> list[str]:
     pruner = settings.pruner or "none"
     goals = ", ".join(f"{each.metric} ({each.mode})" for each in search.objectives)
     return [
-        f"a search of {settings.trials} trials for {goals}, in {as_typed(study.path)}",
+        f"a search of {settings.trials} trials for {goals}, in {display_path(study.path)}",
         f"sampler {settings.sampler}, pruner {pruner}, {len(study.records)} jobs known",
         "space",
         *dimensions,
