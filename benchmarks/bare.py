@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
-from litlab.optim.schedules import decayed_names, parameter_groups
+from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.runs.directory import RunDirectory
 from litlab.training.build import factory
 

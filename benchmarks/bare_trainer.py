@@ -11,7 +11,7 @@ from benchmarks.bare import Contender, now
 from benchmarks.step_by_step import StepByStep
 from litlab.data.loader import Batch, BatchLoader
 from litlab.data.module import ImageDataModule
-from litlab.optim.schedules import decayed_names, parameter_groups
+from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.training.build import factory
 
 

@@ -1,6 +1,7 @@
 """Where values go: metrics.csv, which every run has, and TensorBoard."""
 
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -80,3 +81,11 @@ class TensorBoard(TensorBoardLogger):
     def close(self) -> None:
         """After the last value."""
         super().finalize("closed")
+
+
+def log_config(loggers: Iterable[Logger], config: str) -> None:
+    """Write the YAML text of a config to every logger that takes text."""
+    indented = "".join(f"    {line}\n" for line in config.splitlines())  # a code block in Markdown
+    for logger in loggers:
+        if add_text := getattr(getattr(logger, "experiment", None), "add_text", None):
+            add_text("config", indented, 0)

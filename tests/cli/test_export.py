@@ -20,17 +20,17 @@ from litlab.inference import export as exporting
 from litlab.inference.predictor import Predictor, load
 from litlab.models.resnet import ResNet18
 from litlab.runs.directory import RunDirectory
-from litlab.tasks.tta import Views
+from litlab.tasks.tta import TTA
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-PLAIN = Views(flip=False, shift=0)
+PLAIN = TTA(flip=False, shift=0)
 
 
-def make_predictor(network: nn.Module, views: Views = PLAIN) -> Predictor:
+def make_predictor(network: nn.Module, tta: TTA = PLAIN) -> Predictor:
     shape = (3, 16, 16)
     facts = DatasetFacts("none", ("ä, b", "c", "d"), shape, MEAN, STD, "the test", "0", 1, 1, 1)
     preprocess = Preprocess(image_size=shape[1:], mean=MEAN, std=STD)
-    return Predictor(network=network, preprocess=preprocess, facts=facts, views=views)
+    return Predictor(network=network, preprocess=preprocess, facts=facts, tta=tta)
 
 
 def random_images(num_images: int, size: int) -> Tensor:
@@ -91,7 +91,7 @@ def test_views_are_averaged_in_the_file_too(export_to: Callable[[Predictor], byt
     """Which is checked when it is made."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
-    predictor = make_predictor(network, Views(flip=True, shift=shift))
+    predictor = make_predictor(network, TTA(flip=True, shift=shift))
     images = random_images(5, 16)
     assert len(export_to(predictor)) > 0
     assert not torch.allclose(predictor(images), make_predictor(network)(images), atol=1e-3)

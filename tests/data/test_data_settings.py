@@ -28,10 +28,10 @@ def made(make: Make, **changes: Any) -> Shapes:
 class Task(LightningModule):
     """A task that trains nothing; with a network or without."""
 
-    def __init__(self, network: nn.Module | None = None, *, takes_partners: bool = True) -> None:
+    def __init__(self, network: nn.Module | None = None, *, supports_mixed_targets: bool = True) -> None:
         super().__init__()
         self.network = network
-        self.takes_partners = takes_partners
+        self.supports_mixed_targets = supports_mixed_targets
         self.memory_format = torch.contiguous_format
 
 
@@ -83,11 +83,11 @@ def test_mixing_takes_each_partner_as_it_would_be_itself(shapes_module: Make) ->
     assert torch.equal(batch.partners.labels, mixed.arrays.train_labels[batch.partners.indices])
     finished = mixed.finish(batch, epoch=3)
     assert finished.partners is not None
-    assert finished.partners.share is not None
+    assert finished.partners.lam is not None
     own = plain.finish(batch._replace(partners=None), epoch=3).images
     theirs = batch._replace(images=batch.partners.images, indices=batch.partners.indices, partners=None)
-    share = finished.partners.share[:, None, None, None]
-    expected = share * own + (1 - share) * plain.finish(theirs, epoch=3).images
+    lam = finished.partners.lam[:, None, None, None]
+    expected = lam * own + (1 - lam) * plain.finish(theirs, epoch=3).images
     torch.testing.assert_close(finished.images, expected, rtol=0, atol=1e-5)
     assert next(iter(mixed.val_dataloader())).partners is None  # type: ignore[arg-type]
 
@@ -149,8 +149,8 @@ def test_values_out_of_range_are_refused(override: str, message: str) -> None:
 def test_a_task_that_knows_nothing_of_partners_is_refused(shapes_module: Make) -> None:
     module = made(shapes_module, cutmix=1.0)
     with pytest.raises(UserError, match="would learn from mixed images as if each had one label"):
-        check_task(Task(takes_partners=False), module.mixing)
-    check_task(Task(takes_partners=False), made(shapes_module).mixing)
+        check_task(Task(supports_mixed_targets=False), module.mixing)
+    check_task(Task(supports_mixed_targets=False), made(shapes_module).mixing)
 
 
 def test_looking_at_the_network_leaves_it_as_it_was() -> None:

@@ -14,14 +14,14 @@ from torch import Tensor
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.predictor import BATCH_SIZE, Predictor
-from litlab.tasks.tta import Views
+from litlab.tasks.tta import TTA
 
 
 def make_predictor(channels: int = 3) -> Predictor:
     facts = make_facts(channels)
     preprocess = Preprocess(image_size=(SIZE, SIZE), mean=facts.mean, std=facts.std)
     return Predictor(
-        network=make_network(channels), preprocess=preprocess, facts=facts, views=Views(flip=False, shift=0)
+        network=make_network(channels), preprocess=preprocess, facts=facts, tta=TTA(flip=False, shift=0)
     )
 
 

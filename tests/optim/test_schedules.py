@@ -1,4 +1,4 @@
-"""Schedules by value, parameter groups by name."""
+"""Schedules by value."""
 
 import math
 from functools import partial
@@ -9,15 +9,12 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from litlab.errors import UserError
 from litlab.optim.schedules import (
     constant,
     cosine,
     cosine_factor,
-    decayed_names,
     one_cycle,
     one_cycle_factor,
-    parameter_groups,
 )
 
 
@@ -74,41 +71,3 @@ def test_short_trainings_come_near_the_peak_and_stay_in_0_to_1(total_steps: int,
         values = [factor(step, total_steps) for step in range(total_steps + 3)]
         assert max(values[:total_steps]) > 0.99  # the peak may lie between two steps
         assert all(0 <= value <= 1 for value in values)
-
-
-def test_norms_and_biases_are_not_decayed() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
-    network[3].bias.requires_grad_(False)
-    groups = {
-        group["name"]: group
-        for group in SGD(parameter_groups(network, decayed_names(network)), lr=1, weight_decay=0.5).param_groups
-    }
-    assert [id(parameter) for parameter in groups["decay"]["params"]] == [id(network[0].weight), id(network[3].weight)]
-    assert [id(parameter) for parameter in groups["no_decay"]["params"]] == [
-        id(parameter) for parameter in (network[0].bias, network[1].weight, network[1].bias)
-    ]
-    assert (groups["decay"]["weight_decay"], groups["no_decay"]["weight_decay"]) == (0.5, 0.0)
-
-
-def test_an_empty_group_is_left_out() -> None:
-    assert [group["name"] for group in parameter_groups(nn.Linear(2, 2, bias=False), ["weight"])] == ["decay"]
-
-
-def test_nothing_to_train_is_an_error() -> None:
-    with pytest.raises(UserError, match="Linear has no trainable parameters"):
-        parameter_groups(nn.Linear(2, 2).requires_grad_(False), [])
-
-
-def test_names_decide_once_the_shapes_are_gone() -> None:
-    """FSDP replaces parameters by flat shards, and puts a prefix into their names."""
-    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
-    decayed = decayed_names(network)
-    flat = nn.Module()
-    flat._fsdp_wrapped_module = nn.Module()
-    for index, layer in enumerate(network):
-        shard = nn.Module()
-        for name, parameter in layer.named_parameters():
-            shard.register_parameter(name, nn.Parameter(parameter.detach().flatten()))
-        flat._fsdp_wrapped_module.add_module(str(index), shard)
-    sizes = {group["name"]: [each.numel() for each in group["params"]] for group in parameter_groups(flat, decayed)}
-    assert sizes == {"decay": [6, 4], "no_decay": [2, 2]}

@@ -17,13 +17,13 @@ from litlab.errors import UserError
 class Partners(NamedTuple):
     """Of mixup and cutmix: another training image for each row of a batch.
 
-    `share` comes with the mixing, which consumes `images`: what they hold then is nobody's business.
+    `lam` comes with the mixing, which consumes `images`: what they hold then is nobody's business.
     """
 
     images: Tensor  # b c h w, uint8, from the loader
     labels: Tensor  # b, int64
     indices: Tensor  # b, int64
-    share: Tensor | None = None  # b, float32: weight of the row's own label; that of the partner's is 1 - share
+    lam: Tensor | None = None  # b, float32: weight of the row's own label; that of the partner's is 1 - lam
 
 
 class Batch(NamedTuple):

@@ -59,11 +59,11 @@ def check_fit(settings: ImageSettings, image_shape: tuple[int, int, int]) -> Non
 
 def check_task(task: LightningModule, mixing: Mixing) -> None:
     """Raises UserError where images would be mixed, but not their labels."""
-    if mixing.active and not getattr(task, "takes_partners", False):
+    if mixing.active and not getattr(task, "supports_mixed_targets", False):
         raise UserError(
             f"data.mixup, data.cutmix: {type(task).__name__} would learn from mixed images as if each had one label. "
-            "Its loss must weigh the labels of `batch.partners` by their `share`; where it does, let it say so by an "
-            "attribute `takes_partners = True`. Or set both to 0"
+            "Its loss must weigh the labels of `batch.partners` by their `lam`; where it does, let it say so by an "
+            "attribute `supports_mixed_targets = True`. Or set both to 0"
         )
 
 
@@ -246,8 +246,8 @@ class ImageDataModule(LightningDataModule, ABC):
             return batch._replace(images=self._as_network_takes_it(images))
         both = torch.cat([batch.images, batch.partners.images]), torch.cat([batch.indices, batch.partners.indices])
         images, num_images = self._augmented(*both, epoch), len(batch.images)
-        images, share = self.mixing(images[:num_images], images[num_images:], batch.indices, epoch)
-        partners = batch.partners._replace(share=share)
+        images, lam = self.mixing(images[:num_images], images[num_images:], batch.indices, epoch)
+        partners = batch.partners._replace(lam=lam)
         return batch._replace(images=self._as_network_takes_it(images), partners=partners)
 
     def _augmented(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:

@@ -16,7 +16,7 @@ from litlab.data.image_files import decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
-from litlab.tasks.tta import Views
+from litlab.tasks.tta import TTA
 from litlab.training.build import build_network
 from litlab.training.checkpoint_io import network_state
 
@@ -36,14 +36,14 @@ class Predictor:
         network: in evaluation mode; from normalised images, float `b c h w`, to logits, `b num_classes`.
         preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes.
         facts: of the data set of the run.
-        views: of each image, over which logits are averaged, as in the run's test.
+        tta: test-time augmentation, as in the run's test.
     """
 
-    def __init__(self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts, views: Views) -> None:
+    def __init__(self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts, tta: TTA) -> None:
         self.network = network.eval()
         self.preprocess = preprocess
         self.facts = facts
-        self.views = views
+        self.tta = tta
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Predictor:
 
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
         """Of normalised images, float32, as in the run's test."""
-        return self.views.logits(self.network, images)
+        return self.tta.logits(self.network, images)
 
     def predict(self, images: Image | Sequence[Image]) -> list[tuple[str, float]]:
         """The most probable class of each image, and its probability. Takes what a call takes."""
@@ -139,15 +139,15 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{node['_target_']} changed? provenance.json holds the commit it was trained at\n{error}"
         ) from error
     preprocess = Preprocess(image_size=facts.image_shape[1:], mean=facts.mean, std=facts.std)
-    views = _views(finished.config["task"])
-    return Predictor(network=network, preprocess=preprocess, facts=facts, views=views)
+    tta = _tta(finished.config["task"])
+    return Predictor(network=network, preprocess=preprocess, facts=facts, tta=tta)
 
 
-def _views(task: dict[str, Any]) -> Views:
-    """Over which the run's test averaged; another task's keys of these names are none of ours."""
+def _tta(task: dict[str, Any]) -> TTA:
+    """Test-time augmentation of the run's test; none for a task other than ImageClassifier."""
     if task["_target_"] != "litlab.tasks.image_classifier.ImageClassifier":
-        return Views(flip=False, shift=0)
-    return Views(flip=task["test_time_flip"], shift=task["test_time_shift"])
+        return TTA(flip=False, shift=0)
+    return TTA(flip=task["test_time_flip"], shift=task["test_time_shift"])
 
 
 def _built(finished: FinishedRun, node: dict[str, Any], facts: DatasetFacts) -> nn.Module:

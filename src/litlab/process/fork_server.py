@@ -40,7 +40,7 @@ _IMPORTED = (
     "litlab.training.run", "litlab.training.process_group", "litlab.training.allowlist", "litlab.tasks.image_classifier", "litlab.callbacks.confusion_matrix",
     "litlab.callbacks.images", "litlab.callbacks.training_log", "litlab.data.cifar10", "litlab.data.image_folder",
     "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision",
-    "litlab.models.whitened", "litlab.optim.muon", "litlab.optim.schedules",
+    "litlab.models.whitened", "litlab.optim.muon", "litlab.optim.parameter_groups", "litlab.optim.schedules",
     "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
 _PATIENCE = 5.0  # seconds for killed processes to be gone

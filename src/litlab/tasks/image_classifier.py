@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from litlab.data.loader import Batch
 from litlab.errors import UserError
-from litlab.optim.schedules import decayed_names, parameter_groups
+from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
-from litlab.tasks.tta import Views
+from litlab.tasks.tta import TTA
 
 
 class EvaluationOutput(TypedDict):
@@ -48,15 +48,15 @@ class ImageClassifier(LightningModule):
         label_smoothing: share of the target that is spread evenly over the classes, 0 to 1.
         channels_last: whether images and four-dimensional weights lie in memory with the channels innermost.
         compile: whether `torch.compile` translates the network's forward, for training alone.
-        test_time_flip, test_time_shift: what validation and test average over, see `Views`.
+        test_time_flip, test_time_shift: test-time augmentation of validation and test, see `TTA`.
 
     Attributes:
         memory_format: that images are to have.
         latest: the newest row of training values as plain numbers, for a progress bar; `TrainingLog` fills it.
-        takes_partners: that the loss weighs the labels of mixed images; data modules ask before they mix.
+        supports_mixed_targets: that the loss weighs the labels of mixed images; data modules ask before they mix.
     """
 
-    takes_partners = True
+    supports_mixed_targets = True
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ImageClassifier(LightningModule):
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._compile = compile
-        self._views = Views(flip=test_time_flip, shift=test_time_shift)
+        self._tta = TTA(flip=test_time_flip, shift=test_time_shift)
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class ImageClassifier(LightningModule):
         # Under bf16-true the weights are bfloat16.
         images = images.to(self.dtype, memory_format=self.memory_format)
         if not self.training:
-            return self._views.logits(self.network, images)
+            return self._tta.logits(self.network, images)
         logits: Tensor = (self._compiled or self.network)(images)
         return logits
 
@@ -144,10 +144,10 @@ class ImageClassifier(LightningModule):
             logits, labels = logits[: batch.num_valid], labels[: batch.num_valid]
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
         if batch.partners is not None:
-            assert batch.partners.share is not None, "the data module's `finish` says how much of each image there is"
-            share, others = (each[: batch.num_valid] for each in (batch.partners.share, batch.partners.labels))
-            of_partners = F.cross_entropy(logits, others, reduction="none", label_smoothing=label_smoothing)
-            losses = share * losses + (1 - share) * of_partners
+            assert batch.partners.lam is not None, "the data module's `finish` sets it"
+            lam, partner_labels = (rows[: batch.num_valid] for rows in (batch.partners.lam, batch.partners.labels))
+            partner_losses = F.cross_entropy(logits, partner_labels, reduction="none", label_smoothing=label_smoothing)
+            losses = lam * losses + (1 - lam) * partner_losses
         return logits, labels, losses
 
     def _evaluation_step(self, batch: Batch, metrics: EvaluationMetrics) -> EvaluationOutput:

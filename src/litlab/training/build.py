@@ -32,7 +32,7 @@ _HYDRAS_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
 @runtime_checkable
-class LooksAtImages(Protocol):
+class DataDependentInit(Protocol):
     """A network that sets itself up from images, float `b c h w`, finished but not augmented, before it is trained."""
 
     def initialize_from(self, images: Tensor) -> None: ...
@@ -60,7 +60,7 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     facts = facts_of(data)
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], facts) if config["model"] else None
-    if isinstance(network, LooksAtImages) and isinstance(data, ImageDataModule) and not from_checkpoint:
+    if isinstance(network, DataDependentInit) and isinstance(data, ImageDataModule) and not from_checkpoint:
         num_values = math.prod(data.facts.image_shape)
         network.initialize_from(data.example_images(max(1, min(NUM_EXAMPLES, MAX_EXAMPLE_VALUES // num_values))))
     task = build_task(config, network, facts)

@@ -10,13 +10,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from litlab.callbacks.checkpoint import Best, Checkpoints, When
-from litlab.callbacks.config_text import ConfigText
 from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.freeze import identity, to_yaml
 from litlab.config.secrets import with_secrets
 from litlab.errors import UserError
-from litlab.loggers import MetricsLogger, TensorBoard
+from litlab.loggers import MetricsLogger, TensorBoard, log_config
 from litlab.process.ranks import global_rank, machines, ranks_here
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
@@ -110,8 +109,6 @@ def _trainer(
     """The Trainer with litlab's own callbacks before those of the config."""
     checkpoints = _checkpoints(run, config, experiment, start, stop)
     ours: list[Callback] = [checkpoints, checkpoints.timing, console]
-    if start.checkpoint is None:
-        ours.append(ConfigText(to_yaml(frozen)))
     trainer = build_trainer(
         config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
         run,
@@ -123,6 +120,8 @@ def _trainer(
     _check_precision(config, trainer)
     if trainer.is_global_zero:
         _write_machine(run, trainer)
+        if start.checkpoint is None:
+            log_config(trainer.loggers, to_yaml(frozen))
     return trainer
 
 
