@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from litlab.config.freeze import VOLATILE, place
+from litlab.config.tree import get, lies_under
 from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.redact import is_secret, redact
 from litlab.runs.result import Result
@@ -133,17 +134,13 @@ def _choices(run: RunDirectory) -> dict[str, str]:
 def _is_elsewhere(key: str) -> bool:
     """Whether a key says where a run computes and writes, as `trainer=gpu` does, and not what it computes."""
     where = place(key)
-    return where == "trainer" or any(f"{where}.".startswith(f"{each}.") for each in (*VOLATILE, "hydra"))
+    return where == "trainer" or lies_under(where, *VOLATILE, "hydra")
 
 
 def _value(config: dict[str, Any], key: str, choices: dict[str, str]) -> Any:
     """The value in the config, or the text of the choice where there is a whole node or nothing."""
-    node: Any = config
-    for name in place(key).split("."):
-        if not isinstance(node, dict) or name not in node:
-            return choices.get(key.lstrip("+"))
-        node = node[name]
-    return choices.get(key.lstrip("+")) if isinstance(node, dict) else node
+    value = get(config, place(key), {})
+    return choices.get(key.lstrip("+")) if isinstance(value, dict) else value
 
 
 def setting(value: Any) -> Setting | None:

@@ -10,9 +10,10 @@ import pytest
 from support.runs import TINY, compose_config
 
 from litlab.config.freeze import cores, identity
-from litlab.config.overrides import ABSENT, CHANGEABLE, LENGTH, PLACES, AnotherExperiment, Change, change, difference
+from litlab.config.overrides import CHANGEABLE, LENGTH, PLACES, AnotherExperiment, Change, change
 from litlab.config.schema import SECTIONS
 from litlab.config.targets import find
+from litlab.config.tree import ABSENT
 from litlab.errors import UserError
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
@@ -200,14 +201,6 @@ def test_the_config_given_is_left_alone() -> None:
     before = deepcopy(CONFIG)
     changed("trainer.devices=2", "logger.tensorboard=null", "trainer.max_epochs=12")
     assert before == CONFIG
-
-
-def test_difference_tells_types_apart() -> None:
-    before = {"a": 1, "b": {"c": [1], "d": None}, "e": True}
-    assert difference(before, deepcopy(before)) == {}
-    assert difference(before, {"a": 1.0, "b": {"c": [2]}, "e": 1, "f": {}}) == {
-        "a": [1, 1.0], "b.c": [[1], [2]], "b.d": [None, ABSENT], "e": [True, 1], "f": [ABSENT, {}]
-    }  # fmt: skip
 
 
 def test_remarks_say_what_may_differ() -> None:

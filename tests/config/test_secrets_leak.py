@@ -24,7 +24,7 @@ import logging, os, warnings
 
 from lightning.pytorch import Callback
 
-from litlab.task import ImageClassifier
+from litlab.tasks.image_classifier import ImageClassifier
 
 api_key = "{WRITTEN}"
 

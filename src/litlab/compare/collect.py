@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litlab.compare.hyperparameters import comparable, leaves
+from litlab.compare.hyperparameters import comparable
 from litlab.compare.model import Objective, Run, Skipped
 from litlab.config.freeze import swept
-from litlab.config.tree import check_plain
+from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.state import State, ended, state_of
@@ -123,7 +123,7 @@ def _read(found: Found, config: dict[str, Any], name: str) -> Run:
         word=state.word,
         message=state.message,
         seed=seed if type(seed) is int else None,
-        settings=dict(leaves(config)),
+        settings=flatten(config),
         choices=found.point,
         objective=_objective(config.get("objective")),
         data=data if isinstance(data := result.get("data"), str) else None,

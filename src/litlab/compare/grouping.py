@@ -12,6 +12,7 @@ from litlab.compare.hyperparameters import SEED, full_name, short_names, written
 from litlab.compare.model import Run
 from litlab.compare.table import shortened
 from litlab.config.freeze import place
+from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.diff import shown
 
@@ -109,15 +110,15 @@ def varying_columns(groups: Sequence[Alike]) -> list[Column]:
     for each in swept:
         if None in _chosen(each.key, groups):
             left.pop(each.key + _TARGET, None)
-            _cover(left, each, [key for key in left if _is_within(key, each.key) and None in left[key].values])
+            _cover(left, each, [key for key in left if lies_under(key, each.key) and None in left[key].values])
         else:
-            is_anywhere = not any(_is_within(leaf, each.key) for leaf in leaves)  # `experiment` may set anything
-            _cover(left, each, [key for key in left if is_anywhere or _is_within(key, each.key)])
+            is_anywhere = not any(lies_under(leaf, each.key) for leaf in leaves)  # `experiment` may set anything
+            _cover(left, each, [key for key in left if is_anywhere or lies_under(key, each.key)])
     others: list[Column] = []
     for target in sorted((key for key in left if key.endswith(_TARGET)), key=len):
         if left.pop(target, None):  # else it is within a class that differs
             others.append(each := _classes(target.removesuffix(_TARGET), groups))
-            _cover(left, each, [key for key in left if _is_within(key, each.key) and None in left[key].values])
+            _cover(left, each, [key for key in left if lies_under(key, each.key) and None in left[key].values])
     order = {key: number for number, leaf in enumerate(leaves) for key in (leaf.removesuffix(_TARGET), leaf)}
     return swept + sorted([*others, *left.values()], key=lambda each: order[each.key])
 
@@ -132,10 +133,6 @@ def _cover(left: dict[str, Column], by: Column, keys: Sequence[str]) -> None:
 def fingerprints(groups: Sequence[Alike]) -> Column:
     """Of the data: where nothing else tells groups apart."""
     return Column(FINGERPRINT, tuple(each.data and each.data[:_SHOWN] for each in groups))
-
-
-def _is_within(key: str, place: str) -> bool:
-    return key == place or key.startswith(f"{place}.")
 
 
 def _chosen(key: str, groups: Sequence[Alike]) -> list[Value]:
@@ -159,7 +156,7 @@ def _only(key: str, group: Alike, known: dict[object, set[str]]) -> Value:
 
 def _traits(key: str, group: Alike) -> list[object]:
     """What a choice is known by: all settings below its node, then the class there."""
-    below = tuple(sorted((name, value) for name, value in group.settings.items() if _is_within(name, key)))
+    below = tuple(sorted((name, value) for name, value in group.settings.items() if lies_under(name, key)))
     target = group.settings.get(key + _TARGET)
     return ([below] if below else []) + ([target] if target else [])
 

@@ -27,6 +27,7 @@ from litlab.compare.hyperparameters import text
 from litlab.compare.metric_values import value_of
 from litlab.compare.model import Run
 from litlab.compare.table import decimals, fixed, not_done, shortened
+from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.files import write_text
 from litlab.runs.terminal import headline
@@ -338,7 +339,7 @@ def _outline(settings: Mapping[str, Any], keys: Collection[str]) -> Iterator[Lin
         num_shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parents, before, strict=False)))
         for depth in range(num_shared, len(parents)):
             yield Line(f"{'  ' * depth}{on_one_line(parents[depth])}:", False)
-        differs = any(key == each or key.startswith(f"{each}.") for each in keys)
+        differs = lies_under(key, *keys)
         yield Line(f"{'  ' * len(parents)}{on_one_line(last)}: {on_one_line(text(value))}", differs)
         before = parents
 

@@ -1,31 +1,21 @@
 """The settings of a run: the leaves of its config, how they are written, and what people call them."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from sys import intern
 from typing import Any
 
 from litlab.compare.model import Run
 from litlab.config.freeze import VOLATILE
+from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.diff import shown
 
 SEED = "seed"
 _NO_SETTINGS = ("format", SEED)
-
-
-def leaves(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """All values of a config by their dotted names."""
-    for key, value in config.items():
-        name = f"{path}.{key}" if path else key
-        if isinstance(value, dict) and value:
-            yield from leaves(value, name)
-        else:
-            yield intern(name), value  # a thousand runs have the same names
 
 
 def comparable(runs: Sequence[Run], swept: Collection[str]) -> list[Run]:
@@ -38,7 +28,7 @@ def comparable(runs: Sequence[Run], swept: Collection[str]) -> list[Run]:
         swept: places in the config that some study sweeps, and which count for that, volatile or not.
     """
     names = {key for run in runs for key in run.settings}
-    without_effect = {key for key in names if _is_within(key, VOLATILE) and not _is_within(key, swept)}
+    without_effect = {key for key in names if lies_under(key, *VOLATILE) and not lies_under(key, *swept)}
     by_study: dict[Path | None, list[Run]] = {}
     for run in runs:
         by_study.setdefault(run.study, []).append(run)
@@ -71,10 +61,6 @@ def _followers(by_study: Mapping[Path | None, Sequence[Run]]) -> dict[Path | Non
 def _follows(run: Run, name: str) -> bool:
     value = run.settings.get(name, run.seed)
     return type(value) is int and value == run.seed
-
-
-def _is_within(key: str, places: Collection[str]) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
 def text(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.paths import cache_root, packaged_conf
 from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY, nearest, unknown_key
+from litlab.config.tree import Config, keys
 
 ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"
@@ -193,7 +194,8 @@ def _known(arguments: list[str]) -> list[str]:
         groups = loader.list_groups("")
         choices = [each for each in arguments if re.match(rf"({'|'.join(groups)})(/\w+)*=", each)]
         config = loader.load_configuration(ROOT, overrides=choices, run_mode=RunMode.RUN)
-    return [*(name for name in _flat(config) if name != "hydra"), *groups]
+    written = cast(Config, OmegaConf.to_container(config, resolve=False))
+    return [*(key for key in keys(written) if key != "hydra"), *groups]
 
 
 @contextmanager
@@ -205,16 +207,6 @@ def _another_hydra() -> Iterator[None]:
         yield
     finally:
         instance.hydra = before
-
-
-def _flat(node: Any, path: str = "") -> list[str]:
-    """Dotted names of all keys, without resolving anything."""
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
-        return [path]
-    children = [
-        name for key in node for name in _flat(node._get_node(key), ".".join([path, str(key)]) if path else str(key))
-    ]
-    return [*([path] if path else []), *children]
 
 
 class Composer:

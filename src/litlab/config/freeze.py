@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references, masked, unresolvable
 from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY
-from litlab.config.tree import check_plain
-from litlab.config.validate import Config, validate
+from litlab.config.tree import Config, check_plain
+from litlab.config.validate import validate
 from litlab.errors import UserError
 from litlab.runs.later_keys import with_later_keys, without_later_keys
 

@@ -14,7 +14,7 @@ from litlab.config.compose import Composer, in_users_words, plain_key, set_outpu
 from litlab.config.freeze import freeze_but_threads, hydra_record, identity
 from litlab.config.secrets import with_secrets
 from litlab.config.targets import foreign_problems
-from litlab.config.validate import Config
+from litlab.config.tree import Config
 from litlab.errors import UserError
 from litlab.runs.redact import mask_command
 

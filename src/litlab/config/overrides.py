@@ -18,10 +18,9 @@ from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references, unresolvable
 from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY, shown, unknown_key
 from litlab.config.targets import find
+from litlab.config.tree import Config, diff, get, keys, lies_under, put
 from litlab.config.validate import nodes, validate
 from litlab.errors import UserError
-
-Config = dict[str, Any]
 
 
 def overridden(config: Config, overrides: list[str]) -> Config:
@@ -80,34 +79,21 @@ def _apply(config: Config, override: Override) -> None:
 
 
 def _unknown(config: Config, key: str) -> str:
-    said = unknown_key(key, _keys(config))
+    said = unknown_key(key, keys(config))
     return said if "did you mean" in said or "." not in key else f"{said}\nA new key takes a plus: +{key}=..."
-
-
-def _keys(node: Config, path: str = "") -> Iterator[str]:
-    """Dotted names of all keys."""
-    for key, value in node.items():
-        here = f"{path}.{key}" if path else str(key)
-        yield here
-        if isinstance(value, dict):
-            yield from _keys(value, here)
 
 
 def _value(override: Override) -> Any:
     """The value of an override, resolved by itself; secrets stay references."""
-    path = override.key_or_group.split(".")
-    nested: Any = override.value()
-    for key in reversed(path):
-        nested = {key: nested}
+    nested: Config = {}
+    put(nested, override.key_or_group, override.value())
     try:
         given = OmegaConf.create(nested)
         resolved: Any = OmegaConf.to_container(given, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(unresolvable(error)) from error
-    kept: Any = keep_references(resolved, OmegaConf.to_container(given, resolve=False))
-    for key in path:
-        kept = kept[key]
-    return kept
+    kept = keep_references(resolved, OmegaConf.to_container(given, resolve=False))
+    return get(kept, override.key_or_group)
 
 
 def _merged(before: Any, after: Any) -> Any:
@@ -121,7 +107,6 @@ def _merged(before: Any, after: Any) -> Any:
 PLACES = ("name", "study")  # volatile as well, but the directory has its name from them
 CHANGEABLE = tuple(key for key in VOLATILE if key not in PLACES)
 LENGTH = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
-ABSENT = "not set"
 _OTHER_BITS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _ENDLESS = "litlab.optim.schedules.constant"  # the one schedule of ours that doesn't ask for the total number of steps
 
@@ -157,25 +142,14 @@ def change(config: Config, overrides: list[str], begun: Callable[[], int]) -> Ch
         UserError: for overrides that can't be read, unknown keys, and values that are out of range.
     """
     after = overridden(config, overrides)
-    _refuse(config, after, difference(config, after), begun)
+    _refuse(config, after, diff(config, after), begun)
     validate(after)
     if after["threads"] is None and config["threads"] is not None:
         after["threads"] = threads_per_rank(after["trainer"])
     _make_absolute(after["data"])
-    changed = difference(config, after)
+    changed = diff(config, after)
     prolongs = any(key in LENGTH for key in changed)
     return Change(after, changed, prolongs, _remarks(after, changed, prolongs))
-
-
-def difference(before: Any, after: Any, path: str = "") -> dict[str, list[Any]]:
-    """Dotted key -> [before, after], for each value of nested dicts that is another; 1 and 1.0 are."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        found: dict[str, list[Any]] = {}
-        for key in {**before, **after}:
-            below = f"{path}.{key}" if path else str(key)
-            found |= difference(before.get(key, ABSENT), after.get(key, ABSENT), below)
-        return found
-    return {} if repr(before) == repr(after) else {path: [before, after]}
 
 
 def in_words(key: str, before: Any, after: Any) -> str:
@@ -193,21 +167,17 @@ def _refuse(before: Config, after: Config, changed: dict[str, list[Any]], begun:
         why = None
         if key in LENGTH:
             why = _against_length(new, begun(), before["schedule"], before["data"])
-        elif _is_in(key, PLACES):
+        elif lies_under(key, *PLACES):
             why = "belongs to the place of the run, which stays where it is"
-        elif not _is_in(key, CHANGEABLE):
+        elif not lies_under(key, *CHANGEABLE):
             why = "would make it another experiment"
-        elif _is_in(key, swept(before)):
+        elif lies_under(key, *swept(before)):
             why = "is what its study varies, so it would be another job"
         if why:
             refused.append(f"{in_words(key, old, new)} {why}")
     if refused:
         raise AnotherExperiment("\n".join(refused))
     assert identity(_as_long_as(before, after)) == identity(before)
-
-
-def _is_in(key: str, keys: Collection[str]) -> bool:
-    return any(key == each or key.startswith(f"{each}.") for each in keys)
 
 
 def _against_length(new: Any, begun: int, schedule: Config | None, data: Config) -> str | None:

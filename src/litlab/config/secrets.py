@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,10 +10,10 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from litlab.config.tree import Config, map_values, walk
 from litlab.errors import UserError
 from litlab.runs.redact import MASK, has_credentials, is_secret, keep_out, mask_command
 
-Config = dict[str, Any]
 _TELLING = 8  # characters; a shorter value may stand in another by chance
 _REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*\}")  # a default would be the secret
 
@@ -29,9 +29,10 @@ def keep_references(resolved: Config, raw: Any) -> Config:
         UserError: if such a value is not a reference to an environment variable, or stands in another key as well.
     """
     kept: Config = _kept(resolved, raw, "", False)
-    values = _differing(kept, resolved)
-    for path, text in _strings(kept):
-        if any(value in text for value in values if len(value) >= _TELLING):
+    pairs = [(reference, value) for (_, reference), (_, value) in zip(walk(kept), walk(resolved), strict=True)]
+    values = [str(value) for reference, value in pairs if reference != value and not isinstance(value, dict | list)]
+    for path, text in walk(kept):
+        if isinstance(text, str) and any(value in text for value in values if len(value) >= _TELLING):
             raise UserError(
                 f"{path}: holds the value of a secret, and a run directory is made to be shared; leave it out"
             )
@@ -47,7 +48,7 @@ def with_secrets(config: Config) -> Config:
     Raises:
         UserError: if the environment has no such variable.
     """
-    copy: Config = _mapped(config, _resolved)
+    copy: Config = map_values(_resolved, config)
     return copy
 
 
@@ -90,32 +91,7 @@ def _kept(value: Any, raw: Any, path: str, secret: bool) -> Any:
     return value
 
 
-def _differing(kept: Any, resolved: Any) -> set[str]:
-    """The values that references stand for."""
-    if isinstance(kept, dict):
-        return {value for key, item in kept.items() for value in _differing(item, resolved[key])}
-    if isinstance(kept, list):
-        return {value for item, other in zip(kept, resolved, strict=True) for value in _differing(item, other)}
-    return {str(resolved)} if kept != resolved else set()
-
-
-def _strings(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from _strings(item, f"{path}.{key}" if path else str(key))
-    if isinstance(value, str):
-        yield path, value
-
-
-def _mapped(value: Any, change: Callable[[Any, str], Any], path: str = "") -> Any:
-    if isinstance(value, dict):
-        return {key: _mapped(item, change, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mapped(item, change, f"{path}.{index}") for index, item in enumerate(value)]
-    return change(value, path)
-
-
-def _resolved(value: Any, path: str) -> Any:
+def _resolved(path: str, value: Any) -> Any:
     found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
@@ -167,8 +143,9 @@ def refuse_written(raw: Any) -> None:
     Raises:
         UserError: naming the first key.
     """
-    for path in _differing_literals(raw, masked(raw), ""):
-        raise literal_refused(path)
+    for (path, value), (_, safe) in zip(walk(raw), walk(masked(raw)), strict=True):
+        if value != safe and not isinstance(value, dict | list):
+            raise literal_refused(path)
 
 
 def masked(raw: Any) -> Any:
@@ -199,11 +176,3 @@ def _literals(value: Any, path: str, secret: bool) -> Iterator[tuple[str, Any]]:
         text = value.text if isinstance(value, QuotedString) else value
         if secret or (isinstance(text, str) and has_credentials(text)):
             yield path, text
-
-
-def _differing_literals(raw: Any, other: Any, path: str) -> Iterator[str]:
-    items = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
-    for key, item in items:
-        yield from _differing_literals(item, other[key], f"{path}.{key}" if path else str(key))
-    if not isinstance(raw, dict | list) and raw != other:
-        yield path

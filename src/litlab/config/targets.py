@@ -15,7 +15,8 @@ from typing import Any
 
 from litlab.config.schema import SECTIONS
 from litlab.config.suggestions import nearest
-from litlab.config.validate import Config, nodes
+from litlab.config.tree import Config
+from litlab.config.validate import nodes
 from litlab.errors import UserError
 
 Row = tuple[str, str, tuple[str, ...]]  # path, target, names of the arguments

@@ -1,52 +1,140 @@
-"""What a config may consist of, so that it can be written as YAML, read again and told from others."""
+"""Config trees: nested dicts and lists, addressed by dotted keys such as `optimizer.lr`."""
 
+from collections.abc import Callable, Iterable, Iterator
+from sys import intern
 from typing import Any
 
 from litlab.errors import UserError
 
-MAX_DEPTH = 100  # levels; ours have five
-MAX_VALUES = 100_000  # counting what aliases repeat: a few lines of YAML can name billions
+Config = dict[str, Any]
+
+ABSENT = "not set"  # stands for a missing value in a diff
+MAX_DEPTH = 100  # levels; litlab's own configs have five
+MAX_VALUES = 100_000  # YAML aliases count each time: a few lines of YAML can expand to billions of values
+
+
+def join(parent: str, key: object) -> str:
+    """Return the dotted key of a child."""
+    return f"{parent}.{key}" if parent else str(key)
+
+
+def children(node: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the (key or index, value) pairs of a mapping or list; nothing for any other value."""
+    return node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+
+
+def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of a node and of everything below it, parents first, lists included."""
+    yield key, node
+    for name, value in children(node):
+        yield from walk(value, join(key, name))
+
+
+def keys(config: Config, parent: str = "") -> Iterator[str]:
+    """Yield the dotted key of every entry of nested mappings, parents first; lists are not entered."""
+    for name, value in config.items():
+        key = join(parent, name)
+        yield key
+        if isinstance(value, dict):
+            yield from keys(value, key)
+
+
+def flatten(config: Config, parent: str = "") -> dict[str, Any]:
+    """Map dotted keys to values. Lists and empty mappings count as values."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        key = join(parent, name)
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, key))
+        else:
+            flat[intern(key)] = value  # thousands of runs share their keys
+    return flat
+
+
+def map_values(function: Callable[[str, Any], Any], node: Any, key: str = "") -> Any:
+    """Return a copy in which `function(dotted key, value)` replaces each value that is no mapping or list."""
+    if isinstance(node, dict):
+        return {name: map_values(function, value, join(key, name)) for name, value in node.items()}
+    if isinstance(node, list):
+        return [map_values(function, value, join(key, index)) for index, value in enumerate(node)]
+    return function(key, node)
+
+
+def diff(before: Any, after: Any, key: str = "") -> dict[str, list[Any]]:
+    """Map the dotted key of each value that differs to [before, after]; `ABSENT` for a missing one.
+
+    Values of different types differ, such as 1 and 1.0. Lists are compared as a whole.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        changed: dict[str, list[Any]] = {}
+        for name in {**before, **after}:
+            changed |= diff(before.get(name, ABSENT), after.get(name, ABSENT), join(key, name))
+        return changed
+    return {} if repr(before) == repr(after) else {key: [before, after]}
+
+
+def lies_under(key: str, *parents: str) -> bool:
+    """Return whether a dotted key is one of `parents` or lies below one."""
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def get(config: Any, key: str, default: Any = None) -> Any:
+    """Return the value at a dotted key of nested mappings, or `default` if there is none."""
+    node = config
+    for name in key.split("."):
+        if not isinstance(node, dict) or name not in node:
+            return default
+        node = node[name]
+    return node
+
+
+def put(config: Config, key: str, value: Any) -> None:
+    """Set the value at a dotted key. Mappings on the way are created where there are none."""
+    *parents, name = key.split(".")
+    for parent in parents:
+        if not isinstance(config.get(parent), dict):
+            config[parent] = {}
+        config = config[parent]
+    config[name] = value
 
 
 def check_plain(config: Any) -> None:
-    """
+    """Check that a config can be written as YAML and read back unchanged.
+
     Raises:
-        UserError: if a config holds anything but nested dicts with texts as keys, lists, texts, numbers that fit into
+        UserError: if it holds anything but nested dicts with string keys, lists, strings, numbers of at most
             64 bits, true, false and null; or if it is too deep or too large.
     """
-    count = 0
-    pending: list[tuple[str, Any, int]] = [("", config, 0)]
+    num_values = 0
+    pending: list[tuple[str, Any, int]] = [("", config, 0)]  # no recursion: the depth is not known yet
     while pending:
-        path, value, depth = pending.pop()
-        count += 1
-        if count > MAX_VALUES or depth > MAX_DEPTH:
-            what = f"{MAX_DEPTH} levels" if depth > MAX_DEPTH else f"{MAX_VALUES:,} values"
-            raise UserError(
-                f"{path[:80] or 'the config'}: there the config has more than {what}, which no config of a run has"
-            )
-        if problem := _problem(value):
-            raise UserError(f"{path or 'the config'}: {problem}")
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        for key, item in items:
-            if isinstance(value, dict) and (not isinstance(key, str) or _problem(key)):
-                raise UserError(f"{path or 'the config'}: has the key {_shown(key)}, expected a text; quote it")
-            pending.append((f"{path}.{key}" if path else str(key), item, depth + 1))
+        key, node, depth = pending.pop()
+        num_values += 1
+        if num_values > MAX_VALUES or depth > MAX_DEPTH:
+            limit = f"{MAX_DEPTH} levels" if depth > MAX_DEPTH else f"{MAX_VALUES:,} values"
+            raise UserError(f"{key[:80] or 'the config'}: the config has more than {limit}; no config of a run has")
+        if problem := _type_problem(node):
+            raise UserError(f"{key or 'the config'}: {problem}")
+        for name, value in children(node):
+            if isinstance(node, dict) and (not isinstance(name, str) or _type_problem(name)):
+                raise UserError(f"{key or 'the config'}: has the key {_excerpt(name)}, expected a text; quote it")
+            pending.append((join(key, name), value, depth + 1))
 
 
-def _problem(value: Any) -> str | None:
+def _type_problem(value: Any) -> str | None:
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
-            return f"{value[:40]!a} is no text that could be written as UTF-8"
+            return f"{value[:40]!a} can't be written as UTF-8"
     elif isinstance(value, int):
         return None if value.bit_length() <= 64 else "a number of more than 64 bits"
     elif not isinstance(value, float | dict | list | None):
-        return f"found {_shown(value)}, expected a text, a number, true, false, null, a list or a mapping"
+        return f"found {_excerpt(value)}, expected a text, a number, true, false, null, a list or a mapping"
     return None
 
 
-def _shown(value: Any) -> str:
+def _excerpt(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return "a number of more than 64 bits"
     return f"the {type(value).__name__} {str(value)[:40]!a}"

@@ -7,10 +7,9 @@ from pydantic import ValidationError
 
 from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Section, Trainer
 from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY, nearest, shown, unknown_key
-from litlab.config.tree import check_plain
+from litlab.config.tree import Config, check_plain, walk
 from litlab.errors import UserError
 
-Config = dict[str, Any]
 MISSING = "???"
 _READ_BY_US = ("accelerator", "devices", "num_nodes")
 
@@ -24,7 +23,7 @@ def validate(config: Config) -> None:
     check_plain(config)
     if not isinstance(config, dict):
         raise UserError(f"expected a config, found a {type(config).__name__}")
-    problems = [f"{key}: a value is missing; set {key}=..." for key in _missing(config)]
+    problems = [f"{key}: a value is missing; set {key}=..." for key, value in walk(config) if value == MISSING]
     problems += ["format=true: expected 1"] if config.get("format") is True else []  # which Python takes for 1
     problems += _check("", config, Root)
     for path, node in nodes(config):
@@ -109,20 +108,6 @@ def _is_key(part: object) -> bool:
 
 
 _TYPE_NAMES = {"int", "float", "str", "bool", "none"}
-
-
-def _missing(config: Any, path: str = "") -> Iterable[str]:
-    items: Iterable[tuple[object, Any]] = ()
-    if isinstance(config, dict):
-        items = config.items()
-    elif isinstance(config, list):
-        items = enumerate(config)
-    for key, value in items:
-        here = f"{path}.{key}" if path else str(key)
-        if value == MISSING:
-            yield here
-        else:
-            yield from _missing(value, here)
 
 
 def _across(config: Config) -> list[str]:

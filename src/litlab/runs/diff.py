@@ -15,6 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from litlab.config.tree import flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
@@ -202,7 +203,7 @@ def _written(value: Any) -> str:
 
 
 def _compare_configs(found: Comparison, old: RunDirectory, new: RunDirectory) -> None:
-    found.differences += changed("config", _flat(old.read_config()), _flat(new.read_config()))
+    found.differences += changed("config", flatten(old.read_config()), flatten(new.read_config()))
 
 
 def _record(run: RunDirectory, file: Path) -> dict[str, Any]:
@@ -211,15 +212,6 @@ def _record(run: RunDirectory, file: Path) -> dict[str, Any]:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _flat(node: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Dotted names of all leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        name = f"{path}.{key}" if path else str(key)
-        flat |= _flat(value, name) if isinstance(value, dict) and value else {name: value}
-    return flat
 
 
 def _same(old: Any, new: Any) -> bool:

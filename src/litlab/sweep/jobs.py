@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from litlab.config.freeze import ORIGIN, VOLATILE, place, swept
-from litlab.config.overrides import difference, in_words
+from litlab.config.overrides import in_words
+from litlab.config.tree import diff, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.sweep.plan import Plan, Record, plan_from_yaml, plan_to_yaml
@@ -52,8 +53,8 @@ def check_same(study: "Study", plan: Plan, composed: Sequence["ComposedJob"]) ->
         raise UserError(f"{study.path} is a {before.kind}, and this would be a {plan.kind}: {_DO}")
     now = plan_from_yaml(study.path, plan_to_yaml(plan).encode())  # as it is when it comes from the file
     if plan.kind == "search":
-        _refuse(study, "the space of the search", difference(before.axes, plan.axes))
-        _refuse(study, "what the search is for and keeps its trials in", _aims(difference(before.search, now.search)))
+        _refuse(study, "the space of the search", diff(before.axes, plan.axes))
+        _refuse(study, "what the search is for and keeps its trials in", _aims(diff(before.search, now.search)))
     if plan.kind == "search" or not {each.identity for each in study.records} <= {each.identity for each in composed}:
         _refuse(study, "what is fixed in it", _fixed(before, now))
         _check_points(study, composed)
@@ -61,16 +62,20 @@ def check_same(study: "Study", plan: Plan, composed: Sequence["ComposedJob"]) ->
 
 
 def _aims(changed: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    return {f"hydra.sweeper.{key}": values for key, values in changed.items() if _is_in(key, ("objectives", "storage"))}
+    return {
+        f"hydra.sweeper.{key}": values for key, values in changed.items() if lies_under(key, "objectives", "storage")
+    }
 
 
 def _fixed(before: Plan, now: Plan) -> dict[str, list[Any]]:
     """What has changed of what is not swept; in a group that is, only what commands set are fixed values."""
-    changed = without(difference(before.base, now.base), VOLATILE)
+    changed = without(diff(before.base, now.base), VOLATILE)
     swept = [place(key) for key in (*before.axes, *now.axes)]
     said = [place(each.partition("=")[0]) for each in (*before.arguments, *now.arguments) if "=" in each]
     set_there = [key for key in said if key not in swept]
-    return {key: values for key, values in changed.items() if _is_in(key, set_there) or not _is_in(key, swept)}
+    return {
+        key: values for key, values in changed.items() if lies_under(key, *set_there) or not lies_under(key, *swept)
+    }
 
 
 def _check_origin(study: "Study", before: Plan, now: Plan, composed: Sequence["ComposedJob"]) -> None:
@@ -81,12 +86,12 @@ def _check_origin(study: "Study", before: Plan, now: Plan, composed: Sequence["C
     """
     begun = {each.identity: run for each, run in study.jobs() if run.dataset.exists() and run.config.exists()}
     known = next((each for each in composed if each.identity in begun), None)
-    if not begun or (known is None and not _origin(difference(before.base, now.base))):
+    if not begun or (known is None and not _origin(diff(before.base, now.base))):
         return
     run = begun[known.identity] if known is not None else next(iter(begun.values()))
     config = known.config if known is not None else composed[0].config if composed else now.base
-    changed = without(_origin(difference(run.read_config(), config)), swept(config))
-    if not changed or any(not _origin(difference(each.read_config(), config)) for each in begun.values()):
+    changed = without(_origin(diff(run.read_config(), config)), swept(config))
+    if not changed or any(not _origin(diff(each.read_config(), config)) for each in begun.values()):
         return
     fingerprint = str(run.read_json(run.dataset).get("fingerprint"))[:12]
     said = "\n".join(f"  {in_words(key, *values)}" for key, values in changed.items())
@@ -122,7 +127,7 @@ def _between(study: "Study", record: Record, config: Config) -> dict[str, list[A
     if not run.config.exists():  # removed, to be made anew
         return {}
     before = run.read_config()
-    found = difference(before, config)
+    found = diff(before, config)
     return without(found, VOLATILE) or without(found, ("study", "threads"))
 
 
@@ -141,11 +146,7 @@ def _refuse(study: "Study", what: str, changed: dict[str, list[Any]]) -> None:
 
 def without(changed: dict[str, list[Any]], places: Collection[str]) -> dict[str, list[Any]]:
     """The changes that are not in these places of the config."""
-    return {key: values for key, values in changed.items() if not _is_in(key, places)}
-
-
-def _is_in(key: str, places: Collection[str]) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in places)
+    return {key: values for key, values in changed.items() if not lies_under(key, *places)}
 
 
 _MADE = ("config.yaml", ".hydra", "provenance.json", ".signature")
@@ -228,7 +229,7 @@ def _settled(run: RunDirectory, config: Config) -> tuple[Config, dict[str, list[
     if config["threads"] is None:
         stays["threads"] = before["threads"]
     after = config | stays
-    changed = difference(before, after)
+    changed = diff(before, after)
     if without(changed, CHANGEABLE):
         return before, {}  # prolonged by `litlab resume`: it goes on as it was told there
     return after, changed
