@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from litlab.data.loader import Batch
 from litlab.training.loop import EpochLoop, Unprofiled
-from litlab.training.state import progress
+from litlab.training.state import get_progress
 
 Event = tuple[str, dict[str, Any]]
 _UNSEEN = ("on_save_checkpoint", "on_load_checkpoint")
@@ -102,7 +102,7 @@ def fit(module: Recorded, *, ours: bool, **changes: Any) -> dict[str, Any]:
         "rows": rows.rows,
         "weights": copy.deepcopy(module.state_dict()),
         "optimizer": trainer.optimizers[0].state_dict(),
-        "progress": progress(trainer),
+        "progress": get_progress(trainer),
         "metrics": dict(trainer.callback_metrics),
         "step": trainer.global_step,
     }
@@ -110,7 +110,7 @@ def fit(module: Recorded, *, ours: bool, **changes: Any) -> dict[str, Any]:
 
 def _facts(trainer: Trainer, module: LightningModule, arguments: tuple[Any, ...]) -> dict[str, Any]:
     return {
-        "progress": progress(trainer),
+        "progress": get_progress(trainer),
         "step": trainer.global_step,
         "within": module._current_fx_name,
         "last": trainer.is_last_batch if trainer.training else None,

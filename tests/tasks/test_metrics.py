@@ -8,7 +8,7 @@ from torch import Tensor
 
 from litlab.tasks import metrics
 from litlab.tasks.metrics import LossAndAccuracy, TrainingMetrics
-from litlab.training.state import metrics_of, metrics_state, set_metrics_state
+from litlab.training.state import find_metrics, get_metrics_state, set_metrics_state
 
 Step = tuple[Tensor, Tensor, Tensor]
 
@@ -80,27 +80,9 @@ def test_a_checkpoint_holds_what_waits() -> None:
     measured, other, all_steps = TrainingMetrics(), TrainingMetrics(), steps(30)
     for each in all_steps[:10]:
         measured.update(*each)
-    set_metrics_state(metrics_of(other), metrics_state(metrics_of(measured)))
+    set_metrics_state(find_metrics(other), get_metrics_state(find_metrics(measured)))
     for each in all_steps[10:]:
         measured.update(*each)
         other.update(*each)
     assert values(other) == values(measured)
     assert values(measured)[0] == added_up(all_steps)[0]
-
-
-@pytest.mark.parametrize("limit", [3, 256])
-def test_going_back_forgets_a_step(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MAX_BATCHES_WAITING", limit)
-    measured, all_steps = LossAndAccuracy(), steps(12)
-    for number, each in enumerate(all_steps):
-        mark = measured.mark()
-        measured.collect(*all_steps[0])  # fails after it was measured
-        if number == 5:
-            measured.add_up()
-        if number == 8:
-            measured.reset()
-        measured.go_back(mark)
-        measured.collect(*each)
-    measured.add_up()
-    assert measured.compute()["loss"].item() == added_up(all_steps)[0]
-    assert measured._update_count == 12

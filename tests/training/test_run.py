@@ -110,7 +110,7 @@ def test_the_same_config_gives_the_same_bits(tiny_run: RunDirectory, tmp_path: P
 
 def test_a_secret_reaches_its_object_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITLAB_TEST_CANARY", "canary-4711")
-    token = "+callbacks.keeper={_target_: support.KeepsToken, token: '${oc.env:LITLAB_TEST_CANARY}'}"
+    token = "+callbacks.keeper={_target_: support.runs.KeepsToken, token: '${oc.env:LITLAB_TEST_CANARY}'}"
     run = train_here(tmp_path / "run", *TINY, "trainer.max_epochs=1", token)
     assert KeepsToken.seen == "canary-4711"
     files = [path for path in run.path.rglob("*") if path.is_file()]

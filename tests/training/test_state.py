@@ -7,7 +7,13 @@ import numpy as np
 import torch
 from torchmetrics import MeanMetric, Metric
 
-from litlab.training.state import merged, metrics_state, random_state, set_metrics_state, set_random_state
+from litlab.training.state import (
+    get_metrics_state,
+    get_random_state,
+    merge_metrics_states,
+    set_metrics_state,
+    set_random_state,
+)
 
 CPU = torch.device("cpu")
 
@@ -19,7 +25,7 @@ def _draws() -> list[float]:
 
 def test_random_numbers_go_on(tmp_path: Path) -> None:
     _draws()  # leaves half a pair of normal numbers in Python's and NumPy's generators
-    torch.save(random_state(CPU), tmp_path / "state.pt")
+    torch.save(get_random_state(CPU), tmp_path / "state.pt")
     expected = _draws()
     random.seed(1)
     np.random.seed(1)
@@ -37,7 +43,7 @@ def _measured(*values: float) -> dict[str, Metric]:
 
 
 def test_metrics_in_flight_go_on() -> None:
-    state = metrics_state(_measured(1.0, 2.0))
+    state = get_metrics_state(_measured(1.0, 2.0))
     assert list(state) == ["mean"], "one that has not been updated is in no flight"
     other = _measured(50.0)
     set_metrics_state(other, state)
@@ -48,7 +54,7 @@ def test_metrics_in_flight_go_on() -> None:
 
 def test_a_state_is_a_copy() -> None:
     module = _measured(1.0)
-    state = metrics_state(module)
+    state = get_metrics_state(module)
     module["mean"].update(9.0)
     set_metrics_state(module, state)
     assert module["mean"].compute() == 1
@@ -56,5 +62,8 @@ def test_a_state_is_a_copy() -> None:
 
 def test_sums_of_several_ranks_become_those_of_one() -> None:
     module = _measured()
-    set_metrics_state(module, merged([metrics_state(_measured(1.0, 2.0)), metrics_state(_measured(6.0))], module))
+    set_metrics_state(
+        module,
+        merge_metrics_states([get_metrics_state(_measured(1.0, 2.0)), get_metrics_state(_measured(6.0))], module),
+    )
     assert module["mean"].compute() == 3

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ from litlab.errors import UserError
 from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import link, sizes
-from litlab.training.state import Point, Position, arrive, own_part
-from litlab.training.undo import StepStart, weights_print
+from litlab.training.state import Hook, LoaderState, TrainState, restore_train_state, state_of_rank
 
 SOON = 0.25  # seconds between two agreements that are aimed at
 MOST = 64  # batches
@@ -58,18 +57,25 @@ class Best:
     """Attributes:
     metric, mode: the objective: what is compared, and whether `max` or `min` is better.
     value, step: the best so far, the first of equals, and the optimizer step it was measured at; None before it.
+    metrics: all values that were logged in that validation.
     """
 
     metric: str
     mode: str
     value: float | None = None
     step: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
-    def improved(self, measured: Mapping[str, Any], step: int) -> bool:
+    def improved(self, measured: Mapping[str, Any], step: int, logged: Mapping[str, float] | None = None) -> bool:
         """Take in a validation's values, and tell whether it is the best; one that is no number never is.
 
+        Args:
+            measured: All values known after a validation.
+            step: Optimizer steps done.
+            logged: Those of them that were logged in this validation; None for all.
+
         Raises:
-            UserError: if the metric is not among them.
+            UserError: If the metric is not among the measured ones.
         """
         if self.metric not in measured:
             raise UserError(
@@ -82,13 +88,14 @@ class Best:
         better = self.value is None or (value > self.value if self.mode == "max" else value < self.value)
         if better:
             self.value, self.step = value, step
+            self.metrics = dict(measured if logged is None else logged)
         return better
 
     def state(self) -> dict[str, Any]:
-        return {"value": self.value, "step": self.step}
+        return {"value": self.value, "step": self.step, "metrics": self.metrics}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self.value, self.step = state["value"], state["step"]
+        self.value, self.step, self.metrics = state["value"], state["step"], state["metrics"]
 
 
 EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a save is not saved at its end
@@ -131,10 +138,9 @@ class Checkpoints(Callback):
         self._best = best
         self._agreed = Agreement()
         self._restored = restored
-        self._saving: Point | None = None
-        self._validation: Point | None = None
-        self._step_start: StepStart | None = None
-        self._position = Position()
+        self._saving: TrainState | None = None
+        self._validation: TrainState | None = None
+        self._loaders = LoaderState()
         self._saved_step: int | None = None
         self._saved_time = time.monotonic()
         self._new_best = False
@@ -147,48 +153,36 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_time = time.monotonic()
         self._check_start(trainer)
-        if trainer.world_size == 1 and pl_module.automatic_optimization:
-            self._step_start = StepStart(trainer, pl_module)
         if self._restored is None:
-            self._position.start(trainer)
+            self._loaders.start(trainer)
         else:
-            self._position.restart(trainer, self._restored, own_part(self._restored, trainer, pl_module))
+            self._loaders.resume(trainer, self._restored, state_of_rank(self._restored, trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch > 0 and not trainer.fit_loop.is_resuming:  # before that, the loaders were started
-            self._position.epoch_starts(trainer)
+            self._loaders.start_epoch(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._restored is not None:
-            self._arrive(trainer, pl_module)
-        if self._step_start is not None:
-            self._step_start.forget()
+            self._restore(trainer, pl_module)
         if batch_idx % trainer.accumulate_grad_batches:
             return
         first = batch_idx == 0
         signum, late = self._agreed(trainer, self._stop.pending(), self._is_late(first), now=first)
         if signum or late or self._is_due(trainer.global_step):
             if self._new_best or trainer.global_step != (self._saved_step or 0):
-                self._save(trainer, Point.here(trainer, pl_module, "batch", self._position.state))
+                self._save(trainer, self._capture(trainer, pl_module, "on_train_batch_start"))
             if signum:
                 raise Stopped(signum, self._saved_step)
-        if self._step_start is not None:
-            self._step_start.note()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._step_start is not None:
-            self._step_start.forget()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if self._restored is not None:
-            self._arrive(trainer, pl_module)
+            self._restore(trainer, pl_module)
         if not trainer.fit_loop._should_accumulate():  # else gradients are in flight
-            self._validation = Point.here(trainer, pl_module, "validation", self._position.state)
-            self._weights = weights_print(pl_module)
+            self._validation = self._capture(trainer, pl_module, "on_validation_start")
+            self._weights = _weight_norms(pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -205,14 +199,14 @@ class Checkpoints(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         in_flight, self._validation = self._validation is None, None
-        if self._best is not None and self._best.improved(self._measured(trainer), trainer.global_step):
+        if self._best is not None and self._best.improved(*self._measured(trainer)):
             if in_flight:  # nothing can go on from here, and the next step changes the weights
                 trainer.save_checkpoint(self._run.best, weights_only=True)
             else:
                 self._new_best = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, Point.here(trainer, pl_module, "end", None))
+        self._save(trainer, TrainState.capture(trainer, pl_module, "on_fit_end", None))
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -222,26 +216,23 @@ class Checkpoints(Callback):
             raise Stopped(signum, self._saved_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what a failed step or validation started from, if it can be had back, and say so in the error."""
-        if not isinstance(exception, Exception) or isinstance(exception, OSError) or self._step_start is None:
+        """Save the state from before a failed validation; add the step that the run resumes from to the error."""
+        if not isinstance(exception, Exception) or isinstance(exception, OSError):
             return
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-        point = self._validation or self._step_start.undo(trainer, self._position.state)
-        if self._validation is not None and not self._has_training_weights(trainer, pl_module):
-            point = None
-        try:
-            if point is not None and point.step != (self._saved_step or 0):
-                self._save(trainer, point)
-        except Exception as failure:
-            exception.add_note(f"(its state could not be saved: {failure})")
+        state, self._validation = self._validation, None
+        if state is not None and state.step != (self._saved_step or 0) and trainer.world_size == 1:
+            try:
+                if self._has_training_weights(trainer, pl_module):
+                    self._save(trainer, state)
+            except Exception as failure:
+                exception.add_note(f"(the state before this validation could not be saved: {failure})")
         if self._saved_step:
-            exception.add_note(f"(the state at step {self._saved_step} is saved; `litlab resume` goes on from it)")
+            exception.add_note(f"(the last checkpoint is of step {self._saved_step}; `litlab resume` continues there)")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._saving is None:  # by somebody else
             return
-        part = self._saving.add_to(trainer, checkpoint)
+        part = self._saving.add_to(checkpoint, trainer)
         part["best"] = self._best.state() if self._best is not None and self._best.step is not None else None
         part["training"] = self.timing.clock.state()
         part["seconds_saving"] = self.seconds
@@ -265,23 +256,30 @@ class Checkpoints(Callback):
                 f"{self._run.checkpoints}; start it again, on a file system that they share"
             )
 
-    def _measured(self, trainer: Trainer) -> dict[str, float]:
-        """The values of a validation; the objective as rank zero has it, or ranks would decide differently."""
+    def _measured(self, trainer: Trainer) -> tuple[dict[str, float], int, dict[str, float]]:
+        """Collect the arguments of `Best.improved`.
+
+        The objective is that of rank zero, or ranks would decide differently.
+        """
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         assert self._best is not None
         if trainer.world_size > 1 and (value := values.get(self._best.metric)) is not None:
             mine = torch.tensor(value if trainer.is_global_zero else 0.0, device=trainer.strategy.root_device)
             values[self._best.metric] = float(trainer.strategy.reduce(mine, reduce_op="sum"))
-        return values
+        logged = trainer._logger_connector.metrics["callback"]  # in this validation; the others are older
+        return values, trainer.global_step, {name: values[name] for name in logged if name in values}
 
     def _has_training_weights(self, trainer: Trainer, task: LightningModule) -> bool:
         """Callbacks may validate other weights, such as averages, in place of those that are trained. All ranks ask."""
-        same = torch.tensor(float(torch.equal(self._weights, weights_print(task))), device=trainer.strategy.root_device)
+        same = torch.tensor(float(torch.equal(self._weights, _weight_norms(task))), device=trainer.strategy.root_device)
         return bool(trainer.strategy.reduce(same, reduce_op="min"))
 
-    def _arrive(self, trainer: Trainer, task: LightningModule) -> None:
+    def _capture(self, trainer: Trainer, task: LightningModule, hook: Hook) -> TrainState:
+        return TrainState.capture(trainer, task, hook, self._loaders.random_states)
+
+    def _restore(self, trainer: Trainer, task: LightningModule) -> None:
         assert self._restored is not None
-        arrive(self._restored, trainer, task)
+        restore_train_state(self._restored, trainer, task)
         self._restored = None
 
     def _is_late(self, first: bool) -> int:
@@ -293,9 +291,9 @@ class Checkpoints(Callback):
         every_steps = self._when.every_steps
         return self._new_best or (every_steps is not None and step % every_steps == 0)
 
-    def _save(self, trainer: Trainer, point: Point) -> None:
+    def _save(self, trainer: Trainer, state: TrainState) -> None:
         started = time.perf_counter()
-        self._saving = point
+        self._saving = state
         try:
             trainer.save_checkpoint(self._run.last, weights_only=False, storage_options=self._run.previous)
         finally:
@@ -303,7 +301,16 @@ class Checkpoints(Callback):
         if self._new_best and trainer.is_global_zero:  # the weights have not changed since they were validated
             link(self._run.last, self._run.best)
         self._new_best = False
-        self._saved_step, self._saved_time = point.step, time.monotonic()
+        self._saved_step, self._saved_time = state.step, time.monotonic()
         seconds = time.perf_counter() - started
         self.seconds += seconds
-        _log.info("saved step %d in %.1f ms", point.step, 1000 * seconds)
+        _log.info("saved step %d in %.1f ms", state.step, 1000 * seconds)
+
+
+def _weight_norms(task: LightningModule) -> torch.Tensor:
+    """Compute the norm of each floating-point parameter, to see changes.
+
+    Buffers are left out: for a validation, DDP copies those of rank zero.
+    """
+    tensors = [parameter.detach() for parameter in task.parameters() if parameter.is_floating_point()]
+    return torch.stack([norm.double() for norm in torch._foreach_norm(tensors)]) if tensors else torch.zeros(0)

@@ -1,7 +1,7 @@
 """Metrics that are exact over batches, padding and ranks: sums and counts, divided once at the end."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,6 @@ from torchmetrics.classification import MulticlassCalibrationError
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
 MAX_WAITING = 2**20  # logits, 4 MiB
 MAX_BATCHES_WAITING = 256
-
-
-class Mark(NamedTuple):
-    """Where a `LossAndAccuracy` was."""
-
-    waiting: list[tuple[Tensor, Tensor, Tensor]]
-    num_waiting: int
-    sums: tuple[Tensor, Tensor, Tensor]
-    num_updates: int
 
 
 class LossAndAccuracy(Metric):
@@ -55,7 +46,7 @@ class LossAndAccuracy(Metric):
         batches_of_losses, logits, labels = zip(*waiting, strict=True)
         loss_sum = self.loss_sum
         for losses in batches_of_losses:
-            loss_sum = loss_sum + losses.sum()  # a new tensor, so that a mark keeps the old one
+            loss_sum = loss_sum + losses.sum()
         self.loss_sum = loss_sum
         self._count(torch.cat(logits), torch.cat(labels))
         self._update_count += len(waiting)
@@ -75,17 +66,6 @@ class LossAndAccuracy(Metric):
     def reset(self) -> None:
         super().reset()
         self._waiting = []
-
-    def mark(self) -> Mark:
-        """To `go_back` to; it costs next to nothing, as states are replaced, never changed."""
-        sums = (self.loss_sum, self.num_correct, self.num_images)
-        return Mark(self._waiting, len(self._waiting), sums, self._update_count)
-
-    def go_back(self, mark: Mark) -> None:
-        """Forget what came after the mark."""
-        self.loss_sum, self.num_correct, self.num_images = mark.sums
-        self._waiting, self._update_count = mark.waiting[: mark.num_waiting], mark.num_updates
-        self._computed = None
 
     def _count(self, logits: Tensor, labels: Tensor) -> None:
         self.num_correct = self.num_correct + (logits.argmax(dim=1) == labels).sum()

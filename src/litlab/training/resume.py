@@ -13,7 +13,7 @@ from litlab.training.checkpoint_io import newest, read_checkpoint
 
 _log = logging.getLogger("litlab")
 _NEEDED = {
-    "at",
+    "hook",
     "epoch",
     "batch",
     "step",
@@ -61,7 +61,7 @@ class Start:
 
     def is_finished(self, trainer: dict[str, Any]) -> bool:
         """Whether training had come to its end, under limits that are still the same; then only the test is left."""
-        return self.part is not None and self.part["at"] == "end" and self.part["limits"] == limits(trainer)
+        return self.part is not None and self.part["hook"] == "on_fit_end" and self.part["limits"] == limits(trainer)
 
     def check(self, run: RunDirectory, trainer: dict[str, Any], fingerprint: str | None) -> None:
         """

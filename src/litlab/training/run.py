@@ -20,7 +20,7 @@ from litlab.process.ranks import global_rank, machines, ranks_here
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
-from litlab.runs.metrics import at_step, last_values, read_metrics
+from litlab.runs.metrics import last_values, read_metrics
 from litlab.runs.provenance import of_machine
 from litlab.runs.result import Result, write_result
 from litlab.tensorboard import end_session, start_session
@@ -166,8 +166,7 @@ def _result(
     run: RunDirectory, config: Config, experiment: Experiment, final: Checkpoint, test: dict[str, float], clock: Clock
 ) -> Result:
     """Of what the final checkpoint knows, so that it makes no difference how often the run was interrupted."""
-    part, rows, objective = final["litlab"], read_metrics(run.metrics), config["objective"]
-    split = objective["metric"].partition("/")[0] if objective else ""
+    part, rows = final["litlab"], read_metrics(run.metrics)
     timing = TrainingClock()
     timing.set_state(part["training"])
     network = experiment.network or experiment.task
@@ -175,7 +174,7 @@ def _result(
         status="completed",
         identity=identity(config),
         objective=part["best"]["value"] if part["best"] else None,
-        best=at_step(rows, part["best"]["step"], split) if part["best"] else {},
+        best=part["best"]["metrics"] if part["best"] else {},
         last=last_values(rows),
         test=test,
         epochs=part["epoch"],
