@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _measure(name: str, chosen: settings.Settings) -> list[Row]:
-    """Shows what it measures as soon as it is there, since the whole takes long."""
+    """Measure one row and show it at once, since the whole takes long."""
     print(f"measuring {name} ...", file=sys.stderr, flush=True)
     began = time.perf_counter()
     found = ROWS[name](chosen)

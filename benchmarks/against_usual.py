@@ -50,7 +50,7 @@ def litlab(settings: Settings) -> Outcome:
 
 
 def usual(settings: Settings, arrays: Path) -> Outcome:
-    """The same by `benchmarks.usual_lightning`; what it prints, its bar too, is not shown."""
+    """Run `benchmarks.usual_lightning` on the same images; hide what it prints."""
     began = time.perf_counter()
     program("usual_lightning", arrays, EPOCHS, settings.batch_sizes[0])
     seconds = time.perf_counter() - began

@@ -31,7 +31,7 @@ runpy.run_module("litlab", run_name="__main__")
 
 
 def rows(settings: Settings) -> list[Row]:
-    """The table as it comes without options, and with values that only metrics.csv has."""
+    """Measure the table without options, and with values that only metrics.csv holds."""
     found = []
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         study = Path(folder) / "study"
@@ -53,7 +53,7 @@ def measure(name: str, study: Path, *arguments: str) -> tuple[float, float]:
 
 
 def make_study(path: Path, num_runs: int) -> None:
-    """The files that a study of learning rates and seeds leaves, of runs that never were."""
+    """Write the files of a study of learning rates and seeds, without training."""
     config = compose_config("data=shapes", "trainer=cpu", f"trainer.max_epochs={EPOCHS}")
     config["study"] = {"name": "study", "swept": ["optimizer.lr", "seed"]}
     rates = [round(0.001 * number, 3) for number in range(1, -(-num_runs // SEEDS) + 1)]

@@ -39,7 +39,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
 
 def transform(data: ImageDataModule) -> transforms.Compose:
-    """torchvision's crop, flip and normalisation, as litlab's default has them."""
+    """Build torchvision's crop, flip and normalization with litlab's defaults."""
     height, width = data.facts.image_shape[1:]
     return transforms.Compose(
         [
@@ -75,7 +75,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def prepared(*overrides: str) -> ImageDataModule:
-    """A data module of ours, its images decoded."""
+    """Build a data module and decode its images."""
     data = build_data(compose_config(*overrides))
     assert isinstance(data, ImageDataModule)
     return data

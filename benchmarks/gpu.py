@@ -58,7 +58,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def data_rows(settings: Settings, accelerator: str = "gpu") -> list[Row]:
-    """An epoch of batches on the device, augmented and normalised, that nobody trains on."""
+    """Measure an epoch of batches on the device, augmented and normalized, without training."""
     data = prepared(*settings.data, f"data.batch_size={BATCH_SIZE}")
     theirs = usual_loader(PILImages(data), BATCH_SIZE, settings.num_workers)
     data.trainer = Trainer(accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False)
@@ -91,7 +91,7 @@ def training_rows(settings: Settings, train: Train = in_worker, accelerator: str
 
 
 def speedrun_rows(settings: Settings) -> list[Row]:
-    """The whole recipe; in the first round the images are decoded and the kernels chosen."""
+    """Measure the whole recipe; the first round decodes the images and chooses the kernels."""
     outcomes = [
         run("experiment=speedrun", *settings.data, "data.val_size=0", f"seed={seed}")
         for seed in range(1 + settings.num_rounds)

@@ -1,4 +1,4 @@
-"""Measuring contenders side by side: whatever else the machine does meets all of them."""
+"""Measure contenders side by side, so that other load on the machine hits all of them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +8,11 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the same quantity of litlab and of what it is held against, round by round.
+    """One line of the table: the same quantity of litlab and of its contender, round by round.
 
-    ours, theirs: a value per round, in `unit`; values of one round stand at one place. `theirs` is empty where there is
-        nothing to hold the quantity against.
+    Attributes:
+        ours: One value per round, in `unit`.
+        theirs: The contender's values of the same rounds; empty without a contender.
     """
 
     name: str
@@ -22,7 +23,7 @@ class Row:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Ours by theirs, per round: what disturbs a round disturbs both, and mostly cancels."""
+        """Ratio ours / theirs for each round: a disturbance hits both sides of a round and mostly cancels."""
         return tuple(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)) if self.theirs else ()
 
 
@@ -46,9 +47,10 @@ def interleaved(
     num_rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds of each contender in each round; the rounds of the warm-up run first and are left out.
+    """Measure the seconds of each contender in each round.
 
-    In every round each runs once, in turn; every other round in reverse, so that none always comes first.
+    Every round runs each contender once; every other round runs them in reverse order, so that none always comes first.
+    Warm-up rounds run first and are not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(num_warmup + num_rounds):
@@ -62,5 +64,5 @@ def interleaved(
 
 
 def rates(amount: float, seconds: Sequence[float]) -> tuple[float, ...]:
-    """An amount per second, for each round."""
+    """Return an amount per second for each round."""
     return tuple(amount / each for each in seconds)

@@ -24,7 +24,7 @@ class Loop:
         self.mean, self.std = statistics(folder)
 
     def run(self, *, lr: float, seed: int, epochs: int) -> float:
-        """Returns the accuracy on the test images."""
+        """Train one job and return the accuracy on the test images."""
         torch.manual_seed(seed)
         network = CNN(num_classes=10, image_shape=(3, 32, 32), widths=(6, 16), hidden=(120, 84))
         optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)

@@ -43,6 +43,6 @@ def statistics(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def augmented(images: Tensor) -> Tensor:
-    """litlab's crop and flip of a whole batch, by torch's own random numbers."""
+    """Crop and flip a whole batch by litlab's functions with torch's random numbers."""
     shifts = torch.randint(-CROP_PADDING, CROP_PADDING + 1, (2, len(images)))
     return shift_and_mirror(images, shifts[0], shifts[1], torch.rand(len(images)) < 0.5)

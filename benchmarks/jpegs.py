@@ -13,7 +13,7 @@ QUALITY = 75
 
 
 def in_folder(settings: Settings, folder: Path) -> Path:
-    """The images of the settings, all of them; `folder` is empty, and holds them where they are not in one already."""
+    """Return a folder with all images of the settings, filling the empty `folder` if they are not in a folder yet."""
     if settings.root is None:
         return _drawn(settings.drawn, folder)
     root = Path(settings.root).expanduser().resolve()
@@ -24,7 +24,7 @@ def in_folder(settings: Settings, folder: Path) -> Path:
 
 
 def _drawn(overrides: tuple[str, ...], folder: Path) -> Path:
-    """litlab's own images, as JPEG files."""
+    """Write litlab's synthetic images as JPEG files."""
     arrays = prepared(*overrides, "data.val_size=0").arrays
     for split in ("train", "test"):
         images, labels = getattr(arrays, f"{split}_images"), getattr(arrays, f"{split}_labels")

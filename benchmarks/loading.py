@@ -18,12 +18,14 @@ _FEW = ("data=shapes", "data.num_train=100", "data.num_test=20", "data.val_size=
 
 
 class Cost(TypedDict):
-    """
-    seconds: until the images are there.
-    images_per_second: of the data path, of the second epoch.
-    mebibytes: by how much the process grew at its peak, up to the end of the second epoch, beyond what libraries take
-        for good when they are first used (some 20 MiB), which has been paid on a few images before.
-    pixels: mebibytes of the images themselves, as uint8.
+    """Cost of loading a data set.
+
+    Attributes:
+        seconds: Until the images are loaded.
+        images_per_second: Data path in the second epoch.
+        mebibytes: Peak growth of the process up to the end of the second epoch, beyond what libraries allocate at
+            their first use (some 20 MiB), which a few images have paid before.
+        pixels: Mebibytes of the images themselves, as uint8.
     """
 
     seconds: float
@@ -54,7 +56,7 @@ def main(*overrides: str) -> Cost:
 
 
 def _status(field: str) -> float:
-    """A figure of this process, which Linux gives in kB, in MiB."""
+    """Return a field of /proc/self/status in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 

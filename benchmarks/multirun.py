@@ -38,7 +38,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def whole_rows(settings: Settings) -> list[Row]:
-    """Seconds of whole commands that train, validate each epoch and test every job."""
+    """Measure whole commands that train, validate each epoch and test every job."""
     points = [(lr, seed) for lr in RATES for seed in range(settings.num_seeds)]
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         arrays, runs = Path(folder) / "arrays", Path(folder) / "runs"
@@ -58,7 +58,7 @@ def whole_rows(settings: Settings) -> list[Row]:
 
 
 def litlab(folder: Path, data: Sequence[str], num_seeds: int) -> None:
-    """The whole of `litlab train -m`, with everything a default run has on."""
+    """Run `litlab train -m` with every default on."""
     directory = _new(folder)
     command = [sys.executable, "-m", "litlab", "train", "-m", *data, "trainer=cpu", f"trainer.max_epochs={EPOCHS}"]
     command += [f"+trainer.limit_val_batches={NUM_VAL_BATCHES}", f"hydra.sweep.dir={directory}", *_axes(num_seeds)]
@@ -68,14 +68,14 @@ def litlab(folder: Path, data: Sequence[str], num_seeds: int) -> None:
 
 
 def usual(folder: Path, arrays: Path, num_seeds: int) -> None:
-    """The same jobs in one process, on two threads, one after the other."""
+    """Run the same jobs in one process on two threads, one after the other."""
     command = [sys.executable, "-m", "benchmarks.usual", "-m", f"data={arrays}", f"epochs={EPOCHS}"]
     command += [f"hydra.sweep.dir={_new(folder)}", *(each.removeprefix("optimizer.") for each in _axes(num_seeds))]
     subprocess.run(command, check=True, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def ideal(arrays: Path, points: Sequence[tuple[float, int]]) -> None:
-    """The same jobs in two processes of one thread each, which share them out beforehand."""
+    """Run the same jobs in two processes of one thread each, divided beforehand."""
     command = [sys.executable, "-m", "benchmarks.ideal", str(arrays), str(EPOCHS)]
     shares = [[f"{lr}:{seed}" for lr, seed in points[start::2]] for start in range(2)]
     processes = [subprocess.Popen([*command, *share], cwd=_CHECKOUT, stdout=subprocess.DEVNULL) for share in shares]
@@ -84,7 +84,7 @@ def ideal(arrays: Path, points: Sequence[tuple[float, int]]) -> None:
 
 
 def in_process(run: RunDirectory) -> float:
-    """Seconds from the start of a worker process to the end of its first step."""
+    """Measure seconds from the start of a worker process to the end of its first step."""
     began = time.perf_counter()
     command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
     with subprocess.Popen(command, cwd=run.path.parent, stdout=subprocess.DEVNULL) as process:
@@ -96,7 +96,7 @@ def in_process(run: RunDirectory) -> float:
 
 
 def in_pool(pool: LocalPool, job: Job) -> float:
-    """Seconds from handing a job to the pool to the end of its first step."""
+    """Measure seconds from handing a job to the pool to the end of its first step."""
     began = time.perf_counter()
     pool.submit(job)
     ended: list[Ended] = []
@@ -110,7 +110,7 @@ def in_pool(pool: LocalPool, job: Job) -> float:
 
 
 def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = in_process) -> Row:
-    """Seconds from a run directory to the end of its first step: a fork of the pool's server, a new process."""
+    """Measure a job's start to the end of its first step: a fork of the pool's server against a new process."""
     config = compose_config(*settings.data, *ONE_STEP, "threads=1")
     pool = LocalPool(PoolSettings(jobs=1, jobs_per_device=1, timeout=None, retries=0))
     seconds: dict[str, list[float]] = {"pool": [], "process": []}
@@ -128,14 +128,14 @@ def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = 
 
 
 def freezing_row(settings: Settings) -> Row:
-    """Seconds from override lists to composed, checked and frozen jobs, against Hydra's composing alone."""
+    """Measure seconds from override lists to composed, checked and frozen jobs, against Hydra's composing alone."""
     seconds = frozen(settings.data, settings.num_frozen, settings.num_multiruns, hydra=True)
     name = f"freezing {settings.num_frozen} jobs"
     return Row(name, "s", seconds["litlab"], "Hydra composes each once", seconds["hydra"])
 
 
 def frozen(data: Sequence[str], num_jobs: int, num_rounds: int, *, hydra: bool = False) -> dict[str, tuple[float, ...]]:
-    """Seconds of freezing so many jobs by litlab and, if asked for, of composing them by Hydra, round by round."""
+    """Measure the seconds of freezing jobs by litlab and, if asked for, of composing them by Hydra, round by round."""
     lines = [(f"optimizer.lr={RATES[number % 4]}", f"seed={number}") for number in range(num_jobs)]
     points = [Point.of(line, {"optimizer.lr", "seed"}) for line in lines]
     register_resolvers()
@@ -155,6 +155,6 @@ def _axes(num_seeds: int) -> list[str]:
 
 
 def _new(folder: Path) -> Path:
-    """A directory that no round has had."""
+    """Return a new directory name."""
     folder.mkdir(exist_ok=True)
     return folder / f"{time.monotonic_ns()}"

@@ -35,7 +35,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def _search(folder: Path, pruner: str, settings: Settings, found: list[tuple[int, float]]) -> None:
-    """Notes the epochs that all its jobs trained together, and the best accuracy of those that trained to the end."""
+    """Append the epochs of all its jobs together and the best accuracy of those that trained to the end."""
     study = folder / f"{pruner}_{len(found)}"
     command = [sys.executable, "-m", "litlab", "train", "study=search_lr", *_DATA, "trainer=cpu"]
     command += [

@@ -19,11 +19,13 @@ from litlab.runs.result import read_result
 
 @dataclass(frozen=True)
 class Recipe:
-    """
-    overrides: that name it.
-    num_seeds: 0, 1, 2, ... unless the command line has others.
-    data: further overrides on images of one's own; None where it brings its images.
-    on_gpu: whether it is left out where there is no GPU, unless it is named.
+    """Recipe to be measured.
+
+    Attributes:
+        overrides: Overrides that select it.
+        num_seeds: Seeds 0, 1, 2, ... unless the command line names others.
+        data: Further overrides on other images; None if the recipe brings its images.
+        on_gpu: Skip it without a GPU, unless it is named.
     """
 
     overrides: tuple[str, ...]
@@ -45,9 +47,11 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """
-    seconds: of the whole command, from start to exit.
-    training: seconds of training alone.
+    """Outcome of a recipe.
+
+    Attributes:
+        seconds: Whole command, from start to exit.
+        training: Seconds of training alone.
     """
 
     test_accuracy: float
@@ -68,7 +72,7 @@ def run(*overrides: str) -> Outcome:
 
 
 def line(name: str, outcomes: list[Outcome]) -> str:
-    """A row of the table: mean and sample deviation of the accuracy, median times."""
+    """Format a row of the table: mean and sample deviation of the accuracy, median times."""
     accuracies = [100 * each.test_accuracy for each in outcomes]
     spread = f" ± {statistics.stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
     whole, training = (

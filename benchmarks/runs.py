@@ -20,14 +20,14 @@ _CHECKOUT = Path(__file__).parents[1]
 
 
 def compose_config(*overrides: str) -> dict[str, Any]:
-    """The frozen config of these overrides."""
+    """Compose and freeze the config of these overrides."""
     register_resolvers()
     with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         return freeze(compose(ROOT, ["name=benchmark", *overrides]))
 
 
 def program(name: str, *arguments: object) -> str:
-    """What another program of the benchmarks prints, in a process of its own; its standard error only if it fails."""
+    """Run another benchmark module in a process and return its output; show its errors only if it fails."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     done = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True)
     if done.returncode:
@@ -36,14 +36,14 @@ def program(name: str, *arguments: object) -> str:
 
 
 def new_run(directory: Path, config: dict[str, Any]) -> RunDirectory:
-    """A run directory that a worker takes for one of the user's own."""
+    """Create a signed run directory."""
     run = RunDirectory.create(directory, to_yaml(config), {})
     sign(run)
     return run
 
 
 def in_worker(directory: Path, *overrides: str) -> RunDirectory:
-    """A whole run by litlab's worker, in a process of its own, which can import `benchmarks`."""
+    """Train a whole run in a worker process that can import `benchmarks`."""
     run = new_run(directory, compose_config(*overrides))
     command = [sys.executable, "-m", "litlab.training.worker", str(run.path)]
     subprocess.run(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, check=True)

@@ -1,4 +1,4 @@
-"""How much is measured, and on which images."""
+"""Amount of measuring and choice of images."""
 
 from dataclasses import dataclass
 
@@ -9,32 +9,34 @@ SYNTHETIC = "synthetic images (data=shapes)"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """
-    root: a folder or archive of images; None for synthetic ones.
-    data: overrides that choose the images.
-    images: the same in words.
-    drawn: overrides that choose synthetic images to be written as JPEG files, where there is no `root`.
-    num_rounds: counted rounds of each comparison, after one of warm-up.
-    num_startups: counted starts of `litlab train`, after one of warm-up.
-    batch_sizes: of the data path and of training.
-    threads: numbers of threads of training; the data path takes the largest.
-    num_workers: of the DataLoader that the data path is held against.
-    num_steps: of an epoch in which a step's overhead is measured.
-    num_step_rounds: of that: a small difference of two times wants many.
-    multirun_data: overrides that choose the images of a multirun: 20,000 to train on.
-    num_multiruns: counted rounds of whole multiruns.
-    num_seeds: of a multirun, for each of four learning rates.
-    num_frozen: jobs whose freezing is measured.
-    num_trials: of a search.
-    num_compared: runs of a study that is compared.
-    recipes: whose times are held against the classic tutorial's: names of experiments, and rounds of each.
-    num_sizes: rounds of what is measured over sizes, each as often as there are sizes.
-    image_counts: sizes of data sets.
-    num_sized: images that are trained on where the size is another.
-    sized_batches: images per step.
-    ranks: processes that train together.
-    job_counts: jobs of studies that are frozen and looked at.
-    pooled_counts: jobs of studies that are run.
+    """Amount of measuring and choice of images.
+
+    Attributes:
+        root: A folder or archive of images; None for synthetic ones.
+        data: Overrides that choose the images.
+        images: The same in words.
+        drawn: Overrides that choose synthetic images to be written as JPEG files, where there is no `root`.
+        num_rounds: Counted rounds of each comparison, after one of warm-up.
+        num_startups: Counted starts of `litlab train`, after one of warm-up.
+        batch_sizes: Of the data path and of training.
+        threads: Numbers of threads of training; the data path takes the largest.
+        num_workers: Of the DataLoader that the data path is held against.
+        num_steps: Of an epoch in which a step's overhead is measured.
+        num_step_rounds: Of that: a small difference of two times wants many.
+        multirun_data: Overrides that choose the images of a multirun: 20,000 to train on.
+        num_multiruns: Counted rounds of whole multiruns.
+        num_seeds: Of a multirun, for each of four learning rates.
+        num_frozen: Jobs whose freezing is measured.
+        num_trials: Of a search.
+        num_compared: Runs of a study that is compared.
+        recipes: Whose times are held against the classic tutorial's: names of experiments, and rounds of each.
+        num_sizes: Rounds of what is measured over sizes, each as often as there are sizes.
+        image_counts: Sizes of data sets.
+        num_sized: Images that are trained on where the size is another.
+        sized_batches: Images per step.
+        ranks: Processes that train together.
+        job_counts: Jobs of studies that are frozen and looked at.
+        pooled_counts: Jobs of studies that are run.
     """
 
     root: str | None
@@ -65,7 +67,7 @@ class Settings:
 
 
 def full(root: str | None) -> Settings:
-    """What docs/benchmarks.md reports: on the images of a folder or archive, or on synthetic ones."""
+    """Return the settings of docs/benchmarks.md, on the images of a folder or archive, or on synthetic ones."""
     synthetic = ("data=shapes", "data.num_train=50000", "data.num_test=1000", "data.val_size=5000")
     real = ("data=image_folder", f"data.root='{root}'")
     few = ("data=shapes", "data.num_train=25000", "data.num_test=10000", "data.val_size=5000")
@@ -99,7 +101,7 @@ def full(root: str | None) -> Settings:
 
 
 def quick() -> Settings:
-    """Whether everything runs: the numbers mean nothing."""
+    """Return settings that only show that everything runs."""
     tiny = ("data=shapes", "data.num_train=200", "data.num_test=40", "data.val_size=40")
     return Settings(
         root=None,

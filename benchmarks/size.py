@@ -27,7 +27,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def load(*overrides: str) -> Cost:
-    """What loading takes a new process."""
+    """Measure loading in a new process."""
     cost: Cost = json.loads(program("loading", *overrides).splitlines()[-1])  # behind what it says of decoding
     return cost
 
@@ -69,7 +69,7 @@ def _ready_rows(name: str, costs: list[Cost]) -> list[Row]:
 
 
 def path_rows(settings: Settings) -> list[Row]:
-    """The data path, one row for each batch size."""
+    """Measure the data path for each batch size."""
     found = []
     with threads(max(settings.threads)):
         for batch_size in settings.sized_batches:

@@ -23,7 +23,7 @@ ONE_STEP = (
 
 
 def rows(settings: Settings) -> list[Row]:
-    """The whole way against the bare imports that no such program can avoid, then its phases."""
+    """Measure the start against the bare imports that no such program can avoid, then its phases."""
     starts: list[dict[str, float]] = []
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         contenders: dict[str, Callable[[], object]] = {name: partial(_import, _IMPORTS[name]) for name in _IMPORTS}
@@ -37,7 +37,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def start(directory: Path, *overrides: str) -> dict[str, float]:
-    """Starts `litlab train` and waits for its end; returns the seconds of each phase up to the first step's end."""
+    """Run `litlab train` to its end and return the seconds of each phase up to the end of the first step."""
     run = RunDirectory(directory)
     command = [sys.executable, "-m", "litlab", "train", f"hydra.run.dir={directory}", *ONE_STEP, *overrides]
     began = time.time()

@@ -16,7 +16,7 @@ from litlab.data.module import ImageDataModule
 
 
 def rows(settings: Settings) -> list[Row]:
-    """An epoch of batches, read and decoded from JPEG files, augmented and normalised, that nobody trains on."""
+    """Measure an epoch of batches that are read, decoded, augmented and normalized, without training."""
     batch_size, num_workers = settings.batch_sizes[0], settings.num_workers
     with TemporaryDirectory(prefix="litlab-bench-") as folder, threads(max(settings.threads)):
         (Path(folder) / "jpegs").mkdir()
@@ -31,7 +31,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def usual(data: ImageDataModule, root: Path, batch_size: int, num_workers: int) -> "DataLoader[Any]":
-    """The same training images by torchvision."""
+    """Load the same training images by torchvision."""
     return usual_loader(ImageFolder(root / "train", transform(data)), batch_size, num_workers)
 
 

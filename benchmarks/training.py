@@ -1,4 +1,4 @@
-"""What a default run costs: against a loop by hand of the same network, data path, optimizer and schedule."""
+"""Cost of a default run against a loop by hand of the same network, data path, optimizer and schedule."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def epochs_of(settings: Settings, train: Train, *overrides: str) -> EpochSeconds
 
 
 def epoch_seconds(run: RunDirectory) -> EpochSeconds:
-    """What `SideBySide` wrote down in a run."""
+    """Read the record that `SideBySide` wrote."""
     record = run.read_json(run.path / RECORD)
     ours, bare, trainer = (tuple(record.get(name, ())[1:]) for name in ("litlab", "bare", "trainer"))
     return EpochSeconds(record["num_steps"], record["num_images"], ours, bare, trainer)

@@ -1,5 +1,6 @@
-"""One run by the usual Lightning set-up, as its tutorials have it: a DataLoader whose workers turn one image after
-the other into a PIL image and transform it, `self.log` at each step, and whatever else the Trainer does by default.
+"""One run of the usual Lightning set-up, as in its tutorials.
+
+Workers of a DataLoader turn one image after the other into a PIL image and transform it; `self.log` at each step.
 
 `python -m benchmarks.usual_lightning FOLDER EPOCHS BATCH_SIZE`: images as `benchmarks.in_memory` stores them; writes
 `usual.json` there, with the accuracy and the seconds of training, without validation.
