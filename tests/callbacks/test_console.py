@@ -38,9 +38,11 @@ def on_a_terminal(project: Path, *arguments: str) -> tuple[str, str]:
     """Output on a terminal, and errors, of a process that has to succeed."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    with (project / "stderr").open("w") as errors:
-        streams = (subprocess.DEVNULL, theirs, errors)
-        process = WarmProcess(["-m", "litlab", *arguments], project, streams=streams, environment=environment)
+    stderr = project / "stderr"
+    stderr.unlink(missing_ok=True)
+    process = WarmProcess(
+        ["litlab", *arguments], project, stdout=os.ttyname(theirs), stderr=stderr, environment=environment
+    )
     os.close(theirs)
     output = b""
     try:

@@ -2,12 +2,12 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from support.small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
 from support.warm import WarmProcess
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 def run_rank(folder: Path) -> None:
     """One rank of two; saves what rank zero was shown and logged."""
-    rank = int(os.environ["RANK"])
+    rank = rank_zero_only.rank = int(os.environ["RANK"])  # Lightning reads it when it is imported, which was before
     rows, task = Rows(), make_task()
     with pytest.MonkeyPatch.context() as monkeypatch:
         shown = Shown(monkeypatch)
@@ -56,13 +56,11 @@ def test_two_ranks_log_and_draw_what_one_process_does(tmp_path: Path, monkeypatc
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     common["PYTHONPATH"] = os.pathsep.join(sys.path)
     environments = [os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    command = ["-P", "-m", "callbacks.test_two_ranks", str(tmp_path)]
+    command = ["callbacks.test_two_ranks", str(tmp_path)]
     files = [tmp_path / f"errors{rank}" for rank in range(2)]
     processes = []
     for environment, file in zip(environments, files, strict=True):
-        with file.open("w") as errors:
-            streams = (subprocess.DEVNULL, subprocess.DEVNULL, errors)
-            processes.append(WarmProcess(command, tmp_path, streams=streams, environment=environment))
+        processes.append(WarmProcess(command, tmp_path, stderr=file, environment=environment))
     codes = [process.wait(120) for process in processes]
     said = [file.read_text() for file in files]
     assert codes == [0, 0], "\n".join(said)

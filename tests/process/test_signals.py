@@ -99,12 +99,12 @@ def training(
     The run is in `path`, by default run/. In a terminal, or with another `begun`, all starts cold.
     """
     run = RunDirectory(path or tmp_path / "run")
-    command = ["-P", "-m", "litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
+    command = ["litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
     with (tmp_path / "said").open("w") as said:
         if terminal is None and begun is has_begun:
-            process = WarmProcess(command, tmp_path, streams=(subprocess.DEVNULL, subprocess.DEVNULL, said))
+            process = WarmProcess(command, tmp_path, stderr=said.name)
         else:
-            process = cold_process([sys.executable, *command], tmp_path, terminal, said)
+            process = cold_process([sys.executable, "-P", "-m", *command], tmp_path, terminal, said)
     started = Training(process, run, tmp_path)
     try:
         wait_until(lambda: process.poll() is not None or begun(started), START_UP)

@@ -173,11 +173,11 @@ def _done_in(project: Path) -> dict[str, float]:
 
 def _started(project: Path, *arguments: str) -> "WarmProcess | subprocess.Popen[bytes]":
     """What it says is in the file `said`. In torture it starts cold."""
-    command = ["-m", "litlab", *arguments]
-    with (project / "said").open("w") as said:
+    with (project / "said").open("w") as said:  # emptied
         if THOROUGH:
-            return subprocess.Popen([sys.executable, *command], cwd=project, stdout=said, stderr=said, process_group=0)
-        return WarmProcess(command, project, streams=(subprocess.DEVNULL, said, said))
+            command = [sys.executable, "-m", "litlab", *arguments]
+            return subprocess.Popen(command, cwd=project, stdout=said, stderr=said, process_group=0)
+    return WarmProcess(["litlab", *arguments], project, stdout=project / "said", stderr=project / "said")
 
 
 def _wait_until(

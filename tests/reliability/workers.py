@@ -67,15 +67,14 @@ class Workers:
     ) -> Worker:
         """`python -m litlab.training.worker` as a fork of a process that has imported torch and lightning."""
         file = new_file(run, said)
-        with file.open("a") as errors:
-            process = WarmProcess(
-                ["-P", "-m", module, str(run.path)],
-                Path.cwd(),
-                streams=(subprocess.DEVNULL, subprocess.DEVNULL, errors),
-                environment=variables() | environment,
-                leads_session=True,
-                held_back=True,
-            )
+        process = WarmProcess(
+            [module, str(run.path)],
+            Path.cwd(),
+            stderr=file,
+            environment=variables() | environment,
+            new_session=True,
+            block_signals=True,
+        )
         self._sessions.append(process.pid)
         return Worker(process.pid, process.poll, file)
 

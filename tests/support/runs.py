@@ -63,7 +63,7 @@ def call_litlab(
     project: Path, *arguments: str, timeout: float = 200, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     """The command line, in a process of its own that has imported all already, called in a user's project folder."""
-    return run_warm(["-m", "litlab", *arguments], project, timeout=timeout, environment=os.environ | variables)
+    return run_warm(["litlab", *arguments], project, timeout=timeout, environment=os.environ | variables)
 
 
 def call_cold(project: Path, *arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":

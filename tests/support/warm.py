@@ -1,137 +1,143 @@
-"""Commands of litlab as whole processes, but without the seconds of importing: forks of `support.warm_server.py`."""
+"""Commands of litlab as whole processes without the seconds of importing: forks of the product's fork server."""
 
-import json
 import os
-import select
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from unittest import mock
 
-SERVER = Path(__file__).with_name("warm_server.py")
+from litlab.process.fork_server import WORKER_MODULES, ForkRequest, ForkServer
+
+MODULES = ("litlab.cli.*", "litlab.config.*", "litlab.inference.*", "litlab.sweep.*", "support.forked_popen")
 START_UP = 120  # seconds; a machine may be busy
+_ids = count()
+_pids: dict[int, int] = {}  # of each fork that has started
+_codes: dict[int, int] = {}  # exit code of each fork that has ended
 
 
 class WarmProcess:
-    """A process that does what `python ARGUMENTS` does; used like subprocess.Popen's.
+    """A process that does what `python -P -m MODULE ARGUMENTS` does. Used like `subprocess.Popen`.
+
+    Args:
+        command: Module and arguments.
+        folder: Working directory.
+        stdout: File that its output is appended to.
+        stderr: The same for its errors.
+        environment: All environment variables; by default those of this process.
+        new_session: Whether it leads a session, else only a process group.
+        block_signals: Whether signals to stop wait until it asks for them, as in a worker that a controller starts.
 
     Attributes:
-        pid: its number.
-        returncode: its exit code once its end was seen; negative for the signal that ended it.
+        pid: Process id.
+        returncode: Exit code once its end was seen; negative for the signal that ended it.
     """
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        command: Sequence[str],
         folder: Path,
         *,
-        streams: Sequence[int | IO[Any]] = (subprocess.DEVNULL,) * 3,
+        stdout: Path | str = os.devnull,
+        stderr: Path | str = os.devnull,
         environment: dict[str, str] | None = None,
-        leads_session: bool = False,
-        held_back: bool = False,
+        new_session: bool = False,
+        block_signals: bool = False,
     ) -> None:
-        """
-        Args:
-            streams: its standard input, output and errors.
-            environment: all of its variables, by default ours.
-            leads_session: whether it leads a session of its own, else only a group of its own in ours.
-            held_back: whether signals to stop wait until it asks for them, as in a worker that a controller starts.
-        """
-        request = {
-            "arguments": [*arguments],
-            "folder": str(folder),
-            "environment": dict(os.environ) if environment is None else environment,
-            "leads_session": leads_session,
-            "held_back": held_back,
-        }
-        nothing = os.open(os.devnull, os.O_RDWR)
-        self._told, telling = os.pipe()
-        descriptors = [nothing if each == subprocess.DEVNULL else each for each in streams]
-        numbers = [each if isinstance(each, int) else each.fileno() for each in descriptors]
-        socket.send_fds(_server()[0], [json.dumps(request).encode()], [*numbers, telling])
-        os.close(nothing)
-        os.close(telling)
+        request = ForkRequest(
+            module=command[0],
+            arguments=command[1:],
+            environment=dict(os.environ) if environment is None else environment,
+            directory=str(folder),
+            stdout=str(Path(stdout).absolute()),
+            stderr=str(Path(stderr).absolute()),
+            new_session=new_session,
+            block_signals=block_signals,
+            kill_group=False,  # a process that leaves others behind is an error that tests look for
+        )
+        self._id = next(_ids)
         self.returncode: int | None = None
-        self.pid = self._line(START_UP)
+        _server().fork(self._id, request)
+        self.pid = _wait_for(_pids, self._id, START_UP)
 
     def poll(self) -> int | None:
-        """Its exit code, if it has ended."""
+        """Return the exit code, or None while it runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Its exit code.
+    def wait(self, timeout: float = 3600) -> int:
+        """Return the exit code.
 
         Raises:
-            subprocess.TimeoutExpired: after so many seconds.
+            subprocess.TimeoutExpired: After so many seconds.
         """
         if self.returncode is None:
-            self.returncode = self._line(timeout)
-            os.close(self._told)
+            self.returncode = _wait_for(_codes, self._id, timeout)
         return self.returncode
 
     def send_signal(self, signum: int) -> None:
+        """Send a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, signum)
 
     def kill(self) -> None:
+        """Send SIGKILL, unless it has ended."""
         self.send_signal(signal.SIGKILL)
-
-    def _line(self, timeout: float | None) -> int:
-        if not select.select([self._told], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired(str(SERVER), timeout or 0)
-        line = b""
-        while not line.endswith(b"\n"):
-            content = os.read(self._told, 1)
-            assert content, "the server of warm processes has ended"
-            line += content
-        return int(line)
 
 
 def run_warm(
-    arguments: Sequence[str], folder: Path, *, timeout: float, environment: dict[str, str] | None = None
+    command: Sequence[str], folder: Path, *, timeout: float, environment: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """What `python ARGUMENTS` did and said.
+    """Run `python -P -m MODULE ARGUMENTS` and return its exit code and output.
 
     Raises:
-        subprocess.TimeoutExpired: after so many seconds; then it is killed.
+        subprocess.TimeoutExpired: After so many seconds. The process is killed then.
     """
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        streams = (subprocess.DEVNULL, output, errors)
-        process = WarmProcess(arguments, folder, streams=streams, environment=environment)
+    with tempfile.TemporaryDirectory() as directory:
+        stdout, stderr = Path(directory, "stdout"), Path(directory, "stderr")
+        process = WarmProcess(command, folder, stdout=stdout, stderr=stderr, environment=environment)
         try:
             code = process.wait(timeout)
         finally:
             process.kill()
-        said = []
-        for file in (output, errors):
-            file.seek(0)
-            said.append(file.read())
-    return subprocess.CompletedProcess([*arguments], code, *said)
+        return subprocess.CompletedProcess(command, code, stdout.read_text(), stderr.read_text())
 
 
 def end_server() -> None:
-    """End the server, if there is one; its forks are their callers' to end."""
+    """End the server, if there is one. Forks that still run get SIGTERM."""
     if _server.cache_info().currsize:
-        connection, process = _server()
-        connection.close()
-        process.kill()
-        process.wait()
+        _server().close(is_idle=True)
         _server.cache_clear()
 
 
 @cache
-def _server() -> "tuple[socket.socket, subprocess.Popen[bytes]]":
-    """The connection to the one server of this process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with theirs:
-        process = subprocess.Popen([sys.executable, "-P", str(SERVER)], stdin=theirs, env=os.environ | one_thread)
-    return ours, process
+def _server() -> ForkServer:
+    """Start the one fork server of this process. Libraries read the number of threads when it imports them: one."""
+    tests = str(Path(__file__).parents[1])
+    with mock.patch.dict(os.environ, {"PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}):
+        server = ForkServer((*WORKER_MODULES, *MODULES))
+    server.num_gpus()  # waits until it is ready
+    return server
+
+
+def _wait_for(reported: dict[int, int], fork_id: int, timeout: float) -> int:
+    deadline = time.monotonic() + timeout
+    while True:
+        remaining = max(0.0, deadline - time.monotonic())
+        for report in _server().reports(0 if fork_id in reported else remaining):
+            if "started" in report:
+                _pids[report["started"]] = report["pid"]
+            else:
+                _codes[report["ended"]] = report["code"]
+        if fork_id in reported:
+            return reported[fork_id]
+        assert not _server().has_ended, "the fork server of the tests was killed"
+        assert reported is _codes or fork_id not in _codes, "the fork could not be started"
+        if not remaining:
+            raise subprocess.TimeoutExpired("a warm process", timeout)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.pool_jobs import new_job, quick_config
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import FAILED
 from litlab.process.controller import run_worker
-from litlab.process.fork_server import Server
+from litlab.process.fork_server import ForkRequest, Server
 from litlab.runs.result import read_result
 from litlab.sweep.backends.base import Ended
 from litlab.sweep.backends.local import LocalPool, PoolSettings, Shortage
@@ -54,7 +55,8 @@ def test_a_server_that_cannot_fork_says_so_in_the_log_of_the_job_and_goes_on(
     monkeypatch.setattr("os.fork", fails)  # no limit holds for root, who may run these tests
     job = new_job(tmp_path, 7, quick_config())
     reports, sink = os.pipe()
-    Server(sink)._answer({"start": 7, "directory": str(job.run.path), "environment": {}})
+    request = ForkRequest(module="litlab.training.worker", arguments=[], environment={}, stderr=str(job.run.log))
+    Server(sink).answer({"fork": 7, **asdict(request)})
     os.close(sink)
     with os.fdopen(reports) as told:
         assert json.load(told) == {"ended": 7, "code": FAILED}

@@ -70,9 +70,8 @@ def outside(addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> l
 @contextmanager
 def training(project: Path, *overrides: str) -> Iterator[int]:
     """A real run that has come to its first row of metrics; interrupted afterwards."""
-    command = ["-m", "litlab", "train", *TINY, "trainer.max_epochs=10000", "hydra.run.dir=run", *overrides]
-    with (project / "said").open("w") as said:
-        process = WarmProcess(command, project, streams=(subprocess.DEVNULL, subprocess.DEVNULL, said))
+    command = ["litlab", "train", *TINY, "trainer.max_epochs=10000", "hydra.run.dir=run", *overrides]
+    process = WarmProcess(command, project, stderr=project / "said")
     try:
         give_up = time.monotonic() + 120
         while not (project / "run" / "metrics.csv").exists() and time.monotonic() < give_up:

@@ -14,7 +14,7 @@ from litlab.runs.directory import RunDirectory
 
 def work(run: RunDirectory, **environment: str) -> "subprocess.CompletedProcess[str]":
     run.result.unlink(missing_ok=True)
-    command = ["-P", "-m", "litlab.training.worker", str(run.path)]
+    command = ["litlab.training.worker", str(run.path)]
     return run_warm(command, Path.cwd(), environment=os.environ | environment, timeout=200)
 
 

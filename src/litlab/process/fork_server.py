@@ -1,17 +1,20 @@
-"""A process that has imported torch and lightning, and whose forks are workers: `python -P -m litlab.server`.
+"""A process that has imported torch and Lightning and forks quickly, together with its client.
 
-It has one thread and runs no operation of torch's, so that a fork is as good as a new process, and starts in no time.
-Whoever started it (`litlab.sweep.local.prefork`) writes requests to its standard input, a JSON object a line:
+`python -P -m litlab.process.fork_server MODULE...` imports the modules (`PACKAGE.*` stands for all modules of a
+package) and then forks on request. It has one thread and runs no operation of torch, so a fork does what a new
+interpreter would do, without the seconds of importing.
 
-    {"start": JOB, "directory": DIR, "environment": {...}}     a worker on a run directory, with this environment alone
-    {"signal": SIGNUM, "job": JOB}                             to the worker; SIGKILL, -STOP, -CONT to all of its group
+The client (`ForkServer`) writes requests to its standard input, a JSON object a line:
+
+    {"fork": ID, ...}                      the fields of a `ForkRequest`
+    {"signal": SIGNUM, "id": ID}           to the fork; SIGKILL, SIGSTOP and SIGCONT to its whole process group
 
 and reads reports from its standard output:
 
-    {"ready": NUM_GPUS}    {"started": JOB, "pid": PID}    {"ended": JOB, "code": CODE}    negative for a signal
+    {"ready": NUM_GPUS}    {"started": ID, "pid": PID}    {"ended": ID, "code": CODE}    negative for a signal
 
-A job has ended when nobody of its group is left: till then its devices are not free. When the input ends, the server
-ends with all its workers; they end with it, too.
+When its input ends, the server stops all forks: SIGTERM, then SIGKILL. When the server is killed, the kernel sends
+SIGTERM to the forks; the client waits for such orphans with `Orphan`. No torch on the client's side.
 """
 
 import ctypes
@@ -20,307 +23,140 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
 
 from litlab.errors import UserError
-from litlab.process.child_process import FAILED, Fork, is_anybody_in, signal_group
+from litlab.process.child_process import FAILED, Fork, count_gpus, group_exists, run_module, signal_group
 from litlab.process.controller import worker_environment
-from litlab.process.signals import Stopped, exit_code, held_back
-from litlab.training.worker import Origin, gpus_seen_by_a_fork, work
+from litlab.process.signals import STOPPING, Stopped, exit_code, held_back
 
-GRACE = 10.0  # seconds for the workers to save, once nobody is there to read of it
-_IMPORTED = (
-    "litlab.training.run", "litlab.training.process_group", "litlab.training.allowlist", "litlab.tasks.image_classifier", "litlab.callbacks.confusion_matrix",
-    "litlab.callbacks.images", "litlab.callbacks.training_log", "litlab.data.cifar10", "litlab.data.image_folder",
-    "litlab.data.shapes", "litlab.models.cnn", "litlab.models.resnet", "litlab.models.torchvision",
-    "litlab.models.whitened", "litlab.optim.muon", "litlab.optim.parameter_groups", "litlab.optim.schedules",
-    "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
+WORKER_MODULES = (
+    "litlab.training.*", "litlab.callbacks.*", "litlab.loggers", "litlab.tasks.*", "litlab.optim.*", "litlab.data.*",
+    "litlab.models.*", "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
-_PATIENCE = 5.0  # seconds for killed processes to be gone
-_POLL = 0.02  # seconds between two looks for them
+GRACE = 10.0  # seconds for forks to save in, once they were asked to stop
+KILL_GRACE = 5.0  # seconds for killed processes to be gone
+POLL = 0.02  # seconds between two looks at processes that are no children
+_LOG_LINES = 15  # of the server's output, shown when it could not start
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
 
-def main() -> None:
-    """Serve until the input ends."""
-    with held_back():  # also in the workers, until they are ready for a signal; here for good
-        reports = os.dup(1)
-        os.dup2(2, 1)
-        for name in _IMPORTED:
-            importlib.import_module(name)
-        threads = Path("/proc/self/task")
-        assert not threads.exists() or len(list(threads.iterdir())) == 1, "a process of several threads can't be forked"
-        gc.collect()
-        gc.freeze()
-        Server(reports).serve()
+@dataclass(frozen=True, kw_only=True)
+class ForkRequest:
+    """A fork that runs `python -P -m MODULE ARGUMENTS` and leads a process group of its own.
 
+    Attributes:
+        module: Name of the module to run as `__main__`.
+        arguments: Its command line.
+        environment: All of its environment variables.
+        directory: Working directory; None for the server's.
+        stdin: File that it reads.
+        stdout: File that its output is appended to; created where it does not exist. No symbolic link.
+        stderr: The same for its errors.
+        new_session: Whether it leads a new session, too.
+        block_signals: Whether the signals in `signals.STOPPING` wait until the module unblocks them.
+        kill_group: Whether to kill the rest of its process group when it ends. Its end is reported when the group is
+            empty, since till then its devices are in use.
+    """
 
-class Server:
-    """Starts, signals and reaps workers. Each leads a session and process group of its own."""
-
-    def __init__(self, reports: int) -> None:
-        self._reports = reports
-        self._pid = os.getpid()
-        self._jobs: dict[int, int] = {}  # pid -> number
-        self._left: dict[int, tuple[int, int, float]] = {}  # group of a dead worker -> number, code, till when to wait
-        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def serve(self) -> None:
-        _control(_PR_SET_CHILD_SUBREAPER, 1)  # process 1 of a container may reap nobody
-        gpus = gpus_seen_by_a_fork()
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, or Python would not wake us up
-        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        self._report({"ready": gpus})
-        pending = b""
-        while received := self._received():
-            *lines, pending = (pending + received).split(b"\n")
-            for line in lines:
-                self._answer(json.loads(line))
-        self._end()
-
-    def _received(self) -> bytes:
-        """The next requests, or a part of one; reaps meanwhile. Empty when there will be none."""
-        while not self._is_readable([0], None):
-            pass
-        return os.read(0, 1 << 16)
-
-    def _is_readable(self, descriptors: list[int], seconds: float | None) -> bool:
-        """Waits so long for one of them, or for something to reap."""
-        if self._left:
-            seconds = _POLL if seconds is None else min(seconds, _POLL)
-        readable, _, _ = select.select([*descriptors, self._wake], [], [], seconds)
-        if self._wake in readable:
-            os.read(self._wake, 1 << 10)
-            self._reap()
-        for group, (number, code, deadline) in list(self._left.items()):
-            if not is_anybody_in(group) or time.monotonic() > deadline:
-                del self._left[group]
-                self._report({"ended": number, "code": code})
-        return any(each in readable for each in descriptors)
-
-    def _answer(self, request: dict[str, Any]) -> None:
-        if "start" in request:
-            self._start(request["start"], request["directory"], request["environment"])
-        for pid, number in self._jobs.items():
-            if number == request.get("job"):
-                _send(pid, request["signal"])
-
-    def _start(self, number: int, directory: str, environment: dict[str, str]) -> None:
-        try:
-            worker = Fork(lambda: self._become_worker(directory, environment))
-        except OSError as error:  # no memory; as many processes as there may be
-            _say(Path(directory, "run.log"), f"litlab: no process can be started: {error.strerror}\n")
-            self._report({"ended": number, "code": FAILED})
-            return
-        self._jobs[worker.pid] = number
-        self._report({"started": number, "pid": worker.pid})
-
-    def _reap(self) -> None:
-        """A dead worker keeps its number until it is reaped: so long, nobody else's group can have it."""
-        with suppress(ChildProcessError):  # there are none
-            while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                number = self._jobs.pop(dead.si_pid, None)  # None: it was a child of one of them
-                if number is not None:
-                    _send(dead.si_pid, signal.SIGKILL)
-                _, status = os.waitpid(dead.si_pid, 0)
-                if number is not None:
-                    code = os.waitstatus_to_exitcode(status)
-                    self._left[dead.si_pid] = (number, code, time.monotonic() + _PATIENCE)
-
-    def _report(self, report: dict[str, int]) -> None:
-        with suppress(BrokenPipeError):  # then the input has ended, too
-            os.write(self._reports, json.dumps(report).encode() + b"\n")
-
-    def _end(self) -> None:
-        """Nobody is there any more: let the workers save, then kill what is left."""
-        for signum, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, _PATIENCE)):
-            deadline = time.monotonic() + seconds
-            for pid in self._jobs:
-                _send(pid, signum)
-                _send(pid, signal.SIGCONT)  # it may be paused
-            while (self._jobs or self._left) and (rest := deadline - time.monotonic()) > 0:
-                self._is_readable([], rest)
-
-    def _become_worker(self, directory: str, environment: dict[str, str]) -> int:
-        started = time.perf_counter()
-        os.setsid()
-        _end_with(self._pid)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for descriptor in (self._reports, self._wake, self._waker):
-            os.close(descriptor)
-        _write_to(Path(directory, "run.log"))
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv = ["litlab.training.worker", directory]
-        return work(directory, Origin(started, forked=True))
-
-
-def _send(pid: int, signum: int) -> None:
-    """To a worker that has not been reaped; some to its whole group, too, which it may not have founded yet."""
-    os.kill(pid, signum)
-    if signum in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
-        signal_group(pid, signum)
-
-
-def _control(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value)
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process when its parent dies, however it dies."""
-    _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was faster
-        raise SystemExit(Stopped(signal.SIGTERM).exit_code)
-
-
-def _say(log: Path, text: str) -> None:
-    """Add to the log of a job that has no process."""
-    try:
-        with open(log, "a", encoding="utf-8", opener=_no_link) as file:
-            file.write(text)
-    except OSError as error:
-        print(f"{text}litlab: {log} cannot be written: {error.strerror}", file=sys.stderr)
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
-
-def _write_to(log: Path) -> None:
-    """What the user's code prints, and the traceback of a crash in compiled code, belong to the run."""
-    said = _no_link(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (said, 1), (said, 2)):
-        os.dup2(source, target)
-    os.close(said)
-    os.close(nothing)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable(all_threads=False)
-
-
-if __name__ == "__main__":
-    main()
-
-
-ORPHAN_GRACE = 10.0  # seconds to save in
-PATIENCE = 5.0  # seconds for killed processes to be gone
-POLL = 0.05  # seconds between two looks at it
-
-
-class Orphan:
-    """To be looked at until it has ended."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._born = _born(pid)
-        self._code: int | None = None
-        self._deadline = time.monotonic() + ORPHAN_GRACE
-
-    def kill(self) -> None:
-        """End all processes of its group."""
-        self._end(-signal.SIGKILL)
-
-    def code(self) -> int | None:
-        """An exit code such as it may have had; None while anybody of its group is there. Kills it in the end."""
-        if self._code is None:
-            if self._born is None or _born(self._pid) != self._born:
-                self._end(exit_code(signal.SIGTERM))
-            elif time.monotonic() >= self._deadline:
-                self.kill()
-        is_over = not is_anybody_in(self._pid) or time.monotonic() >= self._deadline
-        return self._code if is_over else None
-
-    def _end(self, code: int) -> None:
-        """Also whom it has left behind."""
-        self._code = code
-        self._deadline = time.monotonic() + PATIENCE
-        signal_group(self._pid, signal.SIGKILL)
-
-
-def _born(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks: its number may be another's by now. None if it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
-
-
-COMMAND = (sys.executable, "-P", "-m", "litlab.process.fork_server")
-_LINES = 15  # of what it said before it ended
-# Its own threads: a process of several can't be forked. A worker gets the number that its config says.
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+    module: str
+    arguments: Sequence[str]
+    environment: dict[str, str]
+    directory: str | None = None
+    stdin: str = os.devnull
+    stdout: str = os.devnull
+    stderr: str = os.devnull
+    new_session: bool = True
+    block_signals: bool = True
+    kill_group: bool = True
 
 
 class ForkServer:
-    """A `litlab.process.fork_server`; made at once, ready seconds later.
+    """Client of a fork server. Starts the server at once; it is ready some seconds later.
+
+    Args:
+        modules: Names of the modules that the server imports.
 
     Attributes:
-        pid: of its process, the parent of all workers.
-        has_ended: whether it has ended, which it never should by itself.
+        pid: Process id of the server, the parent of all forks.
+        has_ended: Whether the server has ended, which happens only if something kills it.
+
+    Raises:
+        UserError: If the server can't be started.
     """
 
-    def __init__(self) -> None:
-        """
-        Raises:
-            UserError: if no process can be started.
-        """
+    def __init__(self, modules: Sequence[str] = WORKER_MODULES) -> None:
         if sys.platform != "linux":
             raise UserError("hydra/launcher=pool needs Linux; expected hydra/launcher=basic")
+        command = [sys.executable, "-P", "-m", "litlab.process.fork_server", *modules]
+        environment = worker_environment() | {"OPENBLAS_NUM_THREADS": "1"}  # a process of several threads can't fork
         try:
-            self._said = os.fdopen(os.memfd_create("litlab.process.fork_server"), "w+b")  # /tmp may be full
-            self._process = _start(self._said)
+            self._output = os.fdopen(os.memfd_create("litlab.process.fork_server"), "w+b")  # /tmp may be full
+            with held_back():
+                self._process = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output,
+                    bufsize=0, start_new_session=True,
+                )  # fmt: skip
         except OSError as error:
             raise UserError(f"the process that starts the jobs can't be started: {error.strerror}") from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._reports = self._process.stdin, self._process.stdout
         self.pid = self._process.pid
         self.has_ended = False
         self._pending = b""
         self._num_gpus: int | None = None
 
     def num_gpus(self) -> int:
-        """Waits until it is ready, and says how many GPUs its workers can use.
+        """Wait until the server is ready, and return the number of GPUs that forks can use.
 
         Raises:
-            UserError: if it ended before, with what it said.
+            UserError: If the server ended before, with its last output.
         """
         while self._num_gpus is None and not self.has_ended:
-            for report in self.reports(60):  # one at most: it has nothing else to say yet
+            for report in self.reports(60):  # one at most: nothing was requested yet
                 self._num_gpus = int(report["ready"])
         if self._num_gpus is not None:
             return self._num_gpus
-        said = self._end_of_what_it_said()
+        self._output.seek(0)
+        output = "\n".join(self._output.read().decode(errors="replace").splitlines()[-_LOG_LINES:])
         code = self._process.returncode
-        raise UserError(f"the process that starts the jobs ended with exit code {code} before the first one:\n{said}")
+        raise UserError(f"the process that starts the jobs ended with exit code {code} before the first one:\n{output}")
 
-    def start(self, number: int, directory: Path, environment: dict[str, str]) -> None:
-        """Start a worker.
+    def fork(self, fork_id: int, request: ForkRequest) -> None:
+        """Start a fork.
+
+        Args:
+            fork_id: Number that stands for the fork in reports and signals; unique among running forks.
+            request: Command to run.
 
         Raises:
-            BrokenPipeError: if the server has ended.
+            BrokenPipeError: If the server has ended.
         """
-        self._ask({"start": number, "directory": str(directory), "environment": environment})
+        self._send({"fork": fork_id, **asdict(request)})
 
-    def signal(self, number: int, signum: int) -> None:
-        """To the worker alone; SIGKILL, SIGSTOP and SIGCONT to all its processes. Nothing happens if it has ended."""
+    def signal(self, fork_id: int, signum: int) -> None:
+        """Send a signal to a fork; SIGKILL, SIGSTOP and SIGCONT to its whole group. Does nothing if it has ended."""
         with suppress(BrokenPipeError):
-            self._ask({"signal": signum, "job": number})
+            self._send({"signal": signum, "id": fork_id})
 
     def reports(self, seconds: float) -> list[dict[str, Any]]:
-        """What it has said since the last call; waits so long for something. Notices when it has ended."""
-        assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], seconds)
+        """Wait for reports, at most so many seconds, and return those since the last call. Sets `has_ended`."""
+        readable, _, _ = select.select([self._reports], [], [], seconds)
         if not readable:
             return []
-        received = os.read(self._process.stdout.fileno(), 1 << 16)
+        received = os.read(self._reports.fileno(), 1 << 16)
         if not received:
             self.has_ended = True
             self._process.wait()
@@ -328,39 +164,258 @@ class ForkServer:
         return [json.loads(line) for line in lines]
 
     def close(self, *, is_idle: bool) -> int:
-        """End it, and with it all its workers: they may save, then they are killed. Returns its exit code.
+        """End the server and all forks, which may save before they are killed.
 
-        One that is idle, without workers, is ended at once: it may still be importing.
+        Args:
+            is_idle: Whether no forks run. Then the server is killed at once: it may still be importing.
+
+        Returns:
+            Exit code of the server.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
+        self._requests.close()
         if is_idle:
             self._process.kill()
         code = self._process.wait()
-        self._process.stdout.close()
-        self._said.close()
+        self._reports.close()
+        self._output.close()
         return code
 
-    def _ask(self, request: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
+    def _send(self, request: dict[str, Any]) -> None:
         content = memoryview(json.dumps(request).encode() + b"\n")
         while content:  # a pipe takes what fits in
-            content = content[self._process.stdin.write(content) :]
-
-    def _end_of_what_it_said(self) -> str:
-        self._said.seek(0)
-        return "\n".join(self._said.read().decode(errors="replace").splitlines()[-_LINES:])
+            content = content[self._requests.write(content) :]
 
 
-def _start(said: BinaryIO) -> "subprocess.Popen[bytes]":
-    with held_back():
-        return subprocess.Popen(
-            COMMAND,
-            env=worker_environment() | _ONE_THREAD,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            bufsize=0,
-            start_new_session=True,
-        )
+class Orphan:
+    """A fork whose server was killed, observed by its process id. It has some seconds to save, then it is killed.
+
+    Args:
+        pid: Process id of the fork, which is also its process group.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._process: psutil.Process | None = None
+        with suppress(psutil.NoSuchProcess):
+            self._process = psutil.Process(pid)  # knows its start: the number may be another process's later
+        self._code: int | None = None
+        self._deadline = time.monotonic() + GRACE
+
+    def kill(self) -> None:
+        """Kill all processes of its group."""
+        self._end(-signal.SIGKILL)
+
+    def code(self) -> int | None:
+        """Return None while members of its group exist, then a plausible exit code. Kills the group after `GRACE`."""
+        if self._code is None:
+            if not self._is_running():
+                self._end(exit_code(signal.SIGTERM))
+            elif time.monotonic() >= self._deadline:
+                self.kill()
+        is_over = not group_exists(self._pid) or time.monotonic() >= self._deadline
+        return self._code if is_over else None
+
+    def _is_running(self) -> bool:
+        try:
+            return (
+                self._process is not None
+                and self._process.is_running()
+                and self._process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+    def _end(self, code: int) -> None:
+        self._code = code
+        self._deadline = time.monotonic() + KILL_GRACE
+        signal_group(self._pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Import the modules that the command line names, and serve until the input ends."""
+    with held_back():  # also in the forks, until they are ready for a signal; here for good
+        reports = os.dup(1)
+        os.dup2(2, 1)
+        for name in sys.argv[1:]:
+            _import(name)
+        assert psutil.Process().num_threads() == 1, "a process of several threads can't be forked"
+        gc.collect()
+        gc.freeze()
+        Server(reports).serve()
+
+
+def _import(name: str) -> None:
+    package = importlib.import_module(name.removesuffix(".*"))
+    if name.endswith(".*"):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
+class Server:
+    """The server's side: starts, signals and reaps forks.
+
+    Args:
+        reports: Descriptor to write reports to.
+    """
+
+    def __init__(self, reports: int) -> None:
+        self._reports = reports
+        self._pid = os.getpid()
+        self._forks: dict[int, tuple[int, bool]] = {}  # pid -> id, and whether to kill its group
+        self._killed: dict[int, tuple[int, int, float]] = {}  # group of an ended fork -> id, code, deadline
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> None:
+        """Answer requests until the input ends, then stop all forks."""
+        _control(_PR_SET_CHILD_SUBREAPER, 1)  # process 1 of a container may reap nobody
+        num_gpus = count_gpus()
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, or Python would not wake us up
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        self._report({"ready": num_gpus})
+        pending = b""
+        while received := self._receive():
+            *lines, pending = (pending + received).split(b"\n")
+            for line in lines:
+                self.answer(json.loads(line))
+        self._stop_forks()
+
+    def answer(self, request: dict[str, Any]) -> None:
+        """Start or signal a fork."""
+        if "fork" in request:
+            self._fork(request.pop("fork"), ForkRequest(**request))
+            return
+        for pid, (fork_id, _) in self._forks.items():
+            if fork_id == request["id"]:
+                _send_signal(pid, request["signal"])
+
+    def _receive(self) -> bytes:
+        """Return the next requests, or a part of one; empty at the end. Reaps forks meanwhile."""
+        while not self._is_readable([0], None):
+            pass
+        return os.read(0, 1 << 16)
+
+    def _is_readable(self, descriptors: list[int], seconds: float | None) -> bool:
+        """Wait so long for one of the descriptors, or for an ended fork, which is reaped."""
+        if self._killed:
+            seconds = POLL if seconds is None else min(seconds, POLL)
+        readable, _, _ = select.select([*descriptors, self._wake], [], [], seconds)
+        if self._wake in readable:
+            os.read(self._wake, 1 << 10)
+            self._reap()
+        for group, (fork_id, code, deadline) in list(self._killed.items()):
+            if not group_exists(group) or time.monotonic() > deadline:
+                del self._killed[group]
+                self._report({"ended": fork_id, "code": code})
+        return any(descriptor in readable for descriptor in descriptors)
+
+    def _fork(self, fork_id: int, request: ForkRequest) -> None:
+        with ExitStack() as stack:
+            try:
+                streams = []
+                for path, flags in (
+                    (request.stdin, os.O_RDONLY),
+                    (request.stdout, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
+                    (request.stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
+                ):
+                    streams.append(_open(path, flags))
+                    stack.callback(os.close, streams[-1])
+                fork = Fork(lambda: self._run(request, streams))
+            except OSError as error:  # a file; no memory; as many processes as there may be
+                reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+                message = f"litlab: no process can be started: {reason}\n"
+                with suppress(OSError):
+                    os.write(streams[2] if len(streams) == 3 else 2, message.encode())
+                self._report({"ended": fork_id, "code": FAILED})
+                return
+        self._forks[fork.pid] = (fork_id, request.kill_group)
+        self._report({"started": fork_id, "pid": fork.pid})
+
+    def _run(self, request: ForkRequest, streams: Sequence[int]) -> int:
+        """Become the process that was requested. Called in the fork."""
+        if request.new_session:
+            os.setsid()
+        else:
+            os.setpgid(0, 0)
+        _end_with_parent(self._pid)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for target, descriptor in enumerate(streams):
+            os.dup2(descriptor, target)
+        for descriptor in (*streams, self._reports, self._wake, self._waker):
+            os.close(descriptor)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        faulthandler.enable(all_threads=False)  # the traceback of a crash in compiled code
+        if request.directory is not None:
+            os.chdir(request.directory)
+        set_environment(request.environment)
+        if not request.block_signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        return run_module(request.module, request.arguments)
+
+    def _reap(self) -> None:
+        """Reap ended forks. An ended one keeps its pid until it is reaped: so long no other group can have it."""
+        with suppress(ChildProcessError):  # there are none
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                fork_id, kill_group = self._forks.pop(ended.si_pid, (None, False))  # None: a descendant of a fork
+                if kill_group:
+                    _send_signal(ended.si_pid, signal.SIGKILL)
+                _, status = os.waitpid(ended.si_pid, 0)
+                code = os.waitstatus_to_exitcode(status)
+                if fork_id is not None and kill_group:
+                    self._killed[ended.si_pid] = (fork_id, code, time.monotonic() + KILL_GRACE)
+                elif fork_id is not None:
+                    self._report({"ended": fork_id, "code": code})
+
+    def _report(self, report: dict[str, int]) -> None:
+        with suppress(BrokenPipeError):  # then the input has ended, too
+            os.write(self._reports, json.dumps(report).encode() + b"\n")
+
+    def _stop_forks(self) -> None:
+        """Let all forks save, then kill the rest."""
+        for signum, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, KILL_GRACE)):
+            deadline = time.monotonic() + seconds
+            for pid in self._forks:
+                _send_signal(pid, signum)
+                _send_signal(pid, signal.SIGCONT)  # it may be paused
+            while (self._forks or self._killed) and (remaining := deadline - time.monotonic()) > 0:
+                self._is_readable([], remaining)
+
+
+def set_environment(environment: dict[str, str]) -> None:
+    """Replace all environment variables of this process, and with PYTHONPATH the start of `sys.path`."""
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ.clear()
+    os.environ.update(environment)
+    own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = own + [path for path in sys.path if path not in inherited]
+    importlib.invalidate_caches()
+
+
+def _send_signal(pid: int, signum: int) -> None:
+    """Signal a fork that has not been reaped; its group, too, for some signals, though it may not have one yet."""
+    os.kill(pid, signum)
+    if signum in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT):
+        signal_group(pid, signum)
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a stream of a fork. Never waits, as opening a FIFO would, and follows no link that a run directory holds."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _control(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies, however it dies."""
+    _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before
+        raise SystemExit(Stopped(signal.SIGTERM).exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
-"""One run directory in, one result out: `python -m litlab.worker DIR`. The only place where training starts.
+"""One run directory in, one result out: `python -m litlab.training.worker DIR`. The only place where training starts.
 
 The process that is started trains itself, or starts a process per device and waits for them; each of these is started
 the same way, with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun would. None composes a config or reads a
-command line of the user's. In a multirun `litlab.server` forks the workers, and they their ranks; all else is the same.
+command line of the user's. In a multirun a fork server starts the workers, which fork their ranks; all else is the
+same.
 """
 
 import logging
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,7 +22,7 @@ from litlab.config.freeze import cores, from_yaml
 from litlab.config.trust import Trust
 from litlab.config.validate import validate
 from litlab.errors import UserError
-from litlab.process.child_process import FAILED, Fork
+from litlab.process.child_process import Fork, count_gpus, is_fork
 from litlab.process.failure import in_users_words, log_traceback, write_end
 from litlab.process.ranks import global_rank, is_led, is_rank, new_process, ranks_here, run_ranks
 from litlab.process.signals import STOPPING, Stopped, StopRequest, exit_code, ignore_signals
@@ -36,26 +36,13 @@ from litlab.tensorboard import forget_end
 STARTED = time.perf_counter()
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where this process comes from.
-
-    Attributes:
-        started: when, by `time.perf_counter`.
-        forked: whether from one that has imported torch. Its output is run.log then, so it says nothing twice.
-    """
-
-    started: float
-    forked: bool
-
-
 def main() -> int:
     """Train the run in the directory that the command line names; returns the exit code."""
-    return work(sys.argv[1], Origin(STARTED, forked=False))
+    return work(sys.argv[1], STARTED)
 
 
-def work(directory: str, origin: Origin) -> int:
-    """Train the run in a directory; returns the exit code."""
+def work(directory: str, started: float) -> int:
+    """Train the run in a directory, in a process that started then by `time.perf_counter`; returns the exit code."""
     sys.stdout, sys.stderr = LastingOutput(sys.stdout), LastingOutput(sys.stderr)
     stop = StopRequest()
     try:
@@ -68,11 +55,11 @@ def work(directory: str, origin: Origin) -> int:
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
             return 0
         if is_led():
-            return _guarded(run, config, lambda: _train(run, config, stop, origin), stop)
+            return _guarded(run, config, lambda: _train(run, config, stop, started), stop)
         with owning(run.path) as lock:
             run.result.unlink(missing_ok=True)
             forget_end(run)
-            task = partial(_train_or_start_ranks, run, config, stop, origin, lock)
+            task = partial(_train_or_start_ranks, run, config, stop, started, lock)
             return _report(run, config, _guarded(run, config, task, stop))
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
@@ -118,7 +105,7 @@ def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int],
 
 
 def _train_or_start_ranks(
-    run: RunDirectory, config: dict[str, Any], stop: StopRequest, origin: Origin, lock: TextIO
+    run: RunDirectory, config: dict[str, Any], stop: StopRequest, started: float, lock: TextIO
 ) -> int:
     """The exit code of training, in this process or in several; the ranks of several machines torchrun has to start."""
     num_nodes = config["trainer"]["num_nodes"]
@@ -126,37 +113,45 @@ def _train_or_start_ranks(
         how = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
         write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
         return 1
-    world_size = 1 if is_rank() else _world_size(config, origin)
+    world_size = 1 if is_rank() else _world_size(config)
     if world_size == 1:
-        return _train(run, config, stop, origin)
-    return run_ranks(world_size, stop, partial(_start_rank, run.path, origin, lock))
+        return _train(run, config, stop, started)
+    return run_ranks(world_size, stop, partial(_start_rank, run.path, lock))
 
 
 def _start_rank(
-    directory: Path, origin: Origin, lock: TextIO, environment: dict[str, str], passed: Sequence[int]
+    directory: Path, lock: TextIO, environment: dict[str, str], passed: Sequence[int]
 ) -> "Fork | subprocess.Popen[bytes]":
     """It inherits the run's lock: should this process be killed, that is free when the last rank has ended."""
-    if not origin.forked:
+    if not is_fork():
         return new_process(directory, environment, [*passed, lock.fileno()])
 
     def rank() -> int:
         os.environ |= environment
-        return work(str(directory), Origin(time.perf_counter(), forked=True))
+        return work(str(directory), time.perf_counter())
 
     return Fork(rank)
 
 
-def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, origin: Origin) -> int:
+def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, started: float) -> int:
     from litlab.training.allowlist import trusted
     from litlab.training.process_group import store_on_loopback
     from litlab.training.run import train
 
     _log_to(run.log)
-    if origin.forked:
+    if is_fork():
         _tell_libraries()
     with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")):
-        train(run, trusted(run, config), stop, started=origin.started, silent=origin.forked)
+        train(run, trusted(run, config), stop, started=started, silent=_prints_to(run.log))
     return 0
+
+
+def _prints_to(log: Path) -> bool:
+    """Return whether the standard output is this file: then the console need not write there what it logs."""
+    try:
+        return os.path.samestat(os.fstat(1), log.stat())
+    except OSError:
+        return False
 
 
 def _set_threads(config: dict[str, Any]) -> None:
@@ -196,7 +191,7 @@ def _log_failure_of_thread(failed: threading.ExceptHookArgs) -> None:
     logging.getLogger("litlab").error("a thread ended", exc_info=error)
 
 
-def _world_size(config: dict[str, Any], origin: Origin) -> int:
+def _world_size(config: dict[str, Any]) -> int:
     """Ranks to start on this machine; `auto` and -1 mean as many as it has devices."""
     trainer = config["trainer"]
     devices = trainer["devices"]
@@ -206,13 +201,7 @@ def _world_size(config: dict[str, Any], origin: Origin) -> int:
         return int(devices)
     if trainer["accelerator"] == "cpu":
         return 1
-    return max(1, gpus_seen_by_a_fork() if origin.forked else _gpus())
-
-
-def gpus_seen_by_a_fork() -> int:
-    """The number of GPUs; after counting them itself, a process might not be able to fork any that use them."""
-    code = Fork(_gpus).wait()
-    return 0 if code < 0 or code == FAILED else code
+    return max(1, count_gpus() if is_fork() else _gpus())
 
 
 def _gpus() -> int:

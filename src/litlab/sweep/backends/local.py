@@ -13,7 +13,7 @@ from typing import Any
 from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.process.controller import worker_environment
-from litlab.process.fork_server import POLL, ForkServer, Orphan
+from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT, exit_code
 from litlab.sweep.backends.base import Config, Ended, Job
 from litlab.sweep.backends.device_allocator import Lease, Leases, Machine, objections
@@ -185,11 +185,19 @@ class LocalPool:
 
     def _start(self, each: _Running) -> None:
         with suppress(BrokenPipeError):  # it ended this very moment: `_listen` will see that, and give it to the next
-            self._server.start(each.job.number, each.job.run.path.absolute(), self._environment(each.lease))
+            self._server.fork(each.job.number, self._request(each))
 
-    def _environment(self, lease: Lease) -> dict[str, str]:
-        visible = {} if lease.visible is None else {VISIBLE: lease.visible}
-        return worker_environment() | {PARENT: str(self._server.pid)} | visible
+    def _request(self, each: _Running) -> ForkRequest:
+        run, visible = each.job.run, each.lease.visible
+        return ForkRequest(
+            module="litlab.training.worker",
+            arguments=[str(run.path.absolute())],
+            environment=worker_environment()
+            | {PARENT: str(self._server.pid)}
+            | ({} if visible is None else {VISIBLE: visible}),
+            stdout=str(run.log.absolute()),
+            stderr=str(run.log.absolute()),
+        )
 
     def _to_all(self, signum: int) -> None:
         for number in self._running:
