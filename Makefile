@@ -32,7 +32,7 @@ tensorboard: .venv/.installed  ## TensorBoard on outputs/
 torture: .venv/.installed  ## the reliability suite in full, ten minutes; writes docs/reliability.md
 	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile tests/reliability
 
-audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licences (AUDIT=--offline where nothing can be asked)
+audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licenses (AUDIT=--offline without a network)
 	@$(BIN)/python .ci/audit $(AUDIT)
 
 bench: .venv/.installed  ## the benchmarks of docs/benchmarks.md, more than an hour

@@ -1,14 +1,11 @@
-"""`make audit`: what it lets pass and what not, on locks, metadata and advisories made for it, and on our own."""
+"""`make audit` on locks and metadata made for the tests, on our own lock, and on answers of pip-audit."""
 
-import os
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".ci" / "audit"
@@ -17,7 +14,7 @@ HASH = f"--hash=sha256:{'0' * 64}"
 
 @pytest.fixture(scope="module")
 def audit() -> Any:
-    """The script as a module; it has no ending that an import would find."""
+    """Load the script as a module; it has no suffix that an import would find."""
     module = ModuleType("audit")
     module.__file__ = str(SCRIPT)
     exec(compile(SCRIPT.read_text(), str(SCRIPT), "exec"), module.__dict__)
@@ -25,7 +22,7 @@ def audit() -> Any:
 
 
 def installed(folder: Path, name: str, *fields: str, version: str = "1.0") -> dict[str, metadata.Distribution]:
-    """A package in a folder, with these fields of metadata."""
+    """Install a package of these metadata fields in a folder."""
     information = folder / f"{name}-{version}.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(
@@ -34,7 +31,7 @@ def installed(folder: Path, name: str, *fields: str, version: str = "1.0") -> di
     return {each.name: each for each in metadata.distributions(path=[str(folder)])}
 
 
-def test_our_lock_is_pinned_and_hashed(audit: Any) -> None:
+def test_the_lock_is_pinned_and_hashed(audit: Any) -> None:
     pins, problems = audit.read_lock((ROOT / "requirements.lock").read_text())
     assert problems == []
     assert {"torch", "lightning", "pytest", "uv"} <= {pin.name for pin in pins}
@@ -55,12 +52,12 @@ def test_pins_with_markers_and_several_hashes(audit: Any) -> None:
         (f"a>=1.0 {HASH}", "not pinned"),
         (f"a==1.* {HASH}", "not pinned"),
         (f"a {HASH}", "not pinned"),
-        (f"a @ file:a.whl {HASH}", "names a place"),
-        ("--index-url somewhere", "names a place"),
-        ("-e .", "names a place"),
+        (f"a @ file:a.whl {HASH}", "names a location"),
+        ("--index-url somewhere", "names a location"),
+        ("-e .", "names a location"),
     ],
 )
-def test_a_lock_with_a_hole_fails(
+def test_incomplete_locks_fail(
     audit: Any, line: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "lock").write_text(f"b==1 {HASH}\n{line}\n")
@@ -70,7 +67,7 @@ def test_a_lock_with_a_hole_fails(
     assert problem in said
 
 
-def test_installed_is_what_is_locked(audit: Any, tmp_path: Path) -> None:
+def test_installed_versions_match_the_lock(audit: Any, tmp_path: Path) -> None:
     packages = installed(tmp_path, "a", version="1.0")
     other = "python_version < '3'"
     assert audit.other_versions([audit.Pin("a", "1.0.0", "")], packages) == []
@@ -79,7 +76,7 @@ def test_installed_is_what_is_locked(audit: Any, tmp_path: Path) -> None:
     assert audit.other_versions([audit.Pin("a", "1.1", "")], packages) == ["a: installed is 1.0, locked 1.1"]
 
 
-def test_malware_is_known_without_asking(audit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_malware_is_found_offline(audit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "lock").write_text(f"lightning==2.6.3 {HASH}\n")
     assert audit.main(["--lock", str(tmp_path / "lock"), "--offline"]) == 1
     assert "lightning 2.6.3: is malware" in capsys.readouterr().out
@@ -110,96 +107,19 @@ def test_malware_is_known_without_asking(audit: Any, tmp_path: Path, capsys: pyt
         ("litlab", [], True),
     ],
 )
-def test_licences(audit: Any, tmp_path: Path, name: str, fields: list[str], good: bool) -> None:
-    problems = audit.other_licences(installed(tmp_path, name, *fields))
+def test_licenses(audit: Any, tmp_path: Path, name: str, fields: list[str], good: bool) -> None:
+    problems = audit.other_licenses(installed(tmp_path, name, *fields))
     assert [problem.partition(":")[0] for problem in problems] == ([] if good else [name])
 
 
-ADVISORIES = [
-    {"id": "LISTED", "affected": [{"package": {"name": "A"}, "versions": ["1.0", "3.0"]}]},
-    {
-        "id": "RANGE",
-        "affected": [
-            {
-                "package": {"name": "a"},
-                "ranges": [
-                    {"type": "GIT", "events": [{"introduced": "0"}]},
-                    {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.5"}, {"introduced": "2"}]},
-                ],
-            }
-        ],
-    },
-    {
-        "id": "LAST",
-        "affected": [
-            {
-                "package": {"name": "a"},
-                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "4"}, {"last_affected": "4.1"}]}],
-            }
-        ],
-    },
-    {
-        "id": "TAKEN_BACK",
-        "withdrawn": "2020-01-01",
-        "affected": [{"package": {"name": "a"}, "versions": ["1.0", "1.7"]}],
-    },
-]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    folder = tmp_path / "database"
-    (folder / "vulns" / "a").mkdir(parents=True)
-    for advisory in ADVISORIES:
-        (folder / "vulns" / "a" / f"{advisory['id']}.yaml").write_text(yaml.safe_dump(advisory))
-    return folder
-
-
-def commit(folder: Path, date: str) -> None:
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", "init", "-q", str(folder)], check=True)
-    subprocess.run(["git", "-C", str(folder), "add", "."], check=True)
-    command = ["git", "-C", str(folder), *who, "commit", "-q", "-m", "all"]
-    subprocess.run(command, check=True, env=os.environ | ({"GIT_COMMITTER_DATE": date} if date else {}))
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [("1.0", ["LISTED", "RANGE"]), ("1.7", []), ("1.5", []), ("1.4.9", ["RANGE"]), ("3.0", ["LISTED", "RANGE"]),
-     ("4.1", ["LAST", "RANGE"]), ("4.2", ["RANGE"])],
-)  # fmt: skip
-def test_advisories(audit: Any, database: Path, version: str, expected: list[str]) -> None:
-    found = audit.by_advisories([audit.Pin("a", version, ""), audit.Pin("b", "1.0", "")], database).found
-    assert found == [f"a {version}: {each}" for each in expected]
-
-
-def test_old_advisories_are_no_answer(
-    audit: Any, database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    (tmp_path / "lock").write_text(f"a==1.7 {HASH}\n")
-    command = ["--lock", str(tmp_path / "lock"), "--advisories", str(database)]
-    assert audit.main(command) == 3
-    assert "vulnerabilities  NOT CHECKED  1 pins, advisories of an unknown date: too old" in capsys.readouterr().out
-    assert audit.main([*command, "--offline"]) == 0
-    commit(database, "2024-10-10T12:00:00+00:00")
-    assert audit.main(command) == 3
-    assert "advisories of 2024-10-10: too old" in capsys.readouterr().out
-    (database / "vulns" / "new").touch()
-    commit(database, "")
-    assert audit.main(command) == 0
-    assert "vulnerabilities  ok " in capsys.readouterr().out
-    assert audit.main(["--lock", str(tmp_path / "lock"), "--advisories", str(tmp_path)]) == 3
-
-
 def answers(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pip_audit that prints this; the real one needs a network."""
+    """Put a pip_audit that prints this on the path; the real one needs a network."""
     (folder / "pip_audit.py").write_text(text)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def test_what_pip_audit_answers(audit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_pip_audit(audit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers in the form of pip-audit 2.10: a finding for each 1.0, none for 2.0; it skips what it does not know."""
     answers(
         tmp_path,
@@ -218,7 +138,7 @@ def test_what_pip_audit_answers(audit: Any, tmp_path: Path, monkeypatch: pytest.
     assert audit.by_pip_audit(both, True) == ([], "--offline", False)
 
 
-def test_no_answer_is_not_a_good_one(audit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_answer_is_reported(audit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(tmp_path, "import sys; sys.exit('no connection')", monkeypatch)
     said = audit.by_pip_audit([audit.Pin("a", "1.0", "")], False)
     assert said == ([], "pip-audit got no answer: no connection", False)
