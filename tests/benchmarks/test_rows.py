@@ -1,108 +1,106 @@
-"""Every row of the benchmarks, on next to nothing, in this process where it can be."""
+"""Every row of the benchmarks runs on tiny data; names and arithmetic of the rows that compute something."""
 
 import json
 import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from support.runs import train_here
 
-from benchmarks import data_path, ideal, in_memory, multirun, settings, startup, training, usual
-from benchmarks.bare import RECORD, BareLoop
-from litlab.config.freeze import from_yaml
-from litlab.data.module import ImageDataModule
+from benchmarks import (
+    __main__,
+    data_path,
+    gpu,
+    loading,
+    multirun,
+    recipes,
+    settings,
+    size,
+    size_of_studies,
+    startup,
+    streaming,
+    time_to_accuracy,
+    training,
+    two_checkouts,
+)
+from benchmarks.bare import RECORD
+from benchmarks.harness import Row
+from benchmarks.recipes import Outcome
+from benchmarks.runs import compose_config
 from litlab.runs.directory import RunDirectory
-from litlab.training.build import assemble
-from litlab.training.checkpoint_io import network_state
 
-QUICK = settings.quick()
+QUICK = replace(settings.quick(), ranks=(1,), job_counts=(2,))
 
 
-def test_data_path_row_counts_the_training_images_of_both() -> None:
-    (row,) = data_path.rows(QUICK)
-
-    assert (row.name, row.unit) == ("data path, batch 16", "images/s")
-    assert len(row.ours) == len(row.theirs) == QUICK.num_rounds
-    assert min(row.ours + row.theirs) > 0
-
-
-def test_both_data_paths_yield_every_image_once_alike() -> None:
-    data = data_path.prepared(*QUICK.data, "data.batch_size=16", "data.crop_padding=0", "data.flip=false")
-    usual = data_path.usual_loader(data_path.PILImages(data), 16, num_workers=0)
-    usual.dataset.transform.transforms[1].p = 0.0  # the flip, which is what litlab's switch switched off
-
-    ours, theirs = (
-        _in_one_order(*map(torch.cat, zip(*batches, strict=True))) for batches in (data_path.Epochs(data), usual)
-    )
-
-    assert len(ours) == 160
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Use one thread: several would wait for each other on shared cores."""
+    with data_path.threads(1):
+        yield
 
 
-def _in_one_order(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Rows of label and pixels, sorted by their contents."""
-    rows = torch.cat([labels[:, None].float(), images.flatten(1)], dim=1)
-    return rows[torch.argsort((rows * torch.linspace(1, 2, rows.shape[1])).double().sum(dim=1))]
+def train(directory: Path, *overrides: str) -> RunDirectory:
+    """Train here; Lightning warns if an epoch has fewer steps than there are between two rows of the log."""
+    return train_here(directory, *overrides, "trainer.log_every_n_steps=2")
 
 
-def test_each_iteration_of_epochs_is_another_epoch() -> None:
-    data = data_path.prepared(*QUICK.data, "data.batch_size=160")
-    epochs = data_path.Epochs(data)
+@pytest.mark.parametrize(
+    ("measure", "names"),
+    [
+        (lambda: data_path.rows(QUICK), ["data path, batch 16"]),
+        (lambda: streaming.rows(QUICK), ["data path, batch 16, storage=stream"]),
+        (lambda: training.throughput_rows(QUICK, train=train), ["training, batch 16, 1 thread"]),
+        (lambda: training.step_rows(QUICK, train=train), ["step, tiny network", "step, added by litlab"]),
+        (lambda: [multirun.freezing_row(QUICK)], ["freezing 3 jobs"]),
+        (lambda: size.path_rows(QUICK), ["data path, batch 16"]),
+        (lambda: size.batch_rows(QUICK, train=train), ["training, batch 16"]),
+        (lambda: size.rank_rows(QUICK, train=train), ["training, 1 rank"]),
+        (lambda: size_of_studies.freezing_rows(QUICK), ["freezing, 2 jobs"]),
+        (lambda: size_of_studies.looking_rows(QUICK), ["litlab status, 2 jobs", "litlab compare, 2 jobs"]),
+        (lambda: gpu.data_rows(QUICK, accelerator="cpu"), ["GPU: data path, batch 512"]),
+        (
+            lambda: size.decoded_rows(QUICK, load=loading.main),
+            [
+                f"files, {source}: {what}"
+                for source in ("decoded", "from the cache")
+                for what in ("until they are there", "peak memory")
+            ],
+        ),
+    ],
+)
+def test_rows(measure: Callable[[], list[Row]], names: list[str]) -> None:
+    rows = measure()
+    assert [row.name for row in rows] == names
+    for row in rows:
+        assert row.ours
+        assert len(row.theirs) in (0, len(row.ours))
+        if "added" not in row.name and "memory" not in row.name:  # a difference, and growth that can be nothing
+            assert min(row.ours + row.theirs) > 0
 
-    (first, _), (second, _) = next(iter(epochs)), next(iter(epochs))
 
-    assert first.shape == (160, 3, 32, 32)
-    assert not torch.equal(first, second)
-
-
-def test_training_row_and_step_rows() -> None:
-    (row,) = training.throughput_rows(QUICK, train=_train)
-    assert row.name == "training, batch 16, 1 thread"
-    assert len(row.ours) == len(row.theirs) == QUICK.num_rounds
-
-    step, added = training.step_rows(QUICK, train=_train)
-    assert added.ours == tuple(a - b for a, b in zip(step.ours, step.theirs, strict=True))
-    assert min(step.theirs) > 0
-    assert len(added.theirs) == QUICK.num_step_rounds  # by a bare Trainer
+def test_memory_is_compared_with_the_pixels() -> None:
+    memory = size.image_rows(QUICK, load=loading.main)[-1]
+    assert memory.theirs == ((400 + 40) * 3 * 32 * 32 / 2**20,)
 
 
-def _train(directory: Path, *overrides: str) -> RunDirectory:
-    """Lightning warns where an epoch has fewer steps than there are between two rows of the log."""
-    return train_here(directory, *overrides, "trainer.log_every_n_steps=5")
-
-
-def test_loop_by_hand_ends_with_the_weights_of_litlab(tmp_path: Path) -> None:
-    run = train_here(
-        tmp_path / "run",
-        *QUICK.data,
-        "data.batch_size=48",
-        "trainer.log_every_n_steps=2",
-        "trainer=cpu",
-        "trainer.max_epochs=2",
-    )
-    config = from_yaml(run.config.read_text())
-    experiment = assemble(config, rank=0)
-    assert isinstance(experiment.data, ImageDataModule)
-    assert experiment.network is not None
-
-    by_hand = BareLoop(experiment.network, experiment.data, config)
-    for epoch in range(2):
-        by_hand.train(epoch)
-
-    trained = network_state(run.last)
-    for name, weights in by_hand.network.state_dict().items():
-        torch.testing.assert_close(weights, trained[name], rtol=1e-5, atol=1e-6)
+def test_the_start_row_leaves_the_first_start_out() -> None:
+    row = multirun.start_row(QUICK, in_process=lambda run: 100.0)
+    assert len(row.ours) == QUICK.num_startups
+    assert 0 < row.ours[0] < 100
+    assert row.theirs == (100.0,)
 
 
 def test_epoch_seconds_leave_the_warm_up_out(tmp_path: Path) -> None:
     record = {"num_steps": 10, "num_images": 160, "bare": [9.0, 1.0, 2.0], "litlab": [8.0, 3.0, 4.0]}
     (tmp_path / RECORD).write_text(json.dumps(record))
-
     assert training.epoch_seconds(RunDirectory(tmp_path)) == training.EpochSeconds(10, 160, (3.0, 4.0), (1.0, 2.0))
 
 
-def test_phases_of_a_start_come_from_its_files_and_add_up(tmp_path: Path) -> None:
+def test_phases_of_a_start_add_up(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     seconds = {"import": 4.0, "data_and_network": 0.5, "trainer": 0.25, "fit": 9.0, "test": 1.0}
     run.result.write_text(json.dumps({"seconds": seconds}))
@@ -113,62 +111,45 @@ def test_phases_of_a_start_come_from_its_files_and_add_up(tmp_path: Path) -> Non
     phases = startup.phases(run, began=1000.0, stepped=1006.0)
 
     assert list(phases.values()) == [0.5, 0.5, 4.0, 0.5, 0.25, 0.25]
-    assert sum(phases.values()) == 6.0
 
 
-# ---- multiruns
+def test_recipes_alternate_with_the_tutorial() -> None:
+    seeds: list[str] = []
+
+    def recipe(*overrides: str) -> Outcome:
+        seeds.append(f"{overrides[0]} {overrides[-1]}")
+        return Outcome(0.5, 10.0, 8.0)
+
+    rows = time_to_accuracy.rows(
+        replace(QUICK, recipes={"a": 2, "b": 1}),
+        recipe=recipe,
+        tutorial=lambda arrays, seed: Outcome(0.5, 20.0 * (seed + 1), 16.0),
+    )
+
+    assert seeds == ["experiment=a seed=0", "experiment=b seed=0", "experiment=a seed=1"]
+    ratios = {row.name: row.ratios for row in rows}
+    assert (ratios["a: whole process"], ratios["b: whole process"]) == ((0.5, 0.25), (0.5,))
 
 
-@pytest.fixture
-def arrays(tmp_path: Path) -> Path:
-    in_memory.save(data_path.prepared(*QUICK.multirun_data), tmp_path, num_val=30)
-    return tmp_path
+def test_names_of_recipes_and_switches_compose() -> None:
+    for recipe in recipes.RECIPES.values():
+        assert compose_config(*recipe.overrides)["trainer"]
+    assert set(settings.full(None).recipes) < set(recipes.RECIPES)
+    *_, overrides = gpu.SWITCHES.values()
+    assert compose_config("trainer=gpu", "model=resnet18", *overrides)["task"]["compile"] is True
 
 
-def test_the_other_programs_get_the_images_of_litlab(arrays: Path) -> None:
-    data = data_path.prepared(*QUICK.multirun_data, "data.crop_padding=0", "data.flip=false", "data.batch_size=640")
-    (images, labels), (mean, std) = in_memory.load(arrays, "train"), in_memory.statistics(arrays)
-
-    ours = _in_one_order(*next(iter(data_path.Epochs(data))))
-
-    torch.testing.assert_close(ours, _in_one_order((images.float() - mean) / std, labels), rtol=0, atol=1e-5)
-    assert [len(in_memory.load(arrays, split)[1]) for split in ("val", "test")] == [30, 40]
-
-
-def test_augmented_images_are_shifted_or_mirrored_copies() -> None:
-    images = torch.arange(2 * 3 * 32 * 32).remainder(251).to(torch.uint8).view(2, 3, 32, 32)
-
-    augmented = in_memory.augmented(images)
-
-    assert augmented.shape == images.shape
-    assert augmented.dtype == torch.uint8
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_rows_of_a_gpu_are_left_out_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", "gpu"])
+    __main__.main()
+    assert capsys.readouterr().out.endswith(f"{__main__.NO_GPU}\n")
 
 
-def test_ideal_loop_learns(arrays: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ideal, "BATCH_SIZE", 16)
-    assert ideal.Loop(arrays).run(lr=0.05, seed=0, epochs=5) > 0.2  # of ten classes
-
-
-@pytest.mark.filterwarnings("ignore")  # what Lightning says by default is part of the usual set-up
-def test_usual_set_up_trains_validates_and_tests(arrays: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
-    reached = usual.train(usual.Config(data=str(arrays), epochs=1, threads=threads), arrays / "run")
-
-    assert 0 <= reached <= 1
-    assert "test/accuracy" in capfd.readouterr().out
-    assert list((arrays / "run").rglob("*.ckpt"))
-
-
-def test_freezing_row() -> None:
-    row = multirun.freezing_row(QUICK)
-
-    assert len(row.ours) == len(row.theirs) == QUICK.num_multiruns
-    assert row.ours[0] > 0
-
-
-def test_row_of_a_start_leaves_the_first_out() -> None:
-    row = multirun.start_row(QUICK, in_process=lambda run: 100.0)
-
-    assert len(row.ours) == QUICK.num_startups
-    assert 0 < row.ours[0] < 100
-    assert row.theirs == (100.0,)
+def test_two_checkouts_are_compared_by_median_and_order_statistics() -> None:
+    assert two_checkouts.interval([1, 2, 3, 4, 5, 6, 7]) == (1, 7)  # 1 - 2 / 2**7 = 98.4 %
+    assert two_checkouts.interval(list(range(1, 12))) == (2, 10)  # 1 - 2 * (1 + 11) / 2**11 = 98.8 %
+    table = two_checkouts.table({"row [s]": {"old": [1.0, 2.0, 4.0], "new": [1.0, 4.0, 6.0]}})
+    assert table.splitlines()[1].split() == ["row", "[s]", "1.500", "1.000", "to", "2.000", "3"]
