@@ -15,6 +15,7 @@ from litlab.config.freeze import identity, to_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.plan import Plan, Record, plan_to_yaml, to_line
 
 EPOCHS = 100
@@ -86,7 +87,7 @@ def _make_run(path: Path, config: dict[str, Any], accuracy: float) -> None:
     write_result(
         run,
         Result(
-            "completed", identity(config), accuracy, "d" * 64, validated, validated,
+            RunStatus.COMPLETED, identity(config), accuracy, "d" * 64, validated, validated,
             {"test/loss": 1 - accuracy, "test/accuracy": accuracy}, EPOCHS, EPOCHS * STEPS, 62006,
             seconds={"fit": 100.0, "training": 98.0}, images_per_second=4000.0,
         ),

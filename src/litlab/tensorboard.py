@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from litlab.runs.files import write_atomic
+from litlab.runs.state import RunStatus
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
@@ -158,7 +159,6 @@ def setting(value: Any) -> Setting | None:
 
 START = FIRST + ".session"
 _ENDS = LAST + ".*.session"
-_STATUSES = {"completed": "STATUS_SUCCESS", "failed": "STATUS_FAILURE", "refused": "STATUS_FAILURE"}
 _LOGGER = "litlab.loggers.TensorBoard"
 _log = logging.getLogger("litlab")
 
@@ -181,7 +181,7 @@ def end_session(run: RunDirectory, config: dict[str, Any], result: Result) -> No
         forget_end(run)
     except OSError as error:
         _warn(error)
-    if result.status not in _STATUSES:
+    if not (result.status is RunStatus.COMPLETED or result.status.is_failure):
         return
     if not (run.path / START).exists():
         start_session(run, config)
@@ -230,11 +230,12 @@ def start_summary(settings: dict[str, Setting], when: float) -> "Summary":
     return _summary(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
 
 
-def end_summary(status: str, when: float) -> "Summary":
+def end_summary(status: RunStatus, when: float) -> "Summary":
     """That a session ended, with a status of result.json that succeeded or failed."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(_STATUSES[status]), end_time_secs=when)
+    success = "STATUS_SUCCESS" if status is RunStatus.COMPLETED else "STATUS_FAILURE"
+    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(success), end_time_secs=when)
     return _summary(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
 

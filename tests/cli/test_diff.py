@@ -130,7 +130,7 @@ def test_a_run_that_has_not_ended(tmp_path: Path, capsys: Output) -> None:
     assert section(lines, "result")[0].startswith(f"not known: {new.result} is missing")
     assert section(lines, "metrics") == ["the same"]
     lines = lines_of(capsys, waiting, old)
-    assert lines[0] == f"A  {waiting.path}  waiting"
+    assert lines[0] == f"A  {waiting.path}  queued"
     assert section(lines, "metrics") == [f"not known: {waiting.metrics} is missing"]
 
 

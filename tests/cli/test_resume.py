@@ -24,6 +24,7 @@ from litlab.runs.files import write_json
 from litlab.runs.lock import owning
 from litlab.runs.provenance import of_launch
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def prepare(run: RunDirectory, *arguments: str) -> dict[str, Any] | None:
 
 
 def completed(run: RunDirectory, **values: Any) -> None:
-    write_result(run, Result("completed", "", **{"epochs": 2, "steps": 20, **values}))
+    write_result(run, Result(RunStatus.COMPLETED, "", **{"epochs": 2, "steps": 20, **values}))
 
 
 def resumptions(run: RunDirectory) -> list[dict[str, Any]]:
@@ -222,8 +223,8 @@ def test_a_directory_of_several_runs(
     shutil.copy(new_run(name="0000").config, tmp_path / "conf" / "config.yaml")
     runs = [RunDirectory(tmp_path / "0000"), new_run(name="0001"), new_run(name="more/0002 b"), new_run(name="0003")]
     completed(runs[0])
-    write_result(runs[1], Result("interrupted", "", error="stopped by SIGTERM, saved at step 3\nand more"))
-    write_result(runs[3], Result("failed", "", error="out of memory"))
+    write_result(runs[1], Result(RunStatus.INTERRUPTED, "", error="stopped by SIGTERM, saved at step 3\nand more"))
+    write_result(runs[3], Result(RunStatus.FAILED, "", error="out of memory"))
     with pytest.raises(UserError) as refused:
         resume.main([str(tmp_path)])
     assert str(refused.value).splitlines() == [

@@ -17,6 +17,7 @@ from litlab.config.trust import is_own
 from litlab.errors import UserError
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, read_result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep import multirun
 from litlab.sweep.study import Study
 
@@ -35,7 +36,7 @@ def test_a_grid_goes_on_with_what_is_changed_and_its_jobs_are_runs_like_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = begin(tmp_path / "s", [0, 1, 2])
-    write_result(jobs[2].run, Result("completed", "", objective=0.5))
+    write_result(jobs[2].run, Result(RunStatus.COMPLETED, "", objective=0.5))
     before = jobs[2].run.config.read_bytes()
     done = call_litlab(tmp_path, "resume", "s", "checkpoint.every_minutes=3")
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.study import Study
 
 LIMIT = 0.5  # seconds for a thousand jobs, with the start of Python
@@ -50,11 +51,11 @@ def study(tmp_path: Path) -> Path:
     """One job of each kind."""
     path = tmp_path / "s"
     done, failed, refused, stopped, killed, _, pruned = (job.run for job in begin(path, range(7)))
-    write_result(done, Result("completed", "", objective=0.5, seconds={"fit": 61.0}))
-    write_result(failed, Result("failed", "", error=ERROR))
-    write_result(refused, Result("refused", "", error="data.root: no such folder\nmore"))
-    write_result(stopped, Result("interrupted", "", error="stopped by SIGTERM, saved at step 3"))
-    write_result(pruned, Result("pruned", "", error="pruned: others were better by then"))
+    write_result(done, Result(RunStatus.COMPLETED, "", objective=0.5, seconds={"fit": 61.0}))
+    write_result(failed, Result(RunStatus.FAILED, "", error=ERROR))
+    write_result(refused, Result(RunStatus.REFUSED, "", error="data.root: no such folder\nmore"))
+    write_result(stopped, Result(RunStatus.INTERRUPTED, "", error="stopped by SIGTERM, saved at step 3"))
+    write_result(pruned, Result(RunStatus.PRUNED, "", error="pruned: others were better by then"))
     killed.metrics.write_text("epoch,step,metric,value\n0,10,val/accuracy,0.25\n")
     return path
 
@@ -71,7 +72,7 @@ def test_a_line_a_job(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
         running.metrics.write_text("epoch,step,metric,value\n1,20,val/accuracy,0.375\n")
         lines = said(capsys, str(study))
     assert lines == [
-        f"{study}: 7 jobs: 1 done, 1 running, 1 failed, 1 refused, 2 interrupted, 1 pruned",
+        f"{study}: 7 jobs: 1 completed, 1 running, 1 failed, 2 interrupted, 1 pruned, 1 refused",
         "job          state        epoch  time  val/accuracy",
         "0000_seed-0  done                1:01       50.00 %",
         "0001_seed-1  failed                                  ZeroDivisionError: division by zero",
@@ -99,7 +100,7 @@ def test_folders_and_single_runs(study: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "more" / "deeper" / "folder").mkdir(parents=True)
     (tmp_path / "notes.txt").touch()
     lines = said(capsys, str(tmp_path))
-    assert lines[0].startswith(f"{tmp_path}: 10 jobs: 1 done, ")
+    assert lines[0].startswith(f"{tmp_path}: 10 jobs: 1 completed, ")
     assert [line.split()[0] for line in lines[2:]] == [
         "2026-01-31_12-00-00_1a2b3c", "multirun_2026/0", "multirun_2026/1", *(f"s/000{n}_seed-{n}" for n in range(7)),
     ]  # fmt: skip
@@ -126,7 +127,7 @@ def test_what_is_shown_of_a_strangers_files_is_short_and_printable(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDirectory(study / "0001_seed-1")
-    write_result(run, Result("failed", "", error="\x1b[2J\x1b]0;owned\x07" + "x" * 100_000))
+    write_result(run, Result(RunStatus.FAILED, "", error="\x1b[2J\x1b]0;owned\x07" + "x" * 100_000))
     for name in ("0000_seed-0", "0001_seed-1", "0002_seed-2"):
         (study / name / "config.yaml").write_text(json.dumps({"objective": {"metric": "\x1b[31m" * 50}}))
     (study / "jobs.jsonl").write_text((study / "jobs.jsonl").read_text().replace("0006_seed-6", "\\u001b[2J" * 30))
@@ -160,7 +161,9 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         study.write_plan(plan_of([], path.parent))
         jobs = study.admit(composed, provenance(path.parent))
     assert time.process_time() - start < 8
-    write_result(jobs[0].run, Result("completed", "", objective=0.5, seconds={"fit": 61.0}, last={"val/loss": 1.0}))
+    write_result(
+        jobs[0].run, Result(RunStatus.COMPLETED, "", objective=0.5, seconds={"fit": 61.0}, last={"val/loss": 1.0})
+    )
     for job in jobs[1:900]:
         job.run.result.write_bytes(jobs[0].run.result.read_bytes())
     yield path
@@ -207,7 +210,7 @@ def test_watching_without_a_terminal_says_each_change(study: Path) -> None:
             for _ in range(9):
                 process.stdout.readline()
             time.sleep(0.3)
-            write_result(run, Result("completed", "", objective=0.75))
+            write_result(run, Result(RunStatus.COMPLETED, "", objective=0.75))
             rest = process.stdout.read().splitlines()
     counts = "2 done, 1 failed, 1 refused, 2 interrupted, 1 pruned"
     assert rest == [f"0005_seed-5 done 75.00 %  [{study}: 7 jobs: {counts}]"]

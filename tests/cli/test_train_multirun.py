@@ -147,7 +147,7 @@ def test_a_dry_run_of_a_study_says_what_is_done(
     assert code == 0, said
     assert said == "litlab: 4 points are 3 different experiments, each a job\n"
     assert [line.split()[:2] for line in table.splitlines()[:3]] == [
-        ["0000_seed-0", "done"], ["0001_seed-1", "done"], ["0002_seed-2", "new"],
+        ["0000_seed-0", "completed"], ["0001_seed-1", "completed"], ["0002_seed-2", "new"],
     ]  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
 

@@ -13,6 +13,7 @@ from litlab.compare.comparison import compare
 from litlab.compare.grouping import Part
 from litlab.compare.model import Comparison, Group, Run
 from litlab.errors import UserError
+from litlab.runs.state import RunStatus
 
 LR, WIDTHS, SEED = "optimizer.lr", "model.widths", "seed"
 AXES = {LR: [0.05, 0.1], WIDTHS: [[2, 4], [4, 8]], SEED: [0, 1, 2, 3]}
@@ -117,4 +118,4 @@ def test_runs_that_share_seeds_do_not_make_an_interval_narrower_than_the_truth()
 
 
 def run(path: Path, seed: int) -> Run:
-    return Run(path, str(path), None, "done", "", seed, {}, {}, None)
+    return Run(path, str(path), None, RunStatus.COMPLETED, "", seed, {}, {}, None)

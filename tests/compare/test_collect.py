@@ -25,7 +25,7 @@ def test_what_a_run_says(tmp_path: Path) -> None:
     (run, _) = make_study(tmp_path / "s", {LR: [0.1, 0.2], "seed": [3]}, constant, test_accuracy=0.25)
     (found, _), skipped = collect([tmp_path / "s"])
     assert (found.path, found.name, found.study) == (run.path, "0000_lr-0.1_seed-3", tmp_path / "s")
-    assert (found.word, found.seed, found.objective) == ("done", 3, Objective("val/accuracy", "max"))
+    assert (found.status, found.seed, found.objective) == ("completed", 3, Objective("val/accuracy", "max"))
     assert found.choices == {LR: "0.1", "seed": "3"}
     assert (found.best["val/accuracy"], found.test["test/accuracy"], found.data) == (0.5, 0.25, "d" * 64)
     assert (found.epochs, found.steps, found.parameters) == (2, 20, 1254)
@@ -55,11 +55,11 @@ def test_states(tmp_path: Path) -> None:
     begun = make_run(tmp_path / "begun", {}, 0.5)
     begun.result.unlink()
     runs, _ = collect([tmp_path])
-    assert {run.name: run.word for run in runs} == {
+    assert {run.name: run.status for run in runs} == {
         "begun": "interrupted", "failed": "failed", "interrupted": "interrupted", "pruned": "pruned",
         "refused": "refused",
     }  # fmt: skip
-    assert next(run.message for run in runs if run.word == "failed") == "made to be failed"
+    assert next(run.message for run in runs if run.status == "failed") == "made to be failed"
 
 
 BOMB = b"a: &a {x: 1}\n" + b"".join(

@@ -196,7 +196,7 @@ def test_what_is_missing_is_named(file: Path) -> None:
 
 def test_filtered_runs_are_told_from_the_others(folder: Path) -> None:
     parts = unfinished_part(compare([folder], filters=["lr>0.01"]))
-    assert [(run.name, run.word, run.why) for run in parts.runs] == [("broken", "failed", "out of memory")]
+    assert [(run.name, run.status, run.why) for run in parts.runs] == [("broken", "failed", "out of memory")]
     assert (parts.num_left_out, parts.num_outside) == (0, 1)
 
 

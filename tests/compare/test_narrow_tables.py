@@ -131,7 +131,13 @@ def test_a_best_group_of_one_seed_among_others_is_not_marked(tmp_path: Path) -> 
 
 
 def test_short_times() -> None:
-    assert [format_duration(each) for each in (0.0, 0.04, 0.43, 0.96, 61.0)] == ["0:00", "0.04 s", "0.4 s", "0:01", "1:01"]
+    assert [format_duration(each) for each in (0.0, 0.04, 0.43, 0.96, 61.0)] == [
+        "0:00",
+        "0.04 s",
+        "0.4 s",
+        "0:01",
+        "1:01",
+    ]
 
 
 def test_an_ascii_terminal_gets_no_traceback(searched: Path) -> None:

@@ -173,7 +173,7 @@ def test_status_is_the_same_with_a_summary(tmp_path: Path, capsys: pytest.Captur
     for directory in (tmp_path / "outputs", tmp_path / "outputs" / "study"):
         status.main([str(directory)])
     assert capsys.readouterr().out == before
-    assert before.count("6 jobs: 6 done") == 2
+    assert before.count("6 jobs: 6 completed") == 2
 
 
 @pytest.mark.parametrize("what", ["file", "link", "run", "link to a group"])

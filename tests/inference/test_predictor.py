@@ -20,9 +20,7 @@ from litlab.tasks.tta import TTA
 def make_predictor(channels: int = 3) -> Predictor:
     facts = make_facts(channels)
     preprocess = Preprocess(image_size=(SIZE, SIZE), mean=facts.mean, std=facts.std)
-    return Predictor(
-        network=make_network(channels), preprocess=preprocess, facts=facts, tta=TTA(flip=False, shift=0)
-    )
+    return Predictor(network=make_network(channels), preprocess=preprocess, facts=facts, tta=TTA(flip=False, shift=0))
 
 
 def test_all_kinds_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litlab.runs.metrics import HEADER, MetricsWriter, Row, at_step, last_values, read_metrics
+from litlab.runs.metrics import HEADER, MetricsWriter, Row, last_values, read_metrics
 
 
 def written(path: Path) -> Path:
@@ -91,11 +91,6 @@ LOGGED = [
     Row(2, 30, "lr", 0.1),
     Row(2, 30, "test/loss", 2.0),
 ]
-
-
-def test_values_of_a_split_at_a_step() -> None:
-    assert at_step(LOGGED, 20, "val") == {"val/accuracy": 0.5, "val/loss": 4.0}
-    assert at_step(LOGGED, 40, "val") == {}
 
 
 def test_last_values_are_those_of_validation() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter, read_metrics
-from litlab.runs.progress import Follower, Progress
+from litlab.runs.progress import Progress, ProgressReader
 
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 4, "max_steps": -1}, "objective": {"metric": "val/accuracy", "mode": "max"},
@@ -42,7 +42,7 @@ def test_every_row_comes_once_wherever_the_file_is_torn(run: RunDirectory) -> No
     for _ in range(30):
         places = [*sorted(numbers.sample(range(len(text)), 6)), len(text)]
         run.metrics.unlink()
-        follower, found = Follower(run, CONFIG), []
+        follower, found = ProgressReader(run, CONFIG), []
         for place in places:
             found += follower.read()
             run.metrics.write_bytes(text[:place])
@@ -52,7 +52,7 @@ def test_every_row_comes_once_wherever_the_file_is_torn(run: RunDirectory) -> No
 
 
 def test_progress(run: RunDirectory) -> None:
-    follower = Follower(run, CONFIG)
+    follower = ProgressReader(run, CONFIG)
     assert follower.progress == Progress(num_epochs=4, fraction=0.0)
     expected = [
         ((0, 10, {"train/loss": 1.0}), (1, 0.0, None)),  # how long an epoch is, nobody knows yet
@@ -70,18 +70,18 @@ def test_progress(run: RunDirectory) -> None:
 
 
 def test_steps_limit_too(run: RunDirectory) -> None:
-    follower = Follower(run, {"trainer": {"max_epochs": None, "max_steps": 40}, "objective": None})
+    follower = ProgressReader(run, {"trainer": {"max_epochs": None, "max_steps": 40}, "objective": None})
     append(run, 0, 10, {"train/loss": 1.0})
     follower.read()
     assert (follower.progress.fraction, follower.progress.num_epochs) == (0.25, None)
-    endless = Follower(run, {"trainer": {"max_epochs": -1}})
+    endless = ProgressReader(run, {"trainer": {"max_epochs": -1}})
     endless.read()
     assert endless.progress == Progress(1, 10, None, None, None)
 
 
 def test_after_a_resume_it_starts_over(run: RunDirectory) -> None:
     text = text_of(run)
-    follower = Follower(run, CONFIG)
+    follower = ProgressReader(run, CONFIG)
     num_rows = len(follower.read())
     run.metrics.write_bytes(text[: text.index(b"20,train")])
     assert len(follower.read()) == 2
@@ -101,6 +101,6 @@ def test_what_is_no_row_is_left_out(run: RunDirectory) -> None:
         b"epoch,step,metric,value\n\xff\n0,1\n0,1,a,b\n0,1,val/accuracy,0.5\n\n1,x,y,z\n"
         b"-1,1,val/accuracy,1\n0,-1,val/accuracy,1\n0," + b"9" * 400 + b",val/accuracy,1\n" + b"9" * 9999
     )
-    follower = Follower(run, {"trainer": 5, "objective": []})
+    follower = ProgressReader(run, {"trainer": 5, "objective": []})
     assert [row.value for row in follower.read()] == [0.5]
-    assert Follower(run, {"trainer": {"max_epochs": 10**400, "max_steps": 10**400}}).progress.num_epochs is None
+    assert ProgressReader(run, {"trainer": {"max_epochs": 10**400, "max_steps": 10**400}}).progress.num_epochs is None

@@ -9,11 +9,12 @@ import pytest
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result, write_result
+from litlab.runs.state import RunStatus
 
 
 def test_a_result_comes_back(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    result = Result(status="completed", identity="abc", objective=0.5, test={"test/loss": 0.25}, steps=3)
+    result = Result(status=RunStatus.COMPLETED, identity="abc", objective=0.5, test={"test/loss": 0.25}, steps=3)
     write_result(run, result)
     read = read_result(run)
     assert read["format"] == 1
@@ -25,7 +26,9 @@ def test_a_result_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_null(value: float, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    write_result(run, Result(status="completed", identity="", objective=value, test={"test/loss": value, "x": 1.0}))
+    write_result(
+        run, Result(status=RunStatus.COMPLETED, identity="", objective=value, test={"test/loss": value, "x": 1.0})
+    )
     read = json.loads(run.result.read_text(), parse_constant=pytest.fail)
     assert (read["objective"], read["test"]) == (None, {"test/loss": None, "x": 1.0})
 

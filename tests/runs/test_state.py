@@ -17,7 +17,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
-from litlab.runs.state import is_owned, state_of
+from litlab.runs.state import RunStatus, is_owned, read_state
 
 CONFIG = {"trainer": {"max_epochs": 4}, "objective": {"metric": "val/accuracy", "mode": "max"}}
 OWNER = """
@@ -48,46 +48,46 @@ def worker(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_run_that_nobody_has_begun_waits(run: RunDirectory) -> None:
-    assert state_of(run).word == "waiting"
+    assert read_state(run).status == "queued"
 
 
 def test_a_run_ends_in_what_its_result_says(run: RunDirectory) -> None:
     seconds = {"start": 1.0, "fit": 5.0, "training": 4.0, "saving": 0.5}
-    write_result(run, Result("completed", "", objective=0.5, seconds=seconds, error="none"))
-    found = state_of(run)
-    assert (found.word, found.message, found.objective, found.seconds) == ("done", "", 0.5, 6.0)
-    for status in ("failed", "refused", "interrupted", "pruned"):
-        write_result(run, Result(status, "", error="why\nand where"))  # type: ignore[arg-type]
-        found = state_of(run)
-        assert (found.word, found.message, found.objective, found.seconds) == (status, "why\nand where", None, None)
+    write_result(run, Result(RunStatus.COMPLETED, "", objective=0.5, seconds=seconds, error="none"))
+    found = read_state(run)
+    assert (found.status, found.message, found.objective, found.seconds) == ("completed", "", 0.5, 6.0)
+    for status in (RunStatus.FAILED, RunStatus.REFUSED, RunStatus.INTERRUPTED, RunStatus.PRUNED):
+        write_result(run, Result(status, "", error="why\nand where"))
+        found = read_state(run)
+        assert (found.status, found.message, found.objective, found.seconds) == (status, "why\nand where", None, None)
 
 
 def test_alive_and_killed(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
-    found = state_of(run)
-    assert (found.word, found.progress and found.progress.epoch) == ("running", None)
+    found = read_state(run)
+    assert (found.status, found.progress and found.progress.epoch) == ("running", None)
     with closing(MetricsWriter(run.metrics)) as writer:
         writer.append(1, 20, {"val/accuracy": 0.25})
-    found = state_of(run)
+    found = read_state(run)
     assert found.progress is not None
     assert (found.progress.epoch, found.progress.num_epochs, found.objective) == (2, 4, 0.25)
     assert found.seconds is not None
     assert 0 <= found.seconds < 60
     worker.kill()
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-    found = state_of(run)
-    assert (found.word, found.message, found.objective) == ("interrupted", "its process is gone", 0.25)
+    found = read_state(run)
+    assert (found.status, found.message, found.objective) == ("interrupted", "its process is gone", 0.25)
     run.metrics.unlink()
-    assert state_of(run).word == "waiting"
+    assert read_state(run).status == "queued"
 
 
 def test_looking_does_not_take_the_lock(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
     worker.kill()
     worker.wait()
     before = (run.path / ".lock").read_text()
-    state_of(run)
+    read_state(run)
     assert (run.path / ".lock").read_text() == before
     with owning(run.path):
-        assert state_of(run).word == "running"
+        assert read_state(run).status == "running"
 
 
 def test_a_number_that_another_process_has_now(run: RunDirectory) -> None:
@@ -105,7 +105,7 @@ def test_a_number_that_another_process_has_now(run: RunDirectory) -> None:
 def test_a_lock_that_names_nobody_here(text: str, run: RunDirectory) -> None:
     (run.path / ".lock").write_text(text.format(here=os.uname().nodename))
     assert not is_owned(run.path / ".lock")
-    assert state_of(run).word == "waiting"
+    assert read_state(run).status == "queued"
 
 
 HOSTILE: list[Any] = [
@@ -118,15 +118,17 @@ HOSTILE: list[Any] = [
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_what_others_wrote_raises_nothing(hostile: Any, run: RunDirectory) -> None:
     run.result.write_text(json.dumps(hostile))
-    found = state_of(run)
-    assert found.word == ("done" if isinstance(hostile, dict) and hostile.get("status") == "completed" else "failed")
+    found = read_state(run)
+    assert found.status == (
+        "completed" if isinstance(hostile, dict) and hostile.get("status") == "completed" else "failed"
+    )
     assert found.objective is None
 
 
 def test_what_is_nested_too_deeply_is_said(run: RunDirectory) -> None:
     for depth in (400, 10**5):  # the first can be read, but not be shown
         run.result.write_text('{"status": "failed", "error": ' + "[" * depth + "]" * depth + "}")
-        assert state_of(run).word == "failed"
+        assert read_state(run).status == "failed"
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.yaml", "metrics.csv", ".lock"])
@@ -134,12 +136,12 @@ def test_a_pipe_is_not_waited_for(name: str, run: RunDirectory) -> None:
     run.metrics.touch()
     (run.path / name).unlink(missing_ok=True)
     os.mkfifo(run.path / name)
-    assert state_of(run).word == ("failed" if name == "result.json" else "interrupted")
+    assert read_state(run).status == ("failed" if name == "result.json" else "interrupted")
 
 
 def test_damaged_files_are_said(run: RunDirectory) -> None:
     run.config.write_text("{{")
     run.metrics.write_bytes(b"\xff\xfe\x00")
-    assert "config.yaml is damaged" in state_of(run).message
+    assert "config.yaml is damaged" in read_state(run).message
     run.result.write_text('{"status": ')
-    assert "result.json is damaged" in state_of(run).message
+    assert "result.json is damaged" in read_state(run).message

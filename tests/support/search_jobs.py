@@ -24,6 +24,7 @@ from litlab.errors import UserError
 from litlab.process.signals import StopRequest
 from litlab.runs.metrics import MetricsWriter, read_metrics
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Config, Ended, Job
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome
@@ -132,11 +133,13 @@ class Machine:
         epoch, value = len(rows), self.function(point)
         if (left := self.disturbances.get(job.number, 0)) and epoch:
             self.disturbances[job.number] = left - 1
-            return self._ended(job, Result("interrupted", identity(job.config), error="stopped by SIGTERM"), 143)
+            return self._ended(
+                job, Result(RunStatus.INTERRUPTED, identity(job.config), error="stopped by SIGTERM"), 143
+            )
         if job.number in self.stopped:
-            return self._ended(job, Result("interrupted", identity(job.config), error="stopped"), 143)
+            return self._ended(job, Result(RunStatus.INTERRUPTED, identity(job.config), error="stopped"), 143)
         if message := self.fails(point):
-            return self._ended(job, Result("failed", identity(job.config), error=message), 1)
+            return self._ended(job, Result(RunStatus.FAILED, identity(job.config), error=message), 1)
         if epoch < EPOCHS:
             writer = MetricsWriter(job.run.metrics)
             writer.append(epoch, 10 * (epoch + 1), {self.metric: value - 0.1 * (EPOCHS - epoch - 1)})
@@ -144,7 +147,7 @@ class Machine:
             self.num_validations += 1
             return None
         result = Result(
-            "completed", identity(job.config), objective=value, best={self.metric: value}, parameters=len(str(point)),
+            RunStatus.COMPLETED, identity(job.config), objective=value, best={self.metric: value}, parameters=len(str(point)),
             seconds={"training": 5.0},
         )  # fmt: skip
         return self._ended(job, result, 0)
@@ -213,5 +216,5 @@ def drive(study: Study, source: SearchSource) -> SearchSource:
         while not source.is_exhausted():
             job = source.next(lambda config: True)
             if job is not None:
-                source.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+                source.ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
     return source

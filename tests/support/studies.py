@@ -13,7 +13,8 @@ import yaml
 from litlab.config.freeze import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
-from litlab.runs.result import Result, Status, write_result
+from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.plan import Plan, Record, plan_to_yaml, to_line
 
 # As `litlab train data=shapes` freezes it, without what no test of comparing looks at.
@@ -56,7 +57,7 @@ def make_run(
     accuracy: float,
     *,
     swept: Sequence[str] = (),
-    status: Status = "completed",
+    status: str = "completed",
     test_accuracy: float | None = None,
     num_epochs: int = 2,
     curve: Curve | None = None,
@@ -100,7 +101,7 @@ def make_run(
         }
     else:
         known = {"error": f"made to be {status}"}
-    write_result(run, Result(**{"status": status, "identity": identity(config), **known, **fields}))
+    write_result(run, Result(**{"status": RunStatus(status), "identity": identity(config), **known, **fields}))
     return run
 
 

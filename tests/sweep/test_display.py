@@ -15,6 +15,7 @@ import pytest
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
+from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_clock, headline
 from litlab.sweep import display
 from litlab.sweep.backends.base import Job
@@ -40,11 +41,11 @@ def job(folder: Path, name: str, *epochs: float) -> Job:
 
 
 def done(objective: float, seconds: float = 60) -> Outcome:
-    return Outcome("done", "", (), {"objective": objective}, seconds)
+    return Outcome(RunStatus.COMPLETED, "", (), {"objective": objective}, seconds)
 
 
 def failed(message: str, *log: str) -> Outcome:
-    return Outcome("failed", message, log, {}, 1.0)
+    return Outcome(RunStatus.FAILED, message, log, {}, 1.0)
 
 
 # ---- without a terminal
@@ -63,7 +64,7 @@ def test_without_a_terminal_each_event_is_a_line(tmp_path: Path, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["study: 5 jobs, 2 of them before", "0000_lr-0.1: started", "0001_lr-[red]10: started"]
     assert lines[3] == (
-        "0000_lr-0.1: done: val/accuracy 65.12 %  [2 before, 1 done, 1 running, 1 waiting of 5; 0:00, 1:00 left]"
+        "0000_lr-0.1: completed: val/accuracy 65.12 %  [2 before, 1 completed, 1 running, 1 queued of 5; 0:00, 1:00 left]"
     )
     assert lines[4].startswith(
         "0001_lr-[red]10: failed: ValueError:  [31mno; it is tried again  [2 before, 1 done, 2 w"
@@ -98,7 +99,7 @@ def test_table_fits_the_terminal(columns: int, tmp_path: Path, monkeypatch: pyte
 
     lines = _table(text)
     assert all(len(line) <= columns for line in lines)
-    assert lines[0] == "0 done, 2 running, 7 waiting of 9"
+    assert lines[0] == "0 completed, 2 running, 7 queued of 9"
     assert re.fullmatch(r"0:00, \S+ left", lines[1])
     assert lines[2].split() == ["job", "epoch", "val/accuracy", "time"]
     assert re.fullmatch(r"0001_lr-0\.1 .* 2/10 +50\.00 % +0:00", lines[3])
@@ -153,7 +154,7 @@ def _on_terminal(
 def _table(text: str) -> list[str]:
     """The lines of the last drawing, without colours."""
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
-    return [line.rstrip() for line in plain[plain.rindex("0 done") :].splitlines() if line.strip()]
+    return [line.rstrip() for line in plain[plain.rindex("0 completed") :].splitlines() if line.strip()]
 
 
 # ---- time left
@@ -175,7 +176,13 @@ def test_pace_of_a_continued_job_counts_from_where_it_went_on() -> None:
 
 
 def test_clock() -> None:
-    assert [format_clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == ["-", "0:00", "1:00", "59:59", "1:01:01"]
+    assert [format_clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == [
+        "-",
+        "0:00",
+        "1:00",
+        "59:59",
+        "1:01:01",
+    ]
 
 
 # ---- the end
@@ -186,13 +193,13 @@ def test_summary_counts_ranks_explains_and_says_what_to_call(tmp_path: Path, mon
     jobs = [job(tmp_path / "outputs" / "study", f"{number:04}_seed-{number}") for number in range(7)]
     outcomes = {number: done(value) for number, value in enumerate((0.5, 0.7, 0.6, 0.1))}
     outcomes[4] = failed('  File "/my/net.py", line 3, in forward\n    return x\nValueError: no', "a \x1b[2Jb", "last")
-    outcomes[5] = Outcome("killed", "killed by SIGKILL", (), {"objective": 0.99}, 1.0)
+    outcomes[5] = Outcome(RunStatus.KILLED, "killed by SIGKILL", (), {"objective": 0.99}, 1.0)
 
     lines = summary(Path("outputs/study"), jobs, outcomes, received=15)
 
     assert lines == [
         "",
-        "stopped by SIGTERM: 7 jobs: 4 done, 1 failed, 1 killed, 1 not started",
+        "stopped by SIGTERM: 7 jobs: 4 completed, 1 failed, 1 killed, 1 not started",
         "",
         "best by val/accuracy (max)",
         "  70.00 %  0001_seed-1",
@@ -225,7 +232,7 @@ def test_summary_of_many_failures_names_the_rest_and_of_success_has_nothing_to_c
     assert "and 8 more: 0010_x, 0011_x, 0012_x, 0013_x, 0014_x, ..." in lines
 
     lines = summary(tmp_path, jobs[:1], {0: done(0.5)}, received=None)
-    assert lines[1] == "1 job: 1 done"
+    assert lines[1] == "1 job: 1 completed"
     assert not any("resume" in line or line.startswith("best") for line in lines)
 
 

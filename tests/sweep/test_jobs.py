@@ -7,15 +7,16 @@ from support.composed_jobs import begin, plan_of, provenance, seeds
 
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.study import Study
 
 
 def test_a_job_that_goes_on_is_on_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s"
     done, stopped, failed, _, running = (job.run for job in begin(path, range(5)))
-    write_result(done, Result("completed", ""))
-    write_result(stopped, Result("interrupted", ""))
-    write_result(failed, Result("failed", ""))
+    write_result(done, Result(RunStatus.COMPLETED, ""))
+    write_result(stopped, Result(RunStatus.INTERRUPTED, ""))
+    write_result(failed, Result(RunStatus.FAILED, ""))
     study = Study.read(path)
     with study.holding(), owning(running.path):
         study.write_plan(plan_of(range(5), tmp_path))

@@ -61,8 +61,8 @@ def test_a_server_that_cannot_fork_says_so_in_the_log_of_the_job_and_goes_on(
     with os.fdopen(reports) as told:
         assert json.load(told) == {"ended": 7, "code": FAILED}
     outcome = settle(Ended(job, FAILED, 0.0))
-    assert (outcome.kind, outcome.log) == (
-        "exited", ("litlab: no process can be started: Resource temporarily unavailable",)
+    assert (outcome.status, outcome.log) == (
+        "failed", ("litlab: no process can be started: Resource temporarily unavailable",)
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from litlab.errors import RunFailed, UserError
 from litlab.process.controller import RunStopped
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.search.source import SearchSource
@@ -35,7 +36,7 @@ def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None
     machine.disturbances = {0: 1, 1: 2}
     source = run_search(tmp_path / "s", machine, LR, trials=3)
     assert states(source) == ["COMPLETE", "RUNNING", "COMPLETE"]
-    assert [source.outcomes[number].kind for number in range(3)] == ["done", "interrupted", "done"]
+    assert [source.outcomes[number].status for number in range(3)] == ["completed", "interrupted", "completed"]
     search = search_of(Study.read(tmp_path / "s"), LR, trials=3)
     with pytest.raises(RunFailed):
         _say(search, Study.look(tmp_path / "s"), source, None)
@@ -101,7 +102,7 @@ def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_pat
         after_restart = SearchSource(search, study, Machine(best_at(0.03)))
         assert after_restart.look([job]) == []
         validate(job, 5)
-        after_restart.ended(job, Outcome("done", "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+        after_restart.ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
     assert after_restart.error is None
     (trial,) = after_restart.trials.trials
     assert trial.intermediate_values == {place: place / 10 for place in range(1, 6)}

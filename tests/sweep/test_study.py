@@ -13,6 +13,7 @@ from litlab.config.trust import is_own
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.study import Plan, Study
 
 
@@ -184,7 +185,7 @@ def test_a_search_is_no_grid_and_keeps_its_space(tmp_path: Path) -> None:
 
 def test_what_may_change_in_an_unfinished_job_is_written_down(tmp_path: Path) -> None:
     done, waiting = begin(tmp_path / "s", [0, 1])
-    write_result(done.run, Result("completed", ""))
+    write_result(done.run, Result(RunStatus.COMPLETED, ""))
     before = done.run.config.read_bytes()
     jobs = begin(tmp_path / "s", [0, 1], trainer__devices=2, threads=None)
     config = waiting.run.read_config()

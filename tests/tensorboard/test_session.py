@@ -14,6 +14,7 @@ from litlab.loggers import TensorBoard
 from litlab.process.failure import write_end
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Ended, Job
 from litlab.sweep.outcome import settle
 from litlab.tensorboard import LAST, PREFIX, START, Logged, end_session, forget_end, scalar, start_session, write_events
@@ -29,7 +30,7 @@ def new_run(path: Path, **values: Any) -> tuple[RunDirectory, dict[str, Any]]:
 
 
 def completed(**metrics: dict[str, float]) -> Result:
-    return Result("completed", "", steps=20, **metrics)  # type: ignore[arg-type]
+    return Result(RunStatus.COMPLETED, "", steps=20, **metrics)  # type: ignore[arg-type]
 
 
 def test_a_finished_run_shows_what_result_json_says(tiny_run: RunDirectory) -> None:
@@ -47,7 +48,7 @@ def test_a_run_appends_to_one_event_file(tiny_run: RunDirectory) -> None:
     assert last.startswith(LAST)
 
 
-@pytest.mark.parametrize("status", ["failed", "refused"])
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.REFUSED])
 def test_a_run_that_failed_is_found_by_the_filter(status: Any, tmp_path: Path) -> None:
     for name in ("good", "bad"):
         run, config = new_run(tmp_path / name)
@@ -59,11 +60,11 @@ def test_a_run_that_failed_is_found_by_the_filter(status: Any, tmp_path: Path) -
     assert list(sessions(tmp_path, ["STATUS_SUCCESS"])) == ["good"]
 
 
-@pytest.mark.parametrize("status", ["interrupted", "pruned"])
+@pytest.mark.parametrize("status", [RunStatus.INTERRUPTED, RunStatus.PRUNED])
 def test_a_run_that_was_stopped_has_neither_failed_nor_succeeded(status: Any, tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
-    write_end(run, config, "failed", "at first")
+    write_end(run, config, RunStatus.FAILED, "at first")
     run.result.unlink()
     write_end(run, config, status, "and then")
     assert [each.status for each in sessions(tmp_path).values()] == ["STATUS_UNKNOWN"]
@@ -72,7 +73,7 @@ def test_a_run_that_was_stopped_has_neither_failed_nor_succeeded(status: Any, tm
 def test_a_run_that_failed_before_it_was_completed_has_not_failed(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
-    write_end(run, config, "failed", "at first")
+    write_end(run, config, RunStatus.FAILED, "at first")
     forget_end(run)
     start_session(run, config)
     assert [each.status for each in sessions(tmp_path).values()] == ["STATUS_UNKNOWN"]
@@ -95,7 +96,7 @@ def test_who_watches_a_run_reads_all_of_it_before_its_end(tmp_path: Path) -> Non
 def test_a_job_whose_process_was_killed_has_failed(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     outcome = settle(Ended(Job(0, run, config), -9, 1.0))
-    assert outcome.kind == "killed"
+    assert outcome.status == "killed"
     assert sessions(tmp_path, ["STATUS_FAILURE"])["run"].settings == {"optimizer.lr": 0.1}
 
 
@@ -111,7 +112,7 @@ def test_what_is_no_number_is_left_blank(tmp_path: Path) -> None:
 def test_without_tensorboard_there_is_no_session(nodes: Any, tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run", logger=nodes)
     start_session(run, config)
-    write_end(run, config, "failed", "so it is")
+    write_end(run, config, RunStatus.FAILED, "so it is")
     assert not list(run.path.glob("events.*"))
 
 
@@ -122,7 +123,7 @@ def test_a_session_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: p
     end.mkdir()
     with caplog.at_level(logging.WARNING, "litlab"):
         start_session(run, config)
-        write_end(run, config, "failed", "so it is")
+        write_end(run, config, RunStatus.FAILED, "so it is")
     assert read_result(run)["error"] == "so it is"
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         f"{run.path / START} cannot be written: Is a directory",

@@ -14,6 +14,7 @@ from litlab.process.signals import PARENT, STOPPING
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, read_result, write_result
+from litlab.runs.state import RunStatus
 from litlab.training.worker import main
 
 
@@ -21,7 +22,7 @@ def test_torchrun(tmp_path: Path) -> None:
     """Two ranks, whatever the config says of devices; rank 0 owns the directory and clears an older result."""
     config = compose_config(*TINY, "trainer.max_epochs=1")
     run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
-    write_result(run, Result(status="failed", identity="older", error="a machine failed"))
+    write_result(run, Result(status=RunStatus.FAILED, identity="older", error="a machine failed"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "litlab.training.worker", str(run.path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)

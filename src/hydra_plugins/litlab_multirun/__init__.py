@@ -236,8 +236,9 @@ def _axes(points: Sequence[Point]) -> dict[str, list[str]]:
 def _of_outcome(point: Point, outcome: Outcome | None) -> JobReturn:
     """For Hydra and its sweepers: the objective; the error of a job that failed is raised by whoever asks for it."""
     from litlab.errors import RunFailed
+    from litlab.runs.state import RunStatus
 
-    if outcome is None or outcome.kind not in ("done", "pruned"):
+    if outcome is None or outcome.status not in (RunStatus.COMPLETED, RunStatus.PRUNED):
         return _returned(point, RunFailed(1), JobStatus.FAILED)
     return _returned(point, outcome.objective, JobStatus.COMPLETED)
 

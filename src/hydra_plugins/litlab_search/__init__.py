@@ -158,6 +158,7 @@ def _say(search: Search, study: Study, source: SearchSource, received: int | Non
     from litlab.errors import RunFailed
     from litlab.process.controller import RunStopped
     from litlab.process.signals import exit_code
+    from litlab.runs.state import RunStatus
     from litlab.sweep.display import summary
     from litlab.sweep.search.report import findings
 
@@ -171,5 +172,7 @@ def _say(search: Search, study: Study, source: SearchSource, received: int | Non
         raise source.error
     if received is not None:
         raise RunStopped(exit_code(received))
-    if not study.records or any(outcome.kind not in ("done", "pruned") for outcome in source.outcomes.values()):
+    if not study.records or any(
+        outcome.status not in (RunStatus.COMPLETED, RunStatus.PRUNED) for outcome in source.outcomes.values()
+    ):
         raise RunFailed(1)

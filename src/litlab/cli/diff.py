@@ -8,7 +8,7 @@ from litlab.config.tree import check_plain
 from litlab.errors import UserError
 from litlab.runs.diff import compare_what_there_is, listed
 from litlab.runs.directory import RunDirectory
-from litlab.runs.state import state_of
+from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import format_duration, headline, printable
 
 MOST_LINES = 40  # of a section
@@ -58,9 +58,13 @@ def _open(path: str) -> RunDirectory:
 
 
 def _described(run: RunDirectory) -> str:
-    state = state_of(run)
-    taken = f" in {format_duration(state.seconds)}" if state.word == "done" and state.seconds is not None else ""
-    said = f"{state.word}{taken}{': ' * bool(state.message)}{headline(state.message)}"
+    state = read_state(run)
+    taken = (
+        f" in {format_duration(state.seconds)}"
+        if state.status == RunStatus.COMPLETED and state.seconds is not None
+        else ""
+    )
+    said = f"{state.status.label}{taken}{': ' * bool(state.message)}{headline(state.message)}"
     return f"{run.path}  {said}"
 
 

@@ -18,6 +18,7 @@ from litlab.runs.diff import Comparison, compare, listed, shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.provenance import of_launch
+from litlab.runs.state import RunStatus
 
 MOST_LINES = 12  # of a section
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -69,7 +70,7 @@ def _require_complete(run: RunDirectory) -> None:
     else:
         result = run.read_json(run.result)
         status, error = (result.get(key) if isinstance(result, dict) else None for key in ("status", "error"))
-        if status == "completed":
+        if status == RunStatus.COMPLETED:
             return
         how = f"it {shown(status)}: {shown(error)}"
     raise UserError(

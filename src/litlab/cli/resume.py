@@ -20,6 +20,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.metrics import read_metrics
 from litlab.runs.provenance import of_launch
+from litlab.runs.state import RunStatus
 from litlab.sweep.study import FILE
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ from litlab.compare.tensorboard import tell_tensorboard
 from litlab.errors import RunFailed
 from litlab.process.controller import RunStopped
 from litlab.process.signals import exit_code
-from litlab.runs.state import state_of
+from litlab.runs.state import read_state
 from litlab.sweep.backends.local import LocalPool, PoolSettings
 from litlab.sweep.multirun import resume_grid, wait_for_workers
 from litlab.sweep.study import Plan, Study
@@ -125,7 +126,7 @@ def _prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Confi
     finished = FinishedRun.open(run.path, options.allow)
     result = result_of(run)
     changed = change_of(finished, options.overrides, result)
-    if result.get("status") == "completed" and not changed.prolongs:
+    if result.get("status") == RunStatus.COMPLETED and not changed.prolongs:
         print(f"{run.path} is complete: {_values(result, finished.config)}; nothing to resume")
         return None
     for key, values in changed.changed.items():
@@ -220,7 +221,7 @@ def _say_which(directory: Path, runs: list[RunDirectory]) -> str:
         UserError: if some are unfinished.
     """
     statuses = {run.path: _status(run) for run in runs}
-    unfinished = {path: status for path, status in statuses.items() if status != "completed"}
+    unfinished = {path: status for path, status in statuses.items() if status != RunStatus.COMPLETED}
     if not unfinished:
         return f"{directory} holds {len(runs)} runs, all complete; nothing to resume"
     lines = [f"  {path.relative_to(directory)}: {status}" for path, status in unfinished.items()][:MOST_LINES]
@@ -261,7 +262,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     _require_configs(study, plan)
     if overrides:
         _change(study, overrides, command)
-    if not [run for _, run in study.jobs() if state_of(run).word != "done"]:
+    if not [run for _, run in study.jobs() if read_state(run).status != RunStatus.COMPLETED]:
         print(f"{directory} holds {len(study.records)} jobs, all complete; nothing to resume")
         return
     settings = PoolSettings(**{each.name: plan.launcher[each.name] for each in fields(PoolSettings)})
@@ -309,7 +310,7 @@ def _change(study: Study, overrides: list[str], command: list[str]) -> None:
                 change = change_of(finished, overrides, result_of(run))
             except UserError as error:
                 raise UserError(f"{run.path.name}: {error}\nno job of the study was changed") from error
-            if change.prolongs or state_of(run).word != "done":
+            if change.prolongs or read_state(run).status != RunStatus.COMPLETED:
                 changes.append((finished, change))
         said = [in_words(key, *values) for _, change in changes for key, values in change.changed.items()]
         said += [f"note: {line}" for _, change in changes for line in change.remarks]

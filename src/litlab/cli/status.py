@@ -12,24 +12,22 @@ from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
-from litlab.runs.state import State, Word, is_owned, state_of
+from litlab.runs.state import RunState, RunStatus, is_owned, read_state
 from litlab.runs.terminal import format_clock, headline, printable
 from litlab.sweep.discover import places, runs_at
 from litlab.sweep.display import number
 from litlab.sweep.study import FILE
 
 EVERY = 2.0  # seconds between two looks
-WORDS: tuple[Word, ...] = ("done", "running", "failed", "refused", "interrupted", "pruned", "waiting")
-SHOWN_FIRST = ("running", "failed", "refused", "interrupted", "waiting", "pruned", "done")  # where not all have room
 NOTES = """\
 It reads the files of the runs, so it works from any terminal, while they run and later, and disturbs nothing.
 
-  done         complete: all epochs and the test
+  completed    complete: all epochs and the test
   running      its process is alive on this machine
   failed       with an error, or its process died; refused: by its data, before it trained
   interrupted  stopped, or its process is gone; litlab resume continues it
   pruned       stopped by the search, since others were better
-  waiting      not started
+  queued       not started
 
 examples:
   litlab status outputs/lr_by_seed
@@ -73,11 +71,11 @@ def runs_in(directory: Path) -> Runs:
     return [(str(run.path)[len(top) :].lstrip("/") or run.path.name, run) for run in runs]
 
 
-def _states(runs: Runs) -> list[State]:
-    return [state_of(run) for _, run in runs]
+def _states(runs: Runs) -> list[RunState]:
+    return [read_state(run) for _, run in runs]
 
 
-def table(directory: Path, runs: Runs, states: Sequence[State]) -> list[str]:
+def table(directory: Path, runs: Runs, states: Sequence[RunState]) -> list[str]:
     """A head line with counts, then a line a run."""
     lines = [_counts(directory, states)]
     if not runs:
@@ -93,20 +91,24 @@ def table(directory: Path, runs: Runs, states: Sequence[State]) -> list[str]:
     return lines
 
 
-def _counts(directory: Path, states: Sequence[State]) -> str:
-    counts = Counter(state.word for state in states)
-    said = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+def _counts(directory: Path, states: Sequence[RunState]) -> str:
+    counts = Counter(state.status for state in states)
+    said = ", ".join(f"{counts[word]} {word.label}" for word in sorted(counts, key=_completed_first))
     return f"{printable(str(directory))}: {len(states)} job{'s' * (len(states) != 1)}{': ' * bool(said)}{said}"
 
 
-def _row(name: str, state: State, metric: str) -> tuple[str, ...]:
+def _completed_first(status: RunStatus) -> tuple[bool, int]:
+    return status is not RunStatus.COMPLETED, list(RunStatus).index(status)
+
+
+def _row(name: str, state: RunState, metric: str) -> tuple[str, ...]:
     progress = state.progress
     epoch = "" if progress is None or progress.epoch is None else str(progress.epoch)
     if epoch and progress is not None and progress.num_epochs:
         epoch += f"/{progress.num_epochs}"
     value = "" if state.objective is None else number(metric, state.objective)
     taken = "" if state.seconds is None else format_clock(state.seconds)
-    return shown(name), state.word, epoch, taken, value, shown(headline(state.message))
+    return shown(name), state.status.label, epoch, taken, value, shown(headline(state.message))
 
 
 def _metric(runs: Runs) -> str:
@@ -121,9 +123,9 @@ def _metric(runs: Runs) -> str:
     return "objective"
 
 
-def _is_over(directory: Path, states: Sequence[State]) -> bool:
+def _is_over(directory: Path, states: Sequence[RunState]) -> bool:
     """Whether nothing runs, and nobody is at the study who would start more."""
-    return not any(state.word == "running" for state in states) and not is_owned(directory / ".lock")
+    return not any(state.status == RunStatus.RUNNING for state in states) and not is_owned(directory / ".lock")
 
 
 def _redraw(directory: Path) -> None:
@@ -144,17 +146,22 @@ def _redraw(directory: Path) -> None:
             time.sleep(EVERY)
 
 
-def _fitting(runs: Runs, states: Sequence[State]) -> tuple[Runs, list[State]]:
+def _fitting(runs: Runs, states: Sequence[RunState]) -> tuple[Runs, list[RunState]]:
     """As many as the screen has lines for: what runs and what failed before what is done."""
     room = max(get_terminal_size().lines - 3, 1)
-    ranks = sorted(range(len(runs)), key=lambda place: SHOWN_FIRST.index(states[place].word))
+    ranks = sorted(range(len(runs)), key=lambda place: _priority(states[place].status))
     chosen = sorted(ranks[:room])
     return [runs[place] for place in chosen], [states[place] for place in chosen]
 
 
+def _priority(status: RunStatus) -> tuple[bool, ...]:
+    """Sort key of the runs that are shown if not all have room: running, failed, interrupted, queued, others."""
+    return status is not RunStatus.RUNNING, not status.is_failure, status is not RunStatus.INTERRUPTED, status.is_final
+
+
 def _report(directory: Path) -> None:
     """Without a terminal: the table once, then a line for each change."""
-    before: dict[str, State] = {}
+    before: dict[str, RunState] = {}
     while True:
         runs = runs_in(directory)
         states = _states(runs)
@@ -168,9 +175,9 @@ def _report(directory: Path) -> None:
         time.sleep(EVERY)
 
 
-def _print_changes(directory: Path, runs: Runs, states: Sequence[State], before: dict[str, State]) -> None:
+def _print_changes(directory: Path, runs: Runs, states: Sequence[RunState], before: dict[str, RunState]) -> None:
     metric = _metric(runs)
     for (name, _), state in zip(runs, states, strict=True):
-        if name not in before or before[name].word != state.word:
+        if name not in before or before[name].status != state.status:
             said = " ".join(filter(None, _row(name, state, metric)))
             print(f"{said}  [{_counts(directory, states)}]", flush=True)

@@ -10,6 +10,7 @@ from litlab.compare.model import Mode, Run, Summary
 from litlab.compare.statistics import summarize
 from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
+from litlab.runs.state import RunStatus
 
 _NUM_NAMED = 5  # runs or groups in a sentence
 Values = Mapping[Path, float]  # directory of a run -> its value
@@ -73,7 +74,7 @@ def _repeated(runs: Sequence[Run], values: Values) -> list[Run]:
     """All but the newest of the finished runs with the same seed, which has a value if one of them has."""
     seeds: dict[int, list[Run]] = {}
     for run in runs:
-        if run.word == "done" and run.seed is not None:
+        if run.status == RunStatus.COMPLETED and run.seed is not None:
             seeds.setdefault(run.seed, []).append(run)
     repeated = [found for found in seeds.values() if len(found) > 1]
     return [run for found in repeated for run in sorted(found, key=lambda run: (run.path in values, _ended(run)))[:-1]]

@@ -11,7 +11,7 @@ from litlab.config.freeze import swept
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.state import State, ended, state_of
+from litlab.runs.state import RunState, read_state, state_from_result
 from litlab.sweep.discover import LEVELS, Found, folders, is_place, runs_at
 from litlab.sweep.study import FILE
 
@@ -120,7 +120,7 @@ def _read(found: Found, config: dict[str, Any], name: str) -> Run:
         path=run.path,
         name=name,
         study=found.study,
-        word=state.word,
+        status=state.status,
         message=state.message,
         seed=seed if type(seed) is int else None,
         settings=flatten(config),
@@ -138,16 +138,16 @@ def _read(found: Found, config: dict[str, Any], name: str) -> Run:
     )
 
 
-def _outcome(run: RunDirectory) -> tuple[State, Mapping[str, Any]]:
+def _outcome(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:
     """
     Raises:
         UserError: if result.json is there, and damaged.
     """
     if not run.result.exists():
-        return state_of(run), {}
+        return read_state(run), {}
     _refuse_long(run.result)
     result = run.read_json(run.result)
-    return ended(result), _mapping(result)
+    return state_from_result(result), _mapping(result)
 
 
 def _objective(found: Any) -> Objective | None:

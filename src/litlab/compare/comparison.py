@@ -16,7 +16,7 @@ from litlab.compare.ranking import find_group, ranked, tied
 from litlab.compare.statistics import advice, differences
 from litlab.compare.table import caution
 from litlab.errors import UserError
-from litlab.runs.state import Word
+from litlab.runs.state import RunStatus
 from litlab.runs.terminal import printable
 
 _NUM_NAMED = 5  # directories in a sentence
@@ -85,7 +85,7 @@ def compare(
             *told,
         ),
         skipped=tuple(skipped),
-        unfinished=tuple(run for run in runs if run.word != "done"),
+        unfinished=tuple(run for run in runs if run.status != RunStatus.COMPLETED),
     )
 
 
@@ -95,13 +95,14 @@ def _said(skipped: Sequence[Skipped]) -> list[str]:
 
 
 def _values(runs: Sequence[Run], metric: str, at: str) -> dict[Path, float]:
-    found = {run.path: value_of(run, metric, at) for run in runs if run.word == "done"}
+    found = {run.path: value_of(run, metric, at) for run in runs if run.status == RunStatus.COMPLETED}
     return {path: value for path, value in found.items() if value is not None}
 
 
 def _group(members: Members, values: Values, mode: Mode) -> Group:
     done = sorted(
-        (run for run in members.runs if run.word == "done"), key=lambda run: (run.seed is None, run.seed or 0)
+        (run for run in members.runs if run.status == RunStatus.COMPLETED),
+        key=lambda run: (run.seed is None, run.seed or 0),
     )
     known = [run for run in done if run.path in values]  # the same stand in all columns
     tests: dict[str, dict[Path, float]] = {}
@@ -115,7 +116,7 @@ def _group(members: Members, values: Values, mode: Mode) -> Group:
         name=members.name,
         settings=members.settings,
         runs=tuple(done),
-        others=dict(Counter(run.word for run in members.runs if run.word != "done")),
+        others=dict(Counter(run.status for run in members.runs if run.status != RunStatus.COMPLETED)),
         value=summary(members.parts, values, mode),
         test={
             name: found
@@ -161,11 +162,11 @@ def _means(seeds: Seeds) -> dict[int | None, float]:
 def _not_averaged(runs: Sequence[Run], values: Values, metric: str, at: str) -> list[str]:
     """What is counted only: runs that are not done, and those without the metric."""
     notes = []
-    words: Counter[Word] = Counter(run.word for run in runs if run.word != "done")
+    words: Counter[RunStatus] = Counter(run.status for run in runs if run.status != RunStatus.COMPLETED)
     if words:
-        counts = ", ".join(f"{num} {word}" for word, num in words.items())
+        counts = ", ".join(f"{num} {word.label}" for word, num in words.items())
         notes.append(f"{runs_are(words.total())} not done and not averaged: {counts}")
-    if without := [run for run in runs if run.word == "done" and run.path not in values]:
+    if without := [run for run in runs if run.status == RunStatus.COMPLETED and run.path not in values]:
         notes.append(f"{runs_are(len(without))} done, but without {metric} at {at}: {names(without)}")
     return notes
 

@@ -9,11 +9,11 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from itertools import groupby
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from litlab.compare.model import LEVEL, Comparison, Difference, Group, Summary
 from litlab.compare.table import TIED, Column, Table, build, test_metric
-from litlab.runs.state import Word
+from litlab.runs.state import RunStatus
 from litlab.runs.terminal import printable
 
 NO_ROOM = ("best", "test interval", "training time", "images/s", "not done")  # on the page of a paper
@@ -120,8 +120,7 @@ def _raw_row(comparison: Comparison, group: Group) -> Row:
         ("images per second mean", group.images_per_second.mean if group.images_per_second else None),
         ("parameters", group.parameters),
     ]
-    words: tuple[Word, ...] = get_args(Word)
-    return row + [(word, group.others.get(word, 0)) for word in words if word != "done"]
+    return row + [(status, group.others.get(status, 0)) for status in RunStatus if status != RunStatus.COMPLETED]
 
 
 def _of_summary(metric: str, summary: Summary | None) -> Row:

@@ -15,6 +15,7 @@ from litlab.config.freeze import place
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.diff import shown
+from litlab.runs.state import RunStatus
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def _averaged(groups: Sequence[Alike], others: Sequence[Column], members: Sequen
 
 def _finished(members: Members) -> list[tuple[str | None, ...]]:
     """The settings that are put together, of which there is a run that is done."""
-    return [part.others for part in members.parts if any(run.word == "done" for run in part.runs)]
+    return [part.others for part in members.parts if any(run.status == RunStatus.COMPLETED for run in part.runs)]
 
 
 def _members(

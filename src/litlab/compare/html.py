@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from litlab.compare.model import Comparison, Group
 from litlab.compare.table import INTERVAL, MEAN, Column, best_group, build, has_interval, test_metric
 from litlab.runs.diff import shown
+from litlab.runs.state import RunStatus
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -248,7 +249,7 @@ def _pixels(figure: "Figure", caption: str) -> "Markup":
 MOST_GROUPS = 50  # whose configs and runs are shown
 MOST_LISTED = 200  # of a group, and of those that are not done
 MOST_LINES = 400  # of a config
-_WORST_FIRST = ("failed", "refused", "interrupted", "pruned", "running", "waiting", "done")
+_WORST_FIRST = sorted(RunStatus, key=lambda status: (not status.is_failure, not status.is_final))
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ class RunRow:
     seed: str
     value: str
     test: str
-    word: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def _part(comparison: Comparison, group: Group, short: Mapping[str, Mapping[str,
             seed="" if run.seed is None else str(run.seed),
             value=_number(comparison.metric, value_of(run, comparison.metric, comparison.at), places),
             test=_number(tested, run.test.get(tested), of_test),
-            word=run.word,
+            status=run.status.label,
         )
         for run in group.runs[:MOST_LISTED]
     ]
@@ -349,7 +350,7 @@ class Unfinished:
     """A run that is not done; `why` is one line."""
 
     name: str
-    word: str
+    status: str
     why: str
 
 
@@ -369,9 +370,10 @@ class UnfinishedPart:
 
 def unfinished_part(comparison: Comparison) -> UnfinishedPart:
     """The runs in the directories that are not done."""
-    runs = sorted(comparison.unfinished, key=lambda run: _WORST_FIRST.index(run.word))
+    runs = sorted(comparison.unfinished, key=lambda run: _WORST_FIRST.index(run.status))
     listed = [
-        Unfinished(on_one_line(run.name), run.word, on_one_line(headline(run.message))) for run in runs[:MOST_LISTED]
+        Unfinished(on_one_line(run.name), run.status.label, on_one_line(headline(run.message)))
+        for run in runs[:MOST_LISTED]
     ]
     num_inside = sum(sum(group.others.values()) for group in comparison.groups)
     return UnfinishedPart(tuple(listed), len(runs) - len(listed), max(len(runs) - num_inside, 0))

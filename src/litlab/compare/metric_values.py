@@ -11,6 +11,7 @@ from litlab.errors import UserError
 from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory, open_regular
 from litlab.runs.metrics import Row
+from litlab.runs.state import RunStatus
 from litlab.runs.terminal import headline
 
 BEST, LAST = "best", "last"
@@ -117,7 +118,7 @@ def rows_of(run: Run, metrics: Sequence[str]) -> Iterator[Row]:
 
 def no_values(runs: Sequence[Run], metric: str, at: str) -> UserError:
     """What to say where no run that is done has a value."""
-    if not any(run.word == "done" for run in runs):
+    if not any(run.status == RunStatus.COMPLETED for run in runs):
         return UserError("\n".join(["no run is done, and only those that are can be compared", *_not_done(runs)]))
     names = _metrics(runs)
     if at == BEST and not any(run.objective for run in runs):
@@ -133,11 +134,13 @@ def no_values(runs: Sequence[Run], metric: str, at: str) -> UserError:
 
 def _not_done(runs: Sequence[Run]) -> list[str]:
     """How many there are in each state, and why the first that says it is in that."""
-    counts = Counter(run.word for run in runs)
-    lines = [", ".join(f"{num} {word}" for word, num in counts.items())]
-    first = {run.word: run for run in reversed(runs)}
+    counts = Counter(run.status for run in runs)
+    lines = [", ".join(f"{num} {word.label}" for word, num in counts.items())]
+    first = {run.status: run for run in reversed(runs)}
     why = [
-        f"{word}: {shown(first[word].name)}: {headline(first[word].message)}" for word in counts if first[word].message
+        f"{word.label}: {shown(first[word].name)}: {headline(first[word].message)}"
+        for word in counts
+        if first[word].message
     ]
     return [*lines, *why, "litlab status DIR says more"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from litlab.runs.state import Word
+from litlab.runs.state import RunStatus
 
 LEVEL = 0.95  # of all confidence intervals
 Mode = Literal["max", "min"]
@@ -27,7 +27,7 @@ class Run:
         path: its directory.
         name: to be shown: where it is below what was asked for.
         study: the directory of its study; None for a single run.
-        word: in what state it is; only runs that are `done` are averaged.
+        status: only runs that are COMPLETED are averaged.
         message: why it is not done.
         settings: every leaf of its config by its dotted name, without what has no effect on the result and
             without `seed`.
@@ -43,7 +43,7 @@ class Run:
     path: Path
     name: str
     study: Path | None
-    word: Word
+    status: RunStatus
     message: str
     seed: int | None
     settings: Mapping[str, Any]
@@ -134,7 +134,7 @@ class Group:
     name: str
     settings: Mapping[str, str]
     runs: tuple[Run, ...]
-    others: Mapping[Word, int]
+    others: Mapping[RunStatus, int]
     value: Summary | None
     test: Mapping[str, Summary]
     seconds: Summary | None

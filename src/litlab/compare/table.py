@@ -5,11 +5,11 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from litlab.compare.model import LEVEL, Comparison, Difference, Group, Mode, Summary
 from litlab.runs.diff import shown
-from litlab.runs.state import Word
+from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_duration, printable
 
 TIED = "the best group, and groups whose interval for the mean reaches that of the best"
@@ -36,9 +36,9 @@ def caption(comparison: Comparison, summaries: Sequence[Summary | None], keys: C
     if any(each.low is not None for each in known):
         lines.append(f"Intervals: {100 * LEVEL:.0f} %, Student's t over {over}, for the mean.")
     lines += _of_differences(comparison, keys)
-    words = sum((Counter(group.others) for group in comparison.groups), Counter[str]())
+    words = sum((Counter(group.others) for group in comparison.groups), Counter[RunStatus]())
     if words and "not done" not in keys:
-        counts = ", ".join(f"{num} {word}" for word, num in sorted(words.items()))
+        counts = ", ".join(f"{num} {word.label}" for word, num in sorted(words.items()))
         lines.append(f"Runs that are not done are not averaged: {counts}.")
     return lines
 
@@ -320,5 +320,4 @@ def _costs(groups: Sequence[Group]) -> list[Column]:
 
 def not_done(group: Group) -> str:
     """`failed 1, pruned 2`."""
-    words: tuple[Word, ...] = get_args(Word)
-    return ", ".join(f"{word} {group.others[word]}" for word in words if group.others.get(word))
+    return ", ".join(f"{status.label} {group.others[status]}" for status in RunStatus if group.others.get(status))

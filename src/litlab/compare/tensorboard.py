@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from litlab.compare.hyperparameters import short_names
 from litlab.compare.model import Run
 from litlab.runs.result import Result
+from litlab.runs.state import RunStatus
 from litlab.tensorboard import Setting, final_metrics
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def metric_columns(runs: Sequence[Run]) -> dict[str, str]:
 
 def _tag(part: str, metric: str) -> str:
     """Under which a session has a final metric."""
-    (tag,) = final_metrics(Result("completed", "", **{part: {metric: 0.0}}))  # type: ignore[arg-type]
+    (tag,) = final_metrics(Result(RunStatus.COMPLETED, "", **{part: {metric: 0.0}}))  # type: ignore[arg-type]
     return tag
 
 
@@ -205,7 +206,7 @@ def write_summaries(study: Path) -> int:
     began, folder = _seconds(found.plan), _made(study / FOLDER)
     curves: dict[str, Mapping[str, Sequence[Point]]] = {}
     for name, members in _groups(runs).items():
-        done = [run for run in members if run.word == "done"]
+        done = [run for run in members if run.status == RunStatus.COMPLETED]
         if means := mean_curves(done):
             curves[name] = means
             write_events(_made(folder / name) / MEANS, _logged(means, done, began))

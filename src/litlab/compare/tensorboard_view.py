@@ -17,8 +17,8 @@ from litlab.compare.hyperparameters import SEED, text
 from litlab.compare.model import Run, Skipped
 from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, file_name, metric_columns, numbered
 from litlab.runs.diff import shown
-from litlab.runs.result import Result, Status
-from litlab.runs.state import Word
+from litlab.runs.result import Result
+from litlab.runs.state import RunStatus
 from litlab.tensorboard import (
     LAST,
     PREFIX,
@@ -34,7 +34,6 @@ from litlab.tensorboard import (
 )
 
 _END = LAST + ".view"
-_STATUS: dict[Word, Status] = {"done": "completed", "failed": "failed", "refused": "refused"}
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d_\w+")  # as runs and multiruns without a name are called
 
 
@@ -114,7 +113,7 @@ class View:
         if not (folder / START).exists():
             began = (run.path / "config.yaml").stat().st_mtime
             _write(folder / START, [Logged(start_summary(dict(hparams), began), 0, began)])
-        if any(run.path.glob(f"{LAST}*")) or run.word not in _STATUS:
+        if any(run.path.glob(f"{LAST}*")) or not (run.status == RunStatus.COMPLETED or run.status.is_failure):
             (folder / _END).unlink(missing_ok=True)
         else:
             _write_end(run, folder / _END)
@@ -135,7 +134,7 @@ def _write(file: Path, logged: Sequence[Logged]) -> None:
 def _write_end(run: Run, file: Path) -> None:
     """What runs write themselves, for one of a version of litlab that did not."""
     ended = (run.path / "result.json").stat().st_mtime
-    status = _STATUS[run.word]
+    status = run.status
     metrics = final_metrics(Result(status, "", best=dict(run.best), last=dict(run.last), test=dict(run.test)))
     summaries = [end_summary(status, ended), *(scalar(tag, value) for tag, value in metrics.items())]
     _write(file, [Logged(each, run.steps, ended) for each in summaries])

@@ -14,7 +14,8 @@ from litlab.process.failure import write_end
 from litlab.process.signals import PARENT, STOPPING, exit_code, held_back
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
-from litlab.runs.result import Status, read_result
+from litlab.runs.result import read_result
+from litlab.runs.state import RunStatus
 
 # Another launcher's idea of ranks: inherited, it hangs a run.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE")
@@ -64,7 +65,7 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
         _write_failed(run, config, "the worker ended with exit code 0 and no result: something called exit()")
         code = 1
     if code != 0:
-        if not keep and run.result.exists() and read_result(run)["status"] == "refused":
+        if not keep and run.result.exists() and read_result(run)["status"] == RunStatus.REFUSED:
             shutil.rmtree(run.path)
         raise RunStopped(code) if worker.received else RunFailed(code)
     if worker.received and keep:
@@ -132,7 +133,7 @@ class AttendedWorker:
 
 def _write_failed(run: RunDirectory, config: dict[str, Any], message: str) -> None:
     """Write and say what the worker could not."""
-    _write_end(run, config, "failed", message)
+    _write_end(run, config, RunStatus.FAILED, message)
     print(f"litlab: {message}; its log is {run.log}", file=sys.stderr)
 
 
@@ -141,12 +142,12 @@ def _interrupted(run: RunDirectory, config: dict[str, Any], worker: AttendedWork
     assert worker.received is not None
     how = "stopped at once by" if worker.killed else "stopped by"
     message = f"{how} {signal.Signals(worker.received).name}"
-    _write_end(run, config, "interrupted", message)
+    _write_end(run, config, RunStatus.INTERRUPTED, message)
     print(f"litlab: {message}; the run is in {run.path}", file=sys.stderr)
     return exit_code(worker.received)
 
 
-def _write_end(run: RunDirectory, config: dict[str, Any], status: Status, message: str) -> None:
+def _write_end(run: RunDirectory, config: dict[str, Any], status: RunStatus, message: str) -> None:
     """Unless another worker has the run by now: then it is not ours to tell how it ends."""
     try:
         with owning(run.path):

@@ -9,13 +9,14 @@ from typing import Any
 from litlab.config.freeze import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import redact
-from litlab.runs.result import Result, Status, write_result
+from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.tensorboard import end_session
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
-def write_end(run: RunDirectory, config: dict[str, Any], status: Status, error: str) -> None:
+def write_end(run: RunDirectory, config: dict[str, Any], status: RunStatus, error: str) -> None:
     """Write result.json, unless somebody has: the first to fail knows the cause. Where that fails, say both."""
     if run.result.exists():
         return

@@ -38,6 +38,10 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def metric_table(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "run.log"
 

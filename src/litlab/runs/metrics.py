@@ -1,17 +1,99 @@
-"""metrics.csv: one row a value, appended in whole lines."""
+"""The metrics of a run: their rows in metrics.csv, their units and directions in metrics.json.
+
+metrics.csv has one row for each value, appended in whole lines. Each epoch is counted from 0, each step is the number
+of optimizer steps before the value (of a foreign LightningModule: Lightning's own step).
+"""
 
 import csv
 import io
-from collections.abc import Mapping
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-_NOT_VALIDATION = ("train", "throughput", "lr", "test")
+from litlab.runs.directory import RunDirectory, open_regular
+from litlab.runs.files import write_json
+
 HEADER = ("epoch", "step", "metric", "value")
+Mode = Literal["max", "min"]
+Split = Literal["train", "val", "test"]
+
+_LONGEST_LINE = 1000  # bytes; a row of litlab's has under a hundred
+_MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
+_TAIL = 256  # bytes before the offset that are compared to detect a truncated file
+_PREFIX = re.compile(r"(train|training|val|valid|validation|test|testing)[/_.\- ](?=.)", re.IGNORECASE)
+_SUFFIX = re.compile(r"(?<=.)[/_.\- ](train|val|valid|validation|test)$", re.IGNORECASE)
+_SPLIT_NAMES = {"val": "validation", "train": "training", "test": "test"}
+_OTHER_GROUPS = ("throughput", "lr")  # neither measured on a split
 
 
 @dataclass(frozen=True)
-class Row:
+class Metric:
+    """A quantity that a run logs.
+
+    Attributes:
+        name: Name under which it is logged, such as `val/accuracy`.
+        unit: Unit of the values; `%` for a fraction of 1 that is displayed in percent.
+        mode: Direction of improvement; None if unknown.
+        bounds: Smallest and largest possible value, infinite where there is no bound; None if unknown.
+    """
+
+    name: str
+    unit: str = ""
+    mode: Mode | None = None
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def split(self) -> Split | None:
+        """Data split that it is computed on, by the prefix or else the suffix of its name; None if there is none."""
+        return split_of(self.name)
+
+    @property
+    def quantity(self) -> str:
+        """Name without the split: `accuracy`."""
+        match = _PREFIX.match(self.name)
+        return self.name[match.end() :] if match is not None else _SUFFIX.sub("", self.name)
+
+    @property
+    def label(self) -> str:
+        """Name for titles and sentences: `validation accuracy`."""
+        quantity = self.quantity.replace("_", " ").replace("/", " ")
+        return quantity if self.split is None else f"{_SPLIT_NAMES[self.split]} {quantity}"
+
+    @property
+    def scale(self) -> float:
+        """Factor from the logged to the displayed value: 100 for percent."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def format(self, value: float) -> str:
+        """Format a value for people: `84.50 %`, `0.4208`."""
+        if self.unit == "%":
+            return f"{100 * value:.2f} %"
+        return f"{value:.4g} {self.unit}".rstrip()
+
+
+@lru_cache(maxsize=1024)
+def split_of(name: str) -> Split | None:
+    """Return the data split that a metric is computed on: `val` for `val/loss`, `valid_f1` and `loss/val`."""
+    match = _PREFIX.match(name) or _SUFFIX.search(name)
+    if match is None:
+        return None
+    word = match[1].lower()
+    return "train" if word.startswith("train") else "test" if word.startswith("test") else "val"
+
+
+@lru_cache(maxsize=1024)
+def is_validation(name: str) -> bool:
+    """Tell metrics of a validation, or without a known split, from those of training, test, throughput and rates."""
+    return split_of(name) not in ("train", "test") and name.partition("/")[0] not in _OTHER_GROUPS
+
+
+class Row(NamedTuple):
     """A value of a metric after `step` optimizer steps, in `epoch` (counted from 0)."""
 
     epoch: int
@@ -21,33 +103,139 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows; a reader at any moment sees whole lines, but perhaps a torn last one."""
+    """Append rows to metrics.csv in whole lines and describe their metrics in metrics.json.
+
+    A reader sees whole lines at any moment, except perhaps a torn last one.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)  # what a full disk refuses is not tried again behind one's back
+        """Open the file for appending.
+
+        Args:
+            path: metrics.csv of a run. It may hold rows; a resume truncates it to the checkpoint first.
+        """
+        self._file = path.open("ab", buffering=0)  # unbuffered: bytes that a full disk refuses are not retried later
+        self._table_file = path.with_name("metrics.json")
+        self._table = _read_table(self._table_file)
+        self._is_table_synced = True
         if self._file.tell() == 0:
             self._write([HEADER])
 
-    def append(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
-        """Add one row for each value, in one write."""
+    def append(
+        self, epoch: int, step: int, values: Mapping[str, float], metrics: Mapping[str, Metric] | None = None
+    ) -> None:
+        """Add one row for each value, in one write.
+
+        Args:
+            epoch: Epoch, counted from 0.
+            step: Number of optimizer steps so far.
+            values: Value of each metric by name.
+            metrics: Metrics by name, for those whose unit, mode or bounds are known. They go into metrics.json before
+                the first row does, so that a reader of the row finds them.
+        """
+        self._describe(metrics or {})
         self._write([(epoch, step, metric, repr(float(value))) for metric, value in values.items()])
 
     def close(self) -> None:
+        """Close the file, and sync metrics.json if it has changed."""
         self._file.close()
+        if not self._is_table_synced:
+            with self._table_file.open("rb") as file:
+                os.fsync(file.fileno())
+            self._is_table_synced = True
+
+    def _describe(self, metrics: Mapping[str, Metric]) -> None:
+        if all(self._table.get(name) == metric for name, metric in metrics.items()):
+            return
+        self._table |= metrics
+        # Not synced here: a table that a power cut takes is written again when the run is resumed.
+        write_json(self._table_file, {name: _to_json(metric) for name, metric in self._table.items()}, sync=False)
+        self._is_table_synced = False
 
     def _write(self, rows: list[tuple[object, ...]]) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(rows)
-        rest = text.getvalue().encode()
-        while rest:  # a disk that fills up takes a part of it first
-            rest = rest[self._file.write(rest) :]
+        remaining = text.getvalue().encode()
+        while remaining:  # a disk that fills up takes a part of it first
+            remaining = remaining[self._file.write(remaining) :]
+
+
+class MetricTable(dict[str, Metric]):
+    """Metrics by name; a name without an entry is a metric without unit, direction or bounds."""
+
+    def __missing__(self, name: str) -> Metric:
+        return Metric(name)
+
+
+def read_metric_table(run: RunDirectory) -> MetricTable:
+    """Read metrics.json.
+
+    Returns:
+        Metric by name. `table[name]` of a name without an entry gives a metric without unit, direction or bounds. The
+        same holds for entries that are malformed, and for a file that is missing or damaged.
+    """
+    return _read_table(run.metric_table)
+
+
+class MetricsReader:
+    """Read the rows that were added to a metrics.csv since the last read.
+
+    Lines that are no rows are left out, a torn last line until it is complete.
+
+    Attributes:
+        num_restarts: Number of times that the file was found truncated. The read that found it began at the start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.num_restarts = 0
+        self._offset = 0
+        self._tail = b""  # bytes before the offset; other bytes there mean that the file was truncated and grew again
+
+    def read(self) -> list[Row]:
+        """Return the new rows."""
+        return [row for line in self._new_lines().splitlines() if (row := _parse(line)) is not None]
+
+    def _new_lines(self) -> bytes:
+        try:
+            with open_regular(self._path) as file:
+                file.seek(self._offset - len(self._tail))
+                content = file.read()
+        except FileNotFoundError:
+            content = b""
+        if not content.startswith(self._tail):
+            self.num_restarts += 1
+            self._offset, self._tail = 0, b""
+            return self._new_lines()
+        whole = content[: content.rfind(b"\n") + 1]
+        new = whole[len(self._tail) :]
+        self._offset += len(new)
+        self._tail = whole[-_TAIL:]
+        return new
+
+
+def iterate_rows(path: Path, metrics: Collection[str]) -> Iterator[Row]:
+    """Iterate over the rows of some metrics in a metrics.csv of any size, in bounded memory.
+
+    Lines that are no rows are left out; a file that cannot be read has no rows.
+    """
+    names = [_quoted(metric).encode() for metric in metrics]
+    try:
+        with open_regular(path) as file:
+            while line := file.readline(_LONGEST_LINE):
+                if any(name in line for name in names) and line.endswith(b"\n"):
+                    row = _parse(line)
+                    if row is not None and row.metric in metrics:
+                        yield row
+    except OSError:
+        return
 
 
 def read_metrics(path: Path) -> list[Row]:
     """Read metrics.csv; a torn last line is left out.
 
     Raises:
-        ValueError: if the header or a line before the last is not ours.
+        ValueError: If the header or a line before the last is malformed.
     """
     whole = path.read_bytes().rpartition(b"\n")[0]  # cut before decoding: it may be torn within a character
     lines = whole.decode().split("\n")
@@ -56,12 +244,58 @@ def read_metrics(path: Path) -> list[Row]:
     return [Row(int(epoch), int(step), metric, float(value)) for epoch, step, metric, value in csv.reader(lines[1:])]
 
 
-def at_step(rows: list[Row], step: int, split: str) -> dict[str, float]:
-    """The values of a split (`val` of `val/loss`) that were logged after so many optimizer steps."""
-    return {row.metric: row.value for row in rows if row.step == step and row.metric.partition("/")[0] == split}
-
-
-def last_values(rows: list[Row]) -> dict[str, float]:
-    """The last value of each metric that is not of the training itself nor of the test."""
+def last_values(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the last value of each metric except those of training, test and throughput."""
     values = {row.metric: row.value for row in rows}
-    return {name: value for name, value in values.items() if name.partition("/")[0] not in _NOT_VALIDATION}
+    return {name: value for name, value in values.items() if is_validation(name)}
+
+
+def _parse(line: bytes) -> Row | None:
+    """Return None for the header, and for anything that no `MetricsWriter` has written."""
+    try:
+        text = line.decode().rstrip("\n")
+        epoch, step, metric, value = next(csv.reader([text])) if '"' in text else text.split(",")
+        row = Row(int(epoch), int(step), metric, float(value))
+    except (ValueError, csv.Error, StopIteration):
+        return None
+    return row if 0 <= row.epoch < _MAX_COUNT and 0 <= row.step < _MAX_COUNT else None
+
+
+def _quoted(name: str) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="").writerow([name])
+    return text.getvalue()
+
+
+def _to_json(metric: Metric) -> dict[str, Any]:
+    bounds = metric.bounds and [bound if math.isfinite(bound) else None for bound in metric.bounds]
+    return {"unit": metric.unit, "mode": metric.mode, "bounds": bounds}
+
+
+def _read_table(path: Path) -> MetricTable:
+    try:
+        with open_regular(path) as file:
+            content = json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        return MetricTable()
+    entries = content.items() if isinstance(content, dict) else ()
+    return MetricTable({name: _from_json(name, entry) for name, entry in entries if isinstance(entry, dict)})
+
+
+def _from_json(name: str, entry: dict[str, Any]) -> Metric:
+    unit, mode = entry.get("unit"), entry.get("mode")
+    return Metric(
+        name,
+        unit=unit if isinstance(unit, str) and len(unit) <= 20 and unit.isprintable() else "",
+        mode=mode if mode in ("max", "min") else None,
+        bounds=_bounds(entry.get("bounds")),
+    )
+
+
+def _bounds(value: Any) -> tuple[float, float] | None:
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    if not all(bound is None or (isinstance(bound, int | float) and abs(bound) < 1e300) for bound in value):
+        return None
+    lower, upper = value
+    return (-math.inf if lower is None else float(lower), math.inf if upper is None else float(upper))

@@ -1,25 +1,25 @@
-"""How far a run is, read from its growing metrics.csv, as anybody can from outside."""
+"""The progress of a run, estimated from its growing metrics.csv."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from litlab.runs.directory import RunDirectory, open_regular
-from litlab.runs.metrics import Row
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import MetricsReader, Row, is_validation, split_of
 
 Config = dict[str, Any]
-_MOST = 1 << 53  # steps or epochs; more than that, and a float is not exact
-_REMEMBERED = 256  # bytes before the place that was read up to; others there mean that the file was cut back and grew
+_MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
 
 
 @dataclass(frozen=True)
 class Progress:
-    """
+    """Progress of a run.
+
     Attributes:
-        epoch: the one that the run is in, counted from 1; None before the first row.
-        step: optimizer steps so far.
-        num_epochs: how many there will be; None where nothing in the config limits them.
-        fraction: of the training that is done, 0 to 1; None where its length is not known.
-        objective: the last value of the metric that is the objective; None before the first.
+        epoch: Current epoch, counted from 1; None before the first row.
+        step: Optimizer steps so far.
+        num_epochs: Number of epochs in total; None where nothing in the config limits them.
+        fraction: Completed fraction of the training, 0 to 1; None where its length is not known.
+        objective: Last value of the objective; None before the first.
     """
 
     epoch: int | None = None
@@ -29,75 +29,61 @@ class Progress:
     objective: float | None = None
 
 
-class Follower:
-    """Reads what is new in the metrics.csv of a run, which a resume cuts back.
+class ProgressReader:
+    """Follow the progress of a run.
 
     Attributes:
-        num_restarts: how often it was cut back; `read` has then begun at the start again.
-        progress: according to the rows read so far.
+        progress: Progress according to the rows read so far.
     """
 
     def __init__(self, run: RunDirectory, config: Config) -> None:
-        """`config`: the frozen one; of a stranger's, nothing is relied on."""
-        self._file = run.metrics
+        """Prepare to read; nothing is read yet.
+
+        Args:
+            run: Directory of the run.
+            config: Frozen config, which may be untrusted.
+        """
         trainer, objective = _mapping(config.get("trainer")), _mapping(config.get("objective"))
+        self._reader = MetricsReader(run.metrics)
         self._num_epochs, self._num_steps = _limit(trainer.get("max_epochs")), _limit(trainer.get("max_steps"))
         self._metric = objective.get("metric")
-        self.num_restarts = 0
         self._start_over()
 
+    @property
+    def num_restarts(self) -> int:
+        """Number of times that a resume truncated metrics.csv; `read` then started over."""
+        return self._reader.num_restarts
+
     def _start_over(self) -> None:
-        self._offset = 0
-        self._before = b""
+        is_limited = self._num_epochs is not None or self._num_steps is not None
         self._steps_per_epoch = 0.0
-        self.progress = Progress(num_epochs=self._num_epochs, fraction=0.0 if self._is_limited else None)
+        self.progress = Progress(num_epochs=self._num_epochs, fraction=0.0 if is_limited else None)
 
     def read(self) -> list[Row]:
-        """The rows that are new, in whole lines; lines that are no rows are left out."""
-        new = self._new_lines()
-        rows = [row for line in new.splitlines() if (row := _row(line)) is not None]
+        """Read and return the new rows, and update the progress."""
+        num_restarts = self.num_restarts
+        rows = self._reader.read()
+        if self.num_restarts > num_restarts:
+            self._start_over()
         for row in rows:
-            self._take(row)
+            self._update(row)
         return rows
 
-    def _new_lines(self) -> bytes:
-        try:
-            with open_regular(self._file) as file:
-                file.seek(self._offset - len(self._before))
-                found = file.read()
-        except FileNotFoundError:
-            found = b""
-        if not found.startswith(self._before):
-            self.num_restarts += 1
-            self._start_over()
-            return self._new_lines()
-        whole = found[: found.rfind(b"\n") + 1]
-        new = whole[len(self._before) :]
-        self._offset += len(new)
-        self._before = whole[-_REMEMBERED:]
-        return new
-
-    def _take(self, row: Row) -> None:
-        split = row.metric.partition("/")[0]
-        if split == "test":  # its rows are those of the checkpoint that was tested
+    def _update(self, row: Row) -> None:
+        if split_of(row.metric) == "test":  # logged at the step of the checkpoint that was tested
             return
-        if split not in ("train", "lr", "throughput"):  # a validation, usually at the end of an epoch
+        if is_validation(row.metric):  # usually at the end of an epoch
             self._steps_per_epoch = max(self._steps_per_epoch, row.step / (row.epoch + 1))
-        now = self.progress
         self.progress = Progress(
             epoch=row.epoch + 1,
             step=row.step,
             num_epochs=self._num_epochs,
             fraction=self._fraction(row),
-            objective=row.value if row.metric == self._metric else now.objective,
+            objective=row.value if row.metric == self._metric else self.progress.objective,
         )
 
-    @property
-    def _is_limited(self) -> bool:
-        return self._num_epochs is not None or self._num_steps is not None
-
     def _fraction(self, row: Row) -> float | None:
-        """By whatever limit is reached first; within an epoch by the length of those before."""
+        """Compute the fraction by the limit that is reached first; within an epoch by the length of earlier ones."""
         fractions = []
         if self._num_steps:
             fractions.append(row.step / self._num_steps)
@@ -107,19 +93,9 @@ class Follower:
         return min(max(fractions), 1.0) if fractions else None
 
 
-def _row(line: bytes) -> Row | None:
-    """None for the header, and for what no run of ours has written."""
-    try:
-        epoch, step, metric, value = line.decode().split(",")
-        row = Row(int(epoch), int(step), metric, float(value))
-    except ValueError:
-        return None
-    return row if 0 <= row.epoch < _MOST and 0 <= row.step < _MOST else None
-
-
 def _limit(value: Any) -> int | None:
-    """A limit of the Trainer; null and -1 are none."""
-    return value if isinstance(value, int) and 0 < value < _MOST else None
+    """Return a limit of the Trainer; null and -1 mean none."""
+    return value if isinstance(value, int) and 0 < value < _MAX_COUNT else None
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -2,14 +2,11 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
-
-Status = Literal[
-    "completed", "failed", "interrupted", "refused", "pruned"
-]  # refused: by config or data, before training
+from litlab.runs.state import RunStatus
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Result:
         error: for a failed run, what was said.
     """
 
-    status: Status
+    status: RunStatus
     identity: str
     objective: float | None = None
     data: str | None = None

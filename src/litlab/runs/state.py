@@ -1,4 +1,4 @@
-"""In what state a run is, from its files alone: read while others write them, and whoever has made them."""
+"""The status of a run, read from its files while others write them; the files may be untrusted."""
 
 import math
 import os
@@ -6,73 +6,132 @@ import re
 import socket
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory, open_regular
-from litlab.runs.progress import Follower, Progress
+from litlab.runs.progress import Progress, ProgressReader
 
-Word = Literal["done", "running", "failed", "refused", "interrupted", "pruned", "waiting"]
-_OF_STATUS: dict[str, Word] = {
-    "completed": "done",
-    "failed": "failed",
-    "refused": "refused",
-    "interrupted": "interrupted",
-    "pruned": "pruned",
-}
 _COUNTED_TWICE = ("training", "saving")  # of the seconds in result.json: they are within another phase
 _OWNER = re.compile(r"process (\d{1,9}) on (.*)")
 _CLOCK_CHANGES = 60  # seconds that a process may seem to have started after it wrote its name down
 
 
-@dataclass(frozen=True)
-class State:
-    """
+class RunStatus(StrEnum):
+    """Status of a run, as it stands in result.json and as every command shows it.
+
     Attributes:
-        word: `waiting` for a run that no process has worked at yet.
-        message: why it is not done; its first line is enough for a table.
-        objective: of a finished run its best value, of another the last one.
-        seconds: that it took, of a running one so far; None if unknown.
-        progress: of a run that is not finished but has begun.
+        QUEUED: No process has worked at it yet.
+        RUNNING: Its process is alive.
+        COMPLETED: All epochs and the test are complete.
+        FAILED: It ended with an error.
+        KILLED: Its process was ended by SIGKILL, for example when memory ran out.
+        CRASHED: Its process was ended by another signal, such as a segmentation fault.
+        TIMED_OUT: It was stopped at its time limit.
+        INTERRUPTED: It was stopped by a signal, or its process ended without a result; it can be resumed.
+        CANCELLED: It was withdrawn before it started.
+        LOST: Its process on another host no longer renews the heartbeat.
+        DIVERGED: Its loss is no finite number any more.
+        PRUNED: It was stopped by the search, since other trials were better.
+        REFUSED: Its config or data were rejected before the training.
+        UNKNOWN: Its files do not say.
     """
 
-    word: Word
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    KILLED = "killed"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    DIVERGED = "diverged"
+    PRUNED = "pruned"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+    @property
+    def label(self) -> str:
+        """Status as it is printed: `timed out`."""
+        return self.value.replace("_", " ")
+
+    @property
+    def is_failure(self) -> bool:
+        """True if it ended without a result for a reason that nobody asked for."""
+        return self in _FAILURES
+
+    @property
+    def is_final(self) -> bool:
+        """True if no process works at it, or will without another command."""
+        return self not in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.UNKNOWN)
+
+
+_FAILURES = frozenset(
+    {
+        RunStatus.FAILED,
+        RunStatus.KILLED,
+        RunStatus.CRASHED,
+        RunStatus.TIMED_OUT,
+        RunStatus.LOST,
+        RunStatus.DIVERGED,
+        RunStatus.REFUSED,
+    }
+)
+_FINAL = {status.value: status for status in RunStatus if status.is_final}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of a run.
+
+    Attributes:
+        status: Status.
+        message: Reason why it is not completed; its first line is enough for a table.
+        objective: Best value of a completed run, last value of another; None if there is none.
+        seconds: Duration, of a running one so far; None if unknown.
+        progress: Progress of a run that has begun and has no result; None for others.
+    """
+
+    status: RunStatus
     message: str = ""
     objective: float | None = None
     seconds: float | None = None
     progress: Progress | None = None
 
 
-def state_of(run: RunDirectory) -> State:
-    """Read the state; what can't be read or is damaged is said in the message."""
+def read_state(run: RunDirectory) -> RunState:
+    """Read the state of a run. Files that are damaged or cannot be read are reported in the message."""
     try:
-        return _state_of(run)
+        return _read_state(run)
     except OSError as error:
-        return State("failed", f"{error.filename or run.path}: {error.strerror}")
+        return RunState(RunStatus.FAILED, f"{error.filename or run.path}: {error.strerror}")
 
 
-def _state_of(run: RunDirectory) -> State:
+def _read_state(run: RunDirectory) -> RunState:
     try:
-        return ended(run.read_json(run.result))
+        return state_from_result(run.read_json(run.result))
     except UserError as error:
         if run.result.exists():
-            return State("failed", str(error))
+            return RunState(RunStatus.FAILED, str(error))
     lock = run.path / ".lock"
     if is_owned(lock):
-        return _unfinished(run, "running", "", time.time() - lock.stat().st_mtime)
+        return _unfinished(run, RunStatus.RUNNING, "", time.time() - lock.stat().st_mtime)
     if run.metrics.exists() or run.checkpoints.exists():
-        return _unfinished(run, "interrupted", "its process is gone", None)
-    return State("waiting")
+        return _unfinished(run, RunStatus.INTERRUPTED, "its process is gone", None)
+    return RunState(RunStatus.QUEUED)
 
 
-def _unfinished(run: RunDirectory, word: Word, message: str, seconds: float | None) -> State:
+def _unfinished(run: RunDirectory, status: RunStatus, message: str, seconds: float | None) -> RunState:
     try:
-        follower = Follower(run, run.read_config())
-        follower.read()
+        reader = ProgressReader(run, run.read_config())
+        reader.read()
     except (UserError, OSError) as error:
-        return State(word, str(error), None, seconds)
-    return State(word, message, follower.progress.objective, seconds, follower.progress)
+        return RunState(status, str(error), None, seconds)
+    return RunState(status, message, reader.progress.objective, seconds, reader.progress)
 
 
 def is_owned(lock: Path) -> bool:
@@ -112,17 +171,21 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def ended(result: Any) -> State:
-    """Of a run that has ended, from its result.json, which may be a stranger's."""
-    known = result if isinstance(result, dict) else {}
-    word = _OF_STATUS.get(_text(known.get("status")))
-    if word is None:
-        return State("failed", "result.json does not say how it ended")
-    seconds = known.get("seconds")
+def state_from_result(result: Any) -> RunState:
+    """Return the state of a run that has ended.
+
+    Args:
+        result: Content of its result.json, which may be untrusted.
+    """
+    content = result if isinstance(result, dict) else {}
+    status = _FINAL.get(_text(content.get("status")))
+    if status is None:
+        return RunState(RunStatus.FAILED, "result.json does not say how it ended")
+    seconds = content.get("seconds")
     phases = seconds.items() if isinstance(seconds, dict) else ()
-    taken = [value for name, each in phases if name not in _COUNTED_TWICE and (value := _number(each)) is not None]
-    message = "" if word == "done" else _text(known.get("error"))
-    return State(word, message, _number(known.get("objective")), sum(taken) if taken else None)
+    known = [number for name, value in phases if name not in _COUNTED_TWICE and (number := _number(value)) is not None]
+    message = "" if status is RunStatus.COMPLETED else _text(content.get("error"))
+    return RunState(status, message, _number(content.get("objective")), sum(known) if known else None)
 
 
 def _text(value: Any) -> str:

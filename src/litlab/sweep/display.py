@@ -19,14 +19,14 @@ from rich.text import Text
 from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.progress import Follower, Progress
+from litlab.runs.progress import Progress, ProgressReader
 from litlab.runs.redact import mask_command
-from litlab.runs.state import state_of
+from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import display_path, format_clock, headline, printable
 from litlab.runs.text import LastingOutput
 from litlab.sweep.backends.base import Config, Job
 from litlab.sweep.backends.device_allocator import Leases, Machine, objections
-from litlab.sweep.outcome import FAILURES, Kind, Outcome
+from litlab.sweep.outcome import Outcome
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
@@ -94,10 +94,17 @@ def summary(
     lines += _best(ended) + _failures(ended)
     where = display_path(path)
     lines += ["", f"study        {where}", f"jobs         litlab status {where}"]
-    ends = ("done", "pruned", *(() if retries_failures else FAILURES))
-    if sum(outcome.kind == "done" for _, outcome in ended) > 1:
+    if sum(outcome.status == RunStatus.COMPLETED for _, outcome in ended) > 1:
         lines.append(f"compare      litlab compare {where}")
-    if received is not None or len(ended) < len(jobs) or any(outcome.kind not in ends for _, outcome in ended):
+    if (
+        received is not None
+        or len(ended) < len(jobs)
+        or any(
+            outcome.status not in (RunStatus.COMPLETED, RunStatus.PRUNED)
+            and (retries_failures or not outcome.is_failure)
+            for _, outcome in ended
+        )
+    ):
         lines.append(f"continue     litlab resume {where}")
     return [*lines, f"TensorBoard  litlab tensorboard {where}"]
 
@@ -108,8 +115,11 @@ def number(metric: str, value: float) -> str:
 
 
 def _counts(num_jobs: int, outcomes: Sequence[Outcome], received: int | None) -> str:
-    kinds = Counter(outcome.kind for outcome in outcomes)
-    parts = [f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: item[0] != "done")]
+    kinds = Counter(outcome.status for outcome in outcomes)
+    parts = [
+        f"{count} {kind.label}"
+        for kind, count in sorted(kinds.items(), key=lambda item: item[0] != RunStatus.COMPLETED)
+    ]
     if num_jobs > len(outcomes):
         parts.append(f"{num_jobs - len(outcomes)} not started")
     stopped = f"stopped by {signal.Signals(received).name}: " if received else ""
@@ -123,7 +133,7 @@ def _best(ended: Sequence[tuple[Job, Outcome]]) -> list[str]:
     done = [
         (outcome.objective, job.name, job.config["objective"])
         for job, outcome in ended
-        if outcome.kind == "done" and outcome.objective is not None and job.config.get("objective")
+        if outcome.status == RunStatus.COMPLETED and outcome.objective is not None and job.config.get("objective")
     ]
     if len(done) < 2:
         return []
@@ -139,7 +149,7 @@ def _failures(ended: Sequence[tuple[Job, Outcome]]) -> list[str]:
     failed = [(job, outcome) for job, outcome in ended if outcome.is_failure]
     lines: list[str] = []
     for job, outcome in failed[:NUM_FAILURES]:
-        lines += ["", f"{job.name}: {outcome.kind}"]
+        lines += ["", f"{job.name}: {outcome.status.label}"]
         lines += [f"  {printable(line)}" for line in outcome.message.splitlines()]
         lines += [f"  | {printable(line)}" for line in outcome.log]
     if len(failed) > NUM_FAILURES:
@@ -157,13 +167,13 @@ _AROUND = 5  # lines besides those of the jobs: two of counts, the header, "and 
 @dataclass
 class _Running:
     job: Job
-    follower: Follower
+    follower: ProgressReader
     since: float
     before: float | None  # fraction that was done when it started
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        follower = Follower(job.run, job.config)
+        follower = ProgressReader(job.run, job.config)
         follower.read()
         return cls(job, follower, time.monotonic(), follower.progress.fraction)
 
@@ -191,7 +201,7 @@ class Display:
             known: those of them that had ended before this command.
         """
         self._title, self._total, self._known = title, total, known
-        self._ended: Counter[Kind] = Counter()
+        self._ended: Counter[RunStatus] = Counter()
         self._seconds: list[float] = []  # that jobs took
         self._running: dict[int, _Running] = {}
         self._num_places = 0
@@ -220,8 +230,8 @@ class Display:
         """`again`: it failed, and will be started once more."""
         self._running.pop(job.number, None)
         if not again:
-            self._ended[outcome.kind] += 1
-        if outcome.kind in ("done", "pruned"):
+            self._ended[outcome.status] += 1
+        if outcome.status in (RunStatus.COMPLETED, RunStatus.PRUNED):
             self._seconds.append(outcome.seconds)
         if outcome.is_failure or not self._console.is_terminal:
             self.say(f"{job.name}: {_told(job, outcome)}{'; it is tried again' * again}{self._aside()}")
@@ -242,11 +252,19 @@ class Display:
         return "" if self._console.is_terminal else f"  [{self._counts()}; {self._times()}]"
 
     def _counts(self) -> str:
-        failed = sum(count for kind, count in self._ended.items() if kind not in ("done", "pruned", "interrupted"))
-        counts = {"before": self._known, "done": self._ended["done"], "failed": failed}
-        counts |= {kind: self._ended[kind] for kind in ("pruned", "interrupted")}
-        counts |= {"running": len(self._running), "waiting": self._num_waiting}
-        shown = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
+        failed = sum(
+            count
+            for kind, count in self._ended.items()
+            if kind not in (RunStatus.COMPLETED, RunStatus.PRUNED, RunStatus.INTERRUPTED)
+        )
+        counts = {
+            "before": self._known,
+            RunStatus.COMPLETED: self._ended[RunStatus.COMPLETED],
+            RunStatus.FAILED: failed,
+        }
+        counts |= {kind: self._ended[kind] for kind in (RunStatus.PRUNED, RunStatus.INTERRUPTED)}
+        counts |= {RunStatus.RUNNING: len(self._running), RunStatus.QUEUED: self._num_waiting}
+        shown = [f"{count} {what}" for what, count in counts.items() if count or what == RunStatus.COMPLETED]
         return f"{', '.join(shown)} of {self._total}"
 
     def _times(self) -> str:
@@ -302,12 +320,12 @@ def _row(each: _Running, bar: int | None, objective: dict[str, str] | None) -> l
 def _told(job: Job, outcome: Outcome) -> str:
     """How a job came out, on one line."""
     objective = job.config.get("objective")
-    if outcome.is_failure or outcome.kind == "interrupted":
+    if outcome.is_failure or outcome.status == RunStatus.INTERRUPTED:
         said = headline(outcome.message)
-        return f"{outcome.kind}: {said}" if said else outcome.kind
+        return f"{outcome.status.label}: {said}" if said else outcome.status.label
     if objective and outcome.objective is not None:
-        return f"{outcome.kind}: {objective['metric']} {number(objective['metric'], outcome.objective)}"
-    return outcome.kind
+        return f"{outcome.status.label}: {objective['metric']} {number(objective['metric'], outcome.objective)}"
+    return outcome.status.label
 
 
 _NO_DEVICES = {"accelerator": "cpu", "devices": 1}
@@ -325,7 +343,7 @@ def table(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
 
 
 def _word(study: Study, job: "ComposedJob") -> str:
-    return state_of(RunDirectory(study.path / job.directory)).word if job.identity in study.known else "new"
+    return read_state(RunDirectory(study.path / job.directory)).status.label if job.identity in study.known else "new"
 
 
 def _varied(job: "ComposedJob") -> str:

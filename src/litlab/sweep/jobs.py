@@ -9,6 +9,7 @@ from litlab.config.overrides import in_words
 from litlab.config.tree import diff, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.state import RunStatus
 from litlab.sweep.plan import Plan, Record, plan_from_yaml, plan_to_yaml
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ from litlab.config.trust import doubt, sign
 from litlab.runs.files import sync_directory, write_json
 from litlab.runs.lock import owning
 from litlab.runs.redact import mask_command
-from litlab.runs.state import state_of
+from litlab.runs.state import read_state
 from litlab.sweep.backends.base import Job
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _known(study: "Study", job: "ComposedJob", record: Record, provenance: dict[
         UserError: if its directory is gone or not the user's own.
     """
     run = RunDirectory(study.path / record.directory)
-    if state_of(run).word in ("done", "pruned"):
+    if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED):
         return Job(record.number, run, job.config)
     reason = doubt(run, run.config.read_bytes()) if run.config.exists() else "config.yaml is missing"
     if reason is None:
@@ -249,7 +250,7 @@ def take_up(run: RunDirectory, config: Config, changed: dict[str, list[Any]], pr
     Raises:
         UserError: if somebody is at work on it.
     """
-    if not changed and state_of(run).word in ("waiting", "running"):  # who is at work on it has recorded it
+    if not changed and not read_state(run).status.is_final:  # who is at work on it has recorded it
         return []
     with owning(run.path):
         return amend(run, config, changed, provenance, own=True, prolongs=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.runs.state import is_owned, state_of
+from litlab.runs.state import RunStatus, is_owned, read_state
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.display import Display, summary
 from litlab.sweep.jobs import say, take_up
@@ -39,7 +39,10 @@ class MultirunEnd:
     @property
     def is_complete(self) -> bool:
         """Whether every job is done, or was pruned."""
-        return all(outcome is not None and outcome.kind in ("done", "pruned") for outcome in self.outcomes)
+        return all(
+            outcome is not None and outcome.status in (RunStatus.COMPLETED, RunStatus.PRUNED)
+            for outcome in self.outcomes
+        )
 
 
 class Queue:
@@ -131,7 +134,11 @@ def run_search(
         study.write_plan(plan)
         source = open_source()
         begun(study.path)
-        known = {each.number for each, run in study.jobs() if state_of(run).word in ("done", "pruned", "failed")}
+        known = {
+            each.number
+            for each, run in study.jobs()
+            if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED, RunStatus.FAILED)
+        }
         loop = _loop(study, source, backend, retries, num_known=len(known))
         return MultirunEnd([loop.outcomes[number] for number in sorted(loop.outcomes)], loop.stop.received)
 
@@ -165,15 +172,15 @@ def _check(backend: Backend, configs: Sequence[Config]) -> None:
 
 
 def _is_done(run: RunDirectory | None) -> bool:
-    return run is not None and state_of(run).word == "done"
+    return run is not None and read_state(run).status == RunStatus.COMPLETED
 
 
 def _done(job: Job) -> Outcome | None:
     """How a job came out that was done before."""
-    state = state_of(job.run)
-    if state.word != "done":
+    state = read_state(job.run)
+    if state.status != RunStatus.COMPLETED:
         return None
-    return Outcome("done", "", (), read_result(job.run), state.seconds or 0.0)
+    return Outcome(RunStatus.COMPLETED, "", (), read_result(job.run), state.seconds or 0.0)
 
 
 def _with_threads(config: Config, backend: Backend, num_jobs: int) -> Config:

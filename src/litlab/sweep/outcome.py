@@ -2,18 +2,16 @@
 
 import signal
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from litlab.errors import UserError
 from litlab.process.failure import write_end
 from litlab.process.signals import STOPPING, exit_code
 from litlab.runs.lock import owning
-from litlab.runs.result import Status, read_result
-from litlab.runs.state import is_owned
+from litlab.runs.result import read_result
+from litlab.runs.state import RunStatus, is_owned
 from litlab.sweep.backends.base import Ended, Job
 
-Kind = Literal["done", "failed", "refused", "exited", "killed", "crashed", "timed out", "interrupted", "pruned"]
-FAILURES: tuple[Kind, ...] = ("failed", "refused", "exited", "killed", "crashed", "timed out")
 LOG_LINES = 8
 _LOG_BYTES = 1 << 14
 _CRASH = "Fatal Python error"  # the first line of what faulthandler writes
@@ -23,14 +21,14 @@ _CRASH = "Fatal Python error"  # the first line of what faulthandler writes
 class Outcome:
     """
     Attributes:
-        kind: `done`; `pruned` and `interrupted`, which were asked to stop; for failures what happened to the process:
-            `failed` with an error, `refused` by the data, `exited` without a result, `killed`, `crashed`, `timed out`.
-        message: why it failed, in words; empty for a job that is done.
+        status: COMPLETED; PRUNED and INTERRUPTED if it was asked to stop; for failures what happened to the process:
+            FAILED with an error or without a result, REFUSED by the data, KILLED, CRASHED, TIMED_OUT.
+        message: why it failed, in words; empty for a job that is completed.
         log: the last lines of run.log, for a failure.
         result: what result.json holds; empty where it could not be read.
     """
 
-    kind: Kind
+    status: RunStatus
     message: str
     log: tuple[str, ...]
     result: dict[str, Any]
@@ -38,7 +36,7 @@ class Outcome:
 
     @property
     def is_failure(self) -> bool:
-        return self.kind in FAILURES
+        return self.status.is_failure
 
     @property
     def objective(self) -> float | None:
@@ -46,33 +44,33 @@ class Outcome:
         return float(value) if isinstance(value, int | float) else None
 
 
-def settle(ended: Ended, *, asked: Kind | None = None) -> Outcome:
+def settle(ended: Ended, *, asked: RunStatus | None = None) -> Outcome:
     """Say how a job came out, and write the result.json that its process could not.
 
-    "Done" is a result that says so, whatever the exit code: a user's code may call sys.exit(0), and a process whose
+    "Completed" is a result that says so, whatever the exit code: a user's code may call sys.exit(0), and a process whose
     work is complete may crash on its way out.
 
     Args:
         ended: what became of its process.
-        asked: `pruned` or `interrupted`, if it was asked to stop for that.
+        asked: PRUNED or INTERRUPTED, if it was asked to stop for that.
     """
     job, result = ended.job, _result(ended.job)
     status = str(result.get("status", ""))
-    if status == "completed":
-        return Outcome("done", "", (), result, ended.seconds)
+    if status == RunStatus.COMPLETED:
+        return Outcome(RunStatus.COMPLETED, "", (), result, ended.seconds)
     if is_owned(job.run.path / ".lock"):
-        return Outcome("interrupted", "another process is at work on it", (), {}, ended.seconds)
+        return Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, ended.seconds)
     kind, message = _told(ended, status, result, asked)
-    if status == "" or (kind in ("pruned", "timed out") and status == "interrupted"):
+    if status == "" or (kind in (RunStatus.PRUNED, RunStatus.TIMED_OUT) and status == RunStatus.INTERRUPTED):
         message = _write(job, kind, message) or message
         result = _result(job)
-    log = _end_of_log(job) if kind in FAILURES else ()
+    log = _end_of_log(job) if kind.is_failure else ()
     return Outcome(kind, message, log, result, ended.seconds)
 
 
-def _write(job: Job, kind: Kind, message: str) -> str | None:
+def _write(job: Job, kind: RunStatus, message: str) -> str | None:
     """Write the end down, unless another worker has the run by now; then say that."""
-    status: Status = "interrupted" if kind == "interrupted" else "pruned" if kind == "pruned" else "failed"
+    status = kind if kind in (RunStatus.INTERRUPTED, RunStatus.PRUNED) else RunStatus.FAILED
     try:
         with owning(job.run.path, patience=1.0):
             job.run.result.unlink(missing_ok=True)
@@ -82,34 +80,35 @@ def _write(job: Job, kind: Kind, message: str) -> str | None:
     return None
 
 
-def _told(ended: Ended, status: str, result: dict[str, Any], asked: Kind | None) -> tuple[Kind, str]:
+def _told(ended: Ended, status: str, result: dict[str, Any], asked: RunStatus | None) -> tuple[RunStatus, str]:
     error = str(result.get("error") or "")
-    if status == "refused":
-        return "refused", error
-    if status == "failed":
-        return "failed", error
+    if status == RunStatus.REFUSED:
+        return RunStatus.REFUSED, error
+    if status == RunStatus.FAILED:
+        return RunStatus.FAILED, error
     if ended.timed_out:
-        return "timed out", f"stopped after {ended.seconds:.0f} s, which is more than it was given"
-    if asked == "pruned":
-        return "pruned", "pruned: others were better by then"
-    if status == "interrupted":
-        return "interrupted", error
+        return RunStatus.TIMED_OUT, f"stopped after {ended.seconds:.0f} s, which is more than it was given"
+    if asked == RunStatus.PRUNED:
+        return RunStatus.PRUNED, "pruned: others were better by then"
+    if status == RunStatus.INTERRUPTED:
+        return RunStatus.INTERRUPTED, error
     if asked is not None:
         return asked, "stopped before it could save"
     if ended.code < 0:
         return _ended_by_signal(ended)
     if ended.code in map(exit_code, STOPPING):
-        return "interrupted", "stopped while it started"
+        return RunStatus.INTERRUPTED, "stopped while it started"
     if ended.code == 0:
-        return "exited", "ended with exit code 0 and no result: something called exit()"
-    return "exited", f"ended with exit code {ended.code} before it could say why"
+        return RunStatus.FAILED, "ended with exit code 0 and no result: something called exit()"
+    return RunStatus.FAILED, f"ended with exit code {ended.code} before it could say why"
 
 
-def _ended_by_signal(ended: Ended) -> tuple[Kind, str]:
+def _ended_by_signal(ended: Ended) -> tuple[RunStatus, str]:
     name = signal.Signals(-ended.code).name
     if name == "SIGKILL":
-        return "killed", "killed by the kernel for want of memory" if ended.out_of_memory else "killed by SIGKILL"
-    return "crashed", f"crashed with {name}"
+        how = "killed by the kernel for want of memory" if ended.out_of_memory else "killed by SIGKILL"
+        return RunStatus.KILLED, how
+    return RunStatus.CRASHED, f"crashed with {name}"
 
 
 def _result(job: Job) -> dict[str, Any]:

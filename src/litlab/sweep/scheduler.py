@@ -18,9 +18,10 @@ from litlab.errors import UserError
 from litlab.process.controller import RunStopped
 from litlab.process.signals import STOPPING, Stopped, StopRequest
 from litlab.runs.lock import owning
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Ended, Job
 from litlab.sweep.display import Display
-from litlab.sweep.outcome import Kind, Outcome, settle
+from litlab.sweep.outcome import Outcome, settle
 
 POLL = 0.25  # seconds between two looks at what runs
 GRACE = 8.0  # seconds for a job to save and end in, once asked
@@ -78,7 +79,7 @@ class Loop:
         self._running: dict[int, Job] = {}
         self._again: deque[Job] = deque()
         self._tries: Counter[int] = Counter()
-        self._asked: dict[int, tuple[Kind, float]] = {}  # number -> what for, and when it is killed
+        self._asked: dict[int, tuple[RunStatus, float]] = {}  # number -> what for, and when it is killed
         self._error: Exception | None = None
 
     def run(self) -> None:
@@ -143,26 +144,26 @@ class Loop:
         else:
             self.source.ended(job, outcome)
 
-    def _is_worth_a_try(self, job: Job, outcome: Outcome, asked: Kind | None) -> bool:
+    def _is_worth_a_try(self, job: Job, outcome: Outcome, asked: RunStatus | None) -> bool:
         """Whether it was lost and may be started again from its checkpoint; once more if it only was interrupted."""
-        if asked is not None or outcome.kind == "refused":
+        if asked is not None or outcome.status == RunStatus.REFUSED:
             return False
-        if outcome.kind == "interrupted":  # by somebody else, or with the process that starts all jobs
+        if outcome.status == RunStatus.INTERRUPTED:  # by somebody else, or with the process that starts all jobs
             return self._tries[job.number] <= max(self.retries, 1)
         return outcome.is_failure and self._tries[job.number] <= self.retries
 
     def _look(self) -> None:
         """Prune what is hopeless; stop everything if it is time; kill what was asked and does not end."""
         if self._is_stopping():
-            self._ask(list(self._running.values()), "interrupted", self.stop.pending() or signal.SIGTERM)
+            self._ask(list(self._running.values()), RunStatus.INTERRUPTED, self.stop.pending() or signal.SIGTERM)
         else:
-            self._ask(self.source.look(list(self._running.values())), "pruned", signal.SIGTERM)
+            self._ask(self.source.look(list(self._running.values())), RunStatus.PRUNED, signal.SIGTERM)
         for number, (kind, deadline) in list(self._asked.items()):
             if time.monotonic() > deadline:
                 self._asked[number] = (kind, float("inf"))
                 self.backend.cancel(self._running[number], signal.SIGKILL)
 
-    def _ask(self, jobs: Sequence[Job], kind: Kind, signum: int) -> None:
+    def _ask(self, jobs: Sequence[Job], kind: RunStatus, signum: int) -> None:
         for job in jobs:
             if job.number not in self._asked:
                 self._asked[job.number] = (kind, time.monotonic() + GRACE)

@@ -23,6 +23,7 @@ from litlab.runs.files import write_json
 from litlab.runs.metrics import last_values, read_metrics
 from litlab.runs.provenance import of_machine
 from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
 from litlab.tensorboard import end_session, start_session
 from litlab.training.build import Experiment, assemble, build_callbacks, build_loggers, build_trainer
 from litlab.training.checkpoint_io import read_checkpoint, weights_hash
@@ -171,7 +172,7 @@ def _result(
     timing.set_state(part["training"])
     network = experiment.network or experiment.task
     return Result(
-        status="completed",
+        status=RunStatus.COMPLETED,
         identity=identity(config),
         objective=part["best"]["value"] if part["best"] else None,
         best=part["best"]["metrics"] if part["best"] else {},

@@ -30,6 +30,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
+from litlab.runs.state import RunStatus
 from litlab.runs.text import LastingOutput
 from litlab.tensorboard import forget_end
 
@@ -50,7 +51,7 @@ def work(directory: str, started: float) -> int:
         run = RunDirectory.existing(directory)
         config = _config(run)
         _set_threads(config)
-        if run.result.exists() and read_result(run).get("status") == "completed":
+        if run.result.exists() and read_result(run).get("status") == RunStatus.COMPLETED:
             if not is_led():
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
             return 0
@@ -91,16 +92,16 @@ def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int],
     try:
         return work()
     except Stopped as stopped:
-        write_end(run, config, "interrupted", f"stopped by {stopped}")
+        write_end(run, config, RunStatus.INTERRUPTED, f"stopped by {stopped}")
         return stopped.exit_code
     except UserError as error:
-        write_end(run, config, "failed" if run.metrics.exists() else "refused", str(error))
+        write_end(run, config, RunStatus.FAILED if run.metrics.exists() else RunStatus.REFUSED, str(error))
     except Exception as error:
         if stop.received and "DataLoader worker" in str(error):  # the signal came to all processes, and ended those
-            write_end(run, config, "interrupted", f"stopped by {Stopped(stop.received)}")
+            write_end(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(stop.received)}")
             return exit_code(stop.received)
         log_traceback(run)
-        write_end(run, config, "failed", in_users_words(error, run))
+        write_end(run, config, RunStatus.FAILED, in_users_words(error, run))
     return 1
 
 
@@ -111,7 +112,8 @@ def _train_or_start_ranks(
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
         how = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
-        write_end(run, config, "failed", f"trainer.num_nodes={num_nodes}: {how}")  # not refused: the directory stays
+        # not refused: the directory stays
+        write_end(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {how}")
         return 1
     world_size = 1 if is_rank() else _world_size(config)
     if world_size == 1:
@@ -214,20 +216,20 @@ def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
     """Say in the terminal how it ended, if it did not end well."""
     if code == 128 + signal.SIGKILL:  # the others only know that they lost it
         run.result.unlink(missing_ok=True)
-        write_end(run, config, "failed", "a rank was ended by SIGKILL (out of memory?)")
+        write_end(run, config, RunStatus.FAILED, "a rank was ended by SIGKILL (out of memory?)")
     if code and not run.result.exists():
         if code in map(exit_code, STOPPING):  # before any rank could answer
-            write_end(run, config, "interrupted", f"stopped by {Stopped(code - 128)}")
+            write_end(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(code - 128)}")
         else:
-            write_end(run, config, "failed", f"a rank ended with exit code {code}")
+            write_end(run, config, RunStatus.FAILED, f"a rank ended with exit code {code}")
     if not run.result.exists():  # it could not be written, which has been said
         return code
     result = read_result(run)
-    if result["status"] == "interrupted":
+    if result["status"] == RunStatus.INTERRUPTED:
         print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)
-    elif result["status"] == "refused":
+    elif result["status"] == RunStatus.REFUSED:
         print(f"litlab: {result['error']}", file=sys.stderr)
-    elif result["status"] == "failed":
+    elif result["status"] == RunStatus.FAILED:
         print(f"litlab: {result['error']}\nlitlab: the run failed; its log is {run.log}", file=sys.stderr)
     return code
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import redact
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.jobs import say, take_up
 from litlab.sweep.outcome import Outcome
@@ -195,9 +196,9 @@ class SearchSource:
         following = self._following[job.number]
         following.report()
         trial = following.trial
-        if outcome.kind == "done":
+        if outcome.status == RunStatus.COMPLETED:
             self._tell_values(trial, outcome)
-        elif outcome.kind == "pruned":
+        elif outcome.status == RunStatus.PRUNED:
             self.trials.tell(trial, state=TrialState.PRUNED)
         elif outcome.is_failure:
             self._fail(trial, outcome.message)

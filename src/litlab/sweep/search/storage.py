@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.progress import Follower
+from litlab.runs.progress import ProgressReader
 from litlab.runs.redact import keep_out, redact
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job
-from litlab.sweep.outcome import Kind, Outcome
+from litlab.sweep.outcome import Outcome
 from litlab.sweep.search.objectives import Objective, num_validations
 from litlab.sweep.search.settings import WHERE
 
@@ -124,7 +125,7 @@ def _options(url: str | None) -> dict[str, Any]:
     return {"connect_args": {"timeout": _PATIENCE}} if local else {}
 
 
-_ENDS: dict[str, Kind] = {"completed": "done", "pruned": "pruned", "failed": "failed", "refused": "refused"}
+_ENDS = (RunStatus.COMPLETED, RunStatus.PRUNED, RunStatus.FAILED, RunStatus.REFUSED)
 
 
 class Following:
@@ -138,7 +139,7 @@ class Following:
         """
         self.trial = trial
         self._metric = metric
-        self._follower = Follower(job.run, job.config)
+        self._follower = ProgressReader(job.run, job.config)
         self._last = num_validations(job.config)
         self._places: dict[int, int] = {}  # optimizer step -> which validation that was
         self._reported = set(reported)
@@ -169,5 +170,5 @@ def outcome_in_files(run: RunDirectory) -> Outcome | None:
         return None
     if not isinstance(result, dict):
         return None
-    kind = _ENDS.get(str(result.get("status")))
-    return Outcome(kind, str(result.get("error") or ""), (), result, 0.0) if kind else None
+    status = str(result.get("status"))
+    return Outcome(RunStatus(status), str(result.get("error") or ""), (), result, 0.0) if status in _ENDS else None
