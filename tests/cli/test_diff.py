@@ -48,7 +48,7 @@ def test_two_jobs_of_a_study(tmp_path: Path, capsys: Output) -> None:
     axes = {"optimizer.lr": [0.05, 0.1], "seed": [0]}
     old, new = make_study(tmp_path / "s", axes, lambda point: 0.5 + point["optimizer.lr"])
     lines = lines_of(capsys, old, new)
-    assert lines[:2] == [f"A  {old.path}  done in 0:07", f"B  {new.path}  done in 0:07"]
+    assert lines[:2] == [f"A  {old.path}  completed in 0:07", f"B  {new.path}  completed in 0:07"]
     assert section(lines, "config") == ["optimizer.lr 0.05 -> 0.1"]
     assert section(lines, "data") == ["not known: data that litlab did not prepare have no fingerprint"]
     assert "best val/accuracy 0.55 -> 0.6" in section(lines, "result")

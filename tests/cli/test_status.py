@@ -74,7 +74,7 @@ def test_a_line_a_job(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == [
         f"{study}: 7 jobs: 1 completed, 1 running, 1 failed, 2 interrupted, 1 pruned, 1 refused",
         "job          state        epoch  time  val/accuracy",
-        "0000_seed-0  done                1:01       50.00 %",
+        "0000_seed-0  completed           1:01       50.00 %",
         "0001_seed-1  failed                                  ZeroDivisionError: division by zero",
         "0002_seed-2  refused                                 data.root: no such folder",
         "0003_seed-3  interrupted                             stopped by SIGTERM, saved at step 3",
@@ -178,7 +178,7 @@ def test_a_thousand_jobs_at_once(thousand: Path) -> None:
             lines = process.stdout.read().decode().splitlines()
             _, _, usage = os.wait4(process.pid, 0)
             process.returncode = 0
-        assert (lines[0].partition(": ")[2], len(lines)) == ("1000 jobs: 900 done, 100 waiting", 1002)
+        assert (lines[0].partition(": ")[2], len(lines)) == ("1000 jobs: 900 completed, 100 queued", 1002)
         taken.append(usage.ru_utime + usage.ru_stime)
     assert min(taken) < LIMIT
 
@@ -212,8 +212,8 @@ def test_watching_without_a_terminal_says_each_change(study: Path) -> None:
             time.sleep(0.3)
             write_result(run, Result(RunStatus.COMPLETED, "", objective=0.75))
             rest = process.stdout.read().splitlines()
-    counts = "2 done, 1 failed, 1 refused, 2 interrupted, 1 pruned"
-    assert rest == [f"0005_seed-5 done 75.00 %  [{study}: 7 jobs: {counts}]"]
+    counts = "2 completed, 1 failed, 2 interrupted, 1 pruned, 1 refused"
+    assert rest == [f"0005_seed-5 completed 75.00 %  [{study}: 7 jobs: {counts}]"]
     assert process.returncode == 0
 
 
@@ -234,7 +234,7 @@ def test_watching_on_a_terminal(study: Path) -> None:
             assert process.wait() == 0
     os.close(ours)
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text).decode()
-    assert "7 jobs: 1 done, 1 running, 1 failed" in plain
+    assert "7 jobs: 1 completed, 1 running, 1 failed" in plain
     assert "0001_seed-1  failed" in plain
     assert "0000_seed-0" not in plain
 

@@ -17,6 +17,7 @@ from litlab.compare.tensorboard import write_summaries
 from litlab.compare.tensorboard_view import View
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
+from litlab.runs.state import RunStatus
 from litlab.tensorboard import PREFIX, START, Logged, end_session, scalar, start_session, write_events
 
 EVENTS = PREFIX + "1795436227.host.1.0"
@@ -28,7 +29,7 @@ def log(run: RunDirectory, *, session: bool = True) -> None:
     if session:
         config = run.read_config()
         start_session(run, config)
-        end_session(run, config, Result(**read_result(run)))
+        end_session(run, config, Result(**read_result(run) | {"status": RunStatus.COMPLETED}))
 
 
 @pytest.fixture(scope="module")

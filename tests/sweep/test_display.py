@@ -67,7 +67,7 @@ def test_without_a_terminal_each_event_is_a_line(tmp_path: Path, capsys: pytest.
         "0000_lr-0.1: completed: val/accuracy 65.12 %  [2 before, 1 completed, 1 running, 1 queued of 5; 0:00, 1:00 left]"
     )
     assert lines[4].startswith(
-        "0001_lr-[red]10: failed: ValueError:  [31mno; it is tried again  [2 before, 1 done, 2 w"
+        "0001_lr-[red]10: failed: ValueError:  [31mno; it is tried again  [2 before, 1 completed, 2 q"
     )
     assert len(lines) == 5
 
