@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.freeze import freeze, to_yaml
 from litlab.config.paths import packaged_conf
-from litlab.config.trust import sign
+from litlab.runs.signature import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 

@@ -13,10 +13,10 @@ import yaml
 from support.runs import Command
 
 from litlab.cli import evaluate
-from litlab.config.trust import sign
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
+from litlab.runs.signature import sign
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 

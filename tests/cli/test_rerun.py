@@ -12,13 +12,13 @@ import yaml
 from support.runs import Command
 
 from litlab.cli import rerun
-from litlab.config.trust import is_own, sign
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.diff import compare
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
+from litlab.runs.signature import is_own, sign
 
 
 @pytest.fixture(autouse=True)

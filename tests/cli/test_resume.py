@@ -16,7 +16,6 @@ from litlab.cli import main as cli
 from litlab.cli import resume
 from litlab.config import resume_record as amending
 from litlab.config.freeze import from_yaml, to_yaml
-from litlab.config.trust import is_own, sign
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
@@ -24,6 +23,7 @@ from litlab.runs.files import write_json
 from litlab.runs.lock import owning
 from litlab.runs.provenance import of_launch
 from litlab.runs.result import Result, write_result
+from litlab.runs.signature import is_own, sign
 from litlab.runs.state import RunStatus
 
 

@@ -9,10 +9,10 @@ from support.runs import TINY, call_litlab, compose_config, train_here
 
 from litlab.cli import resume
 from litlab.config.freeze import to_yaml
-from litlab.config.trust import is_own, sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.metrics import read_metrics
+from litlab.runs.signature import is_own, sign
 
 
 @pytest.fixture(autouse=True)

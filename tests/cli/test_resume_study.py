@@ -13,10 +13,10 @@ from support.runs import call_litlab
 
 from litlab.cli import resume, status
 from litlab.cli.resume import _quoted, resume_study
-from litlab.config.trust import is_own
 from litlab.errors import UserError
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, read_result, write_result
+from litlab.runs.signature import is_own
 from litlab.runs.state import RunStatus
 from litlab.sweep import multirun
 from litlab.sweep.study import Study

@@ -12,10 +12,10 @@ from support.saved_run import CLASS_NAMES, CNN_NODE, CONFIG, make_facts, make_ne
 from torch import Tensor, nn
 
 import litlab
-from litlab.config.trust import sign
 from litlab.errors import UserError
 from litlab.models import torchvision
 from litlab.runs.directory import RunDirectory
+from litlab.runs.signature import sign
 
 
 def test_probabilities_are_those_of_the_network_that_was_saved(run: Path, pixels: Tensor) -> None:

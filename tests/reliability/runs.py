@@ -9,10 +9,10 @@ from support.exact_resume import differences, new_run, outcome
 from support.hparams_page import sessions
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
+from litlab.runs.signature import sign
 
 # Shuffling, augmentation, dropout, batch norm, one cycle, a short last batch; 6 + 2 batches an epoch, 3 of test.
 SMALL = (

@@ -16,10 +16,10 @@ from reliability.workers import Workers, rank_of, session, wait_until
 
 from litlab.config.freeze import from_yaml, to_yaml
 from litlab.config.overrides import change
-from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_text
 from litlab.runs.result import read_result
+from litlab.runs.signature import sign
 from litlab.training.checkpoint_io import read_checkpoint
 
 TWO = (*SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")

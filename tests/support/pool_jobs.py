@@ -12,11 +12,11 @@ import torch
 from support.runs import TINY, compose_config
 
 from litlab.config.freeze import to_yaml
-from litlab.config.trust import sign
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
+from litlab.runs.signature import sign
 from litlab.sweep.backends.base import Ended, Job
 from litlab.sweep.backends.device_allocator import Machine
 from litlab.sweep.backends.local import LocalPool, PoolSettings

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from support.composed_jobs import base, begin, jobs_of, plan_of, provenance, search_of, seeds
 
-from litlab.config.trust import is_own
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 from litlab.runs.result import Result, write_result
+from litlab.runs.signature import is_own
 from litlab.runs.state import RunStatus
 from litlab.sweep.study import Plan, Study
 

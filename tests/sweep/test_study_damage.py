@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from support.composed_jobs import begin, plan_of, provenance, seeds
 
-from litlab.config.trust import is_own
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
+from litlab.runs.signature import is_own
 from litlab.sweep.study import Study
 
 LIMIT = 16384  # bytes of the largest file; the records of 100 jobs need more, all else less

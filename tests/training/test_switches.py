@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from litlab.cli import evaluate
-from litlab.config.trust import sign
 from litlab.data.loader import Partners
 from litlab.errors import UserError
 from litlab.inference.predictor import load
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.runs.signature import sign
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.checkpoint_io import read_checkpoint
 

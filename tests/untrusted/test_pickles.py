@@ -20,9 +20,9 @@ from torch import nn
 
 import litlab
 from litlab.cli import evaluate, export
-from litlab.config.trust import sign
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.signature import sign
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 

@@ -12,10 +12,10 @@ from support.runs import Command
 
 import litlab
 from litlab.cli import evaluate, export
-from litlab.config.trust import sign
+from litlab.config.trust import trusted_config
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.training.allowlist import trusted
+from litlab.runs.signature import sign
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +63,7 @@ def test_evaluating_executes_nothing_from_any_place(name: str, place: str, whole
     with pytest.raises(UserError, match=rf"{place}\._target_"):
         evaluate.main([str(whole.path)])
     with pytest.raises(UserError, match=rf"{place}\._target_"):
-        trusted(whole, yaml.safe_load(whole.config.read_text()))
+        trusted_config(whole, yaml.safe_load(whole.config.read_text()))
     assert not mark.exists()
 
 
@@ -78,7 +78,7 @@ def test_the_commands_refuse_in_words(run: Path, mark: Path, litlab: Command, tm
     done = litlab("predict", str(run), "--images", str(run))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"litlab: {run} may not be a run of yours (it is not signed), so it was not opened:")
-    assert "if you have read the code of theirs and trust it with your machine: --allow theirs" in done.stderr
+    assert "if you have read its code and trust it with your machine: --allow theirs.Net" in done.stderr
     assert "Traceback" not in done.stderr
     with pytest.raises(UserError, match=r"model\._target_"):
         export.main([str(run), "--format", "pt2"])

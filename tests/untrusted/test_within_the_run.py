@@ -9,11 +9,11 @@ from support.hostile import Node, change
 from support.saved_run import CLASS_NAMES
 
 import litlab
-from litlab.config.trust import Trust, sign
+from litlab.config.trust import Trust, trusted_config
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
-from litlab.training.allowlist import trusted
+from litlab.runs.signature import sign
 
 
 def test_the_environment_stays_the_users(run: Path) -> None:
@@ -64,7 +64,7 @@ def test_callbacks_and_loggers_write_into_the_run_and_talk_to_nobody(
 ) -> None:
     change(whole.path, **{group: {"x": node}})
     with pytest.raises(UserError, match=rf"{group}\.x\."):
-        trusted(whole, yaml.safe_load(whole.config.read_text()))
+        trusted_config(whole, yaml.safe_load(whole.config.read_text()))
 
 
 def test_a_link_is_not_written_through(run: Path, tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_a_link_is_not_written_through(run: Path, tmp_path: Path) -> None:
 def test_a_worker_takes_a_config_only_as_it_stands_in_the_directory(whole: RunDirectory) -> None:
     frozen = yaml.safe_load(whole.config.read_text())
     with pytest.raises(UserError, match="was changed while"):
-        trusted(whole, frozen | {"seed": 99})
+        trusted_config(whole, frozen | {"seed": 99})
     change(whole.path, model={"_target_": "theirs.Net", "x": float("nan")})
     sign(whole)
-    assert trusted(whole, yaml.safe_load(whole.config.read_text()))["model"]["_target_"] == "theirs.Net"
+    assert trusted_config(whole, yaml.safe_load(whole.config.read_text()))["model"]["_target_"] == "theirs.Net"
     assert Trust.of(whole, whole.config.read_bytes()).own

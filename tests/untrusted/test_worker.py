@@ -8,8 +8,8 @@ import yaml
 from support.hostile import change, plant
 from support.warm import run_warm
 
-from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
+from litlab.runs.signature import sign
 
 
 def work(run: RunDirectory, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -10,7 +10,7 @@ from typing import Any
 
 from litlab.cli.arguments import add_allow, new_parser
 from litlab.config.freeze import to_yaml
-from litlab.config.trust import ALLOW, sign
+from litlab.config.trust import ALLOW
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import run_worker
@@ -18,6 +18,7 @@ from litlab.runs.diff import Comparison, compare, listed, shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.provenance import of_launch
+from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
 
 MOST_LINES = 12  # of a section

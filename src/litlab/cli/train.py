@@ -152,9 +152,9 @@ def _run(composed: DictConfig) -> float | None:
     try:
         config = _checked(composed, directory)
         from litlab.config.freeze import to_yaml  # here and not before, since a wrong key is said without them
-        from litlab.config.trust import sign
         from litlab.process.controller import run_worker
         from litlab.runs.provenance import of_launch
+        from litlab.runs.signature import sign
 
         provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
         run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))

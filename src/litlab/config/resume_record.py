@@ -4,9 +4,9 @@ import platform
 from typing import Any
 
 from litlab.config.freeze import to_yaml
-from litlab.config.trust import sign
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sync_directory, write_json, write_text
+from litlab.runs.signature import sign
 
 Config = dict[str, Any]
 
@@ -44,7 +44,7 @@ def amend(
     if changed:
         text = to_yaml(config)
         if own:
-            sign(run, coming=text.encode())
+            sign(run, next_config=text.encode())
         write_text(run.config, text)
         if own:
             sign(run)

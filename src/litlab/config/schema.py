@@ -158,11 +158,11 @@ class Linear(Section):
     final: Fraction
 
 
-class Nothing(Section):
+class NoArguments(Section):
     """No keys of its own: what it needs, it is given."""
 
 
-class Pictures(Section):
+class ImageCallback(Section):
     num_images: Count
 
 
@@ -261,27 +261,38 @@ class Trainer(Section):
 # What validation measures under litlab's own task, and an objective can be.
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
 
+# Config group -> class that litlab's configs name in it -> its keys. An untrusted run may name these classes and, of
+# others, only those in `litlab.config.trust`.
+GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
+    "data": {
+        "litlab.data.cifar10.CIFAR10": CIFAR10,
+        "litlab.data.image_folder.ImageFolder": ImageFolder,
+        "litlab.data.shapes.Shapes": Shapes,
+    },
+    "model": {
+        "litlab.models.cnn.CNN": CNN,
+        "litlab.models.resnet.ResNet18": ResNet18,
+        "litlab.models.whitened.WhitenedCNN": WhitenedCNN,
+        "litlab.models.torchvision.build": TorchvisionModel,
+    },
+    "task": {"litlab.tasks.image_classifier.ImageClassifier": ImageClassifier},
+    "optimizer": {"torch.optim.SGD": SGD, "torch.optim.AdamW": AdamW, "litlab.optim.muon.Muon": Muon},
+    "schedule": {
+        "litlab.optim.schedules.one_cycle": OneCycle,
+        "litlab.optim.schedules.cosine": Cosine,
+        "litlab.optim.schedules.linear": Linear,
+        "litlab.optim.schedules.constant": NoArguments,
+    },
+    "callbacks": {
+        "litlab.callbacks.training_log.TrainingLog": NoArguments,
+        "litlab.callbacks.images.TrainingImages": ImageCallback,
+        "litlab.callbacks.images.WorstMistakes": ImageCallback,
+        "litlab.callbacks.confusion_matrix.ConfusionMatrix": NoArguments,
+        "litlab.callbacks.ema.EMA": EMA,
+    },
+    "logger": {"litlab.loggers.TensorBoard": NoArguments},
+    "trainer": {"lightning.pytorch.Trainer": Trainer},
+}
 SECTIONS: dict[str, type[Section]] = {
-    "litlab.data.cifar10.CIFAR10": CIFAR10,
-    "litlab.data.image_folder.ImageFolder": ImageFolder,
-    "litlab.data.shapes.Shapes": Shapes,
-    "litlab.models.cnn.CNN": CNN,
-    "litlab.models.resnet.ResNet18": ResNet18,
-    "litlab.models.whitened.WhitenedCNN": WhitenedCNN,
-    "litlab.models.torchvision.build": TorchvisionModel,
-    "litlab.tasks.image_classifier.ImageClassifier": ImageClassifier,
-    "litlab.optim.schedules.one_cycle": OneCycle,
-    "litlab.optim.schedules.cosine": Cosine,
-    "litlab.optim.schedules.linear": Linear,
-    "litlab.optim.schedules.constant": Nothing,
-    "torch.optim.SGD": SGD,
-    "torch.optim.AdamW": AdamW,
-    "litlab.optim.muon.Muon": Muon,
-    "litlab.loggers.TensorBoard": Nothing,
-    "litlab.callbacks.training_log.TrainingLog": Nothing,
-    "litlab.callbacks.images.TrainingImages": Pictures,
-    "litlab.callbacks.images.WorstMistakes": Pictures,
-    "litlab.callbacks.confusion_matrix.ConfusionMatrix": Nothing,
-    "litlab.callbacks.ema.EMA": EMA,
-    "lightning.pytorch.Trainer": Trainer,
+    target: section for sections in GROUP_SECTIONS.values() for target, section in sections.items()
 }

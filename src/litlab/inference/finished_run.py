@@ -77,10 +77,8 @@ class FinishedRun:
         return settings
 
     def _judged(self, settings: Config) -> Config:
-        from litlab.training.allowlist import check_objects  # imports torch
-
-        check_objects(self.trust, settings)
-        return self.trust.settled(settings)
+        self.trust.check_imports(settings)
+        return self.trust.with_own_caches(settings)
 
     def checkpoint(self, which: str | None) -> Path:
         """The file of the best or last checkpoint; None for the best where there is one, else the last.

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 from litlab.config.freeze import to_yaml
 from litlab.config.overrides import CHANGEABLE
 from litlab.config.resume_record import amend
-from litlab.config.trust import doubt, sign
 from litlab.runs.files import sync_directory, write_json
 from litlab.runs.lock import owning
 from litlab.runs.redact import mask_command
+from litlab.runs.signature import sign, signature_problem
 from litlab.runs.state import read_state
 from litlab.sweep.backends.base import Job
 
@@ -210,7 +210,7 @@ def _known(study: "Study", job: "ComposedJob", record: Record, provenance: dict[
     run = RunDirectory(study.path / record.directory)
     if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED):
         return Job(record.number, run, job.config)
-    reason = doubt(run, run.config.read_bytes()) if run.config.exists() else "config.yaml is missing"
+    reason = signature_problem(run, run.config.read_bytes()) if run.config.exists() else "config.yaml is missing"
     if reason is None:
         config, changed = _settled(run, job.config)
         remarks += take_up(run, config, changed, provenance)

@@ -51,12 +51,12 @@ class Study:
             UserError: if the directory is something else, is damaged, or belongs to somebody else.
             OSError: if nothing can be written there.
         """
-        from litlab.config.trust import doubt_study
+        from litlab.runs.signature import study_signature_problem
 
         study = cls.look(path)
         _refuse_unwritable(path)
         content = study._found[0]
-        if content is not None and (doubt := doubt_study(path, content)) is not None:
+        if content is not None and (doubt := study_signature_problem(path, content)) is not None:
             raise UserError(
                 f"{path / FILE} is not signed by you: {doubt}. To continue a study means to run what it says, "
                 "so only your own are continued (looking at it with `litlab status` is safe); use another study.name"
@@ -126,7 +126,7 @@ class Study:
         Raises:
             OSError: if it can't be written.
         """
-        from litlab.config.trust import sign_study
+        from litlab.runs.signature import sign_study
 
         assert self._held
         if self.plan is not None and self.records:

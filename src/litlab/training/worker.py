@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from litlab.config.freeze import cores, from_yaml
-from litlab.config.trust import Trust
+from litlab.config.trust import Trust, trusted_config
 from litlab.config.validate import validate
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, is_fork
@@ -136,7 +136,6 @@ def _start_rank(
 
 
 def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, started: float) -> int:
-    from litlab.training.allowlist import trusted
     from litlab.training.process_group import store_on_loopback
     from litlab.training.run import train
 
@@ -144,7 +143,7 @@ def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, started
     if is_fork():
         _tell_libraries()
     with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")):
-        train(run, trusted(run, config), stop, started=started, silent=_prints_to(run.log))
+        train(run, trusted_config(run, config), stop, started=started, silent=_prints_to(run.log))
     return 0
 
 

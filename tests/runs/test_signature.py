@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from litlab.config.trust import doubt, is_own, key_file, sign
 from litlab.runs.directory import RunDirectory
+from litlab.runs.signature import is_own, key_file, sign, signature_problem
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def why(run: RunDirectory) -> str:
-    found = doubt(run, run.config.read_bytes())
+    found = signature_problem(run, run.config.read_bytes())
     assert found is not None
     return found
 
