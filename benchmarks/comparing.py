@@ -16,7 +16,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
-from litlab.sweep.plan import Plan, Record, plan_to_yaml, to_line
+from litlab.sweep.study import JobRecord, Plan
 
 EPOCHS = 100
 ROWS_PER_EPOCH = 4  # of the training, with three values each
@@ -66,10 +66,10 @@ def make_study(path: Path, num_runs: int) -> None:
         name = f"{number:04d}_lr-{lr}_seed-{seed}"
         _make_run(path / name, config, accuracy=0.9 - (lr - 0.05) ** 2 + 0.002 * seed)
         point = {"optimizer.lr": str(lr), "seed": str(seed)}
-        lines.append(to_line(Record(number, name, identity(config), [f"{k}={v}" for k, v in point.items()], point)))
+        lines.append(JobRecord(number, name, identity(config), [f"{k}={v}" for k, v in point.items()], point).to_line())
     axes = {"optimizer.lr": [str(lr) for lr in rates], "seed": [str(seed) for seed in range(SEEDS)]}
     plan = Plan("grid", axes, config, ["-m"], {}, {}, str(path.parent), "2026-11-23T10:00:00+00:00", num_runs)
-    (path / "study.yaml").write_text(plan_to_yaml(plan))
+    (path / "study.yaml").write_text(plan.to_yaml())
     (path / "jobs.jsonl").write_text("".join(lines))
 
 

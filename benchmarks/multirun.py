@@ -23,8 +23,8 @@ from litlab.config.jobs import Point, compose_jobs
 from litlab.config.paths import packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.sweep.backends.base import Ended, Job
-from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.sweep.backends import make_backend
+from litlab.sweep.backends.base import Backend, Job, JobExit
 
 EPOCHS = 2
 NUM_VAL_BATCHES = 40
@@ -95,16 +95,16 @@ def in_process(run: RunDirectory) -> float:
     return seconds
 
 
-def in_pool(pool: LocalPool, job: Job) -> float:
+def in_pool(pool: Backend, job: Job) -> float:
     """Measure seconds from handing a job to the pool to the end of its first step."""
     began = time.perf_counter()
     pool.submit(job)
-    ended: list[Ended] = []
+    ended: list[JobExit] = []
     while not job.run.metrics.exists() and not ended:
-        ended = pool.wait(POLL)
+        ended = pool.poll(POLL)
     seconds = time.perf_counter() - began
     while not ended:
-        ended = pool.wait(1)
+        ended = pool.poll(1)
     assert ended[0].code == 0, ended
     return seconds
 
@@ -112,10 +112,10 @@ def in_pool(pool: LocalPool, job: Job) -> float:
 def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = in_process) -> Row:
     """Measure a job's start to the end of its first step: a fork of the pool's server against a new process."""
     config = compose_config(*settings.data, *ONE_STEP, "threads=1")
-    pool = LocalPool(PoolSettings(jobs=1, jobs_per_device=1, timeout=None, retries=0))
+    pool = make_backend({"jobs": 1, "jobs_per_device": 1, "timeout": None, "retries": 0})
     seconds: dict[str, list[float]] = {"pool": [], "process": []}
     try:
-        assert pool.has_room(config)  # waits until its server is ready
+        assert pool.has_capacity(config)  # waits until its server is ready
         with TemporaryDirectory(prefix="litlab-bench-") as folder:
             for number in range(1 + settings.num_startups):
                 job = Job(number, new_run(Path(folder) / f"pool_{number}", config), config)

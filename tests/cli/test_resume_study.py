@@ -29,7 +29,7 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configs(path: Path) -> list[dict[str, Any]]:
-    return [run.read_config() for _, run in Study.read(path).jobs()]
+    return [run.read_config() for _, run in Study.load_own(path).jobs()]
 
 
 def test_a_grid_goes_on_with_what_is_changed_and_its_jobs_are_runs_like_any(
@@ -98,10 +98,10 @@ def test_a_job_without_its_config(tmp_path: Path) -> None:
 
 
 def test_a_search_is_its_command_once_more_in_its_folder(tmp_path: Path) -> None:
-    project, study = tmp_path / "project", Study.read(tmp_path / "it's a (search)")
+    project, study = tmp_path / "project", Study.load_own(tmp_path / "it's a (search)")
     project.mkdir()
     plan = replace(search_of(project), arguments=["--cfg", "hydra", "--package", "hydra.sweep", "data=shapes"])
-    with study.holding():
+    with study.lock():
         study.write_plan(plan)
     with pytest.raises(UserError, match=r"is a search.*litlab train --cfg hydra"):
         resume.main([str(study.path), "trainer.devices=2"])

@@ -26,6 +26,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
+from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
 LIMIT = 0.5  # seconds for a thousand jobs, with the start of Python
@@ -114,8 +115,8 @@ def test_where_there_are_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
         status.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="holds no runs; name a study, a run, or a folder"):
         status.main([str(tmp_path)])
-    empty = Study.read(tmp_path / "s")
-    with empty.holding():
+    empty = Study.load_own(tmp_path / "s")
+    with empty.lock():
         empty.write_plan(plan_of([], tmp_path))
     assert said(capsys, str(tmp_path / "s")) == [f"{tmp_path / 's'}: 0 jobs"]
     (tmp_path / "s" / "study.yaml").write_text("{{")
@@ -154,12 +155,12 @@ def test_lines_that_are_no_jobs(line: str, study: Path) -> None:
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A study of 1,000 jobs, of which 900 have ended. To make it has to be quick, too."""
     path = tmp_path_factory.mktemp("thousand") / "s"
-    study = Study.read(path)
+    study = Study.load_own(path)
     composed = seeds(study, range(1000))
     start = time.process_time()
-    with study.holding():
+    with study.lock():
         study.write_plan(plan_of([], path.parent))
-        jobs = study.admit(composed, provenance(path.parent))
+        jobs = create_jobs(study, composed, provenance(path.parent))
     assert time.process_time() - start < 8
     write_result(
         jobs[0].run, Result(RunStatus.COMPLETED, "", objective=0.5, seconds={"fit": 61.0}, last={"val/loss": 1.0})

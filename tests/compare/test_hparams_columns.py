@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from litlab.compare.tensorboard import EXPERIMENT, FOLDER, write_summaries
-from litlab.sweep.plan import Plan, plan_to_yaml
+from litlab.sweep.study import Plan
 
 
 def experiment(study: Path) -> Any:
@@ -58,7 +58,7 @@ def test_columns_are_there_before_a_job_has_ended(tmp_path: Path) -> None:
 
 def test_columns_are_there_before_a_search_has_jobs(tmp_path: Path) -> None:
     plan = Plan("search", {"optimizer.lr": ["interval(0.01,1)"]}, CONFIG, ["-m"], {}, {}, str(tmp_path), "no time")
-    (tmp_path / "study.yaml").write_text(plan_to_yaml(plan))
+    (tmp_path / "study.yaml").write_text(plan.to_yaml())
     assert write_summaries(tmp_path) == 0
     (info,) = experiment(tmp_path).hparam_infos
     assert (info.name, info.differs, info.WhichOneof("domain")) == ("optimizer.lr", True, None)

@@ -27,7 +27,7 @@ for number, folder in enumerate(sys.argv[1:]):
     from litlab.config.freeze import from_yaml
     pool.submit(Job(number, run, from_yaml(run.config.read_text())))
 while True:
-    pool.wait(60)
+    pool.poll(60)
 """
 
 

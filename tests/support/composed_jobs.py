@@ -14,6 +14,8 @@ from litlab.config.freeze import identity
 from litlab.config.jobs import ComposedJob
 from litlab.runs.provenance import of_launch
 from litlab.sweep.backends.base import Job
+from litlab.sweep.compatibility import check_compatible
+from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Plan, Study
 
 _HYDRA = {"config.yaml": "seed: 0\n", "hydra.yaml": "hydra: {}\n"}
@@ -38,10 +40,10 @@ def base(**changes: Any) -> dict[str, Any]:
 def jobs_of(study: Study, configs: Sequence[dict[str, Any]], points: Sequence[dict[str, str]]) -> list[ComposedJob]:
     """Known ones keep their numbers, the others get the next."""
     found: list[ComposedJob] = []
-    known = dict(study.known)
+    known = dict(study.known_jobs)
     for config, point in zip(configs, points, strict=True):
         key = identity(config)
-        number = study.next_number + len(known) - len(study.known)
+        number = study.next_number + len(known) - len(study.known_jobs)
         name = "_".join([f"{number:04d}", *(f"{axis.rpartition('.')[2]}-{value}" for axis, value in point.items())])
         overrides = tuple(f"{axis}={value}" for axis, value in point.items())
         hydra = _HYDRA | {"overrides.yaml": yaml.safe_dump(["data=shapes", *overrides])}
@@ -79,9 +81,9 @@ def provenance(project: Path) -> dict[str, Any]:
 
 def begin(path: Path, values: Sequence[int], **changes: Any) -> list[Job]:
     """What a command does before its jobs start; also the command that continues."""
-    study = Study.read(path)
+    study = Study.load_own(path)
     plan, composed = plan_of(values, path.parent, **changes), seeds(study, values, **changes)
-    study.check(plan, composed)
-    with study.holding():
+    check_compatible(study, plan, composed)
+    with study.lock():
         study.write_plan(plan)
-        return study.admit(composed, provenance(path.parent))
+        return create_jobs(study, composed, provenance(path.parent))

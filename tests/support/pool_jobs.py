@@ -17,7 +17,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
 from litlab.runs.signature import sign
-from litlab.sweep.backends.base import Ended, Job
+from litlab.sweep.backends.base import Job, JobExit
 from litlab.sweep.backends.device_allocator import Machine
 from litlab.sweep.backends.local import LocalPool, PoolSettings
 from litlab.training.run import train
@@ -56,23 +56,23 @@ def new_job(folder: Path, number: int, config: dict[str, Any]) -> Job:
     return Job(number, run, config)
 
 
-def run_all(pool: LocalPool, jobs: Sequence[Job]) -> dict[int, Ended]:
+def run_all(pool: LocalPool, jobs: Sequence[Job]) -> dict[int, JobExit]:
     """Submit each as soon as there is room, and wait for all."""
-    waiting, ended = list(jobs), dict[int, Ended]()
+    waiting, ended = list(jobs), dict[int, JobExit]()
     end = time.monotonic() + PATIENCE
     while len(ended) < len(jobs):
-        while waiting and pool.has_room(waiting[0].config):
+        while waiting and pool.has_capacity(waiting[0].config):
             pool.submit(waiting.pop(0))
-        ended |= {each.job.number: each for each in pool.wait(1)}
+        ended |= {each.job.number: each for each in pool.poll(1)}
         assert time.monotonic() < end, f"only {sorted(ended)} ended"
     return ended
 
 
-def next_ended(pool: LocalPool, number: int) -> list[Ended]:
-    found: list[Ended] = []
+def next_ended(pool: LocalPool, number: int) -> list[JobExit]:
+    found: list[JobExit] = []
     end = time.monotonic() + PATIENCE
     while len(found) < number:
-        found += pool.wait(1)
+        found += pool.poll(1)
         assert time.monotonic() < end
     return found
 
@@ -103,7 +103,7 @@ def trained_here(folder: Path, config: dict[str, Any]) -> RunDirectory:
 def with_settings(pool: LocalPool, settings: PoolSettings, machine: Machine | None = None) -> LocalPool:
     """Another pool over the server that has started; the fixture closes it."""
     other = copy.copy(pool)
-    other.__dict__ |= {"_settings": settings, "_machine": machine, "_known_leases": None, "_running": {}, "_ended": []}
+    other.__dict__ |= {"_settings": settings, "_machine": machine, "_known_devices": None, "_running": {}, "_exits": []}
     return other
 
 
@@ -115,7 +115,7 @@ def until(condition: Callable[[], Any], pool: LocalPool | None = None, seconds: 
         if pool is None:
             time.sleep(0.005)
         else:
-            assert pool.wait(0.005) == []
+            assert pool.poll(0.005) == []
 
 
 def group(leader: int) -> list[int]:

@@ -25,16 +25,16 @@ from litlab.process.signals import StopRequest
 from litlab.runs.metrics import MetricsWriter, read_metrics
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
-from litlab.sweep.backends.base import Config, Ended, Job
+from litlab.sweep.backends.base import Config, Job, JobExit
+from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.plan import Plan
 from litlab.sweep.scheduler import Loop
 from litlab.sweep.search.objectives import objectives_of
 from litlab.sweep.search.settings import read_settings
 from litlab.sweep.search.source import SearchSource
 from litlab.sweep.search.spec import Search
-from litlab.sweep.study import Study
+from litlab.sweep.study import Plan, Study
 
 DEFAULTS: dict[str, Any] = {
     "trials": 20, "sampler": "tpe", "sampler_options": {}, "pruner": None, "pruner_options": {}, "seed": 0,
@@ -88,7 +88,7 @@ class Composer:
         for key, value in point.items():
             config.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = value
         found = identity(config)
-        number, directory = self.study.known.get(found, (number, f"{number:04d}"))
+        number, directory = self.study.known_jobs.get(found, (number, f"{number:04d}"))
         return Composed(tuple(overrides), point, config, found, number, directory, {"config.yaml": ""})
 
 
@@ -104,14 +104,25 @@ class Machine:
         self.metric = "val/accuracy"
         self.num_validations = 0
 
-    def check(self, configs: Sequence[Config]) -> None: ...
+    def start(self) -> None: ...
+
+    def check(self, configs: Sequence[Config], *, dry_run: bool = False) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
     def close(self) -> None: ...
+
+    def is_alive(self, job: Job) -> bool:
+        return job.number in self.running
+
+    def attach(self, job: Job) -> None: ...
 
     def threads(self, config: Config, num_jobs: int) -> int | None:
         return 1
 
-    def has_room(self, config: Config) -> bool:
+    def has_capacity(self, config: Config) -> bool:
         return len(self.running) < self.slots
 
     def submit(self, job: Job) -> None:
@@ -120,14 +131,14 @@ class Machine:
     def cancel(self, job: Job, signum: int) -> None:
         self.stopped.add(job.number)
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def poll(self, timeout: float) -> list[JobExit]:
         time.sleep(self.seconds)
         ended = [found for job in list(self.running.values()) if (found := self._advance(job)) is not None]
         for each in ended:
             del self.running[each.job.number]
         return ended
 
-    def _advance(self, job: Job) -> Ended | None:
+    def _advance(self, job: Job) -> JobExit | None:
         point = point_of(job.config)
         rows = read_metrics(job.run.metrics) if job.run.metrics.exists() else []
         epoch, value = len(rows), self.function(point)
@@ -152,9 +163,9 @@ class Machine:
         )  # fmt: skip
         return self._ended(job, result, 0)
 
-    def _ended(self, job: Job, result: Result, code: int) -> Ended:
+    def _ended(self, job: Job, result: Result, code: int) -> JobExit:
         write_result(job.run, result)
-        return Ended(job, code, 1.0)
+        return JobExit(job, code, 1.0)
 
 
 def point_of(config: Config) -> dict[str, str]:
@@ -188,11 +199,11 @@ def unsynced() -> Iterator[None]:
 
 def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings: Any) -> SearchSource:
     """A whole search, or the rest of one."""
-    study = Study.read(path)
+    study = Study.load_own(path)
     search = search_of(study, *dimensions, **settings)
     plan = plan_of(search)
-    study.check(plan, [])
-    with unsynced(), study.holding():
+    check_compatible(study, plan, [])
+    with unsynced(), study.lock():
         study.write_plan(plan)
         source = SearchSource(search, study, machine)
         with Display(path.name, source.total) as display:
@@ -205,14 +216,14 @@ def states(source: SearchSource) -> list[str]:
 
 
 def search_source(study: Study, search: Search) -> SearchSource:
-    with study.holding():
+    with study.lock():
         study.write_plan(plan_of(search))
         return SearchSource(search, study, Machine(best_at(0.03)))
 
 
 def drive(study: Study, source: SearchSource) -> SearchSource:
     """One job after the other, each done at once."""
-    with study.holding():
+    with study.lock():
         while not source.is_exhausted():
             job = source.next(lambda config: True)
             if job is not None:

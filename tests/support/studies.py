@@ -15,7 +15,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
-from litlab.sweep.plan import Plan, Record, plan_to_yaml, to_line
+from litlab.sweep.study import JobRecord, Plan
 
 # As `litlab train data=shapes` freezes it, without what no test of comparing looks at.
 CONFIG: dict[str, Any] = {
@@ -133,10 +133,10 @@ def make_study(
         run = make_run(path / name, point, accuracy(point), swept=list(axes), **of_job)
         shown = {key: as_text(value) for key, value in point.items()}
         overrides = [f"{key}={value}" for key, value in shown.items()]
-        lines.append(to_line(Record(number, name, identity(run.read_config()), overrides, shown)))
+        lines.append(JobRecord(number, name, identity(run.read_config()), overrides, shown).to_line())
         runs.append(run)
     plan = Plan(**{**asdict(plan), "num_jobs": len(runs)})
-    (path / "study.yaml").write_text(plan_to_yaml(plan))
+    (path / "study.yaml").write_text(plan.to_yaml())
     (path / "jobs.jsonl").write_text("".join(lines))
     return runs
 

@@ -1,10 +1,10 @@
-"""Who gets which device of a machine, and when. No process: numbers."""
+"""Tests of the allocation of devices, by numbers alone."""
 
 from typing import Any
 
 import pytest
 
-from litlab.sweep.backends.device_allocator import Lease, Leases, Machine, objections
+from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 
 FOUR = Machine(gpus=("0", "1", "2", "3"), cores=8)
 NONE = Machine(gpus=(), cores=8)
@@ -16,89 +16,80 @@ def config(
     return {"threads": threads, "trainer": {"devices": devices, "accelerator": accelerator, "num_nodes": num_nodes}}
 
 
-def leases(machine: Machine, jobs: int | None = None, jobs_per_device: int = 1) -> Leases:
-    return Leases(machine, jobs=jobs, jobs_per_device=jobs_per_device)
+def allocator(machine: Machine, jobs: int | None = None, jobs_per_device: int = 1) -> DeviceAllocator:
+    return DeviceAllocator(machine, jobs=jobs, jobs_per_device=jobs_per_device)
 
 
-def take_all(of: Leases, wanted: dict[str, Any]) -> list[Lease]:
-    """As many as there is room for."""
-    taken = []
-    while (lease := of.find(wanted)) is not None:
-        of.take(lease)
-        taken.append(lease)
-    return taken
+def allocate_all(devices: DeviceAllocator, wanted: dict[str, Any]) -> list[Allocation]:
+    """Allocate as many jobs as fit."""
+    allocations = []
+    while devices.fits(wanted):
+        allocation = devices.allocate(wanted)
+        assert allocation is not None
+        allocations.append(allocation)
+    assert devices.allocate(wanted) is None
+    return allocations
 
 
-def take_one(of: Leases) -> Lease:
-    lease = of.find(config())
-    assert lease is not None
-    of.take(lease)
-    return lease
+def visible(devices: DeviceAllocator, wanted: dict[str, Any]) -> list[str | None]:
+    """Allocate as many jobs as fit, and return the CUDA_VISIBLE_DEVICES of each."""
+    return [allocation.visible_devices for allocation in allocate_all(devices, wanted)]
 
 
-def test_each_gpu_is_leased_once_and_again_when_it_is_free() -> None:
-    of = leases(FOUR)
-    taken = take_all(of, config())
-    assert [lease.visible for lease in taken] == ["0", "1", "2", "3"]
-    of.give_back(taken[2])
-    assert [lease.visible for lease in take_all(of, config())] == ["2"]
+def test_each_gpu_is_allocated_once_until_it_is_released() -> None:
+    devices = allocator(FOUR)
+    allocations = allocate_all(devices, config())
+    assert [allocation.visible_devices for allocation in allocations] == ["0", "1", "2", "3"]
+    devices.release(allocations[2])
+    assert visible(devices, config()) == ["2"]
+    assert visible(allocator(FOUR, jobs_per_device=2), config()) == ["0", "1", "2", "3"] * 2
 
 
-def test_jobs_that_share_gpus_are_spread() -> None:
-    taken = take_all(leases(FOUR, jobs_per_device=2), config())
-    assert [lease.visible for lease in taken] == ["0", "1", "2", "3"] * 2
+@pytest.mark.parametrize(
+    ("num_devices", "before", "after"),
+    [(2, ["1,2"], ["0,3"]), ("auto", [], ["0,1,2,3"]), (-1, [], ["0,1,2,3"])],
+)
+def test_a_job_of_several_gpus_waits_for_distinct_ones(num_devices: Any, before: list[str], after: list[str]) -> None:
+    devices = allocator(FOUR)
+    first = devices.allocate(config())
+    assert first is not None
+    assert visible(devices, config(num_devices)) == before
+    devices.release(first)
+    assert visible(devices, config(num_devices)) == after
 
 
-def test_a_job_of_several_gpus_gets_distinct_ones() -> None:
-    of = leases(FOUR)
-    first = take_one(of)
-    assert [lease.visible for lease in take_all(of, config(devices=2))] == ["1,2"]
-    of.give_back(first)
-    assert [lease.visible for lease in take_all(of, config(devices=2))] == ["0,3"]
+def test_gpus_named_by_number_leave_the_rest_to_others() -> None:
+    devices = allocator(FOUR)
+    (named,) = allocate_all(devices, config(devices=[0, 2]))
+    assert (named.gpus, named.visible_devices) == ((0, 2), None)  # the job finds them by number, among all
+    assert visible(devices, config()) == ["1", "3"]
 
 
-@pytest.mark.parametrize("devices", ["auto", -1])
-def test_a_job_of_all_gpus_waits_for_all(devices: Any) -> None:
-    of = leases(FOUR)
-    first = take_one(of)
-    assert of.find(config(devices)) is None
-    of.give_back(first)
-    assert [lease.visible for lease in take_all(of, config(devices))] == ["0,1,2,3"]
+def test_gpus_have_their_names_in_the_environment() -> None:
+    assert visible(allocator(Machine(gpus=("5", "MIG-1f"), cores=8)), config(devices=2)) == ["5,MIG-1f"]
 
 
-def test_gpus_that_the_config_names_are_those_and_the_rest_is_for_others() -> None:
-    of = leases(FOUR)
-    (named,) = take_all(of, config(devices=[0, 2]))
-    assert (named.gpus, named.visible) == ((0, 2), None)  # it finds them by number, among all
-    assert [lease.visible for lease in take_all(of, config())] == ["1", "3"]
+@pytest.mark.parametrize(
+    ("machine", "jobs", "wanted", "num_jobs"),
+    [
+        (NONE, None, config(threads=3), 2),
+        (NONE, None, config(devices=2, threads=2), 2),
+        (NONE, None, config(threads=100), 1),  # more than there are: alone, not never
+        (NONE, 3, config(threads=100), 3),  # the user said so
+        (FOUR, 3, config(), 3),
+        (FOUR, 9, config(), 4),
+        (NONE, None, config(accelerator="mps"), 1),
+    ],
+)
+def test_number_of_jobs_at_once(machine: Machine, jobs: int | None, wanted: dict[str, Any], num_jobs: int) -> None:
+    assert len(allocate_all(allocator(machine, jobs), wanted)) == num_jobs
 
 
-def test_gpus_are_called_as_the_environment_calls_them() -> None:
-    (lease, *_) = take_all(leases(Machine(gpus=("5", "MIG-1f"), cores=8)), config(devices=2))
-    assert lease.visible == "5,MIG-1f"
-
-
-def test_on_the_cpu_threads_are_what_is_leased() -> None:
-    assert len(take_all(leases(NONE), config(threads=3))) == 2
-    assert len(take_all(leases(NONE), config(devices=2, threads=2))) == 2
-    assert len(take_all(leases(NONE), config(threads=100))) == 1  # more than there are: alone, not never
-    assert len(take_all(leases(NONE, jobs=3), config(threads=100))) == 3  # it was asked for
-
-
-def test_the_number_of_jobs_limits_gpus_too() -> None:
-    assert len(take_all(leases(FOUR, jobs=3), config())) == 3
-    assert len(take_all(leases(FOUR, jobs=9), config())) == 4
-
-
-def test_a_cpu_job_sees_no_gpu_if_it_says_so_and_leases_none() -> None:
-    of = leases(FOUR)
-    assert {lease.visible for lease in take_all(of, config(accelerator="cpu", threads=4))} == {""}
-    assert len(take_all(of, config())) == 4
-    assert {lease.visible for lease in take_all(leases(NONE), config(threads=4))} == {None}
-
-
-def test_other_devices_go_one_job_at_a_time() -> None:
-    assert len(take_all(leases(NONE), config(accelerator="mps"))) == 1
+def test_a_cpu_job_takes_no_gpu_and_sees_none() -> None:
+    devices = allocator(FOUR)
+    assert visible(devices, config(accelerator="cpu", threads=4)) == ["", ""]
+    assert len(allocate_all(devices, config())) == 4
+    assert visible(allocator(NONE), config(threads=4)) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -118,21 +109,21 @@ def test_other_devices_go_one_job_at_a_time() -> None:
         (FOUR, None, config(threads=7), 2, 7),
     ],
 )
-def test_the_cores_are_shared_out(
+def test_cores_are_divided_among_jobs(
     machine: Machine, jobs: int | None, wanted: dict[str, Any], num_jobs: int, threads: int
 ) -> None:
-    assert leases(machine, jobs).threads(wanted, num_jobs) == threads
+    assert allocator(machine, jobs).threads(wanted, num_jobs) == threads
 
 
-def test_what_can_never_run_is_said_once_each() -> None:
-    two = leases(Machine(gpus=("0", "1"), cores=4))
-    assert objections(two, [config(devices=3)] * 5 + [config(devices=[0, 2]), config(num_nodes=2)]) == [
+def test_each_problem_is_listed_once() -> None:
+    two = allocator(Machine(gpus=("0", "1"), cores=4))
+    assert two.problems([config(devices=3)] * 5 + [config(devices=[0, 2]), config(num_nodes=2)]) == [
         "trainer.devices=3: this machine has 2 GPUs",
         "trainer.devices=[0, 2]: this machine has 2 GPUs, numbered from 0",
         "trainer.num_nodes=2: the pool is one machine; expected trainer.num_nodes=1",
     ]
-    assert objections(leases(NONE), [config(accelerator="gpu"), config(devices=9, accelerator="cpu")]) == [
+    assert allocator(NONE).problems([config(accelerator="gpu"), config(devices=9, accelerator="cpu")]) == [
         "trainer.accelerator=gpu: this machine has no GPU that CUDA can use",
         "trainer.devices=9: this machine has 8 CPU cores",
     ]
-    assert objections(two, [config(2), config("auto"), config([1]), config(4, "cpu"), config(2, "mps")]) == []
+    assert two.problems([config(2), config("auto"), config([1]), config(4, "cpu"), config(2, "mps")]) == []

@@ -8,6 +8,7 @@ from support.composed_jobs import begin, plan_of, provenance, seeds
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
+from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
 
@@ -17,10 +18,10 @@ def test_a_job_that_goes_on_is_on_record(tmp_path: Path, capsys: pytest.CaptureF
     write_result(done, Result(RunStatus.COMPLETED, ""))
     write_result(stopped, Result(RunStatus.INTERRUPTED, ""))
     write_result(failed, Result(RunStatus.FAILED, ""))
-    study = Study.read(path)
-    with study.holding(), owning(running.path):
+    study = Study.load_own(path)
+    with study.lock(), owning(running.path):
         study.write_plan(plan_of(range(5), tmp_path))
-        study.admit(seeds(study, range(5)), provenance(tmp_path) | {"code": {"commit": "another"}})
+        create_jobs(study, seeds(study, range(5)), provenance(tmp_path) | {"code": {"commit": "another"}})
     entries = [run.read_json(run.provenance).get("resumed", []) for _, run in study.jobs()]
     assert [len(each) for each in entries] == [0, 1, 1, 0, 0]
     assert (entries[1][0]["code"], entries[1][0]["changed"]) == ({"commit": "another"}, {})

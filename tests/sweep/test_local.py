@@ -66,7 +66,7 @@ def test_each_has_a_group_and_an_environment_of_its_own(
     for job in jobs[:2]:
         monkeypatch.setenv("JOB_OF_THE_TEST", str(job.number))
         pool.submit(job)
-    assert not pool.has_room(jobs[2].config)
+    assert not pool.has_capacity(jobs[2].config)
     next_ended(pool, 2)
     monkeypatch.delenv("JOB_OF_THE_TEST")
     run_all(pool, jobs[2:])
@@ -119,7 +119,7 @@ def test_whatever_a_job_does_is_told_and_the_next_one_runs(
 
 def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One saves when it is asked, one is deaf. A second in which they are paused does not count."""
-    monkeypatch.setattr("litlab.sweep.backends.local.GRACE", 2.0)
+    monkeypatch.setattr("litlab.sweep.backends.local.GRACE_SECONDS", 2.0)
     timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
     slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
     timed.submit(slow)
@@ -128,7 +128,7 @@ def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch:
     timed.pause()
     until(lambda: {state(told(job)["pid"]) for job in (slow, deaf)} == {"T"}, seconds=1)
     time.sleep(1)
-    timed.go_on()
+    timed.resume()
     ended = {each.job.number: each for each in next_ended(timed, 2)}
     assert settle(ended[1]).status == settle(ended[2]).status == RunStatus.TIMED_OUT
     assert ended[1].code == 143
@@ -177,7 +177,7 @@ def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> N
     jobs.append(new_job(tmp_path, 5, quick_config(accelerator="cpu")))
     for job in (*jobs[:4], jobs[5]):
         four.submit(job)
-    assert not four.has_room(jobs[4].config)
+    assert not four.has_capacity(jobs[4].config)
     seen = next_ended(four, 1)
     four.submit(jobs[4])
     next_ended(four, 5)

@@ -15,8 +15,8 @@ from litlab.process.child_process import FAILED
 from litlab.process.controller import run_worker
 from litlab.process.fork_server import ForkRequest, Server
 from litlab.runs.result import read_result
-from litlab.sweep.backends.base import Ended
-from litlab.sweep.backends.local import LocalPool, PoolSettings, Shortage
+from litlab.sweep.backends.base import JobExit
+from litlab.sweep.backends.local import LocalPool, OomMonitor, PoolSettings
 from litlab.sweep.outcome import settle
 
 
@@ -60,7 +60,7 @@ def test_a_server_that_cannot_fork_says_so_in_the_log_of_the_job_and_goes_on(
     os.close(sink)
     with os.fdopen(reports) as told:
         assert json.load(told) == {"ended": 7, "code": FAILED}
-    outcome = settle(Ended(job, FAILED, 0.0))
+    outcome = settle(JobExit(job, FAILED, 0.0))
     assert (outcome.status, outcome.log) == (
         "failed", ("litlab: no process can be started: Resource temporarily unavailable",)
     )  # fmt: skip
@@ -70,11 +70,11 @@ def test_a_shortage_of_memory_is_one_for_seconds(tmp_path: Path, monkeypatch: py
     """Who is killed by hand long after another was for want of memory was killed by hand."""
     counts = tmp_path / "vmstat"
     counts.write_text("oom_kill 3\n")
-    monkeypatch.setattr("litlab.sweep.backends.local.COUNTS", counts)
-    monkeypatch.setattr("litlab.sweep.backends.local.RECENT", 0.2)
-    shortage = Shortage()
-    assert not shortage.is_recent(), "the three were before"
+    monkeypatch.setattr("litlab.sweep.backends.local.VMSTAT", counts)
+    monkeypatch.setattr("litlab.sweep.backends.local.OOM_SECONDS", 0.2)
+    monitor = OomMonitor()
+    assert not monitor.killed_recently(), "the three were before"
     counts.write_text("oom_kill 4\n")
-    assert shortage.is_recent()
+    assert monitor.killed_recently()
     time.sleep(0.2)
-    assert not shortage.is_recent()
+    assert not monitor.killed_recently()

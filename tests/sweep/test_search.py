@@ -33,7 +33,7 @@ from litlab.sweep.study import Study
 
 
 def points(path: Path) -> list[dict[str, str]]:
-    return [point_of(run.read_config()) for _, run in Study.look(path).jobs()]
+    return [point_of(run.read_config()) for _, run in Study.load(path).jobs()]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_hopeless_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Ma
     assert states(source).count("PRUNED") >= 5
     assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 30
     assert machine.num_validations < 0.9 * 30 * EPOCHS
-    search = search_of(Study.read(path), LR, trials=30, pruner="median")
-    said = "\n".join(findings(search, Study.look(path), source.trials, is_out_of_points=False))
+    search = search_of(Study.load_own(path), LR, trials=30, pruner="median")
+    said = "\n".join(findings(search, Study.load(path), source.trials, is_out_of_points=False))
     spared = 30 * EPOCHS - machine.num_validations
     assert "best by val/accuracy (max)" in said
     assert f"{spared} of 150 validations not run, about {spared} s of training saved" in said  # a second each
@@ -63,7 +63,7 @@ def test_hopeless_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Ma
 
 def test_what_a_pruned_job_had_measured_is_known(found: tuple[SearchSource, Machine, Path]) -> None:
     source, _, path = found
-    for (_, run), trial in zip(Study.look(path).jobs(), source.trials.trials, strict=True):
+    for (_, run), trial in zip(Study.load(path).jobs(), source.trials.trials, strict=True):
         rows = read_metrics(run.metrics)
         assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
 
@@ -81,7 +81,7 @@ def test_a_small_space_is_walked_through_without_repetition(tmp_path: Path, samp
     assert states(source) == ["COMPLETE"] * 6
     assert len({str(each) for each in points(tmp_path / "s")}) == 6
     assert source.is_out_of_points
-    said = findings(search_of(Study.read(tmp_path / "s"), FEW), Study.look(tmp_path / "s"), source.trials,
+    said = findings(search_of(Study.load_own(tmp_path / "s"), FEW), Study.load(tmp_path / "s"), source.trials,
                     is_out_of_points=True)  # fmt: skip
     assert "every point of the space has its trial now: 6 of the 20 asked for" in said
 
@@ -100,7 +100,7 @@ def test_several_objectives(tmp_path: Path) -> None:
     source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=6, objectives=wanted)
     assert states(source) == ["COMPLETE"] * 6
     assert all(len(each.values) == 2 for each in source.trials.trials)
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, WIDTH, objectives=wanted)
     said = "\n".join(findings(search, study, source.trials, is_out_of_points=False))
     assert f"than one of these {len(source.trials.best_trials)}" in said
@@ -109,7 +109,7 @@ def test_several_objectives(tmp_path: Path) -> None:
 
 
 def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     composer = Composer(study, refuses=lambda point: composer.num_calls % 2 == 0)
     search = search_of(study, LR, compose=composer, trials=6)
     source = drive(study, search_source(study, search))
@@ -120,7 +120,7 @@ def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) 
 
 
 def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, NAMES, compose=Composer(study, refuses=lambda point: True))
     with pytest.raises(UserError, match="out of range"):
         drive(study, search_source(study, search))
@@ -132,7 +132,7 @@ def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) ->
 
 
 def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR)
     composer, lowest = Composer(study), 0.5
 
@@ -156,7 +156,7 @@ def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
     machine.metric = "val/iou"
     with pytest.raises(UserError, match=r"objective val/accuracy was not reported in validation; reported: val/iou"):
         run_search(tmp_path / "s", machine, LR, trials=10)
-    assert len(Study.look(tmp_path / "s").records) == 2, "those that ran at the same time"
+    assert len(Study.load(tmp_path / "s").records) == 2, "those that ran at the same time"
 
 
 def test_a_worker_that_misses_the_metric_stops_the_search(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> 
 
 
 def test_an_outline_says_what_would_be_searched(tmp_path: Path) -> None:
-    said = "\n".join(outline(search_of(Study.read(tmp_path / "s"), LR, NAMES), Study.read(tmp_path / "s")))
+    said = "\n".join(outline(search_of(Study.load_own(tmp_path / "s"), LR, NAMES), Study.load_own(tmp_path / "s")))
     assert "20 trials for val/accuracy (max)" in said
     assert "optimizer.lr  tag(log,interval(1e-4,1))" in said
     assert not (tmp_path / "s").exists()

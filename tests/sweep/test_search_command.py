@@ -50,7 +50,7 @@ def test_a_search_prunes_the_hopeless_and_says_what_it_found(
     assert "every point of the space has its trial now: 2 of the 5 asked for" in found.stdout
     statuses = {
         record.point["optimizer.lr"]: json.loads(run.result.read_text())["status"]
-        for record, run in Study.look(project / "outputs" / "found").jobs()
+        for record, run in Study.load(project / "outputs" / "found").jobs()
     }
     assert statuses == {"0.05": "completed", "40": "pruned"}
 

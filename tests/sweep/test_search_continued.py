@@ -37,12 +37,12 @@ def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None
     source = run_search(tmp_path / "s", machine, LR, trials=3)
     assert states(source) == ["COMPLETE", "RUNNING", "COMPLETE"]
     assert [source.outcomes[number].status for number in range(3)] == ["completed", "interrupted", "completed"]
-    search = search_of(Study.read(tmp_path / "s"), LR, trials=3)
+    search = search_of(Study.load_own(tmp_path / "s"), LR, trials=3)
     with pytest.raises(RunFailed):
-        _say(search, Study.look(tmp_path / "s"), source, None)
+        _say(search, Study.load(tmp_path / "s"), source, None)
     again = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
     assert states(again) == ["COMPLETE"] * 3
-    recorded = [run.read_json(run.provenance).get("resumed", []) for _, run in Study.look(tmp_path / "s").jobs()]
+    recorded = [run.read_json(run.provenance).get("resumed", []) for _, run in Study.load(tmp_path / "s").jobs()]
     assert [len(each) for each in recorded] == [0, 1, 0], "by a command; within one it is the same one"
 
 
@@ -52,7 +52,7 @@ def test_the_end_says_to_continue_only_where_something_would(
     machine = Machine(best_at(0.03))
     machine.fails = lambda point: "no memory"
     source = run_search(tmp_path / "s", machine, LR, trials=1)
-    search, study = search_of(Study.read(tmp_path / "s"), LR, trials=1), Study.look(tmp_path / "s")
+    search, study = search_of(Study.load_own(tmp_path / "s"), LR, trials=1), Study.load(tmp_path / "s")
     with pytest.raises(RunFailed):
         _say(search, study, source, None)
     _say(search, study, run_search(tmp_path / "s", machine, LR, trials=1), None)
@@ -70,9 +70,9 @@ def test_the_end_says_to_continue_only_where_something_would(
     [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING")],
 )
 def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status: str, state: str) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, trials=1)
-    with study.holding():
+    with study.lock():
         study.write_plan(plan_of(search))
         job = SearchSource(search, study, Machine(best_at(0.03))).next(lambda config: True)
         assert job is not None
@@ -85,9 +85,9 @@ def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status:
 
 
 def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, trials=1, pruner="median")
-    with study.holding():
+    with study.lock():
         study.write_plan(plan_of(search))
         source = SearchSource(search, study, Machine(best_at(0.03)))
         job = source.next(lambda config: True)
@@ -133,7 +133,7 @@ def test_choices_that_have_changed_are_another_space(tmp_path: Path) -> None:
     more = replace(NAMES, domain=Choices(("a", "b", "c", "d")))
     with pytest.raises(UserError, match=r"the space of the search has changed:\n  model.name"):
         run_search(tmp_path / "s", Machine(best_at(0.03)), more, FEW, trials=3)
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     search = search_of(study, more, FEW, trials=3)
     with pytest.raises(UserError, match="can't be read or written: CategoricalDistribution does not support"):
         drive(study, SearchSource(search, study, Machine(best_at(0.03))))

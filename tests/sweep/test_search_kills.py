@@ -23,7 +23,7 @@ CALLS = {"asked, not admitted": 2, "reported": 4, "ended, not told": 2}
 
 def search(path: Path, *moments: str) -> list[dict[str, Any]]:
     """How each of the processes ended, and the states of the trials then."""
-    command = [sys.executable, "-m", "sweep.killed_search", str(path), str(TRIALS), *moments]
+    command = [sys.executable, "-m", "support.killed_search", str(path), str(TRIALS), *moments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=TESTS)
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line.removeprefix("ended ") for line in done.stdout.splitlines() if line.startswith("ended ")]
@@ -56,7 +56,7 @@ def test_the_number_of_trials_is_exact_and_none_is_running(killed: Path) -> None
 
 def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
     trials = trials_of(killed)
-    jobs = Study.look(killed).jobs()
+    jobs = Study.load(killed).jobs()
     assert [record.number for record, _ in jobs] == [each.number for each in trials]
     points = [point_of(run.read_config()) for _, run in jobs]
     assert points == [{key: repr(value) for key, value in each.params.items()} for each in trials]
@@ -65,7 +65,7 @@ def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
 
 
 def test_the_trials_have_what_the_runs_measured(killed: Path) -> None:
-    for (_, run), trial in zip(Study.look(killed).jobs(), trials_of(killed), strict=True):
+    for (_, run), trial in zip(Study.load(killed).jobs(), trials_of(killed), strict=True):
         rows = read_metrics(run.metrics)
         assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
         if trial.state == TrialState.COMPLETE:

@@ -14,6 +14,8 @@ from litlab.runs.files import write_json
 from litlab.runs.result import Result, write_result
 from litlab.runs.signature import is_own
 from litlab.runs.state import RunStatus
+from litlab.sweep.compatibility import check_compatible
+from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Plan, Study
 
 
@@ -24,14 +26,14 @@ def contents(path: Path) -> dict[str, bytes]:
 def test_jobs_get_directories_and_records(tmp_path: Path) -> None:
     jobs = begin(tmp_path / "s", [0, 1])
     assert [job.name for job in jobs] == ["0000_seed-0", "0001_seed-1"]
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     assert [(each.number, each.directory, each.point) for each in study.records] == [
         (0, "0000_seed-0", {"seed": "0"}),
         (1, "0001_seed-1", {"seed": "1"}),
     ]
     record, run = study.jobs()[1]
     assert run.read_config() == jobs[1].config == base(seed=1)
-    assert study.known[record.identity] == (1, "0001_seed-1")
+    assert study.known_jobs[record.identity] == (1, "0001_seed-1")
     assert is_own(run)
     assert sorted(path.name for path in (run.path / ".hydra").iterdir()) == [
         "config.yaml", "hydra.yaml", "overrides.yaml",
@@ -54,7 +56,7 @@ def test_an_axis_may_grow_and_shrink(tmp_path: Path) -> None:
     begin(tmp_path / "s", [5, 6])
     jobs = begin(tmp_path / "s", [7, 6, 7])
     assert [job.number for job in jobs] == [2, 1, 2]
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     assert [each.directory for each in study.records] == ["0000_seed-5", "0001_seed-6", "0002_seed-7"]
     assert study.plan is not None
     assert study.plan.axes == {"seed": ["5", "6", "7"]}
@@ -63,14 +65,14 @@ def test_an_axis_may_grow_and_shrink(tmp_path: Path) -> None:
 
 def test_a_fixed_value_that_became_an_axis(tmp_path: Path) -> None:
     begin(tmp_path / "s", [0])
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     configs = [base(seed=0), base(seed=0, optimizer__lr=0.5)]
     points = [{"seed": "0", "optimizer.lr": text} for text in ("0.05", "0.5")]
     composed = jobs_of(study, configs, points)
     plan = replace(plan_of([0], tmp_path), axes={"seed": ["0"], "optimizer.lr": ["0.05", "0.5"]})
-    study.check(plan, composed)
+    check_compatible(study, plan, composed)
     grown = [*composed[1:], *jobs_of(study, [base(seed=3)], [{"seed": "3", "optimizer.lr": "0.05"}])]
-    study.check(plan, grown)
+    check_compatible(study, plan, grown)
 
 
 def test_a_changed_fixed_value_is_refused_with_what_changed(tmp_path: Path) -> None:
@@ -88,33 +90,33 @@ def test_a_changed_fixed_value_is_refused_with_what_changed(tmp_path: Path) -> N
 
 
 def test_a_swept_group_may_stand_for_anything_but_not_for_something_else_later(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     plan = replace(plan_of([], tmp_path), axes={"+model@model": ["small", "large"]})
     configs = [base(), base(model__hidden=[4])]
     composed = jobs_of(study, configs, [{"model": "small"}, {"model": "large"}])
-    with study.holding():
+    with study.lock():
         study.write_plan(plan)
-        study.admit(composed, provenance(tmp_path))
-    again = Study.read(tmp_path / "s")
+        create_jobs(study, composed, provenance(tmp_path))
+    again = Study.load_own(tmp_path / "s")
     other = jobs_of(again, [base(model__hidden=[2])], [{"model": "large"}])
     with pytest.raises(UserError, match=r"(?s)what 0001_model-large stands for.*model\.hidden: \[4\] -> \[2\]"):
-        again.check(replace(plan, base=base(model__hidden=[2])), other)
-    again.check(plan, jobs_of(again, [base(model__hidden=[2])], [{"model": "tiny"}]))
+        check_compatible(again, replace(plan, base=base(model__hidden=[2])), other)
+    check_compatible(again, plan, jobs_of(again, [base(model__hidden=[2])], [{"model": "tiny"}]))
 
 
 def test_what_is_fixed_in_a_swept_group_stays(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     said = ["-m", "model=cnn,resnet18", "model.hidden=[8]", "seed=0"]
     plan = replace(plan_of([], tmp_path), axes={"model": ["cnn", "resnet18"]}, arguments=said)
-    with study.holding():
+    with study.lock():
         study.write_plan(plan)
-        study.admit(jobs_of(study, [base()], [{"model": "cnn"}]), provenance(tmp_path))
-    again = Study.read(tmp_path / "s")
+        create_jobs(study, jobs_of(study, [base()], [{"model": "cnn"}]), provenance(tmp_path))
+    again = Study.load_own(tmp_path / "s")
     other = jobs_of(again, [base(seed=3, model__hidden=[4])], [{"model": "cnn", "seed": "3"}])
     for arguments in (["model.hidden=[4]"], []):
         now = replace(plan, base=base(model__hidden=[4]), axes=plan.axes | {"seed": ["3"]}, arguments=arguments)
         with pytest.raises(UserError, match=r"what is fixed in it has changed:\n  model\.hidden: \[8\] -> \[4\]"):
-            again.check(now, other)
+            check_compatible(again, now, other)
 
 
 def asked(study: Study, values: list[int], root: str, swept: tuple[str, ...] = ("seed",)) -> tuple[Plan, list[Any]]:
@@ -127,60 +129,60 @@ def asked(study: Study, values: list[int], root: str, swept: tuple[str, ...] = (
 
 
 def test_data_from_elsewhere_are_not_taken_for_the_same(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
+    study = Study.load_own(tmp_path / "s")
     plan, composed = asked(study, [0, 1], "/A")
-    with study.holding():
+    with study.lock():
         study.write_plan(plan)
-        first, second = study.admit(composed, provenance(tmp_path))
-    study.check(*asked(study, [0, 1], "/B"))  # no job has read any yet
+        first, second = create_jobs(study, composed, provenance(tmp_path))
+    check_compatible(study, *asked(study, [0, 1], "/B"))  # no job has read any yet
     write_json(first.run.dataset, {"fingerprint": "0123456789abcdef"})
     for values in ([0, 1], [0, 1, 2], [3]):
-        study.check(*asked(study, values, "/A"))
+        check_compatible(study, *asked(study, values, "/A"))
         with pytest.raises(UserError) as refused:
-            study.check(*asked(study, values, "/B"))
+            check_compatible(study, *asked(study, values, "/B"))
         said = str(refused.value)
         assert "data from elsewhere (fingerprint 0123456789ab):\n  data.root: /A -> /B\n" in said
         assert f"litlab resume {study.path} data.root=/B" in said
-        study.check(*asked(study, values, "/B", ("seed", "data.root")))
-        study.check(*asked(study, values, "/B", ("seed", "experiment")))
+        check_compatible(study, *asked(study, values, "/B", ("seed", "data.root")))
+        check_compatible(study, *asked(study, values, "/B", ("seed", "experiment")))
     moved = second.run.read_config()
     moved["data"]["root"] = "/B"  # as `litlab resume` does it, whose worker compares the data
     second.run.config.write_text(yaml.safe_dump(moved))
     write_json(second.run.dataset, {"fingerprint": "0123456789abcdef"})
-    study.check(*asked(study, [0, 1, 2], "/B"))
-    study.check(*asked(study, [0, 1, 2], "/A"))
+    check_compatible(study, *asked(study, [0, 1, 2], "/B"))
+    check_compatible(study, *asked(study, [0, 1, 2], "/A"))
 
 
 def test_a_search_stays_with_its_data(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
-    with study.holding():
+    study = Study.load_own(tmp_path / "s")
+    with study.lock():
         study.write_plan(replace(search_of(tmp_path), base=base(data__root="/A")))
-        (job,) = study.admit(asked(study, [0], "/A")[1], provenance(tmp_path))
+        (job,) = create_jobs(study, asked(study, [0], "/A")[1], provenance(tmp_path))
     write_json(job.run.dataset, {"fingerprint": "0123456789abcdef"})
-    study.check(replace(search_of(tmp_path), base=base(data__root="/A")), [])
+    check_compatible(study, replace(search_of(tmp_path), base=base(data__root="/A")), [])
     with pytest.raises(UserError, match="data from elsewhere"):
-        study.check(replace(search_of(tmp_path), base=base(data__root="/B")), [])
+        check_compatible(study, replace(search_of(tmp_path), base=base(data__root="/B")), [])
 
 
 def test_a_search_is_no_grid_and_keeps_its_space(tmp_path: Path) -> None:
-    study = Study.read(tmp_path / "s")
-    with study.holding():
+    study = Study.load_own(tmp_path / "s")
+    with study.lock():
         study.write_plan(search_of(tmp_path, space="interval(0,7)"))
-    again = Study.read(tmp_path / "s")
-    again.check(search_of(tmp_path), [])  # as long as there is no job, nothing is settled
-    with again.holding():
+    again = Study.load_own(tmp_path / "s")
+    check_compatible(again, search_of(tmp_path), [])  # as long as there is no job, nothing is settled
+    with again.lock():
         again.write_plan(search_of(tmp_path))
         assert again.plan == search_of(tmp_path)
-        again.admit(seeds(again, [0]), provenance(tmp_path))
-    again.check(search_of(tmp_path, trials=50), [])
+        create_jobs(again, seeds(again, [0]), provenance(tmp_path))
+    check_compatible(again, search_of(tmp_path, trials=50), [])
     for name, value in (("objectives", [{"metric": "val/loss", "mode": "min"}]), ("storage", "sqlite:///x.db")):
         other = search_of(tmp_path)
         with pytest.raises(UserError, match=rf"hydra\.sweeper\.{name}: not set -> "):
-            again.check(replace(other, search=other.search | {name: value}), [])
+            check_compatible(again, replace(other, search=other.search | {name: value}), [])
     with pytest.raises(UserError, match=r"space of the search has changed:\n  optimizer\.lr: \['interval\(0,1\)'\] ->"):
-        again.check(search_of(tmp_path, space="interval(0,2)"), [])
+        check_compatible(again, search_of(tmp_path, space="interval(0,2)"), [])
     with pytest.raises(UserError, match=r"s is a search, and this would be a grid"):
-        again.check(plan_of([0], tmp_path), seeds(again, [0]))
+        check_compatible(again, plan_of([0], tmp_path), seeds(again, [0]))
 
 
 def test_what_may_change_in_an_unfinished_job_is_written_down(tmp_path: Path) -> None:

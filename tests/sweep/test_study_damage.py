@@ -18,6 +18,7 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.signature import is_own
+from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
 LIMIT = 16384  # bytes of the largest file; the records of 100 jobs need more, all else less
@@ -31,7 +32,7 @@ def test_a_damaged_job_that_nobody_has_begun_is_made_anew(tmp_path: Path) -> Non
     for job in (first, second):
         assert is_own(job.run)
         assert job.run.read_config() == job.config
-    assert len(Study.read(tmp_path / "s").records) == 2
+    assert len(Study.load_own(tmp_path / "s").records) == 2
 
 
 def test_what_a_killed_command_left_is_removed_but_nothing_of_anybody_else(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_what_a_killed_command_left_is_removed_but_nothing_of_anybody_else(tmp_p
     with pytest.raises(UserError, match="0002_seed-2 is the next job's place, but holds something"):
         begin(tmp_path / "s", [0, 1, 2])
     assert in_the_way.metrics.exists()
-    assert len(Study.read(tmp_path / "s").records) == 2
+    assert len(Study.load_own(tmp_path / "s").records) == 2
 
 
 def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
     file = tmp_path / "s" / "jobs.jsonl"
     with file.open("ab") as records:
         records.write(b'{"number": 1, "direc')
-    assert len(Study.read(tmp_path / "s").records) == 1
+    assert len(Study.load_own(tmp_path / "s").records) == 1
     begin(tmp_path / "s", [0, 1])
     assert [json.loads(line)["number"] for line in file.read_text().splitlines()] == [0, 1]
 
@@ -74,22 +75,22 @@ def test_damaged_records_are_named(line: str, tmp_path: Path) -> None:
     with (tmp_path / "s" / "jobs.jsonl").open("a") as records:
         records.write(line + "\n")
     with pytest.raises(UserError, match=r"jobs\.jsonl is damaged"):
-        Study.look(tmp_path / "s")
+        Study.load(tmp_path / "s")
 
 
 def test_a_study_of_somebody_elses_can_be_looked_at_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(tmp_path / "s", [0])
     (tmp_path / "s").rename(tmp_path / "moved")
-    assert Study.read(tmp_path / "moved").records, "a moved one stays one's own"
+    assert Study.load_own(tmp_path / "moved").records, "a moved one stays one's own"
     with monkeypatch.context() as others:
         others.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
         with pytest.raises(UserError, match=r"study\.yaml is not signed by you: there is no key of yours"):
-            Study.read(tmp_path / "moved")
-        assert len(Study.look(tmp_path / "moved").records) == 1
+            Study.load_own(tmp_path / "moved")
+        assert len(Study.load(tmp_path / "moved").records) == 1
     file = tmp_path / "moved" / "study.yaml"
     file.write_text(file.read_text().replace("data=shapes", "data=other"))
     with pytest.raises(UserError, match=r"or study\.yaml changed since it was signed"):
-        Study.read(tmp_path / "moved")
+        Study.load_own(tmp_path / "moved")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_study_of_somebody_elses_can_be_looked_at_only(tmp_path: Path, monkeyp
 def test_a_damaged_or_newer_plan_is_refused(content: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(content)
     with pytest.raises(UserError, match=said):
-        Study.look(tmp_path)
+        Study.load(tmp_path)
 
 
 def test_other_directories_are_refused(tmp_path: Path) -> None:
@@ -124,18 +125,18 @@ def test_other_directories_are_refused(tmp_path: Path) -> None:
     }  # fmt: skip
     for name, said in expected.items():
         with pytest.raises(UserError, match=rf"{name} {said}.*choose another study\.name"):
-            Study.read(tmp_path / name)
+            Study.load_own(tmp_path / name)
 
 
 def test_of_two_commands_one_holds_it_and_the_other_sees_what_it_did(tmp_path: Path) -> None:
-    study, other = Study.read(tmp_path / "s"), Study.read(tmp_path / "s")
-    with study.holding():
-        with pytest.raises(UserError, match=f"is in use by process {os.getpid()}"), other.holding():
+    study, other = Study.load_own(tmp_path / "s"), Study.load_own(tmp_path / "s")
+    with study.lock():
+        with pytest.raises(UserError, match=f"is in use by process {os.getpid()}"), other.lock():
             pass
         study.write_plan(plan_of([0], tmp_path))
-        study.admit(seeds(study, [0]), provenance(tmp_path))
-        study.admit(seeds(study, [0, 1]), provenance(tmp_path))
-    with pytest.raises(UserError, match="was changed by another command a moment ago"), other.holding():
+        create_jobs(study, seeds(study, [0]), provenance(tmp_path))
+        create_jobs(study, seeds(study, [0, 1]), provenance(tmp_path))
+    with pytest.raises(UserError, match="was changed by another command a moment ago"), other.lock():
         pass
 
 
@@ -156,13 +157,14 @@ def test_a_full_disk_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / "s" / "jobs.jsonl").stat().st_size == LIMIT, "a torn last line"
     jobs = begin(tmp_path / "s", range(100))
-    assert [each.directory for each in Study.read(tmp_path / "s").records] == [job.name for job in jobs]
+    assert [each.directory for each in Study.load_own(tmp_path / "s").records] == [job.name for job in jobs]
 
 
 FORKING = """
 import os, pickle, sys
 from pathlib import Path
-import litlab.sweep.admitting, litlab.sweep.continuing
+from litlab.sweep.compatibility import check_compatible
+from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
 plan, composed, provenance = pickle.loads(Path(sys.argv[1]).read_bytes())
@@ -173,18 +175,18 @@ while line := sys.stdin.readline():
         sys.stdin.readline()  # until then the number is nobody else's
         os.waitpid(child, 0)
         continue
-    study = Study.read(Path(line.strip()))
-    study.check(plan, composed)
-    with study.holding():
+    study = Study.load_own(Path(line.strip()))
+    check_compatible(study, plan, composed)
+    with study.lock():
         study.write_plan(plan)
-        study.admit(composed, provenance)
+        create_jobs(study, composed, provenance)
     os._exit(0)
 """
 
 
 def test_killed_at_any_moment_the_same_command_completes_it(tmp_path: Path) -> None:
     values, numbers = range(40), random.Random(0)
-    asked = plan_of(values, tmp_path), seeds(Study.read(tmp_path / "0"), values), provenance(tmp_path)
+    asked = plan_of(values, tmp_path), seeds(Study.load_own(tmp_path / "0"), values), provenance(tmp_path)
     (tmp_path / "asked").write_bytes(pickle.dumps(asked))
     start = time.monotonic()
     begin(tmp_path / "timed", values)
@@ -208,6 +210,6 @@ def test_killed_at_any_moment_the_same_command_completes_it(tmp_path: Path) -> N
         path = tmp_path / str(attempt)
         jobs = begin(path, values)
         assert [job.name for job in jobs] == [f"{number:04d}_seed-{number}" for number in values]
-        assert [each.number for each in Study.read(path).records] == list(values)
+        assert [each.number for each in Study.load_own(path).records] == list(values)
         assert all(is_own(job.run) and job.run.read_config() == job.config for job in jobs)
         assert not list(path.rglob("*.tmp"))

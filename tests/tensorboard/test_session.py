@@ -15,7 +15,7 @@ from litlab.process.failure import write_end
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
-from litlab.sweep.backends.base import Ended, Job
+from litlab.sweep.backends.base import Job, JobExit
 from litlab.sweep.outcome import settle
 from litlab.tensorboard import LAST, PREFIX, START, Logged, end_session, forget_end, scalar, start_session, write_events
 
@@ -95,7 +95,7 @@ def test_who_watches_a_run_reads_all_of_it_before_its_end(tmp_path: Path) -> Non
 
 def test_a_job_whose_process_was_killed_has_failed(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
-    outcome = settle(Ended(Job(0, run, config), -9, 1.0))
+    outcome = settle(JobExit(Job(0, run, config), -9, 1.0))
     assert outcome.status == "killed"
     assert sessions(tmp_path, ["STATUS_FAILURE"])["run"].settings == {"optimizer.lr": 0.1}
 

@@ -65,7 +65,9 @@ class PoolLauncher(Launcher):
         from litlab.config.jobs import Point
         from litlab.process.controller import RunStopped
         from litlab.process.signals import exit_code
-        from litlab.sweep.display import refuse_impossible, table
+        from litlab.sweep.backends import make_backend
+        from litlab.sweep.compatibility import check_compatible
+        from litlab.sweep.display import table
 
         points = [Point.of(overrides, swept_keys(self.config)) for overrides in job_overrides]
         study = self.study()
@@ -77,8 +79,8 @@ class PoolLauncher(Launcher):
             print(f"litlab: {len(jobs)} points are {len(distinct)} different experiments, each a job", file=sys.stderr)
         plan = self.plan("grid", _axes(points), {})
         if self.is_dry_run:
-            study.check(plan, jobs)
-            refuse_impossible(distinct)
+            check_compatible(study, plan, jobs)
+            make_backend(self.settings).check([job.config for job in distinct], dry_run=True)
             print("\n".join(table(study, distinct)))
             return [_returned(point, None, JobStatus.COMPLETED) for point in points]
         ended = self._run(study, plan, distinct)
@@ -104,10 +106,11 @@ class PoolLauncher(Launcher):
 
     def pool(self) -> Backend:
         """The pool, which starts with the first call."""
-        from litlab.sweep.backends.local import LocalPool, PoolSettings
+        from litlab.sweep.backends import make_backend
 
         if self._pool is None:
-            self._pool = LocalPool(PoolSettings(**{k: v for k, v in self.settings.items() if k in _OF_POOL}))
+            self._pool = make_backend(self.settings)
+            self._pool.start()
             atexit.register(self.close)
         return self._pool
 
@@ -125,7 +128,7 @@ class PoolLauncher(Launcher):
         from litlab.sweep.study import Study
 
         try:
-            return Study.read(Path(self.config.hydra.sweep.dir).absolute())
+            return Study.load_own(Path(self.config.hydra.sweep.dir).absolute())
         except OSError as error:
             raise UserError(cannot_write(self.config.hydra.sweep.dir, error)) from error
 
@@ -135,11 +138,12 @@ class PoolLauncher(Launcher):
 
         numbers = {each.number: each.overrides for each in study.records}
         points = located(points, numbers, study.plan.axes if study.plan is not None else ())
-        return compose_jobs(self.loader, self.config, points, study.known, study.next_number, progress=progress)
+        return compose_jobs(self.loader, self.config, points, study.known_jobs, study.next_number, progress=progress)
 
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
         """What study.yaml will say of this command."""
         from litlab.config.secrets import masked, masked_arguments
+        from litlab.sweep.backends import SETTINGS
         from litlab.sweep.study import Plan
 
         base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
@@ -149,7 +153,7 @@ class PoolLauncher(Launcher):
             axes=axes,
             base=masked({str(key): value for key, value in base.items() if key != "hydra"}),
             arguments=masked_arguments(sys.argv[1:]),
-            launcher={key: value for key, value in self.settings.items() if key in _OF_POOL},
+            launcher={name: self.settings[name] for name in SETTINGS},
             search=search,
             project=str(self.config.hydra.runtime.cwd),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,9 +164,6 @@ class PoolLauncher(Launcher):
         from litlab.runs.provenance import of_launch
 
         return of_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
-
-
-_OF_POOL = ("jobs", "jobs_per_device", "timeout", "retries")
 
 
 class GridSweeper(Sweeper):

@@ -63,6 +63,7 @@ class SearchSweeper(Sweeper):
             self.launcher.close()
 
     def _sweep(self, arguments: list[str]) -> None:
+        from litlab.sweep.compatibility import check_compatible
         from litlab.sweep.search.settings import read_settings
 
         given = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=True)
@@ -73,7 +74,7 @@ class SearchSweeper(Sweeper):
         study = self.launcher.study()
         search = self._search(study, settings, space)
         plan = self._plan(search)
-        study.check(plan, [])
+        check_compatible(study, plan, [])
         if self.launcher.is_dry_run:
             from litlab.sweep.search.report import outline
 
@@ -107,7 +108,7 @@ class SearchSweeper(Sweeper):
 
             point = Point.of(overrides, {plain_key(key) for key in swept})
             (job,) = compose_jobs(
-                self.launcher.loader, self.launcher.config, [point], study.known, number, progress=False
+                self.launcher.loader, self.launcher.config, [point], study.known_jobs, number, progress=False
             )
             return job
 

@@ -21,21 +21,20 @@ from litlab.runs.lock import owning
 from litlab.runs.metrics import read_metrics
 from litlab.runs.provenance import of_launch
 from litlab.runs.state import RunStatus
-from litlab.sweep.study import FILE
+from litlab.sweep.study import STUDY_FILE
 
 if TYPE_CHECKING:
     from litlab.config.overrides import Change
 import re
 import sys
 from contextlib import ExitStack
-from dataclasses import fields
 
 from litlab.compare.tensorboard import tell_tensorboard
 from litlab.errors import RunFailed
 from litlab.process.controller import RunStopped
 from litlab.process.signals import exit_code
 from litlab.runs.state import read_state
-from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.sweep.backends import make_backend
 from litlab.sweep.multirun import resume_grid, wait_for_workers
 from litlab.sweep.study import Plan, Study
 
@@ -75,7 +74,7 @@ def main(arguments: list[str]) -> None:
     """
     options = _options(arguments)
     directory = Path(options.run)
-    if (directory / FILE).is_file():
+    if (directory / STUDY_FILE).is_file():
         _refuse_allow(options)
         try:
             resume_study(directory, options.overrides, ["litlab", "resume", *arguments])
@@ -254,7 +253,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
         UserError: if it is somebody else's or in use, or the overrides ask for what can't be changed.
         RunFailed: if a job did not complete.
     """
-    study = Study.read(directory)
+    study = Study.load_own(directory)
     plan = study.plan
     assert plan is not None
     if plan.kind == "search" or len(study.records) < plan.num_jobs:
@@ -265,13 +264,13 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     if not [run for _, run in study.jobs() if read_state(run).status != RunStatus.COMPLETED]:
         print(f"{directory} holds {len(study.records)} jobs, all complete; nothing to resume")
         return
-    settings = PoolSettings(**{each.name: plan.launcher[each.name] for each in fields(PoolSettings)})
-    pool = LocalPool(settings)
+    backend = make_backend(plan.launcher)
+    backend.start()
     provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
-        end = resume_grid(study, pool, provenance=provenance, retries=settings.retries, begun=tell_tensorboard)
+        end = resume_grid(study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=tell_tensorboard)
     finally:
-        pool.close()
+        backend.close()
     tell_tensorboard(study.path)
     if end.received is not None:
         raise RunStopped(exit_code(end.received))
@@ -298,7 +297,7 @@ def _change(study: Study, overrides: list[str], command: list[str]) -> None:
     """
     from litlab.config.overrides import in_words  # loads Hydra's parser
 
-    with study.holding(), ExitStack() as held:
+    with study.lock(), ExitStack() as held:
         wait_for_workers(study)
         changes = []
         for _, run in study.jobs():

@@ -14,9 +14,9 @@ from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.state import RunState, RunStatus, is_owned, read_state
 from litlab.runs.terminal import format_clock, headline, printable
-from litlab.sweep.discover import places, runs_at
+from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.display import number
-from litlab.sweep.study import FILE
+from litlab.sweep.study import STUDY_FILE
 
 EVERY = 2.0  # seconds between two looks
 NOTES = """\
@@ -64,8 +64,8 @@ def runs_in(directory: Path) -> Runs:
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; name a study, a run, or a folder with runs: outputs/NAME")
-    runs = [found.run for place in places(directory) for found in runs_at(place)]
-    if not runs and not (directory / FILE).exists():
+    runs = [found.run for place in discover(directory) for found in runs_at(place)]
+    if not runs and not (directory / STUDY_FILE).exists():
         raise UserError(f"{directory} holds no runs; name a study, a run, or a folder with runs: outputs/NAME")
     top = str(directory)
     return [(str(run.path)[len(top) :].lstrip("/") or run.path.name, run) for run in runs]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.terminal import printable
-from litlab.sweep.discover import places, runs_at
-from litlab.sweep.study import FILE
+from litlab.sweep.discover import discover, runs_at
+from litlab.sweep.study import STUDY_FILE
 from litlab.tensorboard import PREFIX, START
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def _shown(directory: Path) -> Iterator[Path]:
         UserError: if a directory can't be read, or the view can't be made.
     """
     try:
-        found = list(islice(places(directory), 2))
-        if len(found) < 2 and all((place / FILE).is_file() and _has_sessions(place) for place in found):
+        found = list(islice(discover(directory), 2))
+        if len(found) < 2 and all((place / STUDY_FILE).is_file() and _has_sessions(place) for place in found):
             yield directory
             return
         with (

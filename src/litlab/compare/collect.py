@@ -12,8 +12,8 @@ from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.state import RunState, read_state, state_from_result
-from litlab.sweep.discover import LEVELS, Found, folders, is_place, runs_at
-from litlab.sweep.study import FILE
+from litlab.sweep.discover import MAX_DEPTH, DiscoveredRun, is_run_or_study, runs_at, subdirectories
+from litlab.sweep.study import STUDY_FILE
 
 _LONGEST_FILE = 1 << 20  # bytes of config.yaml or result.json; ours have a few thousand
 _LONGEST_NAME = 100  # characters of the name of a metric
@@ -44,16 +44,16 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
 
 def studies(directories: Sequence[Path]) -> list[Path]:
     """Those at or below directories, each once; without what can't be read, which `collect` names."""
-    found = [place for each in directories if each.is_dir() for place in _places(each, LEVELS, [])]
-    return [place for place in dict.fromkeys(found) if (place / FILE).is_file()]
+    found = [place for each in directories if each.is_dir() for place in _places(each, MAX_DEPTH, [])]
+    return [place for place in dict.fromkeys(found) if (place / STUDY_FILE).is_file()]
 
 
-def _found(directory: Path, skipped: list[Skipped]) -> Iterator[Found]:
+def _found(directory: Path, skipped: list[Skipped]) -> Iterator[DiscoveredRun]:
     """The runs at a directory; adds to `skipped` what is no run, no study and no folder of any, or damaged."""
     if not directory.is_dir():
         skipped.append(Skipped(directory, "is a file; name a directory" if directory.exists() else "no such directory"))
         return
-    for place in _places(directory, LEVELS, skipped):
+    for place in _places(directory, MAX_DEPTH, skipped):
         try:
             found = runs_at(place)
         except (UserError, OSError) as error:
@@ -65,12 +65,12 @@ def _found(directory: Path, skipped: list[Skipped]) -> Iterator[Found]:
 
 
 def _places(directory: Path, levels: int, skipped: list[Skipped]) -> list[Path]:
-    """Runs and studies; the topmost folders without any are named, and those that can't be read."""
+    """Runs and studies; the topmost subdirectories without any are named, and those that can't be read."""
     without: list[Skipped] = []
     try:
-        if is_place(directory):
+        if is_run_or_study(directory):
             return [directory]
-        below = [each for each in folders(directory) if not each.name.startswith(".")] if levels else []
+        below = [each for each in subdirectories(directory) if not each.name.startswith(".")] if levels else []
     except OSError as error:
         skipped.append(Skipped(directory, str(error.strerror)))
         return []
@@ -107,7 +107,7 @@ def _refuse_long(file: Path) -> None:
         raise UserError(f"{file} is damaged: it is longer than {_LONGEST_FILE >> 20} MiB")
 
 
-def _read(found: Found, config: dict[str, Any], name: str) -> Run:
+def _read(found: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
     """
     Raises:
         UserError: if result.json is damaged.

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from litlab.errors import UserError
-from litlab.sweep.discover import is_place
-from litlab.sweep.study import FILE, RECORDS
+from litlab.sweep.discover import is_run_or_study
+from litlab.sweep.study import JOBS_FILE, STUDY_FILE
 
 FIGURES = ("png", "svg", "pdf")
-_OF_RUNS = ("config.yaml", "dataset.json", "provenance.json", "metrics.csv", "run.log", "result.json", FILE, RECORDS)
+_OF_RUNS = ("config.yaml", "dataset.json", "provenance.json", "metrics.csv", "run.log", "result.json", STUDY_FILE, JOBS_FILE)
 _OF_COMPARISONS = (".txt", ".md", ".csv", ".json", ".tex", ".html", *(f".{each}" for each in FIGURES))
 _DEEPEST = 3  # folders below that of a run: summary/GROUP/
 
@@ -54,7 +54,7 @@ def _is_of_a_run(file: Path) -> bool:
     """Whether a run or a study has it; what an earlier comparison left in its directory may be replaced."""
     if file.name not in _OF_RUNS and (file.suffix in _OF_COMPARISONS or not file.exists()):
         return False
-    return any(is_place(folder) for folder in Path(os.path.realpath(file)).parents[:_DEEPEST])
+    return any(is_run_or_study(folder) for folder in Path(os.path.realpath(file)).parents[:_DEEPEST])
 
 
 def figure_kind(file: Path) -> str:

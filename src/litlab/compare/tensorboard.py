@@ -33,7 +33,7 @@ from litlab.compare.model import LEVEL
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
 from litlab.runs.terminal import printable
-from litlab.sweep.study import FILE, Plan, Study
+from litlab.sweep.study import STUDY_FILE, Plan, Study
 from litlab.tensorboard import FIRST, LARGEST, Logged, is_shown, scalars, settings_of, write_events
 
 _MOST_BOXES = 9  # values that the page has boxes to tick for
@@ -199,9 +199,9 @@ def write_summaries(study: Path) -> int:
         UserError: if it is no study, is damaged, or something else stands where its summary would.
         OSError: if it can't be written.
     """
-    found = Study.look(study)
+    found = Study.load(study)
     if found.plan is None:
-        raise UserError(f"{study} is no study: it has no {FILE}")
+        raise UserError(f"{study} is no study: it has no {STUDY_FILE}")
     runs, _ = collect([study])
     began, folder = _seconds(found.plan), _made(study / FOLDER)
     curves: dict[str, Mapping[str, Sequence[Point]]] = {}
@@ -225,7 +225,7 @@ def tell_tensorboard(study: Path) -> None:
     A study is as good without: whatever goes wrong, our own errors included, is said in a line.
     """
     try:
-        found = Study.look(study)
+        found = Study.load(study)
         if found.plan is not None and is_shown(found.plan.base):
             if (num_jobs := len(found.records)) >= MANY_JOBS:
                 print(f"litlab: bringing TensorBoard's summary of {num_jobs:,} jobs up to date", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Where runs are below a directory: a run itself, the jobs of a study, or folders of both."""
+"""Runs and studies below a directory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -6,56 +6,63 @@ from pathlib import Path
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.sweep.study import FILE, RECORDS, Study
+from litlab.sweep.study import JOBS_FILE, STUDY_FILE, Study
 
-LEVELS = 2  # below the directory that is named: outputs/NAME/RUN
+MAX_DEPTH = 2  # levels below the named directory: outputs/NAME/RUN
 
 
 @dataclass(frozen=True)
-class Found:
-    """A run, and of a job the directory of its study and the values that were swept, as they were typed."""
+class DiscoveredRun:
+    """A run found on disk.
+
+    Attributes:
+        run: Its directory.
+        study: Directory of its study; None for a single run.
+        point: Swept keys with their values as texts.
+    """
 
     run: RunDirectory
     study: Path | None = None
     point: Mapping[str, str] = field(default_factory=dict)
 
 
-def places(directory: Path, levels: int = LEVELS) -> Iterator[Path]:
-    """The runs and studies at a directory, or up to so many levels below; links are not followed.
+def discover(directory: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Find the directories of runs and studies at most `depth` levels below; links are not followed.
 
     Raises:
-        OSError: if a directory can't be read.
+        OSError: If a directory can't be read.
     """
-    if is_place(directory):
+    if is_run_or_study(directory):
         yield directory
-    elif levels:
-        for below in folders(directory):
-            yield from places(below, levels - 1)
+    elif depth:
+        for child in subdirectories(directory):
+            yield from discover(child, depth - 1)
 
 
-def is_place(directory: Path) -> bool:
-    """Whether it is a run or a study."""
-    return (directory / "config.yaml").is_file() or (directory / FILE).is_file()
+def is_run_or_study(directory: Path) -> bool:
+    """Check for the file that makes a directory a run or a study."""
+    return (directory / "config.yaml").is_file() or (directory / STUDY_FILE).is_file()
 
 
-def folders(directory: Path) -> list[Path]:
-    """Those in a directory, by name; links are left out.
-
-    Raises:
-        OSError: if it can't be read.
-    """
-    return [below for below in sorted(directory.iterdir()) if below.is_dir() and not below.is_symlink()]
-
-
-def runs_at(place: Path) -> list[Found]:
-    """The run at a place, or the jobs of the study there: what stands in a study beside its jobs, such as a job that
-    was run again, is none of them.
+def subdirectories(directory: Path) -> list[Path]:
+    """List the directories in a directory by name, without links.
 
     Raises:
-        UserError: if the files of a study are damaged.
+        OSError: If it can't be read.
     """
-    if (place / "config.yaml").is_file():
-        return [Found(RunDirectory(place))]
-    if (records := place / RECORDS).exists() and not records.is_file():
-        raise UserError(f"{records} is damaged: it is no regular file")
-    return [Found(run, place, record.point) for record, run in Study.look(place).jobs()]
+    return [child for child in sorted(directory.iterdir()) if child.is_dir() and not child.is_symlink()]
+
+
+def runs_at(path: Path) -> list[DiscoveredRun]:
+    """Return the run at a path, or the recorded jobs of the study there.
+
+    Other directories in a study, such as a job that was run again, are not among its jobs.
+
+    Raises:
+        UserError: If the files of the study are damaged.
+    """
+    if (path / "config.yaml").is_file():
+        return [DiscoveredRun(RunDirectory(path))]
+    if (jobs_file := path / JOBS_FILE).exists() and not jobs_file.is_file():
+        raise UserError(f"{jobs_file} is damaged: it is no regular file")
+    return [DiscoveredRun(run, path, record.point) for record, run in Study.load(path).jobs()]

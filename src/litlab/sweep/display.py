@@ -16,16 +16,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from litlab.config.freeze import cores
-from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.progress import Progress, ProgressReader
 from litlab.runs.redact import mask_command
 from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import display_path, format_clock, headline, printable
 from litlab.runs.text import LastingOutput
-from litlab.sweep.backends.base import Config, Job
-from litlab.sweep.backends.device_allocator import Leases, Machine, objections
+from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.study import Study
 
@@ -328,9 +325,6 @@ def _told(job: Job, outcome: Outcome) -> str:
     return outcome.status.label
 
 
-_NO_DEVICES = {"accelerator": "cpu", "devices": 1}
-
-
 def table(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
     """A line a job: its directory, which begins with its number; its state; what varies. Then the counts."""
     words = [_word(study, job) for job in jobs]
@@ -343,24 +337,10 @@ def table(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
 
 
 def _word(study: Study, job: "ComposedJob") -> str:
-    return read_state(RunDirectory(study.path / job.directory)).status.label if job.identity in study.known else "new"
+    return (
+        read_state(RunDirectory(study.path / job.directory)).status.label if job.identity in study.known_jobs else "new"
+    )
 
 
 def _varied(job: "ComposedJob") -> str:
     return " ".join(mask_command([f"{key}={value}" for key, value in job.point.items()]))
-
-
-def refuse_impossible(jobs: Sequence["ComposedJob"]) -> None:
-    """What can be said without asking torch: of GPUs only a pool that runs knows how many there are.
-
-    Raises:
-        UserError: with a line for each thing that some job needs and this machine has not.
-    """
-    leases = Leases(Machine(gpus=(), cores=cores()), jobs=None, jobs_per_device=1)
-    if lines := objections(leases, [_known_here(job.config) for job in jobs]):
-        raise UserError("\n".join(lines))
-
-
-def _known_here(config: Config) -> Config:
-    trainer = config["trainer"]
-    return config if trainer["accelerator"] == "cpu" else config | {"trainer": trainer | _NO_DEVICES}

@@ -11,8 +11,9 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, is_owned, read_state
 from litlab.sweep.backends.base import Backend, Config, Job
+from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display, summary
-from litlab.sweep.jobs import say, take_up
+from litlab.sweep.jobs import create_jobs, print_notes, record_resume
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.scheduler import Loop, Source, attended
 from litlab.sweep.study import Plan, Study
@@ -82,7 +83,7 @@ def run_grid(
         UserError: if they don't belong to this study, can't run here, or the study is somebody else's or in use;
             nothing has been written then.
     """
-    study.check(plan, composed)
+    check_compatible(study, plan, composed)
     known = {record.identity: run for record, run in study.jobs()}
     _check(backend, [each.config for each in composed if not _is_done(known.get(each.identity))])
     ready = [
@@ -90,10 +91,10 @@ def run_grid(
         for each in composed
     ]
     num_jobs = len(known.keys() | {each.identity for each in composed})
-    with study.holding():
+    with study.lock():
         wait_for_workers(study)
         study.write_plan(replace(plan, num_jobs=num_jobs))
-        jobs = study.admit(ready, provenance)
+        jobs = create_jobs(study, ready, provenance)
         begun(study.path)
         return _run(study, jobs, backend, retries)
 
@@ -108,13 +109,13 @@ def resume_grid(
     Raises:
         UserError: if they can't run here, or the study is in use.
     """
-    with study.holding():
+    with study.lock():
         wait_for_workers(study)
         jobs = [Job(each.number, run, run.read_config()) for each, run in study.jobs()]
         left = [job for job in jobs if not _is_done(job.run)]
         _check(backend, [job.config for job in left])
         if provenance is not None:
-            say([line for job in left for line in take_up(job.run, job.config, {}, provenance)])
+            print_notes([line for job in left for line in record_resume(job.run, job.config, {}, provenance)])
         begun(study.path)
         return _run(study, jobs, backend, retries)
 
@@ -129,7 +130,7 @@ def run_search(
     Raises:
         UserError: if the search can't go on, or the study is in use.
     """
-    with study.holding():
+    with study.lock():
         wait_for_workers(study)
         study.write_plan(plan)
         source = open_source()

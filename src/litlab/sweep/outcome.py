@@ -10,7 +10,7 @@ from litlab.process.signals import STOPPING, exit_code
 from litlab.runs.lock import owning
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, is_owned
-from litlab.sweep.backends.base import Ended, Job
+from litlab.sweep.backends.base import Job, JobExit
 
 LOG_LINES = 8
 _LOG_BYTES = 1 << 14
@@ -44,7 +44,7 @@ class Outcome:
         return float(value) if isinstance(value, int | float) else None
 
 
-def settle(ended: Ended, *, asked: RunStatus | None = None) -> Outcome:
+def settle(ended: JobExit, *, asked: RunStatus | None = None) -> Outcome:
     """Say how a job came out, and write the result.json that its process could not.
 
     "Completed" is a result that says so, whatever the exit code: a user's code may call sys.exit(0), and a process whose
@@ -80,7 +80,7 @@ def _write(job: Job, kind: RunStatus, message: str) -> str | None:
     return None
 
 
-def _told(ended: Ended, status: str, result: dict[str, Any], asked: RunStatus | None) -> tuple[RunStatus, str]:
+def _told(ended: JobExit, status: str, result: dict[str, Any], asked: RunStatus | None) -> tuple[RunStatus, str]:
     error = str(result.get("error") or "")
     if status == RunStatus.REFUSED:
         return RunStatus.REFUSED, error
@@ -103,7 +103,7 @@ def _told(ended: Ended, status: str, result: dict[str, Any], asked: RunStatus | 
     return RunStatus.FAILED, f"ended with exit code {ended.code} before it could say why"
 
 
-def _ended_by_signal(ended: Ended) -> tuple[RunStatus, str]:
+def _ended_by_signal(ended: JobExit) -> tuple[RunStatus, str]:
     name = signal.Signals(-ended.code).name
     if name == "SIGKILL":
         how = "killed by the kernel for want of memory" if ended.out_of_memory else "killed by SIGKILL"

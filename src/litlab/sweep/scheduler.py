@@ -19,7 +19,7 @@ from litlab.process.controller import RunStopped
 from litlab.process.signals import STOPPING, Stopped, StopRequest
 from litlab.runs.lock import owning
 from litlab.runs.state import RunStatus
-from litlab.sweep.backends.base import Backend, Config, Ended, Job
+from litlab.sweep.backends.base import Backend, Config, Job, JobExit
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome, settle
 
@@ -94,7 +94,7 @@ class Loop:
                     self.pause()
                 if not self._is_stopping():
                     self._try(self._start_what_fits)
-                for ended in self.backend.wait(POLL):
+                for ended in self.backend.poll(POLL):
                     self._try(partial(self._settle, ended))
                 self._try(self._look)
                 with suppress(OSError):  # of a file that it reads: what is shown is no reason to end
@@ -120,9 +120,9 @@ class Loop:
 
     def _start_what_fits(self) -> None:
         while not self.stop.pending():
-            if self._again and self.backend.has_room(self._again[0].config):
+            if self._again and self.backend.has_capacity(self._again[0].config):
                 job = self._again.popleft()
-            elif (found := self.source.next(self.backend.has_room)) is not None:
+            elif (found := self.source.next(self.backend.has_capacity)) is not None:
                 job = found
             else:
                 return
@@ -132,7 +132,7 @@ class Loop:
             self._running[job.number] = job
             self.display.started(job)
 
-    def _settle(self, ended: Ended) -> None:
+    def _settle(self, ended: JobExit) -> None:
         job = self._running.pop(ended.job.number)
         asked, _ = self._asked.pop(job.number, (None, 0.0))
         outcome = settle(ended, asked=asked)
@@ -227,4 +227,4 @@ class Pause:
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, handler)
-        self._backend.go_on()
+        self._backend.resume()

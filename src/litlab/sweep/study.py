@@ -1,183 +1,260 @@
-"""A study on the disk: what was asked for in study.yaml, its jobs in jobs.jsonl, each in a directory of its own.
+"""A study on disk: its plan in study.yaml, its jobs in jobs.jsonl, a directory for each job.
 
-Jobs are known by the identity of their configs and keep their numbers; records are only ever added.
+Jobs are identified by the identity of their configs and keep their numbers; records are only ever appended. The files may
+be damaged or made by somebody else, so everything in them is checked when they are read.
 """
 
 import errno
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sweep, sync_directory, write_text
 from litlab.runs.lock import owning
-from litlab.sweep.backends.base import Job
-from litlab.sweep.plan import Plan, Record, from_lines, plan_from_yaml, plan_to_yaml, to_line, whole_lines
+from litlab.runs.text import load_yaml
 
-if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+STUDY_FILE = "study.yaml"
+JOBS_FILE = "jobs.jsonl"
+_FORMAT = 1
+_MAX_NAME_BYTES = 255
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_PLAN_TYPES: dict[str, type] = {
+    "kind": str, "axes": dict, "base": dict, "arguments": list, "launcher": dict, "search": dict, "num_jobs": int,
+}  # fmt: skip
+_CHOOSE_ANOTHER = "choose another study.name (or hydra.sweep.dir) for this one"
 
 
-__all__ = ["FILE", "RECORDS", "Plan", "Record", "Study"]
-FILE = "study.yaml"
-RECORDS = "jobs.jsonl"
-_OTHERS = "choose another study.name (or hydra.sweep.dir) for this one"
+@dataclass(frozen=True)
+class Plan:
+    """Contents of study.yaml: what the command of the study asked for.
+
+    Attributes:
+        kind: Type of the study: all jobs of a grid are known beforehand, those of a search are not.
+        axes: Values of each swept key in Hydra's grammar; for a search, the expressions of its space.
+        base: Composed config without the swept values, unresolved and with secrets masked.
+        arguments: Arguments of `litlab train` that repeat the command.
+        launcher: Settings of the backend.
+        search: Settings of a search; empty for a grid.
+        project: Folder in which the command was called.
+        started: ISO time, UTC.
+        num_jobs: Number of jobs of a grid; fewer are recorded while it is being set up.
+    """
+
+    kind: Literal["grid", "search"]
+    axes: dict[str, list[str]]
+    base: dict[str, Any]
+    arguments: list[str]
+    launcher: dict[str, Any]
+    search: dict[str, Any]
+    project: str
+    started: str
+    num_jobs: int = 0
+
+    def to_yaml(self) -> str:
+        """Serialize to the text of study.yaml."""
+        return str(yaml.dump({"format": _FORMAT, **asdict(self)}, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
+
+    @classmethod
+    def from_yaml(cls, file: Path, content: bytes) -> "Plan":
+        """Parse the contents of study.yaml.
+
+        Args:
+            file: Path for error messages.
+            content: Bytes of the file.
+
+        Raises:
+            UserError: If the file is damaged or has another format.
+        """
+        try:
+            values = load_yaml(content)
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            raise UserError(f"{file} is damaged: {error}") from error
+        if not isinstance(values, dict) or "format" not in values:
+            raise UserError(f"{file} is damaged: it has no key `format`")
+        if (number := values.pop("format")) != _FORMAT:
+            raise UserError(f"{file}: its format is {number!r}; this version of litlab reads format {_FORMAT}")
+        names = [field.name for field in fields(cls)]
+        wrong = [name for name in names if not isinstance(values.get(name), _PLAN_TYPES.get(name, str))]
+        if wrong or values.keys() != set(names) or values["kind"] not in ("grid", "search") or not _are_axes(values):
+            details = f"; wrong or missing: {', '.join(wrong)}" if wrong else ""
+            raise UserError(f"{file} is damaged: expected the keys {', '.join(names)}{details}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A line of jobs.jsonl.
+
+    Attributes:
+        number: Number in the study, from 0.
+        directory: Path relative to the study.
+        identity: Identity of the config, see `litlab.config.freeze`.
+        overrides: Overrides that the config was composed from.
+        point: Swept keys with their values as texts.
+    """
+
+    number: int
+    directory: str
+    identity: str
+    overrides: list[str]
+    point: dict[str, str]
+
+    def to_line(self) -> str:
+        """Serialize to a line of jobs.jsonl."""
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
 
 
 class Study:
-    """
+    """The directory of a study.
+
     Attributes:
-        path: its directory, which may not be there yet.
-        plan: None for a study that is new.
-        records: of its jobs, in the order of their numbers.
+        path: Directory of the study, which may not exist yet.
+        plan: Contents of study.yaml; None for a new study.
+        records: Records of the jobs, by number.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan: Plan | None = None
-        self.records: list[Record] = []
-        self._found: tuple[bytes | None, bytes | None] = (None, None)
-        self._held = False
+        self.records: list[JobRecord] = []
+        self._plan_content: bytes | None = None
+        self._jobs_content: bytes | None = None
+        self._is_locked = False
 
     @classmethod
-    def read(cls, path: Path) -> "Study":
-        """To go on with it, or begin it; nothing is written, and no lock is held.
+    def load(cls, path: Path) -> "Study":
+        """Load any study for reading, no matter who made it.
 
         Raises:
-            UserError: if the directory is something else, is damaged, or belongs to somebody else.
-            OSError: if nothing can be written there.
+            UserError: If the directory is something else or is damaged.
+        """
+        study = cls(path)
+        study._plan_content, study._jobs_content = _read(path / STUDY_FILE), _read(path / JOBS_FILE)
+        if study._plan_content is None:
+            _refuse_other_directory(path)
+        else:
+            study.plan = Plan.from_yaml(path / STUDY_FILE, study._plan_content)
+            study.records = _parse_records(path / JOBS_FILE, study._jobs_content or b"")
+        return study
+
+    @classmethod
+    def load_own(cls, path: Path) -> "Study":
+        """Load a study of the user's own to begin or continue it. Nothing is written, no lock is taken.
+
+        Raises:
+            UserError: If the directory is something else, is damaged, or is not signed by the user.
+            OSError: If nothing can be written there.
         """
         from litlab.runs.signature import study_signature_problem
 
-        study = cls.look(path)
-        _refuse_unwritable(path)
-        content = study._found[0]
-        if content is not None and (doubt := study_signature_problem(path, content)) is not None:
+        study = cls.load(path)
+        _check_writable(path)
+        content = study._plan_content
+        if content is not None and (problem := study_signature_problem(path, content)) is not None:
             raise UserError(
-                f"{path / FILE} is not signed by you: {doubt}. To continue a study means to run what it says, "
+                f"{path / STUDY_FILE} is not signed by you: {problem}. To continue a study means to run what it says, "
                 "so only your own are continued (looking at it with `litlab status` is safe); use another study.name"
             )
         return study
 
-    @classmethod
-    def look(cls, path: Path) -> "Study":
-        """To look at it only, whoever made it.
-
-        Raises:
-            UserError: if the directory is something else or is damaged.
-        """
-        study = cls(path)
-        study._found = content, records = _read(path / FILE), _read(path / RECORDS)
-        if content is None:
-            _refuse_other(path)
-        else:
-            study.plan = plan_from_yaml(path / FILE, content)
-            study.records = from_lines(path / RECORDS, records or b"")
-        return study
-
     @property
-    def known(self) -> dict[str, tuple[int, str]]:
-        """Identity -> number and directory, of the jobs there are."""
-        return {each.identity: (each.number, each.directory) for each in self.records}
+    def known_jobs(self) -> dict[str, tuple[int, str]]:
+        """Number and directory of the recorded jobs by identity."""
+        return {record.identity: (record.number, record.directory) for record in self.records}
 
     @property
     def next_number(self) -> int:
-        return 1 + max((each.number for each in self.records), default=-1)
+        """The first number that no job has."""
+        return 1 + max((record.number for record in self.records), default=-1)
 
-    def jobs(self) -> list[tuple[Record, RunDirectory]]:
-        """All jobs with their directories, in the order of their numbers."""
-        return [(each, RunDirectory(self.path / each.directory)) for each in self.records]
+    def run_of(self, record: JobRecord) -> RunDirectory:
+        """Return the run directory of a job."""
+        return RunDirectory(self.path / record.directory)
+
+    def jobs(self) -> list[tuple[JobRecord, RunDirectory]]:
+        """Return all jobs with their run directories, by number."""
+        return [(record, self.run_of(record)) for record in self.records]
 
     @contextmanager
-    def holding(self) -> Iterator[None]:
-        """Make the directory where needed, and hold its lock: within this the study may be written.
+    def lock(self) -> Iterator[None]:
+        """Create the directory if needed, and hold its lock; only then may the study be written.
 
         Raises:
-            UserError: if another process holds it, or it has changed since it was read.
+            UserError: If another process holds the lock, or the study has changed since it was loaded.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with owning(self.path) as lock:
-            if self._found != (_read(self.path / FILE), _read(self.path / RECORDS)):
+            contents = _read(self.path / STUDY_FILE), _read(self.path / JOBS_FILE)
+            if contents != (self._plan_content, self._jobs_content):
                 raise UserError(f"{self.path} was changed by another command a moment ago; call this one again")
             sweep(self.path)
-            self._held = True
+            self._is_locked = True
             try:
                 yield
             finally:
-                self._held = False
-                lock.truncate(0)  # for whoever looks: nobody is at it any more
-
-    def check(self, plan: Plan, composed: Sequence["ComposedJob"]) -> None:
-        """
-        Raises:
-            UserError: if what is asked for now would not be the same study, with what differs.
-        """
-        from litlab.sweep.jobs import check_same
-
-        check_same(self, plan, composed)
+                self._is_locked = False
+                lock.truncate(0)  # `litlab status --watch` reads from it that nobody works on the study anymore
 
     def write_plan(self, plan: Plan) -> None:
-        """Write and sign study.yaml; axes keep the values that they had.
+        """Write and sign study.yaml; axes keep their former values. Requires the lock.
 
         Raises:
-            OSError: if it can't be written.
+            OSError: If it can't be written.
         """
         from litlab.runs.signature import sign_study
 
-        assert self._held
+        assert self._is_locked
         if self.plan is not None and self.records:
-            plan = replace(plan, axes=_merged(self.plan.axes, plan.axes), started=self.plan.started)
-        before, text = self._found[0], plan_to_yaml(plan)
-        if text.encode() == before:
+            plan = replace(plan, axes=_merge_axes(self.plan.axes, plan.axes), started=self.plan.started)
+        before, content = self._plan_content, plan.to_yaml().encode()
+        if content == before:
             return
-        sign_study(self.path, *([before] if before is not None else []), text.encode())
-        write_text(self.path / FILE, text)
-        sign_study(self.path, text.encode())
-        self.plan, self._found = plan, (text.encode(), self._found[1])
+        sign_study(
+            self.path, *([before] if before is not None else []), content
+        )  # valid for either until it is replaced
+        write_text(self.path / STUDY_FILE, content.decode())
+        sign_study(self.path, content)
+        self.plan, self._plan_content = plan, content
 
-    def admit(self, composed: Sequence["ComposedJob"], provenance: dict[str, Any]) -> list[Job]:
-        """Give new jobs their directories and records; let unfinished known ones go on as is asked for now.
-
-        Args:
-            composed: the jobs; of new ones the number of threads is settled as far as it can be.
-            provenance: of the command, as `runs.provenance.of_launch` gives it.
-
-        Returns:
-            all of them, in this order.
-
-        Raises:
-            UserError: if the directory of one holds something else.
-            OSError: if they can't be written.
-        """
-        from litlab.sweep.jobs import admit
-
-        assert self._held
-        return admit(self, composed, provenance)
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Add records whose directories are whole."""
-        assert self._held
+    def append(self, records: Sequence[JobRecord]) -> None:
+        """Append records to jobs.jsonl, once their run directories are complete. Requires the lock."""
+        assert self._is_locked
         if not records:
             return
-        before, lines = whole_lines(self._found[1] or b""), "".join(map(to_line, records)).encode()
-        with (self.path / RECORDS).open("ab", buffering=0) as file:
+        before, lines = (
+            _whole_lines(self._jobs_content or b""),
+            "".join(record.to_line() for record in records).encode(),
+        )
+        with (self.path / JOBS_FILE).open("ab", buffering=0) as file:
             file.truncate(len(before))  # without a torn last line
-            rest = lines
-            while rest:  # a disk that fills up takes a part of it first
-                rest = rest[file.write(rest) :]
+            remaining = lines
+            while remaining:  # a disk that fills up takes a part of it first
+                remaining = remaining[file.write(remaining) :]
             os.fsync(file.fileno())
         sync_directory(self.path)
         self.records += records
-        self._found = (self._found[0], before + lines)
+        self._jobs_content = before + lines
 
 
-def _merged(before: dict[str, list[str]], now: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The axes of both, each with the values of both."""
-    return {key: list(dict.fromkeys([*before.get(key, ()), *now.get(key, ())])) for key in {**before, **now}}
+def _merge_axes(before: dict[str, list[str]], after: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {key: list(dict.fromkeys([*before.get(key, ()), *after.get(key, ())])) for key in {**before, **after}}
+
+
+def _are_axes(values: dict[str, Any]) -> bool:
+    return all(isinstance(key, str) and _are_texts(texts) for key, texts in values["axes"].items())
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _read(file: Path) -> bytes | None:
@@ -187,38 +264,86 @@ def _read(file: Path) -> bytes | None:
         return None
 
 
-def _refuse_unwritable(path: Path) -> None:
-    """Found here, a place is refused before seconds have gone into composing.
+def _whole_lines(content: bytes) -> bytes:
+    """Cut a torn last line."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _parse_records(file: Path, content: bytes) -> list[JobRecord]:
+    """Parse jobs.jsonl, sorted by number.
 
     Raises:
-        OSError: with the path.
+        UserError: If the file is damaged, with the first damaged line.
     """
-    above = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not above.is_dir():
+    records = []
+    for number, line in enumerate(_whole_lines(content).splitlines(), 1):
+        try:
+            records.append(_parse_record(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file} is damaged in line {number}: {error}") from error
+    for name in ("number", "directory"):
+        (value, count), *_ = Counter(getattr(record, name) for record in records).most_common(1) or [("", 0)]
+        if count > 1:
+            raise UserError(f"{file} is damaged: {count} jobs have the {name} {value!r}")
+    return sorted(records, key=lambda record: record.number)
+
+
+def _parse_record(values: Any) -> JobRecord:
+    """
+    Raises:
+        ValueError: If the values are no record.
+    """
+    not_a_job = ValueError("it does not describe a job")
+    if not isinstance(values, dict) or values.keys() != {field.name for field in fields(JobRecord)}:
+        raise not_a_job
+    record = JobRecord(**values)
+    if not isinstance(record.overrides, list) or not isinstance(record.point, dict):
+        raise not_a_job
+    texts = [*record.overrides, *record.point, *record.point.values(), record.directory, record.identity]
+    if type(record.number) is not int or record.number < 0 or not _are_texts(texts):
+        raise not_a_job
+    path = PurePosixPath(record.directory)
+    is_inside = not path.is_absolute() and path.parts and ".." not in path.parts and "\0" not in record.directory
+    if not is_inside or max(len(part.encode()) for part in path.parts) > _MAX_NAME_BYTES:
+        raise ValueError(f"{record.directory!r} is no path inside of the study")
+    return record
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a read-only place before seconds have gone into composing.
+
+    Raises:
+        OSError: With the path.
+    """
+    parent = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    if not os.access(above, os.W_OK):
+    if not os.access(parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
-def _refuse_other(path: Path) -> None:
-    """Only what a study leaves that was killed while it began may be there.
+def _refuse_other_directory(path: Path) -> None:
+    """Allow a new study only in a missing or empty directory, or one that a killed command has begun.
 
     Raises:
-        UserError: saying what is in the way.
+        UserError: With what the directory is or holds.
     """
     if not path.exists():
         return
     if not path.is_dir():
-        raise UserError(f"{path} is a file; a study makes a directory there: {_OTHERS}")
-    others = [each.name for each in path.iterdir() if not _is_ours(each.name)]
+        raise UserError(f"{path} is a file; a study makes a directory there: {_CHOOSE_ANOTHER}")
+    others = [file.name for file in path.iterdir() if not _may_precede_plan(file.name)]
     if "config.yaml" in others:
-        raise UserError(f"{path} is the directory of a run, not of a study; {_OTHERS}")
+        raise UserError(f"{path} is the directory of a run, not of a study; {_CHOOSE_ANOTHER}")
     if any(path.glob("*/.hydra")):
-        raise UserError(f"{path} holds runs of another launcher or of single commands, but no {FILE}; {_OTHERS}")
+        raise UserError(
+            f"{path} holds runs of another launcher or of single commands, but no {STUDY_FILE}; {_CHOOSE_ANOTHER}"
+        )
     if others:
-        raise UserError(f"{path} holds other things ({', '.join(sorted(others)[:3])}), but no {FILE}; {_OTHERS}")
+        names = ", ".join(sorted(others)[:3])
+        raise UserError(f"{path} holds other things ({names}), but no {STUDY_FILE}; {_CHOOSE_ANOTHER}")
 
 
-def _is_ours(name: str) -> bool:
-    """Or Hydra's: its sweepers write a multirun.yaml before a launcher is asked."""
+def _may_precede_plan(name: str) -> bool:
+    """Recognize files that exist before study.yaml; Hydra's sweepers write multirun.yaml before the launcher is called."""
     return name in (".lock", ".signature", "multirun.yaml") or (name.startswith(".") and name.endswith(".tmp"))

@@ -13,8 +13,7 @@ from litlab.compare.plots.style import COLOURS, by_value, measure, new_figure, n
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
 from litlab.runs.directory import open_regular
-from litlab.sweep.plan import Plan, plan_from_yaml
-from litlab.sweep.study import FILE
+from litlab.sweep.study import STUDY_FILE, Plan
 
 if TYPE_CHECKING:
     import optuna
@@ -28,14 +27,14 @@ _MOST_BARS = 20
 def searches_of(comparison: Comparison) -> dict[Path, Plan]:
     """The studies among those compared which are searches; one whose plan is damaged is none."""
     studies = {run.study for group in comparison.groups for run in group.runs if run.study is not None}
-    plans = {study: _plan(study / FILE) for study in sorted(studies)}
+    plans = {study: _plan(study / STUDY_FILE) for study in sorted(studies)}
     return {study: plan for study, plan in plans.items() if plan is not None and plan.kind == "search"}
 
 
 def _plan(file: Path) -> Plan | None:
     try:
         with open_regular(file) as opened:
-            return plan_from_yaml(file, opened.read())
+            return Plan.from_yaml(file, opened.read())
     except (OSError, UserError):
         return None
 

@@ -1,4 +1,9 @@
-"""Where the jobs of a study run: submit, wait, cancel. The local pool is one such place, a cluster's queue another."""
+"""Interface of the backends that run the jobs of a study.
+
+The local pool runs them on the devices of this machine. A queue of a cluster (SLURM, Ray) implements the same protocol:
+`submit` hands a job to the queue, `has_capacity` limits how many are in it, `poll` reports those that have ended, and
+`is_alive` and `attach` let a command find the jobs again that an earlier one has submitted.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +19,9 @@ class Job:
     """A run directory that is ready for a worker.
 
     Attributes:
-        number: in its study.
-        config: as its config.yaml has it.
+        number: Number in the study.
+        run: Run directory.
+        config: Contents of its config.yaml.
     """
 
     number: int
@@ -24,18 +30,20 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Name of the run directory."""
         return self.run.path.name
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How the process of a job ended.
+class JobExit:
+    """End of the process of a job.
 
     Attributes:
-        code: its exit code; negative for the signal that ended it.
-        seconds: since it was submitted to a device.
-        timed_out: whether it was ended since it took too long.
-        out_of_memory: whether the kernel has just ended processes for want of memory.
+        job: The job.
+        code: Exit code; the negative number of the signal that ended the process.
+        seconds: Seconds since the job was submitted to a device.
+        timed_out: True if the backend ended the process because it took too long.
+        out_of_memory: True if the kernel has just ended processes for lack of memory.
     """
 
     job: Job
@@ -46,35 +54,60 @@ class Ended:
 
 
 class Backend(Protocol):
-    """Runs workers on run directories. All calls come from one thread, none within another (no signal handler)."""
+    """Runs workers on run directories.
 
-    def check(self, configs: Sequence[Config]) -> None:
-        """Say what can never run here, before anything starts.
+    All calls come from one thread, none within another (not from a signal handler).
+    """
+
+    def start(self) -> None:
+        """Start what the backend needs to run jobs, without waiting until it is ready."""
+
+    def check(self, configs: Sequence[Config], *, dry_run: bool = False) -> None:
+        """Check that jobs with these configs can run here.
+
+        Args:
+            configs: Frozen configs.
+            dry_run: Start nothing; check only what can be known then.
 
         Raises:
-            UserError: with a line for each reason.
+            UserError: With a line for each reason.
         """
 
     def threads(self, config: Config, num_jobs: int) -> int | None:
-        """The number of threads of a process of this job where the config leaves it open; None if the worker counts."""
+        """Return the number of threads for a process of a job whose config leaves it open; None to let the worker count.
 
-    def has_room(self, config: Config) -> bool:
-        """Whether a job of this config would start at once."""
+        Args:
+            config: Frozen config of the job.
+            num_jobs: Number of such jobs.
+        """
+
+    def has_capacity(self, config: Config) -> bool:
+        """Return True if a job with this config may be submitted now."""
 
     def submit(self, job: Job) -> None:
-        """Start a job. There has to be room for it."""
+        """Start or enqueue a job; requires capacity for it."""
 
-    def wait(self, seconds: float) -> list[Ended]:
-        """The jobs that have ended since the last call; waits so long for one."""
+    def is_alive(self, job: Job) -> bool:
+        """Return True if the job is queued or running, also one that an earlier command has submitted."""
+
+    def attach(self, job: Job) -> None:
+        """Watch a job that is alive, so that `poll` reports its end."""
+
+    def poll(self, timeout: float) -> list[JobExit]:
+        """Return the jobs that have ended since the last call.
+
+        Args:
+            timeout: Seconds to wait for the first one.
+        """
 
     def cancel(self, job: Job, signum: int) -> None:
-        """Ask a job to save and stop; with SIGKILL, end it and all its processes. Nothing happens if it has ended."""
+        """Ask a job to save and stop; with SIGKILL, end it and all its processes. A job that has ended is ignored."""
 
     def pause(self) -> None:
-        """Stop all processes of all jobs where they are; until `go_on`, no time counts and nothing is submitted."""
+        """Stop all processes of all jobs until `resume`; meanwhile no timeout counts and nothing is submitted."""
 
-    def go_on(self) -> None:
-        """Let what is paused go on."""
+    def resume(self) -> None:
+        """Continue the paused jobs."""
 
     def close(self) -> None:
-        """End whatever still runs, and free what is held."""
+        """End what still runs, and release all resources."""

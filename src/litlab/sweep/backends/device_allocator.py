@@ -1,4 +1,4 @@
-"""Which devices of this machine a job takes, and whether they are free. Numbers only: no process, no file."""
+"""Allocation of the devices of one machine to jobs: GPUs by number, CPU cores by count."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,15 +7,17 @@ from typing import Literal
 
 from litlab.sweep.backends.base import Config
 
-ALL = ("auto", -1)  # trainer.devices that take all there are
+ALL_DEVICES = ("auto", -1)  # values of trainer.devices
+DeviceType = Literal["gpu", "cpu", "exclusive"]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """
+    """Devices of a machine.
+
     Attributes:
-        gpus: how CUDA_VISIBLE_DEVICES calls them, in the order in which processes here see them.
-        cores: that processes here may use.
+        gpus: Names of the GPUs in CUDA_VISIBLE_DEVICES, in the order in which processes here see them.
+        cores: Number of cores that processes here may use.
     """
 
     gpus: tuple[str, ...]
@@ -23,124 +25,141 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Lease:
-    """What one job holds.
+class Allocation:
+    """Devices of one job.
 
     Attributes:
-        kind: of its devices; `alone` for those of a kind that can't be told apart: one such job at a time.
-        gpus: their places in `Machine.gpus`.
-        cores: that its threads keep busy; counted for CPU jobs only.
-        visible: its CUDA_VISIBLE_DEVICES; None to leave it as it is.
+        device_type: Type of the devices; `exclusive` for accelerators that can't be told apart: one such job at a time.
+        gpus: Indices into `Machine.gpus`.
+        cores: Number of cores that its threads keep busy; 0 unless it is a CPU job.
+        visible_devices: Its CUDA_VISIBLE_DEVICES; None to inherit it.
     """
 
-    kind: Literal["gpu", "cpu", "alone"]
+    device_type: DeviceType
     gpus: tuple[int, ...]
     cores: int
-    visible: str | None
+    visible_devices: str | None
 
 
-class Leases:
-    """The devices of a machine and who holds them."""
+class DeviceAllocator:
+    """Devices of a machine and their current allocations.
+
+    Args:
+        machine: Devices to allocate.
+        jobs: Maximum number of jobs at once; None for as many as there are devices for.
+        jobs_per_device: Maximum number of jobs that share a GPU.
+    """
 
     def __init__(self, machine: Machine, *, jobs: int | None, jobs_per_device: int) -> None:
-        """
-        Args:
-            jobs: that may run at once; None: as many as there are devices for.
-            jobs_per_device: that may share a GPU.
-        """
         self.machine = machine
         self._jobs = jobs
         self._jobs_per_device = jobs_per_device
-        self._held: list[Lease] = []
+        self._allocations: list[Allocation] = []
 
-    def objections(self, config: Config) -> list[str]:
-        """Why a job of this config can never run here."""
-        trainer, machine = config["trainer"], self.machine
-        devices, found = trainer["devices"], []
-        if trainer["num_nodes"] > 1:
-            found.append(
-                f"trainer.num_nodes={trainer['num_nodes']}: the pool is one machine; expected trainer.num_nodes=1"
-            )
-        kind = self._kind(config)
-        there = _count(len(machine.gpus), "GPU") if kind == "gpu" else _count(machine.cores, "CPU core")
-        if kind == "gpu" and not machine.gpus:
-            found.append(f"trainer.accelerator={trainer['accelerator']}: this machine has no GPU that CUDA can use")
-        elif kind == "gpu" and isinstance(devices, list):
-            if max(devices) >= len(machine.gpus):
-                found.append(f"trainer.devices={devices}: this machine has {there}, numbered from 0")
-        elif kind != "alone" and self._ranks(config) > (len(machine.gpus) if kind == "gpu" else machine.cores):
-            found.append(f"trainer.devices={devices}: this machine has {there}")
-        return found
-
-    def parallel(self, config: Config, num_jobs: int) -> int:
-        """How many of so many jobs like this one would run at once; at least one."""
-        if self._jobs is not None:
-            return self._jobs
-        kind, ranks = self._kind(config), self._ranks(config)
-        if kind == "alone":
-            return 1
-        room = len(self.machine.gpus) * self._jobs_per_device if kind == "gpu" else self.machine.cores
-        return max(1, min(num_jobs, room // ranks))
+    def problems(self, configs: Sequence[Config]) -> list[str]:
+        """Return the reasons why jobs with these configs can never run here, each once."""
+        return list(dict.fromkeys(problem for config in configs for problem in self._problems(config)))
 
     def threads(self, config: Config, num_jobs: int) -> int:
-        """For a process of this job: what the config says, else its share of the cores."""
-        share = self.machine.cores // (self.parallel(config, num_jobs) * self._ranks(config))
+        """Return the number of threads for a process of a job: that of its config, else its share of the cores.
+
+        Args:
+            config: Frozen config of the job.
+            num_jobs: Number of such jobs.
+        """
+        share = self.machine.cores // (self._num_parallel(config, num_jobs) * self._num_ranks(config))
         return int(config["threads"] or max(1, share))
 
-    def find(self, config: Config) -> Lease | None:
-        """What a job of this config would get now; None if it has to wait."""
-        if self._jobs is not None and len(self._held) >= self._jobs:
+    def fits(self, config: Config) -> bool:
+        """Return True if `allocate` would succeed."""
+        return self._find(config) is not None
+
+    def allocate(self, config: Config) -> Allocation | None:
+        """Allocate devices for a job; None if it has to wait for them."""
+        allocation = self._find(config)
+        if allocation is not None:
+            self._allocations.append(allocation)
+        return allocation
+
+    def release(self, allocation: Allocation) -> None:
+        """Free the devices of a job."""
+        self._allocations.remove(allocation)
+
+    def _problems(self, config: Config) -> list[str]:
+        trainer, num_gpus = config["trainer"], len(self.machine.gpus)
+        devices, device_type, problems = trainer["devices"], self._device_type(config), []
+        if trainer["num_nodes"] > 1:
+            problems.append(
+                f"trainer.num_nodes={trainer['num_nodes']}: the pool is one machine; expected trainer.num_nodes=1"
+            )
+        available = _count(num_gpus, "GPU") if device_type == "gpu" else _count(self.machine.cores, "CPU core")
+        if device_type == "gpu" and not num_gpus:
+            problems.append(f"trainer.accelerator={trainer['accelerator']}: this machine has no GPU that CUDA can use")
+        elif device_type == "gpu" and isinstance(devices, list):
+            if max(devices) >= num_gpus:
+                problems.append(f"trainer.devices={devices}: this machine has {available}, numbered from 0")
+        elif device_type != "exclusive":
+            if self._num_ranks(config) > (num_gpus if device_type == "gpu" else self.machine.cores):
+                problems.append(f"trainer.devices={devices}: this machine has {available}")
+        return problems
+
+    def _num_parallel(self, config: Config, num_jobs: int) -> int:
+        """Return how many of `num_jobs` such jobs would run at once, at least 1."""
+        if self._jobs is not None:
+            return self._jobs
+        device_type = self._device_type(config)
+        if device_type == "exclusive":
+            return 1
+        gpu_slots = len(self.machine.gpus) * self._jobs_per_device
+        slots = gpu_slots if device_type == "gpu" else self.machine.cores
+        return max(1, min(num_jobs, slots // self._num_ranks(config)))
+
+    def _find(self, config: Config) -> Allocation | None:
+        if self._jobs is not None and len(self._allocations) >= self._jobs:
             return None
-        kind = self._kind(config)
-        if kind == "gpu":
+        device_type = self._device_type(config)
+        if device_type == "gpu":
             return self._find_gpus(config["trainer"]["devices"])
-        if kind == "alone":
-            return None if any(lease.kind == kind for lease in self._held) else Lease(kind, (), 0, None)
-        cores = min(self.machine.cores, int(config["threads"] or 1) * self._ranks(config))
-        if self._jobs is None and cores > self.machine.cores - sum(lease.cores for lease in self._held):
+        if device_type == "exclusive":
+            is_taken = any(allocation.device_type == device_type for allocation in self._allocations)
+            return None if is_taken else Allocation(device_type, (), 0, None)
+        cores = min(self.machine.cores, int(config["threads"] or 1) * self._num_ranks(config))
+        free = self.machine.cores - sum(allocation.cores for allocation in self._allocations)
+        if self._jobs is None and cores > free:
             return None
-        return Lease(kind, (), cores, "" if config["trainer"]["accelerator"] == "cpu" else None)
+        return Allocation(device_type, (), cores, "" if config["trainer"]["accelerator"] == "cpu" else None)
 
-    def take(self, lease: Lease) -> None:
-        self._held.append(lease)
-
-    def give_back(self, lease: Lease) -> None:
-        self._held.remove(lease)
-
-    def _find_gpus(self, devices: int | str | list[int]) -> Lease | None:
-        """The least loaded ones. Those that the config names by number it finds in the list of all."""
+    def _find_gpus(self, devices: int | str | list[int]) -> Allocation | None:
+        """Find the least loaded GPUs. Those named by number in the config are looked up among all by the job itself."""
         load = Counter(dict.fromkeys(range(len(self.machine.gpus)), 0))
-        load.update(gpu for lease in self._held for gpu in lease.gpus)
-        named = isinstance(devices, list)
-        wanted = devices if isinstance(devices, list) else list(load) if devices in ALL else None
-        if wanted is None:
-            wanted = sorted(sorted(load, key=lambda gpu: (load[gpu], gpu))[: int(str(devices))])
-        if any(load[gpu] >= self._jobs_per_device for gpu in wanted):
+        load.update(gpu for allocation in self._allocations for gpu in allocation.gpus)
+        if isinstance(devices, list):
+            gpus = devices
+        elif devices in ALL_DEVICES:
+            gpus = list(load)
+        else:
+            gpus = sorted(sorted(load, key=lambda gpu: (load[gpu], gpu))[: int(devices)])
+        if any(load[gpu] >= self._jobs_per_device for gpu in gpus):
             return None
-        visible = None if named else ",".join(self.machine.gpus[gpu] for gpu in wanted)
-        return Lease("gpu", tuple(wanted), 0, visible)
+        visible = None if isinstance(devices, list) else ",".join(self.machine.gpus[gpu] for gpu in gpus)
+        return Allocation("gpu", tuple(gpus), 0, visible)
 
-    def _kind(self, config: Config) -> Literal["gpu", "cpu", "alone"]:
+    def _device_type(self, config: Config) -> DeviceType:
         accelerator = config["trainer"]["accelerator"]
         if accelerator in ("gpu", "cuda"):
             return "gpu"
         if accelerator == "auto":
             return "gpu" if self.machine.gpus else "cpu"
-        return "cpu" if accelerator == "cpu" else "alone"
+        return "cpu" if accelerator == "cpu" else "exclusive"
 
-    def _ranks(self, config: Config) -> int:
+    def _num_ranks(self, config: Config) -> int:
         devices = config["trainer"]["devices"]
         if isinstance(devices, list):
             return len(devices)
-        if devices in ALL:
-            return max(1, len(self.machine.gpus)) if self._kind(config) == "gpu" else 1
+        if devices in ALL_DEVICES:
+            return max(1, len(self.machine.gpus)) if self._device_type(config) == "gpu" else 1
         return int(devices)
 
 
-def objections(leases: Leases, configs: Sequence[Config]) -> list[str]:
-    """Each reason once."""
-    return list(dict.fromkeys(line for config in configs for line in leases.objections(config)))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

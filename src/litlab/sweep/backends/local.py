@@ -1,4 +1,4 @@
-"""The local pool: jobs on the devices of this machine, each with a lease on its own."""
+"""Local pool: runs jobs as forked workers on the devices of this machine."""
 
 import os
 import signal
@@ -15,52 +15,25 @@ from litlab.errors import UserError
 from litlab.process.controller import worker_environment
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT, exit_code
-from litlab.sweep.backends.base import Config, Ended, Job
-from litlab.sweep.backends.device_allocator import Lease, Leases, Machine, objections
+from litlab.sweep.backends.base import Config, Job, JobExit
+from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 
-RECENT = 3.0  # seconds
-COUNTS = Path("/proc/vmstat")
-
-
-class Shortage:
-    """Of memory, on the whole machine. To be looked at often: it takes a new one for as old as the last look."""
-
-    def __init__(self) -> None:
-        self._kills = _kills()
-        self._seen = -inf
-
-    def look(self) -> None:
-        kills = _kills()
-        if kills > self._kills:
-            self._seen = time.monotonic()
-        self._kills = kills
-
-    def is_recent(self) -> bool:
-        self.look()
-        return time.monotonic() - self._seen < RECENT
-
-
-def _kills() -> int:
-    """How many processes this kernel has ended for want of memory; 0 where it does not say."""
-    try:
-        lines = COUNTS.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-GRACE = 10.0  # seconds to save in, for a job that takes too long
+GRACE_SECONDS = 10.0  # to save in, for a job that takes too long
+OOM_SECONDS = 3.0  # after an OOM kill, in which a killed job is taken to be its victim
+VMSTAT = Path("/proc/vmstat")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_UNCOUNTED = {"accelerator": "cpu", "devices": 1}  # of GPUs, only a pool that has started knows how many there are
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """
+    """Settings of the local pool.
+
     Attributes:
-        jobs: that run at once at most; None: as many as there are devices for.
-        jobs_per_device: that share a GPU.
-        timeout: seconds that a job may take; None: any number.
-        retries: how often a failed job is started again, by whoever submits it.
+        jobs: Maximum number of jobs at once; None for as many as there are devices for.
+        jobs_per_device: Maximum number of jobs that share a GPU.
+        timeout: Seconds that a job may take; None for any.
+        retries: Number of times that the scheduler starts a failed job again.
     """
 
     jobs: int | None
@@ -70,216 +43,294 @@ class PoolSettings:
 
 
 @dataclass
-class _Running:
-    """
+class _RunningJob:
+    """A submitted job.
+
     Attributes:
-        pid: of its worker, once the server has said it.
-        deadline: when it is asked to end, then when it is killed; by the monotonic clock.
-        asked: the last signal that it was sent.
-        orphan: what is left to look at once its server has ended.
+        job: The job.
+        allocation: Its devices.
+        started: When it was submitted, by the monotonic clock.
+        deadline: When it is asked to stop, then when it is killed, by the monotonic clock.
+        pid: Process ID of its worker, once the server has reported it.
+        timed_out: True once it was asked to stop because it took too long.
+        last_signal: The last signal that it was sent.
+        orphan: Its process, if the server that forked it has ended.
     """
 
     job: Job
-    lease: Lease
+    allocation: Allocation
     started: float
     deadline: float
     pid: int | None = None
     timed_out: bool = False
-    asked: int | None = None
+    last_signal: int | None = None
     orphan: Orphan | None = None
 
 
 class LocalPool:
-    """A `Backend` of forked workers. The server that forks them takes seconds to start: this does not wait for it."""
+    """Backend that forks workers from a server process, which takes seconds to start.
+
+    Args:
+        settings: Limits of the pool.
+        machine: Devices to allocate; None for those of this machine.
+    """
 
     def __init__(self, settings: PoolSettings, machine: Machine | None = None) -> None:
-        """`machine`: the devices to lease; None: those that there are."""
         self._settings = settings
         self._machine = machine
-        self._known_leases: Leases | None = None
-        self._running: dict[int, _Running] = {}
-        self._ended: list[Ended] = []
-        self._paused: float | None = None  # since when, by the monotonic clock
-        self._shortage = Shortage()
-        self._server = ForkServer()
-        self._num_servers = 1
+        self._known_devices: DeviceAllocator | None = None
+        self._running: dict[int, _RunningJob] = {}
+        self._exits: list[JobExit] = []
+        self._paused_at: float | None = None  # by the monotonic clock
+        self._oom_monitor = OomMonitor()
+        self._started_server: ForkServer | None = None
+        self._num_servers = 0
 
-    def check(self, configs: Sequence[Config]) -> None:
-        """
+    def start(self) -> None:
+        """Start the server without waiting until it is ready.
+
         Raises:
-            UserError: with a line for each thing that some job needs and this machine has not.
+            UserError: If it can't be started.
         """
-        if lines := objections(self._leases, configs):
-            raise UserError("\n".join(lines))
+        if self._started_server is None:
+            self._started_server = ForkServer()
+            self._num_servers += 1
+
+    def check(self, configs: Sequence[Config], *, dry_run: bool = False) -> None:
+        """Check that this machine has the devices for the jobs; see `Backend.check`.
+
+        Raises:
+            UserError: With a line for each thing that is missing.
+        """
+        devices = self._make_allocator(Machine(gpus=(), cores=cores())) if dry_run else self._devices
+        if dry_run:
+            configs = [_without_gpus(config) for config in configs]
+        if problems := devices.problems(configs):
+            raise UserError("\n".join(problems))
 
     def threads(self, config: Config, num_jobs: int) -> int | None:
-        return self._leases.threads(config, num_jobs)
+        """Return the number of threads of a process of a job; see `Backend.threads`."""
+        return self._devices.threads(config, num_jobs)
 
-    def has_room(self, config: Config) -> bool:
-        return self._leases.find(config) is not None
+    def has_capacity(self, config: Config) -> bool:
+        """Return True if the devices for a job are free."""
+        return self._devices.fits(config)
 
     def submit(self, job: Job) -> None:
-        """
+        """Start a job.
+
         Raises:
-            UserError: if the process that starts the jobs was killed, and the one after it, too.
+            UserError: If the server has been killed twice.
         """
-        lease = self._leases.find(job.config)
-        assert lease is not None, "submitted without room"
+        allocation = self._devices.allocate(job.config)
+        assert allocation is not None, "submitted without capacity"
         if self._server.has_ended:
             self._replace_server()
-        self._leases.take(lease)
         now, timeout = time.monotonic(), self._settings.timeout
-        self._running[job.number] = _Running(job, lease, now, inf if timeout is None else now + timeout)
-        self._start(self._running[job.number])
+        running = _RunningJob(job, allocation, now, inf if timeout is None else now + timeout)
+        self._running[job.number] = running
+        self._fork(running)
 
-    def wait(self, seconds: float) -> list[Ended]:
-        until = time.monotonic() + seconds
-        self._shortage.look()
+    def is_alive(self, job: Job) -> bool:
+        """Return True if this pool runs the job; none outlives the pool that started it."""
+        return job.number in self._running
+
+    def attach(self, job: Job) -> None:
+        """Do nothing: every job that is alive is one of this pool's, which it watches already."""
+        assert self.is_alive(job)
+
+    def poll(self, timeout: float) -> list[JobExit]:
+        """Return the jobs that have ended, after at most `timeout` seconds; enforces their timeouts meanwhile."""
+        until = time.monotonic() + timeout
+        self._oom_monitor.update()
         while True:
-            self._enforce_timeout()
-            ended, self._ended = self._ended, []
+            self._enforce_timeouts()
+            exits, self._exits = self._exits, []
             now = time.monotonic()
-            if ended or now >= until:
-                return ended
-            self._listen(max(0.0, min(until, self._next_deadline()) - now))
+            if exits or now >= until:
+                return exits
+            self._wait_for_report(max(0.0, min(until, self._next_deadline()) - now))
 
     def cancel(self, job: Job, signum: int) -> None:
-        each = self._running.get(job.number)
-        if each is None:
+        """Send a job a signal; see `Backend.cancel`."""
+        running = self._running.get(job.number)
+        if running is None:
             return
-        if signum == signal.SIGKILL and each.orphan is not None:
-            each.orphan.kill()
-        elif signum == signal.SIGKILL or not (each.timed_out or each.orphan):  # a second one would end its saving
-            each.asked = signum
+        if signum == signal.SIGKILL and running.orphan is not None:
+            running.orphan.kill()
+        elif signum == signal.SIGKILL or not (running.timed_out or running.orphan):  # a second one would end its saving
+            running.last_signal = signum
             self._server.signal(job.number, signum)
 
     def pause(self) -> None:
-        self._paused = time.monotonic()
-        self._to_all(signal.SIGSTOP)
+        """Stop all jobs until `resume`."""
+        self._paused_at = time.monotonic()
+        self._signal_all(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        assert self._paused is not None, "not paused"
-        self._to_all(signal.SIGCONT)
-        late = time.monotonic() - self._paused
-        for each in self._running.values():
-            each.deadline += late
-        self._paused = None
+    def resume(self) -> None:
+        """Continue all jobs; the pause does not count for their timeouts."""
+        assert self._paused_at is not None, "not paused"
+        self._signal_all(signal.SIGCONT)
+        pause = time.monotonic() - self._paused_at
+        for running in self._running.values():
+            running.deadline += pause
+        self._paused_at = None
 
     def close(self) -> None:
-        """Running jobs may save, then they are killed, all within seconds."""
+        """End the server and all jobs within seconds; running jobs may save first."""
+        if self._started_server is None:
+            return
         if self._server.close(is_idle=not self._running) != 0:
-            self._orphan_workers()
-        left = [each.orphan for each in self._running.values() if each.orphan is not None]
-        while left := [orphan for orphan in left if orphan.code() is None]:
+            self._watch_orphans()
+        orphans = [running.orphan for running in self._running.values() if running.orphan is not None]
+        while orphans := [orphan for orphan in orphans if orphan.code() is None]:
             time.sleep(POLL)
         self._running.clear()
 
     @property
-    def _leases(self) -> Leases:
-        if self._known_leases is None:
+    def _server(self) -> ForkServer:
+        self.start()
+        assert self._started_server is not None
+        return self._started_server
+
+    @property
+    def _devices(self) -> DeviceAllocator:
+        """Devices of this machine; the first call waits until the server is ready."""
+        if self._known_devices is None:
             num_gpus = self._server.num_gpus()
-            machine = self._machine or Machine(_names_of_gpus(num_gpus), cores())
-            settings = self._settings
-            self._known_leases = Leases(machine, jobs=settings.jobs, jobs_per_device=settings.jobs_per_device)
-        return self._known_leases
+            self._known_devices = self._make_allocator(self._machine or Machine(_gpu_names(num_gpus), cores()))
+        return self._known_devices
 
-    def _start(self, each: _Running) -> None:
-        with suppress(BrokenPipeError):  # it ended this very moment: `_listen` will see that, and give it to the next
-            self._server.fork(each.job.number, self._request(each))
+    def _make_allocator(self, machine: Machine) -> DeviceAllocator:
+        return DeviceAllocator(machine, jobs=self._settings.jobs, jobs_per_device=self._settings.jobs_per_device)
 
-    def _request(self, each: _Running) -> ForkRequest:
-        run, visible = each.job.run, each.lease.visible
-        return ForkRequest(
+    def _fork(self, running: _RunningJob) -> None:
+        run, visible = running.job.run, running.allocation.visible_devices
+        environment = worker_environment() | {PARENT: str(self._server.pid)}
+        request = ForkRequest(
             module="litlab.training.worker",
             arguments=[str(run.path.absolute())],
-            environment=worker_environment()
-            | {PARENT: str(self._server.pid)}
-            | ({} if visible is None else {VISIBLE: visible}),
+            environment=environment | ({} if visible is None else {_VISIBLE: visible}),
             stdout=str(run.log.absolute()),
             stderr=str(run.log.absolute()),
         )
+        with suppress(BrokenPipeError):  # the server has just ended: `_wait_for_report` gives the job to the next one
+            self._server.fork(running.job.number, request)
 
-    def _to_all(self, signum: int) -> None:
+    def _signal_all(self, signum: int) -> None:
         for number in self._running:
             self._server.signal(number, signum)
 
-    def _listen(self, seconds: float) -> None:
-        """Take in what happens within some time; returns at the first report."""
-        if any(each.orphan for each in self._running.values()):
-            seconds = min(seconds, POLL)
+    def _wait_for_report(self, timeout: float) -> None:
+        """Process reports of the server; returns after the first ones, or after `timeout` seconds."""
+        if any(running.orphan for running in self._running.values()):
+            timeout = min(timeout, POLL)
         if self._server.has_ended:
-            time.sleep(seconds)
+            time.sleep(timeout)
         else:
-            for report in self._server.reports(seconds):
-                self._take_in(report)
+            for report in self._server.reports(timeout):
+                self._process_report(report)
             if self._server.has_ended:  # somebody killed it
-                self._orphan_workers()
-                self._start_again()
-        for number, each in list(self._running.items()):
-            if each.orphan is not None and (code := each.orphan.code()) is not None:
-                self._settle(number, code)
+                self._watch_orphans()
+                self._restart_unread()
+        for number, running in list(self._running.items()):
+            if running.orphan is not None and (code := running.orphan.code()) is not None:
+                self._finish(number, code)
 
-    def _take_in(self, report: dict[str, Any]) -> None:
+    def _process_report(self, report: dict[str, Any]) -> None:
         if "started" in report:
             self._running[report["started"]].pid = report["pid"]
         elif "ended" in report:
-            self._settle(report["ended"], report["code"])
+            self._finish(report["ended"], report["code"])
 
-    def _settle(self, number: int, code: int) -> None:
-        each = self._running.pop(number)
-        self._leases.give_back(each.lease)
-        seconds = time.monotonic() - each.started
-        out_of_memory = self._shortage.is_recent()
-        self._ended.append(Ended(each.job, code, seconds, timed_out=each.timed_out, out_of_memory=out_of_memory))
+    def _finish(self, number: int, code: int) -> None:
+        running = self._running.pop(number)
+        self._devices.release(running.allocation)
+        seconds = time.monotonic() - running.started
+        self._exits.append(JobExit(running.job, code, seconds, running.timed_out, self._oom_monitor.killed_recently()))
 
-    def _orphan_workers(self) -> None:
-        for each in self._running.values():
-            if each.pid is not None and each.orphan is None:
-                each.orphan = Orphan(each.pid)
-                each.deadline = inf
+    def _watch_orphans(self) -> None:
+        for running in self._running.values():
+            if running.pid is not None and running.orphan is None:
+                running.orphan = Orphan(running.pid)
+                running.deadline = inf
 
-    def _start_again(self) -> None:
-        """The next server gets the requests that the one that was killed had not read."""
-        unread = {number: each for number, each in self._running.items() if each.orphan is None}
+    def _restart_unread(self) -> None:
+        """Give the next server the requests that the killed one had not read."""
+        unread = {number: running for number, running in self._running.items() if running.orphan is None}
         try:
-            if any(each.asked is None for each in unread.values()):
+            if any(running.last_signal is None for running in unread.values()):
                 self._replace_server()
-        except UserError:  # which the next `submit` raises
+        except UserError:  # the next `submit` raises it
             for number in unread:
-                self._settle(number, -signal.SIGKILL)
+                self._finish(number, -signal.SIGKILL)
             return
-        for number, each in unread.items():
-            if each.asked is None:
-                self._start(each)
+        for number, running in unread.items():
+            if running.last_signal is None:
+                self._fork(running)
             else:
-                self._settle(number, exit_code(each.asked))
+                self._finish(number, exit_code(running.last_signal))
 
     def _replace_server(self) -> None:
         if self._num_servers == 2:
             raise UserError("the process that starts the jobs was killed twice (out of memory?); no more are started")
         self._server.close(is_idle=True)
-        self._server = ForkServer()
-        self._num_servers += 1
+        self._started_server = None
+        self.start()
 
     def _next_deadline(self) -> float:
-        if self._paused is not None:
+        if self._paused_at is not None:
             return inf
-        return min((each.deadline for each in self._running.values()), default=inf)
+        return min((running.deadline for running in self._running.values()), default=inf)
 
-    def _enforce_timeout(self) -> None:
+    def _enforce_timeouts(self) -> None:
         now = time.monotonic()
         if now < self._next_deadline():
             return
-        for number, each in self._running.items():
-            if now >= each.deadline:
-                each.asked = signal.SIGKILL if each.timed_out else signal.SIGTERM
-                self._server.signal(number, each.asked)
-                each.deadline = inf if each.timed_out else now + GRACE
-                each.timed_out = True
+        for number, running in self._running.items():
+            if now >= running.deadline:
+                running.last_signal = signal.SIGKILL if running.timed_out else signal.SIGTERM
+                self._server.signal(number, running.last_signal)
+                running.deadline = inf if running.timed_out else now + GRACE_SECONDS
+                running.timed_out = True
 
 
-def _names_of_gpus(number: int) -> tuple[str, ...]:
-    """As CUDA_VISIBLE_DEVICES of this process has them, if it is set."""
-    given = os.environ.get(VISIBLE)
-    names = given.split(",") if given else map(str, range(number))
+class OomMonitor:
+    """Watches for processes that the kernel of this machine kills for lack of memory; has to be updated often."""
+
+    def __init__(self) -> None:
+        self._num_kills = _num_oom_kills()
+        self._last_kill = -inf
+
+    def update(self) -> None:
+        """Note new kills, with the current time."""
+        num_kills = _num_oom_kills()
+        if num_kills > self._num_kills:
+            self._last_kill = time.monotonic()
+        self._num_kills = num_kills
+
+    def killed_recently(self) -> bool:
+        """Return True if a process was killed within the last seconds."""
+        self.update()
+        return time.monotonic() - self._last_kill < OOM_SECONDS
+
+
+def _num_oom_kills() -> int:
+    """Return the kernel's count of OOM kills since boot, which psutil doesn't have; 0 if it is not known."""
+    try:
+        lines = VMSTAT.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _gpu_names(number: int) -> tuple[str, ...]:
+    """Return the names of the GPUs in CUDA_VISIBLE_DEVICES of this process, else their numbers."""
+    visible = os.environ.get(_VISIBLE)
+    names = visible.split(",") if visible else map(str, range(number))
     return tuple(name.strip() for name in names)[:number]
+
+
+def _without_gpus(config: Config) -> Config:
+    trainer = config["trainer"]
+    return config if trainer["accelerator"] == "cpu" else config | {"trainer": trainer | _UNCOUNTED}

@@ -13,7 +13,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import redact
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job
-from litlab.sweep.jobs import say, take_up
+from litlab.sweep.jobs import create_jobs, print_notes, record_resume
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.search.objectives import num_validations, unreported
 from litlab.sweep.search.sampler import DistinctSampler, as_point, distribution, suggest
@@ -139,7 +139,7 @@ class SearchSource:
             self._sampler.seen.add(as_point(self._search.space, each.params))
             if each.state == TrialState.RUNNING:
                 remarks += self._take_up(each, runs[each.number])
-        say(remarks)
+        print_notes(remarks)
 
     def _take_up(self, frozen: FrozenTrial, run: RunDirectory) -> list[str]:
         """What is known of how a job ended, or the job once more; returns what should be known about its code."""
@@ -151,7 +151,7 @@ class SearchSource:
             self._tell(job, outcome)
             return []
         self._continued.append(job)
-        return take_up(run, job.config, {}, self._search.provenance)
+        return record_resume(run, job.config, {}, self._search.provenance)
 
     def _new_job(self) -> Job | None:
         """A trial with its run directory; None if what was sampled can't be a job, which counts as a trial."""
@@ -166,7 +166,7 @@ class SearchSource:
             if not self._study.records and self._num_refused >= min(_HOPELESS, self._search.settings.trials):
                 raise
             return None
-        (job,) = self._study.admit([composed], self._search.provenance)
+        (job,) = create_jobs(self._study, [composed], self._search.provenance)
         trial.set_user_attr("directory", job.name)
         self._follow(trial, job)
         return job

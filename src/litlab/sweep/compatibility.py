@@ -1,0 +1,129 @@
+"""Compatibility of a command with an existing study: the same fixed values, data, kind and search space."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from litlab.config.freeze import ORIGIN, VOLATILE, place, swept
+from litlab.config.overrides import in_words
+from litlab.config.tree import diff, lies_under
+from litlab.errors import UserError
+from litlab.sweep.study import JobRecord, Plan, Study
+
+if TYPE_CHECKING:
+    from litlab.config.jobs import ComposedJob
+
+Config = dict[str, Any]
+Changes = dict[str, list[Any]]  # dotted key -> [value before, value after]
+MAX_LINES = 20
+_ADVICE = "choose another study.name for it, or give what was there before"
+
+
+def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]) -> None:
+    """Check that a command belongs to a study that has jobs already; anything goes for one without.
+
+    Args:
+        study: Study that the command would continue.
+        plan: Plan of the command.
+        composed: Jobs of the command; empty for a search.
+
+    Raises:
+        UserError: If the command would be another study, with the differences.
+    """
+    before = study.plan
+    if before is None or not study.records:
+        return
+    if before.kind != plan.kind:
+        raise UserError(f"{study.path} is a {before.kind}, and this would be a {plan.kind}: {_ADVICE}")
+    after = Plan.from_yaml(study.path, plan.to_yaml().encode())  # the types that a file gives
+    if plan.kind == "search":
+        _refuse(study, "the space of the search", diff(before.axes, plan.axes))
+        _refuse(study, "what the search is for and keeps its trials in", _search_identity(before, after))
+    if plan.kind == "search" or not {record.identity for record in study.records} <= {job.identity for job in composed}:
+        _refuse(study, "what is fixed in it", _fixed_values(before, after))
+        _check_points(study, composed)
+    _check_data_source(study, before, after, composed)
+
+
+def exclude(changes: Changes, keys: Collection[str]) -> Changes:
+    """Leave out the changes at or below any of the keys."""
+    return {key: values for key, values in changes.items() if not lies_under(key, *keys)}
+
+
+def _search_identity(before: Plan, after: Plan) -> Changes:
+    changes = diff(before.search, after.search)
+    relevant = {key: values for key, values in changes.items() if lies_under(key, "objectives", "storage")}
+    return {f"hydra.sweeper.{key}": values for key, values in relevant.items()}
+
+
+def _fixed_values(before: Plan, after: Plan) -> Changes:
+    """Find the changes of values that are not swept; within a swept group, only values set on a command line count."""
+    changes = exclude(diff(before.base, after.base), VOLATILE)
+    axes = [place(key) for key in (*before.axes, *after.axes)]
+    given = [place(text.partition("=")[0]) for text in (*before.arguments, *after.arguments) if "=" in text]
+    fixed = [key for key in given if key not in axes]
+    return {key: values for key, values in changes.items() if lies_under(key, *fixed) or not lies_under(key, *axes)}
+
+
+def _check_points(study: Study, composed: Sequence["ComposedJob"]) -> None:
+    """Check that a point still gives the same job; otherwise a config group or a default has changed.
+
+    Raises:
+        UserError: With the differences of the first such job.
+    """
+    known = {record.identity for record in study.records}
+    by_point = {frozenset(record.point.items()): record for record in study.records}
+    for job in composed:
+        record = by_point.get(frozenset(job.point.items()))
+        if record is not None and job.identity not in known:
+            _refuse(study, f"what {record.directory} stands for", _config_changes(study, record, job.config))
+
+
+def _config_changes(study: Study, record: JobRecord, config: Config) -> Changes:
+    run = study.run_of(record)
+    if not run.config.exists():  # removed by the user, to be created again
+        return {}
+    changes = diff(run.read_config(), config)
+    return exclude(changes, VOLATILE) or exclude(changes, ("study", "threads"))
+
+
+def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequence["ComposedJob"]) -> None:
+    """Check that the data come from the same place as those that a job has read: the same place means the same data.
+
+    Raises:
+        UserError: If they come from another place; the data there are not known before a worker reads them.
+    """
+    begun = {record.identity: run for record, run in study.jobs() if run.dataset.exists() and run.config.exists()}
+    known = next((job for job in composed if job.identity in begun), None)
+    if not begun or (known is None and not _data_source_changes(before.base, after.base)):
+        return
+    run = begun[known.identity] if known is not None else next(iter(begun.values()))
+    config = known.config if known is not None else composed[0].config if composed else after.base
+    changes = exclude(_data_source_changes(run.read_config(), config), swept(config))
+    if not changes or any(not _data_source_changes(run.read_config(), config) for run in begun.values()):
+        return
+    fingerprint = str(run.read_json(run.dataset).get("fingerprint"))[:12]
+    lines = "\n".join(f"  {in_words(key, *values)}" for key, values in changes.items())
+    ((key, (old, new)), *_) = changes.items()
+    raise UserError(
+        f"{study.path} was begun with data from elsewhere (fingerprint {fingerprint}):\n{lines}\n"
+        "jobs on other data are another study: choose another study.name for them. If these are the same data, "
+        f"continue what is not complete with `litlab resume {study.path} {key}={new}`, which compares the fingerprint; "
+        f"for more jobs let {old} be a link to them"
+    )
+
+
+def _data_source_changes(before: Config, after: Config) -> Changes:
+    return {key: values for key, values in diff(before, after).items() if key in ORIGIN}
+
+
+def _refuse(study: Study, subject: str, changes: Changes) -> None:
+    """
+    Raises:
+        UserError: If anything changed.
+    """
+    if not changes:
+        return
+    lines = [f"  {in_words(key, *values)}" for key, values in changes.items()]
+    more = [f"  and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    text = "\n".join([*lines[:MAX_LINES], *more])
+    raise UserError(f"{study.path} is another study, {subject} has changed:\n{text}\n{_ADVICE}")
