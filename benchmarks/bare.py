@@ -16,7 +16,7 @@ from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
 from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.runs.directory import RunDirectory
-from litlab.training.build import factory
+from litlab.training.build import bind_arguments
 
 RECORD = "side_by_side.json"
 
@@ -43,9 +43,11 @@ class BareLoop:
         self.device = next(network.parameters()).device
         self.data = data
         self.loader = data.train_dataloader()
-        self.optimizer = factory("optimizer", config["optimizer"])(parameter_groups(network, decayed_names(network)))
+        self.optimizer = bind_arguments("optimizer", config["optimizer"])(
+            parameter_groups(network, decayed_names(network))
+        )
         total_steps = len(self.loader) * config["trainer"]["max_epochs"]
-        self.schedule = factory("schedule", config["schedule"])(self.optimizer, total_steps=total_steps)
+        self.schedule = bind_arguments("schedule", config["schedule"])(self.optimizer, total_steps=total_steps)
 
     def train(self, epoch: int) -> float:
         """One epoch; returns its seconds."""

@@ -18,7 +18,7 @@ from benchmarks.runs import compose_config
 from litlab.config.freeze import from_yaml
 from litlab.data.module import ImageDataModule
 from litlab.training.build import assemble, build_data, build_network
-from litlab.training.checkpoint_io import network_state
+from litlab.training.checkpoint_io import read_network_weights
 
 QUICK = settings.quick()
 
@@ -141,7 +141,7 @@ def test_the_loop_by_hand_ends_with_the_weights_of_litlab(tmp_path: Path) -> Non
     for epoch in range(2):
         by_hand.train(epoch)
 
-    trained = network_state(run.last)
+    trained = read_network_weights(run.last)
     for name, weights in by_hand.network.state_dict().items():
         torch.testing.assert_close(weights, trained[name], rtol=1e-5, atol=1e-6)
 

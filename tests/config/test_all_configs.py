@@ -29,7 +29,7 @@ from litlab.training.build import (
     build_network,
     build_task,
     build_trainer,
-    factory,
+    bind_arguments,
 )
 
 CHOICES = sorted(
@@ -65,7 +65,7 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
     assert config["format"] == 1
     run = RunDirectory(tmp_path)
     if config["data"]["_target_"] in NEEDS_FILES:
-        factory("data", config["data"])()  # its arguments fit; the files are not here
+        bind_arguments("data", config["data"])()  # its arguments fit; the files are not here
     else:
         assert isinstance(build_data(config), ImageDataModule)
     network = build_network(config["model"], FACTS)
@@ -110,8 +110,8 @@ def test_each_study_is_a_multirun_by_the_sweeper_that_it_names(choice: str) -> N
 def test_each_optimizer_and_schedule_steps(choice: str) -> None:
     config = compose_config(choice)
     network = nn.Conv2d(3, 2, 1)
-    optimizer = factory("optimizer", config["optimizer"])(network.parameters())
-    make = factory("schedule", config["schedule"])
+    optimizer = bind_arguments("optimizer", config["optimizer"])(network.parameters())
+    make = bind_arguments("schedule", config["schedule"])
     needs = inspect.signature(make).parameters
     schedule = make(optimizer, **({"total_steps": 20} if "total_steps" in needs else {}))
     before = network.weight.detach().clone()

@@ -90,7 +90,7 @@ def test_a_damaged_one_is_named_and_the_one_before_used(
     worker = workers.forked(run)
     assert worker.wait() == 0, worker.said()
     assert f"{run.last} is damaged" in worker.said()
-    assert f"going on from the one before it, {run.previous}" in worker.said()
+    assert f"resuming from the one before it, {run.previous}" in worker.said()
     reference(*OVERRIDES).assert_equal(run)
 
 
@@ -105,7 +105,7 @@ def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
     assert worker.wait() == 1
     assert f"{run.last} is damaged" in worker.said()
     assert f"{run.previous} is damaged" in worker.said()
-    assert "nothing to continue" in worker.said()
+    assert "has no checkpoint to resume from" in worker.said()
     assert "Traceback" not in worker.said()
     after = files(run.path, *report)
     assert before.items() <= after.items()
@@ -121,7 +121,7 @@ def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, refere
     damage(run.best, number)
     worker = workers.forked(run)
     assert worker.wait() == 0, worker.said()
-    assert re.search(rf"{run.best} is damaged.*the best is looked for anew", worker.said())
+    assert re.search(rf"{run.best} is damaged.*the search for the best restarts", worker.said())
     expected = reference(*OVERRIDES)
     result, undisturbed = read_result(run), expected.outcome["result"]
     assert result["weights"] == undisturbed["weights"]

@@ -16,7 +16,7 @@ from reliability.workers import Worker, Workers, wait_until
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sweep
-from litlab.training.checkpoint_io import AtomicCheckpointIO, newest, read_checkpoint, verify
+from litlab.training.checkpoint_io import AtomicCheckpointIO, find_newest_checkpoint, read_checkpoint, verify_checkpoint
 
 ANOTHER_DEVICE = Path("/dev/shm")
 SIZE = 1_000_000  # numbers in a checkpoint
@@ -63,10 +63,10 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
     time.sleep(random.Random(number).uniform(0, 0.2))
     worker.send(signal.SIGKILL)
     assert worker.wait() == -signal.SIGKILL
-    path, problems = newest(run)
+    path, problems = find_newest_checkpoint(run)
     assert path == run.last
     assert problems == []
-    verify(run.previous)
+    verify_checkpoint(run.previous)
     checkpoint = read_checkpoint(path)
     done = saved(worker)
     assert checkpoint["step"] in (done, done + 1)

@@ -10,7 +10,7 @@ from support.small_fit import Batches, Rows, make_trainer
 from torch import Tensor, nn
 
 from litlab.data.loader import Batch
-from litlab.training.loop import EpochLoop, Unprofiled
+from litlab.training.loop import EpochLoop, NoProfiler
 from litlab.training.state import get_progress
 
 Event = tuple[str, dict[str, Any]]
@@ -90,11 +90,11 @@ def fit(module: Recorded, *, ours: bool, **changes: Any) -> dict[str, Any]:
     rows, recorder = Rows(), Recorder()
     module.events = recorder.events
     rows.log_hyperparams = lambda *_: None  # type: ignore[method-assign]
-    arguments = {"max_epochs": 2, "log_every_n_steps": 2, "profiler": Unprofiled()} | changes
+    arguments = {"max_epochs": 2, "log_every_n_steps": 2, "profiler": NoProfiler()} | changes
     data = arguments.pop("data", Batches(37))
     trainer = make_trainer([rows], [recorder, *arguments.pop("callbacks", [])], **arguments)
     if ours:
-        EpochLoop.put_into(trainer)
+        EpochLoop.install(trainer)
     torch.manual_seed(4)
     trainer.fit(module, data, Batches(9))
     return {

@@ -8,7 +8,13 @@ import torch
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.training.checkpoint_io import AtomicCheckpointIO, newest, read_checkpoint, verify, weights_hash
+from litlab.training.checkpoint_io import (
+    AtomicCheckpointIO,
+    find_newest_checkpoint,
+    read_checkpoint,
+    verify_checkpoint,
+    hash_weights,
+)
 
 WEIGHTS = {"state_dict": {"network.w": torch.arange(1000.0)}}
 
@@ -26,7 +32,7 @@ def run(tmp_path: Path) -> RunDirectory:
 def test_the_one_before_is_kept(run: RunDirectory) -> None:
     assert [read_checkpoint(path)["global_step"] for path in (run.last, run.previous)] == [2, 1]
     assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}, "no litter"
-    assert newest(run) == (run.last, [])
+    assert find_newest_checkpoint(run) == (run.last, [])
 
 
 def test_other_programs_can_read_it(run: RunDirectory) -> None:
@@ -40,8 +46,8 @@ def test_one_wrong_bit_is_found(run: RunDirectory, place: int) -> None:
     content[place] ^= 1
     run.last.write_bytes(content)
     with pytest.raises(UserError, match=r"last.ckpt is damaged"):
-        verify(run.last)
-    path, problems = newest(run)
+        verify_checkpoint(run.last)
+    path, problems = find_newest_checkpoint(run)
     assert path == run.previous
     assert "last.ckpt is damaged" in problems[0]
 
@@ -49,7 +55,7 @@ def test_one_wrong_bit_is_found(run: RunDirectory, place: int) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK", b"\0" * 5000])
 def test_something_else_is_no_checkpoint(run: RunDirectory, content: bytes) -> None:
     run.last.write_bytes(content)
-    assert newest(run)[0] == run.previous
+    assert find_newest_checkpoint(run)[0] == run.previous
 
 
 def test_a_torn_or_longer_file_is_found(run: RunDirectory) -> None:
@@ -57,18 +63,20 @@ def test_a_torn_or_longer_file_is_found(run: RunDirectory) -> None:
     for content in (whole[:-100], whole + b"x"):
         run.last.write_bytes(content)
         with pytest.raises(UserError, match="damaged"):
-            verify(run.last)
+            verify_checkpoint(run.last)
 
 
 def test_all_damaged_is_no_start_from_scratch(run: RunDirectory) -> None:
     for path in (run.last, run.previous):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"(?s)last.ckpt is damaged.*previous.ckpt is damaged.*nothing to continue"):
-        newest(run)
+    with pytest.raises(
+        UserError, match=r"(?s)last.ckpt is damaged.*previous.ckpt is damaged.*has no checkpoint to resume from"
+    ):
+        find_newest_checkpoint(run)
 
 
 def test_before_the_first_there_is_none(tmp_path: Path) -> None:
-    assert newest(RunDirectory(tmp_path)) == (None, [])
+    assert find_newest_checkpoint(RunDirectory(tmp_path)) == (None, [])
 
 
 def test_hyperparameters_become_plain(tmp_path: Path) -> None:
@@ -93,5 +101,5 @@ def test_hash_of_weights_sees_names_types_shapes_and_bits() -> None:
         weights | {"a": torch.tensor([1.0, 2.0 + 2**-22])},
         {"c": weights["a"], "b": weights["b"]},
     ]
-    assert weights_hash(weights) == weights_hash(dict(reversed(weights.items())))
-    assert len({weights_hash(each) for each in [weights, *others]}) == 6
+    assert hash_weights(weights) == hash_weights(dict(reversed(weights.items())))
+    assert len({hash_weights(each) for each in [weights, *others]}) == 6

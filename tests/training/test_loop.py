@@ -12,7 +12,7 @@ from support.hook_recording import Recorded, fit
 from support.small_fit import Batches, make_task, make_trainer
 
 from litlab.errors import UserError
-from litlab.training.loop import EpochLoop, Unprofiled
+from litlab.training.loop import EpochLoop, NoProfiler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),
@@ -139,9 +139,9 @@ def test_a_step_takes_a_small_part_of_lightnings_calls() -> None:
     counts = []
     for ours in (False, True):
         calls = Calls()
-        trainer = make_trainer([], [calls], max_epochs=2, profiler=Unprofiled())
+        trainer = make_trainer([], [calls], max_epochs=2, profiler=NoProfiler())
         if ours:
-            EpochLoop.put_into(trainer)
+            EpochLoop.install(trainer)
         trainer.fit(make_task(), Batches(800), Batches(8))
         counts.append(calls.count / 100)
     assert counts[1] < counts[0] / 5, counts

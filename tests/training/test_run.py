@@ -16,7 +16,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
-from litlab.training.checkpoint_io import network_state, read_checkpoint
+from litlab.training.checkpoint_io import read_network_weights, read_checkpoint
 
 UNEVEN = (
     *TINY,
@@ -29,7 +29,7 @@ UNEVEN = (
 
 
 def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
-    return network_state(run.last)
+    return read_network_weights(run.last)
 
 
 def test_a_run_directory_holds_what_the_design_promises(tiny_run: RunDirectory) -> None:

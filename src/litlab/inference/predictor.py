@@ -18,7 +18,7 @@ from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.tasks.tta import TTA
 from litlab.training.build import build_network
-from litlab.training.checkpoint_io import network_state
+from litlab.training.checkpoint_io import read_network_weights
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 BATCH_SIZE = 128  # images that are in memory as floats at once
@@ -128,7 +128,7 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{finished.run.path} has no network of its own (model: null in config.yaml), so none can be loaded"
         )
     facts = finished.facts()
-    state = network_state(path)
+    state = read_network_weights(path)
     with torch.random.fork_rng(devices=[]):  # the initial weights, soon replaced, are no reason to move the caller's
         network = _built(finished, node, facts)
     try:

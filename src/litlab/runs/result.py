@@ -19,7 +19,7 @@ class Result:
         best: the validation metrics where the objective was best.
         last: the last validation metrics.
         test: the metrics of the final test.
-        weights: SHA-256 of the last weights (`checkpoint.weights_hash`): two runs that agree in it are bit-equal.
+        weights: SHA-256 of the last weights (`hash_weights`): two runs that agree in it are bit-equal.
         seconds: phase -> seconds, of the last process; `training` and, within it, `saving` of all that took part.
         images_per_second: images over all devices in a second of training; None for a foreign data module.
         error: for a failed run, what was said.

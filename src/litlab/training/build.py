@@ -1,4 +1,4 @@
-"""From a frozen config to the objects of a run: the one place that instantiates."""
+"""Instantiation of the classes that a frozen config names."""
 
 import inspect
 import math
@@ -18,29 +18,37 @@ from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.training.checkpoint_io import AtomicCheckpointIO
-from litlab.training.loop import EpochLoop, Unprofiled
+from litlab.training.loop import EpochLoop, NoProfiler
 
 Config = dict[str, Any]
+MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
+MAX_INIT_VALUES = 2**24  # in all of them: more than 5,000 images have at 3x32x32; larger ones are fewer
 _PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
-NUM_EXAMPLES = 5000  # training images that a network is shown before training, as in Jordan 2024 (arXiv:2404.00498)
-MAX_EXAMPLE_VALUES = 2**24  # in all of them: more than 5,000 have at 3x32x32, fewer images where those are larger
-_HYDRAS_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+_HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
 @runtime_checkable
 class DataDependentInit(Protocol):
-    """A network that sets itself up from images, float `b c h w`, finished but not augmented, before it is trained."""
+    """Network that initializes itself from training images, float `b c h w`, normalized but not augmented."""
 
-    def initialize_from(self, images: Tensor) -> None: ...
+    def initialize_from(self, images: Tensor) -> None:
+        """Set weights that depend on the images."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What Lightning's Trainer is given. `facts` and `network` are None where foreign classes do without them."""
+    """Data, task and network of a run.
+
+    Attributes:
+        data: Data module.
+        task: Module that is trained.
+        facts: Facts of the data set; None for a foreign data module.
+        network: Network within the task; None for a foreign task without one.
+    """
 
     data: LightningDataModule
     task: LightningModule
@@ -49,20 +57,23 @@ class Experiment:
 
 
 def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Experiment:
-    """Data, network and task of a frozen config, seeded: equal weights in all ranks, other random numbers then.
+    """Build data, network and task, seeded: with equal weights on all ranks, and other random numbers after that.
 
-    from_checkpoint: whether the weights are replaced by a checkpoint's anyway, so that no network has to see images.
+    Args:
+        config: Frozen config with its secrets.
+        rank: Global rank of this process.
+        from_checkpoint: Whether a checkpoint replaces the weights, so that no network is initialized from images.
 
     Raises:
-        UserError: if the data can't be had, or a class does not take what the config gives it.
+        UserError: If the data are not available, or a class refuses the arguments in the config.
     """
     data = build_data(config)
-    facts = facts_of(data)
+    facts = get_facts(data)
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], facts) if config["model"] else None
     if isinstance(network, DataDependentInit) and isinstance(data, ImageDataModule) and not from_checkpoint:
-        num_values = math.prod(data.facts.image_shape)
-        network.initialize_from(data.example_images(max(1, min(NUM_EXAMPLES, MAX_EXAMPLE_VALUES // num_values))))
+        num_images = MAX_INIT_VALUES // math.prod(data.facts.image_shape)
+        network.initialize_from(data.example_images(max(1, min(MAX_INIT_IMAGES, num_images))))
     task = build_task(config, network, facts)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
@@ -70,25 +81,25 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
 
 
 def build_data(config: Config) -> LightningDataModule:
-    """The data module; one of ours is prepared and set up, since the network needs its facts."""
-    data = build("data", config["data"])
+    """Build the data module; set up one of litlab's, since the network needs its facts."""
+    data = instantiate("data", config["data"])
     if not isinstance(data, LightningDataModule):
-        raise UserError(f"data._target_: {config['data']['_target_']} is no LightningDataModule")
+        raise UserError(f"data._target_: {config['data']['_target_']} is not a LightningDataModule")
     if isinstance(data, ImageDataModule):
         data.prepare_data()
         data.setup("fit")
     return data
 
 
-def facts_of(data: LightningDataModule) -> DatasetFacts | None:
-    """The facts of a data module that has them."""
+def get_facts(data: LightningDataModule) -> DatasetFacts | None:
+    """Return the facts of a data module, or None if it has none."""
     facts = getattr(data, "facts", None)
     return facts if isinstance(facts, DatasetFacts) else None
 
 
 def build_network(node: Config, facts: DatasetFacts | None) -> nn.Module:
-    """The network, with those facts of the data that its constructor names."""
-    network = build("model", node, **_of(facts))
+    """Build the network, with those facts of the data that its signature names."""
+    network = instantiate("model", node, **_as_arguments(facts))
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_: {node['_target_']} gave a {type(network).__name__}, expected a torch.nn.Module"
@@ -97,36 +108,33 @@ def build_network(node: Config, facts: DatasetFacts | None) -> nn.Module:
 
 
 def build_task(config: Config, network: nn.Module | None, facts: DatasetFacts | None) -> LightningModule:
-    """The LightningModule, with network, optimizer and schedule where its constructor names them."""
-    offered = _of(facts)
+    """Build the LightningModule, with network, optimizer and schedule where its signature names them."""
+    offered = _as_arguments(facts)
     if network is not None:
         offered["network"] = network
     if config["optimizer"]:
-        offered["optimizer"] = factory("optimizer", config["optimizer"])
-    offered["schedule"] = factory("schedule", config["schedule"]) if config["schedule"] else None
-    task = build("task", config["task"], **offered)
+        offered["optimizer"] = bind_arguments("optimizer", config["optimizer"])
+    offered["schedule"] = bind_arguments("schedule", config["schedule"]) if config["schedule"] else None
+    task = instantiate("task", config["task"], **offered)
     if not isinstance(task, LightningModule):
-        raise UserError(f"task._target_: {config['task']['_target_']} is no LightningModule")
+        raise UserError(f"task._target_: {config['task']['_target_']} is not a LightningModule")
     return task
 
 
 def build_callbacks(config: Config, facts: DatasetFacts | None) -> list[Callback]:
-    """The callbacks of the config, in its order; without those that need facts, where the data module has none."""
-    nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
-    if facts is None:
-        nodes = {name: node for name, node in nodes.items() if not _needs_facts(f"callbacks.{name}", node)}
-    return [build(f"callbacks.{name}", node, **_of(facts)) for name, node in nodes.items()]
-
-
-def _needs_facts(path: str, node: Config) -> bool:
-    parameters = inspect.signature(factory(path, node)).parameters
-    return any(name in parameters and parameters[name].default is inspect.Parameter.empty for name in FACTS)
+    """Build the callbacks in their order; those that need facts are left out for a data module without any."""
+    callbacks = []
+    for name, node in (config["callbacks"] or {}).items():
+        path = f"callbacks.{name}"
+        if node and (facts is not None or not _needs_facts(path, node)):
+            callbacks.append(instantiate(path, node, **_as_arguments(facts)))
+    return callbacks
 
 
 def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
-    """The loggers of the config, writing into the run directory where they have a `save_dir`."""
+    """Build the loggers, which write into the run directory where they have a `save_dir`."""
     nodes = {name: node for name, node in (config["logger"] or {}).items() if node}
-    return [build(f"logger.{name}", node, save_dir=str(run.path)) for name, node in nodes.items()]
+    return [instantiate(f"logger.{name}", node, save_dir=str(run.path)) for name, node in nodes.items()]
 
 
 def build_trainer(
@@ -138,13 +146,22 @@ def build_trainer(
     callbacks: list[Callback],
     loggers: list[Logger],
 ) -> Trainer:
-    """Lightning's Trainer, quiet: the console, the checkpoints and the loggers are litlab's."""
+    """Build Lightning's Trainer, without its console output, checkpoints and signal handlers: litlab has its own.
+
+    Args:
+        config: Config of which `trainer` is used.
+        run: Run directory.
+        facts: Facts of the data set, if known.
+        devices: Number of devices on this machine, or their numbers.
+        callbacks: All callbacks.
+        loggers: All loggers.
+    """
     node = dict(config["trainer"]) | {"devices": devices}
     if facts is not None and facts.num_val == 0:
         node["limit_val_batches"] = 0  # Lightning warns of an empty loader
     profiler = node.pop("profiler", None)
-    trainer = factory("trainer", node)(
-        profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else Unprofiled(),
+    trainer = bind_arguments("trainer", node)(
+        profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else NoProfiler(),
         callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
@@ -155,64 +172,73 @@ def build_trainer(
         num_sanity_val_steps=0,
     )
     assert isinstance(trainer, Trainer)
-    EpochLoop.put_into(trainer)
-    _leave_signals_alone(trainer)
+    EpochLoop.install(trainer)
+    # Lightning's handlers end a run with exit code 0 and nothing saved, and ask all ranks about it at every step.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
 
 
-def _leave_signals_alone(trainer: Trainer) -> None:
-    """Lightning's handlers end a run with exit code 0 and nothing saved, and ask all ranks about it at every step."""
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+def instantiate(path: str, node: Config, **offered: Any) -> Any:
+    """Call the class that a node names.
 
-
-def build(path: str, node: Config, **offered: Any) -> Any:
-    """Build the class that a node names, with its arguments and with what is offered **and** stands in its signature.
+    Args:
+        path: Key of the node in the config, for messages.
+        node: `_target_` and arguments.
+        offered: Arguments that are passed on if the signature names them and the node does not.
 
     Raises:
-        UserError: if it can't be imported or refuses its arguments.
+        UserError: If the class cannot be imported or refuses its arguments.
     """
-    make = factory(path, node)
-    named = inspect.signature(make).parameters
-    taken = {name: value for name, value in offered.items() if name in named and name not in node}
+    target = bind_arguments(path, node)
+    parameters = inspect.signature(target).parameters
+    arguments = {name: value for name, value in offered.items() if name in parameters and name not in node}
     try:
-        return make(**taken)
+        return target(**arguments)
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # raised by the call, not within it
             raise UserError(f"{path}: {node['_target_']}: {error}") from error
         raise
 
 
-def factory(path: str, node: Config) -> "partial[Any]":
-    """The class that a node names, with its arguments bound; nodes inside it that name a class are built.
+def bind_arguments(path: str, node: Config) -> "partial[Any]":
+    """Bind the arguments of a node to the class that it names; inner nodes that name a class are instantiated.
 
-    Hydra's keys are known: `_args_` by position, `_partial_` for an inner node that is not to be called,
-    `_recursive_: false` for arguments to be left as they are. Everything is plain, so `_convert_` changes nothing.
+    Hydra's keys mean what they mean to Hydra: `_args_` by position, `_partial_` for an inner node that is not to be
+    called, `_recursive_: false` for inner nodes to be left alone. Everything is plain, so `_convert_` changes nothing.
+
+    Args:
+        path: Key of the node in the config, for messages.
+        node: `_target_` and arguments.
+
+    Raises:
+        UserError: If a class cannot be imported or refuses its arguments.
     """
     try:
         target = find(node["_target_"])
     except UserError as error:
         raise UserError(f"{path}._target_: {error}") from error
-    inner = _inner if node.get("_recursive_", True) else _unchanged
-    arguments = {key: inner(f"{path}.{key}", value) for key, value in node.items() if key not in _HYDRAS_KEYS}
-    return partial(target, *inner(f"{path}._args_", node.get("_args_", [])), **arguments)
+    args, kwargs = node.get("_args_", []), {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    if node.get("_recursive_", True):
+        args = _instantiate_inner(f"{path}._args_", args)
+        kwargs = {key: _instantiate_inner(f"{path}.{key}", value) for key, value in kwargs.items()}
+    return partial(target, *args, **kwargs)
 
 
-def _inner(path: str, value: Any) -> Any:
+def _instantiate_inner(path: str, value: Any) -> Any:
     if isinstance(value, list):
-        return [_inner(f"{path}.{position}", item) for position, item in enumerate(value)]
+        return [_instantiate_inner(f"{path}.{position}", item) for position, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "_target_" not in value:
-        return {key: _inner(f"{path}.{key}", item) for key, item in value.items()}
-    return factory(path, value) if value.get("_partial_") else build(path, value)
+        return {key: _instantiate_inner(f"{path}.{key}", item) for key, item in value.items()}
+    return bind_arguments(path, value) if value.get("_partial_") else instantiate(path, value)
 
 
-def _unchanged(path: str, value: Any) -> Any:
-    return value
+def _needs_facts(path: str, node: Config) -> bool:
+    parameters = inspect.signature(bind_arguments(path, node)).parameters
+    return any(name in parameters and parameters[name].default is inspect.Parameter.empty for name in FACTS)
 
 
-def _of(facts: DatasetFacts | None) -> dict[str, Any]:
-    if facts is None:
-        return {}
-    return {name: getattr(facts, name) for name in FACTS}
+def _as_arguments(facts: DatasetFacts | None) -> dict[str, Any]:
+    return {name: getattr(facts, name) for name in FACTS} if facts is not None else {}
