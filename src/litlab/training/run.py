@@ -12,13 +12,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from litlab.callbacks.checkpoint import Best, Checkpoints, When
-from litlab.callbacks.config_text import ConfigText
 from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.freeze import identity, to_yaml
 from litlab.config.secrets import with_secrets
 from litlab.errors import UserError
-from litlab.loggers import MetricsLogger, TensorBoard
+from litlab.loggers import MetricsLogger, TensorBoard, log_config
 from litlab.process.ranks import global_rank, machines, ranks_here
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
@@ -162,8 +161,6 @@ def _build_trainer(
         restored=resume.saved,
     )
     callbacks: list[Callback] = [checkpoints, checkpoints.timing, console]
-    if resume.checkpoint is None:
-        callbacks.append(ConfigText(to_yaml(frozen)))
     devices = config["trainer"]["devices"]
     trainer = build_trainer(
         config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
@@ -177,6 +174,8 @@ def _build_trainer(
         raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed, bf16-true or 32-true")
     if trainer.is_global_zero:
         _record_machine(run, trainer)
+        if resume.checkpoint is None:
+            log_config(trainer.loggers, to_yaml(frozen))
     return trainer
 
 
