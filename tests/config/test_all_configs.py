@@ -62,7 +62,7 @@ def test_there_are_configs_in_every_group() -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> None:
     config = compose_config(choice, *MUST.get(choice, []))
-    assert config["format"] == 1
+    assert config["format"] == 2
     run = RunDirectory(tmp_path)
     if config["data"]["_target_"] in NEEDS_FILES:
         bind_arguments("data", config["data"])()  # its arguments fit; the files are not here

@@ -142,7 +142,7 @@ def test_freezing_anything(data: st.DataObject, value: Any) -> None:
 
 
 YAML = (
-    "format: 1\n", "a: &x [1, 2]\n", "b: *x\n", "<<: *x\n", "- ", "? [1]\n: 2\n", "!!python/object:os.system {}",
+    "format: 2\n", "a: &x [1, 2]\n", "b: *x\n", "<<: *x\n", "- ", "? [1]\n: 2\n", "!!python/object:os.system {}",
     "{", "}", "!!timestamp x", "!!int x", "!!bool x", "!!float x", "!!binary 'x'", "!!set {a}", "!!omap [a: 1]",
     "d: 2024-13-45\n", "e: 2024-01-02\n", "f: .nan\n", "g: .inf\n", "1: 2\n", "null: 3\n", 'h: "\\ud800"\n',
     f"i: 0x{'f' * 5000}\n", f"j: {'9' * 5000}\n", "\0", "\x85", "|", ">", "%YAML 1.2\n", "---\n", "...\n",
@@ -153,7 +153,7 @@ YAML = (
 @examples(80)
 @given(st.text(max_size=80) | st.lists(st.sampled_from(YAML) | st.text(max_size=10), max_size=8).map("".join))
 def test_any_text(text: str) -> None:
-    for given_text in (text, "format: 1\n" + text):
+    for given_text in (text, "format: 2\n" + text):
         try:
             config = from_yaml(given_text)
         except UserError:
@@ -168,19 +168,19 @@ def test_any_text(text: str) -> None:
 def laughs(levels: int) -> str:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
-    return "\n".join(["format: 1", *lines])
+    return "\n".join(["format: 2", *lines])
 
 
 @pytest.mark.parametrize(
     "text",
     [
         laughs(9),
-        "format: 1\na: &a [*a]",
-        "format: 1\na: " + "[" * 3000 + "]" * 3000,
-        "format: 1\na: " + "{a: " * 500 + "}" * 500,
-        "format: 1\na: '" + "x" * 10_000_000 + "'",
-        "format: 1\n1: 2",
-        "format: 1\na: 2024-01-02",
+        "format: 2\na: &a [*a]",
+        "format: 2\na: " + "[" * 3000 + "]" * 3000,
+        "format: 2\na: " + "{a: " * 500 + "}" * 500,
+        "format: 2\na: '" + "x" * 10_000_000 + "'",
+        "format: 2\n1: 2",
+        "format: 2\na: 2024-01-02",
         "format: true",
         "format: 1.0",
     ],
@@ -191,10 +191,10 @@ def test_texts_made_to_hurt(text: str) -> None:
 
 
 def test_an_alias_is_no_bomb() -> None:
-    assert from_yaml("format: 1\na: &x [1]\nb: *x") == {"format": 1, "a": [1], "b": [1]}
+    assert from_yaml("format: 2\na: &x [1]\nb: *x") == {"format": 2, "a": [1], "b": [1]}
 
 
-@pytest.mark.parametrize("text", [yaml.safe_dump({"format": 1, "a": "${oc.env:LITLAB_NOT_THERE}"})])
+@pytest.mark.parametrize("text", [yaml.safe_dump({"format": 2, "a": "${oc.env:LITLAB_NOT_THERE}"})])
 def test_references_are_looked_up_nowhere_else(text: str) -> None:
     with pytest.raises(UserError, match="a: cannot be resolved: there is no environment variable LITLAB_NOT_THERE"):
         with_secrets(from_yaml(text))

@@ -20,7 +20,7 @@ def test_it_is_plain_and_resolved() -> None:
     assert from_yaml(to_yaml(config)) == config
     assert "${" not in to_yaml(config)
     assert config["data"]["seed"] == 7
-    assert (config["format"], config["name"]) == (1, "shapes_cnn")
+    assert (config["format"], config["name"]) == (2, "shapes_cnn")
 
 
 def test_it_keeps_the_order_of_the_yaml_and_characters_as_they_are() -> None:
@@ -147,7 +147,7 @@ def test_null_and_yes_or_no_are_no_secrets(value: str, expected: bool | None) ->
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("format: 2\nseed: 0\n", "its format is 2; this version of litlab reads format 1"),
+        ("format: 1\nseed: 0\n", "its format is 1: this version of litlab reads format 2 only"),
         ("format: null\n", "its format is None"),
         ("seed: 0\n", "not a config frozen by litlab"),
         ("- 1\n", "not a config frozen by litlab"),

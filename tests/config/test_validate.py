@@ -57,7 +57,7 @@ def test_a_good_config_passes_and_is_left_as_it_is() -> None:
         ("trainer__max_epochs", 0, "trainer.max_epochs=0: expected greater than or equal to 1, or -1"),
         ("trainer__limit_train_batches", 1.5, "trainer.limit_train_batches=1.5: expected less than or equal to 1"),
         ("model__widths", [], "model.widths=[]: list should have at least 1 item"),
-        ("format", 2, "format=2: expected 1"),
+        ("format", 1, "format=1: expected 2"),
         ("data__batchsize", 1, "data.batchsize: unknown key; did you mean data.batch_size?"),
         ("nonsense", 1, "nonsense: unknown key; known here: "),
         ("model___target_", "litlab.models.Nothing", "litlab has no such class"),

@@ -9,7 +9,6 @@ import pytest
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.images import write_folder
 
-from litlab.config.freeze import from_yaml, identity
 from litlab.config.overrides import change
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -23,8 +22,6 @@ SMALL = (
 )  # fmt: skip
 SHAPES = ("data=shapes", "data.num_train=40", "data.num_test=16", "data.val_size=8", *SMALL)
 MIXED = ("data.mixup=0.2", "data.cutmix=1.0", "data.cutout=6", "data.flip=alternating")
-OLD = Path(__file__).with_name("frozen_before_later_keys.yaml").read_text(encoding="utf-8")
-OLD_IDENTITY = "4d521e813c1547808f8e3fc963b0a0edb862b7d7d6cd2c1a56dd5ebb3cb87287"  # by the version of that time
 
 
 def completed(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:
@@ -82,18 +79,3 @@ def test_a_network_that_takes_one_size_only_is_named_before_training(tmp_path: P
     run, config = new_run(tmp_path / "run", *others, "model=cnn", "data.progressive_sizes=[16,32]")
     with pytest.raises(UserError, match=r"progressive_sizes=\[16, 32\]: CNN can't take images of 16x16 .*resnet18"):
         train_until(run, config, None)
-
-
-def test_a_config_from_before_there_were_these_settings_still_means_the_same(tmp_path: Path) -> None:
-    """It has neither them nor those of the task; they are off, and the run is the same experiment."""
-    run = RunDirectory.create(tmp_path / "old", OLD, {})
-    config = from_yaml(OLD)
-    assert config["data"]["mixup"] == 0
-    assert identity(config) == OLD_IDENTITY
-    assert change(config, [], lambda: 0).changed == {}
-    assert train_until(run, config, 5) is None
-    train_until(run, from_yaml(run.config.read_text()), None)
-    uninterrupted = RunDirectory.create(tmp_path / "whole", OLD, {})
-    train_until(uninterrupted, config, None)
-    assert differences(outcome(uninterrupted), outcome(run)) == []
-    assert read_result(run)["identity"] == OLD_IDENTITY

@@ -56,8 +56,8 @@ def test_a_run_without_checkpoint_says_how_far_it_came(run: Path) -> None:
     [
         ("config.yaml", b"format: [", r"config\.yaml is damaged.*not valid YAML"),
         ("config.yaml", b"\xff\xfe", r"config\.yaml is damaged"),
-        ("config.yaml", b"format: 2", "format is 2"),
-        ("config.yaml", b"format: 1\ntrainer: 3", r"config\.yaml is damaged"),
+        ("config.yaml", b"format: 1", "format is 1"),
+        ("config.yaml", b"format: 2\ntrainer: 3", r"config\.yaml is damaged"),
         ("dataset.json", b'{"name": ', r"dataset\.json is damaged"),
         ("dataset.json", b'{"name": "x"}', r"dataset\.json is damaged"),
         ("dataset.json", b"[]", r"dataset\.json is damaged"),

@@ -215,7 +215,7 @@ def test_a_signal_while_the_worker_starts(signum: int, tmp_path: Path) -> None:
 def test_outside_the_main_thread_a_worker_is_only_a_process(tmp_path: Path) -> None:
     """Python lets no other thread handle signals; a launcher may call a job in one. And a failure before the start."""
     config = compose_config(*TINY)
-    run = RunDirectory.create(tmp_path / "run", to_yaml(config | {"format": 2}), {})
+    run = RunDirectory.create(tmp_path / "run", to_yaml(config | {"format": 1}), {})
     with ThreadPoolExecutor() as pool:
         error = pool.submit(run_worker, run, config, keep=False).exception()
     assert isinstance(error, RunFailed)

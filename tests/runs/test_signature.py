@@ -25,7 +25,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(tmp_path: Path) -> RunDirectory:
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
-    run.config.write_text("format: 1\n")
+    run.config.write_text("format: 2\n")
     run.provenance.write_text(json.dumps({"project": "/home/me/project"}))
     return run
 
@@ -47,7 +47,7 @@ def test_a_signed_run_is_own_also_as_a_copy_and_with_more_in_it(run: RunDirector
 
 def test_another_config_or_project_is_not_what_was_signed(run: RunDirectory) -> None:
     sign(run)
-    for file, text in ((run.config, "format: 1 \n"), (run.provenance, '{"project": "/tmp/theirs"}')):
+    for file, text in ((run.config, "format: 2 \n"), (run.provenance, '{"project": "/tmp/theirs"}')):
         before = file.read_text()
         file.write_text(text)
         assert "changed since it was signed" in why(run)

@@ -5,8 +5,8 @@ import sys
 
 WRITER = """
 import sys
-from litlab.terminal import LastingOutput
-sys.stdout = LastingOutput(sys.stdout)
+from litlab.runs.terminal import FaultTolerantStream
+sys.stdout = FaultTolerantStream(sys.stdout)
 for number in range(20000):
     print("line", number, flush=number % 2 == 0)
 print("done", file=sys.stderr)

@@ -17,7 +17,7 @@ SIZE = 20
 CLASS_NAMES = ("cat", "dog", "eel")
 CNN_NODE = {"_target_": "litlab.models.cnn.CNN", "widths": [3, 4], "hidden": [5]}
 CONFIG = """
-format: 1
+format: 2
 name: test
 seed: 0
 threads: 1
@@ -26,7 +26,13 @@ checkpoint: {every_steps: null, every_minutes: null}
 study: {name: null}
 data: {_target_: user_data.Data}
 model: null
-task: {_target_: litlab.tasks.image_classifier.ImageClassifier, label_smoothing: 0.0}
+task:
+  _target_: litlab.tasks.image_classifier.ImageClassifier
+  label_smoothing: 0.0
+  channels_last: false
+  compile: false
+  test_time_flip: false
+  test_time_shift: 0
 optimizer: null
 schedule: null
 callbacks: null

@@ -19,7 +19,7 @@ from litlab.sweep.study import JobRecord, Plan
 
 # As `litlab train data=shapes` freezes it, without what no test of comparing looks at.
 CONFIG: dict[str, Any] = {
-    "format": 1,
+    "format": 2,
     "name": "shapes_cnn",
     "seed": 0,
     "threads": 1,

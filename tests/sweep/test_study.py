@@ -42,7 +42,7 @@ def test_jobs_get_directories_and_records(tmp_path: Path) -> None:
     assert known["command"] == ["litlab", "train", "seed=1"]
     assert known["study"] == {"name": "s", "number": 1}
     assert study.plan == plan_of([0, 1], tmp_path)
-    assert yaml.safe_load((tmp_path / "s" / "study.yaml").read_text())["format"] == 1
+    assert yaml.safe_load((tmp_path / "s" / "study.yaml").read_text())["format"] == 2
 
 
 def test_the_same_command_changes_nothing(tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def test_a_study_of_somebody_elses_can_be_looked_at_only(tmp_path: Path, monkeyp
     [
         ("{{", "is damaged"),
         ("5", "has no key `format`"),
-        ("format: 2", "its format is 2; this version of litlab reads format 1"),
-        ("format: 1\nkind: grid", "expected the keys kind, axes"),
-        ("format: 1\nbase: &a [*a]", "expected the keys"),
+        ("format: 1", "its format is 1; this version of litlab reads format 2"),
+        ("format: 2\nkind: grid", "expected the keys kind, axes"),
+        ("format: 2\nbase: &a [*a]", "expected the keys"),
     ],
 )
 def test_a_damaged_or_newer_plan_is_refused(content: str, said: str, tmp_path: Path) -> None:

@@ -268,7 +268,9 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     backend.start()
     provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
-        end = resume_grid(study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=tell_tensorboard)
+        end = resume_grid(
+            study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=tell_tensorboard
+        )
     finally:
         backend.close()
     tell_tensorboard(study.path)

@@ -9,7 +9,16 @@ from litlab.sweep.discover import is_run_or_study
 from litlab.sweep.study import JOBS_FILE, STUDY_FILE
 
 FIGURES = ("png", "svg", "pdf")
-_OF_RUNS = ("config.yaml", "dataset.json", "provenance.json", "metrics.csv", "run.log", "result.json", STUDY_FILE, JOBS_FILE)
+_OF_RUNS = (
+    "config.yaml",
+    "dataset.json",
+    "provenance.json",
+    "metrics.csv",
+    "run.log",
+    "result.json",
+    STUDY_FILE,
+    JOBS_FILE,
+)
 _OF_COMPARISONS = (".txt", ".md", ".csv", ".json", ".tex", ".html", *(f".{each}" for each in FIGURES))
 _DEEPEST = 3  # folders below that of a run: summary/GROUP/
 

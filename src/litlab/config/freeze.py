@@ -19,7 +19,7 @@ from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY
 from litlab.config.tree import Config, check_plain
 from litlab.config.validate import validate
 from litlab.errors import UserError
-from litlab.runs.later_keys import with_later_keys, without_later_keys
+from litlab.runs.directory import FORMAT
 
 _MAX_TEXT = 2**22  # characters
 _LINE_BREAKS = ("\x85", "\u2028", "\u2029")  # unless escaped, YAML reads them as blanks
@@ -86,7 +86,7 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(text: str) -> Config:
-    """Read config.yaml, with keys that came later switched off. References to secrets are left as they are.
+    """Read config.yaml. References to secrets are left as they are.
 
     Raises:
         UserError: if it is no config of a format this version reads.
@@ -102,11 +102,9 @@ def from_yaml(text: str) -> Config:
     check_plain(config)
     if not isinstance(config, dict) or "format" not in config:
         raise UserError("it is not a config frozen by litlab: it has no key `format`")
-    if type(config["format"]) is not int or config["format"] != 1:
-        raise UserError(
-            f"its format is {config['format']!r}; this version of litlab reads format 1; a newer litlab may read it"
-        )
-    return with_later_keys(config)
+    if type(config["format"]) is not int or config["format"] != FORMAT:
+        raise UserError(f"its format is {config['format']!r}: this version of litlab reads format {FORMAT} only")
+    return config
 
 
 # Where a run computes, writes and reads; not what it computes.
@@ -120,11 +118,8 @@ ORIGIN = ("data.root", "data.url")  # of these, what says where the images come 
 
 
 def identity(config: dict[str, Any]) -> str:
-    """SHA-256 of a frozen config without the volatile keys, except those that its study sweeps.
-
-    Keys that came later and are off don't count: so a run from before there were such keys keeps its identity.
-    """
-    kept = _counting(without_later_keys(config), "", swept(config), False)
+    """SHA-256 of a frozen config without the volatile keys, except those that its study sweeps."""
+    kept = _counting(config, "", swept(config), False)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -198,7 +198,7 @@ class Study(Section):
 class Root(Section):
     """The keys of ours at the top. The groups, of which some can be left out, are checked by their target."""
 
-    format: Literal[1]
+    format: Literal[2]
     name: Name
     seed: Seed
     threads: Count | None

@@ -24,7 +24,6 @@ def validate(config: Config) -> None:
     if not isinstance(config, dict):
         raise UserError(f"expected a config, found a {type(config).__name__}")
     problems = [f"{key}: a value is missing; set {key}=..." for key, value in walk(config) if value == MISSING]
-    problems += ["format=true: expected 1"] if config.get("format") is True else []  # which Python takes for 1
     problems += _check("", config, Root)
     for path, node in nodes(config):
         problems += _check_node(path, node)

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 from litlab.errors import UserError
 from litlab.runs.files import write_text
-from litlab.runs.later_keys import with_later_keys
 
+FORMAT = 2  # of config.yaml; run directories of another one are refused
 CHECKPOINTS = ("best", "last")  # that can be asked for
 
 
@@ -131,7 +131,7 @@ class RunDirectory:
         """
         import yaml  # here, since hardly anybody who knows a run directory reads this
 
-        from litlab.runs.text import load_yaml
+        from litlab.runs.safe_yaml import load_yaml
 
         try:
             with open_regular(self.config) as file:
@@ -140,7 +140,11 @@ class RunDirectory:
             raise UserError(f"{self.config} is damaged: {error}") from error
         if not isinstance(found, dict):
             raise UserError(f"{self.config} is damaged: it is no mapping of keys to values")
-        return with_later_keys(found)
+        if type(found.get("format")) is int and found["format"] != FORMAT:
+            raise UserError(
+                f"{self.config}: its format is {found['format']!r}: this version of litlab reads format {FORMAT} only"
+            )
+        return found
 
     def read_json(self, file: Path) -> Any:
         """

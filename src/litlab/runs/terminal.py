@@ -1,6 +1,8 @@
-"""Text for a terminal: single-line messages, durations, paths."""
+"""Text for a terminal: single-line messages, durations, paths, and a stream that survives the terminal."""
 
+import os
 from pathlib import Path
+from typing import Any, TextIO
 
 
 def printable(line: str) -> str:
@@ -34,3 +36,35 @@ def display_path(path: Path) -> Path:
     """Make a path relative to the working directory if it lies below it."""
     cwd = Path.cwd()
     return path.relative_to(cwd) if path.is_relative_to(cwd) else path
+
+
+class FaultTolerantStream:
+    """A text stream that discards its output once it cannot be written to, as after the terminal is closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Wrap a stream that has a file descriptor."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, or discard it if that fails."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the buffer, or discard it if that fails."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._discard()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _discard(self) -> None:
+        """Point the descriptor at /dev/null: buffered text is written at exit, and would end the process in an error."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)

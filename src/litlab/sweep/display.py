@@ -20,8 +20,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.progress import Progress, ProgressReader
 from litlab.runs.redact import mask_command
 from litlab.runs.state import RunStatus, read_state
-from litlab.runs.terminal import display_path, format_clock, headline, printable
-from litlab.runs.text import LastingOutput
+from litlab.runs.terminal import FaultTolerantStream, display_path, format_clock, headline, printable
 from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.study import Study
@@ -203,7 +202,7 @@ class Display:
         self._running: dict[int, _Running] = {}
         self._num_places = 0
         self._began = self._drawn = time.monotonic()
-        output = cast(Any, LastingOutput(sys.stdout))
+        output = cast(Any, FaultTolerantStream(sys.stdout))
         self._console = Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 

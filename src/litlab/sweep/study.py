@@ -20,11 +20,11 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sweep, sync_directory, write_text
 from litlab.runs.lock import owning
-from litlab.runs.text import load_yaml
+from litlab.runs.safe_yaml import load_yaml
 
 STUDY_FILE = "study.yaml"
 JOBS_FILE = "jobs.jsonl"
-_FORMAT = 1
+_FORMAT = 2
 _MAX_NAME_BYTES = 255
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PLAN_TYPES: dict[str, type] = {

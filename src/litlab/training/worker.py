@@ -31,7 +31,7 @@ from litlab.runs.lock import owning
 from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
-from litlab.runs.text import LastingOutput
+from litlab.runs.terminal import FaultTolerantStream
 from litlab.tensorboard import forget_end
 
 STARTED = time.perf_counter()
@@ -44,7 +44,7 @@ def main() -> int:
 
 def work(directory: str, started: float) -> int:
     """Train the run in a directory, in a process that started then by `time.perf_counter`; returns the exit code."""
-    sys.stdout, sys.stderr = LastingOutput(sys.stdout), LastingOutput(sys.stderr)
+    sys.stdout, sys.stderr = FaultTolerantStream(sys.stdout), FaultTolerantStream(sys.stderr)
     stop = StopRequest()
     try:
         stop.install()
@@ -173,7 +173,7 @@ def _tell_libraries() -> None:
 def _log_to(file: Path) -> None:
     """Library messages and warnings go to run.log: the console is for what its reader can act on."""
     logging.raiseExceptions = False  # a log that can't be written is no reason to print tracebacks
-    handler = logging.StreamHandler(LastingOutput(file.open("a", encoding="utf-8")))
+    handler = logging.StreamHandler(FaultTolerantStream(file.open("a", encoding="utf-8")))
     handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
     threading.excepthook = _log_failure_of_thread

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.thorough import examples
 
-from litlab.runs.text import _loader, load_yaml
+from litlab.runs.safe_yaml import _loader, load_yaml
 
 MERGED = b"a: &a {x: 1}\n" + b"".join(
     b"%c: &%c {<<: [%s]}\n" % (98 + n, 98 + n, b", ".join([b"*%c" % (97 + n)] * 9)) for n in range(9)
@@ -25,7 +25,7 @@ def test_no_depth_that_overflows_the_stack(content: bytes) -> None:
 @pytest.mark.parametrize("content", [b"[" * 5000, b"- " * 5000, b"\n".join(b" " * n + b"a:" for n in range(700))])
 def test_what_is_just_not_refused_is_survived(content: bytes) -> None:
     """By a process with the usual stack of 8 MB."""
-    code = f"import yaml\nfrom litlab.runs.text import load_yaml\ntry: load_yaml({content!r})\n"
+    code = f"import yaml\nfrom litlab.runs.safe_yaml import load_yaml\ntry: load_yaml({content!r})\n"
     code += "except (yaml.YAMLError, RecursionError): pass\n"
     assert subprocess.run([sys.executable, "-"], input=code.encode()).returncode == 0
 
