@@ -22,7 +22,7 @@ def rows(settings: Settings) -> list[Row]:
     found: dict[str, list[Outcome]] = {"litlab": [], "usual": []}
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         data = prepared(*settings.data)
-        in_memory.save(data, Path(folder), num_val=len(data.val_members))
+        in_memory.save(data, Path(folder), num_val=len(data.val_indices))
         contenders: dict[str, Callable[[], object]] = {
             "litlab": lambda: found["litlab"].append(litlab(settings)),
             "usual": lambda: found["usual"].append(usual(settings, Path(folder))),
@@ -30,7 +30,7 @@ def rows(settings: Settings) -> list[Row]:
         interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
     ours, theirs = (
         (
-            rates(EPOCHS * len(data.train_members), [each.training for each in every]),
+            rates(EPOCHS * len(data.train_indices), [each.training for each in every]),
             tuple(each.seconds for each in every),
         )
         for every in found.values()

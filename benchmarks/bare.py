@@ -68,7 +68,7 @@ class BareLoop:
 
     def loss(self, batch: Batch, epoch: int) -> Tensor:
         """Mean over the batch, as it comes from the loader."""
-        batch = self.data.finish(batch, epoch=epoch)
+        batch = self.data.transform_batch(batch, epoch=epoch)
         return F.cross_entropy(self.network(batch.images), batch.labels)
 
 
@@ -110,5 +110,5 @@ class SideBySide(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        facts = {"num_steps": trainer.num_training_batches, "num_images": len(data.train_members)}
+        facts = {"num_steps": trainer.num_training_batches, "num_images": len(data.train_indices)}
         self._record.write_text(json.dumps(self._seconds | facts), encoding="utf-8")

@@ -60,7 +60,7 @@ class TrainingImages(LightningDataModule):
         return loader
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return self.data.finish(batch, epoch=self.epoch)
+        return self.data.transform_batch(batch, epoch=self.epoch)
 
 
 class BareTrainer:

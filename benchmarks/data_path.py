@@ -25,7 +25,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
     """The training images the usual way: one at a time, as a PIL image, through torchvision's transforms."""
 
     def __init__(self, data: ImageDataModule) -> None:
-        rows = data.train_members
+        rows = data.train_indices
         self.pixels = data.arrays.train_images[rows].permute(0, 2, 3, 1).contiguous().numpy()  # n h w c
         self.labels = data.arrays.train_labels[rows].tolist()
         self.transform = transform(data)
@@ -40,13 +40,13 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
 def transform(data: ImageDataModule) -> transforms.Compose:
     """Build torchvision's crop, flip and normalization with litlab's defaults."""
-    height, width = data.facts.image_shape[1:]
+    height, width = data.info.image_shape[1:]
     return transforms.Compose(
         [
             transforms.RandomCrop((height, width), padding=data.augment.crop_padding, padding_mode="reflect"),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
-            transforms.Normalize(data.facts.mean, data.facts.std),
+            transforms.Normalize(data.info.mean, data.info.std),
         ]
     )
 
@@ -61,7 +61,7 @@ def rows(settings: Settings) -> list[Row]:
             epochs = Epochs(data)
             contenders = {"litlab": partial(exhaust, epochs), "usual": partial(exhaust, theirs)}
             seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
-            num_images = len(data.train_members)
+            num_images = len(data.train_indices)
             measured.append(
                 Row(
                     f"data path, batch {batch_size}",
@@ -95,7 +95,7 @@ class Epochs:
         self.loader.sampler.set_epoch(self.epoch)
         for batch in self.loader:
             batch = self.data.transfer_batch_to_device(batch, self.device, 0)
-            finished = self.data.finish(batch, epoch=self.epoch)
+            finished = self.data.transform_batch(batch, epoch=self.epoch)
             yield finished.images, finished.labels
 
 

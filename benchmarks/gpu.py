@@ -40,7 +40,7 @@ class FastLoop(BareLoop):
 
     def loss(self, batch: Batch, epoch: int) -> Tensor:
         batch = self.data.transfer_batch_to_device(batch, self.device, 0)
-        batch = self.data.finish(batch, epoch=epoch)
+        batch = self.data.transform_batch(batch, epoch=epoch)
         images = batch.images.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16):
             return F.cross_entropy(self.network(images), batch.labels)
@@ -76,7 +76,7 @@ def data_rows(settings: Settings, accelerator: str = "gpu") -> list[Row]:
         now(device)
 
     seconds = interleaved({"litlab": ours, "usual": usual}, num_warmup=1, num_rounds=settings.num_rounds)
-    our_speeds, their_speeds = (rates(len(data.train_members), each) for each in seconds.values())
+    our_speeds, their_speeds = (rates(len(data.train_indices), each) for each in seconds.values())
     what = f"torchvision, PIL, DataLoader with {settings.num_workers} workers, moved"
     return [Row(f"GPU: data path, batch {BATCH_SIZE}", "images/s", our_speeds, what, their_speeds)]
 

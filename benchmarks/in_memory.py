@@ -18,16 +18,16 @@ CROP_PADDING = 4
 
 def save(data: "ImageDataModule", folder: Path, *, num_val: int) -> None:
     """Write the images that litlab would train, validate (the first so many) and test on."""
-    arrays, val = data.arrays, data.val_members[:num_val]
+    arrays, val = data.arrays, data.val_indices[:num_val]
     splits = {
-        "train": (arrays.train_images[data.train_members], arrays.train_labels[data.train_members]),
+        "train": (arrays.train_images[data.train_indices], arrays.train_labels[data.train_indices]),
         "val": (arrays.train_images[val], arrays.train_labels[val]),
         "test": (arrays.test_images, arrays.test_labels),
     }
     for name, (images, labels) in splits.items():
         np.save(folder / f"{name}_images.npy", images.numpy())
         np.save(folder / f"{name}_labels.npy", labels.numpy())
-    statistics = np.array([data.facts.mean, data.facts.std], dtype=np.float32) * 255
+    statistics = np.array([data.info.mean, data.info.std], dtype=np.float32) * 255
     np.save(folder / "statistics.npy", statistics)
 
 

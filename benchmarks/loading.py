@@ -49,7 +49,7 @@ def main(*overrides: str) -> Cost:
     exhaust(epochs)
     return Cost(
         seconds=seconds,
-        images_per_second=len(data.train_members) / (time.perf_counter() - began),
+        images_per_second=len(data.train_indices) / (time.perf_counter() - began),
         mebibytes=_status("VmHWM") - before,
         pixels=(data.arrays.train_images.numel() + data.arrays.test_images.numel()) / 2**20,
     )

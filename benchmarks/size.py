@@ -76,7 +76,7 @@ def path_rows(settings: Settings) -> list[Row]:
             data = prepared(*_shapes(settings.num_sized), f"data.batch_size={batch_size}")
             ours = {"litlab": partial(exhaust, Epochs(data))}
             seconds = interleaved(ours, num_warmup=1, num_rounds=settings.num_rounds)["litlab"]
-            found.append(Row(f"data path, batch {batch_size}", "images/s", rates(len(data.train_members), seconds)))
+            found.append(Row(f"data path, batch {batch_size}", "images/s", rates(len(data.train_indices), seconds)))
     return found
 
 

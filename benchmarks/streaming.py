@@ -25,7 +25,7 @@ def rows(settings: Settings) -> list[Row]:
         theirs = usual(data, root, batch_size, num_workers)
         contenders = {"litlab": partial(exhaust, Epochs(data)), "usual": partial(exhaust, theirs)}
         seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
-        ours, usuals = (rates(data.facts.num_train, seconds[name]) for name in ("litlab", "usual"))
+        ours, usuals = (rates(data.info.num_train, seconds[name]) for name in ("litlab", "usual"))
         what = f"torchvision's ImageFolder, DataLoader with {num_workers} workers"
         return [Row(f"data path, batch {batch_size}, storage=stream", "images/s", ours, what, usuals)]
 

@@ -46,7 +46,7 @@ def network_and_data(*overrides: str) -> tuple[nn.Module, ImageDataModule, dict[
     config = compose_config(*QUICK.data, "data.batch_size=48", "trainer=cpu", "trainer.max_epochs=1", *overrides)
     data = build_data(config)
     assert isinstance(data, ImageDataModule)
-    return build_network(config["model"], data.facts), data, config
+    return build_network(config["model"], data.info), data, config
 
 
 def in_one_order(images: Tensor, labels: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def test_the_multirun_contenders_get_the_images_of_litlab(arrays: Path) -> None:
 def test_usual_lightning_sees_the_images_of_litlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usual_lightning, "NUM_WORKERS", 0)
     data = data_path.prepared(*QUICK.data, "data.batch_size=40")
-    in_memory.save(data, tmp_path, num_val=len(data.val_members))
+    in_memory.save(data, tmp_path, num_val=len(data.val_indices))
 
     (theirs, _), ours = (
         next(iter(usual_lightning.ImagesByWorkers(tmp_path, 40).val_dataloader())),
@@ -123,7 +123,7 @@ def test_usual_lightning_sees_the_images_of_litlab(tmp_path: Path, monkeypatch: 
     )
 
     assert not isinstance(ours, list)
-    torch.testing.assert_close(data.finish(next(iter(ours)), epoch=None).images, theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(data.transform_batch(next(iter(ours)), epoch=None).images, theirs, rtol=0, atol=1e-5)
 
 
 # ---- training

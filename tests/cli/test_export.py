@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from litlab.cli import export
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference import export as exporting
@@ -28,9 +28,9 @@ PLAIN = TTA(flip=False, shift=0)
 
 def make_predictor(network: nn.Module, tta: TTA = PLAIN) -> Predictor:
     shape = (3, 16, 16)
-    facts = DatasetFacts("none", ("ä, b", "c", "d"), shape, MEAN, STD, "the test", "0", 1, 1, 1)
+    info = DatasetInfo("none", ("ä, b", "c", "d"), shape, MEAN, STD, "the test", "0", 1, 1, 1)
     preprocess = Preprocess(image_size=shape[1:], mean=MEAN, std=STD)
-    return Predictor(network=network, preprocess=preprocess, facts=facts, tta=tta)
+    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta)
 
 
 def random_images(num_images: int, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
 from litlab.config.paths import packaged_conf
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
 from litlab.runs.directory import RunDirectory
@@ -38,7 +38,7 @@ CHOICES = sorted(
     if not path.is_relative_to(packaged_conf() / "hydra")
 )
 MUST = {"data=image_folder": ["data.root=nowhere"], "model=torchvision": ["model.name=resnet18"]}  # what has no default
-FACTS = DatasetFacts(
+FACTS = DatasetInfo(
     name="none",
     class_names=tuple(f"class {number}" for number in range(10)),
     image_shape=(3, 32, 32),

@@ -33,7 +33,7 @@ def assert_is_the_small_release(module: CIFAR10, small_cifar: Any) -> None:
     np.testing.assert_array_equal(module.arrays.train_labels.numpy(), small_cifar.labels[:2].ravel())
     np.testing.assert_array_equal(module.arrays.test_images.numpy(), small_cifar.images[2])
     np.testing.assert_array_equal(module.arrays.test_labels.numpy(), small_cifar.labels[2])
-    assert (module.facts.name, module.facts.class_names) == ("CIFAR-10", CLASS_NAMES)
+    assert (module.info.name, module.info.class_names) == ("CIFAR-10", CLASS_NAMES)
 
 
 def test_fetches_once_and_decodes_once(
@@ -179,7 +179,7 @@ def test_python_archive_and_folder(cifar_module: Make, small_cifar: Any, tmp_pat
     put(tmp_path, {f"cifar-10-batches-py/{name}": content for name, content in small_cifar.pickles.items()})
     other = cifar_module(cache=str(tmp_path / "other"))
     assert_is_the_small_release(other, small_cifar)
-    assert other.facts.fingerprint == module.facts.fingerprint
+    assert other.info.fingerprint == module.info.fingerprint
 
 
 def test_read_only_root(cifar_module: Make, small_cifar: Any, tmp_path: Path) -> None:

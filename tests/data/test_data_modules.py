@@ -13,7 +13,7 @@ import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
 
 from litlab.data.cifar10 import CIFAR10
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_folder import ImageFolder
 from litlab.data.image_settings import ImageSettings
 from litlab.data.loader import Batch, BatchLoader, EpochOrder, MemoryLoader
@@ -26,7 +26,7 @@ Make = Callable[..., ImageDataModule]
 
 def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
     """The augmented training batches of one rank."""
-    sampler = EpochOrder(members=module.train_members, seed=module.seed, shuffle=True)
+    sampler = EpochOrder(members=module.train_indices, seed=module.seed, shuffle=True)
     sampler.set_epoch(epoch)
     loader = MemoryLoader(
         images=module.arrays.train_images,
@@ -37,12 +37,12 @@ def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size
         world_size=world_size,
         mixing=module.mixing if module.mixing.active else None,
     )
-    return [module.finish(batch, epoch=epoch) for batch in loader]
+    return [module.transform_batch(batch, epoch=epoch) for batch in loader]
 
 
 def test_facts_are_complete_and_consistent(make_module: Make) -> None:
     module = make_module()
-    facts, arrays = module.facts, module.arrays
+    facts, arrays = module.info, module.arrays
     assert facts.num_classes == len(set(facts.class_names)) >= 2
     assert facts.image_shape == tuple(arrays.train_images.shape[1:]) == tuple(arrays.test_images.shape[1:])
     assert facts.num_train + facts.num_val == len(arrays.train_images)
@@ -52,32 +52,32 @@ def test_facts_are_complete_and_consistent(make_module: Make) -> None:
     pixels = arrays.train_images.double() / 255
     torch.testing.assert_close(torch.tensor(facts.mean).double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.tensor(facts.std).double(), pixels.std((0, 2, 3), correction=0), rtol=0, atol=1e-6)
-    assert DatasetFacts.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    assert DatasetInfo.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
 
 
 def test_fingerprint_is_of_the_content(make_module: Make) -> None:
-    assert make_module().facts.fingerprint == make_module(seed=5, val_size=0).facts.fingerprint
-    assert len(make_module().facts.fingerprint) == 64
+    assert make_module().info.fingerprint == make_module(seed=5, val_size=0).info.fingerprint
+    assert len(make_module().info.fingerprint) == 64
 
 
 def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
     module = make_module()
-    train, val = set(module.train_members.tolist()), set(module.val_members.tolist())
+    train, val = set(module.train_indices.tolist()), set(module.val_indices.tolist())
     assert not train & val
     assert train | val == set(range(len(module.arrays.train_labels)))
-    num_classes = module.facts.num_classes
-    counts = torch.bincount(module.arrays.train_labels[module.val_members], minlength=num_classes)
+    num_classes = module.info.num_classes
+    counts = torch.bincount(module.arrays.train_labels[module.val_indices], minlength=num_classes)
     shares = torch.bincount(module.arrays.train_labels) * 20 / len(module.arrays.train_labels)
     assert counts.sum() == 20
     assert (counts - shares).abs().max() < 1
-    assert make_module(seed=9).val_members.tolist() == module.val_members.tolist()
-    assert make_module(val_seed=1).val_members.tolist() != module.val_members.tolist()
+    assert make_module(seed=9).val_indices.tolist() == module.val_indices.tolist()
+    assert make_module(val_seed=1).val_indices.tolist() != module.val_indices.tolist()
 
 
 def test_without_validation_data(make_module: Make) -> None:
     module = make_module(val_size=0)
     assert module.val_dataloader() == []
-    assert module.facts.num_train == len(module.arrays.train_labels)
+    assert module.info.num_train == len(module.arrays.train_labels)
 
 
 def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> None:
@@ -87,9 +87,9 @@ def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> Non
     official = {"train": (module.arrays.train_images, module.arrays.train_labels)}
     official["test"] = (module.arrays.test_images, module.arrays.test_labels)
     for loader, split, members in (
-        (train, "train", module.train_members),
-        (val, "train", module.val_members),
-        (test, "test", torch.arange(module.facts.num_test)),
+        (train, "train", module.train_indices),
+        (val, "train", module.val_indices),
+        (test, "test", torch.arange(module.info.num_test)),
     ):
         seen = []
         for batch in loader:
@@ -124,9 +124,9 @@ def test_ranks_share_the_same_global_batches(make_module: Make) -> None:
 
 def test_values_against_a_plain_reference(make_module: Make) -> None:
     module = make_module(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.5])
-    assert module.facts.statistics_source == "data.mean and data.std as configured"
+    assert module.info.statistics_source == "data.mean and data.std as configured"
     batch = next(iter(module.test_dataloader()))
-    images = module.finish(batch, epoch=None).images
+    images = module.transform_batch(batch, epoch=None).images
     expected = np.stack(
         [
             [
@@ -199,15 +199,15 @@ def test_under_a_trainer(make_module: Make) -> None:
         assert torch.equal(batch.indices, other.indices)
         assert torch.equal(batch.images, other.images)
     for name, loader in (("val", module.val_dataloader()), ("test", module.test_dataloader())):
-        plain = [module.finish(batch, epoch=None) for batch in loader]
+        plain = [module.transform_batch(batch, epoch=None) for batch in loader]
         for batch, other in zip(recorder.seen[name][-len(plain) :], plain, strict=True):
             assert torch.equal(batch.images, other.images)
 
 
 def test_errors_of_common_keys(make_module: Make) -> None:
     module = make_module()
-    smallest = min(module.facts.image_shape[1:])
-    num_train = module.facts.num_train + module.facts.num_val
+    smallest = min(module.info.image_shape[1:])
+    num_train = module.info.num_train + module.info.num_val
     cases = {
         f"data.val_size={num_train} leaves nothing to train on": {"val_size": num_train},
         f"data.val_size={num_train - 1} takes all": {"val_size": num_train - 1},

@@ -50,11 +50,11 @@ def under_trainer(module: ImageDataModule, task: Task) -> ImageDataModule:
 def test_images_come_in_the_type_and_format_of_the_network(shapes_module: Make) -> None:
     plain = made(shapes_module)
     batch = next(iter(plain.train_dataloader()))
-    expected = plain.finish(batch, epoch=1).images
+    expected = plain.transform_batch(batch, epoch=1).images
     assert (expected.dtype, expected.is_contiguous()) == (torch.float32, True)
     task = Task().to(torch.bfloat16)
     task.memory_format = torch.channels_last
-    images = under_trainer(made(shapes_module), task).finish(batch, epoch=1).images
+    images = under_trainer(made(shapes_module), task).transform_batch(batch, epoch=1).images
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.dtype == torch.bfloat16
     assert torch.equal(images, expected.bfloat16())
@@ -79,15 +79,15 @@ def test_mixing_takes_each_partner_as_it_would_be_itself(shapes_module: Make) ->
     mixed, plain = made(shapes_module, mixup=0.4, cutout=8), made(shapes_module, cutout=8)
     batch = next(iter(mixed.train_dataloader()))
     assert batch.partners is not None
-    assert set(batch.partners.indices.tolist()) <= set(mixed.train_members.tolist())
+    assert set(batch.partners.indices.tolist()) <= set(mixed.train_indices.tolist())
     assert torch.equal(batch.partners.labels, mixed.arrays.train_labels[batch.partners.indices])
-    finished = mixed.finish(batch, epoch=3)
+    finished = mixed.transform_batch(batch, epoch=3)
     assert finished.partners is not None
     assert finished.partners.lam is not None
-    own = plain.finish(batch._replace(partners=None), epoch=3).images
+    own = plain.transform_batch(batch._replace(partners=None), epoch=3).images
     theirs = batch._replace(images=batch.partners.images, indices=batch.partners.indices, partners=None)
     lam = finished.partners.lam[:, None, None, None]
-    expected = lam * own + (1 - lam) * plain.finish(theirs, epoch=3).images
+    expected = lam * own + (1 - lam) * plain.transform_batch(theirs, epoch=3).images
     torch.testing.assert_close(finished.images, expected, rtol=0, atol=1e-5)
     assert next(iter(mixed.val_dataloader())).partners is None  # type: ignore[arg-type]
 
@@ -104,7 +104,7 @@ def test_each_size_has_an_equal_share_of_the_epochs(shapes_module: Make) -> None
     assert [size_of_epoch([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
     module = under_trainer(made(shapes_module, progressive_sizes=[24, 32]), Task())
     batch = next(iter(module.train_dataloader()))
-    sizes = [module.finish(batch, epoch=epoch).images.shape[-1] for epoch in (0, 1, 2, 3, None)]
+    sizes = [module.transform_batch(batch, epoch=epoch).images.shape[-1] for epoch in (0, 1, 2, 3, None)]
     assert sizes == [24, 24, 32, 32, 32]
 
 

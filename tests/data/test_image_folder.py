@@ -51,7 +51,7 @@ def prepared(module: ImageFolder) -> ImageFolder:
 
 def test_rows_are_sorted_by_class_and_name(images: Path, folder_module: Make) -> None:
     module = prepared(folder_module(val_size=3))
-    assert (module.facts.name, module.facts.class_names) == ("images", ("cat", "dog", "emu"))
+    assert (module.info.name, module.info.class_names) == ("images", ("cat", "dog", "emu"))
     assert module.arrays.train_labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert module.arrays.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
     for row, path in enumerate(sorted((images / "train").glob("*/[0-9].png"))):
@@ -70,7 +70,7 @@ def test_the_default_validation_fits_any_size(
             for number in range(num_images):
                 save(tmp_path / "images" / folder / class_name / f"{number}.png", PIXELS)
     module = prepared(folder_module(val_size=default["val_size"]))
-    assert (module.facts.num_train, module.facts.num_val) == (3 * num_train - num_val, num_val)
+    assert (module.info.num_train, module.info.num_val) == (3 * num_train - num_val, num_val)
     loader = module.val_dataloader()
     assert (sum(batch.num_valid for batch in loader) if num_val else loader) == (num_val or [])
 
@@ -99,19 +99,19 @@ def test_an_archive_is_the_same_data_set(
 ) -> None:
     folder = prepared(folder_module(val_size=3))
     archive = prepared(folder_module(val_size=3, root=str(pack(images, top))))
-    assert archive.facts.name == "packed"
-    assert archive.facts.fingerprint == folder.facts.fingerprint
+    assert archive.info.name == "packed"
+    assert archive.info.fingerprint == folder.info.fingerprint
     assert torch.equal(archive.arrays.train_images, folder.arrays.train_images)
 
 
 def test_decoded_once_and_again_when_a_file_changes(images: Path, folder_module: Make, tmp_path: Path) -> None:
-    first = prepared(folder_module(val_size=3)).facts.fingerprint
+    first = prepared(folder_module(val_size=3)).info.fingerprint
     entries = set((tmp_path / "cache").iterdir())
-    assert prepared(folder_module(val_size=3)).facts.fingerprint == first
+    assert prepared(folder_module(val_size=3)).info.fingerprint == first
     assert set((tmp_path / "cache").iterdir()) == entries
     save(images / "train" / "cat" / "0.png", PIXELS)
-    assert prepared(folder_module(val_size=3)).facts.fingerprint != first
-    assert prepared(folder_module(val_size=3, image_size=16)).facts.image_shape == (3, 16, 16)
+    assert prepared(folder_module(val_size=3)).info.fingerprint != first
+    assert prepared(folder_module(val_size=3, image_size=16)).info.image_shape == (3, 16, 16)
 
 
 def test_many_large_images_through_threads(images: Path, folder_module: Make) -> None:

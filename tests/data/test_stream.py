@@ -39,7 +39,7 @@ def make(folder_module: Make, tmp_path: Path) -> Make:
 
 
 def train_loader(module: ImageFolder, rank: int = 0, world_size: int = 1, epoch: int = 1) -> BatchLoader:
-    sampler = EpochOrder(members=module.train_members, seed=module.seed, shuffle=True)
+    sampler = EpochOrder(members=module.train_indices, seed=module.seed, shuffle=True)
     sampler.set_epoch(epoch)
     mixing = module.mixing if module.mixing.active else None
     part: dict[str, Any] = {"sampler": sampler, "batch_size": 8, "rank": rank, "world_size": world_size}
@@ -68,7 +68,7 @@ def flat(batch: Batch) -> list[Any]:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, num_workers: int) -> None:
     memory, stream = make(**MIXED), make(**MIXED, storage="stream", num_workers=num_workers)
-    assert stream.facts == memory.facts
+    assert stream.info == memory.info
     for world_size in (1, 2, 4):
         for rank in range(world_size):
             left, right = (train_loader(module, rank, world_size) for module in (stream, memory))
@@ -88,21 +88,21 @@ def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, nu
 def test_finished_batches_are_equal(make: Make) -> None:
     memory, stream = make(**MIXED, cutout=8), make(**MIXED, cutout=8, storage="stream")
     assert_equal(
-        (stream.finish(batch, epoch=1) for batch in train_loader(stream)),
-        (memory.finish(batch, epoch=1) for batch in train_loader(memory)),
+        (stream.transform_batch(batch, epoch=1) for batch in train_loader(stream)),
+        (memory.transform_batch(batch, epoch=1) for batch in train_loader(memory)),
     )
 
 
 def test_facts_are_kept_and_made_anew_when_a_file_changes(make: Make, tmp_path: Path) -> None:
-    before = make(storage="stream").facts
+    before = make(storage="stream").info
     (kept,) = (tmp_path / "cache").glob("*.json")
     kept.write_text(kept.read_text().replace(before.fingerprint, "0" * 64))
-    assert make(storage="stream").facts.fingerprint == "0" * 64, "it is not read again"
+    assert make(storage="stream").info.fingerprint == "0" * 64, "it is not read again"
     kept.write_text(kept.read_text()[:50])
-    assert make(storage="stream").facts == before
+    assert make(storage="stream").info == before
     Image.new("RGB", (20, 20), (200, 10, 30)).save(tmp_path / "images" / "train" / "cat" / "00.jpg")
-    after = make(storage="stream").facts
-    assert after == make().facts
+    after = make(storage="stream").info
+    assert after == make().info
     assert after.fingerprint != before.fingerprint
 
 
@@ -111,7 +111,7 @@ def test_a_zip_archive_streams_and_a_tar_archive_says_what_to_do(make: Make, tmp
     for form in ("zip", "tar"):
         shutil.make_archive(str(tmp_path / "packed"), form, tmp_path / "images")
     packed = make(root=str(tmp_path / "packed.zip"), storage="stream", num_workers=2)
-    assert packed.facts.fingerprint == folder.facts.fingerprint
+    assert packed.info.fingerprint == folder.info.fingerprint
     assert_equal(iter(train_loader(packed)), iter(train_loader(folder)))
     with pytest.raises(UserError, match=r"packed\.tar can only be read from front to back.*unpack it"):
         make(root=str(tmp_path / "packed.tar"), storage="stream")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.saved_run import CNN_NODE, SIZE, make_facts, make_network, make_run
+from support.saved_run import CNN_NODE, SIZE, make_info, make_network, make_run
 from torch import Tensor
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "run", make_network(), CNN_NODE, make_facts())
+    return make_run(tmp_path / "run", make_network(), CNN_NODE, make_info())
 
 
 @pytest.fixture

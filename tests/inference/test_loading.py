@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from support.saved_run import CLASS_NAMES, CNN_NODE, CONFIG, make_facts, make_network, make_run, save
+from support.saved_run import CLASS_NAMES, CNN_NODE, CONFIG, make_info, make_network, make_run, save
 from torch import Tensor, nn
 
 import litlab
@@ -20,7 +20,9 @@ from litlab.runs.signature import sign
 
 def test_probabilities_are_those_of_the_network_that_was_saved(run: Path, pixels: Tensor) -> None:
     predictor = litlab.load(run)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (predictor.facts.mean, predictor.facts.std))
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (predictor.dataset_info.mean, predictor.dataset_info.std)
+    )
     expected = make_network()(((pixels / 255 - mean) / std)[None]).softmax(dim=1)
     torch.testing.assert_close(predictor(pixels), expected)
     assert not predictor.network.training
@@ -91,7 +93,7 @@ def test_a_network_of_the_users_own(tmp_path: Path, pixels: Tensor, monkeypatch:
     monkeypatch.setattr(sys, "path", [*sys.path])
     node = {"_target_": "predictor_test_package.Net", "num_features": 4}
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
-    run = make_run(tmp_path / "project" / "run", network, node, make_facts())
+    run = make_run(tmp_path / "project" / "run", network, node, make_info())
     sign(RunDirectory(run))
     with pytest.raises(UserError, match=r"no module 'predictor_test_package'(.|\n)*project folder is .*project"):
         litlab.load(run)
@@ -112,9 +114,9 @@ def test_pretrained_weights_are_not_fetched_again(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(torchvision, "_fetch", fetch)
     arguments = {"name": "squeezenet1_1", "pretrained": True}
-    facts = make_facts(size=33)
-    network = torchvision.build_untrained(**arguments, num_classes=3, image_shape=facts.image_shape).eval()
-    run = make_run(tmp_path / "run", network, {"_target_": "litlab.models.torchvision.build"} | arguments, facts)
+    info = make_info(size=33)
+    network = torchvision.build_untrained(**arguments, num_classes=3, image_shape=info.image_shape).eval()
+    run = make_run(tmp_path / "run", network, {"_target_": "litlab.models.torchvision.build"} | arguments, info)
     images = torch.randint(0, 256, (2, 3, 33, 33), dtype=torch.uint8)
     predictor = litlab.load(run)
     assert torch.equal(predictor(images), network(predictor.preprocess(images)).softmax(dim=1))

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from support.saved_run import SIZE, as_image, make_facts, make_network
+from support.saved_run import SIZE, as_image, make_info, make_network
 from torch import Tensor
 
 from litlab.data.preprocess import Preprocess
@@ -18,9 +18,11 @@ from litlab.tasks.tta import TTA
 
 
 def make_predictor(channels: int = 3) -> Predictor:
-    facts = make_facts(channels)
-    preprocess = Preprocess(image_size=(SIZE, SIZE), mean=facts.mean, std=facts.std)
-    return Predictor(network=make_network(channels), preprocess=preprocess, facts=facts, tta=TTA(flip=False, shift=0))
+    info = make_info(channels)
+    preprocess = Preprocess(image_size=(SIZE, SIZE), mean=info.mean, std=info.std)
+    return Predictor(
+        network=make_network(channels), preprocess=preprocess, dataset_info=info, tta=TTA(flip=False, shift=0)
+    )
 
 
 def test_all_kinds_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:

@@ -111,7 +111,7 @@ class Shuffled(Shapes):
         self.num_workers = num_workers
 
     def train_dataloader(self) -> Any:
-        rows = self.train_members.tolist()
+        rows = self.train_indices.tolist()
         return DataLoader(rows, self.batch_size, shuffle=True, num_workers=self.num_workers, collate_fn=self._batch)
 
     def _batch(self, rows: list[int]) -> Batch:

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.models.cnn import CNN
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 
@@ -41,8 +41,8 @@ trainer: {_target_: user_trainer.Trainer, accelerator: cpu, devices: 1, num_node
 """
 
 
-def make_facts(channels: int = 3, size: int = SIZE) -> DatasetFacts:
-    return DatasetFacts(
+def make_info(channels: int = 3, size: int = SIZE) -> DatasetInfo:
+    return DatasetInfo(
         name="animals",
         class_names=CLASS_NAMES,
         image_shape=(channels, size, size),
@@ -61,11 +61,11 @@ def make_network(channels: int = 3, seed: int = 0) -> nn.Module:
     return CNN(num_classes=3, image_shape=(channels, SIZE, SIZE), widths=(3, 4), hidden=(5,)).eval()
 
 
-def make_run(path: Path, network: nn.Module, node: dict[str, Any], facts: DatasetFacts) -> Path:
+def make_run(path: Path, network: nn.Module, node: dict[str, Any], info: DatasetInfo) -> Path:
     """A run directory with what `load` reads; `network` is its last checkpoint."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | {"model": node}))
-    (path / "dataset.json").write_text(json.dumps(facts.to_dict()))
+    (path / "dataset.json").write_text(json.dumps(info.to_dict()))
     (path / "provenance.json").write_text(json.dumps({"project": str(path.parent)}))
     save(network, path / "checkpoints" / "last.ckpt")
     return path

@@ -79,7 +79,7 @@ def train_watched(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: 
     """A default run with 10 steps an epoch; the watching callback comes first and last."""
     waits = Waits()
     build = training.build_callbacks
-    monkeypatch.setattr(training, "build_callbacks", lambda config, facts: [*build(config, facts), Watching(waits)])
+    monkeypatch.setattr(training, "build_callbacks", lambda config, info: [*build(config, info), Watching(waits)])
     fit = Trainer.fit
 
     def watched_fit(*arguments: Any, **named: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.saved_run import CNN_NODE, make_facts, make_network, make_run
+from support.saved_run import CNN_NODE, make_info, make_network, make_run
 
 from litlab.runs.directory import RunDirectory
 
@@ -35,7 +35,7 @@ def mark(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Unsigned: for all that is known, somebody else's. Its project is the folder that it lies in."""
-    return make_run(tmp_path / "downloaded" / "run", make_network(), CNN_NODE, make_facts())
+    return make_run(tmp_path / "downloaded" / "run", make_network(), CNN_NODE, make_info())
 
 
 @pytest.fixture

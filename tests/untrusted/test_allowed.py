@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from support.hostile import change, plant
-from support.saved_run import CLASS_NAMES, make_facts, make_run
+from support.saved_run import CLASS_NAMES, make_info, make_run
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -90,7 +90,7 @@ def test_a_network_of_an_allowed_package_by_argument_or_environment(run: Path, m
     plant(Path.cwd(), mark)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 20 * 20, 3))
     shutil.rmtree(run)
-    make_run(run, network, {"_target_": "theirs.Net"}, make_facts())
+    make_run(run, network, {"_target_": "theirs.Net"}, make_info())
     assert litlab.load(run, allow="theirs").class_names == CLASS_NAMES
     os.environ["LITLAB_ALLOW"] = "another, theirs"
     assert litlab.load(run).class_names == CLASS_NAMES
@@ -134,7 +134,7 @@ def test_a_network_of_nested_modules(tmp_path: Path) -> None:
         ],
     }
     network = nn.Sequential(nn.Flatten(), nn.Linear(1200, 3))
-    run = make_run(tmp_path / "nested", network, node, make_facts())
+    run = make_run(tmp_path / "nested", network, node, make_info())
     images = torch.zeros(2, 3, 20, 20, dtype=torch.uint8)
     predictor = litlab.load(run, allow=["torch.nn"])
     assert torch.equal(predictor(images), network(predictor.preprocess(images)).softmax(dim=1))

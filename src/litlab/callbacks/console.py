@@ -26,10 +26,9 @@ class Console(Callback):
     def __init__(
         self, *, run: RunDirectory, name: str, seed: int, resumed: dict[str, Any] | None, silent: bool
     ) -> None:
-        """
-        Args:
-            resumed: litlab's part of the checkpoint that the run goes on from.
-            silent: whether only run.log gets what it says.
+        """Args:
+        resumed: litlab's part of the checkpoint that the run goes on from.
+        silent: whether only run.log gets what it says.
         """
         self._run = run
         self._title = f"{name}, seed {seed}"
@@ -109,10 +108,10 @@ class Console(Callback):
         network = getattr(task, "network", task)
         lines = [f"litlab       {self._title}"]
         if isinstance(data, ImageDataModule):
-            facts = data.facts
-            c, h, w = facts.image_shape
-            sizes = f"{facts.num_train:,} train, {facts.num_val:,} validation, {facts.num_test:,} test"
-            lines.append(f"data         {facts.name}: {sizes} images of {h}x{w}x{c}, {facts.num_classes} classes")
+            info = data.info
+            c, h, w = info.image_shape
+            sizes = f"{info.num_train:,} train, {info.num_val:,} validation, {info.num_test:,} test"
+            lines.append(f"data         {info.name}: {sizes} images of {h}x{w}x{c}, {info.num_classes} classes")
         num_parameters = sum(parameter.numel() for parameter in network.parameters())
         lines.append(f"network      {type(network).__name__}, {num_parameters:,} parameters")
         device = trainer.strategy.root_device.type

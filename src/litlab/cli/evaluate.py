@@ -78,7 +78,7 @@ def _check(finished: FinishedRun, options: Namespace) -> None:
         name = key.removeprefix("data.")
         if name not in data:
             raise UserError(f"--set {change}: this run's data, {data['_target_']}, have no {name!r}")
-    if options.split == "val" and finished.run.dataset.exists() and finished.facts().num_val == 0:
+    if options.split == "val" and finished.run.dataset.exists() and finished.dataset_info().num_val == 0:
         raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size)")
 
 

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
         write_atomic(output, lambda file: file.write(content))
     except OSError as error:
         raise UserError(f"{output} can't be written: {error.strerror}") from error
-    c, h, w = predictor.facts.image_shape
+    c, h, w = predictor.dataset_info.image_shape
     print(f"{output}: {len(content):,} bytes")
     print(f"  input   images         uint8, batch {c} {h} {w}")
     print(f"  output  probabilities  float32, batch {len(predictor.class_names)}")

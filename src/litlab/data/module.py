@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from litlab.data.arrays import ImageArrays, ImageContent
 from litlab.data.augment import Augmentation, Mixing
 from litlab.data.augment.resize import check_sizes, shrunk, size_of_epoch
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_settings import ImageSettings
 from litlab.data.loader import Batch, BatchLoader, EpochOrder, LoaderPart, MemoryLoader
 from litlab.data.preprocess import Preprocess
@@ -140,11 +140,11 @@ def _check_number(class_sizes: Int64[Tensor, " classes"], class_names: tuple[str
 class ImageDataModule(LightningDataModule, ABC):
     """Images for classification; a subclass only says how to come by them.
 
-    Its arguments are those of `ImageSettings`. `facts` is there after `setup`. The test split is touched by the test
+    Its arguments are those of `ImageSettings`. `info` is there after `setup`. The test split is touched by the test
     loader only.
     """
 
-    facts: DatasetFacts
+    info: DatasetInfo
 
     def __init__(self, **settings: Unpack[ImageSettings]) -> None:
         super().__init__()
@@ -169,22 +169,22 @@ class ImageDataModule(LightningDataModule, ABC):
         """Both splits; called once, in every process, after `prepare_data` ran in one of them."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Images, split and facts, for every stage at once; the second call does nothing.
+        """Images, split and info, for every stage at once; the second call does nothing.
 
         Raises UserError for settings that don't fit the data.
         """
         if self._content is not None:
             return
         content = self.load_images()
-        self.train_members, self.val_members = stratified_split(
+        self.train_indices, self.val_indices = stratified_split(
             content.train_labels,
             class_names=content.class_names,
             val_size=self.settings["val_size"],
             seed=self.settings["val_seed"],
         )
-        self.facts = self._facts(content)
-        check_fit(self.settings, self.facts.image_shape)
-        self.preprocess = Preprocess(image_size=self.facts.image_shape[1:], mean=self.facts.mean, std=self.facts.std)
+        self.info = self._facts(content)
+        check_fit(self.settings, self.info.image_shape)
+        self.preprocess = Preprocess(image_size=self.info.image_shape[1:], mean=self.info.mean, std=self.info.std)
         self._content = content
 
     @property
@@ -204,23 +204,23 @@ class ImageDataModule(LightningDataModule, ABC):
         task = None if self.trainer is None else self.trainer.lightning_module
         if task is not None:
             check_task(task, self.mixing)
-            check_network(task, self.settings["progressive_sizes"], self.facts.image_shape[0])
+            check_network(task, self.settings["progressive_sizes"], self.info.image_shape[0])
         mixing = self.mixing if self.mixing.active else None
-        return self._loader("train", self.train_members, shuffle=not overfits, mixing=mixing)
+        return self._loader("train", self.train_indices, shuffle=not overfits, mixing=mixing)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """An empty list, which Lightning takes for "no validation", where `val_size` gives no images."""
-        return self._loader("train", self.val_members) if len(self.val_members) else []
+        return self._loader("train", self.val_indices) if len(self.val_indices) else []
 
     def test_dataloader(self) -> BatchLoader:
         """The whole official test split, in stored order."""
-        return self._loader("test", torch.arange(self.facts.num_test))
+        return self._loader("test", torch.arange(self.info.num_test))
 
     def example_images(self, num_images: int) -> Float[Tensor, "b c h w"]:
         """At most so many training images, evenly spaced, as a network gets them but not augmented; on the CPU."""
-        every = max(1, len(self.train_members) // num_images)
-        loader = self._loader("train", self.train_members[::every][:num_images])
-        return torch.cat([self.finish(batch, epoch=None).images for batch in loader])
+        every = max(1, len(self.train_indices) // num_images)
+        loader = self._loader("train", self.train_indices[::every][:num_images])
+        return torch.cat([self.transform_batch(batch, epoch=None).images for batch in loader])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches of images that are in memory are where they are needed already."""
@@ -232,9 +232,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (while training only) and normalises, on the device that the batch is on."""
         trainer = self.trainer
-        return self.finish(batch, epoch=trainer.current_epoch if trainer is not None and trainer.training else None)
+        return self.transform_batch(
+            batch, epoch=trainer.current_epoch if trainer is not None and trainer.training else None
+        )
 
-    def finish(self, batch: Batch, *, epoch: int | None) -> Batch:
+    def transform_batch(self, batch: Batch, *, epoch: int | None) -> Batch:
         """The batch as the network takes it: augmented as in the given epoch, or not at all for None.
 
         Under a Trainer, images have the type and memory format of its LightningModule; float32 otherwise.
@@ -302,8 +304,8 @@ class ImageDataModule(LightningDataModule, ABC):
             self._resident[split, device] = pair[0].to(device), pair[1].to(device)
         return self._resident[split, device]
 
-    def _facts(self, content: ImageContent) -> DatasetFacts:
-        return DatasetFacts(
+    def _facts(self, content: ImageContent) -> DatasetInfo:
+        return DatasetInfo(
             name=content.name,
             class_names=content.class_names,
             image_shape=content.image_shape,
@@ -311,8 +313,8 @@ class ImageDataModule(LightningDataModule, ABC):
             std=_per_channel("std", self.settings["std"], content.std),
             statistics_source=self._statistics_source(len(content.train_labels)),
             fingerprint=content.fingerprint,
-            num_train=len(self.train_members),
-            num_val=len(self.val_members),
+            num_train=len(self.train_indices),
+            num_val=len(self.val_indices),
             num_test=len(content.test_labels),
         )
 

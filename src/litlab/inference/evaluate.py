@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.training.build import assemble, build_trainer
@@ -27,7 +27,7 @@ def measure(finished: FinishedRun, config: Config, checkpoint: Path, *, split: s
     Raises:
         UserError: if the device or the data can't be had, or the classes are others.
     """
-    recorded = finished.facts() if finished.run.dataset.exists() else None
+    recorded = finished.dataset_info() if finished.run.dataset.exists() else None
     _keep_statistics(config["data"], recorded)
     own = config["trainer"]["accelerator"]
     config["trainer"] |= {
@@ -38,15 +38,15 @@ def measure(finished: FinishedRun, config: Config, checkpoint: Path, *, split: s
     }
     with _quiet():
         experiment = assemble(config, rank=0, from_checkpoint=True)
-        same_data = _compare(finished, recorded, experiment.facts)
-        trainer = build_trainer(config, finished.run, experiment.facts, devices=1, callbacks=[], loggers=[])
+        same_data = _compare(finished, recorded, experiment.dataset_info)
+        trainer = build_trainer(config, finished.run, experiment.dataset_info, devices=1, callbacks=[], loggers=[])
         run = trainer.test if split == "test" else trainer.validate
         run(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {"device": trainer.strategy.root_device.type, "same_data": same_data, "metrics": metrics}
 
 
-def _keep_statistics(node: Config, recorded: DatasetFacts | None) -> None:
+def _keep_statistics(node: Config, recorded: DatasetInfo | None) -> None:
     """Normalise as in training, wherever the data come from now."""
     if recorded is not None:
         node |= {key: list(getattr(recorded, key)) for key in ("mean", "std") if key in node}
@@ -62,7 +62,7 @@ def _accelerator(device: str, own: str) -> str:
     return device
 
 
-def _compare(finished: FinishedRun, recorded: DatasetFacts | None, found: DatasetFacts | None) -> bool | None:
+def _compare(finished: FinishedRun, recorded: DatasetInfo | None, found: DatasetInfo | None) -> bool | None:
     """Whether these are the data that the run recorded.
 
     Raises:

@@ -112,14 +112,13 @@ def _quiet() -> Iterator[None]:
 def _images(predictor: Predictor, num_images: int) -> UInt8[Tensor, "b c h w"]:
     """Noise, always the same."""
     generator = torch.Generator().manual_seed(num_images)
-    shape = (num_images, *predictor.facts.image_shape)
+    shape = (num_images, *predictor.dataset_info.image_shape)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
 def _check(predictor: Predictor, exported: Callable[[Tensor], Tensor]) -> None:
-    """
-    Raises:
-        UserError: if the exported network differs from the network.
+    """Raises:
+    UserError: if the exported network differs from the network.
     """
     for num_images in CHECKED_BATCHES:
         images = _images(predictor, num_images)
@@ -133,7 +132,7 @@ def _check(predictor: Predictor, exported: Callable[[Tensor], Tensor]) -> None:
 
 
 def _description(predictor: Predictor) -> dict[str, str]:
-    c, h, w = predictor.facts.image_shape
+    c, h, w = predictor.dataset_info.image_shape
     return {
         "class_names": json.dumps(predictor.class_names, ensure_ascii=False),
         "input": f"images: uint8 (batch, {c}, {h}, {w}), 0 to 255, {'RGB' if c == 3 else 'channels as in training'}",

@@ -11,7 +11,7 @@ from litlab.config.freeze import from_yaml
 from litlab.config.secrets import with_secrets
 from litlab.config.trust import Trust
 from litlab.config.validate import validate
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.result import read_result
@@ -100,7 +100,7 @@ class FinishedRun:
             )
         raise UserError(f"{self.run.path} has no checkpoint {path.name}: {self._progress()}")
 
-    def facts(self) -> DatasetFacts:
+    def dataset_info(self) -> DatasetInfo:
         """What the run knows of its data set.
 
         Raises:
@@ -113,9 +113,9 @@ class FinishedRun:
                 "data, so class names and preprocessing are not known; only `litlab evaluate` can be used here"
             )
         try:
-            return DatasetFacts.from_dict(self.run.read_json(file))
+            return DatasetInfo.from_dict(self.run.read_json(file))
         except (TypeError, AttributeError) as error:
-            raise UserError(f"{file} is damaged: it does not hold the facts of a data set ({error})") from error
+            raise UserError(f"{file} is damaged: it does not describe a data set ({error})") from error
 
     def _progress(self) -> str:
         if not self.run.result.exists():

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_files import decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
@@ -35,20 +35,20 @@ class Predictor:
     Attributes:
         network: in evaluation mode; from normalised images, float `b c h w`, to logits, `b num_classes`.
         preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes.
-        facts: of the data set of the run.
+        dataset_info: of the data set of the run.
         tta: test-time augmentation, as in the run's test.
     """
 
-    def __init__(self, *, network: nn.Module, preprocess: Preprocess, facts: DatasetFacts, tta: TTA) -> None:
+    def __init__(self, *, network: nn.Module, preprocess: Preprocess, dataset_info: DatasetInfo, tta: TTA) -> None:
         self.network = network.eval()
         self.preprocess = preprocess
-        self.facts = facts
+        self.dataset_info = dataset_info
         self.tta = tta
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """In the order of the probabilities."""
-        return self.facts.class_names
+        return self.dataset_info.class_names
 
     def to(self, device: str | torch.device) -> "Predictor":
         """Move network and preprocessing; the probabilities will be on that device, too."""
@@ -70,7 +70,7 @@ class Predictor:
             UserError: for an image that can't be read or is none of these.
         """
         parts = [self.logits(batch).softmax(dim=1) for batch in self._batches(images)]
-        return torch.cat(parts) if parts else torch.empty(0, self.facts.num_classes)
+        return torch.cat(parts) if parts else torch.empty(0, self.dataset_info.num_classes)
 
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
         """Of normalised images, float32, as in the run's test."""
@@ -101,7 +101,7 @@ class Predictor:
         if found.ndim != 4 or found.dtype != torch.uint8:
             shape, dtype = tuple(image.shape), image.dtype  # type: ignore[union-attr]  # files and PIL images are uint8
             raise UserError(f"{_IMAGES}; found {dtype} of shape {shape}")
-        return _with_channels(found, self.facts.image_shape[0])
+        return _with_channels(found, self.dataset_info.image_shape[0])
 
     def _batches(self, images: Image | Sequence[Image]) -> Iterator[Float[Tensor, "b c h w"]]:
         device = self.preprocess.scale.device
@@ -127,10 +127,10 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
         raise UserError(
             f"{finished.run.path} has no network of its own (model: null in config.yaml), so none can be loaded"
         )
-    facts = finished.facts()
+    info = finished.dataset_info()
     state = read_network_weights(path)
     with torch.random.fork_rng(devices=[]):  # the initial weights, soon replaced, are no reason to move the caller's
-        network = _built(finished, node, facts)
+        network = _built(finished, node, info)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -138,9 +138,9 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{path}: its weights are not those of the network in config.yaml; has the code of "
             f"{node['_target_']} changed? provenance.json holds the commit it was trained at\n{error}"
         ) from error
-    preprocess = Preprocess(image_size=facts.image_shape[1:], mean=facts.mean, std=facts.std)
+    preprocess = Preprocess(image_size=info.image_shape[1:], mean=info.mean, std=info.std)
     tta = _tta(finished.config["task"])
-    return Predictor(network=network, preprocess=preprocess, facts=facts, tta=tta)
+    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta)
 
 
 def _tta(task: dict[str, Any]) -> TTA:
@@ -150,9 +150,9 @@ def _tta(task: dict[str, Any]) -> TTA:
     return TTA(flip=task["test_time_flip"], shift=task["test_time_shift"])
 
 
-def _built(finished: FinishedRun, node: dict[str, Any], facts: DatasetFacts) -> nn.Module:
+def _built(finished: FinishedRun, node: dict[str, Any], info: DatasetInfo) -> nn.Module:
     try:
-        return build_network(node, facts)
+        return build_network(node, info)
     except UserError as error:
         where = f"\n(its project folder is {finished.run.project()})" if finished.own else ""
         raise UserError(f"{finished.run.path}: {error}{where}") from error

@@ -144,7 +144,7 @@ class ImageClassifier(LightningModule):
             logits, labels = logits[: batch.num_valid], labels[: batch.num_valid]
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
         if batch.partners is not None:
-            assert batch.partners.lam is not None, "the data module's `finish` sets it"
+            assert batch.partners.lam is not None, "the data module's `transform_batch` sets it"
             lam, partner_labels = (rows[: batch.num_valid] for rows in (batch.partners.lam, batch.partners.labels))
             partner_losses = F.cross_entropy(logits, partner_labels, reduction="none", label_smoothing=label_smoothing)
             losses = lam * losses + (1 - lam) * partner_losses

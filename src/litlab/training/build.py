@@ -13,7 +13,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from torch import Tensor, nn
 
 from litlab.config.targets import FACTS, find
-from litlab.data.dataset_facts import DatasetFacts
+from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -46,13 +46,13 @@ class Experiment:
     Attributes:
         data: Data module.
         task: Module that is trained.
-        facts: Facts of the data set; None for a foreign data module.
+        dataset_info: Description of the data set; None for a foreign data module.
         network: Network within the task; None for a foreign task without one.
     """
 
     data: LightningDataModule
     task: LightningModule
-    facts: DatasetFacts | None
+    dataset_info: DatasetInfo | None
     network: nn.Module | None
 
 
@@ -68,20 +68,20 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
         UserError: If the data are not available, or a class refuses the arguments in the config.
     """
     data = build_data(config)
-    facts = get_facts(data)
+    info = get_dataset_info(data)
     seed_everything(config["seed"], verbose=False)
-    network = build_network(config["model"], facts) if config["model"] else None
+    network = build_network(config["model"], info) if config["model"] else None
     if isinstance(network, DataDependentInit) and isinstance(data, ImageDataModule) and not from_checkpoint:
-        num_images = MAX_INIT_VALUES // math.prod(data.facts.image_shape)
+        num_images = MAX_INIT_VALUES // math.prod(data.info.image_shape)
         network.initialize_from(data.example_images(max(1, min(MAX_INIT_IMAGES, num_images))))
-    task = build_task(config, network, facts)
+    task = build_task(config, network, info)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
-    return Experiment(data, task, facts, network)
+    return Experiment(data, task, info, network)
 
 
 def build_data(config: Config) -> LightningDataModule:
-    """Build the data module; set up one of litlab's, since the network needs its facts."""
+    """Build the data module; set up one of litlab's, since the network needs its description."""
     data = instantiate("data", config["data"])
     if not isinstance(data, LightningDataModule):
         raise UserError(f"data._target_: {config['data']['_target_']} is not a LightningDataModule")
@@ -91,15 +91,15 @@ def build_data(config: Config) -> LightningDataModule:
     return data
 
 
-def get_facts(data: LightningDataModule) -> DatasetFacts | None:
-    """Return the facts of a data module, or None if it has none."""
-    facts = getattr(data, "facts", None)
-    return facts if isinstance(facts, DatasetFacts) else None
+def get_dataset_info(data: LightningDataModule) -> DatasetInfo | None:
+    """Return the description of the data set, or None if it has none."""
+    info = getattr(data, "info", None)
+    return info if isinstance(info, DatasetInfo) else None
 
 
-def build_network(node: Config, facts: DatasetFacts | None) -> nn.Module:
-    """Build the network, with those facts of the data that its signature names."""
-    network = instantiate("model", node, **_as_arguments(facts))
+def build_network(node: Config, info: DatasetInfo | None) -> nn.Module:
+    """Build the network, with those properties of the data set that its signature names."""
+    network = instantiate("model", node, **_as_arguments(info))
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_: {node['_target_']} gave a {type(network).__name__}, expected a torch.nn.Module"
@@ -107,9 +107,9 @@ def build_network(node: Config, facts: DatasetFacts | None) -> nn.Module:
     return network
 
 
-def build_task(config: Config, network: nn.Module | None, facts: DatasetFacts | None) -> LightningModule:
+def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | None) -> LightningModule:
     """Build the LightningModule, with network, optimizer and schedule where its signature names them."""
-    offered = _as_arguments(facts)
+    offered = _as_arguments(info)
     if network is not None:
         offered["network"] = network
     if config["optimizer"]:
@@ -121,13 +121,13 @@ def build_task(config: Config, network: nn.Module | None, facts: DatasetFacts | 
     return task
 
 
-def build_callbacks(config: Config, facts: DatasetFacts | None) -> list[Callback]:
-    """Build the callbacks in their order; those that need facts are left out for a data module without any."""
+def build_callbacks(config: Config, info: DatasetInfo | None) -> list[Callback]:
+    """Build the callbacks in their order; those that need a description of the data are left out for a data module without any."""
     callbacks = []
     for name, node in (config["callbacks"] or {}).items():
         path = f"callbacks.{name}"
-        if node and (facts is not None or not _needs_facts(path, node)):
-            callbacks.append(instantiate(path, node, **_as_arguments(facts)))
+        if node and (info is not None or not _needs_dataset_info(path, node)):
+            callbacks.append(instantiate(path, node, **_as_arguments(info)))
     return callbacks
 
 
@@ -140,7 +140,7 @@ def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
 def build_trainer(
     config: Config,
     run: RunDirectory,
-    facts: DatasetFacts | None,
+    info: DatasetInfo | None,
     *,
     devices: int | list[int],
     callbacks: list[Callback],
@@ -151,13 +151,13 @@ def build_trainer(
     Args:
         config: Config of which `trainer` is used.
         run: Run directory.
-        facts: Facts of the data set, if known.
+        info: Description of the data set, if known.
         devices: Number of devices on this machine, or their numbers.
         callbacks: All callbacks.
         loggers: All loggers.
     """
     node = dict(config["trainer"]) | {"devices": devices}
-    if facts is not None and facts.num_val == 0:
+    if info is not None and info.num_val == 0:
         node["limit_val_batches"] = 0  # Lightning warns of an empty loader
     profiler = node.pop("profiler", None)
     trainer = bind_arguments("trainer", node)(
@@ -235,10 +235,10 @@ def _instantiate_inner(path: str, value: Any) -> Any:
     return bind_arguments(path, value) if value.get("_partial_") else instantiate(path, value)
 
 
-def _needs_facts(path: str, node: Config) -> bool:
+def _needs_dataset_info(path: str, node: Config) -> bool:
     parameters = inspect.signature(bind_arguments(path, node)).parameters
     return any(name in parameters and parameters[name].default is inspect.Parameter.empty for name in FACTS)
 
 
-def _as_arguments(facts: DatasetFacts | None) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in FACTS} if facts is not None else {}
+def _as_arguments(info: DatasetInfo | None) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in FACTS} if info is not None else {}

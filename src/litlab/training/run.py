@@ -62,8 +62,8 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     if global_rank() == 0:
         resume.restore_files(run)
         start_session(run, frozen)
-        if experiment.facts is not None:
-            write_json(run.dataset, experiment.facts.to_dict())
+        if experiment.dataset_info is not None:
+            write_json(run.dataset, experiment.dataset_info.to_dict())
         _warn([*resume.warnings, *_describe_missing(missing)], silent=silent)
     timer.end("data_and_network")
 
@@ -165,9 +165,9 @@ def _build_trainer(
     trainer = build_trainer(
         config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
         run,
-        experiment.facts,
+        experiment.dataset_info,
         devices=devices if isinstance(devices, list) else ranks_here(),
-        callbacks=callbacks + build_callbacks(config, experiment.facts),
+        callbacks=callbacks + build_callbacks(config, experiment.dataset_info),
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )
     if config["trainer"].get("precision") == "16-mixed" != trainer.precision:  # on a CPU, Lightning takes bfloat16
@@ -229,4 +229,4 @@ def _build_result(
 
 
 def _fingerprint(experiment: Experiment) -> str | None:
-    return experiment.facts.fingerprint if experiment.facts else None
+    return experiment.dataset_info.fingerprint if experiment.dataset_info else None

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class DatasetFacts:
+class DatasetInfo:
     """Facts about a prepared data set; plain values, fit for JSON."""
 
     name: str
@@ -30,7 +30,7 @@ class DatasetFacts:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DatasetFacts":
+    def from_dict(cls, values: Mapping[str, Any]) -> "DatasetInfo":
         """The facts that `to_dict` wrote. Raises TypeError for unknown or missing keys."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
