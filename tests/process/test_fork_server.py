@@ -1,4 +1,4 @@
-"""A controller that is killed with -9 leaves nobody behind: neither the server nor a job, whatever that is doing."""
+"""Forks of a fork server, and their end when its client is killed."""
 
 import json
 import os
@@ -9,9 +9,18 @@ import time
 from pathlib import Path
 
 from support.pool_jobs import PATIENCE, endless, group, is_alive, new_job, quick_config, until
+from support.warm import WarmProcess
 
 from litlab.runs.result import read_result
 
+TELL = """
+import json, os, signal, sys, torch
+blocked = sorted(int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+told = [__name__, sys.argv[1:], os.getcwd(), dict(os.environ), blocked, os.getsid(0) == os.getpid(), os.getpgid(0)]
+print(json.dumps([*told, sys.stdin.read(), sys.path[0]]))
+print("an error", file=sys.stderr)
+sys.exit(7)
+"""
 CONTROLLER = """
 import json, sys
 from pathlib import Path
@@ -31,7 +40,26 @@ while True:
 """
 
 
+def test_a_fork_runs_a_module_as_a_new_interpreter_does(tmp_path: Path) -> None:
+    (tmp_path / "tell.py").write_text(TELL)
+    folder, stdout, stderr = tmp_path / "folder", tmp_path / "stdout", tmp_path / "stderr"
+    folder.mkdir()
+    environment = {"PYTHONPATH": str(tmp_path), "ONLY": "this"}
+    for block_signals in (False, True):
+        process = WarmProcess(
+            ["tell", "a", "b c"], folder, stdout=stdout, stderr=stderr, environment=environment,
+            new_session=block_signals, block_signals=block_signals,
+        )  # fmt: skip
+        assert process.wait(20) == 7
+        blocked = [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM] if block_signals else []
+        expected = ["__main__", ["a", "b c"], str(folder), environment, sorted(map(int, blocked)), block_signals]
+        told = json.loads(stdout.read_text().splitlines()[-1])
+        assert told == [*expected, process.pid, "", str(tmp_path)]
+    assert stderr.read_text() == "an error\n" * 2, "appended"
+
+
 def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
+    """No process is left, whatever it does: neither the server nor a job."""
     configs = (endless(), endless(devices=2), quick_config(how="hang"))
     jobs = [new_job(tmp_path, number, config) for number, config in enumerate(configs)]
     command = [sys.executable, "-c", CONTROLLER, *(str(job.run.path) for job in jobs)]
@@ -41,14 +69,14 @@ def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
         until(lambda: (jobs[2].run.path / "told.0.json").exists())
         told = [json.loads((job.run.path / "told.0.json").read_text()) for job in jobs]
         server = int(told[0]["environment"]["LITLAB_PARENT"])
-        everybody = [server, *(pid for each in told for pid in group(each["group"]))]
-        assert len(everybody) == 1 + 1 + 3 + 1
+        processes = [server, *(pid for process in told for pid in group(process["group"]))]
+        assert len(processes) == 1 + 1 + 3 + 1
         os.killpg(told[0]["group"], signal.SIGSTOP)  # as `pause` does
     finally:
         controller.kill()
         controller.wait()
     killed = time.monotonic()
-    until(lambda: not any(map(is_alive, everybody)), seconds=7)
+    until(lambda: not any(map(is_alive, processes)), seconds=7)
     assert time.monotonic() - killed > 2.5, "the one that hangs was given time"
     for job in jobs[:2]:
         assert read_result(job.run)["status"] == "interrupted"

@@ -43,6 +43,7 @@ WORKER_MODULES = (
     "litlab.training.*", "litlab.callbacks.*", "litlab.loggers", "litlab.tasks.*", "litlab.optim.*", "litlab.data.*",
     "litlab.models.*", "torch.utils.tensorboard", "torch.nn.parallel", "lightning.pytorch.strategies",
 )  # fmt: skip
+COMMAND = (sys.executable, "-P", "-m", "litlab.process.fork_server")
 GRACE = 10.0  # seconds for forks to save in, once they were asked to stop
 KILL_GRACE = 5.0  # seconds for killed processes to be gone
 POLL = 0.02  # seconds between two looks at processes that are no children
@@ -97,13 +98,12 @@ class ForkServer:
     def __init__(self, modules: Sequence[str] = WORKER_MODULES) -> None:
         if sys.platform != "linux":
             raise UserError("hydra/launcher=pool needs Linux; expected hydra/launcher=basic")
-        command = [sys.executable, "-P", "-m", "litlab.process.fork_server", *modules]
         environment = worker_environment() | {"OPENBLAS_NUM_THREADS": "1"}  # a process of several threads can't fork
         try:
             self._output = os.fdopen(os.memfd_create("litlab.process.fork_server"), "w+b")  # /tmp may be full
             with held_back():
                 self._process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output,
+                    [*COMMAND, *modules], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output,
                     bufsize=0, start_new_session=True,
                 )  # fmt: skip
         except OSError as error:
