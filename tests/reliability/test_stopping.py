@@ -15,7 +15,7 @@ from reliability.counting import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
 from reliability.workers import Worker, Workers, wait_until
 
-from litlab.process.signals import COPIES
+from litlab.process.signals import DUPLICATE_SECONDS
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint
@@ -110,7 +110,7 @@ def test_a_second_signal(how: str, workers: Workers, reference: Make, tmp_path: 
     wait_until(lambda: (run.path / "seen.0").exists() and len(seen(run)["seen.0"]) == 5, 60, worker.said)
     time.sleep(0.3)
     worker.send(signal.SIGTERM)
-    time.sleep(COPIES + 0.3)
+    time.sleep(DUPLICATE_SECONDS + 0.3)
     assert worker.ended() is None
     worker.send(signal.SIGTERM)
     code = worker.wait(SOON)

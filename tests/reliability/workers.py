@@ -12,8 +12,8 @@ from typing import Any
 
 from support.warm import WarmProcess
 
-from litlab.process.ranks import meeting_at, port_on_loopback
-from litlab.process.signals import held_back
+from litlab.process.ranks import reserve_port, store_environment
+from litlab.process.signals import blocked_signals
 from litlab.runs.directory import RunDirectory
 
 TESTS = Path(__file__).parents[1]
@@ -80,8 +80,8 @@ class Workers:
 
     def forked_ranks(self, run: RunDirectory, num_ranks: int, **environment: str) -> list[Worker]:
         """As torchrun starts them: nobody above them. The environment is of the last rank alone."""
-        with port_on_loopback() as reserved:
-            everywhere = meeting_at(reserved) | {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
+        with reserve_port() as reserved:
+            everywhere = store_environment(reserved) | {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
         ranks = []
         for rank in range(num_ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | (environment if rank == num_ranks - 1 else {})
@@ -92,7 +92,7 @@ class Workers:
         """`python -m litlab.training.worker`; `before`: what the command starts with, of programs that start another one."""
         file = new_file(run, "said")
         command = [*before, sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
-        with held_back(), file.open("a") as said:
+        with blocked_signals(), file.open("a") as said:
             process = subprocess.Popen(
                 command,
                 env=variables() | environment,

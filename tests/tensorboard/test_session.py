@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from litlab.loggers import TensorBoard
-from litlab.process.failure import write_end
+from litlab.process.failure import record_failure
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
@@ -55,7 +55,7 @@ def test_a_run_that_failed_is_found_by_the_filter(status: Any, tmp_path: Path) -
         start_session(run, config)
         end_session(run, config, completed(best=BEST))
     forget_end(run)
-    write_end(run, config, status, "so it is")
+    record_failure(run, config, status, "so it is")
     assert sessions(tmp_path, ["STATUS_FAILURE"]) == {"bad": Shown("STATUS_FAILURE", {"optimizer.lr": 0.1}, {})}
     assert list(sessions(tmp_path, ["STATUS_SUCCESS"])) == ["good"]
 
@@ -64,16 +64,16 @@ def test_a_run_that_failed_is_found_by_the_filter(status: Any, tmp_path: Path) -
 def test_a_run_that_was_stopped_has_neither_failed_nor_succeeded(status: Any, tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
-    write_end(run, config, RunStatus.FAILED, "at first")
+    record_failure(run, config, RunStatus.FAILED, "at first")
     run.result.unlink()
-    write_end(run, config, status, "and then")
+    record_failure(run, config, status, "and then")
     assert [each.status for each in sessions(tmp_path).values()] == ["STATUS_UNKNOWN"]
 
 
 def test_a_run_that_failed_before_it_was_completed_has_not_failed(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
-    write_end(run, config, RunStatus.FAILED, "at first")
+    record_failure(run, config, RunStatus.FAILED, "at first")
     forget_end(run)
     start_session(run, config)
     assert [each.status for each in sessions(tmp_path).values()] == ["STATUS_UNKNOWN"]
@@ -112,7 +112,7 @@ def test_what_is_no_number_is_left_blank(tmp_path: Path) -> None:
 def test_without_tensorboard_there_is_no_session(nodes: Any, tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run", logger=nodes)
     start_session(run, config)
-    write_end(run, config, RunStatus.FAILED, "so it is")
+    record_failure(run, config, RunStatus.FAILED, "so it is")
     assert not list(run.path.glob("events.*"))
 
 
@@ -123,7 +123,7 @@ def test_a_session_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: p
     end.mkdir()
     with caplog.at_level(logging.WARNING, "litlab"):
         start_session(run, config)
-        write_end(run, config, RunStatus.FAILED, "so it is")
+        record_failure(run, config, RunStatus.FAILED, "so it is")
     assert read_result(run)["error"] == "so it is"
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         f"{run.path / START} cannot be written: Is a directory",

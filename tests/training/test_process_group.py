@@ -15,7 +15,7 @@ import pytest
 from support.runs import TINY
 from support.warm import WarmProcess
 
-from litlab.process.ranks import meeting_at, port_on_loopback
+from litlab.process.ranks import reserve_port, store_environment
 from litlab.runs.directory import RunDirectory
 
 LISTENING = "0A"  # in /proc/net/tcp
@@ -110,10 +110,10 @@ def test_a_reserved_port_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> No
     """Until its ranks meet there; and a choice of interfaces that somebody has made stays."""
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
-    with port_on_loopback() as one, port_on_loopback() as other:
+    with reserve_port() as one, reserve_port() as other:
         assert one.getsockname()[0] == "127.0.0.1"
         assert one.getsockname()[1] != other.getsockname()[1]
-        variables = meeting_at(one)
+        variables = store_environment(one)
         assert variables["MASTER_PORT"] == str(one.getsockname()[1])
         assert "NCCL_SOCKET_IFNAME" not in variables
         assert variables.get("GLOO_SOCKET_IFNAME") in ("lo", "lo0")

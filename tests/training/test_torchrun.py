@@ -10,7 +10,7 @@ import pytest
 from support.runs import TINY, compose_config
 
 from litlab.config.freeze import to_yaml
-from litlab.process.signals import PARENT, STOPPING
+from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.result import Result, read_result, write_result
@@ -41,8 +41,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirector
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.delenv(PARENT, raising=False)
-    before = {signum: signal.getsignal(signum) for signum in STOPPING}
+    monkeypatch.delenv(PARENT_VARIABLE, raising=False)
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
     yield run
     for signum, handler in before.items():
         signal.signal(signum, handler)

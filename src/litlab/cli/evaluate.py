@@ -11,7 +11,7 @@ from typing import Any
 from litlab.cli.arguments import add_allow, add_run, new_parser
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
-from litlab.process.controller import RANK_PREFIXES, RANK_VARIABLES
+from litlab.process.controller import is_rank_variable
 from litlab.runs.result import finite
 
 MOVABLE = ("data.root", "data.cache")
@@ -95,7 +95,7 @@ def _prepare_process(threads: int | None) -> None:
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     for name in list(os.environ):
-        if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
+        if is_rank_variable(name):
             del os.environ[name]
 
 

@@ -30,7 +30,7 @@ from litlab.data.cache import announce
 from litlab.data.image_files import Listing, Places, Split, decode_contents, decode_image, read_file
 from litlab.data.loader import Batch, BatchLoader, BatchRows, Partners
 from litlab.errors import UserError
-from litlab.process.signals import held_back
+from litlab.process.signals import blocked_signals
 from litlab.runs.files import write_json
 from litlab.runs.lock import file_lock
 
@@ -188,7 +188,7 @@ def forking_quietly() -> Iterator[None]:
     """Within it workers are started, with the signals that stop a run held back, and without Python's warning of forks
     beside other threads: a worker reads and decodes, in one thread, and needs none of their locks.
     """
-    with held_back(), warnings.catch_warnings():
+    with blocked_signals(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
         yield
 

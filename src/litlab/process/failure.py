@@ -1,4 +1,4 @@
-"""How a run ended, written down and said; whoever finds out calls this. No torch."""
+"""Failures of a run, written to result.json and run.log. No torch."""
 
 import errno
 import sys
@@ -16,8 +16,15 @@ from litlab.tensorboard import end_session
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
-def write_end(run: RunDirectory, config: dict[str, Any], status: RunStatus, error: str) -> None:
-    """Write result.json, unless somebody has: the first to fail knows the cause. Where that fails, say both."""
+def record_failure(run: RunDirectory, config: dict[str, Any], status: RunStatus, error: str) -> None:
+    """Write the result.json of a run that did not complete, unless it has one: the first to fail knows the cause.
+
+    Args:
+        run: The run directory.
+        config: Its frozen config.
+        status: How it ended.
+        error: Why, for the user. Printed if it can't be written.
+    """
     if run.result.exists():
         return
     error = redact(error)
@@ -30,7 +37,7 @@ def write_end(run: RunDirectory, config: dict[str, Any], status: RunStatus, erro
 
 
 def log_traceback(run: RunDirectory) -> None:
-    """The whole of the current error, for run.log; if even that can't be written, what is said has to do."""
+    """Append the traceback of the current exception to run.log."""
     try:
         with run.log.open("ab", buffering=0) as log:  # or what can't be written would be tried again at exit
             log.write(redact(traceback.format_exc()).encode())
@@ -38,15 +45,15 @@ def log_traceback(run: RunDirectory) -> None:
         print(f"litlab: {run.log} cannot be written: {failure.strerror}", file=sys.stderr)
 
 
-def in_users_words(error: Exception, run: RunDirectory) -> str:
-    """The error with the frames of the user's own code: not ours, and no library's."""
+def describe_error(error: Exception, run: RunDirectory) -> str:
+    """Return the message of an exception, after those lines of its traceback that are in the user's own code."""
     if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
-        where = error.filename or run.path
-        saved = "; the checkpoints saved so far are whole: make room, then litlab resume" if run.last.exists() else ""
-        return f"{where} cannot be written: {error.strerror}{saved}"
-    own = str(Path(__file__).parents[1])
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith((own, "<")) and "site-packages" not in f.filename]
-    theirs = [f for f in theirs if not f.filename.startswith((sys.prefix, sys.base_prefix))]
-    said = "".join(traceback.format_exception_only(error)).strip()
-    return said if not theirs else "".join(traceback.format_list(theirs)).rstrip() + "\n" + said
+        hint = "; the checkpoints saved so far are whole: make room, then litlab resume" if run.last.exists() else ""
+        return f"{error.filename or run.path} cannot be written: {error.strerror}{hint}"
+    foreign = (str(Path(__file__).parents[1]), "<", sys.prefix, sys.base_prefix)  # litlab, generated code, libraries
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(foreign) and "site-packages" not in frame.filename
+    ]
+    return "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)]).strip()

@@ -37,7 +37,7 @@ from typing import Any
 from litlab.errors import UserError
 from litlab.process.child_process import FAILED, Fork, count_gpus, group_exists, run_module, signal_group
 from litlab.process.controller import worker_environment
-from litlab.process.signals import STOPPING, Stopped, exit_code, held_back
+from litlab.process.signals import STOP_SIGNALS, Stopped, blocked_signals, exit_code
 
 WORKER_MODULES = (
     "litlab.training.*", "litlab.callbacks.*", "litlab.loggers", "litlab.tasks.*", "litlab.optim.*", "litlab.data.*",
@@ -64,7 +64,7 @@ class ForkRequest:
         stdout: File that its output is appended to; created where it does not exist. No symbolic link.
         stderr: The same for its errors.
         new_session: Whether it leads a new session, too.
-        block_signals: Whether the signals in `signals.STOPPING` wait until the module unblocks them.
+        block_signals: Whether the signals in `signals.STOP_SIGNALS` wait until the module unblocks them.
         kill_group: Whether to kill the rest of its process group when it ends. Its end is reported when the group is
             empty, since till then its devices are in use.
     """
@@ -101,10 +101,10 @@ class ForkServer:
         environment = worker_environment() | {"OPENBLAS_NUM_THREADS": "1"}  # a process of several threads can't fork
         try:
             self._output = os.fdopen(os.memfd_create("litlab.process.fork_server"), "w+b")  # /tmp may be full
-            with held_back():
+            with blocked_signals():
                 self._process = subprocess.Popen(
-                    [*COMMAND, *modules], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output,
-                    bufsize=0, start_new_session=True,
+                    [*COMMAND, *modules], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=self._output, bufsize=0, start_new_session=True,
                 )  # fmt: skip
         except OSError as error:
             raise UserError(f"the process that starts the jobs can't be started: {error.strerror}") from error
@@ -235,7 +235,7 @@ class Orphan:
 
 def main() -> None:
     """Import the modules that the command line names, and serve until the input ends."""
-    with held_back():  # also in the forks, until they are ready for a signal; here for good
+    with blocked_signals():  # also in the forks, until they are ready for a signal; here for good
         reports = os.dup(1)
         os.dup2(2, 1)
         for name in sys.argv[1:]:
@@ -352,7 +352,7 @@ class Server:
             os.chdir(request.directory)
         set_environment(request.environment)
         if not request.block_signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return run_module(request.module, request.arguments)
 
     def _reap(self) -> None:

@@ -1,4 +1,4 @@
-"""Several processes for one run: started together, stopped together. No torch."""
+"""The ranks of a run: started together, stopped together. No torch."""
 
 import os
 import signal
@@ -10,69 +10,85 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from litlab.process.signals import PARENT, StopRequest, held_back
+from litlab.process.signals import PARENT_VARIABLE, StopRequest, blocked_signals
 
-STORE_SOCKET = "LITLAB_STORE_SOCKET"  # rank 0 finds the listening socket of the ranks' store by this number
-GRACE = 4.0  # seconds for the others to end once one has
+STORE_SOCKET = "LITLAB_STORE_SOCKET"  # environment variable of rank 0: descriptor of the socket for the ranks' store
+GRACE = 4.0  # seconds for the other ranks to end once one has failed
 POLL = 0.02  # seconds
 
 
 def is_rank() -> bool:
-    """Whether this process was started as one rank of several, by us or by torchrun."""
+    """Return whether this process was started as one rank of several, by litlab or by torchrun."""
     return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
 
 
-def is_led() -> bool:
-    """Whether another process answers for the run: for one of our ranks their parent, under torchrun rank 0."""
-    return is_rank() and (PARENT in os.environ or global_rank() > 0)
+def owns_run() -> bool:
+    """Return whether this process holds the run's lock and reports its end.
+
+    The parent of litlab's own ranks does; under torchrun, rank 0 does.
+    """
+    return not is_rank() or (PARENT_VARIABLE not in os.environ and global_rank() == 0)
 
 
 def global_rank() -> int:
+    """Return the rank of this process among all of the run."""
     return int(os.environ["RANK"]) if is_rank() else 0
 
 
-def ranks_here() -> int:
-    """Ranks on this machine."""
+def num_local_ranks() -> int:
+    """Return the number of ranks on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_rank() else 1
 
 
-def machines() -> int:
-    """Machines of the run; torchrun starts equally many ranks on each."""
-    return int(os.environ["WORLD_SIZE"]) // ranks_here() if is_rank() else 1
+def num_nodes() -> int:
+    """Return the number of machines of the run; torchrun starts equally many ranks on each."""
+    return int(os.environ["WORLD_SIZE"]) // num_local_ranks() if is_rank() else 1
 
 
-class Rank(Protocol):
-    """A child process: a new one, or a fork."""
+class RankProcess(Protocol):
+    """A child process: a new interpreter (`subprocess.Popen`) or a fork."""
 
     returncode: int | None
 
-    def poll(self) -> int | None: ...
-    def wait(self) -> int: ...
-    def send_signal(self, signum: int, /) -> None: ...
-    def kill(self) -> None: ...
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code."""
+
+    def send_signal(self, signum: int, /) -> None:
+        """Send a signal, unless it has ended."""
+
+    def kill(self) -> None:
+        """Send SIGKILL, unless it has ended."""
 
 
-StartRank = Callable[[dict[str, str], Sequence[int]], Rank]  # of its own variables, and the descriptors to inherit
+StartRank = Callable[[dict[str, str], Sequence[int]], RankProcess]  # takes its variables and descriptors to inherit
 
 
 def run_ranks(world_size: int, stop: StopRequest, start: StartRank) -> int:
-    """Start a worker for each rank and wait for all; the first that fails takes the others down.
+    """Start all ranks and wait for them; the first that fails stops the others.
 
-    The first gets the socket of the port where all will meet, and is to serve them a store there.
+    Rank 0 gets the socket of `MASTER_PORT`, where it has to serve the store that the ranks meet at.
+
+    Args:
+        world_size: Number of ranks.
+        stop: Stop request of this process, which is passed on to the ranks once.
+        start: Starts one rank, given its own environment variables and the descriptors that it inherits.
 
     Returns:
         The exit code: 0 if all ended with 0, else that of the first that did not.
     """
-    ranks: list[Rank] = []
+    common = {PARENT_VARIABLE: str(os.getpid()), "NODE_RANK": "0"}
+    common |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    ranks: list[RankProcess] = []
     try:
-        with held_back():
-            with port_on_loopback() as reserved:  # closed before a second rank could inherit it by forking
-                everywhere = meeting_at(reserved) | {PARENT: str(os.getpid()), "NODE_RANK": "0"}
-                everywhere |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+        with blocked_signals():
+            with reserve_port() as reserved:  # closed before a second rank could inherit it by forking
+                common |= store_environment(reserved)
                 store = {STORE_SOCKET: str(reserved.fileno())}
-                ranks.append(start(everywhere | _numbered(0) | store, [reserved.fileno()]))
-            for rank in range(1, world_size):
-                ranks.append(start(everywhere | _numbered(rank), []))
+                ranks.append(start(common | _rank_environment(0) | store, [reserved.fileno()]))
+            ranks += [start(common | _rank_environment(rank), []) for rank in range(1, world_size)]
         return _wait(ranks, stop)
     finally:
         for process in ranks:
@@ -81,61 +97,68 @@ def run_ranks(world_size: int, stop: StopRequest, start: StartRank) -> int:
                 process.wait()
 
 
-def _numbered(rank: int) -> dict[str, str]:
-    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+def start_rank(directory: Path, environment: dict[str, str], pass_fds: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """Start a rank on a run directory as a new interpreter.
 
-
-def new_process(directory: Path, environment: dict[str, str], passed: Sequence[int]) -> "subprocess.Popen[bytes]":
-    """A rank that starts anew."""
+    Args:
+        directory: The run directory.
+        environment: Variables to add to those of this process.
+        pass_fds: Descriptors to inherit.
+    """
     command = [sys.executable, "-P", "-m", "litlab.training.worker", str(directory)]
-    return subprocess.Popen(command, env=dict(os.environ) | environment, pass_fds=passed)
+    return subprocess.Popen(command, env=dict(os.environ) | environment, pass_fds=pass_fds)
 
 
-def port_on_loopback() -> socket.socket:
-    """A socket that keeps a free port of 127.0.0.1 from others; it does not listen yet."""
+def reserve_port() -> socket.socket:
+    """Return a socket that keeps a free port of 127.0.0.1 from others. It does not listen yet."""
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
     return reserved
 
 
-def meeting_at(reserved: socket.socket) -> dict[str, str]:
-    """Variables with which `torch.distributed` meets there, and opens sockets on loopback alone.
+def store_environment(reserved: socket.socket) -> dict[str, str]:
+    """Return variables that make `torch.distributed` meet at this socket and listen on loopback alone.
 
-    Another choice of interfaces in the environment stays.
+    A choice of interfaces that is already in the environment stays.
     """
-    here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(reserved.getsockname()[1])}
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(reserved.getsockname()[1])}
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)  # Linux, macOS
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         if loopback and name not in os.environ:
-            here[name] = loopback
-    return here
+            variables[name] = loopback
+    return variables
 
 
-def _wait(ranks: Sequence[Rank], stop: StopRequest) -> int:
-    """Pass a signal on once; give the rest a moment when one rank has failed."""
-    passed_on = False
+def _rank_environment(rank: int) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def _wait(ranks: Sequence[RankProcess], stop: StopRequest) -> int:
+    """Wait for all ranks: pass a stop signal on once, and stop the others when one has failed."""
+    is_stopping = False
     deadline = None
     code = 0
     with stop.deferred():
         while any(process.poll() is None for process in ranks):
-            if not passed_on and (signum := stop.pending()):
-                passed_on = True
-                _send(ranks, signum)
-            ended = [process.returncode for process in ranks if process.poll() is not None]
-            failed = next((each for each in ended if each), 0)
-            if failed and deadline is None:
+            if not is_stopping and (signum := stop.pending()):
+                is_stopping = True
+                _send_signal(ranks, signum)
+            if deadline is None and (failed := _first_failure(ranks)):
                 code, deadline = failed, time.monotonic() + GRACE
-                if not passed_on:  # to those who are stopping already it would be the second signal, which ends at once
-                    _send(ranks, signal.SIGTERM)
+                if not is_stopping:  # for ranks that are stopping, a second signal would mean to stop at once
+                    _send_signal(ranks, signal.SIGTERM)
             if deadline is not None and time.monotonic() > deadline:
                 break
             time.sleep(POLL)
-    code = code or next((process.returncode for process in ranks if process.returncode), 0)
+    code = code or _first_failure(ranks)
     return 128 - code if code < 0 else code
 
 
-def _send(ranks: Sequence[Rank], signum: int) -> None:
+def _first_failure(ranks: Sequence[RankProcess]) -> int:
+    return next((code for process in ranks if (code := process.poll())), 0)
+
+
+def _send_signal(ranks: Sequence[RankProcess], signum: int) -> None:
     for process in ranks:
-        if process.poll() is None:
-            process.send_signal(signum)
+        process.send_signal(signum)  # does nothing for one that has ended

@@ -1,4 +1,4 @@
-"""Stopping at a sound moment: the first signal asks, the second ends."""
+"""Stop signals: the first requests a stop at the next safe point, a second one stops at once. No torch."""
 
 import os
 import signal
@@ -7,37 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PARENT = "LITLAB_PARENT"  # the process that a worker or rank must not outlive
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the last two are what schedulers warn with
-GRACE = 8  # seconds to end in, after a second signal
-COPIES = (
-    2.0  # seconds in which copies of one signal come: a scheduler sends its own to each process, parents pass it on
-)
+PARENT_VARIABLE = "LITLAB_PARENT"  # environment variable: id of the process that a worker or rank must not outlive
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # schedulers warn with the last two
+GRACE = 8  # seconds to end in after a second signal
+DUPLICATE_SECONDS = 2.0  # for copies of one signal: a scheduler signals every process, and parents pass it on as well
 
 
 def exit_code(signum: int) -> int:
-    """130 for Ctrl-C, by the shell's convention; 143, that of SIGTERM, for all others."""
+    """Return 130 for SIGINT, by the shell's convention; 143, that of SIGTERM, for all others."""
     return 130 if signum == signal.SIGINT else 143
 
 
 class Stopped(BaseException):
-    """The run was asked to stop. No Exception, so that no handler of errors takes it for one."""
+    """Raised to stop a run. No Exception, so that error handlers don't catch it.
+
+    Args:
+        signum: Signal that requested the stop.
+        saved_at: Optimizer step that last.ckpt continues from, if it was saved for this stop.
+    """
 
     def __init__(self, signum: int, saved_at: int | None = None) -> None:
-        """`saved_at`: the optimizer step that last.ckpt continues from, if it was saved for this."""
         name = signal.Signals(signum).name
         super().__init__(name if saved_at is None else f"{name}, saved at step {saved_at}")
         self.signum = signum
 
     @property
     def exit_code(self) -> int:
+        """Exit code of the process."""
         return exit_code(self.signum)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Within it the signals that stop a run wait; in a process started within it, until it installs a `StopRequest`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+def blocked_signals() -> Iterator[None]:
+    """Block the stop signals within the context; in processes started there, until they install a `StopRequest`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -45,48 +48,52 @@ def held_back() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """For a process that is ending anyway: its last cleaning up is not to be interrupted."""
-    for signum in STOPPING:
+    """Ignore the stop signals in a process that is ending, so that they don't interrupt its cleaning up."""
+    for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
 
 class StopRequest:
-    """Remembers the first signal while `deferred`; otherwise, and at a second one, raises `Stopped` on the spot."""
+    """Signal handler that remembers the first stop signal while `deferred`; otherwise it raises `Stopped` at once.
+
+    Attributes:
+        received: The first signal, if one came.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._since = 0.0
-        self._deferring = False
-        parent = os.environ.get(PARENT)
+        self._received_at = 0.0
+        self._is_deferred = False
+        parent = os.environ.get(PARENT_VARIABLE)
         self._parent = int(parent) if parent else None
 
     def install(self) -> None:
-        """Take over the signals in this process, and let in those that were held back while it started."""
-        for signum in STOPPING:
+        """Handle the stop signals of this process from now on, those included that were blocked while it started."""
+        for signum in STOP_SIGNALS:
             signal.signal(signum, self._handle)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it a signal is only noted; whoever runs the loop asks `pending` at sound moments."""
-        self._deferring = True
+        """Only remember a signal within the context, whose loop calls `pending` at safe points."""
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._deferring = False
+            self._is_deferred = False
 
     def pending(self) -> int:
-        """The number of the signal to stop for; SIGTERM if the parent has died; 0 to go on."""
+        """Return the signal to stop for; SIGTERM if the parent has died; 0 to continue."""
         if self.received is None and self._parent is not None and os.getppid() != self._parent:
-            self.received, self._since = signal.SIGTERM, time.monotonic()
+            self.received, self._received_at = signal.SIGTERM, time.monotonic()
         return self.received or 0
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        again = self.received is not None and time.monotonic() - self._since > COPIES
+        is_second = self.received is not None and time.monotonic() - self._received_at > DUPLICATE_SECONDS
         if self.received is None:
-            self.received, self._since = signum, time.monotonic()
-        if again:  # should something keep it from ending by itself, the kernel does it
+            self.received, self._received_at = signum, time.monotonic()
+        if is_second:  # the kernel ends the process if something catches the exception
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(GRACE)
-        if again or not self._deferring:
+        if is_second or not self._is_deferred:
             raise Stopped(self.received)

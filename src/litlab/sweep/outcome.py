@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from litlab.errors import UserError
-from litlab.process.failure import write_end
-from litlab.process.signals import STOPPING, exit_code
+from litlab.process.failure import record_failure
+from litlab.process.signals import STOP_SIGNALS, exit_code
 from litlab.runs.lock import owning
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, is_owned
@@ -74,7 +74,7 @@ def _write(job: Job, kind: RunStatus, message: str) -> str | None:
     try:
         with owning(job.run.path, patience=1.0):
             job.run.result.unlink(missing_ok=True)
-            write_end(job.run, job.config, status, message)
+            record_failure(job.run, job.config, status, message)
     except (UserError, OSError) as error:
         return str(error)
     return None
@@ -96,7 +96,7 @@ def _told(ended: JobExit, status: str, result: dict[str, Any], asked: RunStatus 
         return asked, "stopped before it could save"
     if ended.code < 0:
         return _ended_by_signal(ended)
-    if ended.code in map(exit_code, STOPPING):
+    if ended.code in map(exit_code, STOP_SIGNALS):
         return RunStatus.INTERRUPTED, "stopped while it started"
     if ended.code == 0:
         return RunStatus.FAILED, "ended with exit code 0 and no result: something called exit()"

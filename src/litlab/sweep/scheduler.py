@@ -16,7 +16,7 @@ from typing import Protocol
 
 from litlab.errors import UserError
 from litlab.process.controller import RunStopped
-from litlab.process.signals import STOPPING, Stopped, StopRequest
+from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest
 from litlab.runs.lock import owning
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job, JobExit
@@ -192,7 +192,7 @@ def attended(study: Path, backend: Backend) -> Iterator[tuple[StopRequest, Calla
         yield stop, None
         return
     pause = Pause(backend)
-    before = {signum: signal.getsignal(signum) for signum in (*STOPPING, signal.SIGTSTP)}
+    before = {signum: signal.getsignal(signum) for signum in (*STOP_SIGNALS, signal.SIGTSTP)}
     stop.install()
     signal.signal(signal.SIGTSTP, pause.ask)
     try:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but not marked so
 
-from litlab.process.ranks import STORE_SOCKET, is_rank, meeting_at, port_on_loopback
+from litlab.process.ranks import STORE_SOCKET, is_rank, reserve_port, store_environment
 
 _PATIENCE = timedelta(minutes=5)  # for the other ranks, which may still be importing torch
 _SERVED = {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # what torch calls it when somebody else serves the store
@@ -26,8 +26,8 @@ def store_on_loopback(*, strategy: object) -> Iterator[None]:
         with _environment(_SERVED), _serving(reserved, int(os.environ["WORLD_SIZE"])):
             yield
     elif strategy != "auto" and not is_rank():
-        reserved = port_on_loopback()
-        with _environment(meeting_at(reserved) | _SERVED), _serving(reserved, 1):
+        reserved = reserve_port()
+        with _environment(store_environment(reserved) | _SERVED), _serving(reserved, 1):
             yield
     else:
         yield

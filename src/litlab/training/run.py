@@ -18,7 +18,7 @@ from litlab.config.freeze import identity, to_yaml
 from litlab.config.secrets import with_secrets
 from litlab.errors import UserError
 from litlab.loggers import MetricsLogger, TensorBoard, log_config
-from litlab.process.ranks import global_rank, machines, ranks_here
+from litlab.process.ranks import global_rank, num_local_ranks, num_nodes
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
@@ -163,10 +163,10 @@ def _build_trainer(
     callbacks: list[Callback] = [checkpoints, checkpoints.timing, console]
     devices = config["trainer"]["devices"]
     trainer = build_trainer(
-        config | {"trainer": config["trainer"] | {"num_nodes": machines()}},
+        config | {"trainer": config["trainer"] | {"num_nodes": num_nodes()}},
         run,
         experiment.dataset_info,
-        devices=devices if isinstance(devices, list) else ranks_here(),
+        devices=devices if isinstance(devices, list) else num_local_ranks(),
         callbacks=callbacks + build_callbacks(config, experiment.dataset_info),
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )

@@ -23,9 +23,9 @@ from litlab.config.trust import Trust, trusted_config
 from litlab.config.validate import validate
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, is_fork
-from litlab.process.failure import in_users_words, log_traceback, write_end
-from litlab.process.ranks import global_rank, is_led, is_rank, new_process, ranks_here, run_ranks
-from litlab.process.signals import STOPPING, Stopped, StopRequest, exit_code, ignore_signals
+from litlab.process.failure import describe_error, log_traceback, record_failure
+from litlab.process.ranks import global_rank, is_rank, num_local_ranks, owns_run, run_ranks, start_rank
+from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code, ignore_signals
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import owning
 from litlab.runs.redact import RedactingFormatter
@@ -52,10 +52,10 @@ def work(directory: str, started: float) -> int:
         config = _config(run)
         _set_threads(config)
         if run.result.exists() and read_result(run).get("status") == RunStatus.COMPLETED:
-            if not is_led():
+            if owns_run():
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
             return 0
-        if is_led():
+        if not owns_run():
             return _guarded(run, config, lambda: _train(run, config, stop, started), stop)
         with owning(run.path) as lock:
             run.result.unlink(missing_ok=True)
@@ -92,16 +92,16 @@ def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int],
     try:
         return work()
     except Stopped as stopped:
-        write_end(run, config, RunStatus.INTERRUPTED, f"stopped by {stopped}")
+        record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {stopped}")
         return stopped.exit_code
     except UserError as error:
-        write_end(run, config, RunStatus.FAILED if run.metrics.exists() else RunStatus.REFUSED, str(error))
+        record_failure(run, config, RunStatus.FAILED if run.metrics.exists() else RunStatus.REFUSED, str(error))
     except Exception as error:
         if stop.received and "DataLoader worker" in str(error):  # the signal came to all processes, and ended those
-            write_end(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(stop.received)}")
+            record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(stop.received)}")
             return exit_code(stop.received)
         log_traceback(run)
-        write_end(run, config, RunStatus.FAILED, in_users_words(error, run))
+        record_failure(run, config, RunStatus.FAILED, describe_error(error, run))
     return 1
 
 
@@ -113,7 +113,7 @@ def _train_or_start_ranks(
     if num_nodes > 1 and not is_rank():
         how = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
         # not refused: the directory stays
-        write_end(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {how}")
+        record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {how}")
         return 1
     world_size = 1 if is_rank() else _world_size(config)
     if world_size == 1:
@@ -126,7 +126,7 @@ def _start_rank(
 ) -> "Fork | subprocess.Popen[bytes]":
     """It inherits the run's lock: should this process be killed, that is free when the last rank has ended."""
     if not is_fork():
-        return new_process(directory, environment, [*passed, lock.fileno()])
+        return start_rank(directory, environment, [*passed, lock.fileno()])
 
     def rank() -> int:
         os.environ |= environment
@@ -158,7 +158,7 @@ def _prints_to(log: Path) -> bool:
 def _set_threads(config: dict[str, Any]) -> None:
     """Before anything imports torch, which takes their number from the environment once."""
     frozen = config["threads"]
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(frozen or max(1, cores() // ranks_here()))
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(frozen or max(1, cores() // num_local_ranks()))
 
 
 def _tell_libraries() -> None:
@@ -215,12 +215,12 @@ def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
     """Say in the terminal how it ended, if it did not end well."""
     if code == 128 + signal.SIGKILL:  # the others only know that they lost it
         run.result.unlink(missing_ok=True)
-        write_end(run, config, RunStatus.FAILED, "a rank was ended by SIGKILL (out of memory?)")
+        record_failure(run, config, RunStatus.FAILED, "a rank was ended by SIGKILL (out of memory?)")
     if code and not run.result.exists():
-        if code in map(exit_code, STOPPING):  # before any rank could answer
-            write_end(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(code - 128)}")
+        if code in map(exit_code, STOP_SIGNALS):  # before any rank could answer
+            record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(code - 128)}")
         else:
-            write_end(run, config, RunStatus.FAILED, f"a rank ended with exit code {code}")
+            record_failure(run, config, RunStatus.FAILED, f"a rank ended with exit code {code}")
     if not run.result.exists():  # it could not be written, which has been said
         return code
     result = read_result(run)

@@ -206,7 +206,7 @@ class LocalPool:
 
     def _fork(self, running: _RunningJob) -> None:
         run, visible = running.job.run, running.allocation.visible_devices
-        environment = worker_environment() | {PARENT: str(self._server.pid)}
+        environment = worker_environment() | {PARENT_VARIABLE: str(self._server.pid)}
         request = ForkRequest(
             module="litlab.training.worker",
             arguments=[str(run.path.absolute())],
