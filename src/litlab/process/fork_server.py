@@ -34,6 +34,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
+
 from litlab.errors import UserError
 from litlab.process.child_process import FAILED, Fork, count_gpus, group_exists, run_module, signal_group
 from litlab.process.controller import worker_environment
@@ -192,8 +194,6 @@ class Orphan:
     """
 
     def __init__(self, pid: int) -> None:
-        import psutil
-
         self._pid = pid
         self._process: psutil.Process | None = None
         with suppress(psutil.NoSuchProcess):
@@ -216,8 +216,6 @@ class Orphan:
         return self._code if is_over else None
 
     def _is_running(self) -> bool:
-        import psutil
-
         try:
             return (
                 self._process is not None
@@ -240,7 +238,7 @@ def main() -> None:
         os.dup2(2, 1)
         for name in sys.argv[1:]:
             _import(name)
-        assert len(os.listdir("/proc/self/task")) == 1, "a process of several threads can't be forked"
+        assert psutil.Process().num_threads() == 1, "a process of several threads can't be forked"
         gc.collect()
         gc.freeze()
         Server(reports).serve()

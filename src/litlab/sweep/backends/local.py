@@ -14,7 +14,7 @@ from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.process.controller import worker_environment
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
-from litlab.process.signals import PARENT, exit_code
+from litlab.process.signals import PARENT_VARIABLE, exit_code
 from litlab.sweep.backends.base import Config, Job, JobExit
 from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 
