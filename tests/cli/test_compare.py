@@ -26,7 +26,7 @@ import atexit, sys
 heavy = {HEAVY}
 atexit.register(lambda: print(*(each for each in heavy if each in sys.modules), file=sys.stderr))
 sys.argv[0] = "litlab"
-from litlab.cli import main
+from litlab.cli.main import main
 main()
 """
 
@@ -71,7 +71,7 @@ def test_for_other_programs(form: str, study: Path, capsys: pytest.CaptureFixtur
     if form == "csv":
         assert [row["lr"] for row in csv.DictReader(said.out.splitlines())] == ["0.2", "0.1"]
     elif form == "json":
-        assert json.loads(said.out)["metric"] == "val/accuracy"
+        assert json.loads(said.out)["metric"]["name"] == "val/accuracy"
     else:
         assert "\\toprule" in said.out
 
@@ -80,7 +80,7 @@ def test_options_reach_the_comparison(study: Path, capsys: pytest.CaptureFixture
     arguments = ["--metric", "val/loss", "--at", "last", "--group", "optimizer.lr", "--sort", "lr", "--format", "json"]
     compare.main([str(study), *arguments])
     found = json.loads(capsys.readouterr().out)
-    assert (found["metric"], found["mode"], found["at"]) == ("val/loss", "min", "last")
+    assert (found["metric"]["name"], found["metric"]["mode"], found["at"]) == ("val/loss", "min", "last")
     assert [group["name"] for group in found["groups"]] == ["lr=0.1", "lr=0.2"]
 
 

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from support.studies import make_run, make_study
+from support.studies import accuracy_interval, make_run, make_study
 
-from litlab.compare.averaging import summary
+from litlab.compare.averaging import summarize_group
 from litlab.compare.comparison import compare
-from litlab.compare.grouping import Part
+from litlab.compare.grouping import Subgroup
 from litlab.compare.model import Comparison, Group, Run
 from litlab.errors import UserError
+from litlab.runs.metrics import Metric
 from litlab.runs.state import RunStatus
 
 LR, WIDTHS, SEED = "optimizer.lr", "model.widths", "seed"
@@ -45,9 +46,7 @@ def test_the_interval_is_one_over_seeds(tmp_path: Path) -> None:
         assert len(group(found, f"lr={lr}").runs) == 8
         assert (value.num, value.mean) == (4, pytest.approx(np.mean(values)))
         assert value.deviation == pytest.approx(np.std(values, ddof=1))
-        assert (value.low, value.high) == pytest.approx(
-            stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-        )
+        assert (value.low, value.high) == pytest.approx(accuracy_interval(values))
         assert value.best == max(accuracy({LR: lr, WIDTHS: [4, 8], SEED: seed}) for seed in AXES[SEED])
     difference = group(found, "lr=0.1").difference
     assert difference is not None
@@ -67,9 +66,9 @@ def test_seeds_that_not_all_settings_have_are_left_out(tmp_path: Path) -> None:
     assert (value.num, value.mean) == (3, pytest.approx(np.mean(of_seeds(0.1, [0, 2, 3]))))
     assert [run.seed for run in group(found, "lr=0.1").runs] == [0, 0, 2, 2, 3, 3]
     assert found.notes[1:] == (
-        "1 run is not averaged, as not all settings that --group puts together have a finished one with the same seed: "
+        "1 run is not averaged, as not all settings that --group averages over have a completed one with the same seed: "
         "0009_lr-0.1_widths-[2,4]_seed-1",
-        "1 run is not done and not averaged: 1 failed",
+        "1 run is not completed and not averaged: 1 failed",
     )
 
 
@@ -80,14 +79,14 @@ def test_without_a_seed_that_has_all_settings_there_is_no_interval(tmp_path: Pat
     value = group(found, "lr=0.1").value
     assert value is not None
     assert (value.num, value.low, value.high) == (2, None, None)
-    said = "lr=0.05, lr=0.1: no seed has all settings that --group puts together, so there is no interval"
+    said = "lr=0.05, lr=0.1: no seed has all settings that --group averages over, so no interval"
     assert said in found.notes
-    with pytest.raises(UserError, match=r"--baseline lr=0.1: no seed has a finished run of all settings"):
+    with pytest.raises(UserError, match=r"--baseline lr=0.1: no seed has a completed run of all settings"):
         compare([tmp_path], group=["lr"], baseline="lr=0.1")
 
 
 def test_groups_over_other_settings_are_said_to_be(tmp_path: Path) -> None:
-    said = "the groups are not averaged over the same settings: what tells them apart may be those"
+    said = "the groups are not averaged over the same settings, which may be why they differ"
     make_study(tmp_path / "s", AXES, accuracy)
     assert said not in compare([tmp_path / "s"], group=["lr"]).notes
     make_run(tmp_path / "more", {LR: 0.1, WIDTHS: [8, 8], SEED: 0}, 0.9)
@@ -98,12 +97,14 @@ def test_runs_that_share_seeds_do_not_make_an_interval_narrower_than_the_truth()
     """Four settings with the same seeds, which move all of them: intervals over all runs would often miss."""
     random = np.random.default_rng(11)
     paths = {(setting, seed): Path(f"{setting}/{seed}") for setting in range(4) for seed in range(5)}
-    parts = [Part((str(setting),), tuple(run(paths[setting, seed], seed) for seed in range(5))) for setting in range(4)]
+    parts = [
+        Subgroup((str(setting),), tuple(run(paths[setting, seed], seed) for seed in range(5))) for setting in range(4)
+    ]
     num_over_seeds = num_over_runs = 0
     for _ in range(NUM_STUDIES):
         shared = random.normal(0.9, 0.02, 5)
         values = {path: float(shared[seed] + random.normal(0, 0.005)) for (_, seed), path in paths.items()}
-        found = summary(parts, values, "max")
+        found = summarize_group(parts, values, Metric("val/accuracy", "%", "max"))
         assert found is not None
         assert found.low is not None
         assert found.high is not None

@@ -92,10 +92,10 @@ def test_damaged_configs_are_named_and_skipped(name: str, tmp_path: Path) -> Non
     runs, (skipped,) = collect([tmp_path])
     assert [run.name for run in runs] == ["good"]
     assert skipped.path == damaged.path
-    assert skipped.why
+    assert skipped.reason
 
 
-FOREIGN = "its config.yaml is none of litlab's: it has no key `format` with a number"
+FOREIGN = "its config.yaml was not written by litlab: it has no key `format` with a number"
 
 
 @pytest.mark.parametrize("config", ["site_name: x\n", "format: html\n", "format: true\nday: 2026-01-31\n"])
@@ -105,7 +105,7 @@ def test_a_config_of_another_program_is_no_run(config: str, tmp_path: Path) -> N
     (tmp_path / "site" / "config.yaml").write_text(config)
     runs, (skipped,) = collect([tmp_path])
     assert [run.name for run in runs] == ["good"]
-    assert (skipped.path, skipped.why) == (tmp_path / "site", FOREIGN)
+    assert (skipped.path, skipped.reason) == (tmp_path / "site", FOREIGN)
 
 
 def test_other_damage(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_other_damage(tmp_path: Path) -> None:
     (tmp_path / "file.txt").touch()
     runs, skipped = collect([tmp_path, tmp_path / "nowhere", tmp_path / "file.txt"])
     assert [run.name for run in runs] == [f"{tmp_path.name}/good"]
-    why = {str(each.path.relative_to(tmp_path)): each.why for each in skipped}
+    why = {str(each.path.relative_to(tmp_path)): each.reason for each in skipped}
     assert set(why) == {
         "nowhere", "file.txt", "notes", "result_text", "result_nested", "result_long", "result_pipe", "study_jobs",
         "study_plan", "study_without_job/0000_seed-0", "study_without_jobs",

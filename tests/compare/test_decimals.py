@@ -4,6 +4,7 @@ import pytest
 
 from litlab.compare.model import Summary
 from litlab.compare.table import decimals, fixed
+from litlab.runs.metrics import Metric
 
 
 def summary(mean: float, deviation: float | None = None) -> Summary:
@@ -28,7 +29,7 @@ def summary(mean: float, deviation: float | None = None) -> Summary:
     ],
 )
 def test_decimals(metric: str, summaries: list[Summary | None], expected: int) -> None:
-    assert decimals(metric, summaries) == expected
+    assert decimals(Metric(metric, "%" if "accuracy" in metric else ""), summaries) == expected
 
 
 def test_fixed() -> None:

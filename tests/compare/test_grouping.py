@@ -18,7 +18,7 @@ from litlab.runs.files import write_json
 
 def test_groups_are_settings_and_runs_are_seeds(study: Path) -> None:
     found = compare([study])
-    assert (found.metric, found.mode, found.labels) == ("val/accuracy", "max", ("lr", "widths"))
+    assert (found.metric.name, found.mode, found.labels) == ("val/accuracy", "max", ("lr", "widths"))
     assert found.keys == {"lr": LR, "widths": WIDTHS}
     assert names(found)[0] == "lr=0.1 widths=[2,4]"
     assert names(found)[-1] == "lr=0.01 widths=[4,8]"
@@ -50,7 +50,7 @@ def test_only_what_is_done_is_averaged(study: Path, tmp_path: Path) -> None:
     assert [run.seed for run in found["lr=0.01 widths=[2,4]"].runs] == [1, 2]
     assert found["lr=0.05 widths=[2,4]"].others == {"pruned": 1, "interrupted": 1}
     assert len(found) == 6
-    assert compare([study]).notes == ("3 runs are not done and not averaged: 1 failed, 1 pruned, 1 interrupted",)
+    assert compare([study]).notes == ("3 runs are not completed and not averaged: 1 failed, 1 pruned, 1 interrupted",)
 
 
 def test_a_seed_counts_once_and_the_newest(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_shortest_names() -> None:
     assert [full_name(name, known, "--sort") for name in ("widths", "seed", "model.depth")] == [
         "model.widths", "seed", "net.model.depth",
     ]  # fmt: skip
-    with pytest.raises(UserError, match=r"--group lr: which one is meant\? optimizer.lr, schedule.lr"):
+    with pytest.raises(UserError, match=r"--group lr is ambiguous: name one of optimizer.lr, schedule.lr"):
         full_name("lr", known, "--group")
     with pytest.raises(UserError, match=r"--group widhts: no run has such a setting; did you mean model.widths\?"):
         full_name("widhts", known, "--group")

@@ -15,7 +15,7 @@ from support.browser import needs_browser, open_page
 from support.studies import make_run, make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.html import to_html, unfinished_part, write_page
+from litlab.compare.html import to_html, unfinished_section, write_page
 from litlab.compare.model import Comparison
 from litlab.errors import UserError
 from litlab.runs.files import write_json
@@ -106,7 +106,7 @@ def test_question_and_answer_stand_on_top(page: Page) -> None:
     said = page.locator(".answer").inner_text()
     best = "lr=0.1 is best: 90.40 % (95 % interval 89.41 to 91.39, 3 seeds)"
     assert said == f"{best}; 1 of the 3 others cannot be told from it."
-    assert page.locator(".facts").inner_text() == "12 finished runs in 4 groups of 3, made on 23 November 2026."
+    assert page.locator(".facts").inner_text() == "12 completed runs in 4 groups of 3, made on 23 November 2026."
 
 
 @needs_browser
@@ -195,9 +195,10 @@ def test_what_is_missing_is_named(file: Path) -> None:
 
 
 def test_filtered_runs_are_told_from_the_others(folder: Path) -> None:
-    parts = unfinished_part(compare([folder], filters=["lr>0.01"]))
-    assert [(run.name, run.status, run.why) for run in parts.runs] == [("broken", "failed", "out of memory")]
-    assert (parts.num_left_out, parts.num_outside) == (0, 1)
+    section = unfinished_section(compare([folder], filters=["lr>0.01"]))
+    (run,) = section["runs"]
+    assert (run["name"], run["status"], run["reason"]) == ("broken", "failed", "out of memory")
+    assert (section["num_left_out"], section["num_outside"]) == (0, 1)
 
 
 def test_the_same_comparison_gives_the_same_page(comparison: Comparison, file: Path) -> None:

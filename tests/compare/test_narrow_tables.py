@@ -14,7 +14,7 @@ from litlab.cli import compare as command
 from litlab.compare.comparison import compare
 from litlab.compare.formats import render
 from litlab.compare.html import to_html
-from litlab.compare.table import shortened
+from litlab.compare.hyperparameters import shorten
 from litlab.runs.terminal import format_duration
 
 RATES = [0.002236503628571064, 0.0316227766016838, 0.1]
@@ -102,7 +102,7 @@ def test_settings_have_five_digits_where_people_read_them_and_all_for_programs(s
     ],
 )
 def test_digits_that_tell_settings_apart(texts: list[str | None], expected: list[str]) -> None:
-    assert [shortened(texts)[text] for text in texts if text is not None] == expected
+    assert [shorten(texts)[text] for text in texts if text is not None] == expected
 
 
 def test_one_seed_a_group_marks_none_as_best(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from support.studies import make_study
 
 from litlab.cli import compare
-from litlab.compare.output_files import FIGURES
+from litlab.compare.output_files import FIGURE_FORMATS
 from litlab.compare.plots import files as writing
 from litlab.errors import UserError
 
@@ -62,7 +62,7 @@ def test_the_ending_of_a_figure_comes_before_any_work(name: str, tmp_path: Path)
 
 
 def test_figures_that_can_be_written() -> None:
-    assert set(FIGURES) == set(writing._METADATA)
+    assert set(FIGURE_FORMATS) == set(writing._METADATA)
 
 
 def test_one_file_for_two_things(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from support.studies import make_run, make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.environment import environment_of
-from litlab.compare.html import to_html, unfinished_part
+from litlab.compare.html import to_html, unfinished_section
 
 
 def test_what_is_not_done_is_not_read_again(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_what_is_not_done_is_not_read_again(tmp_path: Path) -> None:
     failed = make_run(tmp_path / "failed", {}, 0.5, status="failed", error="out of memory")
     found = compare([tmp_path])
     shutil.rmtree(failed.path)
-    assert [run.why for run in unfinished_part(found).runs] == ["out of memory"]
+    assert [run["reason"] for run in unfinished_section(found)["runs"]] == ["out of memory"]
 
 
 @pytest.mark.parametrize(

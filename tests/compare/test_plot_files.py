@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from litlab.compare.model import Comparison
-from litlab.compare.plots import figures, save, svg
+from litlab.compare.plots import figures
+from litlab.compare.plots.files import save, svg
 from litlab.errors import UserError
 
 
@@ -74,8 +75,9 @@ def test_another_process_draws_the_same_and_imports_neither_pyplot_nor_torch(gri
 import sys
 from hashlib import sha256
 from pathlib import Path
-from litlab.compare.comparing import compare
-from litlab.compare.plots import figures, svg
+from litlab.compare.comparison import compare
+from litlab.compare.plots import figures
+from litlab.compare.plots.files import svg
 assert "matplotlib" not in sys.modules
 drawn = svg(figures(compare([Path({str(grid.directories[0])!r})]))["curves"])
 assert not {{"matplotlib.pyplot", "torch", "optuna", "scipy.stats"}} & sys.modules.keys()

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines
-from support.studies import make_study
+from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison, Summary
-from litlab.compare.plots import figures, svg
-from litlab.compare.plots.axes import is_by_factors, scale_of
-from litlab.compare.plots.cost import front_of
-from litlab.compare.plots.style import Dot, measure
+from litlab.compare.plots import figures
+from litlab.compare.plots.files import svg
+from litlab.compare.plots.axes import is_geometric, scale_of
+from litlab.compare.plots.cost import pareto_front
+from litlab.compare.plots.style import Dot
+from litlab.runs.metrics import Metric
 
 
 def test_two_settings_have_these_figures(drawn: dict[str, Any]) -> None:
@@ -32,16 +33,16 @@ def test_a_curve_is_the_mean_and_its_band_the_t_interval(drawn: dict[str, Any]) 
     assert line.get_xdata().tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(line.get_ydata(), values.mean(axis=0))
     (band,) = [each for each in axes.collections if to_hex(each.get_facecolor()[0]) == line.get_color().lower()]
-    low, high = scipy.stats.t.interval(0.95, 2, values.mean(axis=0), scipy.stats.sem(values))
+    low, high = zip(*(accuracy_interval(column / 100) for column in values.T), strict=True)
     corners = band.get_paths()[0].vertices
     for epoch in range(4):
         ends = corners[corners[:, 0] == epoch + 1][:, 1]
-        np.testing.assert_allclose([ends.min(), ends.max()], [low[epoch], high[epoch]])
+        np.testing.assert_allclose([ends.min() / 100, ends.max() / 100], [low[epoch], high[epoch]])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "validation accuracy (%)")
 
 
-def to_hex(colour: Any) -> str:
-    return "#" + "".join(f"{round(255 * each):02x}" for each in colour[:3])
+def to_hex(color: Any) -> str:
+    return "#" + "".join(f"{round(255 * each):02x}" for each in color[:3])
 
 
 def test_the_best_eight_and_the_baseline_have_curves(grid: Comparison, drawn: dict[str, Any]) -> None:
@@ -54,7 +55,7 @@ def test_the_best_eight_and_the_baseline_have_curves(grid: Comparison, drawn: di
     assert lines(by_time).keys() == best  # whatever the table is sorted by
 
 
-def test_curves_differ_without_colour(drawn: dict[str, Any]) -> None:
+def test_curves_differ_without_color(drawn: dict[str, Any]) -> None:
     looks = {(str(line.get_linestyle()), line.get_marker()) for line in lines(drawn["curves"]).values()}
     assert len(looks) == 9
 
@@ -134,12 +135,12 @@ def test_a_setting_of_names_has_places_side_by_side_and_no_line(drawn: dict[str,
     ],
 )
 def test_which_values_are_spaced_by_factors(values: list[float], expected: bool) -> None:
-    assert is_by_factors(values) is expected
+    assert is_geometric(values) is expected
 
 
 def test_names_are_in_the_order_of_their_numbers_and_no_numbers_are_names() -> None:
-    assert list(scale_of(["[16,32]", "[6,16]"]).places) == ["[6,16]", "[16,32]"]
-    assert list(scale_of(["10", "9", "1e-1"]).places.values()) == [0.1, 9, 10]
+    assert list(scale_of(["[16,32]", "[6,16]"]).positions) == ["[6,16]", "[16,32]"]
+    assert list(scale_of(["10", "9", "1e-1"]).positions.values()) == [0.1, 9, 10]
     assert not any(scale_of(["1", text]).is_numeric for text in ("nan", "inf", "1_0", "null", "1e400", ""))
 
 
@@ -153,9 +154,9 @@ def test_cells_of_the_heat_map_have_the_means(drawn: dict[str, Any]) -> None:
     )
     np.testing.assert_allclose(axes.collections[0].get_array(), expected)
     assert [text.get_text() for text in axes.texts] == [f"{value:.1f}" for value in expected.ravel()]
-    colours = {float(text.get_text()): text.get_color() for text in axes.texts}
-    assert colours[max(colours)] == "black"  # on the lightest cell
-    assert colours[min(colours)] == "white"
+    colors = {float(text.get_text()): text.get_color() for text in axes.texts}
+    assert colors[max(colors)] == "black"  # on the lightest cell
+    assert colors[min(colors)] == "white"
     assert bar.get_ylabel() == "validation accuracy (%)"
 
 
@@ -177,9 +178,9 @@ def test_the_front_has_what_no_other_beats() -> None:
         return Dot(x, y, y, y)
 
     dots = [at(1, 5), at(2, 4), at(2, 6), at(3, 6), at(4, 9)]
-    assert front_of(dots, "min", "max") == [at(1, 5), at(2, 6), at(4, 9)]
-    assert front_of(dots, "min", "min") == [at(1, 5), at(2, 4)]
-    assert front_of(dots, "max", "max") == [at(4, 9)]
+    assert pareto_front(dots, "min", "max") == [at(1, 5), at(2, 6), at(4, 9)]
+    assert pareto_front(dots, "min", "min") == [at(1, 5), at(2, 4)]
+    assert pareto_front(dots, "max", "max") == [at(4, 9)]
 
 
 def test_a_group_of_one_run_has_a_curve_and_no_band(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_wide_interval_does_not_hide_the_means(tmp_path: Path) -> None:
 def test_a_loss_that_diverged_in_a_group_leaves_the_others_readable(grid: Comparison) -> None:
     worst = replace(grid.groups[-1], value=Summary(1, 1e9, None, None, None, 1e9))
     huge = replace(grid.groups[-2], value=Summary(1, 1e300, None, None, None, 1e300))
-    found = figures(replace(grid, groups=(*grid.groups[:-2], huge, worst), metric="val/loss", mode="min"))
+    found = figures(replace(grid, groups=(*grid.groups[:-2], huge, worst), metric=Metric("val/loss", mode="min")))
     assert found["time"].axes[0].get_yscale() == "log"
     assert found["time"].axes[0].get_ylim()[1] < 1e10  # what is no size for an axis is left out
 
@@ -242,8 +243,3 @@ def test_many_groups_take_bounded_room_and_time(grid: Comparison) -> None:
     assert list(found) == ["curves", "a", "b", "c", "parallel", "time"]
     assert len(found["parallel"].axes[0].collections[0].get_segments()) <= 300
     assert len(svg(found["a"])) < 100_000
-
-
-def test_units() -> None:
-    assert (measure("val/accuracy").label, measure("val/accuracy").factor) == ("validation accuracy (%)", 100)
-    assert (measure("val/loss").label, measure("val/loss").factor) == ("validation loss", 1)

@@ -12,7 +12,11 @@ from scipy import stats
 from support.studies import make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.statistics import POWER, differences, num_needed, summarize
+from litlab.compare.statistics import POWER, differences, num_seeds_needed, summarize
+from litlab.runs.metrics import Metric
+
+MAX = Metric("val/f1", mode="max")
+ACCURACY = Metric("val/accuracy", "%", "max", (0.0, 1.0))
 
 NUM_STUDIES = 200
 LEVEL = 0.05
@@ -59,15 +63,15 @@ def test_a_planted_difference_between_pairs_is_found_at_the_stated_power(num, ef
 def test_a_planted_difference_without_common_seeds_is_found_at_the_stated_power(num, effect):
     """Stated is that of the test which knows that both spreads are the same: Welch's is next to it."""
     random = np.random.default_rng(num)
-    freedom = 2 * num - 2
-    stated = stats.nct.sf(stats.t.isf(LEVEL / 2, freedom), freedom, effect * math.sqrt(num / 2))
+    dof = 2 * num - 2
+    stated = stats.nct.sf(stats.t.isf(LEVEL / 2, dof), dof, effect * math.sqrt(num / 2))
     assert num_found(lambda: apart(random, num, effect)) in bounds(stated)
 
 
 @pytest.mark.parametrize("effect", [0.4, 0.8, 1.5])
 def test_as_many_pairs_as_are_said_to_be_needed_find_it_in_80_percent(effect):
     random = np.random.default_rng(int(10 * effect))
-    num = num_needed(effect, 1.0, 1, LEVEL)
+    num = num_seeds_needed(effect, 1.0, 1, LEVEL)
     reached = stats.nct.sf(stats.t.isf(LEVEL / 2, num - 1), num - 1, effect * math.sqrt(num))
     assert POWER <= reached < 0.9, "no more seeds than needed"
     assert num_found(lambda: in_pairs(random, num, effect)) in bounds(reached)
@@ -77,8 +81,8 @@ def test_as_many_pairs_as_are_said_to_be_needed_find_it_in_80_percent(effect):
 def test_as_many_seeds_as_are_said_to_be_needed_find_it_in_80_percent(ratio):
     random = np.random.default_rng(int(ratio))
     variances = 1.0, ratio**2
-    freedom_of_one = sum(variances) ** 2 / sum(each**2 for each in variances)
-    num = num_needed(1.2, math.sqrt(sum(variances)), freedom_of_one, LEVEL)
+    dof_of_one = sum(variances) ** 2 / sum(each**2 for each in variances)
+    num = num_seeds_needed(1.2, math.sqrt(sum(variances)), dof_of_one, LEVEL)
     assert num_found(lambda: apart(random, num, 1.2, ratio)) in bounds(POWER)
 
 
@@ -118,7 +122,7 @@ def test_one_planted_difference_among_five_groups_is_found_and_the_others_are_no
 @pytest.mark.parametrize("num", [2, 3, 5, 20])
 def test_intervals_hold_the_truth_in_95_percent(num):
     random = np.random.default_rng(num)
-    summaries = [summarize(random.normal(0.9, 0.02, num).tolist(), "max") for _ in range(NUM_STUDIES)]
+    summaries = [summarize(random.normal(0.9, 0.02, num).tolist(), MAX) for _ in range(NUM_STUDIES)]
     assert sum(each.low <= 0.9 <= each.high for each in summaries) in bounds(0.95)
     pairs = [differences(*with_name(in_pairs(random, num, 1.0)))["b"] for _ in range(NUM_STUDIES)]
     assert sum(each.low <= 0.01 <= each.high for each in pairs) in bounds(0.95)
@@ -167,5 +171,5 @@ def test_through_the_files_of_a_study(tmp_path):
     assert any("lr=0.1" in note and f"{found['lr=0.1'].needed} seeds" in note for note in comparison.notes)
     assert not any("lr=0.5:" in note for note in comparison.notes)
     assert {group.name: group.value for group in comparison.groups} == {
-        f"lr={lr}": summarize(of[lr], "max") for lr in of
+        f"lr={lr}": summarize(of[lr], ACCURACY) for lr in of
     }

@@ -10,7 +10,12 @@ from scipy import stats
 from support.thorough import examples
 
 from litlab.compare.model import Difference
-from litlab.compare.statistics import MAX_SEEDS, advice, differences, summarize
+from litlab.compare.conclusion import advice
+from litlab.compare.statistics import MAX_SEEDS, differences, summarize
+from litlab.runs.metrics import Metric
+
+MAX, MIN = Metric("val/f1", mode="max"), Metric("val/loss", mode="min")
+ACCURACY = Metric("val/accuracy", "%", "max", (0.0, 1.0))
 
 RANDOM = np.random.default_rng(7)
 DATA = [
@@ -37,7 +42,7 @@ def against(baseline, values):
 
 @pytest.mark.parametrize("values", DATA)
 def test_a_summary_is_that_of_scipy(values):
-    found = summarize(values, "max")
+    found = summarize(values, MAX)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     assert found.num == len(values)
     assert found.mean == pytest.approx(np.mean(values), rel=1e-12)
@@ -47,7 +52,7 @@ def test_a_summary_is_that_of_scipy(values):
 
 def test_a_summary_by_hand():
     """Squares around the mean of 5 add up to 32; Student's t at 97.5 % with 7 degrees of freedom is 2.3646."""
-    found = summarize([2, 4, 4, 4, 5, 5, 7, 9], "min")
+    found = summarize([2, 4, 4, 4, 5, 5, 7, 9], MIN)
     assert (found.num, found.mean, found.best) == (8, 5.0, 2)
     assert found.deviation == pytest.approx(math.sqrt(32 / 7))
     half = 2.3646 * math.sqrt(32 / 7) / math.sqrt(8)
@@ -55,22 +60,22 @@ def test_a_summary_by_hand():
 
 
 def test_one_value_has_no_spread_and_the_best_goes_by_the_mode():
-    assert summarize([0.25], "max") == summarize([0.25], "min")
-    single = summarize([0.25], "max")
+    assert summarize([0.25], MAX) == summarize([0.25], MIN)
+    single = summarize([0.25], MAX)
     assert (single.mean, single.deviation, single.low, single.high, single.best) == (0.25, None, None, None, 0.25)
-    assert (summarize([1.0, 3.0], "max").best, summarize([1.0, 3.0], "min").best) == (3.0, 1.0)
+    assert (summarize([1.0, 3.0], MAX).best, summarize([1.0, 3.0], MIN).best) == (3.0, 1.0)
 
 
 @pytest.mark.parametrize("num", range(2, 60))
 def test_equal_values_have_no_spread_at_all(num):
     for value in (0.1, 1 / 3, 1e308, -1.1e-300):
-        found = summarize([value] * num, "max")
+        found = summarize([value] * num, MAX)
         assert (found.mean, found.deviation, found.low, found.high) == (value, 0.0, value, value)
 
 
 def test_nothing_cancels_beside_a_large_mean():
     """1 / 1024 is exact beside 10 to the 9; by the mean of squares less the square of the mean, all digits are lost."""
-    found = summarize([1e9 - 1 / 1024, 1e9, 1e9 + 1 / 1024], "max")
+    found = summarize([1e9 - 1 / 1024, 1e9, 1e9 + 1 / 1024], MAX)
     assert (found.mean, found.deviation) == (1e9, pytest.approx(1 / 1024, rel=1e-12))
 
 
@@ -174,7 +179,7 @@ def test_values_at_the_ends_of_what_a_float_can_hold():
     assert (huge.mean, huge.p) == (0.0, None)
     tiny = against([0.0, 0.0, 0.0], [0.0, 5e-324, 0.0])
     assert (tiny.mean, tiny.p) == (0.0, None)
-    assert summarize([1e308, -1e308], "max").high == np.finfo(float).max
+    assert summarize([1e308, -1e308], MAX).high == np.finfo(float).max
 
 
 def test_advice_says_what_would_tell():
@@ -190,24 +195,24 @@ def test_advice_says_what_would_tell():
         },
     )
     needed = found["lr=0.05"].needed
-    assert advice("lr=0.05", found["lr=0.05"], "val/accuracy") == (
+    assert advice("lr=0.05", found["lr=0.05"], ACCURACY) == (
         "lr=0.05: +0.43 points against the baseline (3 pairs of seeds) can't be told from noise; "
         f"if the true difference is as large as this, about {needed} seeds of each would do"
     )
-    assert advice("lr=9", found["lr=9"]) is None
-    assert advice("lr=0.01", found["lr=0.01"], "val/loss") == (
+    assert advice("lr=9", found["lr=9"], MIN) is None
+    assert advice("lr=0.01", found["lr=0.01"], MIN) == (
         "lr=0.01: -0.11 against the baseline, but with one seed no spread is known: it may be noise; "
         "run at least 2 more seeds"
     )
-    assert advice("lr=1", found["lr=1"]) == (
+    assert advice("lr=1", found["lr=1"], MIN) == (
         "lr=1: +0.005 against the baseline (2 seeds) can't be told from noise; "
         "so small a one would need more than 1,000 seeds"
     )
-    assert advice("flip", found["flip"]) == (
+    assert advice("flip", found["flip"], MIN) == (
         "flip: +0 against the baseline (3 pairs of seeds), but the difference is the same in all pairs, "
         "so there is no spread to test with"
     )
-    assert advice("shifted", found["shifted"]) == (
+    assert advice("shifted", found["shifted"], MIN) == (
         "shifted: +0.1 against the baseline (3 pairs of seeds), but the difference is the same in all pairs, "
         "so there is no spread to test with"
     )
@@ -216,7 +221,7 @@ def test_advice_says_what_would_tell():
 @examples(40)
 @given(st.lists(FINITE, min_size=1, max_size=6))
 def test_a_summary_of_any_values_is_finite_and_in_order(values):
-    found = summarize(values, "max")
+    found = summarize(values, MAX)
     assert min(values) <= found.mean <= max(values) == found.best
     if len(values) > 1:
         assert math.isfinite(found.deviation)
@@ -232,7 +237,7 @@ def test_differences_of_any_values_are_finite_and_consistent(baseline, others):
         assert (found.p is None) == (found.low is None) == (found.corrected is None) == (found.effect is None)
         assert found.p is None or 0 <= found.p <= found.corrected <= 1
         assert found.needed is None or found.kind == "welch" or found.num < found.needed <= MAX_SEEDS
-        assert (advice(name, found) is None) == (found.corrected is not None and found.corrected < 0.05)
+        assert (advice(name, found, MIN) is None) == (found.corrected is not None and found.corrected < 0.05)
 
 
 @examples(40)

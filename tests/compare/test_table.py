@@ -14,12 +14,16 @@ from typing import Any, get_args
 
 import pytest
 from scipy import stats
-from support.studies import make_study
+from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.formats import Format, escaped, render
+from litlab.compare.formats import Format, escape_latex, render
 from litlab.compare.model import Comparison, Group, Skipped, Summary
+from litlab.runs.metrics import Metric
+from litlab.runs.state import RunStatus
 
+VAL = Metric("val/accuracy", "%", "max", (0.0, 1.0))
+TEST = replace(VAL, name="test/accuracy")
 GOLDEN = Path(__file__).parent / "golden"
 AXES = {"optimizer.lr": [0.05, 0.1, 0.5], "model.widths": [[2, 4], [4, 8]], "seed": [0, 1, 2, 3]}
 BASELINE = "lr=0.1 widths=[2,4]"
@@ -61,7 +65,7 @@ def summary(mean: float, deviation: float | None = None) -> Summary:
 
 def by_hand(*groups: Group, **changes: Any) -> Comparison:
     made = Comparison(
-        (Path("outputs/s"),), "val/accuracy", "max", "best", ("lr",), {"lr": "optimizer.lr"}, groups, None, frozenset(),
+        (Path("outputs/s"),), VAL, TEST, "best", ("lr",), {"lr": "optimizer.lr"}, groups, None, frozenset(),
         (), (),
     )  # fmt: skip
     return replace(made, **changes)
@@ -108,8 +112,8 @@ def test_numbers_are_those_of_scipy(study: Path) -> None:
 
 
 def percent(values: list[float]) -> tuple[str, ...]:
-    mean, error = stats.tmean(values), stats.sem(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, mean, error)
+    mean = stats.tmean(values)
+    low, high = accuracy_interval(values)
     return tuple(f"{100 * each:.2f}" for each in (mean, low, high, stats.tstd(values)))
 
 
@@ -169,7 +173,7 @@ def text(value: float | None) -> str:
 def test_json_has_all_of_it(study: Path) -> None:
     comparison = compare([study], baseline=BASELINE)
     found = json.loads(render(comparison, "json"), parse_constant=pytest.fail)
-    assert (found["metric"], found["at"], found["baseline"]) == ("val/accuracy", "best", BASELINE)
+    assert (found["metric"]["name"], found["at"], found["baseline"]) == ("val/accuracy", "best", BASELINE)
     assert found["ties"] == sorted(comparison.ties)
     assert found["notes"] == list(comparison.notes)
     for each, expected in zip(found["groups"], comparison.groups, strict=True):
@@ -212,16 +216,16 @@ def test_hostile_names_garble_nothing(format: Format) -> None:
 
 
 def test_latex_characters() -> None:
-    assert escaped(r"\_%&#${}") == r"\textbackslash{}\_\%\&\#\$\{\}"
-    assert escaped("^~<>|") == r"\textasciicircum{}\textasciitilde{}\textless{}\textgreater{}\textbar{}"
-    assert escaped("[6,16] 1 ± 2 --") == r"{[}6,16] 1 $\pm$ 2 -{}-"
+    assert escape_latex(r"\_%&#${}") == r"\textbackslash{}\_\%\&\#\$\{\}"
+    assert escape_latex("^~<>|") == r"\textasciicircum{}\textasciitilde{}\textless{}\textgreater{}\textbar{}"
+    assert escape_latex("[6,16] 1 ± 2 --") == r"{[}6,16] 1 $\pm$ 2 -{}-"
 
 
 def test_columns_without_anything_to_say_are_left_out() -> None:
-    found = render(by_hand(group("0.1", summary(0.5)), group("0.2", None, others={"failed": 2})), "table")
+    found = render(by_hand(group("0.1", summary(0.5)), group("0.2", None, others={RunStatus.FAILED: 2})), "table")
     assert found.splitlines()[:4] == [
         "        val/accuracy (%)",
-        "lr   n   mean   best      not done",
+        "lr   n   mean   best      not completed",
         "0.1  1  50.00  50.00",
         "0.2  0                    failed 2",
     ]

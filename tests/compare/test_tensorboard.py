@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scipy.stats
-from support.studies import CONFIG, make_study
+from support.studies import CONFIG, accuracy_interval, make_study
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from litlab.cli import status
-from litlab.compare.tensorboard import EXPERIMENT, FOLDER, LAYOUT, MEANS, file_name, tell_tensorboard, write_summaries
+from litlab.compare.tensorboard import EXPERIMENT, FOLDER, LAYOUT, MEANS, folder_name, update_summary, write_summaries
 from litlab.errors import UserError
 
 AXES = {"optimizer.lr": [0.01, 0.1], "seed": [0, 1, 2]}
@@ -55,7 +54,7 @@ def test_means_and_intervals_are_those_of_scipy(tmp_path: Path) -> None:
         for epoch in range(3):
             values = [accuracy({"optimizer.lr": lr, "seed": seed}, epoch) for seed in AXES["seed"]]
             mean, step = sum(values) / 3, 10 * (epoch + 1)
-            low, high = scipy.stats.t.interval(0.95, 2, loc=mean, scale=scipy.stats.sem(values))
+            low, high = accuracy_interval(values)
             for what, expected in (("mean", mean), ("lower", low), ("upper", high)):
                 assert found["val/accuracy/" + what, step] == pytest.approx(expected, rel=1e-6)
 
@@ -199,7 +198,7 @@ def test_what_is_in_the_way_is_named_and_left_alone(what: str, tmp_path: Path) -
 def test_a_multirun_goes_well_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_study(tmp_path / "study", AXES, accuracy)
     (tmp_path / "study" / FOLDER).write_text("mine")
-    tell_tensorboard(tmp_path / "study")
+    update_summary(tmp_path / "study")
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith(f"litlab: TensorBoard's summary of {tmp_path}/study is not up to date: ")
@@ -210,17 +209,17 @@ def test_many_jobs_are_said(
 ) -> None:
     jobs = make_study(tmp_path / "study", AXES, accuracy)
     monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", len(jobs) + 1)
-    tell_tensorboard(tmp_path / "study")
+    update_summary(tmp_path / "study")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", len(jobs))
-    tell_tensorboard(tmp_path / "study")
+    update_summary(tmp_path / "study")
     assert capsys.readouterr().err == f"litlab: bringing TensorBoard's summary of {len(jobs)} jobs up to date\n"
 
 
 def test_without_tensorboard_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CONFIG, "logger", {"tensorboard": None})
     make_study(tmp_path / "study", AXES, accuracy)
-    tell_tensorboard(tmp_path / "study")
+    update_summary(tmp_path / "study")
     assert not (tmp_path / "study" / FOLDER).exists()
 
 
@@ -234,10 +233,10 @@ def test_only_studies_have_one(tmp_path: Path) -> None:
     [("lr=0.1 widths=[2,4]", "lr=0.1 widths=[2,4]"), ("root=/a/b\x1b[2J", "root=_a_b_[2J"), ("..", "_.."), ("", "_")],
 )
 def test_names_of_folders(words: str, name: str) -> None:
-    assert file_name(words) == name
+    assert folder_name(words) == name
 
 
 def test_long_names_are_cut_and_stay_different() -> None:
-    names = {file_name("ä" * 300 + end) for end in "ab"}
+    names = {folder_name("ä" * 300 + end) for end in "ab"}
     assert len(names) == 2
     assert all(len(name.encode()) <= 200 for name in names)

@@ -4,9 +4,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.hparams_page import sessions
@@ -23,13 +21,12 @@ from litlab.tensorboard import PREFIX, START, Logged, end_session, scalar, start
 EVENTS = PREFIX + "1795436227.host.1.0"
 
 
-def log(run: RunDirectory, *, session: bool = True) -> None:
+def log(run: RunDirectory) -> None:
     """What a run logs for TensorBoard, by the same code; its curves are a single point."""
     write_events(run.path / EVENTS, [Logged(scalar("val/accuracy", 0.5), 10, 1795436227.0)])
-    if session:
-        config = run.read_config()
-        start_session(run, config)
-        end_session(run, config, Result(**read_result(run) | {"status": RunStatus.COMPLETED}))
+    config = run.read_config()
+    start_session(run, config)
+    end_session(run, config, Result(**read_result(run) | {"status": RunStatus.COMPLETED}))
 
 
 @pytest.fixture(scope="module")
@@ -139,26 +136,13 @@ def test_a_second_look_changes_nothing(outputs: Path, place: Path) -> None:
     assert {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")} == before
 
 
-def test_runs_of_before_there_were_sessions_have_one(tmp_path: Path, place: Path) -> None:
-    def outcome(point: Mapping[str, Any]) -> str:
-        return "failed" if point["seed"] else "completed"
-
-    for name in ("old", "older"):
-        for run in make_study(tmp_path / "outputs" / name, {"seed": [0, 1]}, lambda point: 0.5, status=outcome):
-            log(run, session=False)
-    View(tmp_path / "outputs", place).refresh()
-    assert set(sessions(place, statuses=("STATUS_FAILURE",))) == {"old/seed=1", "older/seed=1"}
-    done = sessions(place, statuses=("STATUS_SUCCESS",))
-    assert done["old/seed=0"].metrics["result/test/accuracy"] == 0.5
-
-
 def test_what_is_damaged_is_named_and_the_rest_shown(outputs: Path, place: Path) -> None:
     (damaged,) = outputs.glob("first/0000*")
     (damaged / "config.yaml").write_text("]")
     os.mkfifo(outputs / "second" / "0000_widths-[2,4]_seed-0" / (PREFIX + "1795436300.host.3.0"))
     view = View(outputs, place)
     view.refresh()
-    assert [each.path for each in view.skipped] == [damaged]
+    assert [entry.path for entry in view.skipped] == [damaged]
     assert len(sessions(place)) == 9
 
 

@@ -8,11 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from scipy import special, stats
 
 from litlab.config.freeze import identity
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import MetricsWriter
+from litlab.runs.metrics import Metric, MetricsWriter
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.study import JobRecord, Plan
@@ -34,6 +36,10 @@ CONFIG: dict[str, Any] = {
     "trainer": {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": 2},
 }
 
+_KNOWN = [Metric(f"{split}/accuracy", "%", "max", (0.0, 1.0)) for split in ("val", "test")]
+_KNOWN += [Metric(f"{split}/loss", "", "min") for split in ("val", "test")]
+METRICS = {metric.name: metric for metric in _KNOWN}
+
 Outcome = Mapping[str, Any]  # fields of Result that differ from those of a run that is complete; `{}` for one that is
 Curve = Callable[[int], float]  # epoch, from 0 -> validation accuracy after it
 
@@ -49,6 +55,14 @@ def config_with(values: Mapping[str, Any]) -> dict[str, Any]:
         node[last] = value
     config["data"]["seed"] = config["seed"]
     return config
+
+
+def accuracy_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy: Student's t on the logit scale by the delta method."""
+    mean = float(np.mean(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) / (mean * (1 - mean))
+    low, high = special.expit(special.logit(mean) + np.array([-half, half]))
+    return float(low), float(high)
 
 
 def make_run(
@@ -82,7 +96,7 @@ def make_run(
     for epoch, value in enumerate(points):
         for row in range(rows_per_epoch):
             writer.append(epoch, epoch * 10 + row * 3 + 1, {"train/loss": 2.0 / (epoch + row + 1), "lr": 0.1})
-        writer.append(epoch, epoch * 10 + 10, {"val/loss": 2 * (1 - value), "val/accuracy": value})
+        writer.append(epoch, epoch * 10 + 10, {"val/loss": 2 * (1 - value), "val/accuracy": value}, METRICS)
         writer.append(epoch, epoch * 10 + 10, {"throughput/images_per_second": 1000.0 + epoch})
     writer.close()
     if status == "completed":

@@ -90,7 +90,7 @@ class PoolLauncher(Launcher):
         return [_of_outcome(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
     def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
-        from litlab.compare.tensorboard import tell_tensorboard
+        from litlab.compare.tensorboard import update_summary
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
         from litlab.runs.terminal import display_path
@@ -98,10 +98,10 @@ class PoolLauncher(Launcher):
 
         asked = {"provenance": self.provenance(), "retries": self.settings["retries"]}
         try:
-            end = run_grid(study, plan, jobs, self.pool(), begun=tell_tensorboard, **asked)
+            end = run_grid(study, plan, jobs, self.pool(), begun=update_summary, **asked)
         except OSError as error:
             raise UserError(cannot_write(display_path(study.path), error)) from error
-        tell_tensorboard(study.path)
+        update_summary(study.path)
         return end
 
     def pool(self) -> Backend:

@@ -124,7 +124,7 @@ class SearchSweeper(Sweeper):
         return self.launcher.plan("search", search.space.axes, masked(kept) | {"study_name": search.name})
 
     def _run(self, study: Study, plan: Plan, search: Search) -> None:
-        from litlab.compare.tensorboard import tell_tensorboard
+        from litlab.compare.tensorboard import update_summary
         from litlab.config.compose import cannot_write
         from litlab.errors import UserError
         from litlab.sweep.multirun import run_search
@@ -142,10 +142,10 @@ class SearchSweeper(Sweeper):
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
             retries = self.launcher.settings["retries"]
-            ended = run_search(study, plan, source, pool, retries=retries, begun=tell_tensorboard)
+            ended = run_search(study, plan, source, pool, retries=retries, begun=update_summary)
         except OSError as error:
             raise UserError(cannot_write(study.path, error)) from error
-        tell_tensorboard(study.path)
+        update_summary(study.path)
         _say(search, study, opened[0], ended.received)
 
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 NOTES = """\
 Runs whose configs differ in nothing but the seed are a group. Groups are ranked by the objective, which is a metric of
-the validation; the test stands beside it and decides nothing. Runs that are not done are counted, not averaged.
+the validation; the test stands beside it and decides nothing. Runs that are not completed are counted, not averaged.
 
-  --metric     another metric of the validation: val/loss
+  --metric     another validation metric: val/loss
+  --mode       its better values, for a metric whose class has no direction: max or min
   --at         where in each run: best (where its objective was best), last, or epoch=N, counted from 1
   --filter     only runs of which this holds: KEY OPERATOR VALUE with < <= > >= = !=; repeatable, all must hold.
                A key is a full name or the end of one: optimizer.lr, lr; or seed. A class has a name: model=ResNet
@@ -54,6 +55,7 @@ def main(arguments: list[str]) -> None:
     comparison = compare(
         options.directories,
         metric=options.metric,
+        mode=options.mode,
         at=options.at,
         filters=options.filter,
         group=None if options.group is None else [key for key in options.group.split(",") if key],
@@ -70,6 +72,7 @@ def _options(arguments: list[str]) -> Namespace:
     add = parser.add_argument
     add("directories", metavar="DIR", nargs="+", type=Path, help="a study, a run, or a folder of them: outputs/NAME")
     add("--metric", help="default: the objective of the runs")
+    add("--mode", choices=("max", "min"), help="default: that of the objective or of the metric's class")
     add("--at", default="best", metavar="best|last|epoch=N", help="default: best")
     add("--filter", action="append", default=[], metavar="CONDITION", help="'optimizer.lr<0.1'; repeatable")
     add("--group", metavar="KEYS", help="optimizer.lr,model")
@@ -94,7 +97,7 @@ def _show(comparison: "Comparison", options: Namespace) -> None:
     else:
         _write(options.output, text)
     if options.output is not None or options.format not in ("table", "markdown"):
-        skipped = [f"skipped {each.path}: {each.why}" for each in comparison.skipped]
+        skipped = [f"skipped {entry.path}: {entry.reason}" for entry in comparison.skipped]
         for line in [*comparison.notes, *skipped]:
             print(printable(line), file=sys.stderr)
 
@@ -112,7 +115,8 @@ def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
     if options.output is not None:
         yield f"table        {options.output}"
     if options.plot:
-        from litlab.compare.plots import figures, save
+        from litlab.compare.plots import figures
+        from litlab.compare.plots.files import save
 
         drawn = figures(comparison)
         for plot in options.plot:

@@ -29,7 +29,7 @@ import re
 import sys
 from contextlib import ExitStack
 
-from litlab.compare.tensorboard import tell_tensorboard
+from litlab.compare.tensorboard import update_summary
 from litlab.errors import RunFailed
 from litlab.process.controller import RunStopped
 from litlab.process.signals import exit_code
@@ -269,11 +269,11 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
         end = resume_grid(
-            study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=tell_tensorboard
+            study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=update_summary
         )
     finally:
         backend.close()
-    tell_tensorboard(study.path)
+    update_summary(study.path)
     if end.received is not None:
         raise RunStopped(exit_code(end.received))
     if not end.is_complete:

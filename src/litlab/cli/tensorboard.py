@@ -138,7 +138,7 @@ def _refresh(view: "View", ended: threading.Event) -> None:
 
 def _say_skipped(view: "View") -> None:
     for each in view.skipped[:_NUM_NAMED]:
-        print(f"litlab: left out: {printable(f'{each.path}: {each.why}')}", file=sys.stderr)
+        print(f"litlab: left out: {printable(f'{each.path}: {each.reason}')}", file=sys.stderr)
     if len(view.skipped) > _NUM_NAMED:
         print(f"litlab: left out: {len(view.skipped) - _NUM_NAMED} more", file=sys.stderr)
 

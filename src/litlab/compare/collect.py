@@ -1,4 +1,4 @@
-"""Runs from directories, by their config.yaml and result.json; what is damaged or none of ours is named and skipped."""
+"""Runs below directories, read from config.yaml and result.json; directories that cannot be used are reported."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,110 +11,102 @@ from litlab.config.freeze import swept
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import split_of
 from litlab.runs.state import RunState, read_state, state_from_result
 from litlab.sweep.discover import MAX_DEPTH, DiscoveredRun, is_run_or_study, runs_at, subdirectories
 from litlab.sweep.study import STUDY_FILE
 
-_LONGEST_FILE = 1 << 20  # bytes of config.yaml or result.json; ours have a few thousand
-_LONGEST_NAME = 100  # characters of the name of a metric
+_MAX_FILE = 1 << 20  # bytes of config.yaml or result.json; those of litlab have a few thousand
+_MAX_NAME = 100  # characters of the name of a metric
 _LARGEST = 1e300
 _NO_RUNS = "holds no runs"
 
 
 def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
-    """All runs at or below directories, each once, in their order; and what could not be used."""
+    """Read all runs at or below directories, each once, in their order; also return what could not be used."""
     runs: list[Run] = []
     skipped: list[Skipped] = []
     seen: set[Path] = set()
-    places_swept: set[str] = set()
+    swept_places: set[str] = set()
     for directory in directories:
-        for found in _found(directory, skipped):
+        for found in _runs_below(directory, skipped):
             path = found.run.path.resolve()
             if path in seen:
                 continue
             seen.add(path)
             try:
-                config = _config(found.run)
-                runs.append(_read(found, config, _name(found.run.path, directory, len(directories) > 1)))
-                places_swept.update(swept(config))
+                config = _read_config(found.run)
+                runs.append(_read_run(found, config, _name(found.run.path, directory, len(directories) > 1)))
+                swept_places.update(swept(config))
             except (UserError, OSError) as error:
-                skipped.append(Skipped(found.run.path, _why(error, found.run.path)))
-    return comparable(runs, places_swept), skipped
+                skipped.append(Skipped(found.run.path, _reason(error, found.run.path)))
+    return comparable(runs, swept_places), skipped
 
 
 def studies(directories: Sequence[Path]) -> list[Path]:
-    """Those at or below directories, each once; without what can't be read, which `collect` names."""
-    found = [place for each in directories if each.is_dir() for place in _places(each, MAX_DEPTH, [])]
-    return [place for place in dict.fromkeys(found) if (place / STUDY_FILE).is_file()]
+    """Return the studies at or below directories, each once, without those that cannot be read."""
+    places = [place for directory in directories if directory.is_dir() for place in _places(directory, MAX_DEPTH, [])]
+    return [place for place in dict.fromkeys(places) if (place / STUDY_FILE).is_file()]
 
 
-def _found(directory: Path, skipped: list[Skipped]) -> Iterator[DiscoveredRun]:
-    """The runs at a directory; adds to `skipped` what is no run, no study and no folder of any, or damaged."""
+def _runs_below(directory: Path, skipped: list[Skipped]) -> Iterator[DiscoveredRun]:
+    """Yield the runs at or below a directory; add damaged places, and folders without any run, to `skipped`."""
     if not directory.is_dir():
-        skipped.append(Skipped(directory, "is a file; name a directory" if directory.exists() else "no such directory"))
+        reason = "is a file; name a directory" if directory.exists() else "no such directory"
+        skipped.append(Skipped(directory, reason))
         return
     for place in _places(directory, MAX_DEPTH, skipped):
         try:
-            found = runs_at(place)
+            runs = runs_at(place)
         except (UserError, OSError) as error:
-            skipped.append(Skipped(place, _why(error, place)))
+            skipped.append(Skipped(place, _reason(error, place)))
             continue
-        if not found:
+        if not runs:
             skipped.append(Skipped(place, "a study without jobs"))
-        yield from found
+        yield from runs
 
 
 def _places(directory: Path, levels: int, skipped: list[Skipped]) -> list[Path]:
-    """Runs and studies; the topmost subdirectories without any are named, and those that can't be read."""
-    without: list[Skipped] = []
+    """Return runs and studies; report the topmost folders without any, and those that cannot be read."""
+    skipped_below: list[Skipped] = []
     try:
         if is_run_or_study(directory):
             return [directory]
-        below = [each for each in subdirectories(directory) if not each.name.startswith(".")] if levels else []
+        below = [folder for folder in subdirectories(directory) if not folder.name.startswith(".")] if levels else []
     except OSError as error:
         skipped.append(Skipped(directory, str(error.strerror)))
         return []
-    found = [place for each in below for place in _places(each, levels - 1, without)]
-    unreadable = [each for each in without if each.why != _NO_RUNS]
-    skipped += without if found else unreadable or [Skipped(directory, _NO_RUNS)]
-    return found
+    places = [place for folder in below for place in _places(folder, levels - 1, skipped_below)]
+    unreadable = [entry for entry in skipped_below if entry.reason != _NO_RUNS]
+    skipped += skipped_below if places else unreadable or [Skipped(directory, _NO_RUNS)]
+    return places
 
 
 def _name(path: Path, directory: Path, with_directory: bool) -> str:
-    """Where it is below the directory that was named, which comes before it if there are several."""
+    """Return the path below the directory that was named, after the name of that if there are several."""
     below = str(path.relative_to(directory))
     if below == ".":
         return directory.resolve().name
     return f"{directory.resolve().name}/{below}" if with_directory else below
 
 
-def _config(run: RunDirectory) -> dict[str, Any]:
-    """
-    Raises:
-        UserError: if it is damaged, or what no run of litlab has.
-        OSError: if it can't be read.
-    """
-    _refuse_long(run.config)
+def _read_config(run: RunDirectory) -> dict[str, Any]:
+    _refuse_large(run.config)
     config = run.read_config()
     if type(config.get("format")) is not int:
-        raise UserError("its config.yaml is none of litlab's: it has no key `format` with a number")
+        raise UserError("its config.yaml was not written by litlab: it has no key `format` with a number")
     check_plain(config)
     return config
 
 
-def _refuse_long(file: Path) -> None:
-    if file.stat().st_size > _LONGEST_FILE:
-        raise UserError(f"{file} is damaged: it is longer than {_LONGEST_FILE >> 20} MiB")
+def _refuse_large(file: Path) -> None:
+    if file.stat().st_size > _MAX_FILE:
+        raise UserError(f"{file} is damaged: it is longer than {_MAX_FILE >> 20} MiB")
 
 
-def _read(found: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
-    """
-    Raises:
-        UserError: if result.json is damaged.
-        OSError: if a file can't be read.
-    """
+def _read_run(found: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
     run = found.run
-    state, result = _outcome(run)
+    state, result = _read_result(run)
     seed = config.get("seed")
     return Run(
         path=run.path,
@@ -138,38 +130,34 @@ def _read(found: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
     )
 
 
-def _outcome(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:
-    """
-    Raises:
-        UserError: if result.json is there, and damaged.
-    """
+def _read_result(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:
     if not run.result.exists():
         return read_state(run), {}
-    _refuse_long(run.result)
+    _refuse_large(run.result)
     result = run.read_json(run.result)
     return state_from_result(result), _mapping(result)
 
 
-def _objective(found: Any) -> Objective | None:
-    """What is no objective that litlab would have accepted is none."""
-    metric, mode = _mapping(found).get("metric"), _mapping(found).get("mode")
+def _objective(value: Any) -> Objective | None:
+    """Return None for an objective that no config of litlab may have."""
+    metric, mode = _mapping(value).get("metric"), _mapping(value).get("mode")
     if not isinstance(metric, str) or not _is_name(metric) or mode not in ("max", "min"):
         return None
-    return None if metric.startswith("test/") else Objective(metric, mode)
+    return None if split_of(metric) == "test" else Objective(metric, mode)
 
 
-def _metrics(found: Any) -> dict[str, float]:
-    """Those that have a finite value."""
-    values = {name: _number(value) for name, value in _mapping(found).items() if _is_name(name)}
-    return {name: value for name, value in values.items() if value is not None}
+def _metrics(value: Any) -> dict[str, float]:
+    """Keep the metrics that have a finite value."""
+    values = {name: _number(number) for name, number in _mapping(value).items() if _is_name(name)}
+    return {name: number for name, number in values.items() if number is not None}
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(name) <= _LONGEST_NAME and name.isprintable()
+    return 0 < len(name) <= _MAX_NAME and name.isprintable()
 
 
-def _mapping(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, dict) else {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Any) -> float | None:
@@ -181,7 +169,7 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < _LARGEST else None
 
 
-def _why(error: UserError | OSError, path: Path) -> str:
-    """The message, without the path that stands before it already."""
-    said = (error.strerror or "it can't be read") if isinstance(error, OSError) else str(error)
-    return said.replace(f"{path}/", "")
+def _reason(error: UserError | OSError, path: Path) -> str:
+    """Return the message without the path, which precedes it."""
+    message = (error.strerror or "it can't be read") if isinstance(error, OSError) else str(error)
+    return message.replace(f"{path}/", "")

@@ -1,32 +1,28 @@
-"""The question that a comparison answers, and the answer, as sentences."""
+"""Wording of a comparison: its question, its answer, and advice where differences may be noise."""
 
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.model import LEVEL, Comparison, Group, Summary
-from litlab.compare.table import best_group, decimals, fixed
+from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary
+from litlab.compare.ranking import best_group, has_interval
+from litlab.compare.statistics import MAX_SEEDS
+from litlab.compare.table import decimals, fixed
+from litlab.runs.metrics import Metric, Mode
 from litlab.runs.terminal import printable
 
-LONGEST = 300  # characters of a text from a file
-MOST_LABELS = 4  # that a question names
-_SPLITS = {"val": "validation", "train": "training"}
+MAX_LENGTH = 300  # characters of a text from a file
+MAX_LABELS = 4  # in a question
+_MAX_FULL = 1e3  # points; larger differences are written with six digits
 
 
 def on_one_line(text: str) -> str:
-    """A stranger's text, without what would garble the page, and not endless."""
-    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-    return printable(cut)
-
-
-def in_words(metric: str) -> str:
-    """`val/top5_accuracy` -> validation top5 accuracy."""
-    split, _, name = metric.rpartition("/")
-    return on_one_line(f"{_SPLITS.get(split, split)} {name.replace('_', ' ')}".strip())
+    """Return an untrusted text on one line, cut if it is long, without control characters."""
+    return printable(text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 1]}…")
 
 
 def question(comparison: Comparison) -> str:
-    """What the comparison was made for."""
-    metric, groups = in_words(comparison.metric), comparison.groups
+    """Return the question that the comparison answers."""
+    metric, groups = on_one_line(comparison.metric.label), comparison.groups
     if len(groups) < 2:
         num_runs = sum(len(group.runs) for group in groups)
         return f"What {metric} {'does the run' if num_runs == 1 else 'do the runs'} reach?"
@@ -36,16 +32,16 @@ def question(comparison: Comparison) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    if len(names) > MOST_LABELS:
-        names = [*names[: MOST_LABELS - 1], f"{len(names) - MOST_LABELS + 1} more settings"]
+    if len(names) > MAX_LABELS:
+        names = [*names[: MAX_LABELS - 1], f"{len(names) - MAX_LABELS + 1} more settings"]
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def answer(comparison: Comparison) -> str:
-    """Which group is best, how sure that is, and how many cannot be told from it."""
+    """Name the best group, its certainty, and how many groups cannot be told from it."""
     best = best_group(comparison.groups, comparison.mode)
     if best is None or best.value is None:
-        return f"No run that is done has a value of {on_one_line(comparison.metric)}."
+        return f"No completed run has a value of {on_one_line(comparison.metric.name)}."
     value = _value(comparison, best.value, "seed" if all(run.seed is not None for run in best.runs) else "run")
     known = [group for group in comparison.groups if group.value]
     if len(known) == 1:
@@ -66,29 +62,61 @@ def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
 
 
 def _value(comparison: Comparison, value: Summary, one: str) -> str:
-    """`63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`; `one` is what is averaged over."""
-    scale, unit = (100, " %") if "accuracy" in comparison.metric else (1, "")
-    places = decimals(comparison.metric, (group.value for group in comparison.groups))
-    mean = f"{fixed(scale * value.mean, places)}{unit}"
+    """Return `63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`; `one` is `seed` or `run`."""
+    metric = comparison.metric
+    places = decimals(metric, (group.value for group in comparison.groups))
+    mean = f"{fixed(metric.scale * value.mean, places)} {metric.unit}".rstrip()
     if value.low is None or value.high is None:
         return f"{mean} (one {one})" if value.num == 1 else f"{mean} ({value.num} runs)"
-    low, high = fixed(scale * value.low, places), fixed(scale * value.high, places)
-    return f"{mean} ({100 * LEVEL:.0f} % interval {low} to {high}, {value.num} {one}s)"
+    low, high = fixed(metric.scale * value.low, places), fixed(metric.scale * value.high, places)
+    return f"{mean} ({100 * CONFIDENCE:.0f} % interval {low} to {high}, {value.num} {one}s)"
 
 
 def extent(comparison: Comparison, dates: Sequence[date]) -> str:
-    """How many runs there are, and when they were made.
-
-    Args:
-        dates: on which runs were started, in any order.
-    """
+    """Describe the number of runs, and the dates on which they were started, given in any order."""
     nums = sorted({len(group.runs) for group in comparison.groups})
     num_runs, num_groups = sum(len(group.runs) for group in comparison.groups), len(comparison.groups)
-    said = f"{num_runs:,} finished run{'s' * (num_runs != 1)}"
+    text = f"{num_runs:,} completed run{'s' * (num_runs != 1)}"
     if num_groups > 1:
-        each = f"{nums[0]}" if len(nums) == 1 else f"{nums[0]} to {nums[-1]}"
-        said += f" in {num_groups:,} groups of {each}"
+        text += f" in {num_groups:,} groups of {nums[0]}" + f" to {nums[-1]}" * (len(nums) > 1)
     if dates:
         first, last = (f"{day.day} {day:%B %Y}" for day in (min(dates), max(dates)))
-        said += f", made on {first}" if first == last else f", made from {first} to {last}"
-    return f"{said}."
+        text += f", made on {first}" if first == last else f", made from {first} to {last}"
+    return f"{text}."
+
+
+def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
+    """Warn if the best of several groups has no interval."""
+    known = [group for group in groups if group.value]
+    best = best_group(known, mode)
+    if len(known) < 2 or best is None or best.value is None or has_interval(best):
+        return []
+    if all(group.value and group.value.num == 1 for group in known):
+        return ["one seed a group: no spread is known, so the order may be chance; run more seeds"]
+    reason = "has one seed" if best.value.num == 1 else "has no interval"
+    return [f"{best.name} {reason}: no spread is known, so that it comes first may be chance; run more seeds"]
+
+
+def advice(name: str, difference: Difference, metric: Metric) -> str | None:
+    """Say what would tell a group of that name from the baseline; None if its difference is significant."""
+    if difference.corrected is not None and difference.corrected < 1 - CONFIDENCE:
+        return None
+    start = f"{name}: {_gain(metric, difference.mean)} against the baseline"
+    if difference.num < 2:
+        return f"{start}, but with one seed no spread is known: it may be noise; run at least 2 more seeds"
+    runs = f"{difference.num} pairs of seeds" if difference.kind == "paired" else f"{difference.num} seeds"
+    if difference.p is None:
+        same = "the difference is the same in all pairs" if difference.kind == "paired" else "all have the same value"
+        return f"{start} ({runs}), but {same}, so there is no spread to test with"
+    if difference.needed is None:
+        return f"{start} ({runs}) can't be told from noise; so small a one would need more than {MAX_SEEDS:,} seeds"
+    return (
+        f"{start} ({runs}) can't be told from noise; if the true difference is as large as this, "
+        f"about {difference.needed} seeds of each would do"
+    )
+
+
+def _gain(metric: Metric, mean: float) -> str:
+    if metric.unit != "%":
+        return f"{mean:+.4g} {metric.unit}".rstrip()
+    return f"{100 * mean:+z.2f} points" if abs(mean) < _MAX_FULL else f"{100 * mean:+.6g} points"

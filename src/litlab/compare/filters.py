@@ -1,4 +1,4 @@
-"""What `--filter` keeps: conditions on settings, such as `optimizer.lr<0.1`."""
+"""Conditions of `--filter` on settings, such as `optimizer.lr<0.1`."""
 
 import operator
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from litlab.compare.grouping import Alike, Value, column
+from litlab.compare.grouping import RunGroup, Value, setting_column, setting_keys
 from litlab.compare.hyperparameters import SEED, full_name, parsed, text
 from litlab.errors import UserError
 from litlab.runs.diff import shown
@@ -15,13 +15,13 @@ _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*([^<>=!\s].*?)\s*
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-_SPACES = re.compile(r"\s*([][{},:])\s*")  # around what a list or a mapping is written with
+_SPACES = re.compile(r"\s*([][{},:])\s*")  # around the punctuation of lists and mappings
 _NUM_NAMED = 12  # values of a setting in a message
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`KEY OP VALUE`, each as it was typed."""
+    """`KEY OPERATOR VALUE`, each as it was typed."""
 
     key: str
     operator: str
@@ -29,23 +29,24 @@ class Condition:
 
     @classmethod
     def parse(cls, typed: str) -> "Condition":
-        """
+        """Parse a condition.
+
         Raises:
-            UserError: if it is none.
+            UserError: If it is not of that form.
         """
-        found = _CONDITION.fullmatch(typed)
-        if found is None:
+        parts = _CONDITION.fullmatch(typed)
+        if parts is None:
             raise UserError(
                 f"--filter {typed}: expected KEY OPERATOR VALUE, with an operator of < <= > >= = !=, "
                 "in quotes: --filter 'optimizer.lr<0.1'"
             )
-        return cls(*found.groups())
+        return cls(*parts.groups())
 
     def holds(self, setting: str | None) -> bool:
-        """Whether it does for a setting as a text; one that a run has not is equal to nothing, less than nothing.
+        """Check a setting, given as a text; a missing setting fails every comparison except `!=`.
 
         Raises:
-            UserError: if the two have no order.
+            UserError: If the two values have no order.
         """
         if self.operator in ("=", "!="):
             typed = _SPACES.sub(r"\1", self.value)
@@ -57,49 +58,57 @@ class Condition:
         for side in (right, left):
             if isinstance(side, bool) or not isinstance(side, int | float):
                 raise UserError(
-                    f"--filter {self.key}{self.operator}{self.value}: {shown(str(side))} is no number; "
+                    f"--filter {self.key}{self.operator}{self.value}: {shown(str(side))} is not a number; "
                     f"{self.operator} compares numbers, use = or != for others"
                 )
         return _ORDERS[self.operator](left, right)
 
 
-def filtered(groups: Sequence[Alike], known: Sequence[str], typed: Sequence[str]) -> list[Alike]:
-    """Groups with those of their runs of which all conditions hold, without those that have no run left.
+def filter_runs(groups: Sequence[RunGroup], conditions: Sequence[str]) -> list[RunGroup]:
+    """Keep the runs for which all conditions hold, without groups that have no run left.
 
     Args:
-        known: all keys but the seed.
-        typed: the conditions.
+        groups: Groups of runs that differ in nothing but their seeds.
+        conditions: Conditions as they were typed.
 
     Raises:
-        UserError: if one is none, a key means no setting or several, or no run is left.
+        UserError: If a condition is malformed, a key means no setting or several, or no run is left.
     """
-    kept = [each.runs for each in groups]
-    there: dict[str, list[str]] = {}
-    for condition in map(Condition.parse, typed):
-        key = full_name(condition.key, [*known, SEED], "--filter")
-        values = column(key, groups).values
-        seeds = [text(run.seed) for each in groups for run in each.runs]
-        there[condition.key] = list(dict.fromkeys(seeds if key == SEED else (value or "absent" for value in values)))
-        found = _as_typed(condition.value, key, groups, values)
-        for place, runs in enumerate(kept):
-            kept[place] = tuple(run for run in runs if condition.holds(text(run.seed) if key == SEED else found[place]))
-    left = [replace(each, runs=runs) for each, runs in zip(groups, kept, strict=True) if runs]
+    kept = [group.runs for group in groups]
+    keys = [*setting_keys(groups), SEED]
+    values_by_key: dict[str, list[str]] = {}
+    for condition in map(Condition.parse, conditions):
+        key = full_name(condition.key, keys, "--filter")
+        if key == SEED:
+            seeds = [text(run.seed) for group in groups for run in group.runs]
+            values_by_key[condition.key] = list(dict.fromkeys(seeds))
+            kept = [tuple(run for run in runs if condition.holds(text(run.seed))) for runs in kept]
+            continue
+        values = setting_column(key, groups).values
+        values_by_key[condition.key] = [value or "absent" for value in dict.fromkeys(values)]
+        matched = _match_names(condition.value, key, groups, values)
+        kept = [tuple(run for run in runs if condition.holds(value)) for runs, value in zip(kept, matched, strict=True)]
+    left = [replace(group, runs=runs) for group, runs in zip(groups, kept, strict=True) if runs]
     if not left:
-        said = "; ".join(f"{shown(key)} is {_listed(values)}" for key, values in there.items())
-        raise UserError(f"no run is left by --filter {shown(' '.join(typed))}; {said}")
+        values_text = "; ".join(f"{shown(key)} is {_listed(values)}" for key, values in values_by_key.items())
+        raise UserError(f"no run is left by --filter {shown(' '.join(conditions))}; {values_text}")
     return left
 
 
-def _as_typed(typed: str, key: str, groups: Sequence[Alike], values: Sequence[Value]) -> Sequence[Value]:
-    """Values, as they were typed where that means them: a class goes by its name as a choice does, and case does not
-    matter; unless one of the values is just what was typed."""
+def _match_names(typed: str, key: str, groups: Sequence[RunGroup], values: Sequence[Value]) -> Sequence[Value]:
+    """Replace values by the typed text where it is another name of them, in upper or lower case.
+
+    A class has its name, its dotted name and the name of its choice; an exact match of any value comes first.
+    """
     if typed in values:
         return values
     wanted = typed.casefold()
-    return [typed if wanted in _names(key, each, value) else value for each, value in zip(groups, values, strict=True)]
+    return [
+        typed if wanted in _names(key, group, value) else value for group, value in zip(groups, values, strict=True)
+    ]
 
 
-def _names(key: str, group: Alike, value: Value) -> set[str]:
+def _names(key: str, group: RunGroup, value: Value) -> set[str]:
     target = group.settings.get(f"{key}._target_")
     names = (value, group.choices.get(key), target, target and target.rpartition(".")[2])
     return {name.casefold() for name in names if name is not None}

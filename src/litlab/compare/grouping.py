@@ -1,31 +1,36 @@
-"""What tells groups of runs apart, in as few columns as do.
+"""Groups of runs and the settings that tell them apart, in as few columns as possible.
 
-A choice that was swept (`model=cnn,resnet`) and a class that differs (`optimizer._target_`) each stand for all
-settings that come with them.
+A swept choice (`model=cnn,resnet`) and a class that differs (`optimizer._target_`) each stand for all settings that
+follow from them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from litlab.compare.hyperparameters import SEED, full_name, short_names, written
+from litlab.compare.hyperparameters import SEED, full_name, short_names, shorten, written
 from litlab.compare.model import Run
-from litlab.compare.table import shortened
 from litlab.config.freeze import place
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.diff import shown
-from litlab.runs.state import RunStatus
+
+ALL = "all runs"
+FINGERPRINT = "data fingerprint"
+_FINGERPRINT_LENGTH = 12
+_TARGET = "._target_"
+_NUM_NAMED = 5  # values of a setting in a note
+Value = str | None
 
 
 @dataclass(frozen=True)
-class Alike:
-    """Runs that only their seeds tell apart.
+class RunGroup:
+    """Runs that differ in nothing but their seeds.
 
     Attributes:
-        settings: as texts, by their full names.
-        choices: what their study sweeps, by its place in the config: `model` -> `cnn`.
-        data: fingerprint of their data; None if no run knows it.
+        settings: Settings as texts, by full names.
+        choices: Swept values by their place in the config: `model` -> `cnn`.
+        data: Fingerprint of their data; None if no run knows it.
     """
 
     settings: Mapping[str, str]
@@ -34,262 +39,259 @@ class Alike:
     runs: tuple[Run, ...]
 
 
-def alike(runs: Sequence[Run]) -> list[Alike]:
-    """Groups in the order of their first runs; a run that doesn't know its data is with those of its settings."""
-    by_settings: dict[tuple[tuple[str, str], ...], dict[str | None, list[Run]]] = {}
-    for run in runs:
-        key = tuple(sorted(written(run.settings).items()))
-        by_settings.setdefault(key, {}).setdefault(run.data, []).append(run)
-    groups = []
-    for by_data in by_settings.values():
-        known = [data for data in by_data if data is not None]
-        if known and None in by_data:
-            by_data[known[0]] += by_data.pop(None)
-        groups += [_alike(data, members) for data, members in by_data.items()]
-    return groups
-
-
-def _alike(data: str | None, runs: Sequence[Run]) -> Alike:
-    choices: dict[str, str] = {}
-    for run in runs:
-        for key, value in run.choices.items():
-            choices.setdefault(place(key), value)
-    return Alike(written(runs[0].settings), choices, data, tuple(runs))
-
-
-_TARGET = "._target_"
-FINGERPRINT = "data fingerprint"
-_SHOWN = 12  # characters of a fingerprint
-Value = str | None
-
-
 @dataclass(frozen=True)
-class Column:
-    """What each group has for a key, in the order of the groups; None where it has no such setting."""
+class SettingColumn:
+    """Values of a key in the order of the groups; None where a group has no such setting."""
 
     key: str
     values: tuple[Value, ...]
 
     @property
     def varies(self) -> bool:
+        """Return True if the groups have different values."""
         return len(set(self.values)) > 1
 
-    def decides(self, other: "Column") -> bool:
-        """Whether groups that are equal here are equal there, too."""
+    def determines(self, other: "SettingColumn") -> bool:
+        """Return True if groups that are equal in this column are equal in the other."""
         return len(set(zip(self.values, other.values, strict=True))) == len(set(self.values))
 
 
-def swept_keys(groups: Sequence[Alike]) -> list[str]:
-    """What studies sweep besides the seed, in their order."""
-    return [key for key in dict.fromkeys(key for each in groups for key in each.choices) if key != SEED]
+@dataclass(frozen=True)
+class Subgroup:
+    """Runs of a group that differ in nothing but their seeds.
+
+    Attributes:
+        settings: Values of the settings that vary and that `--group` averages over.
+    """
+
+    settings: tuple[Value, ...]
+    runs: tuple[Run, ...]
 
 
-def leaves_of(groups: Sequence[Alike]) -> list[str]:
-    """All settings, in the order of the configs."""
-    return list(dict.fromkeys(key for each in groups for key in each.settings))
+@dataclass(frozen=True)
+class GroupSpec:
+    """A group to compare: its settings by label, and its runs in any state; several subgroups only with `--group`."""
+
+    name: str
+    settings: dict[str, str]
+    subgroups: tuple[Subgroup, ...]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs of the group."""
+        return tuple(run for subgroup in self.subgroups for run in subgroup.runs)
 
 
-def keys_of(groups: Sequence[Alike]) -> list[str]:
-    """All that there can be a column of: choices, leaves, and for `X._target_` X."""
-    return list(dict.fromkeys([*swept_keys(groups), *(leaf.removesuffix(_TARGET) for leaf in leaves_of(groups))]))
+@dataclass(frozen=True)
+class Grouping:
+    """The groups to compare.
+
+    Attributes:
+        keys: Label -> full name of the key, in the order of the columns.
+        notes: Remarks on the data and on the settings that are averaged over.
+    """
+
+    keys: dict[str, str]
+    groups: list[GroupSpec]
+    notes: list[str]
 
 
-def column(key: str, groups: Sequence[Alike]) -> Column:
-    """Of a leaf its values; of another key what was chosen for it, or else the short names of its classes."""
-    if not any(setting.startswith(f"{key}.") for setting in leaves_of(groups)):
-        return Column(key, tuple(each.settings.get(key, each.choices.get(key)) for each in groups))
-    chosen, classes = _chosen(key, groups), _classes(key, groups)
-    return Column(key, tuple(a if a is not None else b for a, b in zip(chosen, classes.values, strict=True)))
+def group_by_settings(runs: Sequence[Run]) -> list[RunGroup]:
+    """Group runs in the order of their first ones; a run of unknown data joins the runs with its settings."""
+    by_settings: dict[tuple[tuple[str, str], ...], dict[str | None, list[Run]]] = {}
+    for run in runs:
+        key = tuple(sorted(written(run.settings).items()))
+        by_settings.setdefault(key, {}).setdefault(run.data, []).append(run)
+    groups = []
+    for by_data in by_settings.values():
+        fingerprints = [data for data in by_data if data is not None]
+        if fingerprints and None in by_data:
+            by_data[fingerprints[0]] += by_data.pop(None)
+        for data, members in by_data.items():
+            choices: dict[str, str] = {}
+            for run in members:
+                for choice, value in run.choices.items():
+                    choices.setdefault(place(choice), value)
+            groups.append(RunGroup(written(members[0].settings), choices, data, tuple(members)))
+    return groups
 
 
-def varying_columns(groups: Sequence[Alike]) -> list[Column]:
-    """What was swept comes first, then the others in the order of the configs."""
-    leaves = leaves_of(groups)
-    found = (Column(leaf, tuple(each.settings.get(leaf) for each in groups)) for leaf in leaves)
-    left = {each.key: each for each in found if each.varies}
-    swept = [each for key in swept_keys(groups) if (each := left.pop(key, None) or column(key, groups)).varies]
-    for each in swept:
-        if None in _chosen(each.key, groups):
-            left.pop(each.key + _TARGET, None)
-            _cover(left, each, [key for key in left if lies_under(key, each.key) and None in left[key].values])
+def define_groups(
+    groups: Sequence[RunGroup], keys: Sequence[str] | None = None, among: Sequence[RunGroup] | None = None
+) -> Grouping:
+    """Define the groups that are compared.
+
+    Args:
+        groups: Groups of runs that differ in nothing but their seeds.
+        keys: Names of the settings that alone tell groups apart; None for all that vary.
+        among: All groups, if `groups` are filtered: labels are unambiguous among their settings.
+
+    Raises:
+        UserError: If a name means no setting or several.
+    """
+    among = groups if among is None else among
+    known = setting_keys(among)
+    notes = []
+    if len({group.data for group in groups if group.data}) > 1:
+        notes.append("not all of the runs had the same data: the fingerprints of their images differ")
+    averaged: list[SettingColumn] = []
+    if keys is None:
+        columns = _distinguishing_columns(groups)
+    else:
+        if SEED in keys:
+            raise UserError("--group seed: groups are averaged over seeds; name the settings that define groups")
+        chosen = dict.fromkeys(full_name(key, known, "--group") for key in keys)
+        columns = [setting_column(key, groups) for key in chosen]
+        averaged = [column for column in varying_columns(groups) if column.key not in chosen]
+    names = short_names([column.key for column in columns], [*known, *_leaves(among), SEED])
+    labels = {key: shown(name) for key, name in names.items()}
+    specs = _specs(groups, columns, averaged, labels)
+    notes += _averaging_notes(groups, averaged, specs)
+    return Grouping({labels[column.key]: column.key for column in columns}, specs, notes)
+
+
+def setting_keys(groups: Sequence[RunGroup]) -> list[str]:
+    """Return all keys that have a column: choices, leaves, and `X` for `X._target_`."""
+    return list(dict.fromkeys([*_swept_keys(groups), *(leaf.removesuffix(_TARGET) for leaf in _leaves(groups))]))
+
+
+def setting_column(key: str, groups: Sequence[RunGroup]) -> SettingColumn:
+    """Return the values of a leaf; for a node its choice, or else the short names of its classes."""
+    if not any(setting.startswith(f"{key}.") for setting in _leaves(groups)):
+        return SettingColumn(key, tuple(group.settings.get(key, group.choices.get(key)) for group in groups))
+    choices, classes = _choices(key, groups), _class_column(key, groups)
+    return SettingColumn(key, tuple(a if a is not None else b for a, b in zip(choices, classes.values, strict=True)))
+
+
+def varying_columns(groups: Sequence[RunGroup]) -> list[SettingColumn]:
+    """Return the columns that vary: first swept keys, then the others in the order of the configs."""
+    leaves = _leaves(groups)
+    columns = (SettingColumn(leaf, tuple(group.settings.get(leaf) for group in groups)) for leaf in leaves)
+    left = {column.key: column for column in columns if column.varies}
+    swept = [
+        column for key in _swept_keys(groups) if (column := left.pop(key, None) or setting_column(key, groups)).varies
+    ]
+    for column in swept:
+        if None in _choices(column.key, groups):
+            left.pop(column.key + _TARGET, None)
+            _drop_determined(left, column, only_optional=True)
         else:
-            is_anywhere = not any(lies_under(leaf, each.key) for leaf in leaves)  # `experiment` may set anything
-            _cover(left, each, [key for key in left if is_anywhere or lies_under(key, each.key)])
-    others: list[Column] = []
+            sets_any_key = not any(lies_under(leaf, column.key) for leaf in leaves)  # such as `experiment`
+            _drop_determined(left, column, anywhere=sets_any_key)
+    classes = []
     for target in sorted((key for key in left if key.endswith(_TARGET)), key=len):
         if left.pop(target, None):  # else it is within a class that differs
-            others.append(each := _classes(target.removesuffix(_TARGET), groups))
-            _cover(left, each, [key for key in left if lies_under(key, each.key) and None in left[key].values])
+            classes.append(column := _class_column(target.removesuffix(_TARGET), groups))
+            _drop_determined(left, column, only_optional=True)
     order = {key: number for number, leaf in enumerate(leaves) for key in (leaf.removesuffix(_TARGET), leaf)}
-    return swept + sorted([*others, *left.values()], key=lambda each: order[each.key])
+    return swept + sorted([*classes, *left.values()], key=lambda column: order[column.key])
 
 
-def _cover(left: dict[str, Column], by: Column, keys: Sequence[str]) -> None:
-    """Leave out those of the settings that another column tells already."""
-    for key in keys:
-        if by.decides(left[key]):
+def _drop_determined(
+    left: dict[str, SettingColumn], by: SettingColumn, *, anywhere: bool = False, only_optional: bool = False
+) -> None:
+    """Remove settings that another column determines: those below its key, `anywhere`, or that some groups lack."""
+    for key, column in list(left.items()):
+        is_candidate = (anywhere or lies_under(key, by.key)) and (not only_optional or None in column.values)
+        if is_candidate and by.determines(column):
             del left[key]
 
 
-def fingerprints(groups: Sequence[Alike]) -> Column:
-    """Of the data: where nothing else tells groups apart."""
-    return Column(FINGERPRINT, tuple(each.data and each.data[:_SHOWN] for each in groups))
+def _distinguishing_columns(groups: Sequence[RunGroup]) -> list[SettingColumn]:
+    """Return what varies; also the fingerprint of the data if nothing else tells groups apart."""
+    columns = varying_columns(groups)
+    rows = set(zip(*(column.values for column in columns), strict=True)) if columns else {()}
+    data = SettingColumn(FINGERPRINT, tuple(group.data and group.data[:_FINGERPRINT_LENGTH] for group in groups))
+    return [*columns, data] if len(rows) < len(groups) and data.varies else columns
 
 
-def _chosen(key: str, groups: Sequence[Alike]) -> list[Value]:
-    """The choice for a node; a study that doesn't sweep it has that of another study with the same settings below the
-    node, or of the only one with the same class."""
-    choices = [each.choices.get(key) for each in groups]
+def _swept_keys(groups: Sequence[RunGroup]) -> list[str]:
+    return [key for key in dict.fromkeys(key for group in groups for key in group.choices) if key != SEED]
+
+
+def _leaves(groups: Sequence[RunGroup]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group.settings))
+
+
+def _choices(key: str, groups: Sequence[RunGroup]) -> list[Value]:
+    """Return the choices for a node.
+
+    A study that does not sweep it gets the choice of another study with the same settings below the node, or else the
+    only choice with the same class.
+    """
+    choices = [group.choices.get(key) for group in groups]
     if None not in choices or not any(choices):
         return choices
     known: dict[object, set[str]] = {}
-    for each, choice in zip(groups, choices, strict=True):
+    for group, choice in zip(groups, choices, strict=True):
         if choice is not None:
-            for trait in _traits(key, each):
+            for trait in _traits(key, group):
                 known.setdefault(trait, set()).add(choice)
-    return [choice or _only(key, each, known) for each, choice in zip(groups, choices, strict=True)]
+    return [choice or _only_choice(key, group, known) for group, choice in zip(groups, choices, strict=True)]
 
 
-def _only(key: str, group: Alike, known: dict[object, set[str]]) -> Value:
-    found = (known[trait] for trait in _traits(key, group) if trait in known)
-    return next((min(choices) for choices in found if len(choices) == 1), None)
+def _only_choice(key: str, group: RunGroup, known: dict[object, set[str]]) -> Value:
+    candidates = (known[trait] for trait in _traits(key, group) if trait in known)
+    return next((min(choices) for choices in candidates if len(choices) == 1), None)
 
 
-def _traits(key: str, group: Alike) -> list[object]:
-    """What a choice is known by: all settings below its node, then the class there."""
+def _traits(key: str, group: RunGroup) -> list[object]:
+    """Return what identifies a choice: all settings below its node, then the class there."""
     below = tuple(sorted((name, value) for name, value in group.settings.items() if lies_under(name, key)))
     target = group.settings.get(key + _TARGET)
     return ([below] if below else []) + ([target] if target else [])
 
 
-def _classes(node: str, groups: Sequence[Alike]) -> Column:
-    """The classes at a node by their short names, if those are as many; what stands there else is shown as it is."""
-    targets = [each.settings.get(node + _TARGET) for each in groups]
+def _class_column(node: str, groups: Sequence[RunGroup]) -> SettingColumn:
+    """Return the classes at a node, by their short names if these are unambiguous; other values stay as they are."""
+    targets = [group.settings.get(node + _TARGET) for group in groups]
     short = [target and target.rpartition(".")[2] for target in targets]
     names = short if len(set(short)) == len(set(targets)) else targets
-    return Column(
-        node, tuple(each.settings.get(node) if name is None else name for name, each in zip(names, groups, strict=True))
-    )
+    values = (group.settings.get(node) if name is None else name for name, group in zip(names, groups, strict=True))
+    return SettingColumn(node, tuple(values))
 
 
-ALL = "all runs"
-_NUM_NAMED = 5  # values of a setting in a note
-
-
-@dataclass(frozen=True)
-class Part:
-    """Runs that only their seeds tell apart; `others` are the settings that vary and that --group leaves out."""
-
-    others: tuple[str | None, ...]
-    runs: tuple[Run, ...]
-
-
-@dataclass(frozen=True)
-class Members:
-    """A group to be: its settings by their labels, and its runs in whatever state; several parts only by --group."""
-
-    name: str
-    settings: dict[str, str]
-    parts: tuple[Part, ...]
-
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        return tuple(run for part in self.parts for run in part.runs)
-
-
-@dataclass(frozen=True)
-class Formed:
-    """
-    Attributes:
-        keys: label -> full name of the key, in the order of the columns.
-        notes: what was left out, and what is averaged over.
-    """
-
-    keys: dict[str, str]
-    members: list[Members]
-    notes: list[str]
-
-
-Filter = Callable[[Sequence[Alike], Sequence[str]], list[Alike]]
-
-
-def form(runs: Sequence[Run], keys: Sequence[str] | None = None, keep: Filter | None = None) -> Formed:
-    """Form the groups that are compared.
-
-    Args:
-        keys: names of the settings that alone tell groups apart; None for all that vary.
-        keep: Drops runs from groups, given the keys that all of them have.
-
-    Raises:
-        UserError: if a name means no setting or several, or no run is left.
-    """
-    every = alike(runs)
-    known = keys_of(every)
-    groups = keep(every, known) if keep else every
-    num_left_out = len(runs) - sum(len(each.runs) for each in groups)
-    notes = [f"--filter leaves out {num_left_out} of {len(runs)} runs"] * (num_left_out > 0)
-    if len({each.data for each in groups if each.data}) > 1:
-        notes.append("not all of the runs had the same data: the fingerprints of their images differ")
-    others: list[Column] = []
-    if keys is None:
-        columns = _telling_apart(groups)
-    else:
-        if SEED in keys:
-            raise UserError("--group seed: seeds are what a group is averaged over; name the settings that make groups")
-        columns = [column(key, groups) for key in dict.fromkeys(full_name(key, known, "--group") for key in keys)]
-        others = [each for each in varying_columns(groups) if each.key not in {each.key for each in columns}]
-    names = short_names([each.key for each in columns], [*known, *leaves_of(every), SEED])
-    labels = {key: shown(name) for key, name in names.items()}
-    members = _members(groups, columns, others, labels)
-    notes += _averaged(groups, others, members)
-    return Formed({labels[each.key]: each.key for each in columns}, members, notes)
-
-
-def _telling_apart(groups: Sequence[Alike]) -> list[Column]:
-    """What varies; the fingerprint of the data, where there is nothing else."""
-    columns = varying_columns(groups)
-    rows = set(zip(*(each.values for each in columns), strict=True)) if columns else {()}
-    data = fingerprints(groups)
-    return [*columns, data] if len(rows) < len(groups) and data.varies else columns
-
-
-def _averaged(groups: Sequence[Alike], others: Sequence[Column], members: Sequence[Members]) -> list[str]:
-    """What --group leaves out although it varies, and whether that is the same in all groups."""
-    if not others:
+def _averaging_notes(
+    groups: Sequence[RunGroup], averaged: Sequence[SettingColumn], specs: Sequence[GroupSpec]
+) -> list[str]:
+    """Name the settings that `--group` averages over, and say if they differ between the groups."""
+    if not averaged:
         return []
-    labels = short_names([each.key for each in others], leaves_of(groups))
-    said = []
-    for each in others:
-        short = shortened(each.values)
-        values = ["absent" if value is None else shown(short[value]) for value in dict.fromkeys(each.values)]
+    labels = short_names([column.key for column in averaged], _leaves(groups))
+    settings = []
+    for column in averaged:
+        short = shorten(column.values)
+        values = ["absent" if value is None else shown(short[value]) for value in dict.fromkeys(column.values)]
         more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
-        said.append(f"{shown(labels[each.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
-    notes = [f"averaged over {', '.join(said)} for each seed, and then over seeds, which n and intervals count"]
-    if len({frozenset(_finished(each)) for each in members}) > 1:
-        notes.append("the groups are not averaged over the same settings: what tells them apart may be those")
+        settings.append(f"{shown(labels[column.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
+    notes = [f"averaged over {', '.join(settings)} for each seed, and then over seeds, which n and intervals count"]
+    completed = {
+        frozenset(part.settings for part in spec.subgroups if any(run.is_completed for run in part.runs))
+        for spec in specs
+    }
+    if len(completed) > 1:
+        notes.append("the groups are not averaged over the same settings, which may be why they differ")
     return notes
 
 
-def _finished(members: Members) -> list[tuple[str | None, ...]]:
-    """The settings that are put together, of which there is a run that is done."""
-    return [part.others for part in members.parts if any(run.status == RunStatus.COMPLETED for run in part.runs)]
-
-
-def _members(
-    groups: Sequence[Alike], columns: Sequence[Column], others: Sequence[Column], labels: dict[str, str]
-) -> list[Members]:
-    """Groups that are the same in all columns become one; names are told apart whatever the settings hold."""
-    merged: dict[tuple[str | None, ...], list[Part]] = {}
+def _specs(
+    groups: Sequence[RunGroup],
+    columns: Sequence[SettingColumn],
+    averaged: Sequence[SettingColumn],
+    labels: dict[str, str],
+) -> list[GroupSpec]:
+    """Merge groups that are equal in all columns; names are unique whatever the settings hold."""
+    merged: dict[tuple[Value, ...], list[Subgroup]] = {}
     for index, group in enumerate(groups):
-        row, rest = (tuple(each.values[index] for each in found) for found in (columns, others))
-        merged.setdefault(row, []).append(Part(rest, group.runs))
+        row, rest = (tuple(column.values[index] for column in part) for part in (columns, averaged))
+        merged.setdefault(row, []).append(Subgroup(rest, group.runs))
     names: Counter[str] = Counter()
-    short = {each.key: shortened(each.values) for each in columns}
-    members = []
-    for row, parts in merged.items():
-        found = [(each.key, value) for each, value in zip(columns, row, strict=True) if value is not None]
-        settings = {labels[key]: shown(value) for key, value in found}
-        name = " ".join(f"{labels[key]}={shown(short[key][value])}" for key, value in found) or ALL
+    short = {column.key: shorten(column.values) for column in columns}
+    specs = []
+    for row, subgroups in merged.items():
+        present = [(column.key, value) for column, value in zip(columns, row, strict=True) if value is not None]
+        settings = {labels[key]: shown(value) for key, value in present}
+        name = " ".join(f"{labels[key]}={shown(short[key][value])}" for key, value in present) or ALL
         names[name] += 1
-        members.append(Members(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(parts)))
-    return members
+        specs.append(GroupSpec(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(subgroups)))
+    return specs

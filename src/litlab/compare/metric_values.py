@@ -1,41 +1,53 @@
-"""The metric that runs are compared by, and its value in a run: where it was best, at last, or after an epoch."""
+"""The compared metric: its choice, its direction, and its value in a run at the best, the last or a given epoch."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
-from litlab.compare.model import Mode, Objective, Run
+from litlab.compare.model import Objective, Run
 from litlab.errors import UserError
 from litlab.runs.diff import shown
-from litlab.runs.directory import RunDirectory, open_regular
-from litlab.runs.metrics import Row
-from litlab.runs.state import RunStatus
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import Metric, MetricTable, Mode, iterate_rows, read_metric_table
 from litlab.runs.terminal import headline
 
 BEST, LAST = "best", "last"
 _EPOCH = re.compile(r"epoch=([1-9]\d{0,8})")
-_LONGEST_LINE = 1000  # bytes; of ours, under a hundred
 _NUM_NAMED = 12
-_LESS_IS_BETTER = ("loss", "error")
 
 
-def choose_metric(runs: Sequence[Run], asked: str | None) -> Objective:
-    """The metric that was asked for, or else the objective of the runs; never one of the test.
+def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, table: MetricTable) -> Metric:
+    """Return the metric that was named, or else the objective of the runs, with its direction.
+
+    Args:
+        runs: Runs to compare.
+        name: Name that was given with `--metric`.
+        mode: Direction that was named with `--mode`.
+        table: Metrics of the runs by name.
 
     Raises:
-        UserError: if it is one of the test, if no run has it, or if the runs have several objectives or none.
+        UserError: If it is a test metric, if its direction is unknown, or if the runs have several objectives or none.
     """
-    if asked is None:
-        return _shared_objective(runs)
-    if asked.startswith("test/"):
+    if name is None:
+        objective = _shared_objective(runs)
+        return replace(table[objective.metric], mode=mode or objective.mode)
+    metric = table[name]
+    if metric.split == "test":
         raise UserError(
-            f"--metric {shown(asked)}: nothing is selected on the test split; choose a metric of the validation, "
-            "and the test metrics stand beside it"
+            f"--metric {shown(name)}: nothing is selected on the test split; choose a validation metric, and the test "
+            "metrics stand beside it"
         )
-    modes = {run.objective.mode for run in runs if run.objective and run.objective.metric == asked}
-    return Objective(asked, modes.pop() if len(modes) == 1 else mode_of(asked))
+    modes = {run.objective.mode for run in runs if run.objective and run.objective.metric == name}
+    mode = mode or (modes.pop() if len(modes) == 1 else metric.mode)
+    if mode is None and any(name in values for run in runs for values in (run.best, run.last)):
+        raise UserError(
+            f"--metric {shown(name)}: it is unknown which of its values are better, since it is not the objective and "
+            "its class has no `higher_is_better`; add --mode max or --mode min"
+        )
+    return replace(metric, mode=mode or "max")  # a metric without a direction that no run has is refused later
 
 
 def _shared_objective(runs: Sequence[Run]) -> Objective:
@@ -43,43 +55,62 @@ def _shared_objective(runs: Sequence[Run]) -> Objective:
     if len(objectives) == 1:
         return objectives.pop()
     if not objectives:
-        raise UserError(f"the runs have no objective; say what to compare with --metric: {_known(runs)}")
-    several = ", ".join(sorted(f"{each.metric} ({each.mode})" for each in objectives)[:_NUM_NAMED])
-    raise UserError(f"the runs have several objectives: {several}; say which metric with --metric: {_known(runs)}")
+        raise UserError(f"the runs have no objective; choose a metric with --metric: {_metric_names(runs)}")
+    several = ", ".join(sorted(f"{objective.metric} ({objective.mode})" for objective in objectives)[:_NUM_NAMED])
+    raise UserError(f"the runs have several objectives: {several}; choose one with --metric: {_metric_names(runs)}")
 
 
-def mode_of(metric: str) -> Mode:
-    """By the name, for a metric that is nobody's objective."""
-    return "min" if any(word in metric for word in _LESS_IS_BETTER) else "max"
+def metric_table(runs: Sequence[Run]) -> MetricTable:
+    """Return the metrics of runs by name, with units, directions and bounds as one run of each kind recorded them.
+
+    Runs of a study with the same metrics are one kind. What no run recorded has neither unit, direction nor bounds.
+    """
+    kinds = {(run.study, tuple(run.best), tuple(run.test)): run for run in runs if run.is_completed}
+    table = MetricTable()
+    for run in kinds.values():
+        for name, metric in read_metric_table(RunDirectory(run.path)).items():
+            table.setdefault(name, metric)
+    for run in kinds.values():
+        table.update({name: table[name] for name in (*run.best, *run.last, *run.test)})
+    return table
+
+
+def test_counterpart(metric: Metric, table: MetricTable) -> Metric:
+    """Return the metric of the test split for the same quantity: `test_acc` for `val_acc`."""
+    matches = [other for other in table.values() if other.split == "test" and other.quantity == metric.quantity]
+    test = matches[0] if matches else Metric(f"test/{metric.quantity}")
+    is_known = bool(test.unit or test.mode or test.bounds)
+    return test if is_known else replace(test, unit=metric.unit, mode=metric.mode, bounds=metric.bounds)
 
 
 def check_at(at: str) -> None:
-    """
+    """Check the place in a run that `--at` names.
+
     Raises:
-        UserError: if it is no place in a run.
+        UserError: If it is none.
     """
     if at not in (BEST, LAST) and not _EPOCH.fullmatch(at):
         raise UserError(f"--at {shown(at)}: expected best, last or epoch=N, with epochs counted from 1")
 
 
 def value_of(run: Run, metric: str, at: str) -> float | None:
-    """Of a run that is done; None if it has none there.
+    """Return the value of a metric in a completed run; None if it has none there.
 
-    What result.json has not, such as metrics of the training, is looked up in metrics.csv: for `best`, the last value
-    up to the validation at which the objective was best.
+    Metrics that result.json does not have, such as those of the training, are read from metrics.csv: for `best`, the
+    last value up to the validation at which the objective was best.
     """
     known = {BEST: run.best, LAST: run.last}.get(at, {})
     if metric in known:
         return known[metric]
     epoch = _EPOCH.fullmatch(at)
-    value = _at_best(run, metric) if at == BEST else _at_end(run, metric, int(epoch[1]) if epoch else None)
+    value = _value_at_best(run, metric) if at == BEST else _last_value(run, metric, int(epoch[1]) if epoch else None)
     return value if value is not None and math.isfinite(value) else None
 
 
-def _at_end(run: Run, metric: str, epoch: int | None) -> float | None:
-    """The last value, of the run or of an epoch counted from 1; the rows count from 0."""
+def _last_value(run: Run, metric: str, epoch: int | None) -> float | None:
+    """Return the last value of the run or of an epoch counted from 1; rows count epochs from 0."""
     value = None
-    for row in rows_of(run, [metric]):
+    for row in iterate_rows(RunDirectory(run.path).metrics, [metric]):
         if epoch is not None and row.epoch + 1 > epoch:
             break
         if epoch is None or row.epoch + 1 == epoch:
@@ -87,68 +118,50 @@ def _at_end(run: Run, metric: str, epoch: int | None) -> float | None:
     return value
 
 
-def _at_best(run: Run, metric: str) -> float | None:
+def _value_at_best(run: Run, metric: str) -> float | None:
     if run.objective is None:
         return None
     sign = 1 if run.objective.mode == "max" else -1
-    best, now, then = -math.inf, None, None
-    for row in rows_of(run, [metric, run.objective.metric]):
+    best, latest, value_at_best = -math.inf, None, None
+    for row in iterate_rows(RunDirectory(run.path).metrics, [metric, run.objective.metric]):
         if row.metric == metric:
-            now = row.value
+            latest = row.value
         elif sign * row.value > best:
-            best, then = sign * row.value, now
-    return then
+            best, value_at_best = sign * row.value, latest
+    return value_at_best
 
 
-def rows_of(run: Run, metrics: Sequence[str]) -> Iterator[Row]:
-    """Rows of some metrics from metrics.csv, one after the other; lines that are none of ours are left out."""
-    names = [metric.encode() for metric in metrics]
-    try:
-        with open_regular(RunDirectory(run.path).metrics) as file:
-            while line := file.readline(_LONGEST_LINE):
-                parts = line.split(b",", 4)
-                if len(parts) == 4 and parts[2] in names and line.endswith(b"\n"):
-                    try:
-                        yield Row(int(parts[0]), int(parts[1]), parts[2].decode(), float(parts[3]))
-                    except ValueError:
-                        continue
-    except OSError:  # not there, or none of ours
-        return
-
-
-def no_values(runs: Sequence[Run], metric: str, at: str) -> UserError:
-    """What to say where no run that is done has a value."""
-    if not any(run.status == RunStatus.COMPLETED for run in runs):
-        return UserError("\n".join(["no run is done, and only those that are can be compared", *_not_done(runs)]))
-    names = _metrics(runs)
+def no_values_error(runs: Sequence[Run], metric: str, at: str) -> UserError:
+    """Describe why no completed run has a value."""
+    if not any(run.is_completed for run in runs):
+        return UserError("\n".join([f"No completed runs to compare ({_status_counts(runs)}).", *_first_messages(runs)]))
+    names = _names(runs)
     if at == BEST and not any(run.objective for run in runs):
-        return UserError("the runs have no objective, so none was best anywhere; choose --at last or epoch=N")
+        return UserError("the runs have no objective, so no epoch is the best one; choose --at last or --at epoch=N")
     if metric in names:
         return UserError(
             f"no run has a value of {shown(metric)} at {at}; the longest has {max(run.epochs for run in runs)} epochs"
         )
     nearest = get_close_matches(metric, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return UserError(f"no run has the metric {shown(metric)}; {hint}known: {_known(runs)}")
+    return UserError(f"no run has the metric {shown(metric)}; {hint}known: {_metric_names(runs)}")
 
 
-def _not_done(runs: Sequence[Run]) -> list[str]:
-    """How many there are in each state, and why the first that says it is in that."""
-    counts = Counter(run.status for run in runs)
-    lines = [", ".join(f"{num} {word.label}" for word, num in counts.items())]
-    first = {run.status: run for run in reversed(runs)}
-    why = [
-        f"{word.label}: {shown(first[word].name)}: {headline(first[word].message)}"
-        for word in counts
-        if first[word].message
-    ]
-    return [*lines, *why, "litlab status DIR says more"]
+def _status_counts(runs: Sequence[Run]) -> str:
+    return ", ".join(f"{num} {status}" for status, num in Counter(run.status.label for run in runs).items())
 
 
-def _metrics(runs: Sequence[Run]) -> list[str]:
+def _first_messages(runs: Sequence[Run]) -> list[str]:
+    """Return the message of the first run in each state."""
+    first = {run.status: run for run in reversed(runs) if run.message}
+    lines = [f"{status.label}: {shown(run.name)}: {headline(run.message)}" for status, run in first.items()]
+    return [*reversed(lines), "litlab status DIR says more"]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
     return sorted({name for run in runs for name in (*run.best, *run.last)})
 
 
-def _known(runs: Sequence[Run]) -> str:
-    names = _metrics(runs)
-    return ", ".join(names[:_NUM_NAMED]) + ", ..." * (len(names) > _NUM_NAMED) or "none, since no run is done"
+def _metric_names(runs: Sequence[Run]) -> str:
+    names = _names(runs)
+    return ", ".join(names[:_NUM_NAMED]) + ", ..." * (len(names) > _NUM_NAMED) or "none, since no run is completed"

@@ -1,19 +1,19 @@
-"""What is compared: runs, the groups that they form, and what is known of each group."""
+"""Data classes of a comparison: runs, groups of runs, and their statistics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from litlab.runs.metrics import Metric, Mode
 from litlab.runs.state import RunStatus
 
-LEVEL = 0.95  # of all confidence intervals
-Mode = Literal["max", "min"]
+CONFIDENCE = 0.95  # of all intervals
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What its config says a run is judged by; never a metric of the test."""
+    """Metric that a run is judged by according to its config; never one of the test split."""
 
     metric: str
     mode: Mode
@@ -21,23 +21,22 @@ class Objective:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its files tell it.
+    """A run as its files describe it.
 
     Attributes:
-        path: its directory.
-        name: to be shown: where it is below what was asked for.
-        study: the directory of its study; None for a single run.
-        status: only runs that are COMPLETED are averaged.
-        message: why it is not done.
-        settings: every leaf of its config by its dotted name, without what has no effect on the result and
-            without `seed`.
-        choices: what its study sweeps, by the key as it was typed, with the value as a text: `model` -> `cnn`.
-        data: fingerprint of its data; None if unknown.
-        best: validation metrics where the objective was best.
-        last: the last validation metrics.
-        test: metrics of the test.
-        training_seconds: spent in training, over all its processes.
-        parameters: that its network has.
+        path: Run directory.
+        name: Name to show: the path below the directory that was named.
+        study: Directory of its study; None for a single run.
+        status: Only completed runs are averaged.
+        message: Reason why it is not completed.
+        settings: Leaves of its config by dotted names, without `seed` and keys that do not affect the result.
+        choices: Swept keys as they were typed, with the value as a text: `model` -> `cnn`.
+        data: Fingerprint of its data; None if unknown.
+        best: Validation metrics where the objective was best.
+        last: Last validation metrics.
+        test: Test metrics.
+        training_seconds: Time spent in training, over all its processes.
+        parameters: Number of parameters of its network.
     """
 
     path: Path
@@ -59,25 +58,31 @@ class Run:
     images_per_second: float | None = None
     parameters: int | None = None
 
+    @property
+    def is_completed(self) -> bool:
+        """Return True for a run that trained to its end."""
+        return self.status == RunStatus.COMPLETED
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """A directory that could not be used, and why."""
+    """A directory that could not be used."""
 
     path: Path
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one metric over the seeds of a group.
+    """Statistics of a metric over the seeds of a group.
 
     Attributes:
-        num: how many runs have it; where --group has put settings together, how many seeds have it in all of them.
-        deviation: sample standard deviation (n - 1) of the runs, or of the means of these seeds; None for one.
-        low, high: Student's t interval for the mean at LEVEL, over the same; None for one, and where no seed has all
-            of the settings that are put together.
-        best: of the runs, by the mode of the metric.
+        num: Number of runs that have the metric; with `--group`, of seeds that have it in all settings.
+        deviation: Sample standard deviation (n - 1) over these; None for a single one.
+        low: Lower end of the confidence interval for the mean; None for a single run, and where no seed has all of the
+            settings that `--group` averages over.
+        high: Upper end.
+        best: Best value of a run.
     """
 
     num: int
@@ -90,45 +95,47 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A group against the baseline, in the metric that is compared.
+    """Difference between a group and the baseline in the compared metric.
 
     Attributes:
-        kind: `paired` over the seeds that both have, or `welch` where they share fewer than two.
-        num: pairs; of `welch`, runs of the smaller of the two.
-        mean: of the group minus that of the baseline.
-        low, high: interval for it at LEVEL, not corrected; None where the runs are too few.
-        p: two-sided, not corrected; None where the runs are too few.
-        corrected: p by Holm over all groups that are compared.
-        effect: standardised: Cohen's d of the pairs, or Hedges' g; None where there is no spread.
-        needed: seeds a group with which a difference as large as the one seen would be found in 80 % of studies;
-            None if it is told already, or can't be said.
+        kind: `paired` over shared seeds, or `welch` if there are fewer than two.
+        num: Number of pairs; for `welch`, of runs of the smaller group.
+        mean: Mean of the group minus that of the baseline.
+        low: Lower end of the confidence interval, not corrected; None if there are too few runs or no spread.
+        high: Upper end.
+        p: Two-sided p-value, not corrected.
+        corrected: Holm's p-value over all compared groups.
+        effect: Cohen's d of the pairs, or Hedges' g.
+        needed: Seeds a group that would find a true difference of this size in 80 % of studies; None if it is
+            significant already, or if that cannot be computed.
     """
 
     kind: Literal["paired", "welch"]
     num: int
     mean: float
-    low: float | None
-    high: float | None
-    p: float | None
-    corrected: float | None
-    effect: float | None
-    needed: int | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    corrected: float | None = None
+    effect: float | None = None
+    needed: int | None = None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are the same experiment but for the seed.
+    """Runs of the same experiment with different seeds.
 
     Attributes:
-        name: the settings that vary, `lr=0.1 model=cnn`; `all runs` where none does.
-        settings: label -> value as a text; the labels are those of the comparison, in their order; a setting that
-            the group has not is left out.
-        runs: those that are done and count, by seed: one a seed and setting.
-        others: state -> how many runs are in it: counted, not averaged.
-        value: of the metric that is compared; None if no run has it.
-        test: the test metrics.
-        seconds, images_per_second: of training; None if unknown.
-        difference: from the baseline; None for the baseline itself or without one.
+        name: Settings that vary, `lr=0.1 model=cnn`; `all runs` if none varies.
+        settings: Label -> value as a text, without settings that the group does not have.
+        runs: Completed runs that count, sorted by seed: one for each seed and setting.
+        others: Status -> number of runs that are not completed.
+        value: Statistics of the compared metric; None if no run has it.
+        test: Statistics of the test metrics.
+        seconds: Training time; None if unknown.
+        images_per_second: Training speed; None if unknown.
+        parameters: Number of parameters; None if unknown or different between runs.
+        difference: Difference from the baseline; None for the baseline itself.
     """
 
     name: str
@@ -137,38 +144,46 @@ class Group:
     others: Mapping[RunStatus, int]
     value: Summary | None
     test: Mapping[str, Summary]
-    seconds: Summary | None
-    images_per_second: Summary | None
-    parameters: int | None
+    seconds: Summary | None = None
+    images_per_second: Summary | None = None
+    parameters: int | None = None
     difference: Difference | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """
+    """Everything that `litlab compare` shows.
+
     Attributes:
-        directories: that were asked for.
-        metric: that groups are ranked by, of the validation.
-        at: where in a run it is taken: `best`, `last` or `epoch=N`.
-        labels: short names of the settings that vary, in the order of their columns.
-        keys: label -> full name of the key.
-        groups: the best first; those without a value last.
-        baseline: name of the group that others are compared with.
-        ties: names of the groups whose interval reaches that of the best group (itself included).
-        notes: what a reader has to know: runs that are left out, seeds that are there twice, too few seeds.
-        skipped: directories that are damaged or none of ours.
-        unfinished: runs that are not done, of all directories, whether or not they were filtered out.
+        directories: Directories that were named.
+        metric: Metric that groups are ranked by; its direction is known and its split is not test.
+        test_metric: The same quantity on the test split.
+        at: Place in a run: `best`, `last` or `epoch=N`.
+        labels: Short names of the settings that vary, in the order of their columns.
+        keys: Label -> full name of the key.
+        groups: Groups in the order of the table.
+        baseline: Name of the group that others are compared with.
+        ties: Names of the groups whose interval overlaps that of the best group (itself included).
+        notes: Remarks for the reader: runs that are left out, duplicate seeds, too few seeds.
+        skipped: Directories that are damaged or were not written by litlab.
+        unfinished: Runs that are not completed, also those that a filter leaves out.
     """
 
     directories: tuple[Path, ...]
-    metric: str
-    mode: Mode
+    metric: Metric
+    test_metric: Metric
     at: str
     labels: tuple[str, ...]
     keys: Mapping[str, str]
     groups: tuple[Group, ...]
-    baseline: str | None
-    ties: frozenset[str]
-    notes: tuple[str, ...]
-    skipped: tuple[Skipped, ...]
+    baseline: str | None = None
+    ties: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     unfinished: tuple[Run, ...] = ()
+
+    @property
+    def mode(self) -> Mode:
+        """Direction of the compared metric."""
+        assert self.metric.mode is not None
+        return self.metric.mode

@@ -1,7 +1,8 @@
-"""What the seeds of a group say together, and whether a group differs from the baseline by more than noise.
+"""Statistics over seeds: summaries with intervals, differences from a baseline, and the power of their tests.
 
-Means are those of runs: each seed counts once. Intervals and p-values are Student's, so the values of a group are
-taken as draws from a normal distribution; `tests/compare/test_simulated_studies.py` shows how often they are right.
+The values of a group are taken as independent draws: each seed counts once. `tests/compare/test_statistics.py`
+simulates how often intervals and tests are right. The t distribution is that of scipy.special: scipy.stats, whose
+intervals are the same, takes 0.4 s more to import.
 """
 
 import math
@@ -9,140 +10,163 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from litlab.compare.model import LEVEL, Difference, Mode, Summary
+from litlab.compare.model import CONFIDENCE, Difference, Summary
+from litlab.runs.metrics import Metric
 
-POWER = 0.8  # share of studies in which the difference is to be found
+POWER = 0.8  # probability with which a true difference is to be found
 MAX_SEEDS = 1000
-FAR = 30  # centralities above it, and in the lower tail those above NEAR: scipy.special.nctdtr may be nan
+FAR = 30  # noncentralities above it, and in the lower tail those above NEAR: scipy.special.nctdtr may be nan
 NEAR = 2.5
-
-
-def power(centrality: float, freedom: float, level: float) -> float:
-    """Probability that a two-sided t-test at `level` (0.05 or less) finds a difference.
-
-    Args:
-        centrality: of the noncentral t distribution: the true difference by its standard error; not negative.
-        freedom: degrees of freedom.
-
-    That of the noncentral t distribution, both tails counted (Cohen, Statistical Power Analysis, 1988, chapter 12).
-    Above a centrality of 2.5 the tail of the wrong sign, below 0.0002, is left out; above 30 the spread of the
-    difference is left out beside that of its standard error, which changes the result by less than 0.002.
-    """
-    from scipy.special import gammainc, nctdtr, stdtrit  # type: ignore[import-untyped]
-
-    critical = -float(stdtrit(freedom, level / 2))
-    if centrality > FAR:
-        return float(gammainc(freedom / 2, freedom / 2 * (centrality / critical) * (centrality / critical)))
-    wrong_sign = float(nctdtr(freedom, centrality, -critical)) if centrality < NEAR else 0.0
-    return 1 - float(nctdtr(freedom, centrality, critical)) + wrong_sign
-
-
-def num_needed(mean: float, error_of_one: float, freedom_of_one: float, level: float) -> int | None:
-    """Fewest seeds a group with which a true difference of `mean` is found with POWER; None above MAX_SEEDS.
-
-    Args:
-        error_of_one: standard error of the difference, times the square root of the seeds that a group has.
-        freedom_of_one: degrees of freedom, by the seeds that a group has less one.
-        level: of the two-sided test.
-    """
-
-    def is_enough(num: int) -> bool:
-        return power(abs(mean) / error_of_one * math.sqrt(num), freedom_of_one * (num - 1), level) >= POWER
-
-    low, high = 1, 2  # too few, and the first guess at enough
-    while not is_enough(high):
-        if high == MAX_SEEDS:
-            return None
-        low, high = high, min(2 * high, MAX_SEEDS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
-
-
 LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 SCALE = 2.0**-64  # an exact factor with which a sum of huge values stays finite
-ROUNDING = 2.0**-22  # of a value: what single precision, in which metrics are computed, does to a difference
-_MOST_IN_FULL = 1e3  # from here on, a difference of an accuracy, which has at most 1, is written in six digits
+ROUNDING = 2.0**-22  # relative error of a difference of metrics, which are computed in single precision
 Seeds = Mapping[int | None, float]
 
 
 @dataclass(frozen=True)
 class _Estimate:
-    """A difference and what is needed to test it; no test can be made where `error` is None.
+    """A difference with the quantities that its test needs; no test is possible without a standard error.
 
     Attributes:
-        error: standard error of the mean; None where there are too few runs or no spread.
-        freedom: degrees of freedom.
-        error_of_one, freedom_of_one: as `num_needed` has them, were both groups as large as each other.
+        error: Standard error of the difference; None if there are too few runs or no spread.
+        dof: Degrees of freedom.
+        error_of_one: Standard error for one seed a group, as in `num_seeds_needed`.
+        dof_of_one: Degrees of freedom, as in `num_seeds_needed`.
     """
 
     difference: Difference
     error: float | None = None
-    freedom: float = 0.0
+    dof: float = 0.0
     error_of_one: float = 0.0
-    freedom_of_one: float = 0.0
+    dof_of_one: float = 0.0
 
 
-def summarize(values: Sequence[float], mode: Mode) -> Summary:
-    """Mean, sample deviation, Student's t interval and best of finite values, at least one.
+def summarize(values: Sequence[float], metric: Metric) -> Summary:
+    """Compute mean, sample deviation, confidence interval and best of values.
 
-    Values that are all the same have the deviation 0 and an interval of width 0.
+    Equal values have a deviation of 0 and an interval of width 0.
+
+    Args:
+        values: One or more finite values.
+        metric: Its mode tells the best value; its bounds, if there are any, hold the interval.
     """
     assert values
     num, mean, deviation = len(values), _mean(values), _deviation(values)
-    low, high = (None, None) if deviation is None else _interval(mean, deviation / math.sqrt(num), num - 1)
-    return Summary(num, mean, deviation, low, high, best=max(values) if mode == "max" else min(values))
+    low, high = None, None
+    if deviation is not None:
+        low, high = mean_interval(mean, deviation / math.sqrt(num), num - 1, metric.bounds)
+    return Summary(num, mean, deviation, low, high, best=min(values) if metric.mode == "min" else max(values))
+
+
+def mean_interval(
+    mean: float, error: float, dof: float, bounds: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Compute a confidence interval for a mean by Student's t.
+
+    For a bounded metric, the interval is computed on the logit scale (two bounds) or the log scale (one bound), with
+    the standard error there by the delta method, and mapped back: so it stays within the bounds.
+
+    Args:
+        mean: Mean of the values.
+        error: Standard error of the mean.
+        dof: Degrees of freedom.
+        bounds: Lower and upper bound of the values; infinite, or None for both, if there is none.
+    """
+    from scipy.special import expit, stdtrit  # type: ignore[import-untyped]
+
+    half = float(stdtrit(dof, (1 + CONFIDENCE) / 2)) * error
+    lower, upper = bounds or (-math.inf, math.inf)
+    below, above = mean - lower, upper - mean
+    if half == 0 or below <= 0 or above <= 0 or (below == above == math.inf):
+        return _finite(mean - half), _finite(mean + half)
+    if math.isfinite(below) and math.isfinite(above):
+        logit, half = math.log(below) - math.log(above), half * (upper - lower) / below / above
+        low, high = (lower + (upper - lower) * float(expit(logit + shift)) for shift in (-half, half))
+    else:
+        bound, distance = (lower, below) if math.isfinite(below) else (upper, -above)
+        half = min(half / abs(distance), 700.0)  # exp of more is infinite
+        low, high = sorted(_finite(bound + distance * math.exp(shift)) for shift in (-half, half))
+    return min(low, mean), max(high, mean)  # despite rounding
+
+
+def interval_method(metric: Metric) -> str:
+    """Name the method of `mean_interval` for a metric."""
+    num_bounds = sum(map(math.isfinite, metric.bounds or ()))
+    scale = {0: "", 1: " on the log scale", 2: " on the logit scale"}[num_bounds]
+    return f"Student's t{scale}"
 
 
 def differences(baseline: Seeds, others: Mapping[str, Seeds]) -> dict[str, Difference]:
-    """Each of the other groups against the baseline.
+    """Test each of the other groups against the baseline.
 
-    Where at least two seeds are in both, a t-test over the pairs of runs with the same seed, runs without a partner
-    left out; else Welch's (Biometrika 34, 1947). Corrected by Holm (Scandinavian Journal of Statistics 6, 1979) over
-    all groups of which there is a p, so that with a probability of 95 % none of those that do not differ at all from
-    the baseline gets a corrected p below 0.05.
+    If at least two seeds are in both groups, a t-test over the pairs of runs with the same seed, without the other
+    runs; else Welch's (Biometrika 34, 1947). P-values are corrected by Holm (Scandinavian Journal of Statistics 6,
+    1979) over all groups that have one: if no group differs from the baseline, a corrected p below 0.05 occurs in at
+    most 5 % of studies.
 
     Without spread (all pairs the same distance apart; or no spread in either group) Student's t is not defined:
-    interval, p and effect are None. A spread below single precision's rounding is none.
+    interval, p and effect are None. A spread below single precision's rounding does not count.
 
     Args:
-        baseline: seed -> value, finite; None: a run without a seed, which is no partner to any.
-        others: group -> the same; each has at least one value.
+        baseline: Seed -> finite value; None: a run without a seed, which is never paired.
+        others: Group -> the same; each has at least one value.
     """
     estimates = {name: _estimate(baseline, values) for name, values in others.items()}
-    corrected = _holm({name: each.difference.p for name, each in estimates.items() if each.difference.p is not None})
-    level = (1 - LEVEL) / max(len(corrected), 1)
-    return {name: _completed(each, corrected.get(name), level) for name, each in estimates.items()}
+    p_values = {name: estimate.difference.p for name, estimate in estimates.items()}
+    corrected = _holm({name: p for name, p in p_values.items() if p is not None})
+    level = (1 - CONFIDENCE) / max(len(corrected), 1)  # Bonferroni's, sufficient for Holm whatever the other groups do
+    tested = {}
+    for name, estimate in estimates.items():
+        p, needed = corrected.get(name), None
+        if p is not None and p >= 1 - CONFIDENCE:
+            needed = num_seeds_needed(estimate.difference.mean, estimate.error_of_one, estimate.dof_of_one, level)
+        tested[name] = replace(estimate.difference, corrected=p, needed=needed)
+    return tested
 
 
-def advice(name: str, difference: Difference, metric: str = "") -> str | None:
-    """A sentence where it is not told whether a group differs from the baseline, and what would tell.
+def power(noncentrality: float, dof: float, level: float) -> float:
+    """Compute the probability that a two-sided t-test at `level` (0.05 or less) finds a difference.
+
+    It is that of the noncentral t distribution, both tails counted (Cohen, Statistical Power Analysis, 1988, chapter
+    12). Above a noncentrality of 2.5 the tail of the wrong sign, below 0.0002, is left out; above 30 the spread of the
+    difference is neglected beside that of its standard error, which changes the result by less than 0.002.
 
     Args:
-        metric: how differences of it are written: of an accuracy in points, of another with four digits.
+        noncentrality: True difference divided by its standard error; not negative.
+        dof: Degrees of freedom.
+        level: Level of the test.
     """
-    if difference.corrected is not None and difference.corrected < 1 - LEVEL:
-        return None
-    start = f"{name}: {_gain(metric, difference.mean)} against the baseline"
-    if difference.num < 2:
-        return f"{start}, but with one seed no spread is known: it may be noise; run at least 2 more seeds"
-    runs = f"{difference.num} pairs of seeds" if difference.kind == "paired" else f"{difference.num} seeds"
-    if difference.p is None:
-        same = "the difference is the same in all pairs" if difference.kind == "paired" else "all have the same value"
-        return f"{start} ({runs}), but {same}, so there is no spread to test with"
-    if difference.needed is None:
-        return f"{start} ({runs}) can't be told from noise; so small a one would need more than {MAX_SEEDS:,} seeds"
-    return (
-        f"{start} ({runs}) can't be told from noise; if the true difference is as large as this, "
-        f"about {difference.needed} seeds of each would do"
-    )
+    from scipy.special import gammainc, nctdtr, stdtrit
+
+    critical = -float(stdtrit(dof, level / 2))
+    if noncentrality > FAR:
+        return float(gammainc(dof / 2, dof / 2 * (noncentrality / critical) * (noncentrality / critical)))
+    wrong_sign = float(nctdtr(dof, noncentrality, -critical)) if noncentrality < NEAR else 0.0
+    return 1 - float(nctdtr(dof, noncentrality, critical)) + wrong_sign
 
 
-def _gain(metric: str, mean: float) -> str:
-    if "accuracy" not in metric:
-        return f"{mean:+.4g}"
-    return f"{100 * mean:+z.2f} points" if abs(mean) < _MOST_IN_FULL else f"{100 * mean:+.6g} points"
+def num_seeds_needed(mean: float, error_of_one: float, dof_of_one: float, level: float) -> int | None:
+    """Compute the fewest seeds a group that find a true difference of `mean` with POWER; None above MAX_SEEDS.
+
+    Args:
+        mean: True difference.
+        error_of_one: Standard error of the difference, times the square root of the number of seeds in a group.
+        dof_of_one: Degrees of freedom, divided by the number of seeds in a group less one.
+        level: Level of the two-sided test.
+    """
+
+    def is_enough(num: int) -> bool:
+        return power(abs(mean) / error_of_one * math.sqrt(num), dof_of_one * (num - 1), level) >= POWER
+
+    too_few, enough = 1, 2
+    while not is_enough(enough):
+        if enough == MAX_SEEDS:
+            return None
+        too_few, enough = enough, min(2 * enough, MAX_SEEDS)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if is_enough(middle) else (middle, enough)
+    return enough
 
 
 def _estimate(baseline: Seeds, values: Seeds) -> _Estimate:
@@ -153,9 +177,9 @@ def _estimate(baseline: Seeds, values: Seeds) -> _Estimate:
 
 
 def _paired(pairs: Sequence[tuple[float, float]]) -> _Estimate:
-    gains = [_bounded(value - base) for value, base in pairs]
+    gains = [_finite(value - base) for value, base in pairs]
     mean, deviation, num = _mean(gains), _deviation(gains), len(gains)
-    difference = Difference("paired", num, mean, None, None, None, None, None, None)
+    difference = Difference("paired", num, mean)
     if deviation is None or not _is_spread(deviation, [value for pair in pairs for value in pair]):
         return _Estimate(difference)
     effect = mean / deviation  # Cohen's d_z
@@ -163,78 +187,57 @@ def _paired(pairs: Sequence[tuple[float, float]]) -> _Estimate:
 
 
 def _welch(baseline: Sequence[float], values: Sequence[float]) -> _Estimate:
-    num = min(len(baseline), len(values))
-    mean = _bounded(_mean(values) - _mean(baseline))
-    difference = Difference("welch", num, mean, None, None, None, None, None, None)
+    difference = Difference("welch", min(len(baseline), len(values)), _finite(_mean(values) - _mean(baseline)))
     first, second = _deviation(baseline), _deviation(values)
     if first is None or second is None or not _is_spread(math.hypot(first, second), [*baseline, *values]):
         return _Estimate(difference)
     errors = first / math.sqrt(len(baseline)), second / math.sqrt(len(values))
-    error, of_one = math.hypot(*errors), math.hypot(first, second)
-    freedom = _freedom(errors[0] / error, len(baseline) - 1, len(values) - 1)
-    estimate = _Estimate(difference, error, freedom, of_one, _freedom(first / of_one, 1, 1))
-    return _tested(estimate, _hedges(mean, first, second, len(baseline) - 1, len(values) - 1))
+    error, error_of_one = math.hypot(*errors), math.hypot(first, second)
+    dof = _welch_dof(errors[0] / error, len(baseline) - 1, len(values) - 1)
+    estimate = _Estimate(difference, error, dof, error_of_one, _welch_dof(first / error_of_one, 1, 1))
+    return _tested(estimate, _hedges_g(difference.mean, first, second, len(baseline) - 1, len(values) - 1))
 
 
 def _tested(estimate: _Estimate, effect: float) -> _Estimate:
-    """With interval, p and effect."""
+    """Add interval, p and effect."""
     from scipy.special import stdtr
 
     assert estimate.error is not None
     mean = estimate.difference.mean
-    low, high = _interval(mean, estimate.error, estimate.freedom)
-    p = 2 * float(stdtr(estimate.freedom, -abs(mean) / estimate.error))
+    low, high = mean_interval(mean, estimate.error, estimate.dof)
+    p = 2 * float(stdtr(estimate.dof, -abs(mean) / estimate.error))
     return replace(estimate, difference=replace(estimate.difference, low=low, high=high, p=p, effect=effect))
 
 
-def _completed(estimate: _Estimate, corrected: float | None, level: float) -> Difference:
-    """With the corrected p and the number of seeds needed.
-
-    `level` is Bonferroni's, at which Holm finds a difference whatever the other groups come to.
-    """
-    needed = None
-    if corrected is not None and corrected >= 1 - LEVEL:
-        mean = estimate.difference.mean
-        needed = num_needed(mean, estimate.error_of_one, estimate.freedom_of_one, level)
-    return replace(estimate.difference, corrected=corrected, needed=needed)
-
-
 def _mean(values: Sequence[float]) -> float:
-    """Summed exactly; never outside of the values, as rounding may have it, so that equal ones have no spread."""
+    """Sum exactly; rounding never leads out of the range of the values, so that equal ones have no spread."""
     mean = math.fsum(value * SCALE for value in values) / len(values) / SCALE
     return min(max(mean, min(values)), max(values))
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    """Sample standard deviation, in two passes: nothing cancels, and no square overflows."""
+    """Compute the sample standard deviation in two passes, without cancellation or overflow."""
     if len(values) < 2:
         return None
     mean = _mean(values)
-    return _bounded(math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1))
+    return _finite(math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1))
 
 
-def _bounded(value: float) -> float:
-    """The nearest number that a float can hold: a damaged file may hold values whose difference it can't."""
+def _finite(value: float) -> float:
+    """Return the nearest finite number: a damaged file may hold values with an infinite difference."""
     return min(max(value, -LARGEST), LARGEST)
 
 
-def _interval(mean: float, error: float, freedom: float) -> tuple[float, float]:
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-    return _bounded(mean - half), _bounded(mean + half)
-
-
-def _freedom(share: float, first: int, second: int) -> float:
-    """Degrees of freedom by Welch and Satterthwaite; `share` is the first error by that of the difference."""
+def _welch_dof(share: float, first: int, second: int) -> float:
+    """Compute Welch-Satterthwaite degrees of freedom; `share` is the first error divided by that of the difference."""
     return 1 / (share**4 / first + (1 - share**2) ** 2 / second)
 
 
-def _hedges(mean: float, first: float, second: float, num_first: int, num_second: int) -> float:
-    """Hedges' g (Journal of Educational Statistics 6, 1981), its correction exact, from degrees of freedom."""
-    freedom = num_first + num_second
-    pooled = math.hypot(first * math.sqrt(num_first / freedom), second * math.sqrt(num_second / freedom))
-    correction = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
+def _hedges_g(mean: float, first: float, second: float, dof_first: int, dof_second: int) -> float:
+    """Compute Hedges' g (Journal of Educational Statistics 6, 1981) with its exact correction."""
+    dof = dof_first + dof_second
+    pooled = math.hypot(first * math.sqrt(dof_first / dof), second * math.sqrt(dof_second / dof))
+    correction = math.exp(math.lgamma(dof / 2) - math.lgamma((dof - 1) / 2)) / math.sqrt(dof / 2)
     return mean / pooled * correction
 
 

@@ -1,323 +1,431 @@
-"""The table that compares groups, as texts in columns, before it is in any format."""
+"""The table of a comparison: a registry of columns that all formats, the page and `--sort` use, and its caption.
 
-import re
+A new column is one entry of `COLUMNS`.
+"""
+
+import math
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Literal
 
-from litlab.compare.model import LEVEL, Comparison, Difference, Group, Mode, Summary
+from litlab.compare.hyperparameters import parsed, shorten
+from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary
+from litlab.compare.ranking import best_group, has_interval
+from litlab.compare.statistics import interval_method
+from litlab.errors import UserError
 from litlab.runs.diff import shown
+from litlab.runs.metrics import Metric, MetricTable, Mode
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_duration, printable
 
+MEAN = "mean"
+INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
 TIED = "the best group, and groups whose interval for the mean reaches that of the best"
+MAX_DECIMALS = 8
+MAX_DECIMALS_OF_PERCENT = 4
+LONGEST = 1e9  # from here on, numbers have an exponent
+_NUM_NAMED = 12  # test metrics in a message
 _AT = {"best": "where the objective was best", "last": "after the last epoch"}
 _TESTS = {
     "paired": "paired by seed (t-test of the pairs; effect: Cohen's d of the pairs)",
     "welch": "unpaired (Welch's t-test; effect: Hedges' g)",
 }
-
-
-def caption(comparison: Comparison, summaries: Sequence[Summary | None], keys: Collection[str]) -> list[str]:
-    """
-    Args:
-        summaries: that the table shows.
-        keys: of the columns that it has.
-    """
-    better = "higher" if comparison.mode == "max" else "lower"
-    at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
-    over = "seeds" if all(map(_has_seeds, comparison.groups)) else "runs"
-    known = [each for each in summaries if each is not None]
-    spread = " ± sample standard deviation" if any(each.deviation is not None for each in known) else ""
-    best = f"; best: of the {over}" if "best" in keys else ""
-    lines = [f"{shown(comparison.metric)} {at} ({better} is better): mean{spread} over n {over}{best}."]
-    if any(each.low is not None for each in known):
-        lines.append(f"Intervals: {100 * LEVEL:.0f} %, Student's t over {over}, for the mean.")
-    lines += _of_differences(comparison, keys)
-    words = sum((Counter(group.others) for group in comparison.groups), Counter[RunStatus]())
-    if words and "not done" not in keys:
-        counts = ", ".join(f"{num} {word.label}" for word, num in sorted(words.items()))
-        lines.append(f"Runs that are not done are not averaged: {counts}.")
-    return lines
-
-
-def _of_differences(comparison: Comparison, keys: Collection[str]) -> list[str]:
-    found = kinds(comparison)
-    if comparison.baseline is None or not found:
-        return []
-    start = f"Differences: from {printable(comparison.baseline)}, {' or '.join(_TESTS[kind] for kind in found)}"
-    if len(found) > 1 and "compared" not in keys:
-        unpaired = [each.name for each in comparison.groups if each.difference and each.difference.kind == "welch"]
-        start += f"; unpaired: {printable('; '.join(unpaired))}"
-    num = sum(group.difference is not None and group.difference.p is not None for group in comparison.groups)
-    if not num:
-        return [f"{start}; nothing could be tested."]
-    corrected = f"corrected by Holm for {num} comparison{'s' * (num != 1)}"
-    return [f"{start}; p: two-sided, {corrected}; the intervals of differences are not corrected."]
-
-
-def kinds(comparison: Comparison) -> list[Literal["paired", "welch"]]:
-    """How groups are compared with the baseline."""
-    return sorted({group.difference.kind for group in comparison.groups if group.difference})
-
-
-def _has_seeds(group: Group) -> bool:
-    return all(run.seed is not None for run in group.runs)
-
-
-def best_group(groups: Sequence[Group], mode: Mode) -> Group | None:
-    """By the metric, in whatever order the groups stand; None if no group has a value."""
-    known = [(group.value.mean, group) for group in groups if group.value]
-    choose = max if mode == "max" else min
-    return choose(known, key=lambda each: each[0])[1] if known else None
-
-
-def has_interval(group: Group | None) -> bool:
-    """Whether anything tells how far its value is chance."""
-    return group is not None and group.value is not None and group.value.low is not None
-
-
-def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
-    """A sentence where the best of several groups has no interval."""
-    known = [group for group in groups if group.value]
-    best = best_group(known, mode)
-    if len(known) < 2 or best is None or best.value is None or has_interval(best):
-        return []
-    if all(group.value and group.value.num == 1 for group in known):
-        return ["one seed a group: no spread is known, so the order may be chance; run more seeds"]
-    why = "has one seed" if best.value.num == 1 else "has no interval"
-    return [f"{best.name} {why}: no spread is known, so that it comes first may be chance; run more seeds"]
-
-
-DIGITS = 5
-_MOST = 17  # a float has no more
-_NUMBER = re.compile(r"(?<![^\[,])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![^\],])")  # a whole text, or an item of a list
-
-
-def shortened(texts: Iterable[str | None]) -> dict[str, str]:
-    """Text of a setting -> the same with five significant digits, or with as many as tell all of the texts apart.
-
-    Integers keep all of theirs.
-    """
-    values = {each for each in texts if each is not None}
-    for digits in range(DIGITS, _MOST):
-        short = {value: _short(value, digits) for value in values}
-        if len(set(short.values())) == len(values):
-            return short
-    return {value: value for value in values}
-
-
-def _short(value: str, digits: int) -> str:
-    is_list_or_number = value.startswith("[") or _NUMBER.fullmatch(value)
-    return _NUMBER.sub(lambda found: _rounded(found[0], digits), value) if is_list_or_number else value
-
-
-def _rounded(number: str, digits: int) -> str:
-    """The shorter of the two: 123456.7 stays what it is."""
-    if "." not in number:
-        return number
-    short = f"{float(number):.{digits}g}"
-    return short if len(short) < len(number) else number
-
-
-MEAN = "mean"
-INTERVAL = f"{100 * LEVEL:.0f} % interval"
-MOST_DECIMALS = 8
-MOST_DECIMALS_OF_PERCENT = 4
-LONGEST = 1e9  # from here on, numbers have an exponent
-_COMPARED = {"paired": "paired", "welch": "unpaired"}
+Value = float | str | None
+Getter = Callable[[Group], Value]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table.
+    """One column of a comparison, in every format.
+
+    A column without text in any group is left out of tables; CSV and JSON have its values nevertheless.
 
     Attributes:
-        cells: a text a group; empty where there is nothing to say.
-        is_number: whether its cells are numbers of ours, to be aligned at the right; else they are names and values
-            as the runs' files have them.
-        marks: whether it shows which groups are tied with the best.
-        told_once: whether it is told below the table where all groups have the same.
-        over: what stands over it and its neighbours, of which it is a part.
-        key: what it is left out by where there is too little room for it.
+        header: Text above its cells.
+        value: Value of a group in full precision: it sorts the HTML page and `--sort`.
+        text: Cell of a group as people read it.
+        over: Text above the headers of neighboring columns, of which it is a part.
+        key: Name in messages; by default the header.
+        data: Names and values in CSV and JSON; by default the value under the key.
+        sort: Names that `--sort` has for it.
+        mode: Values that come first in `--sort`: large or small ones.
+        is_number: True for numbers, aligned at the right; else cells are names and values from the files of runs.
+        marks_ties: True if it shows which groups are tied with the best.
+        is_said_once: True if it moves below the table when all groups have the same.
+        spare: Rank in which a narrow terminal drops it, the smallest first; 0: never.
+        latex: LaTeX tables that have room for it: `always`, `alone` (without differences from a baseline) or `never`.
     """
 
     header: str
-    cells: tuple[str, ...]
-    is_number: bool = True
-    marks: bool = False
-    told_once: bool = False
+    value: Getter
+    text: Callable[[Group], str] = lambda group: ""
     over: str = ""
     key: str = ""
+    data: Mapping[str, Getter] | None = None
+    sort: tuple[str, ...] = ()
+    mode: Mode = "min"
+    is_number: bool = True
+    marks_ties: bool = False
+    is_said_once: bool = False
+    spare: int = 0
+    latex: Literal["always", "alone", "never"] = "always"
 
     @property
     def name(self) -> str:
-        """Its header where there is one line of them."""
+        """Key, or else the header."""
+        return self.key or self.header
+
+    @property
+    def title(self) -> str:
+        """Header for tables with a single line of headers."""
         return self.over if self.header == MEAN else self.header
+
+    def values(self, group: Group) -> dict[str, Value]:
+        """Return its names and values of a group in CSV and JSON."""
+        getters = {self.name: self.value} if self.data is None else self.data
+        return {name: get(group) for name, get in getters.items()}
 
 
 @dataclass(frozen=True)
 class Table:
-    """
+    """The columns of a comparison that have text, as people read them.
+
     Attributes:
-        name: of the directory that was compared, the first of several.
-        ties: of each row, whether its group is the best or tied with it; none where there is only one, or where the
-            best has no interval.
-        caption: sentences that say what the numbers are.
-        notes: what else a reader has to know, one a line.
+        name: Name of the directory that was compared, the first of several.
+        cells: Texts of each column, one for each group.
+        ties: True for each group that is the best or tied with it; all False if there is one group, or if the best has
+            no interval.
+        caption: Sentences that explain the numbers.
+        notes: Remarks, one a line.
     """
 
     name: str
     columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
     ties: tuple[bool, ...]
     caption: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def build(comparison: Comparison, left_out: Collection[str] = ()) -> Table:
-    """The columns that have anything to say, but for those with these keys."""
-    columns = [column for column in _columns(comparison) if any(column.cells) and column.key not in left_out]
-    once = [column for column in columns if column.told_once and len(column.cells) > 1 and len(set(column.cells)) == 1]
-    same = ", ".join(f"{column.header} {column.cells[0]}" for column in once)
+def _setting_columns(comparison: Comparison) -> Iterable[Column]:
+    for label in comparison.labels:
+        short = shorten(group.settings.get(label) for group in comparison.groups)
+
+        def value(group: Group, label: str = label) -> Value:
+            return group.settings.get(label)
+
+        def text(group: Group, label: str = label, short: dict[str, str] = short) -> str:
+            return shown(short[group.settings[label]]) if label in group.settings else ""
+
+        data = {printable(label): lambda group, value=value: printable(value(group) or "")}
+        yield Column(
+            shown(label), value, text, data=data, sort=(label, comparison.keys.get(label, label)), is_number=False
+        )
+
+
+def _metric_columns(comparison: Comparison) -> Iterable[Column]:
+    metric = comparison.metric
+    yield from _summary_columns(comparison, metric, lambda group: group.value, "value")
+    ties = comparison.ties
+    yield Column("tied with the best", lambda group: int(group.name in ties))
+
+
+def _test_columns(comparison: Comparison) -> Iterable[Column]:
+    test = comparison.test_metric
+    mean, interval, best = _summary_columns(comparison, test, lambda group: group.test.get(test.name), "test")
+    return [replace(mean, marks_ties=False), interval, replace(best, text=lambda group: "")]
+
+
+def _summary_columns(
+    comparison: Comparison, metric: Metric, summary: Callable[[Group], Summary | None], what: str
+) -> list[Column]:
+    """Return the columns of mean with deviation, interval, and best; with the same decimals in all of them."""
+    scale, name = metric.scale, printable(metric.name)
+    places = decimals(metric, map(summary, comparison.groups))
+    over = shown(metric.name) + (f" ({metric.unit})" if metric.unit else "")
+
+    def get(attribute: str) -> Getter:
+        return lambda group: getattr(summary(group), attribute, None)
+
+    def mean_text(group: Group) -> str:
+        known = summary(group)
+        if known is None:
+            return ""
+        deviation = "" if known.deviation is None else f" ± {fixed(scale * known.deviation, places)}"
+        return fixed(scale * known.mean, places) + deviation
+
+    def data(*attributes: str) -> dict[str, Getter]:
+        return {f"{name} {attribute}": get(attribute) for attribute in attributes}
+
+    num: dict[str, Getter] = {f"{name} num": lambda group: get("num")(group) or 0}
+    return [
+        Column(
+            MEAN, get("mean"), mean_text, over, name, num | data("mean", "deviation"), (metric.name,),
+            mode=metric.mode or "max", marks_ties=True,
+        ),
+        Column(
+            INTERVAL, get("low"), lambda group: _interval(summary(group), scale, places), over, f"{what} interval",
+            data("low", "high"), spare=4 * (what == "test"), latex="never" if what == "test" else "alone",
+        ),
+        Column(
+            "best", get("best"), lambda group: _number(get("best")(group), scale, places), over,
+            data=data("best"), spare=5, latex="never",
+        ),
+    ]  # fmt: skip
+
+
+def _difference_columns(comparison: Comparison) -> Iterable[Column]:
+    if comparison.baseline is None:
+        return
+    metric, scale = comparison.metric, comparison.metric.scale
+    unit = "points" if metric.unit == "%" else metric.unit
+    places = decimals(metric, (group.value for group in comparison.groups))
+    over = "difference" + (f" ({unit})" if unit else "")
+
+    def get(attribute: str) -> Getter:
+        return lambda group: getattr(group.difference, attribute, None)
+
+    def mean_text(group: Group) -> str:
+        return "baseline" if group.name == comparison.baseline else _number(get("mean")(group), scale, places, "+")
+
+    def p_text(group: Group) -> str:
+        p = group.difference.corrected if group.difference else None
+        return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+    def kind_text(group: Group) -> str:
+        return {"paired": "paired", "welch": "unpaired"}[group.difference.kind] if group.difference else ""
+
+    data = {f"difference {field.name}": get(field.name) for field in fields(Difference)}
+    yield Column(MEAN, get("mean"), mean_text, over, "difference", data, ("difference",), metric.mode or "max")
+    yield Column(
+        INTERVAL, get("low"), lambda group: _interval(group.difference, scale, places, "+"), over,
+        "difference interval", {},
+    )  # fmt: skip
+    yield Column("p", get("corrected"), p_text, over, data={}, sort=("p",))
+    yield Column("effect", get("effect"), lambda group: _number(get("effect")(group), 1, 2, "+"), over, data={})
+    if len(_kinds(comparison)) > 1:
+        yield Column("compared", kind_text, kind_text, over, data={}, is_number=False, latex="alone")
+
+
+def _status_columns(comparison: Comparison) -> Iterable[Column]:
+    statuses = [status for status in RunStatus if status != RunStatus.COMPLETED]
+    return [Column(status.value, partial(_num_with_status, status)) for status in statuses]
+
+
+def _num_with_status(status: RunStatus, group: Group) -> int:
+    return group.others.get(status, 0)
+
+
+def _mean(summary: Summary | None) -> float | None:
+    return None if summary is None else summary.mean
+
+
+def _test_mean(name: str, group: Group) -> float | None:
+    return _mean(group.test.get(name))
+
+
+COLUMNS: tuple[Column | Callable[[Comparison], Iterable[Column]], ...] = (
+    Column("group", lambda group: group.name, data={"group": lambda group: printable(group.name)}, sort=("name",)),
+    _setting_columns,
+    Column(
+        "n",
+        lambda group: group.value.num if group.value else 0,
+        lambda group: str(group.value.num if group.value else 0),
+        data={},
+        sort=("n",),
+        mode="max",
+    ),
+    _metric_columns,
+    _test_columns,
+    _difference_columns,
+    Column(
+        "training time",
+        lambda group: _mean(group.seconds),
+        lambda group: "" if group.seconds is None else format_duration(group.seconds.mean),
+        data={"training seconds mean": lambda group: _mean(group.seconds)},
+        sort=("time",),
+        is_said_once=True,
+        spare=3,
+        latex="never",
+    ),
+    Column(
+        "images/s",
+        lambda group: _mean(group.images_per_second),
+        lambda group: "" if group.images_per_second is None else f"{group.images_per_second.mean:.0f}",
+        data={"images per second mean": lambda group: _mean(group.images_per_second)},
+        sort=("images/s",),
+        mode="max",
+        is_said_once=True,
+        spare=1,
+        latex="never",
+    ),
+    Column(
+        "parameters",
+        lambda group: group.parameters,
+        lambda group: "" if group.parameters is None else f"{group.parameters:,}",
+        sort=("parameters",),
+        is_said_once=True,
+        spare=2,
+        latex="alone",
+    ),
+    Column(
+        "not completed",
+        lambda group: not_completed(group),
+        lambda group: not_completed(group),
+        data={},
+        is_number=False,
+        latex="never",
+    ),
+    _status_columns,
+)
+
+
+def columns_of(comparison: Comparison) -> list[Column]:
+    """Return all columns of a comparison in their order."""
+    entries = ([entry] if isinstance(entry, Column) else entry(comparison) for entry in COLUMNS)
+    return [column for columns in entries for column in columns]
+
+
+def build_table(comparison: Comparison, leave_out: Callable[[Column], bool] = lambda column: False) -> Table:
+    """Build the table of the columns that have text, without those that are to be left out."""
+    pairs = [(column, tuple(map(column.text, comparison.groups))) for column in columns_of(comparison)]
+    pairs = [(column, cells) for column, cells in pairs if any(cells) and not leave_out(column)]
+    keys = {column.name for column, _ in pairs}
+    once = [pair for pair in pairs if pair[0].is_said_once and len(pair[1]) > 1 and len(set(pair[1])) == 1]
+    same = ", ".join(f"{column.header} {cells[0]}" for column, cells in once)
+    shown_pairs = [pair for pair in pairs if pair not in once]
     is_marked = len(comparison.groups) > 1 and has_interval(best_group(comparison.groups, comparison.mode))
-    tested = test_metric(comparison.metric)
-    summaries = [each for group in comparison.groups for each in (group.value, group.test.get(tested))]
     notes = [printable(note) for note in comparison.notes]
-    notes += [printable(f"Skipped {each.path}: {each.why}") for each in comparison.skipped]
+    notes += [printable(f"Skipped {entry.path}: {entry.reason}") for entry in comparison.skipped]
     return Table(
         name=comparison.directories[0].resolve().name if comparison.directories else "",
-        columns=tuple(column for column in columns if column not in once),
+        columns=tuple(column for column, _ in shown_pairs),
+        cells=tuple(cells for _, cells in shown_pairs),
         ties=tuple(is_marked and group.name in comparison.ties for group in comparison.groups),
-        caption=(
-            *caption(comparison, summaries, {column.key for column in columns}),
-            *([f"The same in all groups: {same}."] if same else []),
-        ),
+        caption=(*_caption(comparison, keys), *([f"The same in all groups: {same}."] if same else [])),
         notes=tuple(notes),
     )
 
 
-def test_metric(metric: str) -> str:
-    """The metric of the test that stands beside one of the validation."""
-    return f"test/{metric.removeprefix('val/')}"
+def sort_groups(comparison: Comparison, sort: str, table: MetricTable) -> tuple[Group, ...]:
+    """Sort groups by a column; groups that are equal there keep their order.
 
+    Args:
+        comparison: Comparison with the groups.
+        sort: Name of a column for `--sort`, or a test metric.
+        table: Metrics of the runs by name.
 
-def _columns(comparison: Comparison) -> list[Column]:
-    groups = comparison.groups
-    settings = [_setting(label, groups) for label in comparison.labels]
-    num = Column("n", tuple(str(group.value.num) if group.value else "0" for group in groups))
-    values = [group.value for group in groups]
-    tested = test_metric(comparison.metric)
-    on_test = [group.test.get(tested) for group in groups]
-    metrics = [*_of_metric(comparison.metric, values, "value"), *_of_metric(tested, on_test, "test")[:2]]
-    return [*settings, num, *metrics, *_differences(comparison), *_costs(groups)]
-
-
-def _setting(label: str, groups: Sequence[Group]) -> Column:
-    short = shortened(group.settings.get(label) for group in groups)
-    texts = (group.settings.get(label) for group in groups)
-    return Column(shown(label), tuple("" if each is None else shown(short[each]) for each in texts), is_number=False)
-
-
-def _of_metric(metric: str, summaries: Sequence[Summary | None], what: str) -> list[Column]:
-    """Mean with deviation, interval, best; with the same decimals in all of them."""
-    scale, unit = (100, " (%)") if "accuracy" in metric else (1, "")
-    places = decimals(metric, summaries)
-    means, intervals, bests = [], [], []
-    for each in summaries:
-        means.append("" if each is None else fixed(scale * each.mean, places))
-        if each is not None and each.deviation is not None:
-            means[-1] += f" ± {fixed(scale * each.deviation, places)}"
-        intervals.append(_interval(each, scale, places))
-        bests.append("" if each is None else fixed(scale * each.best, places))
-    over = f"{shown(metric)}{unit}"
-    return [
-        Column(MEAN, tuple(means), marks=what == "value", over=over),
-        Column(INTERVAL, tuple(intervals), over=over, key=f"{what} interval"),
-        Column("best", tuple(bests), over=over, key="best"),
+    Raises:
+        UserError: If there is no such column.
+    """
+    columns = columns_of(comparison)
+    tested = sorted({name for group in comparison.groups for name in group.test})
+    columns += [
+        Column(name, partial(_test_mean, name), sort=(name,), mode=table[name].mode or "max") for name in tested
     ]
+    names: dict[str, Column] = {}
+    for column in columns:
+        for name in column.sort:
+            names.setdefault(name, column)
+    if sort not in names:
+        first = [column.sort[0] for column in columns if column.sort]
+        expected = ", ".join(map(shown, dict.fromkeys(first)))
+        raise UserError(f"--sort {shown(sort)}: no such column; expected one of {expected}")
+    column = names[sort]
+    return tuple(sorted(comparison.groups, key=lambda group: _sort_key(column.value(group), column.mode)))
 
 
-def _interval(each: Summary | Difference | None, scale: float, places: int, sign: str = "") -> str:
-    if each is None or each.low is None or each.high is None:
-        return ""
-    return f"[{fixed(scale * each.low, places, sign)}, {fixed(scale * each.high, places, sign)}]"
+def _sort_key(value: Value, mode: Mode) -> tuple[int, float, str]:
+    """Sort numbers, then texts, then missing values; texts of numbers count as numbers."""
+    if value is None:
+        return 2, 0.0, ""
+    number = parsed(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return 1, 0.0, str(value)
+    return 0, -number if mode == "max" else number, str(value)
 
 
-def decimals(metric: str, summaries: Iterable[Summary | None]) -> int:
-    """How many a column has: two significant digits of the deviation in its middle group; without one, as is usual."""
-    known = [each for each in summaries if each is not None]
-    scale, most = (100, MOST_DECIMALS_OF_PERCENT) if "accuracy" in metric else (1, MOST_DECIMALS)
-    spreads = [scale * each.deviation for each in known if each.deviation]
-    if spreads:
-        wanted = 1 - _exponent(statistics.median_low(spreads))
-    elif scale == 100 or not any(each.mean for each in known):
-        wanted = 2
+def not_completed(group: Group) -> str:
+    """Count the runs of a group that are not completed: `failed 1, pruned 2`."""
+    return ", ".join(f"{status.label} {group.others[status]}" for status in RunStatus if group.others.get(status))
+
+
+def decimals(metric: Metric, summaries: Iterable[Summary | None]) -> int:
+    """Return the decimals of a column: two significant digits of the median deviation; without one, as is usual."""
+    known = [summary for summary in summaries if summary is not None and math.isfinite(summary.mean)]
+    is_percent = metric.unit == "%"
+    deviations = [
+        metric.scale * summary.deviation for summary in known if summary.deviation and math.isfinite(summary.deviation)
+    ]
+    if deviations:
+        places = 1 - _exponent(statistics.median_low(deviations))
+    elif is_percent or not any(summary.mean for summary in known):
+        places = 2
     else:
-        wanted = 3 - _exponent(max(abs(each.mean) for each in known))
-    return min(max(wanted, 0), most)
+        places = 3 - _exponent(max(abs(summary.mean) for summary in known))
+    return min(max(places, 0), MAX_DECIMALS_OF_PERCENT if is_percent else MAX_DECIMALS)
 
 
 def _exponent(value: float) -> int:
-    """Of the first of its digits, once it is rounded to two."""
+    """Return the decimal exponent of a value once it is rounded to two digits."""
     return int(f"{value:.1e}".partition("e")[2])
 
 
 def fixed(value: float, places: int, sign: str = "") -> str:
-    """A number with so many decimals; never -0.00."""
+    """Format a number with fixed decimals; never -0.00."""
     return f"{value:{sign}z.{places}f}" if abs(value) < LONGEST else f"{value:{sign}.4g}"
 
 
-def _differences(comparison: Comparison) -> list[Column]:
-    if comparison.baseline is None:
-        return []
-    scale, unit = (100, " (points)") if "accuracy" in comparison.metric else (1, "")
-    places = decimals(comparison.metric, (group.value for group in comparison.groups))
-    found = [group.difference for group in comparison.groups]
-    means = [
-        "baseline" if group.name == comparison.baseline else _signed(group.difference, scale, places)
-        for group in comparison.groups
-    ]
-    over = f"difference{unit}"
-    columns = [
-        Column(MEAN, tuple(means), over=over),
-        Column(INTERVAL, tuple(_interval(each, scale, places, "+") for each in found), over=over),
-        Column("p", tuple("" if each is None else _p(each.corrected) for each in found), over=over),
-        Column("effect", tuple(_effect(each) for each in found), over=over),
-    ]
-    if len(kinds(comparison)) > 1:
-        how = tuple("" if each is None else _COMPARED[each.kind] for each in found)
-        columns.append(Column("compared", how, is_number=False, over=over, key="compared"))
-    return columns
+def _number(value: Value, scale: float, places: int, sign: str = "") -> str:
+    return fixed(scale * value, places, sign) if isinstance(value, int | float) else ""
 
 
-def _signed(difference: Difference | None, scale: float, places: int) -> str:
-    return "" if difference is None else fixed(scale * difference.mean, places, "+")
-
-
-def _p(p: float | None) -> str:
-    if p is None:
+def _interval(known: Summary | Difference | None, scale: float, places: int, sign: str = "") -> str:
+    if known is None or known.low is None or known.high is None:
         return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"[{fixed(scale * known.low, places, sign)}, {fixed(scale * known.high, places, sign)}]"
 
 
-def _effect(difference: Difference | None) -> str:
-    return "" if difference is None or difference.effect is None else fixed(difference.effect, 2, "+")
+def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
+    """Explain the numbers of a table that has the columns with these keys."""
+    groups, metric, test = comparison.groups, comparison.metric, comparison.test_metric
+    better = "higher" if comparison.mode == "max" else "lower"
+    at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
+    over = "seeds" if all(run.seed is not None for group in groups for run in group.runs) else "runs"
+    known = [value for group in groups for value in (group.value, group.test.get(test.name)) if value is not None]
+    spread = " ± sample standard deviation" if any(value.deviation is not None for value in known) else ""
+    best = f"; best: of the {over}" if "best" in keys else ""
+    lines = [f"{shown(metric.name)} {at} ({better} is better): mean{spread} over n {over}{best}."]
+    if any(value.low is not None for value in known):
+        method = interval_method(metric)
+        lines.append(f"Intervals: {100 * CONFIDENCE:.0f} %, {method} over {over}, for the mean.")
+    lines += _caption_of_differences(comparison, keys)
+    statuses = sum((Counter(group.others) for group in groups), Counter[RunStatus]())
+    if statuses and "not completed" not in keys:
+        counts = ", ".join(f"{statuses[status]} {status.label}" for status in RunStatus if statuses[status])
+        lines.append(f"Runs that are not completed are not averaged: {counts}.")
+    return lines
 
 
-def _costs(groups: Sequence[Group]) -> list[Column]:
-    seconds = tuple("" if group.seconds is None else format_duration(group.seconds.mean) for group in groups)
-    images = tuple("" if group.images_per_second is None else f"{group.images_per_second.mean:.0f}" for group in groups)
-    parameters = tuple("" if group.parameters is None else f"{group.parameters:,}" for group in groups)
-    return [
-        Column("training time", seconds, told_once=True, key="training time"),
-        Column("images/s", images, told_once=True, key="images/s"),
-        Column("parameters", parameters, told_once=True, key="parameters"),
-        Column("not done", tuple(not_done(group) for group in groups), is_number=False, key="not done"),
-    ]
+def _caption_of_differences(comparison: Comparison, keys: Collection[str]) -> list[str]:
+    kinds = _kinds(comparison)
+    if comparison.baseline is None or not kinds:
+        return []
+    start = f"Differences: from {printable(comparison.baseline)}, {' or '.join(_TESTS[kind] for kind in kinds)}"
+    if len(kinds) > 1 and "compared" not in keys:
+        unpaired = [group.name for group in comparison.groups if group.difference and group.difference.kind == "welch"]
+        start += f"; unpaired: {printable('; '.join(unpaired))}"
+    num = sum(group.difference is not None and group.difference.p is not None for group in comparison.groups)
+    if not num:
+        return [f"{start}; nothing could be tested."]
+    corrected = f"corrected by Holm for {num} comparison{'s' * (num != 1)}"
+    method = " (Student's t)" if interval_method(comparison.metric) != "Student's t" else ""
+    return [f"{start}; p: two-sided, {corrected}; the intervals of differences{method} are not corrected."]
 
 
-def not_done(group: Group) -> str:
-    """`failed 1, pruned 2`."""
-    return ", ".join(f"{status.label} {group.others[status]}" for status in RunStatus if group.others.get(status))
+def _kinds(comparison: Comparison) -> list[str]:
+    """Return how groups are compared with the baseline."""
+    return sorted({group.difference.kind for group in comparison.groups if group.difference})

@@ -1,9 +1,9 @@
-"""A view for TensorBoard over several studies and single runs: folders of links, named so that they read as settings.
+"""A view for TensorBoard over several studies and single runs: folders of links with names that read as settings.
 
-TensorBoard names a run by its folder, and takes one HParams experiment for all that it shows. So a folder of studies
-gets a temporary directory in which every run has a folder with links to its event files, and a session that tells all
-settings that vary over the whole: a run of a study that fixes what another sweeps shows its value. Nothing is
-written into the studies, which may be a stranger's or read-only.
+TensorBoard names a run by its folder, and uses one HParams experiment for everything that it shows. So `litlab
+tensorboard` on a folder of studies makes a temporary directory in which every run has a folder with links to its event
+files, and a session with all settings that vary in the whole: a run of a study that fixes what another one sweeps shows
+its value. Nothing is written into the studies, which may be read-only.
 """
 
 import re
@@ -12,95 +12,79 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litlab.compare.collect import collect
-from litlab.compare.grouping import form
+from litlab.compare.grouping import define_groups, group_by_settings
 from litlab.compare.hyperparameters import SEED, text
 from litlab.compare.model import Run, Skipped
-from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, file_name, metric_columns, numbered
+from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns, numbered
 from litlab.runs.diff import shown
-from litlab.runs.result import Result
-from litlab.runs.state import RunStatus
-from litlab.tensorboard import (
-    LAST,
-    PREFIX,
-    START,
-    Logged,
-    Setting,
-    end_summary,
-    final_metrics,
-    scalar,
-    setting,
-    start_summary,
-    write_events,
-)
+from litlab.tensorboard import PREFIX, START, Logged, Setting, setting, start_summary, write_events
 
-_END = LAST + ".view"
-_DATED = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d_\w+")  # as runs and multiruns without a name are called
+_DATED = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d_\w+")  # names of runs and multiruns that were given none
 
 
 class View:
-    """The links to all runs below a directory.
+    """Links to all runs below a directory.
 
     Attributes:
-        skipped: what was damaged or none of ours when it was last looked at.
+        skipped: Directories that could not be used at the last refresh.
     """
 
     def __init__(self, directory: Path, place: Path) -> None:
-        """`place`: an empty directory that the view is made in."""
+        """Start with an empty view.
+
+        Args:
+            directory: Directory of studies and runs.
+            place: Empty directory for the view.
+        """
         self.skipped: list[Skipped] = []
         self._directory, self._place = directory, place
         self._parents: dict[Path, Path] = {}  # of studies and of folders with single runs
-        self._folders: dict[Path, Path] = {}  # of runs; the name that a run was given first stays
+        self._folders: dict[Path, Path] = {}  # of runs, which keep the first name that they were given
         self._taken: set[str] = set()
-        self._columns: Path | None = (
-            None  # the run that tells the columns: on their own they would be one without curves
-        )
+        self._first: Path | None = None  # holds the columns, which on their own would be a run without curves
 
     def refresh(self) -> None:
-        """Link what is new, and remove links to what is gone.
+        """Link new runs, and remove links to runs that are gone.
 
         Raises:
-            OSError: if the view can't be written.
+            OSError: If the view cannot be written.
         """
         runs, self.skipped = collect([self._directory])
         for path in self._folders.keys() - {run.path for run in runs}:
-            gone = self._folders.pop(path)
-            shutil.rmtree(gone, ignore_errors=True)  # it never came to be if there were no events
-            self._taken.discard(str(gone))
+            folder = self._folders.pop(path)
+            shutil.rmtree(folder, ignore_errors=True)  # a run without events has no folder
+            self._taken.discard(str(folder))
         if not runs:
             return
         hparams, names = _hparams(runs), _names(runs)
         for run in runs:
             if run.path not in self._folders:
-                self._folders[run.path] = self._new_folder(run, names[run.path])
+                folder = self._parent(_parent_of(run)) / folder_name(names[run.path])
+                self._folders[run.path] = self._reserve(folder)
             self._link_run(run, hparams[run.path])
         for study in dict.fromkeys(run.study for run in runs if run.study is not None):
             self._link_summaries(study)
-        self._tell_columns(runs, hparams)
+        self._write_columns(runs, hparams)
 
-    def _tell_columns(self, runs: Sequence[Run], hparams: Mapping[Path, Mapping[str, Setting]]) -> None:
-        if self._columns is None or not self._columns.is_dir():
-            self._columns = next((folder for run in runs if (folder := self._folders[run.path]).is_dir()), None)
-        if self._columns is None:
+    def _write_columns(self, runs: Sequence[Run], hparams: Mapping[Path, Mapping[str, Setting]]) -> None:
+        if self._first is None or not self._first.is_dir():
+            self._first = next((folder for run in runs if (folder := self._folders[run.path]).is_dir()), None)
+        if self._first is None:
             return
         values: dict[str, list[Setting]] = {}
         for settings in hparams.values():
             for key, value in settings.items():
                 values.setdefault(key, []).append(value)
-        columns = experiment(values, metric_columns(runs), 0.0)
-        _write(self._columns / EXPERIMENT, [Logged(columns, 0, 0.0)])
+        _write(self._first / EXPERIMENT, experiment(values, metric_columns(runs), 0.0))
 
-    def _new_folder(self, run: Run, name: str) -> Path:
-        """`STUDY/lr=0.1 seed=3`, `NAME/lr=0.1 2026-01-31 12:00`."""
-        return self._free(self._parent(_above(run)) / file_name(name))
+    def _parent(self, original: Path) -> Path:
+        """Return the folder for the runs of a study or of a folder."""
+        if original not in self._parents:
+            self._parents[original] = self._reserve(self._place / _path_below(original, self._directory))
+        return self._parents[original]
 
-    def _parent(self, above: Path) -> Path:
-        """The folder for the runs of a study, or of a folder."""
-        if above not in self._parents:
-            self._parents[above] = self._free(self._place / _below(above, self._directory))
-        return self._parents[above]
-
-    def _free(self, folder: Path) -> Path:
-        """The folder, or one with a number if it is taken: by a study that began in the same minute, for one."""
+    def _reserve(self, folder: Path) -> Path:
+        """Return the folder, with a number if it is taken, for example by a study of the same minute."""
         free = numbered(str(folder), self._taken)
         self._taken.add(free)
         return Path(free)
@@ -108,15 +92,9 @@ class View:
     def _link_run(self, run: Run, hparams: Mapping[str, Setting]) -> None:
         folder = self._folders[run.path]
         _link(run.path, folder, leave_out=START)
-        if not folder.is_dir():
-            return
-        if not (folder / START).exists():
-            began = (run.path / "config.yaml").stat().st_mtime
-            _write(folder / START, [Logged(start_summary(dict(hparams), began), 0, began)])
-        if any(run.path.glob(f"{LAST}*")) or not (run.status == RunStatus.COMPLETED or run.status.is_failure):
-            (folder / _END).unlink(missing_ok=True)
-        else:
-            _write_end(run, folder / _END)
+        if folder.is_dir() and not (folder / START).exists():
+            start = (run.path / "config.yaml").stat().st_mtime
+            _write(folder / START, start_summary(dict(hparams), start), start)
 
     def _link_summaries(self, study: Path) -> None:
         summaries, folder = study / FOLDER, self._parent(study) / FOLDER
@@ -127,60 +105,53 @@ class View:
                     _link(below, folder / below.name, leave_out=EXPERIMENT)
 
 
-def _write(file: Path, logged: Sequence[Logged]) -> None:
-    write_events(file, logged, sync=False)  # it goes with this process
+def _write(file: Path, summary: object, time: float = 0.0) -> None:
+    write_events(file, [Logged(summary, 0, time)], sync=False)  # the view is temporary
 
 
-def _write_end(run: Run, file: Path) -> None:
-    """What runs write themselves, for one of a version of litlab that did not."""
-    ended = (run.path / "result.json").stat().st_mtime
-    status = run.status
-    metrics = final_metrics(Result(status, "", best=dict(run.best), last=dict(run.last), test=dict(run.test)))
-    summaries = [end_summary(status, ended), *(scalar(tag, value) for tag, value in metrics.items())]
-    _write(file, [Logged(each, run.steps, ended) for each in summaries])
-
-
-def _above(run: Run) -> Path:
-    """The study, or the folder in which a single run stands."""
+def _parent_of(run: Run) -> Path:
+    """Return the study of a run, or the folder of a single run."""
     return run.study if run.study is not None else run.path.parent
 
 
 def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
-    """Of each run what varies over all of them, by its full name, and the seed."""
-    found: dict[Path, dict[str, Setting]] = {}
-    formed = form(runs)
-    keys = {shown(label): key for label, key in formed.keys.items()}
-    for members in formed.members:
-        for run in members.runs:
-            found[run.path] = {keys[label]: _typed(run, keys[label], said) for label, said in members.settings.items()}
+    """Return for each run the settings that vary over all runs, by full names, and the seed."""
+    hparams: dict[Path, dict[str, Setting]] = {}
+    grouping = define_groups(group_by_settings(runs))
+    keys = {shown(label): key for label, key in grouping.keys.items()}
+    for group in grouping.groups:
+        for run in group.runs:
+            hparams[run.path] = {
+                keys[label]: _typed(run, keys[label], value) for label, value in group.settings.items()
+            }
             if (seed := setting(run.seed)) is not None:
-                found[run.path][SEED] = seed
-    return found
+                hparams[run.path][SEED] = seed
+    return hparams
 
 
-def _typed(run: Run, key: str, said: str) -> Setting:
-    """The value itself where it is a number or a truth value and not what a study calls a choice."""
+def _typed(run: Run, key: str, label: str) -> Setting:
+    """Return a number or a truth value itself, unless the study has a name for it."""
     value = setting(run.settings.get(key))
-    return value if isinstance(value, bool | int | float) and text(value) == said else said
+    return value if isinstance(value, bool | int | float) and text(value) == label else label
 
 
 def _names(runs: Sequence[Run]) -> dict[Path, str]:
-    """Of each run what varies within its study or folder; of single runs also when they began."""
+    """Name each run by the settings that vary in its study or folder; a single run also by its start."""
     names = {}
-    for above in dict.fromkeys(map(_above, runs)):
-        beside = [run for run in runs if _above(run) == above]
-        has_seeds = len({run.seed for run in beside}) > 1
-        for members in form(beside).members:
-            words = [f"{label}={said}" for label, said in members.settings.items()]
-            for run in members.runs:
+    for parent in dict.fromkeys(map(_parent_of, runs)):
+        siblings = [run for run in runs if _parent_of(run) == parent]
+        has_seeds = len({run.seed for run in siblings}) > 1
+        for group in define_groups(group_by_settings(siblings)).groups:
+            settings = [f"{label}={value}" for label, value in group.settings.items()]
+            for run in group.runs:
                 seed = [f"{SEED}={run.seed}"] if has_seeds and run.seed is not None else []
-                when = [_dated(run.path.name)] if run.study is None else []
-                names[run.path] = " ".join([*words, *seed, *when]) or run.path.name
+                start = [_format_date(run.path.name)] if run.study is None else []
+                names[run.path] = " ".join([*settings, *seed, *start]) or run.path.name
     return names
 
 
 def _link(source: Path, folder: Path, *, leave_out: str) -> None:
-    """Links in a folder to the event files of a directory; a folder without any is not made."""
+    """Link the event files of a directory; without any, no folder is made."""
     files = {file.name: file for file in source.glob(f"{PREFIX}*") if file.is_file() and file.name != leave_out}
     if files:
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,14 +163,14 @@ def _link(source: Path, folder: Path, *, leave_out: str) -> None:
             (folder / name).symlink_to(file.resolve())
 
 
-def _below(path: Path, directory: Path) -> Path:
-    """Where a study, or the folder of a run, is below the directory that is shown; dates are written as such."""
+def _path_below(path: Path, directory: Path) -> Path:
+    """Return the path of a study or folder below the directory that is shown, with readable dates."""
     parts = path.relative_to(directory).parts if path.is_relative_to(directory) else ()
     parts = parts or (path.resolve().name,)
-    return Path(*(file_name(_dated(part)) for part in parts))
+    return Path(*(folder_name(_format_date(part)) for part in parts))
 
 
-def _dated(name: str) -> str:
-    """`2026-01-31_12-00-00_ab12` -> `2026-01-31 12:00`."""
-    found = _DATED.search(name)
-    return name if found is None else name[: found.start()] + f"{found[1]} {found[2]}:{found[3]}" + name[found.end() :]
+def _format_date(name: str) -> str:
+    """Return `2026-01-31 12:00` for `2026-01-31_12-00-00_ab12`."""
+    match = _DATED.search(name)
+    return name if match is None else name[: match.start()] + f"{match[1]} {match[2]}:{match[3]}" + name[match.end() :]

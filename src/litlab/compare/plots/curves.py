@@ -1,4 +1,4 @@
-"""Learning curves: the mean over the seeds of each group, epoch by epoch, with its interval."""
+"""Figure of learning curves: mean over the seeds of each group by epoch, with its interval."""
 
 import math
 from collections.abc import Sequence
@@ -10,68 +10,68 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from litlab.compare.metric_values import rows_of
 from litlab.compare.model import Comparison, Group, Run, Summary
-from litlab.compare.plots.axes import frame
+from litlab.compare.plots.axes import set_y_limits
 from litlab.compare.plots.style import (
     INTERVAL,
-    Chosen,
-    Look,
+    LineStyle,
+    StyledGroup,
+    add_legend,
+    add_note,
+    axis_label,
     is_drawable,
-    legend_below,
-    measure,
-    names_of,
+    legend_names,
     new_figure,
-    note,
 )
 from litlab.compare.statistics import summarize
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import Metric, iterate_rows
 
 _MANY = 5  # bands, from which on they are fainter
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Of a group.
+    """Learning curve of a group.
 
     Attributes:
-        epochs: counted from 1; only those that all of its runs have reached.
-        values: over the runs, one an epoch; None where one of them has no finite number.
-        num_without: runs that have no such curve in their metrics.csv.
+        epochs: Epochs that all of its runs have reached, counted from 1.
+        values: Summary over the runs for each epoch; None if one of them has no finite number.
+        num_without: Number of runs that have no such curve in their metrics.csv.
     """
 
     epochs: Sequence[int]
     values: Sequence[Summary | None]
     num_without: int
 
-    def line(self, name: str, factor: float) -> "np.ndarray[Any, np.dtype[np.float64]]":
-        """`mean`, `low` or `high` of all epochs; NaN where there is none."""
-        found = [getattr(value, name, None) for value in self.values]
-        return np.array([math.nan if each is None else each * factor for each in found])
+    def line(self, name: str, scale: float) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        """Return `mean`, `low` or `high` for all epochs; NaN if there is none."""
+        values = [getattr(value, name, None) for value in self.values]
+        return np.array([math.nan if value is None else value * scale for value in values])
 
 
-def draw_curves(comparison: Comparison, chosen: Sequence[Chosen]) -> Figure | None:
-    """None if no run of these groups has a curve."""
-    known = [(each, curve_of(each.group, comparison.metric)) for each in chosen]
-    drawn = [(each, curve) for each, curve in known if any(curve.values)]
+def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figure | None:
+    """Draw the curves of groups; None if no run has one."""
+    metric = comparison.metric
+    curves = [(entry, curve_of(entry.group, metric)) for entry in selected]
+    drawn = [(entry, curve) for entry, curve in curves if any(curve.values)]
     if not drawn:
         return None
-    value = measure(comparison.metric)
-    figure = new_figure(f"{value.label} against epoch")
-    axes = figure.add_subplot(xlabel="epoch", ylabel=value.label)
-    handles = [
-        _draw(axes, curve, each.look, value.factor, 0.15 if len(drawn) < _MANY else 0.08) for each, curve in drawn
-    ]
+    figure = new_figure(f"{axis_label(metric)} against epoch")
+    axes = figure.add_subplot(xlabel="epoch", ylabel=axis_label(metric))
+    alpha = 0.15 if len(drawn) < _MANY else 0.08
+    handles = [_draw(axes, curve, entry.style, metric.scale, alpha) for entry, curve in drawn]
     lines = {
-        name: np.concatenate([curve.line(name, value.factor) for _, curve in drawn]) for name in ("mean", "low", "high")
+        name: np.concatenate([curve.line(name, metric.scale) for _, curve in drawn]) for name in ("mean", "low", "high")
     }
     ends = {name: line[np.isfinite(line)].tolist() for name, line in lines.items()}
-    is_cut = frame(axes, ends["mean"], ends["low"], ends["high"])
+    is_cut = set_y_limits(axes, ends["mean"], ends["low"], ends["high"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     longest = max(curve.epochs[-1] for _, curve in drawn)
     axes.set_xlim(1 - 0.03 * longest, 1.03 * longest)
-    legend_below(figure, handles, names_of(each.group.settings for each, _ in drawn))
-    num_groups, num_without = len(comparison.groups), sum(curve.num_without for _, curve in known)
-    note(
+    add_legend(figure, handles, legend_names(entry.group.settings for entry, _ in drawn))
+    num_groups, num_without = len(comparison.groups), sum(curve.num_without for _, curve in curves)
+    add_note(
         figure,
         f"{len(drawn)} of {num_groups} groups" if len(drawn) < num_groups else "",
         INTERVAL.format("bands") if ends["low"] else "",
@@ -81,40 +81,44 @@ def draw_curves(comparison: Comparison, chosen: Sequence[Chosen]) -> Figure | No
     return figure
 
 
-def curve_of(group: Group, metric: str) -> Curve:
-    """Over seeds, as the table has it: where settings are put together, a seed's value is the mean over them."""
-    found = [(run, curve) for run in group.runs if (curve := _read(run, metric))]
-    shared = sorted(set.intersection(*(set(curve) for _, curve in found))) if found else []
-    seeds = {run.seed if run.seed is not None else run.path: run for run, _ in found}
-    of_seeds = [[curve for run, curve in found if key in (run.seed, run.path)] for key in seeds]
-    values = [[fmean(curve[epoch] for curve in curves) for curves in of_seeds] for epoch in shared]
-    summaries = [_summary(each, group) if all(map(math.isfinite, each)) else None for each in values]
-    return Curve([epoch + 1 for epoch in shared], summaries, len(group.runs) - len(found))
+def curve_of(group: Group, metric: Metric) -> Curve:
+    """Average over seeds as the table does: with `--group`, the value of a seed is its mean over the settings."""
+    curves = [(run, curve) for run in group.runs if (curve := _read(run, metric))]
+    epochs = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
+    by_seed: dict[object, list[dict[int, float]]] = {}
+    for run, curve in curves:
+        by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(curve)
+    summaries = []
+    for epoch in epochs:
+        values = [fmean(curve[epoch] for curve in members) for members in by_seed.values()]
+        summaries.append(_summary(values, group, metric) if all(map(math.isfinite, values)) else None)
+    return Curve([epoch + 1 for epoch in epochs], summaries, len(group.runs) - len(curves))
 
 
-def _summary(values: Sequence[float], group: Group) -> Summary:
-    """Without an interval where the group has none: its seeds don't have the same settings."""
-    found = summarize(values, "max")
+def _summary(values: Sequence[float], group: Group, metric: Metric) -> Summary:
+    """Summarize without an interval if the group has none because its seeds do not have the same settings."""
+    summary = summarize(values, metric)
     has_none = group.value is not None and group.value.num > 1 and group.value.low is None
-    return replace(found, low=None, high=None) if has_none else found
+    return replace(summary, low=None, high=None) if has_none else summary
 
 
-def _read(run: Run, metric: str) -> dict[int, float]:
-    """Epoch, from 0 -> the last value in it."""
-    return {row.epoch: row.value if is_drawable(row.value) else math.nan for row in rows_of(run, [metric])}
+def _read(run: Run, metric: Metric) -> dict[int, float]:
+    """Read epoch, from 0 -> last value in it."""
+    rows = iterate_rows(RunDirectory(run.path).metrics, [metric.name])
+    return {row.epoch: row.value if is_drawable(row.value) else math.nan for row in rows}
 
 
-def _draw(axes: Any, curve: Curve, look: Look, factor: float, alpha: float) -> Any:
-    """Returns what stands for it in a legend."""
-    low, high = curve.line("low", factor), curve.line("high", factor)
+def _draw(axes: Any, curve: Curve, style: LineStyle, scale: float, alpha: float) -> Any:
+    """Draw a curve with its band; return the handle for the legend."""
+    low, high = curve.line("low", scale), curve.line("high", scale)
     if np.isfinite(low).any():
-        axes.fill_between(curve.epochs, low, high, color=look.colour, alpha=alpha, linewidth=0)
+        axes.fill_between(curve.epochs, low, high, color=style.color, alpha=alpha, linewidth=0)
     (line,) = axes.plot(
         curve.epochs,
-        curve.line("mean", factor),
-        color=look.colour,
-        linestyle=look.dashes,
-        marker=look.marker,
+        curve.line("mean", scale),
+        color=style.color,
+        linestyle=style.dashes,
+        marker=style.marker,
         markevery=max(1, len(curve.epochs) // 8),
     )
     return line

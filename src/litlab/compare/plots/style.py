@@ -1,4 +1,4 @@
-"""What all figures share: size, type, colours, and how values and names are written."""
+"""Style of all figures: sizes, fonts, colors, and the texts of values and names."""
 
 import functools
 import math
@@ -13,21 +13,22 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from litlab.compare.conclusion import in_words
-from litlab.compare.model import LEVEL, Comparison, Group, Summary
+from litlab.compare.model import CONFIDENCE, Comparison, Group, Summary
+from litlab.runs.metrics import Metric
 from litlab.runs.terminal import printable
 
 SIZE = (5.0, 3.4)  # inches: as wide as the text of a paper
-MOST = 8  # groups that one can tell apart in one figure
-LONGEST = 72  # characters of a name
-# Of Okabe and Ito (2008), whom the colour-blind can follow; black is the baseline's.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
+MAX_GROUPS = 8  # that can be told apart in one figure
+MAX_TEXT = 72  # characters of a name
+# Okabe and Ito (2008), which color-blind readers can tell apart; black is for the baseline.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = "os^Dv<>P"
 FAINT = "#999999"
-INTERVAL = f"{{}}: {100 * LEVEL:.0f} % t intervals of means over runs"
-COLOUR_MAP = "cividis"  # evenly lighter, also in grey
-_NUMBER = re.compile(r"-?\d{1,20}\.\d{1,20}(e[+-]?\d{1,3})?")  # with a fraction
+INTERVAL = f"{{}}: {100 * CONFIDENCE:.0f} % t intervals of means over runs"
+COLOR_MAP = "cividis"  # perceptually uniform, also in gray
+MAX_SHAPES = 300  # of a kind; more become pixels, also in svg and pdf, which would be large and slow otherwise
+_FRACTION = re.compile(r"-?\d{1,20}\.\d{1,20}(e[+-]?\d{1,3})?")
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8,
@@ -48,7 +49,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 7,
     "legend.handlelength": 3.0,
-    "text.parse_math": False,  # names are a stranger's
+    "text.parse_math": False,  # names are untrusted
     "svg.fonttype": "path",
     "svg.hashsalt": "litlab",
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
@@ -57,7 +58,7 @@ _STYLE: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it matplotlib draws as it should, whatever the user's own settings are."""
+    """Draw in this style within the context, whatever the user's matplotlib settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -65,10 +66,11 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(label: str, height: float = SIZE[1]) -> Figure:
-    """An empty figure, `height` inches high, which makes room for what stands around its axes.
+    """Create an empty figure, without pyplot and its global state.
 
     Args:
-        label: what it shows, in words: what `get_label` of the figure says.
+        label: Caption, which `get_label` of the figure returns.
+        height: Height in inches.
     """
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
     figure.set_label(label)
@@ -76,65 +78,71 @@ def new_figure(label: str, height: float = SIZE[1]) -> Figure:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a group is drawn: it differs by more than its colour."""
+class LineStyle:
+    """Color, dashes and marker of a group: each alone tells groups apart."""
 
-    colour: str
+    color: str
     dashes: Any
     marker: str
 
 
-def look(index: int) -> Look:
-    """Of the group at that place among those that are told apart."""
-    return Look(COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
+BASELINE = LineStyle("#000000", "-", "X")
 
 
-BASELINE = Look("#000000", "-", "X")
+def line_style(index: int) -> LineStyle:
+    """Return the style of the group at a place among those that are told apart."""
+    return LineStyle(COLORS[index % len(COLORS)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How values of a metric are written: by which factor, and under which label."""
+class StyledGroup:
+    """A group with its style."""
 
-    label: str
-    factor: float
-
-
-def measure(metric: str) -> Measure:
-    """`val/accuracy` -> validation accuracy (%), of a value from 0 to 1."""
-    label = printed(in_words(metric))
-    return Measure(f"{label} (%)", 100.0) if "accuracy" in metric else Measure(label, 1.0)
+    group: Group
+    style: LineStyle
 
 
-def printed(text: str, longest: int = LONGEST) -> str:
-    """A text as it can be drawn: on one line, cut in its middle, without what the font does not have."""
-    known = _characters()
-    text = "".join(each if ord(each) in known else "\N{REPLACEMENT CHARACTER}" for each in printable(text))
-    half = (longest - 1) // 2
-    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+def select_groups(comparison: Comparison) -> list[StyledGroup]:
+    """Return the best groups, as many as can be told apart, and the baseline."""
+    groups = drawable_groups(comparison)
+    kept = [group for place, group in enumerate(groups) if place < MAX_GROUPS or group.name == comparison.baseline]
+    return with_styles(kept, comparison.baseline)
+
+
+def with_styles(groups: Sequence[Group], baseline: str | None) -> list[StyledGroup]:
+    """Give each group a style, the baseline its own."""
+    others = [group for group in groups if group.name != baseline]
+    return [
+        StyledGroup(group, BASELINE if group.name == baseline else line_style(others.index(group))) for group in groups
+    ]
+
+
+def drawable_groups(comparison: Comparison) -> list[Group]:
+    """Return the groups with a value that can be drawn, the best first, in whatever order the table has them."""
+    known = [group for group in comparison.groups if group.value is not None and is_drawable(group.value.mean)]
+    sign = -1 if comparison.mode == "max" else 1
+    return sorted(known, key=lambda group: sign * group.value.mean if group.value else 0.0)
 
 
 def is_drawable(value: float) -> bool:
-    """Whether it is a number of a size that can be on an axis; NaN is none."""
+    """Return True for a number of a size that fits on an axis; False for NaN."""
     return value == 0 or 1e-100 < abs(value) < 1e100
 
 
-def names_of(groups: Iterable[Mapping[str, str]], otherwise: str = "all runs") -> list[str]:
-    """What groups are called by their settings, numbers to four digits; those that became the same are counted.
-
-    Args:
-        otherwise: the name of one that has no settings.
-    """
-    found: list[str] = []
-    for settings in groups:
-        name = printed(" ".join(f"{key}={_short(text)}" for key, text in settings.items()) or otherwise)
-        same = sum(each == name or each.startswith(f"{name} (") for each in found)
-        found.append(f"{name} ({same + 1})" if same else name)
-    return found
+def axis_label(metric: Metric) -> str:
+    """Return the label of a metric with its unit: `validation accuracy (%)`."""
+    label = drawable_text(metric.label)
+    return f"{label} ({metric.unit})" if metric.unit else label
 
 
-def _short(text: str) -> str:
-    return f"{float(text):.4g}" if _NUMBER.fullmatch(text) else text
+def drawable_text(text: str, max_length: int = MAX_TEXT) -> str:
+    """Return a text on one line, cut in its middle, without characters that the font does not have."""
+    known = _characters()
+    text = "".join(
+        character if ord(character) in known else "\N{REPLACEMENT CHARACTER}" for character in printable(text)
+    )
+    half = (max_length - 1) // 2
+    return text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}"
 
 
 @functools.cache
@@ -144,52 +152,40 @@ def _characters() -> frozenset[int]:
     return frozenset(get_font(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")).get_charmap())
 
 
-def note(figure: Figure, *parts: str) -> None:
-    """Say above the axes what a reader has to know; nothing where all parts are empty."""
+def legend_names(groups: Iterable[Mapping[str, str]], default: str = "all runs") -> list[str]:
+    """Name groups by their settings, with numbers of four digits; without settings by `default`.
+
+    Equal names are numbered.
+    """
+    names: list[str] = []
+    for settings in groups:
+        parts = (
+            f"{key}={float(value):.4g}" if _FRACTION.fullmatch(value) else f"{key}={value}"
+            for key, value in settings.items()
+        )
+        name = drawable_text(" ".join(parts) or default)
+        num_equal = sum(other == name or other.startswith(f"{name} (") for other in names)
+        names.append(f"{name} ({num_equal + 1})" if num_equal else name)
+    return names
+
+
+def add_note(figure: Figure, *parts: str) -> None:
+    """Write remarks above the axes; nothing if all parts are empty."""
     if any(parts):
         text = textwrap.fill("; ".join(filter(None, parts)), 80)
         figure.suptitle(text, x=0.99, ha="right", fontsize=7, color="#555555")
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A legend that hides no data, in as many columns as fit; the figure grows by it."""
+def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Add a legend below the axes, in as many columns as fit; the figure grows by it."""
     columns = max(1, min(3, len(names), int(SIZE[0] / (0.055 * max(map(len, names)) + 0.6))))
     figure.set_figheight(figure.get_figheight() + 0.15 * -(-len(names) // columns))
     figure.legend(list(handles), list(names), loc="outside lower center", ncols=columns)
 
 
 @dataclass(frozen=True)
-class Chosen:
-    group: Group
-    look: Look
-
-
-def choose(comparison: Comparison) -> list[Chosen]:
-    """The best that have a value, as many as one can tell apart; the baseline besides."""
-    ranked = by_value(comparison)
-    kept = [group for place, group in enumerate(ranked) if place < MOST or group.name == comparison.baseline]
-    return with_looks(kept, comparison.baseline)
-
-
-def with_looks(groups: Sequence[Group], baseline: str | None) -> list[Chosen]:
-    others = [group for group in groups if group.name != baseline]
-    return [Chosen(group, BASELINE if group.name == baseline else look(others.index(group))) for group in groups]
-
-
-def by_value(comparison: Comparison) -> list[Group]:
-    """The groups that have a value which can be drawn, the best first, in whatever order the table has them."""
-    sign = -1 if comparison.mode == "max" else 1
-    means = [(group.value.mean, group) for group in comparison.groups if group.value is not None]
-    known = [(sign * mean, group) for mean, group in means if is_drawable(mean)]
-    return [group for _, group in sorted(known, key=lambda each: each[0])]
-
-
-MOST_SHAPES = 300  # of a kind; more become pixels, also in svg and pdf, which would be large and slow otherwise
-
-
-@dataclass(frozen=True)
 class Dot:
-    """A group's mean; `low` and `high` are the mean itself where there is no interval. In the unit of the axis."""
+    """Mean of a group in the unit of the axis; without an interval, `low` and `high` equal it."""
 
     x: float
     y: float
@@ -197,24 +193,25 @@ class Dot:
     high: float
 
 
-def dot(x: float, value: Summary, factor: float) -> Dot:
+def make_dot(x: float, value: Summary, scale: float) -> Dot:
+    """Place a mean with its interval."""
     low, high = (value.mean if end is None else end for end in (value.low, value.high))
-    return Dot(x, value.mean * factor, low * factor, high * factor)
+    return Dot(x, value.mean * scale, low * scale, high * scale)
 
 
-def draw_dots(axes: Any, dots: Sequence[Dot], look: Look, *, dashes: Any = "none", zorder: float = 3.0) -> Any:
-    """Returns what stands for them in a legend; `dashes` is of the line that joins them."""
-    is_many = len(dots) > MOST_SHAPES
-    bars = [(each.x, end) for each in dots if each.low < each.high for end in (each.low, each.high, math.nan)]
+def draw_dots(axes: Any, dots: Sequence[Dot], style: LineStyle, *, dashes: Any = "none", zorder: float = 3.0) -> Any:
+    """Draw means with intervals, joined by a line with these dashes; return the handle for a legend."""
+    is_many = len(dots) > MAX_SHAPES
+    bars = [(dot.x, end) for dot in dots if dot.low < dot.high for end in (dot.low, dot.high, math.nan)]
     if bars:
-        places, ends = zip(*bars, strict=True)
-        axes.plot(places, ends, color=look.colour, linewidth=1.0, zorder=zorder, rasterized=is_many)
+        positions, ends = zip(*bars, strict=True)
+        axes.plot(positions, ends, color=style.color, linewidth=1.0, zorder=zorder, rasterized=is_many)
     (line,) = axes.plot(
-        [each.x for each in dots],
-        [each.y for each in dots],
-        color=look.colour,
+        [dot.x for dot in dots],
+        [dot.y for dot in dots],
+        color=style.color,
         linestyle=dashes,
-        marker=look.marker,
+        marker=style.marker,
         markersize=2.5 if is_many else 4,
         zorder=zorder,
         rasterized=is_many,
@@ -222,8 +219,8 @@ def draw_dots(axes: Any, dots: Sequence[Dot], look: Look, *, dashes: Any = "none
     return line
 
 
-def draw_runs(axes: Any, runs: Sequence[tuple[float, float]], look: Look) -> None:
-    """Single runs, faintly, a little to the left of their mean."""
+def draw_runs(axes: Any, runs: Sequence[tuple[float, float]], style: LineStyle) -> None:
+    """Draw single runs faintly, a little to the left of their mean."""
     from matplotlib.transforms import offset_copy
 
     axes.plot(
@@ -232,10 +229,10 @@ def draw_runs(axes: Any, runs: Sequence[tuple[float, float]], look: Look) -> Non
         linestyle="none",
         marker="o",
         markersize=2.5,
-        color=look.colour,
+        color=style.color,
         alpha=0.5,
         markeredgewidth=0,
         zorder=2,
         transform=offset_copy(axes.transData, axes.figure, x=-5, units="points"),
-        rasterized=len(runs) > MOST_SHAPES,
+        rasterized=len(runs) > MAX_SHAPES,
     )
