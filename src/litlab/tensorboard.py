@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from litlab.config.freeze import VOLATILE, place
 from litlab.config.tree import get, lies_under
-from litlab.runs.directory import RunDirectory, open_regular
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import open_regular
 from litlab.runs.redact import is_secret, redact
 from litlab.runs.result import Result
 

@@ -20,7 +20,7 @@ from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.provenance import of_launch
 from litlab.runs.result import Result, write_result
 from litlab.runs.signature import is_own, sign
@@ -186,7 +186,7 @@ def test_code_that_changed_is_said(new_run: Callable[..., RunDirectory], capsys:
 def test_a_run_in_use_is_left_alone(new_run: Callable[..., RunDirectory]) -> None:
     run = new_run()
     before = contents(run)
-    with owning(run.path), pytest.raises(UserError, match=f"is in use by process {os.getpid()}"):
+    with directory_lock(run.path), pytest.raises(UserError, match=f"is in use by process {os.getpid()}"):
         resume.main([str(run.path), "trainer.devices=2"])
     assert contents(run) == before
 

@@ -14,7 +14,7 @@ from support.runs import call_litlab
 from litlab.cli import resume, status
 from litlab.cli.resume import _quoted, resume_study
 from litlab.errors import UserError
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, read_result, write_result
 from litlab.runs.signature import is_own
 from litlab.runs.state import RunStatus
@@ -57,7 +57,7 @@ def test_a_grid_goes_on_with_what_is_changed_and_its_jobs_are_runs_like_any(
     assert "\nIDENTICAL" in call_litlab(tmp_path, "rerun", "s/0000_seed-0").stdout
     assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 4
     status.main(["s"])
-    assert capsys.readouterr().out.splitlines()[0] == "s: 3 jobs: 3 done"
+    assert capsys.readouterr().out.splitlines()[0] == "s: 3 jobs: 3 completed"
     assert len(begin(tmp_path / "s", [0, 1, 2, 3])) == 4
 
 
@@ -71,7 +71,7 @@ def test_a_change_is_refused_before_any_job_is_touched(tmp_path: Path, monkeypat
     with pytest.raises(UserError, match=r"(?s)0000_seed-0: optimizer\.lr: .* another experiment"):
         resume_study(tmp_path / "s", ["optimizer.lr=3"], ["litlab", "resume"])
     with (
-        owning(jobs[1].run.path),
+        directory_lock(jobs[1].run.path),
         pytest.raises(UserError, match="0001_seed-1 is in use by process"),
     ):
         resume_study(tmp_path / "s", ["trainer.max_epochs=7"], ["litlab", "resume"])

@@ -23,7 +23,7 @@ from litlab.cli import main as cli
 from litlab.cli import status
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.jobs import create_jobs
@@ -69,7 +69,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def test_a_line_a_job(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running = RunDirectory(study / "0005_seed-5")
     shutil.copytree(study / "0000_seed-0", study / "2026-01-31_12-00-00_1a2b3c")  # run again: no job
-    with owning(running.path):
+    with directory_lock(running.path):
         running.metrics.write_text("epoch,step,metric,value\n1,20,val/accuracy,0.375\n")
         lines = said(capsys, str(study))
     assert lines == [
@@ -203,7 +203,7 @@ def killed_in_time(process: "subprocess.Popen[Any]") -> Iterator[None]:
 def test_watching_without_a_terminal_says_each_change(study: Path) -> None:
     run = RunDirectory(study / "0005_seed-5")
     with (
-        owning(run.path),
+        directory_lock(run.path),
         subprocess.Popen([sys.executable, "-c", WATCH, str(study)], stdout=subprocess.PIPE, text=True) as process,
     ):
         assert process.stdout is not None
@@ -223,7 +223,7 @@ def test_watching_on_a_terminal(study: Path) -> None:
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "LINES": "8", "COLUMNS": "70"}
     run = RunDirectory(study / "0005_seed-5")
-    with owning(run.path):
+    with directory_lock(run.path):
         command = [sys.executable, "-c", WATCH, study.name]
         process = subprocess.Popen(command, stdout=theirs, env=environment, cwd=study.parent)
         os.close(theirs)

@@ -13,9 +13,9 @@ from support.studies import accuracy_interval, make_study
 from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison, Summary
 from litlab.compare.plots import figures
-from litlab.compare.plots.files import svg
 from litlab.compare.plots.axes import is_geometric, scale_of
 from litlab.compare.plots.cost import pareto_front
+from litlab.compare.plots.files import svg
 from litlab.compare.plots.style import Dot
 from litlab.runs.metrics import Metric
 

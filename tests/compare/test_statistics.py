@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from support.thorough import examples
 
-from litlab.compare.model import Difference
 from litlab.compare.conclusion import advice
+from litlab.compare.model import Difference
 from litlab.compare.statistics import MAX_SEEDS, differences, summarize
 from litlab.runs.metrics import Metric
 

@@ -23,13 +23,13 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.training.build import (
+    bind_arguments,
     build_callbacks,
     build_data,
     build_loggers,
     build_network,
     build_task,
     build_trainer,
-    bind_arguments,
 )
 
 CHOICES = sorted(

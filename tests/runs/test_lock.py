@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from litlab.errors import UserError
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 
-with owning(Path(sys.argv[1])):
+with directory_lock(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(100)
 """
@@ -29,33 +29,33 @@ def test_a_second_process_is_told_who_owns_it_until_it_is_killed(tmp_path: Path)
             assert owner.stdout is not None
             assert owner.stdout.readline() == "mine\n"
             told = rf"is in use by process {owner.pid} on \S+; wait for it or stop it"
-            with pytest.raises(UserError, match=told), owning(tmp_path):
+            with pytest.raises(UserError, match=told), directory_lock(tmp_path):
                 pass
         finally:
             owner.send_signal(signal.SIGKILL)
-    with owning(tmp_path):
+    with directory_lock(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
 def test_it_can_be_had_again(tmp_path: Path) -> None:
     for _ in range(2):
-        with owning(tmp_path), pytest.raises(UserError, match="in use"), owning(tmp_path):
+        with directory_lock(tmp_path), pytest.raises(UserError, match="in use"), directory_lock(tmp_path):
             pass
 
 
 def test_it_is_freed_by_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), owning(tmp_path):
+    with pytest.raises(ZeroDivisionError), directory_lock(tmp_path):
         raise ZeroDivisionError
-    with owning(tmp_path):
+    with directory_lock(tmp_path):
         pass
 
 
 def test_a_child_that_lives_on_does_not_keep_it(tmp_path: Path) -> None:
-    with owning(tmp_path):
+    with directory_lock(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:
         time.sleep(0.1)
-        with owning(tmp_path):
+        with directory_lock(tmp_path):
             pass
     finally:
         child.kill()

@@ -13,18 +13,22 @@ from typing import Any
 import pytest
 import yaml
 
+from litlab.runs import lock as lock_module
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.heartbeat import Heartbeat
+from litlab.runs.lock import directory_lock, is_locked
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result
-from litlab.runs.state import RunStatus, is_owned, read_state
+from litlab.runs.state import RunStatus, read_state
 
 CONFIG = {"trainer": {"max_epochs": 4}, "objective": {"metric": "val/accuracy", "mode": "max"}}
 OWNER = """
 import sys, time
 from pathlib import Path
-from litlab.runs.lock import owning
-with owning(Path(sys.argv[1])):
+from litlab.runs import lock as lock_module
+from litlab.runs.heartbeat import Heartbeat
+from litlab.runs.lock import directory_lock, is_locked
+with directory_lock(Path(sys.argv[1])):
     print("owns", flush=True)
     time.sleep(60)
 """
@@ -86,26 +90,58 @@ def test_looking_does_not_take_the_lock(run: RunDirectory, worker: "subprocess.P
     before = (run.path / ".lock").read_text()
     read_state(run)
     assert (run.path / ".lock").read_text() == before
-    with owning(run.path):
+    with directory_lock(run.path):
         assert read_state(run).status == "running"
 
 
-def test_a_number_that_another_process_has_now(run: RunDirectory) -> None:
+def test_a_process_id_that_is_used_again(run: RunDirectory) -> None:
     lock = run.path / ".lock"
-    with owning(run.path):
-        assert is_owned(lock)
+    with directory_lock(run.path):
+        assert is_locked(run.path)
         long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
         os.utime(lock, (long_ago, long_ago))
-        assert not is_owned(lock)
+        assert not is_locked(run.path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "process 1 on elsewhere", "process 0 on {here}", "process 999999999 on {here}", "\0\n", "process x"]
-)
-def test_a_lock_that_names_nobody_here(text: str, run: RunDirectory) -> None:
+@pytest.mark.parametrize("text", ["", "process 0 on {here}", "process 999999999 on {here}", "\0\n", "process x"])
+def test_a_lock_without_a_living_owner(text: str, run: RunDirectory) -> None:
     (run.path / ".lock").write_text(text.format(here=os.uname().nodename))
-    assert not is_owned(run.path / ".lock")
+    assert not is_locked(run.path)
     assert read_state(run).status == "queued"
+
+
+def set_age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_run_on_another_host_is_alive_as_long_as_its_heartbeat(run: RunDirectory) -> None:
+    lock = run.path / ".lock"
+    lock.write_text("process 1 on elsewhere")
+    assert read_state(run).status is RunStatus.RUNNING, "it has some time for its first heartbeat"
+    set_age(lock, 200)
+    assert (read_state(run).status, read_state(run).message) == (
+        RunStatus.LOST, "no heartbeat from process 1 on elsewhere for 3:20",
+    )  # fmt: skip
+    Heartbeat(step=20, epoch=1, time=time.time(), host="elsewhere", pid=1).write(run)
+    state = read_state(run)
+    assert (state.status, state.message, state.seconds) == (RunStatus.RUNNING, "", pytest.approx(200, abs=5))
+    set_age(run.heartbeat, 61)
+    assert (read_state(run).status, read_state(run).message) == (
+        RunStatus.LOST, "no heartbeat from process 1 on elsewhere for 1:01",
+    )  # fmt: skip
+    set_age(run.heartbeat, 300)
+    set_age(lock, 0)  # resumed elsewhere
+    assert read_state(run).status is RunStatus.RUNNING
+
+
+def test_a_process_that_hangs_is_reported(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "_CLOCK_ADJUSTMENT", 10**5)  # this process is younger than the lock
+    with directory_lock(run.path):
+        set_age(run.path / ".lock", 3600)
+        Heartbeat(step=20, epoch=1, time=time.time() - 900).write(run)
+        assert (read_state(run).status, read_state(run).message) == (RunStatus.RUNNING, "no progress for 15:00")
+        set_age(run.heartbeat, 120)
+        assert (read_state(run).status, read_state(run).message) == (RunStatus.RUNNING, "no heartbeat for 2:00")
 
 
 HOSTILE: list[Any] = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.composed_jobs import begin, plan_of, provenance, seeds
 
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.jobs import create_jobs
@@ -19,7 +19,7 @@ def test_a_job_that_goes_on_is_on_record(tmp_path: Path, capsys: pytest.CaptureF
     write_result(stopped, Result(RunStatus.INTERRUPTED, ""))
     write_result(failed, Result(RunStatus.FAILED, ""))
     study = Study.load_own(path)
-    with study.lock(), owning(running.path):
+    with study.lock(), directory_lock(running.path):
         study.write_plan(plan_of(range(5), tmp_path))
         create_jobs(study, seeds(study, range(5)), provenance(tmp_path) | {"code": {"commit": "another"}})
     entries = [run.read_json(run.provenance).get("resumed", []) for _, run in study.jobs()]

@@ -16,7 +16,7 @@ from support.composed_jobs import begin, plan_of, provenance, seeds
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.signature import is_own
 from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
@@ -142,7 +142,7 @@ def test_of_two_commands_one_holds_it_and_the_other_sees_what_it_did(tmp_path: P
 
 def test_a_job_in_use_is_not_changed(tmp_path: Path) -> None:
     (job,) = begin(tmp_path / "s", [0])
-    with owning(job.run.path), pytest.raises(UserError, match="0000_seed-0 is in use by process"):
+    with directory_lock(job.run.path), pytest.raises(UserError, match="0000_seed-0 is in use by process"):
         begin(tmp_path / "s", [0], trainer__devices=2)
     assert job.run.read_config()["trainer"]["devices"] == 1
 

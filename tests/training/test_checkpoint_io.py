@@ -11,9 +11,9 @@ from litlab.runs.directory import RunDirectory
 from litlab.training.checkpoint_io import (
     AtomicCheckpointIO,
     find_newest_checkpoint,
+    hash_weights,
     read_checkpoint,
     verify_checkpoint,
-    hash_weights,
 )
 
 WEIGHTS = {"state_dict": {"network.w": torch.arange(1000.0)}}

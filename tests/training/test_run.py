@@ -16,7 +16,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
-from litlab.training.checkpoint_io import read_network_weights, read_checkpoint
+from litlab.training.checkpoint_io import read_checkpoint, read_network_weights
 
 UNEVEN = (
     *TINY,

@@ -12,7 +12,7 @@ from support.runs import TINY, compose_config
 from litlab.config.freeze import to_yaml
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, read_result, write_result
 from litlab.runs.state import RunStatus
 from litlab.training.worker import main
@@ -53,7 +53,7 @@ def test_rank_0_starts_only_in_a_directory_that_is_free(
 ) -> None:
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    with owning(run.path):
+    with directory_lock(run.path):
         assert main() == 1
     assert "is in use by process" in capsys.readouterr().err
     assert not run.result.exists()

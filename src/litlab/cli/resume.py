@@ -17,7 +17,7 @@ from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
 from litlab.runs.provenance import of_launch
 from litlab.runs.state import RunStatus
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> None:
         return
     run = RunDirectory.existing(directory)
     try:
-        with owning(run.path):
+        with directory_lock(run.path):
             config = _prepare(run, options, ["litlab", "resume", *arguments])
     except OSError as error:
         raise _cannot_write(run.path, error) from error
@@ -303,7 +303,7 @@ def _change(study: Study, overrides: list[str], command: list[str]) -> None:
         wait_for_workers(study)
         changes = []
         for _, run in study.jobs():
-            held.enter_context(owning(run.path))
+            held.enter_context(directory_lock(run.path))
             finished = FinishedRun.open(run.path)
             if not finished.own:
                 raise UserError(f"{run.path} is not known as yours: {finished.trust.doubt}")

@@ -12,7 +12,8 @@ from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
-from litlab.runs.state import RunState, RunStatus, is_owned, read_state
+from litlab.runs.lock import is_locked
+from litlab.runs.state import RunState, RunStatus, read_state
 from litlab.runs.terminal import format_clock, headline, printable
 from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.display import number
@@ -125,7 +126,7 @@ def _metric(runs: Runs) -> str:
 
 def _is_over(directory: Path, states: Sequence[RunState]) -> bool:
     """Whether nothing runs, and nobody is at the study who would start more."""
-    return not any(state.status == RunStatus.RUNNING for state in states) and not is_owned(directory / ".lock")
+    return not any(state.status == RunStatus.RUNNING for state in states) and not is_locked(directory)
 
 
 def _redraw(directory: Path) -> None:

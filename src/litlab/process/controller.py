@@ -13,7 +13,7 @@ from litlab.errors import RunFailed, UserError
 from litlab.process.failure import record_failure
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS, blocked_signals, exit_code
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 
@@ -144,7 +144,7 @@ def _record_end(run: RunDirectory, config: dict[str, Any], worker: WorkerProcess
         message = "the worker ended with exit code 0 and no result: something called exit()"
         code = 1
     try:
-        with owning(run.path):  # if another worker owns the run by now, it is the one to record an end
+        with directory_lock(run.path):  # if another worker owns the run by now, it is the one to record an end
             record_failure(run, config, status, message)
     except (UserError, OSError) as error:
         print(f"litlab: {error}", file=sys.stderr)

@@ -1,15 +1,12 @@
 """The run directory: which file is where, and how one is made."""
 
-import errno
 import json
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from litlab.errors import UserError
-from litlab.runs.files import write_text
+from litlab.runs.files import open_regular, write_text
 
 FORMAT = 2  # of config.yaml; run directories of another one are refused
 CHECKPOINTS = ("best", "last")  # that can be asked for
@@ -40,6 +37,10 @@ class RunDirectory:
     @property
     def metric_table(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / ".heartbeat"
 
     @property
     def log(self) -> Path:
@@ -158,16 +159,3 @@ class RunDirectory:
             raise UserError(f"{file} is missing: the run in {self.path} did not get that far") from error
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file} is damaged: {error}") from error
-
-
-def open_regular(file: Path) -> BinaryIO:
-    """Open a file that may be a stranger's to read it: a pipe, at which one would wait forever, is refused.
-
-    Raises:
-        OSError: if it is not there or is no regular file.
-    """
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(file))
-    return os.fdopen(descriptor, "rb")

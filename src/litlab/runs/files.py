@@ -1,9 +1,11 @@
 """Files that are either whole or not there."""
 
+import errno
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -132,3 +134,18 @@ def cut_back(directory: Path, known: dict[str, int]) -> list[str]:
 
 def _appended(directory: Path) -> list[Path]:
     return sorted(path for pattern in APPENDED for path in directory.glob(pattern))
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file that may be untrusted for reading; anything but a regular file is refused.
+
+    Opening a pipe without a writer would block forever.
+
+    Raises:
+        OSError: If it does not exist or is no regular file.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    return os.fdopen(descriptor, "rb")

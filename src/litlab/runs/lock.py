@@ -1,4 +1,4 @@
-"""One process at a time, over all processes of a machine: who owns a run directory, who fetches or decodes data."""
+"""Locks that one process at a time holds, such as that of a run directory, with the name of the holder."""
 
 import fcntl
 import os
@@ -7,68 +7,132 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 from litlab.errors import UserError
+from litlab.runs.files import open_regular
 
-PATIENCE = 15.0  # seconds
+TIMEOUT = 15.0  # seconds
+_LOCK_FILE = ".lock"
+_OWNER = re.compile(r"process (\d{1,9}) on (.*)")
+_CLOCK_ADJUSTMENT = 60  # seconds that a process may seem to have started after it wrote its name
 
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool) -> Iterator[TextIO]:
-    """Hold a lock on the file, which is made where needed and open for reading and appending.
+    """Hold a lock on a file, which is created where needed and open for reading and appending.
 
-    The kernel frees the lock when its holder ends, however it ends, so it can't be stale. The file stays: removing it
+    The kernel frees the lock when its holder ends, however it ends, so it cannot be stale. The file stays: removing it
     would let two processes lock two files of one name.
 
     Raises:
-        BlockingIOError: if another process holds it and this one does not wait.
-        OSError: if the file can't be written.
+        BlockingIOError: If another process holds it and this one does not wait.
+        OSError: If the file cannot be written.
     """
-    with open(path, "a+", encoding="utf-8", opener=_no_link) as file:
+    with open(path, "a+", encoding="utf-8", opener=_open_no_follow) as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield file
 
 
-def _no_link(path: str, flags: int) -> int:
-    """A link would let a run directory that came from elsewhere choose the file that is written."""
+def _open_no_follow(path: str, flags: int) -> int:
+    """Refuse links: by one, an untrusted run directory would choose the file that is written."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager
-def owning(directory: Path, *, patience: float = PATIENCE) -> Iterator[TextIO]:
-    """Hold the lock of a run directory, and say in it who does. Gives the file: a child that inherits it holds it, too.
+def directory_lock(directory: Path, *, timeout: float = TIMEOUT) -> Iterator[TextIO]:
+    """Hold the lock of a run or study directory, with the name of this process in it.
 
-    `patience`: seconds, for the children of an owner that was killed.
+    Args:
+        directory: Directory that exists.
+        timeout: Seconds to wait for the children of an owner that was killed.
+
+    Yields:
+        The lock file: a child process that inherits it holds the lock, too.
 
     Raises:
-        UserError: if another process holds it, saying which.
+        UserError: If another process holds it.
     """
-    path = directory / ".lock"
-    with ExitStack() as held:
-        file = _held_at_last(path, held, directory, time.monotonic() + patience)
+    path = directory / _LOCK_FILE
+    with ExitStack() as stack:
+        file = _acquire(path, stack, time.monotonic() + timeout)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         try:
             yield file
         finally:
-            file.truncate(0)  # what names a process from now on is left by one that was killed
+            file.truncate(0)  # so a file that names a process was left by one that was killed
 
 
-def _held_at_last(path: Path, held: ExitStack, directory: Path, deadline: float) -> TextIO:
-    """The lock; where its owner has been killed, once its children have noticed, too."""
+def _acquire(path: Path, stack: ExitStack, deadline: float) -> TextIO:
+    """Acquire the lock, if its owner was killed as soon as the children of the owner have ended."""
     while True:
         try:
-            return held.enter_context(file_lock(path, wait=False))
+            return stack.enter_context(file_lock(path, wait=False))
         except BlockingIOError as error:
-            owner = path.read_text(encoding="utf-8").strip() or "another process"
-            if not _is_gone(owner) or time.monotonic() > deadline:
-                raise UserError(f"{directory} is in use by {owner}; wait for it or stop it") from error
+            owner = LockOwner.read(path.parent)
+            if owner is None or owner.is_alive() or time.monotonic() > deadline:
+                name = owner or "another process"
+                raise UserError(f"{path.parent} is in use by {name}; wait for it or stop it") from error
         time.sleep(0.1)
 
 
-def _is_gone(owner: str) -> bool:
-    found = re.fullmatch(r"process (\d+) on (.*)", owner)
-    return found is not None and found[2] == socket.gethostname() and not Path(f"/proc/{found[1]}").exists()
+@dataclass(frozen=True)
+class LockOwner:
+    """Process that a lock file names: it holds the lock, or was killed while it did.
+
+    Attributes:
+        pid: Process id.
+        host: Name of its host.
+        since: Time of the lock file's last change, in seconds since 1970.
+    """
+
+    pid: int
+    host: str
+    since: float
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """Read the lock file of a directory, without trying the lock: that would keep it from a process that starts.
+
+        Returns:
+            The owner; None if there is no lock file, or it names nobody.
+        """
+        try:
+            with open_regular(directory / _LOCK_FILE) as file:
+                match = _OWNER.fullmatch(file.read(1000).decode(errors="replace").strip())
+                return None if match is None else cls(int(match[1]), match[2], os.fstat(file.fileno()).st_mtime)
+        except OSError:
+            return None
+
+    @property
+    def is_local(self) -> bool:
+        """True if it is or was a process of this host."""
+        return self.host == socket.gethostname()
+
+    def is_alive(self) -> bool:
+        """Tell whether it runs on this host; a zombie does not."""
+        if not self.is_local:
+            return False
+        import psutil  # here, since it takes 10 ms and few locks name a process
+
+        try:
+            process = psutil.Process(self.pid)
+            is_same = process.create_time() < self.since + _CLOCK_ADJUSTMENT  # process ids are used again
+            return is_same and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:  # another user's
+            return True
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def is_locked(directory: Path) -> bool:
+    """Tell whether a process of this host that is alive owns a run or study directory."""
+    owner = LockOwner.read(directory)
+    return owner is not None and owner.is_alive()

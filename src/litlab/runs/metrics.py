@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from litlab.runs.directory import RunDirectory, open_regular
-from litlab.runs.files import write_json
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import open_regular, write_json
 
 HEADER = ("epoch", "step", "metric", "value")
 Mode = Literal["max", "min"]

@@ -1,22 +1,19 @@
 """The status of a run, read from its files while others write them; the files may be untrusted."""
 
 import math
-import os
-import re
-import socket
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory, open_regular
+from litlab.runs.directory import RunDirectory
+from litlab.runs.heartbeat import STALE_AFTER, STALLED_AFTER, Heartbeat, file_system_time, heartbeat_time
+from litlab.runs.lock import LockOwner
 from litlab.runs.progress import Progress, ProgressReader
+from litlab.runs.terminal import format_clock
 
 _COUNTED_TWICE = ("training", "saving")  # of the seconds in result.json: they are within another phase
-_OWNER = re.compile(r"process (\d{1,9}) on (.*)")
-_CLOCK_CHANGES = 60  # seconds that a process may seem to have started after it wrote its name down
 
 
 class RunStatus(StrEnum):
@@ -117,12 +114,30 @@ def _read_state(run: RunDirectory) -> RunState:
     except UserError as error:
         if run.result.exists():
             return RunState(RunStatus.FAILED, str(error))
-    lock = run.path / ".lock"
-    if is_owned(lock):
-        return _unfinished(run, RunStatus.RUNNING, "", time.time() - lock.stat().st_mtime)
+    owner = LockOwner.read(run.path)
+    if owner is not None and (owner.is_alive() or not owner.is_local):
+        return _owned(run, owner)
     if run.metrics.exists() or run.checkpoints.exists():
         return _unfinished(run, RunStatus.INTERRUPTED, "its process is gone", None)
     return RunState(RunStatus.QUEUED)
+
+
+def _owned(run: RunDirectory, owner: LockOwner) -> RunState:
+    """Return the state of a run whose owner is alive, or on another host."""
+    now = time.time() if owner.is_local else file_system_time(run.path)
+    renewed = heartbeat_time(run)
+    if renewed is None or renewed < owner.since:  # none yet, or that of an earlier process
+        renewed, beat = owner.since, None
+    else:
+        beat = Heartbeat.read(run)
+    silence, message = now - renewed, ""
+    if silence > STALE_AFTER and not owner.is_local:
+        return _unfinished(run, RunStatus.LOST, f"no heartbeat from {owner} for {format_clock(silence)}", None)
+    if beat is not None and silence > STALE_AFTER:
+        message = f"no heartbeat for {format_clock(silence)}"
+    elif beat is not None and renewed - beat.time > STALLED_AFTER:
+        message = f"no progress for {format_clock(renewed - beat.time)}"
+    return _unfinished(run, RunStatus.RUNNING, message, max(now - owner.since, 0.0))
 
 
 def _unfinished(run: RunDirectory, status: RunStatus, message: str, seconds: float | None) -> RunState:
@@ -132,43 +147,6 @@ def _unfinished(run: RunDirectory, status: RunStatus, message: str, seconds: flo
     except (UserError, OSError) as error:
         return RunState(status, str(error), None, seconds)
     return RunState(status, message, reader.progress.objective, seconds, reader.progress)
-
-
-def is_owned(lock: Path) -> bool:
-    """Whether the process that a lock file names is alive on this machine.
-
-    The lock itself is left alone: to try it would keep it from a process that starts now.
-    """
-    try:
-        with open_regular(lock) as file:
-            found = _OWNER.fullmatch(file.read().decode(errors="replace").strip())
-            since = os.fstat(file.fileno()).st_mtime
-        return found is not None and found[2] == socket.gethostname() and _is_alive(int(found[1]), since)
-    except OSError:
-        return False
-
-
-def _is_alive(pid: int, since: float) -> bool:
-    """Whether it runs, and ran at `since`: numbers are used again. A zombie is dead."""
-    if not Path("/proc/self/stat").exists():  # no Linux
-        return _exists(pid)
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        up = float(Path("/proc/uptime").read_text().split()[0])
-    except (OSError, ValueError):
-        return False
-    started = time.time() - up + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return fields[0] not in "ZX" and started < since + _CLOCK_CHANGES
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
 
 
 def state_from_result(result: Any) -> RunState:

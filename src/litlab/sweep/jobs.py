@@ -19,7 +19,7 @@ from litlab.config.tree import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sync_directory, write_json
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.redact import mask_command
 from litlab.runs.signature import sign, signature_problem
 from litlab.runs.state import RunStatus, read_state
@@ -91,7 +91,7 @@ def record_resume(run: RunDirectory, config: Config, changes: Changes, provenanc
     """
     if not changes and not read_state(run).status.is_final:  # the process that runs it has recorded it
         return []
-    with owning(run.path):
+    with directory_lock(run.path):
         return amend(run, config, changes, provenance, own=True, prolongs=False)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import is_locked
 from litlab.runs.result import read_result
-from litlab.runs.state import RunStatus, is_owned, read_state
+from litlab.runs.state import RunStatus, read_state
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display, summary
@@ -197,5 +198,5 @@ def wait_for_workers(study: Study) -> None:
     """
     runs = [run for _, run in study.jobs() if not run.result.exists()]
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and any(is_owned(run.path / ".lock") for run in runs):
+    while time.monotonic() < deadline and any(is_locked(run.path) for run in runs):
         time.sleep(0.1)

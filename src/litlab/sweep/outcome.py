@@ -7,9 +7,9 @@ from typing import Any
 from litlab.errors import UserError
 from litlab.process.failure import record_failure
 from litlab.process.signals import STOP_SIGNALS, exit_code
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock, is_locked
 from litlab.runs.result import read_result
-from litlab.runs.state import RunStatus, is_owned
+from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job, JobExit
 
 LOG_LINES = 8
@@ -58,7 +58,7 @@ def settle(ended: JobExit, *, asked: RunStatus | None = None) -> Outcome:
     status = str(result.get("status", ""))
     if status == RunStatus.COMPLETED:
         return Outcome(RunStatus.COMPLETED, "", (), result, ended.seconds)
-    if is_owned(job.run.path / ".lock"):
+    if is_locked(job.run.path):
         return Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, ended.seconds)
     kind, message = _told(ended, status, result, asked)
     if status == "" or (kind in (RunStatus.PRUNED, RunStatus.TIMED_OUT) and status == RunStatus.INTERRUPTED):
@@ -72,7 +72,7 @@ def _write(job: Job, kind: RunStatus, message: str) -> str | None:
     """Write the end down, unless another worker has the run by now; then say that."""
     status = kind if kind in (RunStatus.INTERRUPTED, RunStatus.PRUNED) else RunStatus.FAILED
     try:
-        with owning(job.run.path, patience=1.0):
+        with directory_lock(job.run.path, timeout=1.0):
             job.run.result.unlink(missing_ok=True)
             record_failure(job.run, job.config, status, message)
     except (UserError, OSError) as error:

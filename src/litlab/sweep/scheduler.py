@@ -17,7 +17,7 @@ from typing import Protocol
 from litlab.errors import UserError
 from litlab.process.controller import RunStopped
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job, JobExit
 from litlab.sweep.display import Display
@@ -174,7 +174,7 @@ def _forget_end(job: Job) -> None:
     """Should the next process not get far, what an earlier one wrote would be taken for its end."""
     if not job.run.result.exists():
         return
-    with suppress(UserError), owning(job.run.path, patience=0.0):  # or somebody is at work on it, who says so
+    with suppress(UserError), directory_lock(job.run.path, timeout=0.0):  # or somebody is at work on it, who says so
         job.run.result.unlink(missing_ok=True)
 
 

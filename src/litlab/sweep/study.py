@@ -19,7 +19,7 @@ import yaml
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sweep, sync_directory, write_text
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.safe_yaml import load_yaml
 
 STUDY_FILE = "study.yaml"
@@ -192,7 +192,7 @@ class Study:
             UserError: If another process holds the lock, or the study has changed since it was loaded.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with owning(self.path) as lock:
+        with directory_lock(self.path) as lock:
             contents = _read(self.path / STUDY_FILE), _read(self.path / JOBS_FILE)
             if contents != (self._plan_content, self._jobs_content):
                 raise UserError(f"{self.path} was changed by another command a moment ago; call this one again")

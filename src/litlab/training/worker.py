@@ -27,7 +27,7 @@ from litlab.process.failure import describe_error, log_traceback, record_failure
 from litlab.process.ranks import global_rank, is_rank, num_local_ranks, owns_run, run_ranks, start_rank
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code, ignore_signals
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import owning
+from litlab.runs.lock import directory_lock
 from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
@@ -57,7 +57,7 @@ def work(directory: str, started: float) -> int:
             return 0
         if not owns_run():
             return _guarded(run, config, lambda: _train(run, config, stop, started), stop)
-        with owning(run.path) as lock:
+        with directory_lock(run.path) as lock:
             run.result.unlink(missing_ok=True)
             forget_end(run)
             task = partial(_train_or_start_ranks, run, config, stop, started, lock)

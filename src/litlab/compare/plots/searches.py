@@ -17,7 +17,7 @@ from litlab.compare.plots.cost import TIME, Cost
 from litlab.compare.plots.style import COLORS, add_note, axis_label, drawable_groups, drawable_text, new_figure
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
-from litlab.runs.directory import open_regular
+from litlab.runs.files import open_regular
 from litlab.runs.metrics import Metric, Mode, split_of
 from litlab.sweep.study import STUDY_FILE, Plan
 

@@ -1,0 +1,90 @@
+"""The heartbeat of a run: a file that its worker renews every few seconds, with its progress.
+
+It tells a run that is alive from one that was lost, also from another host that shares the file system.
+"""
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.files import open_regular
+
+INTERVAL = 5.0  # seconds between two renewals
+STALE_AFTER = 60.0  # seconds without a renewal after which a run counts as lost
+STALLED_AFTER = 600.0  # seconds without progress that are worth a message
+_SIZE = 512  # bytes of the file
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Content of `.heartbeat`.
+
+    Attributes:
+        step: Optimizer steps so far.
+        epoch: Current epoch, counted from 0.
+        time: Time of the last progress in seconds since 1970, by the clock of its host. The file's own time of change
+            is that of the last renewal: a process that hangs still renews it.
+        host: Host of the worker.
+        pid: Process id of the worker.
+    """
+
+    step: int
+    epoch: int
+    time: float
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+
+    def write(self, run: RunDirectory) -> None:
+        """Renew the file, in place and in one write of constant length.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        content = json.dumps(asdict(self)).encode().ljust(_SIZE - 1) + b"\n"
+        descriptor = os.open(run.heartbeat, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            os.pwrite(descriptor, content, 0)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Self | None:
+        """Read the file, which may be untrusted; None if it is missing or malformed."""
+        try:
+            with open_regular(run.heartbeat) as file:
+                content = json.loads(file.read(_SIZE))
+            beat = cls(**content)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        numbers = (beat.step, beat.epoch, beat.pid)
+        is_valid = all(type(number) is int and 0 <= number < 1 << 53 for number in numbers)
+        return beat if is_valid and isinstance(beat.time, int | float) and isinstance(beat.host, str) else None
+
+
+def heartbeat_time(run: RunDirectory) -> float | None:
+    """Return the time of the last renewal, by the clock of the file system; None without a heartbeat."""
+    try:
+        return run.heartbeat.lstat().st_mtime
+    except OSError:
+        return None
+
+
+def file_system_time(directory: Path) -> float:
+    """Return the current time by the clock that stamps the files of a directory: a server's may differ from ours.
+
+    Where nothing can be written, it is the time of this host.
+    """
+    with suppress(OSError, AttributeError):  # O_TMPFILE is known to Linux alone, and not to all file systems
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o600)  # has no name, so it leaves no trace
+        try:
+            os.write(descriptor, b"\n")
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+    return time.time()
