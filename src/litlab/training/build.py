@@ -122,7 +122,7 @@ def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | No
 
 
 def build_callbacks(config: Config, info: DatasetInfo | None) -> list[Callback]:
-    """Build the callbacks in their order; those that need a description of the data are left out for a data module without any."""
+    """Build the callbacks in their order, without those that need dataset info where there is none."""
     callbacks = []
     for name, node in (config["callbacks"] or {}).items():
         path = f"callbacks.{name}"

@@ -1,4 +1,4 @@
-"""Where the ranks that litlab starts meet: on loopback alone. Torch's own store would listen on every interface."""
+"""Process-group store of the ranks that litlab starts; torch's own would listen on every network interface."""
 
 import os
 import socket
@@ -10,48 +10,37 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 
 from litlab.process.ranks import STORE_SOCKET, is_rank, reserve_port, store_environment
 
-_PATIENCE = timedelta(minutes=5)  # for the other ranks, which may still be importing torch
-_SERVED = {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # what torch calls it when somebody else serves the store
+_TIMEOUT = timedelta(minutes=5)  # for the other ranks, which may still be importing torch
+_USE_EXISTING_STORE = {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # torch's switch for a store that it does not start
 
 
 @contextmanager
 def store_on_loopback(*, strategy: object) -> Iterator[None]:
-    """Around all that uses `torch.distributed`: the first of the ranks that litlab started serves the others a store.
+    """Serve the ranks a store that listens on loopback alone, around all that uses `torch.distributed`.
 
-    A lone process makes a process group, too, where its strategy is another than `auto`. In other ranks, and under
-    torchrun, whose agent has a store of its own, this does nothing.
+    The first rank that litlab started serves it, and so does a single process with another strategy than `auto`. Other
+    ranks need nothing, and under torchrun the agent has a store.
+
+    Args:
+        strategy: `trainer.strategy` of the config.
     """
     if STORE_SOCKET in os.environ:
         reserved = socket.socket(fileno=int(os.environ.pop(STORE_SOCKET)))
-        with _environment(_SERVED), _serving(reserved, int(os.environ["WORLD_SIZE"])):
-            yield
+        variables, world_size = _USE_EXISTING_STORE, int(os.environ["WORLD_SIZE"])
     elif strategy != "auto" and not is_rank():
         reserved = reserve_port()
-        with _environment(store_environment(reserved) | _SERVED), _serving(reserved, 1):
-            yield
+        variables, world_size = store_environment(reserved) | _USE_EXISTING_STORE, 1
     else:
         yield
-
-
-@contextmanager
-def _serving(reserved: socket.socket, world_size: int) -> Iterator[None]:
-    """A store that listens on this socket, and closes it."""
+        return
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
     host, port = reserved.getsockname()
-    descriptor = reserved.detach()
-    store = TCPStore(host, port, world_size, True, _PATIENCE, wait_for_workers=False, master_listen_fd=descriptor)
+    store = TCPStore(host, port, world_size, True, _TIMEOUT, wait_for_workers=False, master_listen_fd=reserved.detach())
     try:
         yield
     finally:
         del store
-
-
-@contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ |= changes
-    try:
-        yield
-    finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

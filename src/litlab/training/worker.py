@@ -1,9 +1,8 @@
-"""One run directory in, one result out: `python -m litlab.training.worker DIR`. The only place where training starts.
+"""Worker process, the only place where training starts: `python -m litlab.training.worker DIR`.
 
-The process that is started trains itself, or starts a process per device and waits for them; each of these is started
-the same way, with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun would. None composes a config or reads a
-command line of the user's. In a multirun a fork server starts the workers, which fork their ranks; all else is the
-same.
+A worker gets a run directory and leaves a result in it. It trains itself, or starts a process per device and waits for
+them. Each of these is a worker with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun would set them. No worker composes
+a config. In a multirun, a fork server starts the workers, which fork their ranks.
 """
 
 import logging
@@ -35,33 +34,43 @@ from litlab.runs.terminal import FaultTolerantStream
 from litlab.tensorboard import forget_end
 
 STARTED = time.perf_counter()
+Config = dict[str, Any]
 
 
 def main() -> int:
-    """Train the run in the directory that the command line names; returns the exit code."""
+    """Train the run in the directory that the command line names; return the exit code."""
     return work(sys.argv[1], STARTED)
 
 
 def work(directory: str, started: float) -> int:
-    """Train the run in a directory, in a process that started then by `time.perf_counter`; returns the exit code."""
+    """Train the run in a directory.
+
+    Args:
+        directory: Run directory.
+        started: Time at which this process started, by `time.perf_counter`.
+
+    Returns:
+        Exit code.
+    """
     sys.stdout, sys.stderr = FaultTolerantStream(sys.stdout), FaultTolerantStream(sys.stderr)
     stop = StopRequest()
     try:
         stop.install()
         run = RunDirectory.existing(directory)
-        config = _config(run)
-        _set_threads(config)
+        config = _read_config(run)
+        threads = config["threads"] or max(1, cores() // num_local_ranks())
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # torch reads it when imported
         if run.result.exists() and read_result(run).get("status") == RunStatus.COMPLETED:
             if owns_run():
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
             return 0
         if not owns_run():
-            return _guarded(run, config, lambda: _train(run, config, stop, started), stop)
+            return _capture_failure(run, config, stop, lambda: _train(run, config, stop, started))
         with directory_lock(run.path) as lock:
             run.result.unlink(missing_ok=True)
             forget_end(run)
-            task = partial(_train_or_start_ranks, run, config, stop, started, lock)
-            return _report(run, config, _guarded(run, config, task, stop))
+            code = _capture_failure(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
+            return _report_failure(run, config, code)
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
         return 1
@@ -72,111 +81,78 @@ def work(directory: str, started: float) -> int:
         return stopped.exit_code
 
 
-def _config(run: RunDirectory) -> dict[str, Any]:
-    """
-    Raises:
-        UserError: if config.yaml is none of this version of litlab.
-    """
+def _read_config(run: RunDirectory) -> Config:
     content = run.config.read_bytes()
     Trust.of(run, content).make_importable()
     try:
         config = from_yaml(content.decode())
         validate(config)
-    except ValueError as error:  # UserError, or bytes that are no UTF-8
+    except ValueError as error:  # UserError, or bytes that are not UTF-8
         raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
     return config
 
 
-def _guarded(run: RunDirectory, config: dict[str, Any], work: Callable[[], int], stop: StopRequest) -> int:
-    """Do the work, and return its exit code; whatever it raises ends up in run.log and result.json."""
-    try:
-        return work()
-    except Stopped as stopped:
-        record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {stopped}")
-        return stopped.exit_code
-    except UserError as error:
-        record_failure(run, config, RunStatus.FAILED if run.metrics.exists() else RunStatus.REFUSED, str(error))
-    except Exception as error:
-        if stop.received and "DataLoader worker" in str(error):  # the signal came to all processes, and ended those
-            record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(stop.received)}")
-            return exit_code(stop.received)
-        log_traceback(run)
-        record_failure(run, config, RunStatus.FAILED, describe_error(error, run))
-    return 1
-
-
-def _train_or_start_ranks(
-    run: RunDirectory, config: dict[str, Any], stop: StopRequest, started: float, lock: TextIO
-) -> int:
-    """The exit code of training, in this process or in several; the ranks of several machines torchrun has to start."""
+def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, started: float, lock: TextIO) -> int:
+    """Train in this process, or in several on this machine; those of several machines are started by torchrun."""
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
         how = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
-        # not refused: the directory stays
+        # Not refused: the directory stays.
         record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {how}")
         return 1
-    world_size = 1 if is_rank() else _world_size(config)
+    world_size = 1 if is_rank() else _count_devices(config["trainer"])
     if world_size == 1:
         return _train(run, config, stop, started)
-    return run_ranks(world_size, stop, partial(_start_rank, run.path, lock))
+
+    def start(environment: dict[str, str], passed: Sequence[int]) -> "Fork | subprocess.Popen[bytes]":
+        if is_fork():
+            return Fork(partial(_work_as_rank, run, environment))
+        # A rank inherits the lock. If this process is killed, the lock is free when the last rank has ended.
+        return start_rank(run.path, environment, [*passed, lock.fileno()])
+
+    return run_ranks(world_size, stop, start)
 
 
-def _start_rank(
-    directory: Path, lock: TextIO, environment: dict[str, str], passed: Sequence[int]
-) -> "Fork | subprocess.Popen[bytes]":
-    """It inherits the run's lock: should this process be killed, that is free when the last rank has ended."""
-    if not is_fork():
-        return start_rank(directory, environment, [*passed, lock.fileno()])
-
-    def rank() -> int:
-        os.environ |= environment
-        return work(str(directory), time.perf_counter())
-
-    return Fork(rank)
+def _work_as_rank(run: RunDirectory, environment: dict[str, str]) -> int:
+    os.environ |= environment
+    return work(str(run.path), time.perf_counter())
 
 
-def _train(run: RunDirectory, config: dict[str, Any], stop: StopRequest, started: float) -> int:
-    from litlab.training.process_group import store_on_loopback
+def _count_devices(trainer: Config) -> int:
+    """Count the devices to use on this machine; `auto` and -1 mean all."""
+    devices = trainer["devices"]
+    if isinstance(devices, list):
+        return len(devices)
+    if devices not in ("auto", -1):
+        return int(devices)
+    if trainer["accelerator"] == "cpu":
+        return 1
+    if is_fork():
+        return max(1, count_gpus())
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _train(run: RunDirectory, config: Config, stop: StopRequest, started: float) -> int:
+    from litlab.training.process_group import store_on_loopback  # these import torch
     from litlab.training.run import train
 
-    _log_to(run.log)
+    _configure_logging(run.log)
     if is_fork():
-        _tell_libraries()
+        _configure_imported_libraries()
     with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")):
         train(run, trusted_config(run, config), stop, started=started, silent=_prints_to(run.log))
     return 0
 
 
-def _prints_to(log: Path) -> bool:
-    """Return whether the standard output is this file: then the console need not write there what it logs."""
-    try:
-        return os.path.samestat(os.fstat(1), log.stat())
-    except OSError:
-        return False
-
-
-def _set_threads(config: dict[str, Any]) -> None:
-    """Before anything imports torch, which takes their number from the environment once."""
-    frozen = config["threads"]
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(frozen or max(1, cores() // num_local_ranks()))
-
-
-def _tell_libraries() -> None:
-    """What they read from the environment when they were imported, which was another one then."""
-    import torch
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    rank_zero_only.rank = global_rank()  # type: ignore[attr-defined]  # its only state
-
-
-def _log_to(file: Path) -> None:
-    """Library messages and warnings go to run.log: the console is for what its reader can act on."""
+def _configure_logging(file: Path) -> None:
+    """Send messages and warnings of libraries to run.log, since the console is for what its reader can act on."""
     logging.raiseExceptions = False  # a log that can't be written is no reason to print tracebacks
     handler = logging.StreamHandler(FaultTolerantStream(file.open("a", encoding="utf-8")))
     handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
-    threading.excepthook = _log_failure_of_thread
+    threading.excepthook = _log_thread_failure
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -186,50 +162,67 @@ def _log_to(file: Path) -> None:
         logger.propagate = True
 
 
-def _log_failure_of_thread(failed: threading.ExceptHookArgs) -> None:
-    """Of TensorBoard's writer, for one: it raises its error once more where the next value is logged."""
-    error = failed.exc_value or failed.exc_type()
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    """Log the error that ended a thread; TensorBoard's writer raises its error again where the next value is logged."""
+    error = failure.exc_value or failure.exc_type()
     logging.getLogger("litlab").error("a thread ended", exc_info=error)
 
 
-def _world_size(config: dict[str, Any]) -> int:
-    """Ranks to start on this machine; `auto` and -1 mean as many as it has devices."""
-    trainer = config["trainer"]
-    devices = trainer["devices"]
-    if isinstance(devices, list):
-        return len(devices)
-    if devices not in ("auto", -1):
-        return int(devices)
-    if trainer["accelerator"] == "cpu":
-        return 1
-    return max(1, count_gpus() if is_fork() else _gpus())
-
-
-def _gpus() -> int:
+def _configure_imported_libraries() -> None:
+    """Update what libraries read from the environment when the fork server imported them."""
     import torch
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    return torch.cuda.device_count()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    rank_zero_only.rank = global_rank()  # type: ignore[attr-defined]  # its only state
 
 
-def _report(run: RunDirectory, config: dict[str, Any], code: int) -> int:
-    """Say in the terminal how it ended, if it did not end well."""
-    if code == 128 + signal.SIGKILL:  # the others only know that they lost it
+def _prints_to(log: Path) -> bool:
+    """Check whether standard output is this file, so that the console need not print what it logs."""
+    try:
+        return os.path.samestat(os.fstat(1), log.stat())
+    except OSError:
+        return False
+
+
+def _capture_failure(run: RunDirectory, config: Config, stop: StopRequest, function: Callable[[], int]) -> int:
+    """Call a function that returns an exit code; record what it raises in run.log and result.json."""
+    try:
+        return function()
+    except Stopped as stopped:
+        record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {stopped}")
+        return stopped.exit_code
+    except UserError as error:
+        record_failure(run, config, RunStatus.FAILED if run.metrics.exists() else RunStatus.REFUSED, str(error))
+    except Exception as error:
+        if stop.received and "DataLoader worker" in str(error):  # the signal reached all processes, and ended those
+            record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(stop.received)}")
+            return exit_code(stop.received)
+        log_traceback(run)
+        record_failure(run, config, RunStatus.FAILED, describe_error(error, run))
+    return 1
+
+
+def _report_failure(run: RunDirectory, config: Config, code: int) -> int:
+    """Print why the run did not complete, if it did not; return the exit code."""
+    if code == 128 + signal.SIGKILL:  # the other ranks only know that they lost it
         run.result.unlink(missing_ok=True)
         record_failure(run, config, RunStatus.FAILED, "a rank was ended by SIGKILL (out of memory?)")
     if code and not run.result.exists():
-        if code in map(exit_code, STOP_SIGNALS):  # before any rank could answer
+        if code in map(exit_code, STOP_SIGNALS):  # before any rank could react
             record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(code - 128)}")
         else:
             record_failure(run, config, RunStatus.FAILED, f"a rank ended with exit code {code}")
-    if not run.result.exists():  # it could not be written, which has been said
+    if not run.result.exists():  # it could not be written, and `record_failure` said so
         return code
     result = read_result(run)
-    if result["status"] == RunStatus.INTERRUPTED:
-        print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)
-    elif result["status"] == RunStatus.REFUSED:
-        print(f"litlab: {result['error']}", file=sys.stderr)
-    elif result["status"] == RunStatus.FAILED:
-        print(f"litlab: {result['error']}\nlitlab: the run failed; its log is {run.log}", file=sys.stderr)
+    match result["status"]:
+        case RunStatus.INTERRUPTED:
+            print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)
+        case RunStatus.REFUSED:
+            print(f"litlab: {result['error']}", file=sys.stderr)
+        case RunStatus.FAILED:
+            print(f"litlab: {result['error']}\nlitlab: the run failed; its log is {run.log}", file=sys.stderr)
     return code
 
 
