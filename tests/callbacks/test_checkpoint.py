@@ -4,20 +4,20 @@ import math
 
 import pytest
 
-from litlab.callbacks.checkpoint import Best
+from litlab.callbacks.checkpoint import BestTracker
 from litlab.errors import UserError
 
 
 @pytest.mark.parametrize(("mode", "values", "step"), [("max", [1, 3, 3, 2], 2), ("min", [3, 1, 2, 1], 2)])
 def test_the_first_of_the_best(mode: str, values: list[float], step: int) -> None:
-    best = Best("val/loss", mode)
+    best = BestTracker("val/loss", mode)
     improved = [best.improved({"val/loss": value}, number) for number, value in enumerate(values, start=1)]
     assert (best.step, best.value) == (step, values[step - 1])
     assert improved == [True, mode == "max" or True, False, False]
 
 
 def test_no_number_is_never_the_best() -> None:
-    best = Best("val/loss", "min")
+    best = BestTracker("val/loss", "min")
     assert not best.improved({"val/loss": math.nan}, 1)
     assert best.improved({"val/loss": math.inf}, 2)
     assert best.improved({"val/loss": 1.0}, 3)
@@ -25,11 +25,11 @@ def test_no_number_is_never_the_best() -> None:
 
 def test_an_unknown_metric_is_said() -> None:
     with pytest.raises(UserError, match=r"objective.metric=val/f1: was not logged.*logged: val/loss"):
-        Best("val/f1", "max").improved({"val/loss": 1.0}, 1)
+        BestTracker("val/f1", "max").improved({"val/loss": 1.0}, 1)
 
 
 def test_it_goes_on_from_a_state() -> None:
-    best, other = Best("m", "max"), Best("m", "max")
+    best, other = BestTracker("m", "max"), BestTracker("m", "max")
     best.improved({"m": 2.0}, 7)
     other.set_state(best.state())
     assert not other.improved({"m": 1.0}, 8)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from support.small_fit import MEAN, STD
 
 from litlab.callbacks.confusion_matrix import draw_confusion_matrix
-from litlab.callbacks.images import contact_sheet, get_font, shortened, to_pixels
+from litlab.callbacks.images import contact_sheet, get_font, to_pixels, truncate
 
 
 def test_pixels_are_those_before_the_normalisation() -> None:
@@ -33,9 +33,9 @@ def test_tiles_are_enlarged_by_whole_factors_or_reduced(size: int, shown_size: i
 
 def test_long_lines_are_shortened_to_their_width() -> None:
     font = get_font(14)
-    assert shortened("a cat", 100, font) == "a cat"
+    assert truncate("a cat", 100, font) == "a cat"
     for line in ("W" * 255, "some words that go on", "i" * 255):
-        short = shortened(line, 100, font)
+        short = truncate(line, 100, font)
         assert short.endswith("…")
         assert line.startswith(short[:-1])
         assert 80 < font.getlength(short) <= 100

@@ -10,7 +10,7 @@ import pytest
 from support.runs import TINY, call_litlab
 from support.warm import WarmProcess
 
-from litlab.callbacks.console import LINES
+from litlab.callbacks.console import LINES_PER_EPOCH
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -68,7 +68,7 @@ def test_a_pipe_gets_plain_lines_and_nothing_but_ours(said: list[str]) -> None:
 def test_a_pipe_gets_a_few_lines_an_epoch(said: list[str]) -> None:
     for epoch in range(1, NUM_EPOCHS + 1):
         lines = [line for line in said if line.startswith(f"epoch {epoch}/{NUM_EPOCHS}")]
-        assert 2 <= len(lines) <= LINES + 1
+        assert 2 <= len(lines) <= LINES_PER_EPOCH + 1
         assert "validation" in lines[-1]
         assert re.search(r"loss \d\.\d{4}  .*accuracy \d+\.\d\d %", lines[-1])
 

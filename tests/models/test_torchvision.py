@@ -62,7 +62,7 @@ def test_networks_with_auxiliary_heads_return_plain_logits_in_training(name: str
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"model\.name=resnet19 .*nearest: resnet18"):
+    with pytest.raises(UserError, match=r"model\.name=resnet19: .*nearest: resnet18"):
         build(name="resnet19", pretrained=False, num_classes=10, image_shape=(3, 32, 32))
 
 
@@ -102,7 +102,9 @@ def test_a_file_that_is_no_weights_is_refused(weights_folder: Path, kind: str) -
     torch.save({"weight": Hostile()}, weights_folder / FILE)
     if kind == "truncated":
         (weights_folder / FILE).write_bytes((weights_folder / FILE).read_bytes()[:100])
-    with pytest.raises(UserError, match=r"model\.pretrained=true: no weights from .*delete it"):
+    with pytest.raises(
+        UserError, match=r"model\.pretrained=true: cannot load the weights of .*delete .*downloaded again"
+    ):
         build(name="shufflenet_v2_x0_5", pretrained=True, num_classes=10, image_shape=(3, 32, 32))
 
 
@@ -111,5 +113,5 @@ def test_offline_says_where_the_file_can_be_put(weights_folder: Path) -> None:
         build(name="shufflenet_v2_x0_5", pretrained=True, num_classes=10, image_shape=(3, 32, 32))
     url = torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT.url
     assert url in str(raised.value)
-    assert f"their file is {weights_folder / FILE}: fetch it elsewhere and put it there" in str(raised.value)
+    assert f"download it elsewhere and save it as {weights_folder / FILE}" in str(raised.value)
     assert list(weights_folder.iterdir()) == []

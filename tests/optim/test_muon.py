@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD
 
 from litlab.errors import UserError
-from litlab.optim.muon import Muon, orthogonalized
+from litlab.optim.muon import Muon, orthogonalize
 
 SETTINGS: dict[str, Any] = {
     "lr": 0.2, "momentum": 0.6, "num_iterations": 5,
@@ -34,7 +34,7 @@ def take_steps(network: nn.Module, optimizer: torch.optim.Optimizer, num_steps: 
 def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-    result = orthogonalized(matrix, 5)
+    result = orthogonalize(matrix, 5)
     values = torch.linalg.svdvals(result)
     strong = s > 0.05 * s[0]  # five rounds don't lift the very smallest
     assert values[strong].min() > 0.6
@@ -45,7 +45,7 @@ def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) 
 
 
 def test_a_matrix_of_zeros_stays() -> None:
-    assert orthogonalized(torch.zeros(4, 9), 5).abs().max() == 0
+    assert orthogonalize(torch.zeros(4, 9), 5).abs().max() == 0
 
 
 def test_filters_move_by_lr_on_a_sphere() -> None:

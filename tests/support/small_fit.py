@@ -1,4 +1,4 @@
-"""A fit that takes no time: a linear network on a few random images, and loggers that keep what they get."""
+"""A small, fast fit: a linear network on a few random images, and a logger that records its rows."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -10,12 +10,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import nn
+from torchmetrics import Metric
 
 from litlab.callbacks import confusion_matrix as confusion
 from litlab.callbacks import images as pictures
 from litlab.callbacks.images import contact_sheet
 from litlab.data.loader import Batch
-from litlab.optim import schedules as optim
+from litlab.optim import schedules
 from litlab.tasks.image_classifier import ImageClassifier
 
 CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
@@ -25,7 +26,7 @@ NUM_TEST, BATCH_SIZE = 23, 8
 
 
 class Rows(Logger):
-    """Keeps what it is sent."""
+    """Record all rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,14 +40,14 @@ class Rows(Logger):
         self.rows.append((step, dict(metrics)))
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        raise AssertionError("nothing of ours is a Lightning hyperparameter")
+        raise AssertionError("litlab has no Lightning hyperparameters")
 
     def values(self, name: str) -> dict[int, float]:
         return {step: row[name] for step, row in self.rows if name in row}
 
 
 class Batches:
-    """All images in global batches, sliced for one of several ranks and padded, as litlab's loaders do it."""
+    """All images in global batches, sliced for a rank and padded as by litlab's loaders."""
 
     def __init__(self, num_images: int, *, rank: int = 0, world_size: int = 1) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -67,18 +68,19 @@ class Batches:
             yield Batch(self.images[rows], self.labels[rows], rows, num_valid, num_global)
 
 
-def make_task(lr: float = 0.05) -> ImageClassifier:
+def make_task(lr: float = 0.05, metrics: Mapping[str, Metric] | None = None) -> ImageClassifier:
     torch.manual_seed(2)
     return ImageClassifier(
         network=nn.Sequential(nn.Flatten(), nn.Linear(192, len(CLASS_NAMES))),
         optimizer=partial(torch.optim.SGD, lr=lr),
-        schedule=partial(optim.one_cycle, warmup=0.5, initial=0.1, final=0.0),
+        schedule=partial(schedules.one_cycle, warmup=0.5, initial=0.1, final=0.0),
         num_classes=len(CLASS_NAMES),
         label_smoothing=0.0,
         channels_last=False,
         compile=False,
         test_time_flip=False,
         test_time_shift=0,
+        metrics=metrics or {},
     )
 
 
@@ -95,7 +97,7 @@ def make_trainer(loggers: list[Logger], callbacks: list[Callback], **changes: An
 
 
 class Shown(Callback):
-    """What the drawing functions were given, by wrapping them."""
+    """Record the arguments of the drawing functions, by wrapping them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sheets: list[tuple[np.ndarray, list[str]]] = []

@@ -42,6 +42,7 @@ def make_task(**changes: object) -> ImageClassifier:
         "compile": False,
         "test_time_flip": False,
         "test_time_shift": 0,
+        "metrics": {},
     }
     return ImageClassifier(**(arguments | changes))
 
@@ -132,7 +133,7 @@ def test_steps_return_the_real_rows_for_callbacks() -> None:
 
 
 def test_top5_of_fewer_classes_is_always_right() -> None:
-    metrics = EvaluationMetrics(num_classes=3)
+    metrics = EvaluationMetrics(num_classes=3, metrics={})
     metrics.update(torch.zeros(4), torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))
     assert metrics.compute()["top5_accuracy"] == 1
 

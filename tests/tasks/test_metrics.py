@@ -43,7 +43,7 @@ def values(measured: TrainingMetrics) -> tuple[float, float]:
 
 @pytest.mark.parametrize("limit", [1, 7, 10**6])
 def test_it_makes_no_difference_how_long_they_wait(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MAX_BATCHES_WAITING", limit)
+    monkeypatch.setattr(metrics, "MAX_PENDING_BATCHES", limit)
     measured, all_steps = TrainingMetrics(), steps(60)
     for start, end in pairwise([0, 1, 20, 60]):
         for each in all_steps[start:end]:
@@ -58,21 +58,21 @@ def test_it_makes_no_difference_how_long_they_wait(limit: int, monkeypatch: pyte
 
 
 def test_few_logits_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MAX_WAITING", 100)
+    monkeypatch.setattr(metrics, "MAX_PENDING_LOGITS", 100)
     measured = LossAndAccuracy()
     for _ in range(9):
-        measured.collect(torch.ones(8), torch.zeros(8, 5), torch.zeros(8, dtype=torch.int64))
-        assert len(measured._waiting) * 40 <= 100
-    measured.add_up()
+        measured.update_later(torch.ones(8), torch.zeros(8, 5), torch.zeros(8, dtype=torch.int64))
+        assert len(measured._pending) * 40 <= 100
+    measured.flush()
     assert measured.num_images == 72
 
 
 def test_no_graph_waits() -> None:
     measured, weight = LossAndAccuracy(), torch.ones(8, 5, requires_grad=True)
     logits = weight * 2
-    measured.collect(logits.sum(1), logits, torch.zeros(8, dtype=torch.int64))
-    assert not any(each.requires_grad for each in measured._waiting[0])
-    measured.add_up()
+    measured.update_later(logits.sum(1), logits, torch.zeros(8, dtype=torch.int64))
+    assert not any(each.requires_grad for each in measured._pending[0])
+    measured.flush()
     assert not measured.loss_sum.requires_grad
 
 

@@ -60,6 +60,7 @@ def make_task(**changes: Any) -> ImageClassifier:
         "compile": False,
         "test_time_flip": False,
         "test_time_shift": 0,
+        "metrics": {},
     }
     return ImageClassifier(**(arguments | changes))
 

@@ -1,1 +1,1 @@
-"""Lightning callbacks: what Lightning lacks. They leave other LightningModules and other loggers alone."""
+"""Lightning callbacks for what Lightning lacks; they work with any LightningModule and any logger."""

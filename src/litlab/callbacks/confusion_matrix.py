@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix. Plain Pillow: a plotting library takes a second of processor time for one."""
+"""Confusion matrices of validation and test as pictures, drawn by Pillow: Matplotlib takes a second for one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from litlab.callbacks.images import INK, PAPER, get_font, shortened, show
+from litlab.callbacks.images import INK, PAPER, get_font, log_image, truncate
 from litlab.data.loader import Batch
 
 MAX_CLASSES_WITH_COUNTS = 25  # with more, the counts would not fit their cells
 MAX_CLASSES_WITH_NAMES = 60  # with more, some of the labels are shown as numbers
-MAX_NUMBERS = 10  # at an axis
+MAX_NUMBERS = 10  # on an axis
 MAX_SIDE = 1200  # of the matrix; all lengths are in pixels
 MIN_CELL_WITH_LINES = 12
 MAX_NAME_WIDTH = 200
@@ -24,20 +24,28 @@ GAP = 8
 SCALE_WIDTH = 24
 TITLE_SIZE, TEXT_SIZE, MIN_TEXT_SIZE = 18, 14, 11  # of the fonts
 FAINT = (185, 185, 185)  # zeros
-# The colours of the shares 0, 1/4, 1/2, 3/4 and 1; between them, a straight line.
+# The colors of the fractions 0, 1/4, 1/2, 3/4 and 1, interpolated linearly between them.
 ANCHORS = ((246, 249, 254), (186, 212, 236), (104, 164, 213), (39, 108, 174), (8, 46, 104))
-DARK_SHARE = 0.6  # from here on, white text is easier to read than dark text
-NUM_COLOURS = 257  # odd, so that 1/2 is among them
+DARK_FRACTION = 0.6  # from here on, white text is easier to read than dark text
+NUM_COLORS = 257  # odd, so that 1/2 is among them
 
 
 def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> NDArray[np.uint8]:
-    """A picture, `h w 3`, of counts, `true predicted`; the colour is the share of the true class."""
+    """Draw a confusion matrix; the color of a cell is its fraction of the true class.
+
+    Args:
+        counts: Number of images, shape `true predicted`.
+        class_names: Class names in the order of the labels.
+
+    Returns:
+        Picture, `h w 3`.
+    """
     num_classes = len(class_names)
     side = _side(counts)
     labels = _labels(class_names)
     distance = side / len(labels)
     font = get_font(min(max(round(0.6 * distance), MIN_TEXT_SIZE), TEXT_SIZE))
-    labels = {row: shortened(label, MAX_NAME_WIDTH, font) for row, label in labels.items()}
+    labels = {row: truncate(label, MAX_NAME_WIDTH, font) for row, label in labels.items()}
     labels_width = math.ceil(max(font.getlength(label) for label in labels.values()))
     is_slanted = labels_width + GAP > distance
     labels_height = math.ceil((labels_width + TEXT_SIZE) * math.sqrt(0.5)) if is_slanted else TEXT_SIZE
@@ -49,15 +57,15 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
     sheet = Image.new("RGB", (width, bottom + labels_height + 3 * GAP + TEXT_SIZE + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
 
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    _draw_cells(sheet, counts, shares, (left, top, right, bottom))
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    _draw_cells(sheet, counts, fractions, (left, top, right, bottom))
     for row, label in labels.items():
-        centre = (row + 0.5) * side / num_classes
-        draw.text((left - GAP, top + centre), label, fill=INK, font=font, anchor="rm")
+        center = (row + 0.5) * side / num_classes
+        draw.text((left - GAP, top + center), label, fill=INK, font=font, anchor="rm")
         if is_slanted:
-            _draw_slanted(sheet, (left + centre, bottom + GAP), label, font)
+            _draw_slanted(sheet, (left + center, bottom + GAP), label, font)
         else:
-            draw.text((left + centre, bottom + GAP), label, fill=INK, font=font, anchor="ma")
+            draw.text((left + center, bottom + GAP), label, fill=INK, font=font, anchor="ma")
     _draw_scale(sheet, scale)
 
     _draw_titles(sheet, counts, (left + side / 2, top + side / 2))
@@ -65,7 +73,7 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
 
 
 def _side(counts: NDArray[np.int64]) -> int:
-    """A whole multiple of the number of classes, as long as there are pixels for them all."""
+    """Compute the side of the matrix: a multiple of the number of classes, if there are enough pixels for that."""
     num_classes = len(counts)
     cell = min(240 + 40 * num_classes, MAX_SIDE) // num_classes
     if num_classes <= MAX_CLASSES_WITH_COUNTS:
@@ -74,7 +82,7 @@ def _side(counts: NDArray[np.int64]) -> int:
 
 
 def _labels(class_names: Sequence[str]) -> dict[int, str]:
-    """What stands at which rows and columns."""
+    """Choose the labels of rows and columns: all names, or some numbers."""
     if len(class_names) <= MAX_CLASSES_WITH_NAMES:
         return {row: " ".join(name.split()) for row, name in enumerate(class_names)}
     steps = (digit * 10**power for power in range(1, 9) for digit in (1, 2, 5))
@@ -82,21 +90,21 @@ def _labels(class_names: Sequence[str]) -> dict[int, str]:
     return {row: f"{row}" for row in range(0, len(class_names), step)}
 
 
-def _colours(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Any shape to the same shape and 3."""
-    positions, known = np.linspace(0, 1, NUM_COLOURS), np.linspace(0, 1, len(ANCHORS))
-    table = np.stack([np.interp(positions, known, channel) for channel in zip(*ANCHORS, strict=True)], axis=1)
-    colours: NDArray[np.uint8] = table.round().astype(np.uint8)[(shares * (NUM_COLOURS - 1)).round().astype(int)]
-    return colours
+def _colors(fractions: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Map fractions of any shape to colors of that shape and 3."""
+    positions, anchors = np.linspace(0, 1, NUM_COLORS), np.linspace(0, 1, len(ANCHORS))
+    table = np.stack([np.interp(positions, anchors, channel) for channel in zip(*ANCHORS, strict=True)], axis=1)
+    colors: NDArray[np.uint8] = table.round().astype(np.uint8)[(fractions * (NUM_COLORS - 1)).round().astype(int)]
+    return colors
 
 
 def _draw_cells(
-    sheet: Image.Image, counts: NDArray[np.int64], shares: NDArray[np.float64], box: tuple[int, int, int, int]
+    sheet: Image.Image, counts: NDArray[np.int64], fractions: NDArray[np.float64], box: tuple[int, int, int, int]
 ) -> None:
     left, top, right, bottom = box
     draw, side, cell = ImageDraw.Draw(sheet), right - left, (right - left) / len(counts)
     resample = Image.Resampling.NEAREST if cell >= 1 else Image.Resampling.BOX
-    sheet.paste(Image.fromarray(_colours(shares)).resize((side, side), resample), (left, top))
+    sheet.paste(Image.fromarray(_colors(fractions)).resize((side, side), resample), (left, top))
     if cell >= MIN_CELL_WITH_LINES:
         for line in range(1, len(counts)):
             offset = round(line * cell)
@@ -106,7 +114,7 @@ def _draw_cells(
     if len(counts) <= MAX_CLASSES_WITH_COUNTS:
         font = get_font(TEXT_SIZE)
         for (row, column), count in np.ndenumerate(counts):
-            fill = PAPER if shares[row, column] >= DARK_SHARE else INK if count else FAINT
+            fill = PAPER if fractions[row, column] >= DARK_FRACTION else INK if count else FAINT
             position = (left + (column + 0.5) * cell, top + (row + 0.5) * cell)
             draw.text(position, f"{count}", fill=fill, font=font, anchor="mm")
 
@@ -114,8 +122,8 @@ def _draw_cells(
 def _draw_scale(sheet: Image.Image, box: tuple[int, int, int, int]) -> None:
     left, top, right, bottom = box
     draw, height = ImageDraw.Draw(sheet), bottom - top
-    colours = _colours(np.linspace(1, 0, height).reshape(height, 1)).repeat(right - left, axis=1)
-    sheet.paste(Image.fromarray(colours), (left, top))
+    colors = _colors(np.linspace(1, 0, height).reshape(height, 1)).repeat(right - left, axis=1)
+    sheet.paste(Image.fromarray(colors), (left, top))
     draw.rectangle((left - 1, top - 1, right, bottom), outline=INK)
     for tenths in range(0, 11, 2):
         y = bottom - 1 - round(tenths / 10 * (height - 1))
@@ -124,7 +132,7 @@ def _draw_scale(sheet: Image.Image, box: tuple[int, int, int, int]) -> None:
 
 
 def _draw_titles(sheet: Image.Image, counts: NDArray[np.int64], middle: tuple[float, float]) -> None:
-    """The line above the matrix, and what its axes and the scale are; the middle is that of the matrix."""
+    """Draw the title and the labels of axes and scale; `middle` is that of the matrix."""
     draw = ImageDraw.Draw(sheet)
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     title = f"{counts.sum():,} images, accuracy {100 * accuracy:.2f} %"
@@ -134,20 +142,19 @@ def _draw_titles(sheet: Image.Image, counts: NDArray[np.int64], middle: tuple[fl
     _draw_upright(sheet, (sheet.width - MARGIN - TEXT_SIZE / 2, middle[1]), "share of the true class")
 
 
-def _draw_upright(sheet: Image.Image, centre: tuple[float, float], text: str) -> None:
-    """A line that is read from below to above."""
+def _draw_upright(sheet: Image.Image, center: tuple[float, float], text: str) -> None:
+    """Draw a line that is read from bottom to top."""
     mask = _mask(text, get_font(TEXT_SIZE)).transpose(Image.Transpose.ROTATE_90)
-    sheet.paste(INK, (round(centre[0] - mask.width / 2), round(centre[1] - mask.height / 2)), mask)
+    sheet.paste(INK, (round(center[0] - mask.width / 2), round(center[1] - mask.height / 2)), mask)
 
 
 def _draw_slanted(sheet: Image.Image, end: tuple[float, float], text: str, font: ImageFont.FreeTypeFont) -> None:
-    """A line that rises by 45 degrees and ends at a point."""
-    # Turned at twice its size: at its own, the strokes would be blurred.
-    large = _mask(text, get_font(2 * round(font.size)))
-    turned = large.rotate(45, Image.Resampling.BILINEAR, expand=True).reduce(2)
-    reach = large.width / 4 * math.sqrt(0.5)  # from the centre to the middle of the end, in x and in y
-    x, y = end[0] - reach - turned.width / 2, end[1] + reach - turned.height / 2
-    sheet.paste(INK, (round(x), round(y)), turned)
+    """Draw a line that rises by 45 degrees and ends at a point."""
+    large = _mask(text, get_font(2 * round(font.size)))  # rotated at twice its size, or strokes would be blurred
+    rotated = large.rotate(45, Image.Resampling.BILINEAR, expand=True).reduce(2)
+    reach = large.width / 4 * math.sqrt(0.5)  # from the center to the middle of the end, in x and in y
+    x, y = end[0] - reach - rotated.width / 2, end[1] + reach - rotated.height / 2
+    sheet.paste(INK, (round(x), round(y)), rotated)
 
 
 def _mask(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
@@ -158,12 +165,12 @@ def _mask(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 
 
 class ConfusionMatrix(Callback):
-    """Shows `val/confusion_matrix` (the last validation of a fit) and `test/confusion_matrix`.
+    """Log `val/confusion_matrix` of the last validation of a fit, and `test/confusion_matrix`.
 
-    Rows are true classes, columns predicted ones. Needs steps that return `logits` of the real rows.
+    Rows are true classes, columns predicted ones. Validation and test steps have to return `logits` of the real rows.
 
     Args:
-        class_names: in the order of the labels.
+        class_names: Class names in the order of the labels.
     """
 
     def __init__(self, *, class_names: Sequence[str]) -> None:
@@ -173,10 +180,12 @@ class ConfusionMatrix(Callback):
         self._has_counts = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
+        """Reset the counts."""
+        self._reset(pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
+        """Reset the counts."""
+        self._reset(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -187,6 +196,7 @@ class ConfusionMatrix(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Count a batch."""
         self._count(outputs, batch)
 
     def on_test_batch_end(
@@ -198,15 +208,18 @@ class ConfusionMatrix(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Count a batch."""
         self._count(outputs, batch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show(trainer, "val")
+        """Log the last validation."""
+        self._log(trainer, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show(trainer, "test")
+        """Log the test."""
+        self._log(trainer, "test")
 
-    def _start(self, pl_module: LightningModule) -> None:
+    def _reset(self, pl_module: LightningModule) -> None:
         self._counts.to(pl_module.device).reset()
         self._has_counts = False
 
@@ -217,11 +230,13 @@ class ConfusionMatrix(Callback):
         if batch.num_valid:
             self._counts.update(outputs["logits"], batch.labels[: batch.num_valid])
 
-    def _show(self, trainer: Trainer, split: str) -> None:
+    def _log(self, trainer: Trainer, split: str) -> None:
         if not self._has_counts:
             return
         counts = self._counts.compute()  # over all ranks
         self._counts.reset()
         self._has_counts = False
         if trainer.is_global_zero:
-            show(trainer, f"{split}/confusion_matrix", draw_confusion_matrix(counts.cpu().numpy(), self._class_names))
+            log_image(
+                trainer, f"{split}/confusion_matrix", draw_confusion_matrix(counts.cpu().numpy(), self._class_names)
+            )

@@ -1,4 +1,4 @@
-"""Pictures of what the network sees and of what it gets most wrong."""
+"""Pictures for TensorBoard: augmented training images, and the misclassified test images with the highest loss."""
 
 import math
 from bisect import bisect_right
@@ -17,24 +17,36 @@ from torch import Tensor
 
 from litlab.data.loader import Batch
 
-TILE_SIZE = 112  # pixels on the screen: small images are enlarged to about this, large ones reduced
+TILE_SIZE = 112  # pixels; small images are enlarged to about this size, large ones reduced
 GAP = 10
 FONT_SIZE = 12
 LINE_HEIGHT = 16
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def show(trainer: Trainer, tag: str, picture: NDArray[np.uint8]) -> None:
-    """Sends a picture, `h w 3`, to the TensorBoard loggers; other loggers are left alone. For rank zero."""
+def log_image(trainer: Trainer, tag: str, picture: NDArray[np.uint8]) -> None:
+    """Log a picture to the TensorBoard loggers, on rank zero.
+
+    Args:
+        trainer: Trainer with any loggers; other loggers than TensorBoard's are skipped.
+        tag: Name in TensorBoard.
+        picture: Shape `h w 3`.
+    """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
 
 
 def to_pixels(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
-    """Undoes the normalisation: float `b c h w` to uint8 `b h w 3`.
+    """Undo the normalization of images.
 
-    One channel is shown as grey, of others the first three.
+    Args:
+        images: Float `b c h w`.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+
+    Returns:
+        Pixels, `b h w 3`: gray for a single channel, else the first three channels.
     """
     shape = (1, -1, 1, 1)
     images = images.float().cpu()
@@ -46,7 +58,15 @@ def to_pixels(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:
-    """Images, `b h w 3`, in a nearly square grid, each with its caption below; lines are split at newlines."""
+    """Draw images in a nearly square grid, each with its caption below.
+
+    Args:
+        images: Shape `b h w 3`.
+        captions: Caption of each image; lines are split at newlines.
+
+    Returns:
+        Picture, `h w 3`.
+    """
     num_columns = math.ceil(math.sqrt(len(images)))
     num_rows = math.ceil(len(images) / num_columns)
     num_lines = max(caption.count("\n") + 1 for caption in captions)
@@ -59,7 +79,7 @@ def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray
         sheet.paste(tile, (left, top))
         for line_number, line in enumerate(caption.split("\n")):
             position = (left, top + tile.height + line_number * LINE_HEIGHT + 1)
-            draw.text(position, shortened(line, tile.width, font), fill=INK, font=font)
+            draw.text(position, truncate(line, tile.width, font), fill=INK, font=font)
     return np.asarray(sheet)
 
 
@@ -71,8 +91,8 @@ def _tile(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(image).resize((round(width * scale), round(height * scale)), resample)
 
 
-def shortened(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """As much of a line as fits a width in pixels."""
+def truncate(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """Truncate a line to a width in pixels, with an ellipsis."""
     if font.getlength(line) <= width:
         return line
     lengths = range(len(line))
@@ -82,19 +102,20 @@ def shortened(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
 
 @cache
 def get_font(size: int) -> ImageFont.FreeTypeFont:
-    """A font that knows Latin, Greek, Cyrillic, Hebrew and Arabic letters; the size is in pixels."""
-    import matplotlib  # only where something is drawn: it takes a while
+    """Load a font with Latin, Greek, Cyrillic, Hebrew and Arabic letters; the size is in pixels."""
+    import matplotlib  # slow to import
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
 class TrainingImages(Callback):
-    """Shows the first images of the first training batch as `train/images`: augmented, as the network gets them.
+    """Log the first images of the first training batch as `train/images`: augmented, as the network gets them.
 
     Args:
-        num_images: at most so many.
-        class_names: in the order of the labels.
-        mean, std: of the normalisation, per channel, which is undone.
+        num_images: Largest number of images.
+        class_names: Class names in the order of the labels.
+        mean: Mean of each channel in the normalization, which is undone.
+        std: Standard deviation of each channel in the normalization.
     """
 
     def __init__(
@@ -106,24 +127,26 @@ class TrainingImages(Callback):
         self._std = std
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Log the picture at the first step."""
         if batch_idx or trainer.global_step or not trainer.is_global_zero or not isinstance(batch, Batch):
             return
         num_images = min(self._num_images, batch.num_valid)
         captions = [self._class_names[label] for label in batch.labels[:num_images].tolist()]
         pixels = to_pixels(batch.images[:num_images], mean=self._mean, std=self._std)
-        show(trainer, "train/images", contact_sheet(pixels, captions))
+        log_image(trainer, "train/images", contact_sheet(pixels, captions))
 
 
 class WorstMistakes(Callback):
-    """Shows as `test/worst_mistakes` the misclassified test images with the highest loss, worst first.
+    """Log the misclassified test images with the highest loss as `test/worst_mistakes`, the highest first.
 
-    The captions say what the network took the image for and its probability, then what it is. The images of all ranks
-    compete; none is shown where there are no mistakes. Needs steps that return `logits` and `losses` of the real rows.
+    A caption has the predicted class and its probability, then the true class. The images are the worst of all ranks;
+    without mistakes there is no picture. Test steps have to return `logits` and `losses` of the real rows.
 
     Args:
-        num_images: at most so many.
-        class_names: in the order of the labels.
-        mean, std: of the normalisation, per channel, which is undone.
+        num_images: Largest number of images.
+        class_names: Class names in the order of the labels.
+        mean: Mean of each channel in the normalization, which is undone.
+        std: Standard deviation of each channel in the normalization.
     """
 
     def __init__(
@@ -136,6 +159,7 @@ class WorstMistakes(Callback):
         self._worst: dict[str, Tensor] | None = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier test."""
         self._worst = None
 
     def on_test_batch_end(
@@ -147,6 +171,7 @@ class WorstMistakes(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Keep the worst of the images so far."""
         if not (isinstance(batch, Batch) and isinstance(outputs, Mapping) and {"logits", "losses"} <= outputs.keys()):
             return
         probabilities, predicted = outputs["logits"].softmax(dim=1).max(dim=1)
@@ -165,18 +190,19 @@ class WorstMistakes(Callback):
         self._worst = self._highest({name: torch.cat([self._worst[name], candidates[name]]) for name in candidates})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the picture."""
         if self._worst is None:
             return
-        worst = self._highest({name: _over_ranks(pl_module, value) for name, value in self._worst.items()})
+        worst = self._highest({name: _gather(pl_module, value) for name, value in self._worst.items()})
         self._worst = None
         num_mistakes = int((worst["losses"] >= 0).sum())
         if num_mistakes and trainer.is_global_zero:
             pixels = to_pixels(worst["images"][:num_mistakes], mean=self._mean, std=self._std)
-            show(trainer, "test/worst_mistakes", contact_sheet(pixels, self._captions(worst)[:num_mistakes]))
+            log_image(trainer, "test/worst_mistakes", contact_sheet(pixels, self._captions(worst)[:num_mistakes]))
 
     def _highest(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        chosen = rows["losses"].topk(self._num_images).indices
-        return {name: value[chosen] for name, value in rows.items()}
+        indices = rows["losses"].topk(self._num_images).indices
+        return {name: value[indices] for name, value in rows.items()}
 
     def _captions(self, worst: dict[str, Tensor]) -> list[str]:
         return [
@@ -187,8 +213,8 @@ class WorstMistakes(Callback):
         ]
 
 
-def _over_ranks(pl_module: LightningModule, rows: Tensor) -> Tensor:
-    """The rows of all ranks below each other; every rank has equally many."""
+def _gather(pl_module: LightningModule, rows: Tensor) -> Tensor:
+    """Concatenate the rows of all ranks; every rank has equally many."""
     gathered = pl_module.all_gather(rows)
     assert isinstance(gathered, Tensor)
     return gathered.reshape(-1, *rows.shape[1:])

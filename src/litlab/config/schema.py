@@ -8,6 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+# Metrics of validation under litlab's own task, besides those of `task.metrics`.
+VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
+
+
+def validation_metrics(task: dict[str, Any]) -> tuple[str, ...]:
+    """Return the metrics that litlab's own task logs in validation, which an objective can be."""
+    return (*VALIDATION_METRICS, *(f"val/{name}" for name in task.get("metrics") or {}))
+
+
+def _not_built_in(name: str) -> str:
+    if f"val/{name}" in VALIDATION_METRICS:
+        raise ValueError(f"{name} is a built-in metric; use another name")
+    return name
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -16,6 +31,7 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_not_built_in)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
 
 
@@ -107,6 +123,7 @@ class ImageClassifier(Section):
     compile: bool
     test_time_flip: bool
     test_time_shift: CountOrZero
+    metrics: dict[MetricName, dict[str, Any]]
 
 
 class SGD(Section):
@@ -257,9 +274,6 @@ class Trainer(Section):
     sync_batchnorm: bool = False
     inference_mode: bool = True
 
-
-# What validation measures under litlab's own task, and an objective can be.
-VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
 
 # Config group -> class that litlab's configs name in it -> its keys. An untrusted run may name these classes and, of
 # others, only those in `litlab.config.trust`.

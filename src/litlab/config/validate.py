@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.schema import SECTIONS, VALIDATION_METRICS, Root, Section, Trainer
+from litlab.config.schema import SECTIONS, Root, Section, Trainer, validation_metrics
 from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY, nearest, shown, unknown_key
 from litlab.config.tree import Config, check_plain, walk
 from litlab.errors import UserError
@@ -48,8 +48,10 @@ def nodes(config: Config) -> Iterable[tuple[str, Config]]:
     for group in GROUPS:
         if isinstance(config.get(group), dict):
             yield group, config[group]
-    for group in GROUPS_OF_MANY:
-        members = config.get(group)
+    task = config.get("task")
+    metrics = task.get("metrics") if isinstance(task, dict) and task.get("_target_") in SECTIONS else None
+    many = {group: config.get(group) for group in GROUPS_OF_MANY} | {"task.metrics": metrics}
+    for group, members in many.items():
         for name, node in members.items() if isinstance(members, dict) else ():
             if isinstance(node, dict):
                 yield f"{group}.{name}", node
@@ -113,9 +115,10 @@ def _across(config: Config) -> list[str]:
     """What no single key can tell."""
     problems = []
     data, trainer, objective = config["data"], config["trainer"], config.get("objective")
-    if objective and config["task"]["_target_"] in SECTIONS and objective["metric"] not in VALIDATION_METRICS:
-        hint = nearest(objective["metric"], VALIDATION_METRICS)
-        known = ", ".join(VALIDATION_METRICS)
+    metrics = validation_metrics(config["task"])
+    if objective and config["task"]["_target_"] in SECTIONS and objective["metric"] not in metrics:
+        hint = nearest(objective["metric"], metrics)
+        known = ", ".join(metrics)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {known}")
     if data.get("progressive_sizes") and data["_target_"] in SECTIONS and trainer.get("max_epochs") in (None, -1):
         problems.append(

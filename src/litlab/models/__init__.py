@@ -1,1 +1,1 @@
-"""Networks: plain `nn.Module`s from images to logits, which know nothing of training, runs or data."""
+"""Networks: plain `nn.Module`s from images to logits, independent of training, runs and data."""

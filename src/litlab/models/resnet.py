@@ -7,16 +7,16 @@ NUM_BLOCKS = 2  # in each of the four stages: with two convolutions a block, the
 
 
 class ResNet18(nn.Module):
-    """He et al. 2016 (arXiv:1512.03385) with the stem that is usual for CIFAR.
+    """ResNet-18 (He et al. 2016, arXiv:1512.03385) with the stem that is usual for CIFAR.
 
     The stem is one 3x3 convolution of stride 1 without max pooling, so that 32x32 images reach the last stage as 4x4.
-    Convolutions start as in He et al. 2015 (normal, fan out). 11,173,962 parameters at width 64 for three channels and
-    ten classes.
+    Convolutions are initialized as in He et al. 2015 (normal, fan out). 11,173,962 parameters at width 64 for three
+    channels and ten classes.
 
     Args:
-        num_classes: number of logits.
-        image_shape: channels, height and width of the images in pixels; any height and width.
-        width: channels of the first stage; each later stage has twice as many.
+        num_classes: Number of logits.
+        image_shape: Channels, height and width of the images in pixels; any height and width.
+        width: Channels of the first stage; each later stage has twice as many.
     """
 
     def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], width: int) -> None:
@@ -33,8 +33,8 @@ class ResNet18(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    # The shapes in the comments are for 3x32x32 images at width 64.
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
+        """Compute logits; the shapes in the comments are for 3x32x32 images at width 64."""
         features = self.stem(images)  # b 64 32 32
         features = self.stages(features)  # b 512 4 4
         logits: Tensor = self.head(features.mean(dim=(2, 3)))  # b 512, b 10
@@ -42,7 +42,13 @@ class ResNet18(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution if the shape changes.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the first convolution and of the shortcut.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
@@ -61,16 +67,17 @@ class Block(nn.Module):
             )
 
     def forward(self, features: Float[Tensor, "b in_channels h w"]) -> Float[Tensor, "b out_channels h2 w2"]:
+        """Add the residual to the shortcut and apply ReLU."""
         output: Tensor = nn.functional.relu(self.residual(features) + self.shortcut(features))
         return output
 
 
 def stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
-    """Blocks at one resolution; the first changes it by `stride`."""
+    """Make the blocks of one resolution; the first has the stride."""
     first = Block(in_channels, out_channels, stride=stride)
     return nn.Sequential(first, *(Block(out_channels, out_channels, stride=1) for _ in range(NUM_BLOCKS - 1)))
 
 
 def convolution(in_channels: int, out_channels: int, *, stride: int) -> nn.Conv2d:
-    """3x3 with padding; no bias, as a batch norm follows."""
+    """Make a padded 3x3 convolution; without bias, as a batch norm follows."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)

@@ -1,4 +1,4 @@
-"""Any image classifier of torchvision's registry."""
+"""Image classifiers of torchvision's registry, with its pretrained weights."""
 
 import difflib
 import pickle
@@ -13,21 +13,21 @@ from torchvision.models import WeightsEnum  # type: ignore[import-untyped]
 
 from litlab.errors import UserError
 
-WITH_AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 def build(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The network `name`, from images, `b 3 h w`, to logits, `b num_classes`, also in training (no auxiliary heads).
+    """Build a network that returns logits `b num_classes`, also in training (no auxiliary heads).
 
     Args:
-        name: as in `torchvision.models.list_models(module=torchvision.models)`.
-        pretrained: start from torchvision's default weights, trained on ImageNet; the head starts anew unless
-            num_classes is theirs (1000). They expect ImageNet's normalisation of the images (`data.mean`, `data.std`).
-        num_classes: number of logits.
-        image_shape: channels, height and width of the images in pixels.
+        name: Name as in `torchvision.models.list_models(module=torchvision.models)`.
+        pretrained: Start from torchvision's default weights, trained on ImageNet; the head is initialized anew unless
+            num_classes is 1000. They expect ImageNet's normalization of the images (`data.mean`, `data.std`).
+        num_classes: Number of logits.
+        image_shape: Channels, height and width of the images in pixels; most networks take three channels.
 
     Raises:
-        UserError: no such network, images it does not take, or weights that can't be had.
+        UserError: There is no such network, it does not take these images, or its weights cannot be loaded.
     """
     network = build_untrained(name=name, pretrained=pretrained, num_classes=num_classes, image_shape=image_shape)
     if pretrained:
@@ -36,14 +36,14 @@ def build(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[i
 
 
 def build_untrained(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The same network without weights being fetched, for those of a checkpoint; arguments and errors as in `build`."""
+    """Build the same network without downloading weights, for those of a checkpoint; arguments as in `build`."""
     names = models.list_models(module=models)
     if name not in names:
-        nearest = ", ".join(difflib.get_close_matches(name, names)) or ", ".join(names)
-        raise UserError(f"model.name={name} is no image classifier of torchvision; nearest: {nearest}")
+        matches = ", ".join(difflib.get_close_matches(name, names)) or ", ".join(names)
+        raise UserError(f"model.name={name}: torchvision has no image classifier of this name; nearest: {matches}")
     arguments: dict[str, object] = {}
-    if name in WITH_AUXILIARY_HEADS:
-        # The official weights of these expect images in -1..1 and convert to that from ImageNet's normalisation.
+    if name in AUXILIARY_HEADS:
+        # The official weights of these expect images in -1..1 and convert to that from ImageNet's normalization.
         arguments = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     _check_images(network, name, image_shape)
@@ -51,7 +51,7 @@ def build_untrained(*, name: str, pretrained: bool, num_classes: int, image_shap
 
 
 def _check_images(network: nn.Module, name: str, image_shape: tuple[int, int, int]) -> None:
-    """Tries the images' shape without data or computation."""
+    """Run the network on meta tensors of the images' shape."""
     state = {key: value.to("meta") for key, value in network.state_dict().items()}
     images = torch.empty(2, *image_shape, device="meta")
     was_training = network.training
@@ -61,7 +61,7 @@ def _check_images(network: nn.Module, name: str, image_shape: tuple[int, int, in
         channels, height, width = image_shape
         raise UserError(
             f"model.name={name} does not take images of {channels} channels and {height}x{width} pixels ({error}): "
-            "use larger images (data.image_size, where the data set has it; most of these networks were made for 224) "
+            "use larger images (data.image_size, if the data set has it; most of these networks were made for 224) "
             "or another network"
         ) from error
     network.train(was_training)
@@ -69,41 +69,47 @@ def _check_images(network: nn.Module, name: str, image_shape: tuple[int, int, in
 
 def _load_pretrained(network: nn.Module, name: str) -> None:
     weights: WeightsEnum = models.get_model_weights(name).DEFAULT
-    auxiliary = WITH_AUXILIARY_HEADS.get(name, ())
-    state = {_current_key(key): value for key, value in _fetch(weights).items() if not key.startswith(auxiliary)}
-    own = network.state_dict()
-    head = {key for key in own if key in state and state[key].shape != own[key].shape}
-    result = network.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
-    counters = {key for key in own if key.endswith("num_batches_tracked")}  # lacking in older files
+    auxiliary = AUXILIARY_HEADS.get(name, ())
+    pretrained = {
+        _current_key(key): value for key, value in _download(weights).items() if not key.startswith(auxiliary)
+    }
+    state = network.state_dict()
+    head = {key for key in state if key in pretrained and pretrained[key].shape != state[key].shape}
+    result = network.load_state_dict({key: value for key, value in pretrained.items() if key not in head}, strict=False)
+    counters = {key for key in state if key.endswith("num_batches_tracked")}  # missing in older files
     if result.unexpected_keys or set(result.missing_keys) - head - counters:
         raise UserError(
-            f"{_file(weights)} does not hold the weights of {name}: delete the file, so that it is fetched anew"
+            f"{_cache_file(weights)} does not hold the weights of {name}: delete the file, and it is downloaded again"
         )
 
 
-def _fetch(weights: WeightsEnum) -> dict[str, Tensor]:
-    """The weights from torch's cache or else from their address, verified when fetched; as tensors, never as code."""
+def _download(weights: WeightsEnum) -> dict[str, Tensor]:
+    """Load weights from torch's cache, or download and verify them; as tensors, never as code."""
     try:
         state: dict[str, Tensor] = weights.get_state_dict(
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        file = _file(weights)
+        file = _cache_file(weights)
         # torch's own message would advise to load the file with weights_only=False.
         reason = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else str(error)
-        advice = "delete it, so that it is fetched anew" if file.exists() else "fetch it elsewhere and put it there"
+        advice = (
+            f"delete {file}, and it is downloaded again"
+            if file.exists()
+            else f"download it elsewhere and save it as {file}"
+        )
         raise UserError(
-            f"model.pretrained=true: no weights from {weights.url} ({reason}); their file is {file}: {advice}, "
+            f"model.pretrained=true: cannot load the weights of {weights.url} ({reason}): {advice}, "
             "or use model.pretrained=false"
         ) from error
     return state
 
 
-def _file(weights: WeightsEnum) -> Path:
+def _cache_file(weights: WeightsEnum) -> Path:
     url: str = weights.url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
 def _current_key(key: str) -> str:
-    """DenseNet's files are from when names could hold dots: `denselayer1.norm.1.bias` is `denselayer1.norm1.bias`."""
+    """Rename keys of DenseNet's old files: `denselayer1.norm.1.bias` is `denselayer1.norm1.bias` now."""
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)

@@ -1,4 +1,4 @@
-"""A small convolutional network that learns fast: whitened input, frozen in the first layer, and little after it."""
+"""Small convolutional network for short trainings: fixed whitening filters first, then a few stages."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -12,7 +12,7 @@ from litlab.errors import UserError
 
 Activation = Literal["gelu", "relu"]
 HEAD_SCALE = 1 / 9  # of the logits, as in Page's and Jordan's networks
-WHITENING_EPSILON = 5e-4  # added to the variance of each direction, so that noise is not blown up
+WHITENING_EPSILON = 5e-4  # added to the variance of each direction, so that noise is not amplified
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": lambda: nn.ReLU(inplace=True)}
 
 
@@ -20,24 +20,25 @@ class WhitenedCNN(nn.Module):
     """Whitening, stages of 3x3 convolutions with batch norm, global max pooling, a linear layer without bias.
 
     The first layer has fixed filters: the principal directions of the training images' patches, each divided by its
-    deviation, and their negatives, as ReLU and GELU would lose one sign (Page 2018, "How to train your ResNet";
-    Jordan 2024, arXiv:2404.00498, section 3.2). Only its bias learns. `initialize_from` finds the filters.
+    standard deviation, and their negatives, as ReLU and GELU discard one sign (Page 2018, "How to train your ResNet";
+    Jordan 2024, arXiv:2404.00498, section 3.2). Only its bias is trained. `initialize_from` computes the filters.
 
     Widths [64, 256, 256] with two convolutions each, patches of 2 and stride 1 make the network of Jordan's paper:
-    there, each stage begins with a convolution and pools after it. With `pool_first` it pools before, which costs a
-    quarter. Filters start as the identity as far as they go (Dirac), batch norms have no scale of their own.
+    there, each stage begins with a convolution and pools after it. With `pool_first` it pools before, at a quarter of
+    the cost. Convolutions are initialized as the identity (Dirac), batch norms have a fixed scale of 1.
 
     Args:
-        num_classes: number of logits.
-        image_shape: channels, height and width of the images in pixels; other heights and widths work as well.
-        widths: channels of each stage.
-        convolutions: of each stage.
-        patch, stride: of the whitening, in pixels.
-        whitened: channels after the whitening, twice the number of directions that are kept; None for all of them.
-        pool_first: whether stages after the first pool before their convolutions; with False every stage pools after
-            its first one.
-        residual: whether convolutions that keep the width are added to what they are given.
-        activation: gelu, or relu, which is quicker on a CPU.
+        num_classes: Number of logits.
+        image_shape: Channels, height and width of the images in pixels; other heights and widths work as well.
+        widths: Channels of each stage.
+        convolutions: Number of convolutions of each stage.
+        patch: Height and width of a whitening filter in pixels.
+        stride: Stride of the whitening in pixels.
+        whitened: Channels after the whitening, twice the number of directions that are kept; None for all of them.
+        pool_first: Pool before the convolutions in stages after the first, and not at all in the first; otherwise
+            every stage pools after its first convolution.
+        residual: Add the input of a convolution that keeps the width to its output.
+        activation: `gelu`, or `relu`, which is faster on a CPU.
 
     Raises:
         UserError: `convolutions` doesn't fit `widths`, or more directions are kept than patches have pixels.
@@ -75,27 +76,26 @@ class WhitenedCNN(nn.Module):
         self.activation = _ACTIVATIONS[activation]()
         stages = []
         for number, (width, depth) in enumerate(zip(widths, convolutions, strict=True)):
-            pool = "before" if pool_first and number else "no" if pool_first else "after"
-            stages.append(
-                Stage(channels, width, depth, pool=pool, residual=residual, activation=_ACTIVATIONS[activation]())
-            )
+            pool = "before" if pool_first and number else "none" if pool_first else "after"
+            layer = _ACTIVATIONS[activation]()
+            stages.append(Stage(channels, width, depth, pool=pool, residual=residual, activation=layer))
             channels = width
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(channels, num_classes, bias=False)
 
     def initialize_from(self, images: Float[Tensor, "b c h w"]) -> None:
-        """Sets the whitening filters from normalised training images; a few thousand do."""
+        """Set the whitening filters from normalized training images; a few thousand are enough."""
         weight = self.whitening.weight
         patches = functional.unfold(images, self.whitening.kernel_size, stride=self.whitening.stride)
         rows = patches.transpose(1, 2).flatten(0, 1).double()
         variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
-        kept = len(weight) // 2
-        filters = directions[:, -kept:].T / (variances[-kept:, None] + WHITENING_EPSILON).sqrt()
+        num_kept = len(weight) // 2
+        filters = directions[:, -num_kept:].T / (variances[-num_kept:, None] + WHITENING_EPSILON).sqrt()
         with torch.no_grad():
             weight.copy_(torch.cat([filters, -filters]).view_as(weight))
 
-    # The shapes in the comments are those of the paper's network for 3x32x32 images.
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
+        """Compute logits; the shapes in the comments are those of the paper's network for 3x32x32 images."""
         features = self.activation(self.whitening(images))  # b 24 31 31
         features = self.stages(features)  # b 64 15 15, b 256 7 7, b 256 3 3
         logits: Tensor = self.head(features.amax(dim=(2, 3))) * HEAD_SCALE  # b 256, b 10
@@ -103,19 +103,29 @@ class WhitenedCNN(nn.Module):
 
 
 class Stage(nn.Module):
-    """Convolutions of one width, each followed by batch norm and activation; pooling `before` or `after` the first."""
+    """Convolutions of one width, each followed by batch norm and activation.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels of the output.
+        depth: Number of convolutions.
+        pool: 2x2 max pooling `before` or `after` the first convolution, or `none`.
+        residual: Add the input of a convolution that keeps the shape to its output.
+        activation: Activation after each batch norm.
+    """
 
     def __init__(
         self, in_channels: int, width: int, depth: int, *, pool: str, residual: bool, activation: nn.Module
     ) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(_identity(in_channels if n == 0 else width, width) for n in range(depth))
-        self.norms = nn.ModuleList(_norm(width) for _ in range(depth))
+        self.convolutions = nn.ModuleList(_convolution(in_channels if n == 0 else width, width) for n in range(depth))
+        self.norms = nn.ModuleList(_batch_norm(width) for _ in range(depth))
         self.activation = activation
         self.pool = pool
         self.residual = residual
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b width h2 w2"]:
+        """Compute the features of the next stage."""
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             if number == 0 and self.pool == "before":
                 features = functional.max_pool2d(features, 2)
@@ -127,13 +137,13 @@ class Stage(nn.Module):
         return features
 
 
-def _identity(in_channels: int, out_channels: int) -> nn.Conv2d:
+def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
     convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight[:in_channels])
     return convolution
 
 
-def _norm(width: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(width, momentum=0.4)  # short runs: averages have to follow quickly
+def _batch_norm(width: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(width, momentum=0.4)  # short trainings: the running averages have to follow quickly
     norm.weight.requires_grad_(False)
     return norm

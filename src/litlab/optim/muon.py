@@ -1,4 +1,4 @@
-"""Muon for convolutional networks: filters move by orthogonalised momentum, everything else by SGD."""
+"""Muon for convolutional networks: orthogonalized momentum for filters, SGD for everything else."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,15 +11,19 @@ from torch.optim.sgd import sgd
 
 from litlab.errors import UserError
 
-# Of the quintic that Jordan et al. 2024 iterate: steep at zero, so that five rounds bring all singular values near 1.
+# Coefficients of Jordan et al. 2024: steep at zero, so that five iterations bring all singular values near 1.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalized(matrix: Float[Tensor, "m n"], num_iterations: int) -> Float[Tensor, "m n"]:
-    """About U V' of the singular value decomposition U S V': all singular values between 0.7 and 1.2.
+def orthogonalize(matrix: Float[Tensor, "m n"], num_iterations: int) -> Float[Tensor, "m n"]:
+    """Approximate U V' of the singular value decomposition U S V', with singular values between 0.7 and 1.2.
 
-    Newton-Schulz iterations with a quintic polynomial (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
-    They need no more than matrix products, and on a GPU no more than bfloat16.
+    Newton-Schulz iterations with a quintic polynomial (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon):
+    matrix products alone, in bfloat16 on a GPU.
+
+    Args:
+        matrix: Matrix of any shape.
+        num_iterations: Number of iterations; 5 bring all but the very smallest singular values near 1.
     """
     a, b, c = _QUINTIC
     wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
@@ -33,21 +37,26 @@ def orthogonalized(matrix: Float[Tensor, "m n"], num_iterations: int) -> Float[T
 
 
 class Muon(Optimizer):
-    """Convolution filters by Muon; norms, biases and fully connected layers by SGD with Nesterov momentum.
+    """Muon for convolution filters; SGD with Nesterov momentum for norms, biases and fully connected layers.
 
-    Before each step a filter bank is scaled to the Frobenius norm sqrt(out_channels), as in Jordan's CIFAR-10 recipe:
-    the batch norm behind it makes its scale meaningless, so it may as well fit the step, whose size Muon fixes.
+    Before each step the weight of a convolution is scaled to the Frobenius norm sqrt(out_channels), as in Jordan's
+    CIFAR-10 recipe: the batch norm behind it makes the network independent of that scale, and the size of Muon's steps
+    is fixed.
 
-    Three parameter groups have learning rates of their own, which a schedule multiplies by one factor: `filters` (four
-    axes) take `lr`, `linear` (two axes) takes `linear_lr`, `others` take `others_lr`.
+    Each of the three parameter groups has its own learning rate; a schedule multiplies all of them by one factor.
 
     Args:
-        params: parameters or groups of them; groups are regrouped by the number of axes.
-        momentum, num_iterations: of Muon.
-        sgd_momentum, weight_decay: of SGD; no weight decay for filters, whose norm is fixed.
+        params: Parameters or groups of them; groups are regrouped by the number of axes.
+        lr: Learning rate of `filters`, the parameters with four axes.
+        momentum: Momentum of Muon.
+        num_iterations: Newton-Schulz iterations of Muon.
+        linear_lr: Learning rate of `linear`, the parameters with two axes.
+        others_lr: Learning rate of `others`, all other parameters.
+        sgd_momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD; filters have none, as their norm is fixed.
 
     Raises:
-        UserError: there are no filters: a network without convolutions, or one whose parameters FSDP has flattened.
+        UserError: There are no filters: the network has no convolutions, or FSDP has flattened its parameters.
     """
 
     def __init__(
@@ -62,51 +71,59 @@ class Muon(Optimizer):
         sgd_momentum: float,
         weight_decay: float,
     ) -> None:
-        parameters = [one for each in params for one in (each["params"] if isinstance(each, dict) else [each])]
-        by_axes = {
-            "filters": [each for each in parameters if each.ndim == 4],
-            "linear": [each for each in parameters if each.ndim == 2],
-            "others": [each for each in parameters if each.ndim not in (2, 4)],
-        }
-        if not by_axes["filters"]:
+        parameters: list[Tensor] = []
+        for entry in params:
+            parameters += entry["params"] if isinstance(entry, dict) else [entry]
+        groups = [
+            {"name": "filters", "lr": lr, "params": [p for p in parameters if p.ndim == 4]},
+            {"name": "linear", "lr": linear_lr, "params": [p for p in parameters if p.ndim == 2]},
+            {"name": "others", "lr": others_lr, "params": [p for p in parameters if p.ndim not in (2, 4)]},
+        ]
+        if not groups[0]["params"]:
             raise UserError(
                 "optimizer=muon is for networks with convolutions, but no trainable parameter has four axes"
                 " (FSDP, which flattens them, can't be used with it): use optimizer=sgd or adamw"
             )
-        rates = {"filters": lr, "linear": linear_lr, "others": others_lr}
-        groups = [{"params": each, "name": name, "lr": rates[name]} for name, each in by_axes.items() if each]
-        super().__init__(groups, {"lr": lr})
+        super().__init__([group for group in groups if group["params"]], {"lr": lr})
         self._momentum, self._num_iterations = momentum, num_iterations
         self._sgd_momentum, self._weight_decay = sgd_momentum, weight_decay
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: Function that computes the loss and its gradients; None if they are there already.
+
+        Returns:
+            Loss of the closure, or None.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            used = [each for each in group["params"] if each.grad is not None]
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["name"] == "filters":
-                self._step_filters(used, group["lr"])
-            elif used:
-                self._step_others(used, group["lr"])
+                self._step_filters(parameters, group["lr"])
+            elif parameters:
+                self._step_others(parameters, group["lr"])
         return loss
 
-    def _step_filters(self, filters: list[Tensor], lr: float) -> None:
-        for bank in filters:
-            assert bank.grad is not None
-            momentum = self._momentum_of(bank)
-            momentum.mul_(self._momentum).add_(bank.grad)
-            direction = bank.grad.add(momentum, alpha=self._momentum)  # Nesterov's
-            bank.mul_(len(bank) ** 0.5 / bank.norm())
-            bank.add_(orthogonalized(direction.flatten(1), self._num_iterations).view(bank.shape), alpha=-lr)
+    def _step_filters(self, weights: list[Tensor], lr: float) -> None:
+        for weight in weights:
+            assert weight.grad is not None
+            momentum = self._momentum_buffer(weight)
+            momentum.mul_(self._momentum).add_(weight.grad)
+            direction = weight.grad.add(momentum, alpha=self._momentum)  # Nesterov
+            weight.mul_(len(weight) ** 0.5 / weight.norm())
+            weight.add_(orthogonalize(direction.flatten(1), self._num_iterations).view(weight.shape), alpha=-lr)
 
     def _step_others(self, parameters: list[Tensor], lr: float) -> None:
         sgd(
             parameters,
-            [each.grad for each in parameters if each.grad is not None],
-            [self._momentum_of(each) for each in parameters],
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [self._momentum_buffer(parameter) for parameter in parameters],
             weight_decay=self._weight_decay,
             momentum=self._sgd_momentum,
             lr=lr,
@@ -115,7 +132,7 @@ class Muon(Optimizer):
             maximize=False,
         )
 
-    def _momentum_of(self, parameter: Tensor) -> Tensor:
+    def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)

@@ -11,9 +11,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def one_cycle_factor(step: int, total_steps: int, *, warmup: float, initial: float, final: float) -> float:
-    """Cosine from `initial` at step 0 up to 1 at `warmup * total_steps - 1`, cosine down to `final` at the last step.
+    """Compute the one-cycle factor of a step (Smith and Topin 2018).
 
-    The same curve as torch's OneCycleLR with two phases; momentum stays as it is.
+    A cosine from `initial` at step 0 up to 1 at step `warmup * total_steps - 1`, then a cosine down to `final` at the
+    last step: the curve of torch's OneCycleLR with two phases, without its momentum.
     """
     peak = max(warmup * total_steps - 1, 0.0)
     if step <= peak:
@@ -24,8 +25,9 @@ def one_cycle_factor(step: int, total_steps: int, *, warmup: float, initial: flo
 
 
 def cosine_factor(step: int, total_steps: int, *, warmup: float, final: float) -> float:
-    """Linear up to 1 in `num_warmup = round(warmup * total_steps)` steps, then cosine down to `final` at the last step.
+    """Compute the factor of a step for linear warm-up and cosine decay (Loshchilov and Hutter 2017).
 
+    Linear up to 1 in `num_warmup = round(warmup * total_steps)` steps, then a cosine down to `final` at the last step.
     The first step has the factor `1 / (num_warmup + 1)`. A warm-up of all steps reaches 1 at the last.
     """
     num_warmup = min(round(warmup * total_steps), total_steps - 1)
@@ -37,9 +39,9 @@ def cosine_factor(step: int, total_steps: int, *, warmup: float, final: float) -
 
 
 def linear_factor(step: int, total_steps: int, *, warmup: float, final: float) -> float:
-    """Up to 1 in `num_warmup = round(warmup * total_steps)` steps as `cosine_factor`, then straight down to `final`.
+    """Compute the factor of a step for linear warm-up and linear decay.
 
-    The last step still has a little more than `final`, which would be the factor of the step after it.
+    The warm-up is that of `cosine_factor`. The factor reaches `final` at the step after the last.
     """
     num_warmup = min(round(warmup * total_steps), total_steps - 1)
     if step <= num_warmup:
@@ -48,41 +50,27 @@ def linear_factor(step: int, total_steps: int, *, warmup: float, final: float) -
 
 
 def _cosine(progress: float, start: float, end: float) -> float:
-    """From `start` at progress 0 to `end` at progress 1, flat at both ends."""
+    """Interpolate from `start` at progress 0 to `end` at progress 1, flat at both ends."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def one_cycle(
-    optimizer: Optimizer,
-    *,
-    total_steps: int,
-    warmup: float,
-    initial: float,
-    final: float,
-) -> LambdaLR:
-    """Multiplies the learning rate by `one_cycle_factor`."""
+def one_cycle(optimizer: Optimizer, *, total_steps: int, warmup: float, initial: float, final: float) -> LambdaLR:
+    """Multiply the learning rate by `one_cycle_factor`."""
     return LambdaLR(
-        optimizer,
-        lambda step: one_cycle_factor(step, total_steps, warmup=warmup, initial=initial, final=final),
+        optimizer, lambda step: one_cycle_factor(step, total_steps, warmup=warmup, initial=initial, final=final)
     )
 
 
 def cosine(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
-    """Multiplies the learning rate by `cosine_factor`."""
-    return LambdaLR(
-        optimizer,
-        lambda step: cosine_factor(step, total_steps, warmup=warmup, final=final),
-    )
+    """Multiply the learning rate by `cosine_factor`."""
+    return LambdaLR(optimizer, lambda step: cosine_factor(step, total_steps, warmup=warmup, final=final))
 
 
 def linear(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
-    """Multiplies the learning rate by `linear_factor`."""
-    return LambdaLR(
-        optimizer,
-        lambda step: linear_factor(step, total_steps, warmup=warmup, final=final),
-    )
+    """Multiply the learning rate by `linear_factor`."""
+    return LambdaLR(optimizer, lambda step: linear_factor(step, total_steps, warmup=warmup, final=final))
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
-    """Leaves the learning rate as it is."""
+    """Keep the learning rate constant."""
     return LambdaLR(optimizer, lambda step: 1.0)

@@ -1,1 +1,1 @@
-"""tasks."""
+"""Tasks: LightningModules around a network, with their loss, metrics and optimizer."""

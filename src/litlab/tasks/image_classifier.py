@@ -1,7 +1,8 @@
-"""What is trained: a network with its loss, metrics, optimizer and schedule."""
+"""Image classification task: a network with its loss, metrics, optimizer and schedule."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypedDict
 
@@ -13,47 +14,52 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from litlab.data.loader import Batch
 from litlab.errors import UserError
 from litlab.optim.parameter_groups import decayed_names, parameter_groups
+from litlab.runs.metrics import Metric as MetricInfo
 from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
 from litlab.tasks.tta import TTA
 
 
 class EvaluationOutput(TypedDict):
-    """What a validation or test step hands to callbacks: this rank's real images only, without padding."""
+    """Output of a validation or test step for callbacks: this rank's real images only, without padding."""
 
     logits: Tensor  # float32 b num_classes
     losses: Tensor  # float32 b, cross entropy in nats
 
 
 class ImageClassifier(LightningModule):
-    """Trains `network` to classify images, under any precision and any number of ranks.
+    """Train a network to classify images, under any precision and any number of ranks.
 
-    The training loss (`train/loss`) is cross entropy with label smoothing, of images that are mixed with others the
-    mean over both labels by their shares; `val/loss` and `test/loss` are plain cross entropy, so that runs with
-    different smoothing can be compared. Losses are in nats per image. `train/accuracy` goes by an image's own label.
+    The training loss (`train/loss`) is cross entropy with label smoothing; for mixed images it is
+    `lam * loss(own label) + (1 - lam) * loss(partner's label)`. `val/loss` and `test/loss` are plain cross entropy, so
+    that runs with different smoothing can be compared. Losses are in nats per image. `train/accuracy` compares with an
+    image's own label.
 
     The gradient is that of the mean over the real images of the global batch, for any number of ranks: DDP averages
     over ranks, so each rank divides its sum by the global count and multiplies it by the number of ranks. A rank
     without a real image contributes zero.
 
     Args:
-        network: takes images, float `b c h w`, returns logits `b num_classes`.
-        optimizer: makes an optimizer from parameter groups.
-        schedule: makes a scheduler from an optimizer, and from `total_steps` where it has a parameter of that name that
-            is not set; it is stepped after each optimizer step. None for none.
-        num_classes: number of logits the network is expected to return.
-        label_smoothing: share of the target that is spread evenly over the classes, 0 to 1.
-        channels_last: whether images and four-dimensional weights lie in memory with the channels innermost.
-        compile: whether `torch.compile` translates the network's forward, for training alone.
-        test_time_flip, test_time_shift: test-time augmentation of validation and test, see `TTA`.
+        network: Takes images, float `b c h w`, and returns logits `b num_classes`.
+        optimizer: Makes an optimizer from parameter groups.
+        schedule: Makes a scheduler from an optimizer, and from `total_steps` if it has a parameter of that name that
+            is not set; it is stepped after each optimizer step. None for a constant learning rate.
+        num_classes: Number of logits that the network is expected to return.
+        label_smoothing: Fraction of the target that is spread evenly over the classes, 0 to 1.
+        channels_last: Store images and four-dimensional weights with the channels innermost.
+        compile: Compile the network's forward by `torch.compile`, for training alone.
+        test_time_flip: Average validation and test over mirrored images, see `TTA`.
+        test_time_shift: Average validation and test over images shifted by this many pixels, see `TTA`.
+        metrics: Additional metrics of validation and test by name, see `litlab.tasks.metrics`.
 
     Attributes:
-        memory_format: that images are to have.
-        latest: the newest row of training values as plain numbers, for a progress bar; `TrainingLog` fills it.
-        supports_mixed_targets: that the loss weighs the labels of mixed images; data modules ask before they mix.
+        memory_format: Memory format that images are expected in.
+        latest: Newest row of training values as plain numbers, for a progress bar; `TrainingLog` sets it.
+        supports_mixed_targets: The loss weighs both labels of mixed images; data modules require it before they mix.
     """
 
     supports_mixed_targets = True
@@ -70,6 +76,7 @@ class ImageClassifier(LightningModule):
         compile: bool,
         test_time_flip: bool,
         test_time_shift: int,
+        metrics: Mapping[str, Metric],
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -78,8 +85,8 @@ class ImageClassifier(LightningModule):
         self.label_smoothing = label_smoothing
         self.latest: dict[str, float] = {}
         self.train_metrics = TrainingMetrics()
-        self.val_metrics = EvaluationMetrics(num_classes=num_classes)
-        self.test_metrics = EvaluationMetrics(num_classes=num_classes)
+        self.val_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics)
+        self.test_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics)
         self._decayed = decayed_names(network)
         self._make_optimizer = optimizer
         self._make_schedule = schedule
@@ -88,7 +95,7 @@ class ImageClassifier(LightningModule):
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, `b num_classes`, of normalised float images, `b c h w`."""
+        """Compute logits, `b num_classes`, of normalized float images, `b c h w`."""
         # Under bf16-true the weights are bfloat16.
         images = images.to(self.dtype, memory_format=self.memory_format)
         if not self.training:
@@ -97,27 +104,38 @@ class ImageClassifier(LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        if self._compile:  # here, when strategies have wrapped what they wrap
+        """Compile the forward pass, after strategies have wrapped the network."""
+        if self._compile:
             self._compiled = compiled(self.network, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of one rank's batch, scaled for DDP's mean over ranks."""
         logits, labels, losses = self._shared_step(batch, label_smoothing=self.label_smoothing)
         self.train_metrics.update(losses, logits, labels)
         return losses.sum() * (self.trainer.world_size / batch.num_global)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
+        """Update the validation metrics with one rank's batch."""
         return self._evaluation_step(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
+        """Update the test metrics with one rank's batch."""
         return self._evaluation_step(batch, self.test_metrics)
 
     def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
         self._log_evaluation("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
         self._log_evaluation("test", self.test_metrics)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer of the trainable parameters, and its schedule.
+
+        Raises:
+            UserError: Nothing is trainable, or the schedule needs a number of steps that is not known.
+        """
         optimizer = self._make_optimizer(parameter_groups(self.network, self._decayed))
         if self._make_schedule is None:
             return optimizer
@@ -128,14 +146,23 @@ class ImageClassifier(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def describe_metrics(self) -> list[MetricInfo]:
+        """Return unit, direction and bounds of each metric that is logged."""
+        splits = {"train": self.train_metrics, "val": self.val_metrics, "test": self.test_metrics}
+        return [
+            replace(info, name=f"{split}/{info.name}")
+            for split, metrics in splits.items()
+            for info in metrics.describe()
+        ]
+
     def _shared_step(self, batch: Batch, *, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, labels and losses of the real rows. The network sees the padding too: its shape stays the same."""
+        """Compute logits, labels and losses of the real rows. The network gets the padding, too: equal shapes."""
         output = self(batch.images)
         expected = (len(batch.labels), self.num_classes)
         if not isinstance(output, Tensor) or output.shape != expected:
-            found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
+            returned = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
             raise UserError(
-                f"{type(self.network).__name__} returned {found} for {len(batch.labels)} images, but the task expects "
+                f"{type(self.network).__name__} returned {returned} for {len(batch.labels)} images, but the task expects "
                 f"logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
                 "let the network take num_classes"
             )
@@ -158,8 +185,8 @@ class ImageClassifier(LightningModule):
     def _log_evaluation(self, split: str, metrics: EvaluationMetrics) -> None:
         values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
         metrics.reset()
-        # Equal on all ranks already, as torchmetrics adds up sums and counts. Lightning warns where it isn't told to
-        # synchronise; the maximum of equal values is exact, the mean would round.
+        # Equal on all ranks already, as torchmetrics adds up sums and counts. Lightning warns without sync_dist; the
+        # maximum of equal values is exact, the mean would round.
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         self.log_dict(values, batch_size=1, sync_dist=True, reduce_fx="max", logger=False if fitting else None)
         if fitting and not self.trainer.sanity_checking:  # to the loggers directly: Lightning would be a step behind
@@ -176,12 +203,13 @@ class ImageClassifier(LightningModule):
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network's forward by `torch.compile`, with the network's own weights; their names stay as they are.
+    """Compile the network's forward with its own weights, whose names do not change.
 
-    Each shape of a batch is compiled by itself, when it comes first, so that it makes no difference to any of them
-    which came before: a run that goes on from a checkpoint may begin with another one.
+    Each shape of a batch is compiled separately, so that the code for one shape does not depend on which came first:
+    a resumed run may begin with another one.
 
-    Raises UserError where a CPU has no C++ compiler to go with it.
+    Raises:
+        UserError: The device is a CPU and there is no C++ compiler.
     """
     from torch._inductor.cpp_builder import get_cpp_compiler  # takes seconds to import
     from torch._inductor.exc import InvalidCxxCompiler
@@ -191,14 +219,14 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Ten
             get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise UserError(
-            "task.compile=true needs a C++ compiler on a CPU, g++ or what the variable CXX names, and there is none "
-            "that works; install one, or use task.compile=false"
+            "task.compile=true needs a working C++ compiler on a CPU: install g++, set the variable CXX to another one, "
+            "or use task.compile=false"
         ) from error
     return torch.compile(lambda images: network(images), dynamic=False)
 
 
 def log_row(trainer: Trainer, values: dict[str, float]) -> None:
-    """Sends values to all loggers, at the number of optimizer steps taken so far."""
+    """Send values to all loggers, with the number of optimizer steps taken so far as step."""
     for logger in trainer.loggers:
         logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=trainer.global_step)
 

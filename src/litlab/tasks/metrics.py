@@ -1,23 +1,38 @@
-"""Metrics that are exact over batches, padding and ranks: sums and counts, divided once at the end."""
+"""Metrics of a classifier, exact over batches, padding and ranks: sums and counts, divided once at the end.
 
-from collections.abc import Callable
+A metric of one's own is a `torchmetrics.Metric` named in the config:
+
+    task.metrics: {f1: {_target_: my_project.F1}}
+
+Its constructor gets `num_classes` if it has a parameter of that name. It is updated with `update(logits, labels)`,
+float32 `b num_classes` and int64 `b`, in validation and test, and its `compute()` returns a single number. It declares
+its unit, direction and bounds by class attributes: `unit` ("%" for a fraction that is displayed in percent), and
+torchmetrics' `higher_is_better`, `plot_lower_bound` and `plot_upper_bound`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassCalibrationError
 
+from litlab.errors import UserError
+from litlab.runs.metrics import Metric as MetricInfo
+
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
-MAX_WAITING = 2**20  # logits, 4 MiB
-MAX_BATCHES_WAITING = 256
+MAX_PENDING_LOGITS = 2**20  # 4 MiB
+MAX_PENDING_BATCHES = 256
 
 
 class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over images; one metric, since two cost twice the time at every training step.
+    """Mean loss and accuracy over images; one metric, since two take twice the time at every training step.
 
-    What `collect` is given waits until somebody asks, since adding up at every step costs as much as a small network's
-    forward. Batches are added in their order and one by one, so it makes no difference to the bits how long they wait.
+    `update_later` keeps a batch until `flush`, since adding up at every step costs as much as the forward pass of a
+    small network. Batches are added one by one in their order, so the delay changes no bit of the result.
     """
 
     full_state_update = False
@@ -30,42 +45,48 @@ class LossAndAccuracy(Metric):
         self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("num_correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def collect(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """As `update`, but later: before `compute` and before states are read, `add_up` has to be called."""
-        self._waiting.append((losses.detach(), logits.detach(), labels))  # or graphs would wait as well
-        if len(self._waiting) * logits.numel() > MAX_WAITING or len(self._waiting) == MAX_BATCHES_WAITING:
-            self.add_up()
+    def update_later(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Keep a batch for the next `flush`, which has to precede `compute` and any access to the states."""
+        self._pending.append((losses.detach(), logits.detach(), labels))  # detached, or graphs would be kept as well
+        if len(self._pending) * logits.numel() > MAX_PENDING_LOGITS or len(self._pending) == MAX_PENDING_BATCHES:
+            self.flush()
 
-    def add_up(self) -> None:
-        """Update with all batches that wait."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+    def flush(self) -> None:
+        """Update with all pending batches."""
+        pending, self._pending = self._pending, []
+        if not pending:
             return
-        batches_of_losses, logits, labels = zip(*waiting, strict=True)
-        loss_sum = self.loss_sum
+        batches_of_losses, logits, labels = zip(*pending, strict=True)
         for losses in batches_of_losses:
-            loss_sum = loss_sum + losses.sum()
-        self.loss_sum = loss_sum
+            self.loss_sum = self.loss_sum + losses.sum()
         self._count(torch.cat(logits), torch.cat(labels))
-        self._update_count += len(waiting)
-        self._computed = None  # torchmetrics keeps the last value
+        self._update_count += len(pending)
+        self._computed = None  # torchmetrics caches the last value
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Takes one loss per image, `b`, logits, `b num_classes`, and labels, `b`; b may be 0."""
+        """Add a batch.
+
+        Args:
+            losses: One loss per image, shape `b`; b may be 0.
+            logits: Shape `b num_classes`.
+            labels: Shape `b`, int64.
+        """
         self.loss_sum = self.loss_sum + losses.sum()
         self._count(logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
+        """Return `loss` and `accuracy`."""
         return {
             "loss": self.loss_sum / self.num_images,
             "accuracy": self.num_correct / self.num_images,
         }
 
     def reset(self) -> None:
+        """Forget all batches, the pending ones included."""
         super().reset()
-        self._waiting = []
+        self._pending = []
 
     def _count(self, logits: Tensor, labels: Tensor) -> None:
         self.num_correct = self.num_correct + (logits.argmax(dim=1) == labels).sum()
@@ -73,25 +94,34 @@ class LossAndAccuracy(Metric):
 
 
 class TrainingMetrics(nn.Module):
-    """What is measured at every training step: loss and accuracy."""
+    """Metrics of the training steps: loss and accuracy."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loss_and_accuracy = LossAndAccuracy()
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss_and_accuracy.collect(losses, logits, labels)
+        """Add a batch of real images; arguments as in `LossAndAccuracy.update`."""
+        self.loss_and_accuracy.update_later(losses, logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Values over all ranks since the last reset; every rank has to call it."""
-        self.loss_and_accuracy.add_up()
+        """Compute the values over all ranks since the last reset; every rank has to call it."""
+        self.loss_and_accuracy.flush()
         values: dict[str, Tensor] = self.loss_and_accuracy.compute()
         return values
 
     def reset(self) -> None:
-        for metric in self.children():
-            assert isinstance(metric, Metric)
-            metric.reset()
+        """Forget all batches."""
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.reset()
+
+    def describe(self) -> list[MetricInfo]:
+        """Return unit, direction and bounds of each value."""
+        return [
+            MetricInfo("loss", mode="min", bounds=(0.0, math.inf)),
+            MetricInfo("accuracy", unit="%", mode="max", bounds=(0.0, 1.0)),
+        ]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
         # Moves to the device but keeps the type: under bf16-true a sum would otherwise stop growing at 256.
@@ -100,26 +130,104 @@ class TrainingMetrics(nn.Module):
 
 
 class EvaluationMetrics(TrainingMetrics):
-    """Loss, accuracy, top-5 accuracy (top `min(5, num_classes)`) and expected calibration error (L1, 15 bins)."""
+    """Loss, accuracy, top-5 accuracy, expected calibration error (L1, 15 bins) and the user's own metrics.
 
-    def __init__(self, *, num_classes: int) -> None:
+    Args:
+        num_classes: Number of logits; the top-5 accuracy is one of the top `min(5, num_classes)`.
+        metrics: The user's own metrics by name; copies of them are used.
+    """
+
+    def __init__(self, *, num_classes: int, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
         self.num_top = min(5, num_classes)
         self.top5_accuracy = MeanMetric(nan_strategy="disable")  # looking for NaN would wait for the device
         self.calibration_error = MulticlassCalibrationError(
             num_classes, n_bins=NUM_CALIBRATION_BINS, norm="l1", validate_args=False
         )
+        for name, metric in metrics.items():
+            if not isinstance(metric, Metric):
+                raise UserError(f"task.metrics.{name}: expected a torchmetrics.Metric, got a {type(metric).__name__}")
+        self.custom = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch of real images; arguments as in `LossAndAccuracy.update`."""
         super().update(losses, logits, labels)
-        if len(labels) == 0:  # which torchmetrics does not take
+        if len(labels) == 0:  # torchmetrics raises for an empty batch
             return
         in_top = (logits.topk(self.num_top, dim=1).indices == labels[:, None]).any(dim=1)
         self.top5_accuracy.update(in_top.float())
         # Probabilities, not logits: torchmetrics takes logits that happen to lie in 0..1 for probabilities.
         self.calibration_error.update(logits.softmax(dim=1), labels)
+        for metric in self.custom.values():
+            metric.update(logits, labels)  # type: ignore[operator]
 
     def compute(self) -> dict[str, Tensor]:
-        top5_accuracy: Tensor = self.top5_accuracy.compute()
-        calibration_error: Tensor = self.calibration_error.compute()
-        return super().compute() | {"top5_accuracy": top5_accuracy, "calibration_error": calibration_error}
+        """Compute the values over all ranks since the last reset; every rank has to call it.
+
+        Raises:
+            UserError: A metric of the user's own did not compute a single number.
+        """
+        values = super().compute()
+        values["top5_accuracy"] = self.top5_accuracy.compute()
+        values["calibration_error"] = self.calibration_error.compute()
+        for name, metric in self.custom.items():
+            value = metric.compute()  # type: ignore[operator]
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value)}"
+                raise UserError(f"task.metrics.{name}: compute() returned {shape}, expected a single number")
+            values[name] = value.reshape(())
+        return values
+
+    def describe(self) -> list[MetricInfo]:
+        """Return unit, direction and bounds of each value."""
+        top5_accuracy = MetricInfo("top5_accuracy", unit="%", mode="max", bounds=(0.0, 1.0))
+        calibration_error = MetricInfo("calibration_error", mode="min", bounds=(0.0, 1.0))
+        custom = [metric_info(name, metric) for name, metric in self.custom.items()]
+        return [*super().describe(), top5_accuracy, calibration_error, *custom]
+
+
+def metric_info(name: str, metric: nn.Module) -> MetricInfo:
+    """Read unit, direction and bounds from the class attributes of a torchmetrics metric.
+
+    Args:
+        name: Name that its value is logged under.
+        metric: Metric with torchmetrics' `higher_is_better`, `plot_lower_bound` and `plot_upper_bound`; its `unit` is
+            an attribute that only some classes have.
+    """
+    higher_is_better = getattr(metric, "higher_is_better", None)
+    lower, upper = getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)
+    return MetricInfo(
+        name,
+        unit=str(getattr(metric, "unit", "")),
+        mode=None if higher_is_better is None else "max" if higher_is_better else "min",
+        bounds=None
+        if lower is None and upper is None
+        else (-math.inf if lower is None else float(lower), math.inf if upper is None else float(upper)),
+    )
+
+
+def logged_values(trainer: Trainer) -> dict[str, float]:
+    """Return the values of the validation or test that has just ended, by name, without older ones of the training."""
+    return {name: float(value) for name, value in trainer._logger_connector.metrics["callback"].items()}
+
+
+def logged_metrics(trainer: Trainer) -> dict[str, MetricInfo]:
+    """Collect unit, direction and bounds of all metrics that a Trainer's module and callbacks describe.
+
+    They are known for modules and callbacks with a method `describe_metrics() -> list[Metric]`, and for any
+    torchmetrics metric that a module logs as an object by `self.log`.
+
+    Returns:
+        Metric by name, for as many names as are known.
+    """
+    infos: dict[str, MetricInfo] = {}
+    for source in (trainer.lightning_module, *trainer.callbacks):  # type: ignore[attr-defined]
+        if describe := getattr(source, "describe_metrics", None):
+            infos |= {info.name: info for info in describe()}
+    epoch_loop = trainer.fit_loop.epoch_loop
+    for loop in (epoch_loop, epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+        for result in loop._results.values():
+            if isinstance(result.value, Metric):
+                names = {name for on_step in (False, True) for name in loop._results._forked_name(result, on_step)}
+                infos |= {name: metric_info(name, result.value) for name in names}
+    return infos

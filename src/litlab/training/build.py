@@ -185,12 +185,13 @@ def instantiate(path: str, node: Config, **offered: Any) -> Any:
     Args:
         path: Key of the node in the config, for messages.
         node: `_target_` and arguments.
-        offered: Arguments that are passed on if the signature names them and the node does not.
+        offered: Arguments that are passed on if the signature names them and the node does not; also to the nodes
+            inside it.
 
     Raises:
         UserError: If the class cannot be imported or refuses its arguments.
     """
-    target = bind_arguments(path, node)
+    target = bind_arguments(path, node, **offered)
     parameters = inspect.signature(target).parameters
     arguments = {name: value for name, value in offered.items() if name in parameters and name not in node}
     try:
@@ -201,7 +202,7 @@ def instantiate(path: str, node: Config, **offered: Any) -> Any:
         raise
 
 
-def bind_arguments(path: str, node: Config) -> "partial[Any]":
+def bind_arguments(path: str, node: Config, **offered: Any) -> "partial[Any]":
     """Bind the arguments of a node to the class that it names; inner nodes that name a class are instantiated.
 
     Hydra's keys mean what they mean to Hydra: `_args_` by position, `_partial_` for an inner node that is not to be
@@ -210,6 +211,7 @@ def bind_arguments(path: str, node: Config) -> "partial[Any]":
     Args:
         path: Key of the node in the config, for messages.
         node: `_target_` and arguments.
+        offered: Arguments for the inner nodes, as in `instantiate`.
 
     Raises:
         UserError: If a class cannot be imported or refuses its arguments.
@@ -220,19 +222,19 @@ def bind_arguments(path: str, node: Config) -> "partial[Any]":
         raise UserError(f"{path}._target_: {error}") from error
     args, kwargs = node.get("_args_", []), {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
     if node.get("_recursive_", True):
-        args = _instantiate_inner(f"{path}._args_", args)
-        kwargs = {key: _instantiate_inner(f"{path}.{key}", value) for key, value in kwargs.items()}
+        args = _instantiate_inner(f"{path}._args_", args, offered)
+        kwargs = {key: _instantiate_inner(f"{path}.{key}", value, offered) for key, value in kwargs.items()}
     return partial(target, *args, **kwargs)
 
 
-def _instantiate_inner(path: str, value: Any) -> Any:
+def _instantiate_inner(path: str, value: Any, offered: dict[str, Any]) -> Any:
     if isinstance(value, list):
-        return [_instantiate_inner(f"{path}.{position}", item) for position, item in enumerate(value)]
+        return [_instantiate_inner(f"{path}.{position}", item, offered) for position, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "_target_" not in value:
-        return {key: _instantiate_inner(f"{path}.{key}", item) for key, item in value.items()}
-    return bind_arguments(path, value) if value.get("_partial_") else instantiate(path, value)
+        return {key: _instantiate_inner(f"{path}.{key}", item, offered) for key, item in value.items()}
+    return bind_arguments(path, value, **offered) if value.get("_partial_") else instantiate(path, value, **offered)
 
 
 def _needs_dataset_info(path: str, node: Config) -> bool:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from litlab.callbacks.checkpoint import Best, Checkpoints, When
+from litlab.callbacks.checkpoint import BestTracker, Checkpoints, SaveInterval
 from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.freeze import identity, to_yaml
@@ -154,11 +154,11 @@ def _build_trainer(
     checkpoints = Checkpoints(
         run=run,
         stop=stop,
-        when=When(**config["checkpoint"]),
-        facts={"limits": get_limits(config["trainer"]), "data": _fingerprint(experiment)},
-        best=Best(**config["objective"]) if config["objective"] else None,
+        interval=SaveInterval(**config["checkpoint"]),
+        metadata={"limits": get_limits(config["trainer"]), "data": _fingerprint(experiment)},
+        best=BestTracker(**config["objective"]) if config["objective"] else None,
         timing=Timing(),
-        restored=resume.saved,
+        saved=resume.saved,
     )
     callbacks: list[Callback] = [checkpoints, checkpoints.timing, console]
     devices = config["trainer"]["devices"]

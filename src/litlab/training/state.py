@@ -250,7 +250,7 @@ def get_metrics_state(metrics: dict[str, Metric]) -> MetricsState:
     """Copy the states of those metrics that have been updated."""
     for metric in metrics.values():
         if isinstance(metric, LossAndAccuracy):
-            metric.add_up()
+            metric.flush()
     return {
         name: {
             "updates": metric._update_count,

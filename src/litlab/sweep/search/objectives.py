@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from litlab.config.schema import SECTIONS, VALIDATION_METRICS
+from litlab.config.schema import SECTIONS, validation_metrics
 from litlab.config.schema import Objective as Wanted
 from litlab.config.suggestions import nearest
 from litlab.errors import UserError
@@ -49,8 +49,8 @@ def objectives_of(config: Mapping[str, Any], several: Sequence[Wanted] | None) -
     found = [Objective(each.metric, each.mode) for each in several or [Wanted(**config["objective"])]]
     ours = config["task"]["_target_"] in SECTIONS
     for each in found:
-        if ours and each.metric not in (*VALIDATION_METRICS, *OF_THE_RUN):
-            raise UserError(_unknown(each.metric, (*VALIDATION_METRICS, *OF_THE_RUN)))
+        if ours and each.metric not in (*validation_metrics(config["task"]), *OF_THE_RUN):
+            raise UserError(_unknown(each.metric, (*validation_metrics(config["task"]), *OF_THE_RUN)))
     measured = [each.metric for each in found if each.metric not in OF_THE_RUN]
     data = config["data"]
     if measured and data["_target_"] in SECTIONS and data.get("val_size") == 0:
