@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.data_path import Epochs, exhaust, prepared
 from benchmarks.runs import compose_config
-from litlab.config.freeze import cores
 from litlab.data.module import ImageDataModule
+from litlab.runs.provenance import num_cores
 from litlab.training.build import build_data
 
 _FEW = ("data=shapes", "data.num_train=100", "data.num_test=20", "data.val_size=20")
@@ -35,7 +35,7 @@ class Cost(TypedDict):
 
 
 def main(*overrides: str) -> Cost:
-    torch.set_num_threads(cores())
+    torch.set_num_threads(num_cores())
     exhaust(Epochs(prepared(*_FEW)))
     config = compose_config(*overrides)
     before = _status("VmRSS")

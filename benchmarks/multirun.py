@@ -18,9 +18,9 @@ from benchmarks.harness import Row, interleaved
 from benchmarks.runs import compose_config, new_run
 from benchmarks.settings import Settings
 from benchmarks.startup import ONE_STEP, POLL
-from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.jobs import Point, compose_jobs
-from litlab.config.paths import packaged_conf
+from litlab.config.compose import register_resolvers
+from litlab.config.job_configs import Point, compose_jobs
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.sweep.backends import make_backend

@@ -8,12 +8,13 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.freeze import freeze, to_yaml
-from litlab.config.paths import packaged_conf
-from litlab.runs.signature import sign
+from litlab.config.compose import register_resolvers
+from litlab.config.config_file import to_yaml
+from litlab.config.freeze import freeze
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.runs.signature import sign
 
 Train = Callable[..., RunDirectory]  # (directory, *overrides)
 _CHECKOUT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from litlab.config.freeze import cores
+from litlab.runs.provenance import num_cores
 
 SYNTHETIC = "synthetic images (data=shapes)"
 
@@ -79,7 +79,7 @@ def full(root: str | None) -> Settings:
         num_rounds=5,
         num_startups=5,
         batch_sizes=(128, 512),
-        threads=tuple(sorted({1, min(2, cores())})),
+        threads=tuple(sorted({1, min(2, num_cores())})),
         num_workers=2,
         num_steps=1000,
         num_step_rounds=9,

@@ -22,8 +22,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.freeze import VOLATILE, place
-from litlab.config.tree import get, lies_under
+from litlab.config.identity import VOLATILE
+from litlab.config.tree import config_key, get, lies_under
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import open_regular
 from litlab.runs.redact import is_secret, redact
@@ -115,7 +115,7 @@ def settings_of(run: RunDirectory, config: dict[str, Any]) -> dict[str, Setting]
     found = {}
     for key in swept or [*(key for key in choices if not _is_elsewhere(key)), "seed"]:
         value = setting(_value(config, key, choices))
-        if value is not None and not any(is_secret(part) for part in place(key).split(".")):
+        if value is not None and not any(is_secret(part) for part in config_key(key).split(".")):
             found[key.lstrip("+")] = value
     return found
 
@@ -135,13 +135,13 @@ def _choices(run: RunDirectory) -> dict[str, str]:
 
 def _is_elsewhere(key: str) -> bool:
     """Whether a key says where a run computes and writes, as `trainer=gpu` does, and not what it computes."""
-    where = place(key)
+    where = config_key(key)
     return where == "trainer" or lies_under(where, *VOLATILE, "hydra")
 
 
 def _value(config: dict[str, Any], key: str, choices: dict[str, str]) -> Any:
     """The value in the config, or the text of the choice where there is a whole node or nothing."""
-    value = get(config, place(key), {})
+    value = get(config, config_key(key), {})
     return choices.get(key.lstrip("+")) if isinstance(value, dict) else value
 
 

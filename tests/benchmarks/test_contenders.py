@@ -15,7 +15,7 @@ from benchmarks import data_path, gpu, ideal, in_memory, jpegs, settings, stream
 from benchmarks.bare import BareLoop
 from benchmarks.bare_trainer import BareTrainer
 from benchmarks.runs import compose_config
-from litlab.config.freeze import from_yaml
+from litlab.config.config_file import from_yaml
 from litlab.data.module import ImageDataModule
 from litlab.training.build import assemble, build_data, build_network
 from litlab.training.checkpoint_io import read_network_weights

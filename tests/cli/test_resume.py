@@ -15,7 +15,7 @@ from support.runs import TINY, compose_config
 from litlab.cli import main as cli
 from litlab.cli import resume
 from litlab.config import resume_record as amending
-from litlab.config.freeze import from_yaml, to_yaml
+from litlab.config.config_file import from_yaml, to_yaml
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
@@ -114,11 +114,11 @@ def test_a_complete_run_has_nothing_to_resume(
 def test_no_fewer_epochs_than_were_begun(new_run: Callable[..., RunDirectory]) -> None:
     run = new_run("trainer.max_epochs=9")
     run.metrics.write_text("epoch,step,metric,value\n0,10,val/loss,1.0\n3,31,train/loss,1.0\n7,80,test/loss,1.0\n")
-    with pytest.raises(UserError, match="9 -> 3 is less than what the run has begun already, 4"):
+    with pytest.raises(UserError, match="9 -> 3 is less than the 4 epochs that the run has begun already"):
         prepare(run, "trainer.max_epochs=3")
     run.metrics.write_text("damaged")
     completed(run, epochs=5)
-    with pytest.raises(UserError, match="9 -> 4 is less than what the run has begun already, 5"):
+    with pytest.raises(UserError, match="9 -> 4 is less than the 5 epochs that the run has begun already"):
         prepare(run, "trainer.max_epochs=4")
 
 
@@ -179,7 +179,7 @@ def test_code_that_changed_is_said(new_run: Callable[..., RunDirectory], capsys:
     write_json(run.provenance, run.read_json(run.provenance) | {"code": {"commit": "of then"}})
     prepare(run)
     assert capsys.readouterr().out == (
-        "note: the code of the project is not what it was when the run started; it goes on with that of now\n"
+        "note: the project's code has changed since the run started; the run continues with the present code\n"
     )
 
 

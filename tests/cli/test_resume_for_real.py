@@ -8,7 +8,7 @@ import pytest
 from support.runs import TINY, call_litlab, compose_config, train_here
 
 from litlab.cli import resume
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.metrics import read_metrics

@@ -12,7 +12,7 @@ import pytest
 from support.runs import TINY, call_cold, call_litlab
 
 from litlab.cli.main import main
-from litlab.config.freeze import from_yaml
+from litlab.config.config_file import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result

@@ -14,8 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from support.runs import TINY, compose_config, train_here
 from torch import Tensor, nn
 
-from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.paths import packaged_conf
+from litlab.config.compose import register_resolvers
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes

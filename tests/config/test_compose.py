@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from litlab.config.compose import job_name, note_swept, register_resolvers, swept_keys
+from litlab.config.compose import job_name, record_swept_overrides, register_resolvers, swept_overrides
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,6 @@ def test_what_overrides_refer_to_is_not_looked_up(monkeypatch: pytest.MonkeyPatc
     job = {"override_dirname": "callbacks.x.token=${oc.env:CANARY},data.root=${.x}"}
     hydra = {"overrides": {"task": task}, "sweeper": {"params": {"model.width": "${nowhere}"}}, "job": job}
     config = OmegaConf.create({"name": "n", "hydra": hydra, "job": "${litlab.job:3}"})
-    note_swept(config)
-    assert swept_keys(config) == ["callbacks.x.token", "model.width"]
+    record_swept_overrides(config)
+    assert swept_overrides(config) == ["callbacks.x.token", "model.width"]
     assert config.job == "0003_token-oc.env-CANARY"

@@ -16,8 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from support.runs import TINY, compose_config
 from support.thorough import examples
 
-from litlab.config.freeze import freeze, from_yaml, identity, to_yaml
-from litlab.config.secrets import refuse_literals, with_secrets
+from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.freeze import freeze
+from litlab.config.identity import identity
+from litlab.config.secrets import refuse_secret_arguments, resolve_secrets
 from litlab.config.validate import validate
 from litlab.errors import UserError
 
@@ -162,7 +164,7 @@ def test_any_text(text: str) -> None:
         identity(config)
         accepted(config)
         with suppress(UserError):
-            with_secrets(config)
+            resolve_secrets(config)
 
 
 def laughs(levels: int) -> str:
@@ -197,13 +199,13 @@ def test_an_alias_is_no_bomb() -> None:
 @pytest.mark.parametrize("text", [yaml.safe_dump({"format": 2, "a": "${oc.env:LITLAB_NOT_THERE}"})])
 def test_references_are_looked_up_nowhere_else(text: str) -> None:
     with pytest.raises(UserError, match="a: cannot be resolved: there is no environment variable LITLAB_NOT_THERE"):
-        with_secrets(from_yaml(text))
+        resolve_secrets(from_yaml(text))
     odd = {"a": "${oc.decode:1}", "b": "${oc.env:HOME,x}", "c": "x${oc.env:HOME}", "d": ["${hydra:runtime}"]}
-    assert with_secrets(odd) == odd
+    assert resolve_secrets(odd) == odd
 
 
 @examples(60)
 @given(st.lists(st.text(max_size=30) | st.sampled_from(["a.token=[1,2]", "+x={a: {b: 1}}", "a=b=c", "=", "~", "a=${"])))
 def test_any_command_line(arguments: list[str]) -> None:
     with suppress(UserError):
-        refuse_literals(arguments)
+        refuse_secret_arguments(arguments)

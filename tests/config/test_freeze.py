@@ -7,9 +7,11 @@ import pytest
 import yaml
 from support.runs import TINY, compose_config
 
-from litlab.config.freeze import cores, from_yaml, threads_per_rank, to_yaml
-from litlab.config.secrets import is_secret, with_secrets
+from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.freeze import threads_per_rank
+from litlab.config.secrets import is_secret, resolve_secrets
 from litlab.errors import UserError
+from litlab.runs.provenance import num_cores
 
 LOGGER = ("+logger.web._target_=some.Logger", "+logger.web.api_key=${oc.env:LITLAB_TEST_KEY}")
 
@@ -39,11 +41,11 @@ def test_a_group_that_is_left_out_is_null() -> None:
 @pytest.mark.parametrize(
     ("trainer", "expected"),
     [
-        ({"devices": 1, "accelerator": "auto"}, cores()),
-        ({"devices": 2, "accelerator": "cpu"}, max(1, cores() // 2)),
-        ({"devices": [0], "accelerator": "gpu"}, cores()),
+        ({"devices": 1, "accelerator": "auto"}, num_cores()),
+        ({"devices": 2, "accelerator": "cpu"}, max(1, num_cores() // 2)),
+        ({"devices": [0], "accelerator": "gpu"}, num_cores()),
         ({"devices": 10**6, "accelerator": "cpu"}, 1),
-        ({"devices": "auto", "accelerator": "cpu"}, cores()),
+        ({"devices": "auto", "accelerator": "cpu"}, num_cores()),
         ({"devices": "auto", "accelerator": "gpu"}, None),
         ({"devices": -1, "accelerator": "auto"}, None),
     ],
@@ -53,7 +55,7 @@ def test_threads_are_cores_over_ranks(trainer: dict[str, object], expected: int 
 
 
 def test_threads_are_frozen() -> None:
-    assert compose_config("trainer.devices=1")["threads"] == cores()
+    assert compose_config("trainer.devices=1")["threads"] == num_cores()
     assert compose_config("threads=3")["threads"] == 3
     assert compose_config("trainer=ddp")["threads"] is None, "the worker counts the devices"
 
@@ -94,7 +96,7 @@ def test_a_secret_stays_a_reference_until_it_is_used(monkeypatch: pytest.MonkeyP
     assert "hunter2" not in to_yaml(config)
     read = from_yaml(to_yaml(config))
     assert read["logger"]["web"]["api_key"] == "${oc.env:LITLAB_TEST_KEY}"
-    assert with_secrets(read)["logger"]["web"]["api_key"] == "hunter2"
+    assert resolve_secrets(read)["logger"]["web"]["api_key"] == "hunter2"
     assert read["logger"]["web"]["api_key"] == "${oc.env:LITLAB_TEST_KEY}", "a copy was resolved"
 
 
@@ -109,7 +111,7 @@ def test_an_absent_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose_config(*LOGGER)
     monkeypatch.delenv("LITLAB_TEST_KEY")
     with pytest.raises(UserError, match="LITLAB_TEST_KEY"):
-        with_secrets(config)
+        resolve_secrets(config)
 
 
 def test_a_secret_written_out_is_refused() -> None:

@@ -10,10 +10,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from litlab.config.compose import VERSION_BASE
-from litlab.config.grid import grid, with_references
-from litlab.config.jobs import Point
-from litlab.config.paths import packaged_conf
+from litlab.config.grid import expand_grid, params_with_references
+from litlab.config.job_configs import Point
+from litlab.config.paths import VERSION_BASE, packaged_conf
 from litlab.errors import UserError
 
 
@@ -41,18 +40,18 @@ def loader() -> Iterator[ConfigLoader]:
 def test_the_jobs_are_those_of_hydras_sweeper(arguments: list[str], loader: ConfigLoader) -> None:
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
     (expected,) = BasicSweeper.split_arguments(parsed, None)
-    assert grid(arguments, {}, [], loader) == expected
+    assert expand_grid(arguments, {}, [], loader) == expected
 
 
 def test_axes_from_a_config_come_first_and_give_way_to_the_command_line(loader: ConfigLoader) -> None:
-    found = grid(["seed=3", "threads=1,2"], {"seed": "0,1", "optimizer.lr": 0.1, "objective": None}, [], loader)
+    found = expand_grid(["seed=3", "threads=1,2"], {"seed": "0,1", "optimizer.lr": 0.1, "objective": None}, [], loader)
     fixed = ["seed=3", "optimizer.lr=0.1", "objective=null"]
     assert found == [[*fixed, "threads=1"], [*fixed, "threads=2"]]
 
 
 @pytest.mark.parametrize("paired", [["optimizer.lr", "x"], [["optimizer.lr", "x"]]])
 def test_paired_axes_are_walked_together(paired: list[object], loader: ConfigLoader) -> None:
-    found = grid(["optimizer.lr=1,2", "seed=0,1", "+x=5,6"], {}, paired, loader)
+    found = expand_grid(["optimizer.lr=1,2", "seed=0,1", "+x=5,6"], {}, paired, loader)
     assert found == [
         ["optimizer.lr=1", "seed=0", "+x=5"],
         ["optimizer.lr=1", "seed=1", "+x=5"],
@@ -62,7 +61,7 @@ def test_paired_axes_are_walked_together(paired: list[object], loader: ConfigLoa
 
 
 def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
-    found = grid(["a=1,2", "b=1,2", "c=3,4", "d=3,4"], {}, [["a", "d"], ["c", "b"]], loader)
+    found = expand_grid(["a=1,2", "b=1,2", "c=3,4", "d=3,4"], {}, [["a", "d"], ["c", "b"]], loader)
     assert [" ".join(each) for each in found] == [
         "a=1 b=1 c=3 d=3", "a=1 b=2 c=4 d=3", "a=2 b=1 c=3 d=4", "a=2 b=2 c=4 d=4",
     ]  # fmt: skip
@@ -79,7 +78,7 @@ def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
         (["seed=0,1", "a=1,2,3"], ["seed", "a"], "seed has 2 values, a has 3 values"),
         (["seed=0,1", "a=1"], ["seed", "a"], "a is not swept; swept are seed"),
         (["optimizer.lr=0,1"], ["optimiser.lr"], "did you mean optimizer.lr"),
-        (["seed=0,1", "a=1,2"], [["seed", "a"], ["seed"]], "seed stands there twice"),
+        (["seed=0,1", "a=1,2"], [["seed", "a"], ["seed"]], "seed occurs twice"),
         (["seed=0,1"], ["seed", ["seed"]], "expected keys"),
         (["seed=0,1"], [3], "expected keys"),
         (["seed=(0"], [], "cannot be read as an override"),
@@ -87,7 +86,7 @@ def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
 )
 def test_what_is_wrong_is_said(arguments: list[str], paired: list[object], said: str, loader: ConfigLoader) -> None:
     with pytest.raises(UserError) as refused:
-        grid(arguments, {}, paired, loader)
+        expand_grid(arguments, {}, paired, loader)
     assert said in str(refused.value)
 
 
@@ -98,7 +97,7 @@ def test_secrets_among_the_params_stay_references(monkeypatch: pytest.MonkeyPatc
         {"params": {"callbacks.x.token": "${oc.env:CANARY}", "+x.at": "${oc.env:PLACE}", "seed": "${n}"}, "n": "0,1"}
     )
     resolved = {"callbacks.x.token": "hunter22", "+x.at": "https://me:hunter22@host/x", "seed": "0,1"}
-    assert with_references(resolved, settings) == {
+    assert params_with_references(resolved, settings) == {
         "callbacks.x.token": "${oc.env:CANARY}", "+x.at": "${oc.env:PLACE}", "seed": "0,1",
     }  # fmt: skip
 

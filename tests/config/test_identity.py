@@ -9,7 +9,8 @@ import pytest
 import yaml
 from support.runs import TINY, compose_config
 
-from litlab.config.freeze import VOLATILE, identity, to_yaml
+from litlab.config.config_file import to_yaml
+from litlab.config.identity import VOLATILE, identity
 
 CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
 CONFIG["data"] |= {"storage": "memory", "num_workers": 2}  # which an image folder has
@@ -99,7 +100,9 @@ def test_the_order_in_a_list_does() -> None:
 
 
 def test_it_is_the_same_in_another_process() -> None:
-    script = "import sys; from litlab.config.freeze import identity; from litlab.config.freeze import from_yaml\n"
+    script = (
+        "import sys; from litlab.config.identity import identity; from litlab.config.config_file import from_yaml\n"
+    )
     script += "print(identity(from_yaml(sys.stdin.read())))"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, input=to_yaml(CONFIG), capture_output=True, text=True, check=True)

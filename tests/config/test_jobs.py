@@ -15,10 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from support.runs import TINY, compose_config
 
-from litlab.config.compose import ROOT, VERSION_BASE, Composer, note_swept, register_resolvers
-from litlab.config.freeze import from_yaml, to_yaml
-from litlab.config.jobs import ComposedJob, Point, compose_jobs, located
-from litlab.config.paths import packaged_conf
+from litlab.config.compose import Composer, record_swept_overrides, register_resolvers
+from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.job_configs import ComposedJob, Point, compose_jobs, match_existing_jobs
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.errors import UserError
 
 
@@ -33,7 +33,7 @@ def loader() -> ConfigLoader:
 def master_of(loader: ConfigLoader, *arguments: str) -> DictConfig:
     """The config of a multirun."""
     master = loader.load_configuration(ROOT, list(arguments), RunMode.MULTIRUN)
-    note_swept(master)
+    record_swept_overrides(master)
     return master
 
 
@@ -89,11 +89,15 @@ def test_a_job_whose_config_has_its_number_is_known_again(
         Point.of([*fixed[:-1], f"model.hidden=[{hidden}]", f"optimizer.lr={lr}"], swept)
         for lr, hidden in ((3, 3), (2, 3), (1, 4), (1, 3))
     ]
-    again = compose_jobs(loader, master, located(asked, records, ["optimizer.lr"]), known, 2, progress=False)
+    again = compose_jobs(
+        loader, master, match_existing_jobs(asked, records, ["optimizer.lr"]), known, 2, progress=False
+    )
     assert [job.number for job in again] == [2, 1, 3, 0]
     assert [job.config["seed"] for job in again] == [2, 1, 3, 0]
     other = [Point.of([*fixed[:-1], "data.batch_size=8", "model.hidden=[3]", "optimizer.lr=2"], swept)]
-    (changed,) = compose_jobs(loader, master, located(other, records, ["optimizer.lr"]), known, 2, progress=False)
+    (changed,) = compose_jobs(
+        loader, master, match_existing_jobs(other, records, ["optimizer.lr"]), known, 2, progress=False
+    )
     assert changed.number == changed.config["seed"] == 2, "another experiment gets a number of its own"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from litlab.config.secrets import masked, masked_arguments, refuse_literals, refuse_written
+from litlab.config.secrets import mask_arguments, mask_secrets, refuse_secret_arguments, refuse_secret_literals
 from litlab.errors import UserError
 
 
@@ -23,13 +23,13 @@ from litlab.errors import UserError
 )
 def test_command_lines_with_secrets(argument: str) -> None:
     with pytest.raises(UserError, match=r"looks like a secret.*\$\{oc.env:NAME\}") as refused:
-        refuse_literals(["-m", "seed=0,1", argument])
+        refuse_secret_arguments(["-m", "seed=0,1", argument])
     assert "hunter" not in str(refused.value)
     assert str(refused.value).partition(":")[0] in argument or "x.inner.token" in str(refused.value)
 
 
 def test_command_lines_without() -> None:
-    refuse_literals(
+    refuse_secret_arguments(
         ["--config-dir", "conf", "-m", "lr=0.1,0.2", "hydra/launcher=basic", "+logger.web.token=${oc.env:X}",
          "~logger.web.token", "+logger.web.token=null", "+logger.web.use_auth=true",
          "data.url=https://host/x?v=1", "not hydra's", "a=[", ""]
@@ -42,26 +42,26 @@ def test_whole_configs() -> None:
         "data": {"urls": ["https://me:hunter2@h", "https://h"]},
         "web": {"token": "${oc.env:X}", "auth": True},
     }
-    assert masked(raw) == {
+    assert mask_secrets(raw) == {
         "hydra": {"job": {"env_set": {"TOKEN": "***"}}},
         "data": {"urls": ["***", "https://h"]},
         "web": {"token": "${oc.env:X}", "auth": True},
     }
     with pytest.raises(UserError, match=r"^hydra\.job\.env_set\.TOKEN: looks like a secret"):
-        refuse_written(raw)
-    refuse_written(masked({"web": raw["web"]}))
+        refuse_secret_literals(raw)
+    refuse_secret_literals(mask_secrets({"web": raw["web"]}))
 
 
 def test_secrets_under_dotted_keys_are_found() -> None:
     params = {"params": {"+logger.wandb.api_key": "hunter22", "seed": "0,1"}}
-    assert masked(params)["params"] == {"+logger.wandb.api_key": "***", "seed": "0,1"}
+    assert mask_secrets(params)["params"] == {"+logger.wandb.api_key": "***", "seed": "0,1"}
     with pytest.raises(UserError, match="api_key: looks like a secret"):
-        refuse_written(params)
+        refuse_secret_literals(params)
 
 
 def test_a_command_can_be_called_again() -> None:
     kept = ["-m", "+x.use_auth=true", "+x.token=null", "+x.api_key='${oc.env:T}'", "seed=0,1"]
-    assert masked_arguments(kept) == kept
-    assert masked_arguments(["+x.token=hunter22", "+x.at=https://me:hunter22@host"]) == [
+    assert mask_arguments(kept) == kept
+    assert mask_arguments(["+x.token=hunter22", "+x.at=https://me:hunter22@host"]) == [
         "+x.token=***", "+x.at=https://***@host",
     ]  # fmt: skip

@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 from support.runs import TINY, compose_config
 
-from litlab.config.freeze import cores, identity
-from litlab.config.overrides import CHANGEABLE, LENGTH, PLACES, AnotherExperiment, Change, change
+from litlab.config.identity import identity
+from litlab.config.overrides import (
+    CHANGEABLE,
+    LENGTH_KEYS,
+    LOCATION_KEYS,
+    AnotherExperiment,
+    ConfigChange,
+    change_config,
+)
 from litlab.config.schema import SECTIONS
-from litlab.config.targets import find
+from litlab.config.targets import import_target
 from litlab.config.tree import ABSENT
 from litlab.errors import UserError
+from litlab.runs.provenance import num_cores
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
 FOLDER = compose_config("data=image_folder", "data.root=/x", "schedule=constant", "trainer=cpu", "threads=3")
@@ -40,8 +48,8 @@ def ending(optimizer, total_steps): ...
 """
 
 
-def changed(*overrides: str, config: dict[str, Any] = CONFIG, epochs: int = 0) -> Change:
-    return change(config, list(overrides), lambda: epochs)
+def changed(*overrides: str, config: dict[str, Any] = CONFIG, epochs: int = 0) -> ConfigChange:
+    return change_config(config, list(overrides), lambda: epochs)
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -71,17 +79,17 @@ def test_each_accepted_key_keeps_the_identity() -> None:
         assert list(found.changed) != [], key
         assert all(each.startswith(key) for each in found.changed)
         assert identity(found.config) == identity(config)
-        assert not found.prolongs
+        assert not found.extends_training
 
 
 def test_every_other_key_is_refused() -> None:
-    kept = [key for key in leaves(CONFIG) if not key[0].startswith((*CHANGEABLE, *LENGTH)) and key[1] is not None]
+    kept = [key for key in leaves(CONFIG) if not key[0].startswith((*CHANGEABLE, *LENGTH_KEYS)) and key[1] is not None]
     assert len(kept) > 25
     for key, value in kept:
         with pytest.raises(AnotherExperiment) as refused:
             changed(f"{key}={another(value)}")
         assert str(refused.value).startswith(f"{key}: "), key
-    for key in PLACES:
+    for key in LOCATION_KEYS:
         with pytest.raises(AnotherExperiment, match="belongs to the place of the run"):
             changed("name=x" if key == "name" else "study.name=x")
 
@@ -111,7 +119,7 @@ def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
     assert str(refused.value) == (
         f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.{name} follows the total number of "
         "steps, so the learning rate of every step so far would have been another "
-        "(a run with schedule=constant can be prolonged)"
+        "(a run with schedule=constant can be extended)"
     )
 
 
@@ -122,16 +130,16 @@ def test_a_longer_training_with_progressive_sizes_is_refused_with_the_reason() -
 
 
 def test_it_is_known_which_schedules_of_ours_ask_for_the_total() -> None:
-    schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(find(target)).parameters]
+    schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(import_target(target)).parameters]
     schedules = [target for target in schedules if target.startswith("litlab.optim.schedules.")]
     assert len(schedules) == 4
     for target in schedules:
         config = with_schedule({"_target_": target} | dict.fromkeys(SECTIONS[target].model_fields, 0.5))
-        if "total_steps" in inspect.signature(find(target)).parameters:
+        if "total_steps" in inspect.signature(import_target(target)).parameters:
             with pytest.raises(AnotherExperiment):
                 changed("trainer.max_epochs=20", config=config)
         else:
-            assert changed("trainer.max_epochs=20", config=config).prolongs
+            assert changed("trainer.max_epochs=20", config=config).extends_training
 
 
 def test_a_foreign_schedule_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,14 +152,14 @@ def test_a_foreign_schedule_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         }
     with pytest.raises(AnotherExperiment, match=r"change_schedules\.ending follows the total number of steps"):
         changed("trainer.max_epochs=11", config=with_schedule(node))
-    with pytest.raises(UserError, match=r"schedule\._target_: nowhere\.Schedule can't be looked at: .*no module"):
+    with pytest.raises(UserError, match=r"schedule\._target_: nowhere\.Schedule can't be inspected: .*no module"):
         changed("trainer.max_epochs=11", config=with_schedule({"_target_": "nowhere.Schedule"}))
 
 
 def test_less_than_what_was_begun_is_refused() -> None:
     for accepted in ("trainer.max_epochs=3", "trainer.max_epochs=-1"):
-        assert changed(accepted, epochs=3).prolongs
-    with pytest.raises(AnotherExperiment, match="10 -> 2 is less than what the run has begun already, 3"):
+        assert changed(accepted, epochs=3).extends_training
+    with pytest.raises(AnotherExperiment, match="10 -> 2 is less than the 3 epochs that the run has begun already"):
         changed("trainer.max_epochs=2", epochs=3)
 
 
@@ -184,7 +192,7 @@ def test_a_relative_root_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_threads_stay_frozen_unless_they_are_asked_for() -> None:
     assert changed("trainer.devices=2").config["threads"] == 3
-    assert changed("trainer.devices=2", "threads=null").config["threads"] == max(1, cores() // 2)
+    assert changed("trainer.devices=2", "threads=null").config["threads"] == max(1, num_cores() // 2)
     assert changed("trainer.devices=2", "threads=5").config["threads"] == 5
 
 
@@ -204,13 +212,13 @@ def test_the_config_given_is_left_alone() -> None:
 
 
 def test_remarks_say_what_may_differ() -> None:
-    assert changed("data.root=/elsewhere").remarks == []
+    assert changed("data.root=/elsewhere").notes == []
     expected = "on other devices or threads the stream of samples stays the same, but the last bits of the weights may"
-    assert changed("threads=1", "trainer.devices=2").remarks == [f"{expected} differ"]
+    assert changed("threads=1", "trainer.devices=2").notes == [f"{expected} differ"]
     foreign = deepcopy(CONFIG)
     foreign["callbacks"]["averaging"] = {"_target_": "mine.Averaging"}
-    assert changed("trainer.max_epochs=20", config=foreign).remarks == [
-        "whether mine.Averaging went by the length of the training can't be seen from here"
+    assert changed("trainer.max_epochs=20", config=foreign).notes == [
+        "litlab can't tell whether mine.Averaging depended on the length of the training"
     ]
 
 
@@ -218,7 +226,7 @@ def test_progress_is_asked_for_only_where_it_counts() -> None:
     def asked() -> Mapping[str, int]:
         raise AssertionError
 
-    change(CONFIG, ["threads=1"], asked)
+    change_config(CONFIG, ["threads=1"], asked)
     with pytest.raises(AssertionError):
-        change(CONFIG, ["trainer.max_epochs=3"], asked)
-    assert change(CONFIG, [], dict) == Change(CONFIG, {}, False, [])
+        change_config(CONFIG, ["trainer.max_epochs=3"], asked)
+    assert change_config(CONFIG, [], dict) == ConfigChange(CONFIG, {}, False, [])

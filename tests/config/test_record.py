@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 from support.runs import TINY
 
-from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.freeze import hydra_record, to_yaml
-from litlab.config.paths import packaged_conf
+from litlab.config.compose import register_resolvers
+from litlab.config.config_file import to_yaml
+from litlab.config.freeze import hydra_record
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 
 
 def test_the_record_is_read_as_it_was_written() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from support.runs import compose_config
 
-from litlab.config.overrides import change
+from litlab.config.overrides import change_config
 from litlab.errors import UserError
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
@@ -20,7 +20,7 @@ CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "thr
         ("+trainer.devices=2", "trainer.devices is there already; leave out the plus"),
         ("trainer=ddp", "configs are chosen when a run is made"),
         ("+logger@more=csv", "configs are chosen when a run is made"),
-        ("threads=1,2", "threads=1,2: several values; a run goes on with one"),
+        ("threads=1,2", "threads=1,2: several values; a run is resumed with one"),
         ("hydra.run.dir=x", "Hydra's own settings count only when a run is made"),
         ("threads", "threads: cannot be read as an override"),
         ("threads=many", "threads=many: expected a valid integer"),
@@ -34,5 +34,5 @@ CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "thr
 )
 def test_what_cannot_be_done_is_said(override: str, expected: str) -> None:
     with pytest.raises(UserError) as refused:
-        change(CONFIG, [override], dict)
+        change_config(CONFIG, [override], dict)
     assert expected in str(refused.value)

@@ -10,7 +10,7 @@ import yaml
 
 from litlab.config.paths import packaged_conf
 from litlab.config.schema import SECTIONS, Root, Section
-from litlab.config.targets import INJECTED, find
+from litlab.config.targets import INJECTED, import_target
 
 OURS = [target for target in SECTIONS if target.startswith("litlab.")]
 FOREIGN = [target for target in SECTIONS if not target.startswith("litlab.")]
@@ -58,7 +58,7 @@ def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
 def parameters_of(target: str) -> list[inspect.Parameter]:
     """Those of its signature; for `**settings: Unpack[Settings]` the keys of Settings, all of which are required."""
     found: list[inspect.Parameter] = []
-    for each in inspect.signature(find(target)).parameters.values():
+    for each in inspect.signature(import_target(target)).parameters.values():
         if each.kind is not each.VAR_KEYWORD:
             found.append(each)
             continue
@@ -75,7 +75,7 @@ def fields(target: str) -> list[str]:
 
 @pytest.mark.parametrize("target", FOREIGN)
 def test_a_section_of_a_foreign_class_has_only_what_it_takes(target: str) -> None:
-    parameters = inspect.signature(find(target)).parameters
+    parameters = inspect.signature(import_target(target)).parameters
     assert set(fields(target)) <= set(parameters)
     needed = {name for name, each in parameters.items() if each.default is EMPTY} - INJECTED_ANYWHERE
     assert needed <= required(SECTIONS[target])
@@ -84,7 +84,7 @@ def test_a_section_of_a_foreign_class_has_only_what_it_takes(target: str) -> Non
 @pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamW"])
 def test_defaults_of_optimizers_are_those_of_torch(target: str) -> None:
     """What is left out of a YAML takes effect as the schema says."""
-    parameters = inspect.signature(find(target)).parameters
+    parameters = inspect.signature(import_target(target)).parameters
     for name, field in SECTIONS[target].model_fields.items():
         if not field.is_required() and name != "weight_decay":
             default = parameters[name].default

@@ -8,8 +8,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 
-from litlab.config.compose import VERSION_BASE
-from litlab.config.paths import packaged_conf
+from litlab.config.paths import VERSION_BASE, packaged_conf
 from litlab.config.search_space import Choices, Dimension, Numbers, Space, parse_space
 from litlab.errors import UserError
 

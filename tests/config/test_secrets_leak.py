@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.runs import TINY, call_litlab
 
-from litlab.config.freeze import from_yaml
+from litlab.config.config_file import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from litlab.config.targets import _check, check_foreign, find
+from litlab.config.targets import _check, check_foreign, import_target
 from litlab.errors import UserError
 
 MODULE = """
@@ -42,9 +42,9 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_class_a_nested_one_and_a_function_are_found() -> None:
-    assert find("foreignpkg.nets.Net").__name__ == "Net"
-    assert find("foreignpkg.nets.Net.Inner").__name__ == "Inner"
-    assert find("foreignpkg.nets.make").__name__ == "make"
+    assert import_target("foreignpkg.nets.Net").__name__ == "Net"
+    assert import_target("foreignpkg.nets.Net.Inner").__name__ == "Inner"
+    assert import_target("foreignpkg.nets.make").__name__ == "make"
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_a_class_a_nested_one_and_a_function_are_found() -> None:
     ],
 )
 def test_what_cannot_be_found_is_named(target: str, expected: str) -> None:
-    find("foreignpkg.nets.Net")
+    import_target("foreignpkg.nets.Net")
     with pytest.raises(UserError) as refused:
-        find(target)
+        import_target(target)
     assert expected in str(refused.value)
 
 

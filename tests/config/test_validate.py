@@ -7,8 +7,9 @@ import pytest
 from support.runs import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
-from litlab.config.suggestions import nearest, unknown_key
-from litlab.config.validate import nodes, validate
+from litlab.config.suggestions import did_you_mean, unknown_key_message
+from litlab.config.tree import nodes
+from litlab.config.validate import validate
 from litlab.errors import UserError
 
 CONFIG = compose_config(*TINY)
@@ -112,6 +113,6 @@ def test_null_callbacks_are_switched_off() -> None:
 
 
 def test_hints() -> None:
-    assert nearest("widht", ["width", "depth"]) == "; did you mean width"
-    assert nearest("zzz", ["width", "depth"]) == ""
-    assert unknown_key("data.lr", ["data.root", "optimizer.lr"]).startswith("data.lr: unknown key")
+    assert did_you_mean("widht", ["width", "depth"]) == "; did you mean width"
+    assert did_you_mean("zzz", ["width", "depth"]) == ""
+    assert unknown_key_message("data.lr", ["data.root", "optimizer.lr"]).startswith("data.lr: unknown key")

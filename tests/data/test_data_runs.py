@@ -9,7 +9,7 @@ import pytest
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.images import write_folder
 
-from litlab.config.overrides import change
+from litlab.config.overrides import change_config
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
@@ -46,7 +46,7 @@ def test_a_streamed_run_is_that_of_images_in_memory_also_when_it_is_stopped(
     assert differences(expected, completed(*new_run(tmp_path / "stream", *streamed))) == []
     run, config = new_run(tmp_path / "stopped", *streamed)
     assert train_until(run, config, 3) is None  # in the first epoch
-    other_workers = change(config, ["data.num_workers=0"], lambda: 1).config
+    other_workers = change_config(config, ["data.num_workers=0"], lambda: 1).config
     assert differences(expected, completed(run, other_workers)) == []
 
 

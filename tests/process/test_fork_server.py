@@ -33,7 +33,7 @@ fork_server.COMMAND = (sys.executable, "-P", "-c", impatient)
 pool = LocalPool(PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
 for number, folder in enumerate(sys.argv[1:]):
     run = RunDirectory(Path(folder))
-    from litlab.config.freeze import from_yaml
+    from litlab.config.config_file import from_yaml
     pool.submit(Job(number, run, from_yaml(run.config.read_text())))
 while True:
     pool.poll(60)

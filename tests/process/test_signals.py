@@ -20,7 +20,7 @@ import torch
 from support.runs import TINY, compose_config, processes_in
 from support.warm import WarmProcess
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.errors import RunFailed
 from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory

@@ -14,8 +14,8 @@ from reliability.counting import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
 from reliability.workers import Workers, rank_of, session, wait_until
 
-from litlab.config.freeze import from_yaml, to_yaml
-from litlab.config.overrides import change
+from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.overrides import change_config
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_text
 from litlab.runs.result import read_result
@@ -102,8 +102,8 @@ def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) ->
     )
     assert [worker.wait() for worker in ranks] == [143, 143]
     on_one = ["trainer.devices=1", "trainer.strategy=auto"]
-    changed = change(from_yaml(run.config.read_text()), on_one, dict)
-    assert changed.remarks[0].startswith("on other devices or threads the stream of samples stays the same, but")
+    changed = change_config(from_yaml(run.config.read_text()), on_one, dict)
+    assert changed.notes[0].startswith("on other devices or threads the stream of samples stays the same, but")
     write_text(run.config, to_yaml(changed.config))
     sign(run)
     assert workers.forked(run).wait() == 0

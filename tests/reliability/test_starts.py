@@ -14,7 +14,7 @@ from reliability.runs import SMALL, Reference, small_run
 from reliability.workers import PATIENCE, Workers, session, variables
 from support.runs import call_litlab
 
-from litlab.config.freeze import from_yaml
+from litlab.config.config_file import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from support.runs import TINY, compose_config
 
-from litlab.config.freeze import identity
-from litlab.config.jobs import ComposedJob
+from litlab.config.identity import identity
+from litlab.config.job_configs import ComposedJob
 from litlab.runs.provenance import of_launch
 from litlab.sweep.backends.base import Job
 from litlab.sweep.compatibility import check_compatible

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from support.runs import compose_config
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from support.runs import TINY, compose_config
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json

@@ -19,9 +19,10 @@ from omegaconf import open_dict
 from support.warm import run_warm
 from torch import nn
 
-from litlab.config.compose import ROOT, VERSION_BASE, register_resolvers
-from litlab.config.freeze import freeze, to_yaml
-from litlab.config.paths import packaged_conf
+from litlab.config.compose import register_resolvers
+from litlab.config.config_file import to_yaml
+from litlab.config.freeze import freeze
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 

@@ -25,4 +25,4 @@ def test_a_job_that_goes_on_is_on_record(tmp_path: Path, capsys: pytest.CaptureF
     entries = [run.read_json(run.provenance).get("resumed", []) for _, run in study.jobs()]
     assert [len(each) for each in entries] == [0, 1, 1, 0, 0]
     assert (entries[1][0]["code"], entries[1][0]["changed"]) == ({"commit": "another"}, {})
-    assert capsys.readouterr().err.count("note: the code of the project is not what it was") == 1
+    assert capsys.readouterr().err.count("note: the project's code has changed since") == 1

@@ -25,9 +25,9 @@ from support.pool_jobs import (
     with_settings,
 )  # fmt: skip
 
-from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.provenance import num_cores
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.device_allocator import Machine
@@ -190,9 +190,9 @@ def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> N
 
 def test_more_than_there_is_is_refused_in_words(pool: LocalPool) -> None:
     with pytest.raises(UserError) as refused:
-        pool.check([quick_config(devices=cores() + 1), quick_config(accelerator="gpu")])
+        pool.check([quick_config(devices=num_cores() + 1), quick_config(accelerator="gpu")])
     first, second = str(refused.value).splitlines()
-    assert first.startswith(f"trainer.devices={cores() + 1}: this machine has {cores()} CPU core")
+    assert first.startswith(f"trainer.devices={num_cores() + 1}: this machine has {num_cores()} CPU core")
     assert second == "trainer.accelerator=gpu: this machine has no GPU that CUDA can use"
 
 

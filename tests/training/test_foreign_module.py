@@ -10,7 +10,7 @@ from support.runs import Command, compose_config
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result

@@ -9,7 +9,8 @@ from support.hparams_page import sessions
 from support.runs import TINY, Command, KeepsToken, call_litlab, processes_in, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from litlab.config.freeze import from_yaml, identity
+from litlab.config.config_file import from_yaml
+from litlab.config.identity import identity
 from litlab.config.schema import VALIDATION_METRICS
 from litlab.inference.evaluate import measure
 from litlab.inference.finished_run import FinishedRun

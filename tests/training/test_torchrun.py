@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.runs import TINY, compose_config
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock

@@ -19,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob, Point
+    from litlab.config.job_configs import ComposedJob, Point
     from litlab.sweep.backends.base import Backend
     from litlab.sweep.multirun import MultirunEnd
     from litlab.sweep.outcome import Outcome
@@ -41,13 +41,13 @@ class PoolLauncher(Launcher):
         Raises:
             UserError: for settings that are out of range, and where the jobs could not be given processes.
         """
-        from litlab.config.compose import note_swept
+        from litlab.config.compose import record_swept_overrides
         from litlab.config.schema import Pool
         from litlab.config.validate import check_settings
 
         check_settings("hydra.launcher", self.settings, Pool)
         _refuse_environment(config)
-        note_swept(config)
+        record_swept_overrides(config)
         self.loader, self.config = hydra_context.config_loader, config
 
     @property
@@ -61,15 +61,15 @@ class PoolLauncher(Launcher):
             UserError: if any of the jobs is wrong; none has started then.
             RunStopped: after a signal.
         """
-        from litlab.config.compose import swept_keys
-        from litlab.config.jobs import Point
+        from litlab.config.compose import swept_overrides
+        from litlab.config.job_configs import Point
         from litlab.process.controller import RunStopped
         from litlab.process.signals import exit_code
         from litlab.sweep.backends import make_backend
         from litlab.sweep.compatibility import check_compatible
         from litlab.sweep.display import table
 
-        points = [Point.of(overrides, swept_keys(self.config)) for overrides in job_overrides]
+        points = [Point.of(overrides, swept_overrides(self.config)) for overrides in job_overrides]
         study = self.study()
         if not self.is_dry_run:
             self.pool()  # takes seconds to be ready, in which the jobs are composed
@@ -91,7 +91,7 @@ class PoolLauncher(Launcher):
 
     def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
         from litlab.compare.tensorboard import update_summary
-        from litlab.config.compose import cannot_write
+        from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
         from litlab.runs.terminal import display_path
         from litlab.sweep.multirun import run_grid
@@ -100,7 +100,7 @@ class PoolLauncher(Launcher):
         try:
             end = run_grid(study, plan, jobs, self.pool(), begun=update_summary, **asked)
         except OSError as error:
-            raise UserError(cannot_write(display_path(study.path), error)) from error
+            raise UserError(explain_write_error(display_path(study.path), error)) from error
         update_summary(study.path)
         return end
 
@@ -123,26 +123,26 @@ class PoolLauncher(Launcher):
 
     def study(self) -> Study:
         """The study in the directory of the multirun, as it is now."""
-        from litlab.config.compose import cannot_write
+        from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
         from litlab.sweep.study import Study
 
         try:
             return Study.load_own(Path(self.config.hydra.sweep.dir).absolute())
         except OSError as error:
-            raise UserError(cannot_write(self.config.hydra.sweep.dir, error)) from error
+            raise UserError(explain_write_error(self.config.hydra.sweep.dir, error)) from error
 
     def compose(self, points: Sequence[Point], study: Study, *, progress: bool) -> list[ComposedJob]:
         """The jobs of a study at these points, one for each; see `compose_jobs`."""
-        from litlab.config.jobs import compose_jobs, located
+        from litlab.config.job_configs import compose_jobs, match_existing_jobs
 
         numbers = {each.number: each.overrides for each in study.records}
-        points = located(points, numbers, study.plan.axes if study.plan is not None else ())
+        points = match_existing_jobs(points, numbers, study.plan.axes if study.plan is not None else ())
         return compose_jobs(self.loader, self.config, points, study.known_jobs, study.next_number, progress=progress)
 
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
         """What study.yaml will say of this command."""
-        from litlab.config.secrets import masked, masked_arguments
+        from litlab.config.secrets import mask_arguments, mask_secrets
         from litlab.sweep.backends import SETTINGS
         from litlab.sweep.study import Plan
 
@@ -151,8 +151,8 @@ class PoolLauncher(Launcher):
         return Plan(
             kind=kind,
             axes=axes,
-            base=masked({str(key): value for key, value in base.items() if key != "hydra"}),
-            arguments=masked_arguments(sys.argv[1:]),
+            base=mask_secrets({str(key): value for key, value in base.items() if key != "hydra"}),
+            arguments=mask_arguments(sys.argv[1:]),
             launcher={name: self.settings[name] for name in SETTINGS},
             search=search,
             project=str(self.config.hydra.runtime.cwd),
@@ -176,11 +176,11 @@ class GridSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        from litlab.config.compose import note_swept
-        from litlab.config.grid import with_references
+        from litlab.config.compose import record_swept_overrides
+        from litlab.config.grid import params_with_references
 
-        note_swept(config)
-        self._params = with_references(self._params, config.hydra.sweeper)
+        record_swept_overrides(config)
+        self._params = params_with_references(self._params, config.hydra.sweeper)
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -192,12 +192,12 @@ class GridSweeper(Sweeper):
             UserError: for axes or jobs that are wrong; none has started then.
             RunFailed: if a job failed.
         """
-        from litlab.config.grid import grid
+        from litlab.config.grid import expand_grid
         from litlab.errors import RunFailed
 
         assert self.hydra_context is not None
         assert self.launcher is not None
-        points = grid(arguments, self._params, self._paired, self.hydra_context.config_loader)
+        points = expand_grid(arguments, self._params, self._paired, self.hydra_context.config_loader)
         if not isinstance(self.launcher, PoolLauncher):
             returned = self.launcher.launch(points, initial_job_idx=0)
             return [each.return_value for each in returned]  # raises the error of a job that failed

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
     from litlab.config.search_space import Space
     from litlab.sweep.search.settings import SearchSettings
     from litlab.sweep.search.source import SearchSource
@@ -103,10 +103,10 @@ class SearchSweeper(Sweeper):
         swept = [each.key for each in space.dimensions]
 
         def compose(overrides: list[str], number: int) -> ComposedJob:
-            from litlab.config.compose import plain_key
-            from litlab.config.jobs import Point, compose_jobs
+            from litlab.config.job_configs import Point, compose_jobs
+            from litlab.config.tree import bare_key
 
-            point = Point.of(overrides, {plain_key(key) for key in swept})
+            point = Point.of(overrides, {bare_key(key) for key in swept})
             (job,) = compose_jobs(
                 self.launcher.loader, self.launcher.config, [point], study.known_jobs, number, progress=False
             )
@@ -116,16 +116,16 @@ class SearchSweeper(Sweeper):
 
     def _plan(self, search: Search) -> Plan:
         """The plan has the settings as they were written: a reference to a secret, not the secret."""
-        from litlab.config.secrets import masked
+        from litlab.config.secrets import mask_secrets
 
         written = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=False)
         assert isinstance(written, dict)
         kept = {str(key): value for key, value in written.items() if key not in ("_target_", *_OF_SPACE)}
-        return self.launcher.plan("search", search.space.axes, masked(kept) | {"study_name": search.name})
+        return self.launcher.plan("search", search.space.axes, mask_secrets(kept) | {"study_name": search.name})
 
     def _run(self, study: Study, plan: Plan, search: Search) -> None:
         from litlab.compare.tensorboard import update_summary
-        from litlab.config.compose import cannot_write
+        from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
         from litlab.sweep.multirun import run_search
         from litlab.sweep.search.source import SearchSource
@@ -144,7 +144,7 @@ class SearchSweeper(Sweeper):
             retries = self.launcher.settings["retries"]
             ended = run_search(study, plan, source, pool, retries=retries, begun=update_summary)
         except OSError as error:
-            raise UserError(cannot_write(study.path, error)) from error
+            raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)
         _say(search, study, opened[0], ended.received)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.cli.arguments import add_allow, new_parser
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.config.trust import ALLOW
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun

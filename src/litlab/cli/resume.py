@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from litlab.cli.arguments import add_allow, new_parser
-from litlab.config.resume_record import amend
-from litlab.config.secrets import with_secrets
+from litlab.config.resume_record import write_resume_record
+from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import check_foreign
 from litlab.config.trust import ALLOW
 from litlab.errors import UserError
@@ -24,7 +24,7 @@ from litlab.runs.state import RunStatus
 from litlab.sweep.study import STUDY_FILE
 
 if TYPE_CHECKING:
-    from litlab.config.overrides import Change
+    from litlab.config.overrides import ConfigChange
 import re
 import sys
 from contextlib import ExitStack
@@ -120,38 +120,38 @@ def _refuse_allow(options: Namespace) -> None:
 
 def _prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config | None:
     """The config to go on with, in place and recorded; None if there is nothing to do."""
-    from litlab.config.overrides import in_words  # loads Hydra's parser, which --help can do without
+    from litlab.config.tree import format_change
 
     finished = FinishedRun.open(run.path, options.allow)
     result = result_of(run)
     changed = change_of(finished, options.overrides, result)
-    if result.get("status") == RunStatus.COMPLETED and not changed.prolongs:
+    if result.get("status") == RunStatus.COMPLETED and not changed.extends_training:
         print(f"{run.path} is complete: {_values(result, finished.config)}; nothing to resume")
         return None
     for key, values in changed.changed.items():
-        print(in_words(key, *values))
-    remarks = changed.remarks + record_change(finished, changed, command)
+        print(format_change(key, *values))
+    remarks = changed.notes + record_change(finished, changed, command)
     print("".join(f"note: {remark}\n" for remark in remarks), end="", flush=True)
     if finished.trust.allowed:
         os.environ[ALLOW] = ",".join(finished.trust.allowed)
     return changed.config
 
 
-def change_of(finished: FinishedRun, overrides: list[str], result: Config) -> "Change":
+def change_of(finished: FinishedRun, overrides: list[str], result: Config) -> "ConfigChange":
     """
     Raises:
         UserError: for what can't be changed, with the command that makes a new run of it.
     """
-    from litlab.config.overrides import AnotherExperiment, change
+    from litlab.config.overrides import AnotherExperiment, change_config
 
     try:
-        found = change(finished.config, overrides, lambda: _begun(finished.run, result))
+        found = change_config(finished.config, overrides, lambda: _begun(finished.run, result))
     except AnotherExperiment as error:
         raise UserError(f"{error}\nstart a new run: {_new_run(finished, overrides)}") from error
     finished.trust.check_names(found.config)
     if finished.own:  # else the worker judges before it imports anything
         groups = {key.partition(".")[0] for key in found.changed}
-        check_foreign(with_secrets({key: found.config[key] for key in groups}), finished.run.project())
+        check_foreign(resolve_secrets({key: found.config[key] for key in groups}), finished.run.project())
     return found
 
 
@@ -182,10 +182,12 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def record_change(finished: FinishedRun, changed: "Change", command: list[str]) -> list[str]:
+def record_change(finished: FinishedRun, changed: "ConfigChange", command: list[str]) -> list[str]:
     """Write down what is different from now on; returns what should be known about the code."""
     now = of_launch(finished.run.project() if finished.own else Path.cwd(), command)
-    return amend(finished.run, changed.config, changed.changed, now, own=finished.own, prolongs=changed.prolongs)
+    return write_resume_record(
+        finished.run, changed.config, changed.changed, now, own=finished.own, extends_training=changed.extends_training
+    )
 
 
 def result_of(run: RunDirectory) -> Config:
@@ -268,9 +270,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     backend.start()
     provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
-        end = resume_grid(
-            study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=update_summary
-        )
+        end = resume_grid(study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=update_summary)
     finally:
         backend.close()
     update_summary(study.path)
@@ -297,7 +297,7 @@ def _change(study: Study, overrides: list[str], command: list[str]) -> None:
     Raises:
         UserError: if one can't be changed, or is at work; then none is.
     """
-    from litlab.config.overrides import in_words  # loads Hydra's parser
+    from litlab.config.tree import format_change
 
     with study.lock(), ExitStack() as held:
         wait_for_workers(study)
@@ -311,10 +311,10 @@ def _change(study: Study, overrides: list[str], command: list[str]) -> None:
                 change = change_of(finished, overrides, result_of(run))
             except UserError as error:
                 raise UserError(f"{run.path.name}: {error}\nno job of the study was changed") from error
-            if change.prolongs or read_state(run).status != RunStatus.COMPLETED:
+            if change.extends_training or read_state(run).status != RunStatus.COMPLETED:
                 changes.append((finished, change))
-        said = [in_words(key, *values) for _, change in changes for key, values in change.changed.items()]
-        said += [f"note: {line}" for _, change in changes for line in change.remarks]
+        said = [format_change(key, *values) for _, change in changes for key, values in change.changed.items()]
+        said += [f"note: {line}" for _, change in changes for line in change.notes]
         for finished, change in changes:
             said += [f"note: {line}" for line in record_change(finished, change, command)]
     print("\n".join(dict.fromkeys(said)), flush=True)

@@ -17,18 +17,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from litlab.config.compose import (
-    ROOT,
-    VERSION_BASE,
-    cannot_write,
-    in_users_words,
-    register_resolvers,
-    set_output_dir,
-    swept_keys,
-)
+from litlab.config.compose import register_resolvers, set_output_dir, swept_overrides
 from litlab.config.freeze import hydra_record
-from litlab.config.paths import packaged_conf
-from litlab.config.secrets import refuse_literals, refuse_written, with_secrets
+from litlab.config.hydra_errors import explain_error, explain_write_error
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
+from litlab.config.secrets import refuse_secret_arguments, refuse_secret_literals, resolve_secrets
 from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
@@ -101,7 +94,7 @@ class BeforeHydraWrites(Callback):
         try:
             _refuse_torchrun()
             _refuse_dry_run(config)
-            refuse_written(OmegaConf.to_container(config, resolve=False))
+            refuse_secret_literals(OmegaConf.to_container(config, resolve=False))
         except UserError as error:
             raise _Ended(error) from error  # of other errors Hydra makes warnings
 
@@ -151,7 +144,7 @@ def _run(composed: DictConfig) -> float | None:
     os.chdir(project)  # whatever hydra.job.chdir made of it
     try:
         config = _checked(composed, directory)
-        from litlab.config.freeze import to_yaml  # here and not before, since a wrong key is said without them
+        from litlab.config.config_file import to_yaml  # here and not before, since a wrong key is said without them
         from litlab.process.controller import run_worker
         from litlab.runs.provenance import of_launch
         from litlab.runs.signature import sign
@@ -162,7 +155,7 @@ def _run(composed: DictConfig) -> float | None:
         sign(run)
         return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
     except OSError as error:
-        raise UserError(cannot_write(directory, error)) from error
+        raise UserError(explain_write_error(directory, error)) from error
     finally:
         remove_if_empty(directory)  # Hydra made it before it called us
 
@@ -174,8 +167,8 @@ def _checked(composed: DictConfig, directory: Path) -> dict[str, Any]:
 
     RunDirectory(directory).refuse_if_taken()
     config = freeze(composed)
-    config["study"]["swept"] = swept_keys(composed)
-    check_foreign(with_secrets(config))
+    config["study"]["swept"] = swept_overrides(composed)
+    check_foreign(resolve_secrets(config))
     return config
 
 
@@ -195,7 +188,7 @@ def main(arguments: list[str]) -> None:
         if asks_for_help(arguments):
             print(help_text(arguments))
         else:
-            refuse_literals(arguments)  # a multirun writes them down before its first job
+            refuse_secret_arguments(arguments)  # a multirun writes them down before its first job
             _launch()
     except (_Ended, Exception) as caught:
         error = caught.error if isinstance(caught, _Ended) else caught
@@ -203,7 +196,7 @@ def main(arguments: list[str]) -> None:
             return
         if isinstance(error, UserError | RunFailed):
             raise error from None
-        message = in_users_words(error, arguments)
+        message = explain_error(error, arguments)
         if before == "1" or message is None:  # a developer wants the traceback
             raise error from None
         raise UserError(_about_dry_run(message)) from error

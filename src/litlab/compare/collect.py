@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.compare.hyperparameters import comparable
 from litlab.compare.model import Objective, Run, Skipped
-from litlab.config.freeze import swept
+from litlab.config.identity import swept_keys
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -37,7 +37,7 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
             try:
                 config = _read_config(found.run)
                 runs.append(_read_run(found, config, _name(found.run.path, directory, len(directories) > 1)))
-                swept_places.update(swept(config))
+                swept_places.update(swept_keys(config))
             except (UserError, OSError) as error:
                 skipped.append(Skipped(found.run.path, _reason(error, found.run.path)))
     return comparable(runs, swept_places), skipped

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from litlab.compare.hyperparameters import SEED, full_name, short_names, shorten, written
 from litlab.compare.model import Run
-from litlab.config.freeze import place
-from litlab.config.tree import lies_under
+from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.diff import shown
 
@@ -111,7 +110,7 @@ def group_by_settings(runs: Sequence[Run]) -> list[RunGroup]:
             choices: dict[str, str] = {}
             for run in members:
                 for choice, value in run.choices.items():
-                    choices.setdefault(place(choice), value)
+                    choices.setdefault(config_key(choice), value)
             groups.append(RunGroup(written(members[0].settings), choices, data, tuple(members)))
     return groups
 

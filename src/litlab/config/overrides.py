@@ -1,6 +1,7 @@
-"""What `litlab resume` may change in a frozen config: where and how long a run goes on, not what it has computed."""
+"""Overrides of the frozen config of a run that is resumed, as far as they keep what it has computed so far."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,43 +13,106 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.compose import explain
-from litlab.config.freeze import VOLATILE, _make_absolute, identity, swept, threads_per_rank
+from litlab.config.freeze import make_paths_absolute, threads_per_rank
+from litlab.config.hydra_errors import explain_hydra_error, explain_interpolation_error
+from litlab.config.identity import VOLATILE, identity, swept_keys
 from litlab.config.schema import SECTIONS
-from litlab.config.secrets import keep_references, unresolvable
-from litlab.config.suggestions import GROUPS, GROUPS_OF_MANY, shown, unknown_key
-from litlab.config.targets import find
-from litlab.config.tree import Config, diff, get, keys, lies_under, put
-from litlab.config.validate import nodes, validate
+from litlab.config.secrets import keep_references
+from litlab.config.suggestions import unknown_key_message
+from litlab.config.targets import import_target
+from litlab.config.tree import (
+    GROUPS,
+    MAPPING_GROUPS,
+    Config,
+    diff,
+    format_change,
+    get,
+    keys,
+    lies_under,
+    nodes,
+    put,
+)
+from litlab.config.validate import validate
 from litlab.errors import UserError
 
+LOCATION_KEYS = ("name", "study")  # volatile, but the run directory is named after them
+CHANGEABLE = tuple(key for key in VOLATILE if key not in LOCATION_KEYS)
+LENGTH_KEYS = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
+_NUMERICS_KEYS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_ENDLESS_SCHEDULE = "litlab.optim.schedules.constant"  # the one of litlab's that doesn't need the number of steps
 
-def overridden(config: Config, overrides: list[str]) -> Config:
-    """A copy of a frozen config with other values; whether these are allowed is not looked at.
+
+class AnotherExperiment(UserError):
+    """The overrides would change what the run has computed so far."""
+
+
+@dataclass(frozen=True)
+class ConfigChange:
+    """The frozen config that a run resumes with.
+
+    Attributes:
+        config: Config with the overrides applied.
+        changed: Dotted key -> [value before, value after] where they differ; `tree.ABSENT` for a missing key.
+        extends_training: Whether training continues beyond the end that it had.
+        notes: What the user should know, a line each.
+    """
+
+    config: Config
+    changed: dict[str, list[Any]]
+    extends_training: bool
+    notes: list[str]
+
+
+def change_config(config: Config, overrides: list[str], num_epochs_begun: Callable[[], int]) -> ConfigChange:
+    """Apply overrides to the frozen config of a run that is resumed.
+
+    Args:
+        config: Frozen config of the run.
+        overrides: Overrides in Hydra's grammar.
+        num_epochs_begun: Returns how many epochs the run has begun; called only if `LENGTH_KEYS` are changed.
 
     Raises:
-        UserError: for what can't be read, an unknown key, a group, several values, or a secret that is no reference.
+        AnotherExperiment: With a line for each key that can't be changed: the values and the reason.
+        UserError: For overrides that can't be read, unknown keys, and values that are out of range.
+    """
+    after = apply_overrides(config, overrides)
+    _refuse_other_experiment(config, after, num_epochs_begun)
+    validate(after)
+    if after["threads"] is None and config["threads"] is not None:
+        after["threads"] = threads_per_rank(after["trainer"])
+    make_paths_absolute(after["data"])
+    changed = diff(config, after)
+    extends_training = any(key in LENGTH_KEYS for key in changed)
+    return ConfigChange(after, changed, extends_training, _notes(after, changed, extends_training))
+
+
+def apply_overrides(config: Config, overrides: list[str]) -> Config:
+    """Return a copy of a frozen config with overrides applied, without checking whether they are allowed.
+
+    Raises:
+        UserError: For overrides that can't be read, an unknown key, a config group, several values, or a secret that
+            is written out.
     """
     after = deepcopy(config)
-    for override in _parsed(overrides):
+    for override in _parse(overrides):
         _apply(after, override)
     return after
 
 
-def _parsed(overrides: list[str]) -> Iterator[Override]:
+def _parse(overrides: list[str]) -> Iterator[Override]:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except OverrideParseException as error:
-        raise UserError(explain(error, overrides)) from error
+        raise UserError(explain_hydra_error(error, overrides)) from error
     for override in parsed:
-        key, said = override.key_or_group, override.input_line
+        key, line = override.key_or_group, override.input_line
         if override.is_sweep_override():
-            raise UserError(f"{said}: several values; a run goes on with one")
+            raise UserError(f"{line}: several values; a run is resumed with one")
         if key == "hydra" or override.is_hydra_override():
-            raise UserError(f"{said}: Hydra's own settings count only when a run is made")
-        if override.package or (isinstance(override.value(), str) and key in (*GROUPS, *GROUPS_OF_MANY)):
+            raise UserError(f"{line}: Hydra's own settings count only when a run is made")
+        if override.package or (isinstance(override.value(), str) and key in (*GROUPS, *MAPPING_GROUPS)):
             raise UserError(
-                f"{said}: configs are chosen when a run is made; here, single keys of its config.yaml can be set, "
+                f"{line}: configs are chosen when a run is made; here, single keys of its config.yaml can be set, "
                 "as in trainer.devices=2"
             )
         yield override
@@ -65,168 +129,110 @@ def _apply(config: Config, override: Override) -> None:
             node[parent] = {}
         node = node.get(parent)
         if not isinstance(node, dict):
-            raise UserError(_unknown(config, key))
+            raise UserError(_unknown_key(config, key))
     if name not in node and not adds:
-        raise UserError(_unknown(config, key))
+        raise UserError(_unknown_key(config, key))
     if name in node and override.is_add():
         raise UserError(f"{override.input_line}: {key} is there already; leave out the plus")
     if not override.is_delete():
-        node[name] = _merged(node.get(name), _value(override))
+        node[name] = _merge(node.get(name), _resolved_value(override))
     elif parents:
         del node[name]
     else:
-        node[name] = None  # what a frozen config has for a group that is left out
+        node[name] = None  # a frozen config has null for a group that is left out
 
 
-def _unknown(config: Config, key: str) -> str:
-    said = unknown_key(key, keys(config))
-    return said if "did you mean" in said or "." not in key else f"{said}\nA new key takes a plus: +{key}=..."
+def _unknown_key(config: Config, key: str) -> str:
+    message = unknown_key_message(key, keys(config))
+    if "did you mean" in message or "." not in key:
+        return message
+    return f"{message}\nA new key takes a plus: +{key}=..."
 
 
-def _value(override: Override) -> Any:
-    """The value of an override, resolved by itself; secrets stay references."""
+def _resolved_value(override: Override) -> Any:
+    """Return the value of an override, resolved by itself; secrets stay references."""
     nested: Config = {}
     put(nested, override.key_or_group, override.value())
     try:
-        given = OmegaConf.create(nested)
-        resolved: Any = OmegaConf.to_container(given, resolve=True)
+        raw = OmegaConf.create(nested)
+        resolved: Any = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(unresolvable(error)) from error
-    kept = keep_references(resolved, OmegaConf.to_container(given, resolve=False))
+        raise UserError(explain_interpolation_error(error)) from error
+    kept = keep_references(resolved, OmegaConf.to_container(raw, resolve=False))
     return get(kept, override.key_or_group)
 
 
-def _merged(before: Any, after: Any) -> Any:
-    """Dicts are merged, as Hydra does it; a number that is only written in another way (0.1, 1e-1) stays as it was."""
+def _merge(before: Any, after: Any) -> Any:
+    """Merge dicts, as Hydra does it; a number that is only written in another way (0.1, 1e-1) stays as it was."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return before | {key: _merged(before.get(key), value) for key, value in after.items()}
-    same = before == after and isinstance(before, bool) == isinstance(after, bool)
-    return before if same else after
+        return before | {key: _merge(before.get(key), value) for key, value in after.items()}
+    is_same = before == after and isinstance(before, bool) == isinstance(after, bool)
+    return before if is_same else after
 
 
-PLACES = ("name", "study")  # volatile as well, but the directory has its name from them
-CHANGEABLE = tuple(key for key in VOLATILE if key not in PLACES)
-LENGTH = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
-_OTHER_BITS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-_ENDLESS = "litlab.optim.schedules.constant"  # the one schedule of ours that doesn't ask for the total number of steps
-
-
-class AnotherExperiment(UserError):
-    """The overrides would change what the run has computed so far."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """The frozen config that a run goes on with.
-
-    Attributes:
-        changed: dotted key -> [value before, value after], where they differ; `ABSENT` for a key that isn't there.
-        prolongs: whether training goes on to another end.
-        remarks: what the person who resumes should know, a line each.
-    """
-
-    config: Config
-    changed: dict[str, list[Any]]
-    prolongs: bool
-    remarks: list[str]
-
-
-def change(config: Config, overrides: list[str], begun: Callable[[], int]) -> Change:
-    """Apply overrides in Hydra's grammar to the frozen config of a run that is resumed.
-
-    Args:
-        begun: how many epochs the run has begun; asked only where `LENGTH` is changed.
-
-    Raises:
-        AnotherExperiment: with a line for each key that can't be changed: the values, and why not.
-        UserError: for overrides that can't be read, unknown keys, and values that are out of range.
-    """
-    after = overridden(config, overrides)
-    _refuse(config, after, diff(config, after), begun)
-    validate(after)
-    if after["threads"] is None and config["threads"] is not None:
-        after["threads"] = threads_per_rank(after["trainer"])
-    _make_absolute(after["data"])
-    changed = diff(config, after)
-    prolongs = any(key in LENGTH for key in changed)
-    return Change(after, changed, prolongs, _remarks(after, changed, prolongs))
-
-
-def in_words(key: str, before: Any, after: Any) -> str:
-    """One change, as `key: before -> after`."""
-    return f"{key}: {shown(before)} -> {shown(after)}"
-
-
-def _refuse(before: Config, after: Config, changed: dict[str, list[Any]], begun: Callable[[], int]) -> None:
-    """
-    Raises:
-        AnotherExperiment: with a line for each key that can't be changed.
-    """
+def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Callable[[], int]) -> None:
     refused = []
-    for key, (old, new) in changed.items():
-        why = None
-        if key in LENGTH:
-            why = _against_length(new, begun(), before["schedule"], before["data"])
-        elif lies_under(key, *PLACES):
-            why = "belongs to the place of the run, which stays where it is"
+    for key, (old, new) in diff(before, after).items():
+        reason = None
+        if key in LENGTH_KEYS:
+            reason = _length_problem(new, num_epochs_begun(), before["schedule"], before["data"])
+        elif lies_under(key, *LOCATION_KEYS):
+            reason = "belongs to the place of the run, which can't be changed"
         elif not lies_under(key, *CHANGEABLE):
-            why = "would make it another experiment"
-        elif lies_under(key, *swept(before)):
-            why = "is what its study varies, so it would be another job"
-        if why:
-            refused.append(f"{in_words(key, old, new)} {why}")
+            reason = "would make it another experiment"
+        elif lies_under(key, *swept_keys(before)):
+            reason = "is varied by its study, so it would be another job"
+        if reason:
+            refused.append(f"{format_change(key, old, new)} {reason}")
     if refused:
         raise AnotherExperiment("\n".join(refused))
-    assert identity(_as_long_as(before, after)) == identity(before)
+    before, after = deepcopy(before), deepcopy(after)
+    for config, key in itertools.product((before, after), LENGTH_KEYS):
+        put(config, key, None)
+    assert identity(after) == identity(before)
 
 
-def _against_length(new: Any, begun: int, schedule: Config | None, data: Config) -> str | None:
-    """Why training can't end there; None if it can. -1 and null mean without an end."""
-    if isinstance(new, int) and 0 <= new < begun:
-        return f"is less than what the run has begun already, {begun}"
+def _length_problem(max_epochs: Any, num_epochs_begun: int, schedule: Config | None, data: Config) -> str | None:
+    """Return why training can't end there; None if it can. -1 and null mean no end."""
+    if isinstance(max_epochs, int) and 0 <= max_epochs < num_epochs_begun:
+        return f"is less than the {num_epochs_begun} epochs that the run has begun already"
     if data["_target_"] in SECTIONS and data.get("progressive_sizes"):
         return (
             "would make it another experiment: data.progressive_sizes has equal shares of all epochs, so the images of "
             "the epochs so far would have been others"
         )
-    if schedule is None or not _follows_total_steps(schedule):
+    if schedule is None or not _needs_total_steps(schedule):
         return None
     return (
         f"would make it another experiment: {schedule['_target_']} follows the total number of steps, so the learning "
-        "rate of every step so far would have been another (a run with schedule=constant can be prolonged)"
+        "rate of every step so far would have been another (a run with schedule=constant can be extended)"
     )
 
 
-def _follows_total_steps(schedule: Config) -> bool:
-    """Whether it is given the total number of steps: it has such a parameter, and the config does not set it."""
+def _needs_total_steps(schedule: Config) -> bool:
+    """Return whether training passes the total number of steps to a schedule, since the config doesn't set it."""
     target = schedule["_target_"]
-    if "total_steps" in schedule or target == _ENDLESS:
+    if "total_steps" in schedule or target == _ENDLESS_SCHEDULE:
         return False
     if target in SECTIONS:
         return True
     try:
-        return "total_steps" in inspect.signature(find(target)).parameters
+        return "total_steps" in inspect.signature(import_target(target)).parameters
     except Exception as error:  # a module of the user's own may raise anything
-        raise UserError(f"schedule._target_: {target} can't be looked at: {type(error).__name__}: {error}") from error
+        raise UserError(f"schedule._target_: {target} can't be inspected: {type(error).__name__}: {error}") from error
 
 
-def _as_long_as(before: Config, after: Config) -> Config:
-    names = {key.rpartition(".")[2] for key in LENGTH}
-    trainer = {key: value for key, value in after["trainer"].items() if key not in names}
-    return after | {"trainer": trainer | {key: before["trainer"][key] for key in names & before["trainer"].keys()}}
-
-
-def _remarks(config: Config, changed: Collection[str], prolongs: bool) -> list[str]:
-    remarks = []
+def _notes(config: Config, changed: Collection[str], extends_training: bool) -> list[str]:
+    notes = []
     target = config["data"]["_target_"]
-    if any(key in _OTHER_BITS for key in changed) or ("data.num_workers" in changed and target not in SECTIONS):
-        stream = "the stream of samples stays the same" if target in SECTIONS else f"the samples are up to {target}"
-        remarks.append(f"on other devices or threads {stream}, but the last bits of the weights may differ")
+    if any(key in _NUMERICS_KEYS for key in changed) or ("data.num_workers" in changed and target not in SECTIONS):
+        samples = "the stream of samples stays the same" if target in SECTIONS else f"the samples depend on {target}"
+        notes.append(f"on other devices or threads {samples}, but the last bits of the weights may differ")
     foreign = [
         node["_target_"]
-        for path, node in nodes(config)
-        if path.partition(".")[0] in ("task", "callbacks") and node["_target_"] not in SECTIONS
+        for key, node in nodes(config)
+        if lies_under(key, "task", "callbacks") and node["_target_"] not in SECTIONS
     ]
-    if prolongs and foreign:
-        remarks.append(f"whether {', '.join(foreign)} went by the length of the training can't be seen from here")
-    return remarks
+    if extends_training and foreign:
+        notes.append(f"litlab can't tell whether {', '.join(foreign)} depended on the length of the training")
+    return notes

@@ -1,37 +1,40 @@
-"""Where configs and caches are."""
+"""Locations of configs, caches and the user's own packages."""
 
 import os
 import sys
 from pathlib import Path
 
-PROJECT_CONF = "conf"
+ROOT = "config"  # conf/config.yaml
+VERSION_BASE = "1.3"  # of Hydra's behavior
 
 
 def packaged_conf() -> Path:
-    """litlab's own configs: inside the wheel, or beside `src/` in a checkout."""
+    """Return litlab's own `conf/`: inside the wheel, or beside `src/` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
 def project_conf(project: Path) -> Path | None:
-    """The `conf/` of the user's own project, if there is one that isn't litlab's."""
-    own = project / PROJECT_CONF
-    if own.is_dir() and own.resolve() != packaged_conf():
-        return own.resolve()
-    return None
+    """Return the `conf/` of the user's own project, if there is one that isn't litlab's."""
+    conf = project / "conf"
+    return conf.resolve() if conf.is_dir() and conf.resolve() != packaged_conf() else None
 
 
 def cache_root() -> Path:
-    """$LITLAB_CACHE, else litlab's folder in the user's cache directory (XDG base directory specification)."""
-    if own := os.environ.get("LITLAB_CACHE"):
-        return Path(own).expanduser().absolute()
+    """Return $LITLAB_CACHE, else litlab's folder in the user's cache directory (XDG base directory specification)."""
+    if folder := os.environ.get("LITLAB_CACHE"):
+        return Path(folder).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base).expanduser().absolute() / "litlab"
 
 
 def add_project_to_path(project: Path | None = None) -> None:
-    """Make the packages of the user's project (its folder, by default the current one, and its `src/`) importable."""
+    """Make the packages in the user's project and its `src/` importable.
+
+    Args:
+        project: Folder of the project; by default the current one.
+    """
     project = project or Path.cwd()
     for folder in (project, project / "src"):
         if folder.is_dir() and str(folder) not in sys.path:

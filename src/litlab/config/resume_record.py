@@ -1,46 +1,53 @@
-"""What is different from now on in a run that is continued: written down, in an order that can be cut off anywhere."""
+"""Record of resumed runs: config changes in place, noted in provenance.json."""
 
 import platform
 from typing import Any
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
+from litlab.config.tree import Config
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sync_directory, write_json, write_text
 from litlab.runs.signature import sign
 
-Config = dict[str, Any]
 
-
-def amend(
-    run: RunDirectory, config: Config, changed: dict[str, list[Any]], now: dict[str, Any], *, own: bool, prolongs: bool
+def write_resume_record(
+    run: RunDirectory,
+    config: Config,
+    changed: dict[str, list[Any]],
+    launch: dict[str, Any],
+    *,
+    own: bool,
+    extends_training: bool,
 ) -> list[str]:
-    """Record a resumption in provenance.json, and replace config.yaml if it changed; the caller holds the run's lock.
+    """Record a resumption in provenance.json and replace config.yaml if it changed.
 
-    Wherever it is cut off, the same command once more completes it.
+    The caller holds the run's lock. If this is interrupted anywhere, the same command completes it.
 
     Args:
-        changed: dotted key -> [value before, value after].
-        now: the command, the time and the code, as `runs.provenance.of_launch` gives them.
-        own: whether the run is the user's own; somebody else's is not signed.
-        prolongs: whether the run goes on beyond the end that it had.
+        run: Run directory.
+        config: Config to resume with.
+        changed: Dotted key -> [value before, value after].
+        launch: Command, time and code, as `runs.provenance.of_launch` returns them.
+        own: Whether the run is the user's own; an untrusted run is not signed.
+        extends_training: Whether the run continues beyond the end that it had.
 
     Returns:
-        what should be known about the code, a line each.
+        Notes on the code of the project, a line each.
     """
-    known = run.read_json(run.provenance) if run.provenance.exists() else {}
-    known = known if isinstance(known, dict) else {}
+    provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
+    provenance = provenance if isinstance(provenance, dict) else {}
     entry = {
-        "when": now["started"],
-        "command": now["command"],
+        "when": launch["started"],
+        "command": launch["command"],
         "changed": changed,
         "host": platform.node(),
-        "code": now["code"],
+        "code": launch["code"],
     }
-    if prolongs:  # to the worker, a completed run is one with nothing to do
+    if extends_training:  # a worker does nothing for a run that is completed
         run.result.unlink(missing_ok=True)
         sync_directory(run.path)
-    earlier = known.get("resumed")
-    write_json(run.provenance, known | {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+    earlier = provenance.get("resumed")
+    write_json(run.provenance, provenance | {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
     if changed:
         text = to_yaml(config)
         if own:
@@ -48,6 +55,6 @@ def amend(
         write_text(run.config, text)
         if own:
             sign(run)
-    if own and known.get("code", entry["code"]) != entry["code"]:
-        return ["the code of the project is not what it was when the run started; it goes on with that of now"]
+    if own and provenance.get("code", entry["code"]) != entry["code"]:
+        return ["the project's code has changed since the run started; the run continues with the present code"]
     return []

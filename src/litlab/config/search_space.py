@@ -1,11 +1,12 @@
-"""Reads the space of a search, which is written in Hydra's own grammar of sweeps."""
+"""Search spaces: parameters with intervals, ranges or choices, written in Hydra's grammar of sweeps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.suggestions import nearest
+from litlab.config.suggestions import did_you_mean
+from litlab.config.tree import bare_key
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,16 +15,19 @@ if TYPE_CHECKING:
 
 
 Number = int | float
-_PLACES = (0.5, 0.25, 0.75, 0.0, 1.0)  # between the bounds, of points to try
+_EXAMPLE_PLACES = (0.5, 0.25, 0.75, 0.0, 1.0)  # between the bounds
+_MAX_RANGE = 10**6  # values
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """All numbers from `low` to `high`, both included; whole ones where `low` is an int.
+    """Numbers from `low` to `high`, both included; integers if `low` is one.
 
     Attributes:
-        step: the distance of neighbours; None for a continuum.
-        log: whether the logarithm is what is searched evenly.
+        low: Smallest number.
+        high: Largest number.
+        step: Distance of neighbors; None for a continuous interval.
+        log: Whether to search the logarithm evenly.
     """
 
     low: Number
@@ -32,37 +36,40 @@ class Numbers:
     log: bool
 
     def text(self, value: Number) -> str:
-        """A value as an override has it."""
+        """Return a value as an override has it."""
         if isinstance(self.low, int):
             return repr(int(value))
-        return repr(float(value) if self.step is None else without_noise(value))
+        return repr(float(value) if self.step is None else round_step(value))
 
     def texts(self) -> Iterator[str] | None:
-        """All values; None for a continuum."""
+        """Return all values; None for a continuous interval."""
         if self.step is None and self.low < self.high:
             return None
-        count = round((self.high - self.low) / self.step) if self.step else 0
-        return (self.text(self.low + index * (self.step or 0)) for index in range(count + 1))
+        num_steps = round((self.high - self.low) / self.step) if self.step else 0
+        return (self.text(self.low + index * (self.step or 0)) for index in range(num_steps + 1))
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Values of any kind, or configs of a group, as texts in Hydra's grammar."""
+    """Values of any type, or configs of a group, as texts in Hydra's grammar."""
 
     values: tuple[str, ...]
 
     def texts(self) -> Iterator[str]:
+        """Return all values."""
         return iter(self.values)
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """
+    """Parameter of a search.
+
     Attributes:
-        name: of the parameter; the key, with the condition where another one has the same key.
-        key: what is overridden.
-        expression: the values, as they were written.
-        condition: key and value of an earlier dimension, without which this one is not there.
+        name: Name of the parameter: its key, with the condition if another parameter has the same key.
+        key: Key that is overridden.
+        domain: Values of the parameter.
+        expression: The values, as they were written.
+        condition: (key, value) of an earlier dimension that must hold for this one to exist; None if it always does.
     """
 
     name: str
@@ -72,22 +79,25 @@ class Dimension:
     condition: tuple[str, str] | None = None
 
     def values(self) -> list[str]:
+        """Return the choices themselves, numbers as they were written."""
         return list(self.domain.values) if isinstance(self.domain, Choices) else [self.expression]
 
-    def when(self) -> list[str]:
-        """The condition in words."""
+    def condition_text(self) -> list[str]:
+        """Return the condition as a text in a list; an empty list if there is none."""
         return [f"where {'='.join(self.condition)}"] if self.condition else []
 
-    def holds(self, point: Mapping[str, str]) -> bool:
+    def exists_at(self, point: Mapping[str, str]) -> bool:
+        """Return whether the parameter exists at a point, given by the values of the earlier dimensions."""
         return self.condition is None or point.get(self.condition[0]) == self.condition[1]
 
 
 @dataclass(frozen=True)
 class Space:
-    """
+    """Search space.
+
     Attributes:
-        dimensions: a condition names an earlier one.
-        fixed: the overrides that all points share.
+        dimensions: Parameters; the condition of one names an earlier one.
+        fixed: Overrides that all points share.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -95,56 +105,47 @@ class Space:
 
     @property
     def axes(self) -> dict[str, list[str]]:
-        """Name of each parameter -> what it may be: choices themselves, numbers as they were written."""
-        return {each.name: [*each.values(), *each.when()] for each in self.dimensions}
+        """Name of each parameter -> its choices, or its numbers as they were written."""
+        return {dimension.name: [*dimension.values(), *dimension.condition_text()] for dimension in self.dimensions}
 
     def overrides(self, point: Mapping[str, str]) -> list[str]:
+        """Return all overrides of a point."""
         return [*self.fixed, *(f"{key}={value}" for key, value in point.items())]
 
     def examples(self) -> list[dict[str, str]]:
-        """A few points, each another one; in the first the first of choices, and of numbers the middle."""
-        found: list[dict[str, str]] = []
-        for index in range(len(_PLACES)):
+        """Return a few distinct points; the first has the first of all choices and the middle of all numbers."""
+        points: list[dict[str, str]] = []
+        for index in range(len(_EXAMPLE_PLACES)):
             point: dict[str, str] = {}
-            for each in self.dimensions:
-                if each.holds(point):
-                    point[each.key] = _example(each.domain, index)
-            if point not in found:
-                found.append(point)
-        return found
+            for dimension in self.dimensions:
+                if dimension.exists_at(point):
+                    point[dimension.key] = _example(dimension.domain, index)
+            if point not in points:
+                points.append(point)
+        return points
 
     def points(self, limit: int) -> list[dict[str, str]] | None:
-        """All points, if there are no more than so many."""
-        found = list(islice(self._from(0, {}), limit + 1)) if self._is_finite() else None
-        return found if found is not None and len(found) <= limit else None
+        """Return all points; None if there are more than `limit`."""
+        if any(dimension.domain.texts() is None for dimension in self.dimensions):
+            return None
+        points = list(islice(self._points_from(0, {}), limit + 1))
+        return points if len(points) <= limit else None
 
-    def _is_finite(self) -> bool:
-        return all(each.domain.texts() is not None for each in self.dimensions)
-
-    def _from(self, index: int, point: dict[str, str]) -> Iterator[dict[str, str]]:
+    def _points_from(self, index: int, point: dict[str, str]) -> Iterator[dict[str, str]]:
         if index == len(self.dimensions):
             yield point
             return
         dimension = self.dimensions[index]
-        if not dimension.holds(point):
-            yield from self._from(index + 1, point)
+        if not dimension.exists_at(point):
+            yield from self._points_from(index + 1, point)
             return
         for text in dimension.domain.texts() or ():
-            yield from self._from(index + 1, point | {dimension.key: text})
+            yield from self._points_from(index + 1, point | {dimension.key: text})
 
 
-def without_noise(value: float) -> float:
-    """A sum of steps without what rounding made of its last bits."""
+def round_step(value: float) -> float:
+    """Remove the rounding errors in the last bits of a sum of steps."""
     return float(f"{value:.12g}")
-
-
-def _example(domain: Numbers | Choices, index: int) -> str:
-    if isinstance(domain, Choices):
-        return domain.values[index % len(domain.values)]
-    low, high, place = domain.low, domain.high, _PLACES[index]
-    value = low * (high / low) ** place if domain.log else low + place * (high - low)
-    value = min(max(value, low), high)  # whatever rounding does
-    return domain.text(value if domain.step is None else low + int((value - low) / domain.step) * domain.step)
 
 
 def parse_space(
@@ -154,26 +155,33 @@ def parse_space(
     conditional: Mapping[str, Mapping[str, Any]] | None,
     chosen: Mapping[str, str],
 ) -> Space:
-    """The space of a search.
+    """Return the space of a search.
 
     Args:
-        loader: knows the configs of a group, for `glob`.
-        params: key -> expression, as `hydra.sweeper.params` has it.
-        arguments: overrides of the command line; they replace those of `params`.
+        loader: Hydra's config loader, which knows the configs of a group for `glob`.
+        params: Key -> expression, as `hydra.sweeper.params` has it.
+        arguments: Overrides of the command line; they replace those of `params`.
         conditional: `key=value` -> key -> expression.
-        chosen: config group -> the config chosen without the search.
+        chosen: Config group -> config chosen without the search.
 
     Raises:
-        UserError: with a line for each thing that is wrong.
+        UserError: With a line for each problem.
     """
-    written = {_bare(each.get_key_element()): each for each in _parse(loader, [*_lines(params or {}), *arguments])}
+    overrides = {
+        bare_key(override.get_key_element()): override
+        for override in _parse(loader, [*_lines(params or {}), *arguments])
+    }
     problems: list[str] = []
-    dimensions = [d for each in written.values() if each.is_sweep_override() and (d := _dimension(each, problems))]
-    fixed = {key: each for key, each in written.items() if not each.is_sweep_override()}
-    known = {_bare(group): str(value) for group, value in chosen.items()}
-    known |= {key: each.get_value_element_as_str() for key, each in fixed.items() if not each.is_delete()}
+    dimensions = [
+        dimension
+        for override in overrides.values()
+        if override.is_sweep_override() and (dimension := _dimension(override, problems))
+    ]
+    fixed = {key: override for key, override in overrides.items() if not override.is_sweep_override()}
+    values = {bare_key(group): str(value) for group, value in chosen.items()}
+    values |= {key: override.get_value_element_as_str() for key, override in fixed.items() if not override.is_delete()}
     for condition, inner in (conditional or {}).items():
-        dimensions += _conditional(loader, condition, inner, dimensions, known, problems)
+        dimensions += _conditional(loader, condition, inner, dimensions, values, problems)
     if not dimensions and not problems:
         problems = [
             "hydra/sweeper=search: there is nothing to search; give a key several values, as in "
@@ -181,7 +189,7 @@ def parse_space(
         ]
     if problems:
         raise UserError("\n".join(problems))
-    return Space(tuple(_named(dimensions)), tuple(_fixed(each) for each in fixed.values()))
+    return Space(tuple(_with_unique_names(dimensions)), tuple(_fixed_line(override) for override in fixed.values()))
 
 
 def _lines(params: Mapping[str, Any]) -> list[str]:
@@ -189,18 +197,18 @@ def _lines(params: Mapping[str, Any]) -> list[str]:
 
 
 def _parse(loader: "ConfigLoader", lines: Sequence[str]) -> "list[Override]":
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # others read spaces without Hydra
     from hydra.errors import HydraException
 
-    from litlab.config.compose import explain
+    from litlab.config.hydra_errors import explain_hydra_error
 
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
     except HydraException as error:
-        raise UserError(explain(error, list(lines))) from error
+        raise UserError(explain_hydra_error(error, list(lines))) from error
 
 
-def _fixed(override: "Override") -> str:
+def _fixed_line(override: "Override") -> str:
     key = override.get_key_element()
     if override.is_delete() and override.value() is None:
         return key
@@ -212,61 +220,67 @@ def _conditional(
     text: str,
     inner: Mapping[str, Any],
     dimensions: Sequence[Dimension],
-    known: Mapping[str, str],
+    values: Mapping[str, str],
     problems: list[str],
 ) -> list[Dimension]:
-    """The dimensions that are there on a condition. One on something fixed is decided here."""
+    """Return the dimensions that exist on a condition; one on a fixed value is decided here."""
     where = f"hydra.sweeper.conditional.'{text}'"
     condition = _parse(loader, [text])[0] if "=" in text else None
     if condition is None or condition.is_sweep_override() or not isinstance(inner, Mapping):
         problems.append(f"{where}: expected a choice and what is searched then, as 'model=cnn': {{model.widths: ...}}")
         return []
-    key, value = _bare(condition.get_key_element()), condition.get_value_element_as_str()
-    choices = {_bare(each.key): each for each in dimensions if isinstance(each.domain, Choices)}
-    if problem := _impossible(loader, key, value, choices, known):
+    key, value = bare_key(condition.get_key_element()), condition.get_value_element_as_str()
+    choices = {bare_key(dimension.key): dimension for dimension in dimensions if isinstance(dimension.domain, Choices)}
+    if problem := _condition_problem(loader, key, value, choices, values):
         problems.append(f"{where}: {problem}")
         return []
-    found = [d for each in _parse(loader, _lines(inner)) if (d := _dimension(each, problems))]
-    if key not in choices and known[key] != value:
+    inner_dimensions = [
+        dimension for override in _parse(loader, _lines(inner)) if (dimension := _dimension(override, problems))
+    ]
+    if key not in choices and values[key] != value:
         return []
-    for each in found:
-        same = [d for d in dimensions if _bare(d.key) == _bare(each.key)]
-        if both := [d for d in same if d.condition is None or _bare(d.condition[0]) != key or d.condition[1] == value]:
-            problems.append(
-                f"{where}: {each.key} is searched already: {' '.join([both[0].expression, *both[0].when()])}"
-            )
-    return [replace(each, condition=(choices[key].key, value)) if key in choices else each for each in found]
+    for dimension in inner_dimensions:
+        for other in dimensions:
+            if bare_key(other.key) == bare_key(dimension.key) and _may_coexist(other, key, value):
+                found = " ".join([other.expression, *other.condition_text()])
+                problems.append(f"{where}: {dimension.key} is searched already: {found}")
+                break
+    if key not in choices:
+        return inner_dimensions
+    return [replace(dimension, condition=(choices[key].key, value)) for dimension in inner_dimensions]
 
 
-def _impossible(
-    loader: "ConfigLoader", key: str, value: str, choices: Mapping[str, Dimension], known: Mapping[str, str]
+def _may_coexist(dimension: Dimension, key: str, value: str) -> bool:
+    """Return whether a dimension may exist where `key` has this value."""
+    condition = dimension.condition
+    return condition is None or bare_key(condition[0]) != key or condition[1] == value
+
+
+def _condition_problem(
+    loader: "ConfigLoader", key: str, value: str, choices: Mapping[str, Dimension], values: Mapping[str, str]
 ) -> str | None:
-    """Why a condition never holds, whatever is chosen of the space and of config groups."""
+    """Return why a condition never holds, whatever is chosen of the space and of config groups."""
     if key in choices:
-        values = choices[key].values()
-        return None if value in values else f"{key} is never {value}; its values: {', '.join(values)}"
-    if key not in known:
-        hint = nearest(key, [*choices, *known]) or f"; searched among values: {', '.join(choices) or 'nothing'}"
+        domain = choices[key].values()
+        return None if value in domain else f"{key} is never {value}; its values: {', '.join(domain)}"
+    if key not in values:
+        hint = did_you_mean(key, [*choices, *values]) or f"; searched among values: {', '.join(choices) or 'nothing'}"
         return f"{key} is neither fixed nor searched among given values{hint}"
-    if value in (known[key], *loader.get_group_options(key.partition("@")[0])):
+    if value in (values[key], *loader.get_group_options(key.partition("@")[0])):
         return None
-    return f"{key} is never {value}: it is {known[key]}"
+    return f"{key} is never {value}: it is {values[key]}"
 
 
-def _named(dimensions: Sequence[Dimension]) -> Iterator[Dimension]:
-    """With a name of its own for each: what has bounds of its own on each condition is a parameter each time."""
-    keys = [_bare(each.key) for each in dimensions]
-    for each, key in zip(dimensions, keys, strict=True):
-        several = each.condition is not None and keys.count(key) > 1
-        yield replace(each, name=f"{key} ({'='.join(each.condition or ())})" if several else key)
-
-
-def _bare(key: str) -> str:
-    return key.lstrip("+~")
+def _with_unique_names(dimensions: Sequence[Dimension]) -> Iterator[Dimension]:
+    """Add the condition to the names of dimensions that share a key: each has bounds of its own."""
+    keys = [bare_key(dimension.key) for dimension in dimensions]
+    for dimension, key in zip(dimensions, keys, strict=True):
+        is_shared = dimension.condition is not None and keys.count(key) > 1
+        yield replace(dimension, name=f"{key} ({'='.join(dimension.condition or ())})" if is_shared else key)
 
 
 def _dimension(override: "Override", problems: list[str]) -> Dimension | None:
-    """What one override searches; what is wrong with it is added to the problems."""
+    """Return the dimension of an override; if it is wrong, add the problem and return None."""
     from hydra.errors import HydraException
 
     key = override.get_key_element()
@@ -279,10 +293,7 @@ def _dimension(override: "Override", problems: list[str]) -> Dimension | None:
 
 
 def _domain(override: "Override") -> Numbers | Choices:
-    """
-    Raises:
-        ValueError: saying what was expected.
-    """
+    """Return the values of an override. Raises ValueError with what was expected."""
     from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
     value = override.value()
@@ -293,15 +304,15 @@ def _domain(override: "Override") -> Numbers | Choices:
         return _interval(value.start, value.end, "log" in tags)
     if isinstance(value, RangeSweep):
         values = value.range()
-        numbers = values if isinstance(values, range) else [without_noise(each) for each in islice(values, 10**6)]
+        numbers = values if isinstance(values, range) else [round_step(number) for number in islice(values, _MAX_RANGE)]
         return _range(numbers, value.step, "log" in tags)
     if "log" in tags:
         raise ValueError("choices have no logarithm; tag(log,...) is for intervals and ranges")
     if not override.is_sweep_override():
         return Choices((override.get_value_element_as_str(),))
     texts = tuple(dict.fromkeys(override.sweep_string_iterator()))
-    if getattr(value, "shuffle", False):  # so that they are the same the next time
-        texts = tuple(sorted(texts))
+    if getattr(value, "shuffle", False):
+        texts = tuple(sorted(texts))  # the same order each time
     if not texts:
         raise ValueError("is empty: there is no value to choose")
     return Choices(texts)
@@ -320,5 +331,14 @@ def _range(values: Sequence[Any], step: Number, log: bool) -> Numbers:
         raise ValueError("is empty: the end of a range is left out")
     low, high = sorted((values[0], values[-1]))
     if log and (low <= 0 or step != 1 or not isinstance(low, int)):
-        raise ValueError("tag(log,...) needs a range of whole numbers above 0 with step 1, or an interval")
+        raise ValueError("tag(log,...) needs a range of integers above 0 with step 1, or an interval")
     return Numbers(low, high, abs(step), log)
+
+
+def _example(domain: Numbers | Choices, index: int) -> str:
+    if isinstance(domain, Choices):
+        return domain.values[index % len(domain.values)]
+    low, high, place = domain.low, domain.high, _EXAMPLE_PLACES[index]
+    value = low * (high / low) ** place if domain.log else low + place * (high - low)
+    value = min(max(value, low), high)  # against rounding errors
+    return domain.text(value if domain.step is None else low + int((value - low) / domain.step) * domain.step)

@@ -1,6 +1,6 @@
-"""Checks the targets that the schema doesn't know: can they be imported, and do they take these arguments?
+"""Checks of foreign targets: classes that the schema doesn't know must be importable and take their arguments.
 
-Importing them may import torch, or anything else. So `litlab train` asks a short process, before anything is written.
+Importing them may import torch, or anything else. So `litlab train` leaves that to a short process of its own.
 """
 
 import importlib
@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from litlab.config.schema import SECTIONS
-from litlab.config.suggestions import nearest
-from litlab.config.tree import Config
-from litlab.config.validate import nodes
+from litlab.config.suggestions import did_you_mean
+from litlab.config.tree import Config, nodes
 from litlab.errors import UserError
 
-Row = tuple[str, str, tuple[str, ...]]  # path, target, names of the arguments
+Call = tuple[str, str, tuple[str, ...]]  # dotted key, target, names of the arguments
 
-# What experiment.py hands to a constructor that names it.
-FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data
+# Arguments that training/build.py passes to a constructor that has parameters of these names.
+FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data set
 INJECTED: dict[str, tuple[str, ...]] = {
     "data": (),
     "model": FACTS,
@@ -36,72 +35,81 @@ INJECTED: dict[str, tuple[str, ...]] = {
 
 
 def check_foreign(config: Config, project: Path | None = None) -> None:
-    """Import every foreign target of a resolved config and hold its arguments against its signature.
+    """Import every foreign target of a resolved config and compare its arguments with its signature.
 
     Args:
-        config: the whole, or the groups to look at.
-        project: the folder whose packages are importable; by default the current one.
+        config: Config, or some of its groups.
+        project: Folder whose packages are importable; by default the current one.
 
     Raises:
-        UserError: with a line for each problem.
+        UserError: With a line for each problem.
     """
     if problems := foreign_problems([config], project)[0]:
         raise UserError("\n".join(problems))
 
 
 def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> list[list[str]]:
-    """The same for several configs by a single process: the problems of each.
+    """Check several configs in a single process.
+
+    Args:
+        configs: Configs to check.
+        project: Folder whose packages are importable; by default the current one.
+
+    Returns:
+        The problems of each config.
 
     Raises:
-        UserError: if an import ends that process.
+        UserError: If an import ends that process.
     """
-    rows = [[_row(*each) for each in nodes(config) if each[1]["_target_"] not in SECTIONS] for config in configs]
-    distinct = list(dict.fromkeys(row for of_one in rows for row in of_one))
-    said = dict(zip(distinct, _asked(tuple(distinct), project) if distinct else (), strict=True))
-    return [[problem for row in of_one if (problem := said[row])] for of_one in rows]
+    calls = [
+        [_call(key, node) for key, node in nodes(config) if node["_target_"] not in SECTIONS] for config in configs
+    ]
+    distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
+    problems = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
+    return [[problem for call in calls_of_config if (problem := problems[call])] for calls_of_config in calls]
 
 
-def _row(path: str, node: Config) -> Row:
-    return path, node["_target_"], tuple(key for key in node if not key.startswith("_"))
+def _call(key: str, node: Config) -> Call:
+    return key, node["_target_"], tuple(name for name in node if not name.startswith("_"))
 
 
 @cache
-def _asked(rows: tuple[Row, ...], project: Path | None) -> tuple[str | None, ...]:
-    """What is wrong with each, by the process that imports them; a search asks the same for every job."""
+def _check_in_process(calls: tuple[Call, ...], project: Path | None) -> tuple[str | None, ...]:
+    """Return the problem of each call, or None. Cached, since all jobs of a search have the same."""
     process = subprocess.run(
         [sys.executable, "-P", "-m", "litlab.config.targets"],
-        input=json.dumps(rows),
+        input=json.dumps(calls),
         capture_output=True,
         text=True,
         cwd=project,
     )
-    last = process.stdout.rstrip().rpartition("\n")[2]  # what an import prints comes before
+    last = process.stdout.rstrip().rpartition("\n")[2]  # an import may print something before
     if process.returncode != 0 or not last.startswith("["):
-        targets = ", ".join(dict.fromkeys(target for _, target, _ in rows))
+        targets = ", ".join(dict.fromkeys(target for _, target, _ in calls))
         raise UserError(f"importing {targets} ended the process:\n{process.stderr.strip()}")
     return tuple(json.loads(last))
 
 
-def find(target: str) -> Any:
-    """Import `package.module.Class`.
+def import_target(target: str) -> Any:
+    """Import the class or function with the dotted name `package.module.Class`.
 
     Raises:
-        UserError: if there is no such module or attribute; the error inside a module that fails is shown.
+        UserError: If there is no such module or attribute, or if an import in the module fails.
     """
     parts = target.split(".")
     for split in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:split])
         try:
-            found: Any = importlib.import_module(module)
+            value: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
                 raise UserError(f"{module} cannot be imported: {error}") from error
             continue
         for name in parts[split:]:
-            if not hasattr(found, name):
-                raise UserError(f"{target}: {found.__name__} has no {name!r}{nearest(name, dir(found))}")
-            found = getattr(found, name)
-        return found
+            if not hasattr(value, name):
+                raise UserError(f"{target}: {value.__name__} has no {name!r}{did_you_mean(name, dir(value))}")
+            value = getattr(value, name)
+        return value
     raise UserError(
         f"{target}: there is no module {parts[0]!r} here; "
         "is the project's package installed, or in this folder or its src/?"
@@ -110,31 +118,31 @@ def find(target: str) -> Any:
 
 def _check(path: str, target: str, arguments: list[str]) -> str | None:
     try:
-        found = find(target)
+        value = import_target(target)
     except UserError as error:
         return f"{path}._target_: {error}"
     except Exception as error:  # a module of the user's own may raise anything
         return f"{path}._target_: importing {target} raised {type(error).__name__}: {error}"
-    if not callable(found):
-        return f"{path}._target_: {target} is a {type(found).__name__}, not a class"
-    return _mismatch(path, target, found, arguments)
+    if not callable(value):
+        return f"{path}._target_: {target} is a {type(value).__name__}, not a class"
+    return _signature_problem(path, target, value, arguments)
 
 
-def _mismatch(path: str, target: str, found: Callable[..., Any], arguments: list[str]) -> str | None:
+def _signature_problem(path: str, target: str, function: Callable[..., Any], arguments: list[str]) -> str | None:
     try:
-        parameters = inspect.signature(found).parameters
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return None  # built in C without a signature: its own check must do
+        return None  # written in C without a signature: it checks its arguments itself
     kinds = inspect.Parameter
     takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
     names = [name for name, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     for name in arguments:
         if name not in names and not takes_any:
-            return f"{path}.{name}: {target} takes no argument {name!r}{nearest(name, names)}"
+            return f"{path}.{name}: {target} takes no argument {name!r}{did_you_mean(name, names)}"
     given = {*arguments, *INJECTED[path.partition(".")[0]]}
     needed = [name for name in names if parameters[name].default is kinds.empty and name not in given]
-    if path == "optimizer" or path == "schedule":
-        needed = [name for name in needed if name != names[0]]  # handed over by position
+    if path in ("optimizer", "schedule"):
+        needed = [name for name in needed if name != names[0]]  # passed by position
     return f"{path}: {target} needs {', '.join(needed)}; set {path}.{needed[0]}=..." if needed else None
 
 
@@ -142,4 +150,4 @@ if __name__ == "__main__":
     from litlab.config.paths import add_project_to_path
 
     add_project_to_path()
-    print(json.dumps([_check(*row) for row in json.load(sys.stdin)]))
+    print(json.dumps([_check(*call) for call in json.load(sys.stdin)]))

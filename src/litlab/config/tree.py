@@ -1,4 +1,7 @@
-"""Config trees: nested dicts and lists, addressed by dotted keys such as `optimizer.lr`."""
+"""Config trees: nested dicts and lists, addressed by dotted keys such as `optimizer.lr`.
+
+Imports nothing heavy, so that `litlab --help` is quick.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from sys import intern
@@ -8,6 +11,8 @@ from litlab.errors import UserError
 
 Config = dict[str, Any]
 
+GROUPS = ("data", "model", "task", "optimizer", "schedule", "trainer")
+MAPPING_GROUPS = ("callbacks", "logger")  # name -> node, instead of one node
 ABSENT = "not set"  # stands for a missing value in a diff
 MAX_DEPTH = 100  # levels; litlab's own configs have five
 MAX_VALUES = 100_000  # YAML aliases count each time: a few lines of YAML can expand to billions of values
@@ -96,6 +101,41 @@ def put(config: Config, key: str, value: Any) -> None:
             config[parent] = {}
         config = config[parent]
     config[name] = value
+
+
+def bare_key(key: str) -> str:
+    """Return the key of an override without its prefix: `+model@net` -> `model@net`."""
+    return key.lstrip("+~")
+
+
+def config_key(key: str) -> str:
+    """Return the dotted config key that an override sets: `+model@net` -> `net`, `data/augment` -> `data.augment`."""
+    group, _, package = bare_key(key).partition("@")
+    return (package or group).replace("/", ".")
+
+
+def nodes(config: Config) -> Iterator[tuple[str, Config]]:
+    """Yield (dotted key, node) of the parts of a config that name a class."""
+    for group in GROUPS:
+        if isinstance(config.get(group), dict):
+            yield group, config[group]
+    mappings = {group: config.get(group) for group in MAPPING_GROUPS}
+    if str(get(config, "task._target_")).startswith("litlab."):
+        mappings["task.metrics"] = get(config, "task.metrics")
+    for group, members in mappings.items():
+        for name, node in members.items() if isinstance(members, dict) else ():
+            if isinstance(node, dict):
+                yield f"{group}.{name}", node
+
+
+def format_value(value: object) -> str:
+    """Return a value as the command line writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def format_change(key: str, before: Any, after: Any) -> str:
+    """Return a change as `key: before -> after`."""
+    return f"{key}: {format_value(before)} -> {format_value(after)}"
 
 
 def check_plain(config: Any) -> None:

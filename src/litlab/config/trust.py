@@ -15,10 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from litlab.config.freeze import from_yaml
+from litlab.config.config_file import from_yaml
 from litlab.config.paths import add_project_to_path, cache_root
 from litlab.config.schema import GROUP_SECTIONS, SECTIONS
-from litlab.config.targets import find
+from litlab.config.targets import import_target
 from litlab.config.tree import Config, lies_under, walk
 from litlab.config.validate import validate
 from litlab.errors import UserError
@@ -146,7 +146,7 @@ class Trust:
             if target in ALLOWED_TARGETS.get(_group(key), ()) or target in self.allowed:
                 continue
             try:
-                home = getattr(find(target), "__module__", None)
+                home = getattr(import_target(target), "__module__", None)
             except UserError as error:
                 problems.append(f"{key}._target_: {error}")
                 continue

@@ -7,8 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from litlab.config.freeze import from_yaml
-from litlab.config.secrets import with_secrets
+from litlab.config.config_file import from_yaml
+from litlab.config.secrets import resolve_secrets
 from litlab.config.trust import Trust
 from litlab.config.validate import validate
 from litlab.data.dataset_info import DatasetInfo
@@ -70,7 +70,7 @@ class FinishedRun:
             UserError: if the environment lacks a secret, or for what a run of others may not name.
         """
         chosen = {key: self.config[key] for key in keys}
-        settings = with_secrets(chosen) if self.own else self._judged(deepcopy(chosen))
+        settings = resolve_secrets(chosen) if self.own else self._judged(deepcopy(chosen))
         model = settings.get("model")
         if model:
             model["_target_"] = _WITHOUT_WEIGHTS.get(model["_target_"], model["_target_"])

@@ -3,14 +3,13 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.freeze import ORIGIN, VOLATILE, place, swept
-from litlab.config.overrides import in_words
-from litlab.config.tree import diff, lies_under
+from litlab.config.identity import DATA_SOURCE, VOLATILE, swept_keys
+from litlab.config.tree import config_key, diff, format_change, lies_under
 from litlab.errors import UserError
 from litlab.sweep.study import JobRecord, Plan, Study
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
 
 Config = dict[str, Any]
 Changes = dict[str, list[Any]]  # dotted key -> [value before, value after]
@@ -58,8 +57,8 @@ def _search_identity(before: Plan, after: Plan) -> Changes:
 def _fixed_values(before: Plan, after: Plan) -> Changes:
     """Find the changes of values that are not swept; within a swept group, only values set on a command line count."""
     changes = exclude(diff(before.base, after.base), VOLATILE)
-    axes = [place(key) for key in (*before.axes, *after.axes)]
-    given = [place(text.partition("=")[0]) for text in (*before.arguments, *after.arguments) if "=" in text]
+    axes = [config_key(key) for key in (*before.axes, *after.axes)]
+    given = [config_key(text.partition("=")[0]) for text in (*before.arguments, *after.arguments) if "=" in text]
     fixed = [key for key in given if key not in axes]
     return {key: values for key, values in changes.items() if lies_under(key, *fixed) or not lies_under(key, *axes)}
 
@@ -98,11 +97,11 @@ def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequen
         return
     run = begun[known.identity] if known is not None else next(iter(begun.values()))
     config = known.config if known is not None else composed[0].config if composed else after.base
-    changes = exclude(_data_source_changes(run.read_config(), config), swept(config))
+    changes = exclude(_data_source_changes(run.read_config(), config), swept_keys(config))
     if not changes or any(not _data_source_changes(run.read_config(), config) for run in begun.values()):
         return
     fingerprint = str(run.read_json(run.dataset).get("fingerprint"))[:12]
-    lines = "\n".join(f"  {in_words(key, *values)}" for key, values in changes.items())
+    lines = "\n".join(f"  {format_change(key, *values)}" for key, values in changes.items())
     ((key, (old, new)), *_) = changes.items()
     raise UserError(
         f"{study.path} was begun with data from elsewhere (fingerprint {fingerprint}):\n{lines}\n"
@@ -113,7 +112,7 @@ def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequen
 
 
 def _data_source_changes(before: Config, after: Config) -> Changes:
-    return {key: values for key, values in diff(before, after).items() if key in ORIGIN}
+    return {key: values for key, values in diff(before, after).items() if key in DATA_SOURCE}
 
 
 def _refuse(study: Study, subject: str, changes: Changes) -> None:
@@ -123,7 +122,7 @@ def _refuse(study: Study, subject: str, changes: Changes) -> None:
     """
     if not changes:
         return
-    lines = [f"  {in_words(key, *values)}" for key, values in changes.items()]
+    lines = [f"  {format_change(key, *values)}" for key, values in changes.items()]
     more = [f"  and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     text = "\n".join([*lines[:MAX_LINES], *more])
     raise UserError(f"{study.path} is another study, {subject} has changed:\n{text}\n{_ADVICE}")

@@ -26,7 +26,7 @@ from litlab.sweep.outcome import Outcome
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
 
 
 _TELLING = 0.05  # fraction of a job from which on its pace says something

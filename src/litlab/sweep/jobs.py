@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.freeze import to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.config.overrides import CHANGEABLE
-from litlab.config.resume_record import amend
+from litlab.config.resume_record import write_resume_record
 from litlab.config.tree import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -28,7 +28,7 @@ from litlab.sweep.compatibility import Changes, exclude
 from litlab.sweep.study import JobRecord, Study
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
 
 Config = dict[str, Any]
 _CREATED_FILES = ("config.yaml", ".hydra", "provenance.json", ".signature")
@@ -92,7 +92,7 @@ def record_resume(run: RunDirectory, config: Config, changes: Changes, provenanc
     if not changes and not read_state(run).status.is_final:  # the process that runs it has recorded it
         return []
     with directory_lock(run.path):
-        return amend(run, config, changes, provenance, own=True, prolongs=False)
+        return write_resume_record(run, config, changes, provenance, own=True, extends_training=False)
 
 
 def print_notes(notes: Sequence[str]) -> None:

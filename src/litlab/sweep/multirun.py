@@ -20,7 +20,7 @@ from litlab.sweep.scheduler import Loop, Source, attended
 from litlab.sweep.study import Plan, Study
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
 
 
 Begun = Callable[[Path], None]  # is called with the directory of the study when its files stand, before jobs start

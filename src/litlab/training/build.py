@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import Tensor, nn
 
-from litlab.config.targets import FACTS, find
+from litlab.config.targets import FACTS, import_target
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
@@ -217,7 +217,7 @@ def bind_arguments(path: str, node: Config, **offered: Any) -> "partial[Any]":
         UserError: If a class cannot be imported or refuses its arguments.
     """
     try:
-        target = find(node["_target_"])
+        target = import_target(node["_target_"])
     except UserError as error:
         raise UserError(f"{path}._target_: {error}") from error
     args, kwargs = node.get("_args_", []), {key: value for key, value in node.items() if key not in _HYDRA_KEYS}

@@ -14,8 +14,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from litlab.callbacks.checkpoint import BestTracker, Checkpoints, SaveInterval
 from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
-from litlab.config.freeze import identity, to_yaml
-from litlab.config.secrets import with_secrets
+from litlab.config.config_file import to_yaml
+from litlab.config.identity import identity
+from litlab.config.secrets import resolve_secrets
 from litlab.errors import UserError
 from litlab.loggers import MetricsLogger, TensorBoard, log_config
 from litlab.process.ranks import global_rank, num_local_ranks, num_nodes
@@ -54,7 +55,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     timer = PhaseTimer(started)
     timer.end("import")
 
-    config = with_secrets(frozen)
+    config = resolve_secrets(frozen)
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
     missing = _find_missing(experiment)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from litlab.config.freeze import cores, from_yaml
+from litlab.config.config_file import from_yaml
 from litlab.config.trust import Trust, trusted_config
 from litlab.config.validate import validate
 from litlab.errors import UserError
@@ -27,6 +27,7 @@ from litlab.process.ranks import global_rank, is_rank, num_local_ranks, owns_run
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code, ignore_signals
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
+from litlab.runs.provenance import num_cores
 from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
@@ -58,7 +59,7 @@ def work(directory: str, started: float) -> int:
         stop.install()
         run = RunDirectory.existing(directory)
         config = _read_config(run)
-        threads = config["threads"] or max(1, cores() // num_local_ranks())
+        threads = config["threads"] or max(1, num_cores() // num_local_ranks())
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # torch reads it when imported
         if run.result.exists() and read_result(run).get("status") == RunStatus.COMPLETED:
             if owns_run():

@@ -10,11 +10,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from litlab.config.freeze import cores
 from litlab.errors import UserError
 from litlab.process.controller import worker_environment
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT_VARIABLE, exit_code
+from litlab.runs.provenance import num_cores
 from litlab.sweep.backends.base import Config, Job, JobExit
 from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 
@@ -102,7 +102,7 @@ class LocalPool:
         Raises:
             UserError: With a line for each thing that is missing.
         """
-        devices = self._make_allocator(Machine(gpus=(), cores=cores())) if dry_run else self._devices
+        devices = self._make_allocator(Machine(gpus=(), cores=num_cores())) if dry_run else self._devices
         if dry_run:
             configs = [_without_gpus(config) for config in configs]
         if problems := devices.problems(configs):
@@ -198,7 +198,7 @@ class LocalPool:
         """Devices of this machine; the first call waits until the server is ready."""
         if self._known_devices is None:
             num_gpus = self._server.num_gpus()
-            self._known_devices = self._make_allocator(self._machine or Machine(_gpu_names(num_gpus), cores()))
+            self._known_devices = self._make_allocator(self._machine or Machine(_gpu_names(num_gpus), num_cores()))
         return self._known_devices
 
     def _make_allocator(self, machine: Machine) -> DeviceAllocator:

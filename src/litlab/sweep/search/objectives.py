@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.config.schema import SECTIONS, validation_metrics
 from litlab.config.schema import Objective as Wanted
-from litlab.config.suggestions import nearest
+from litlab.config.suggestions import did_you_mean
 from litlab.errors import UserError
 
 OF_THE_RUN = ("parameters", "images_per_second", "seconds.training")  # of result.json, besides validation metrics
@@ -81,4 +81,5 @@ def num_validations(config: Mapping[str, Any]) -> int | None:
 
 
 def _unknown(metric: str, known: Sequence[str]) -> str:
-    return f"hydra.sweeper.objectives: {metric} is no value of a run{nearest(metric, known)}; known: {', '.join(known)}"
+    hint = f"{did_you_mean(metric, known)}; known: {', '.join(known)}"
+    return f"hydra.sweeper.objectives: {metric} is no value of a run{hint}"

@@ -21,7 +21,8 @@ def outline(search: Search, study: Study) -> list[str]:
     """What a search would do, line by line."""
     settings, width = search.settings, max(len(each.name) for each in search.space.dimensions)
     dimensions = [
-        f"  {each.name.ljust(width)}  {' '.join([each.expression, *each.when()])}" for each in search.space.dimensions
+        f"  {each.name.ljust(width)}  {' '.join([each.expression, *each.condition_text()])}"
+        for each in search.space.dimensions
     ]
     pruner = settings.pruner or "none"
     goals = ", ".join(f"{each.metric} ({each.mode})" for each in search.objectives)

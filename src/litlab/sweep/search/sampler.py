@@ -79,7 +79,7 @@ class DistinctSampler(BaseSampler):
         values = dict(trial.params)  # of a trial whose sampling was cut short
         point: dict[str, str] = {}
         for each in self._space.dimensions:
-            if not each.holds(point):
+            if not each.exists_at(point):
                 continue
             wanted = distribution(each)
             if each.name in values:
@@ -98,7 +98,7 @@ def suggest(trial: Trial, space: Space) -> dict[str, str]:
     """The point of a trial, key -> text; what the trial does not know yet is sampled and stored."""
     point: dict[str, str] = {}
     for each in space.dimensions:
-        if each.holds(point):
+        if each.exists_at(point):
             point[each.key] = as_text(each, _suggested(trial, each))
     return point
 
@@ -135,7 +135,7 @@ def as_values(space: Space, point: Mapping[str, str]) -> dict[str, Any]:
     """The values of a point by the names of parameters."""
     values: dict[str, Any] = {}
     for each in space.dimensions:
-        if each.key in point and each.holds(point):
+        if each.key in point and each.exists_at(point):
             text = point[each.key]
             whole = not isinstance(each.domain, Choices) and isinstance(each.domain.low, int)
             values[each.name] = text if isinstance(each.domain, Choices) else int(text) if whole else float(text)

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from litlab.config.schema import Count, CountOrZero, Objective, Section
 from litlab.config.search_space import Numbers, Space
-from litlab.config.suggestions import nearest, shown
+from litlab.config.suggestions import did_you_mean
+from litlab.config.tree import format_value
 from litlab.config.validate import check_settings
 from litlab.errors import UserError
 
@@ -154,10 +155,12 @@ def _option_problems(kind: str, name: str, options: Mapping[str, Any]) -> list[s
     for key, value in options.items():
         where = f"{WHERE}.{kind}_options.{key}"
         if key not in known:
-            hint = nearest(key, known)
+            hint = did_you_mean(key, known)
             problems.append(f"{where}: {name} has no such option{hint}; known: {', '.join(known) or 'none'}")
         elif not _fits(value, str(known[key].annotation)):
-            problems.append(f"{where}={shown(value)}: expected {str(known[key].annotation).replace('None', 'null')}")
+            problems.append(
+                f"{where}={format_value(value)}: expected {str(known[key].annotation).replace('None', 'null')}"
+            )
     return problems
 
 

@@ -23,7 +23,7 @@ from litlab.sweep.search.storage import Following, open_trials, outcome_in_files
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
 
 
 _LONGEST = 1000  # characters of an error that is kept with a trial

@@ -14,7 +14,7 @@ from litlab.sweep.search.storage import explained
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
-    from litlab.config.jobs import ComposedJob
+    from litlab.config.job_configs import ComposedJob
 
 
 Compose = Callable[[list[str], int], "ComposedJob"]  # of overrides and the next free number
