@@ -81,7 +81,10 @@ class Workers:
     def forked_ranks(self, run: RunDirectory, num_ranks: int, **environment: str) -> list[Worker]:
         """As torchrun starts them: nobody above them. The environment is of the last rank alone."""
         with reserve_port() as reserved:
-            everywhere = store_environment(reserved) | {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
+            everywhere = store_environment(reserved) | {
+                "WORLD_SIZE": str(num_ranks),
+                "LOCAL_WORLD_SIZE": str(num_ranks),
+            }
         ranks = []
         for rank in range(num_ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | (environment if rank == num_ranks - 1 else {})
