@@ -297,7 +297,6 @@ def _from_json(name: str, entry: dict[str, Any]) -> Metric:
 def _bounds(value: Any) -> tuple[float, float] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
-    if not all(bound is None or (isinstance(bound, int | float) and abs(bound) < 1e300) for bound in value):
-        return None
-    lower, upper = value
-    return (-math.inf if lower is None else float(lower), math.inf if upper is None else float(upper))
+    lower, upper = (default if bound is None else bound for bound, default in zip(value, (-math.inf, math.inf)))
+    is_valid = all(isinstance(bound, float) or (type(bound) is int and abs(bound) < 1e300) for bound in (lower, upper))
+    return (float(lower), float(upper)) if is_valid and lower < upper else None
