@@ -14,7 +14,7 @@ from support.runs import Command
 from litlab.cli import rerun
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
-from litlab.runs.diff import compare
+from litlab.runs.diff import diff_runs
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
@@ -143,7 +143,7 @@ def test_a_place_where_nothing_can_be_written(original: RunDirectory) -> None:
 
 def test_without_a_hash_of_the_weights_nothing_is_called_identical(original: RunDirectory) -> None:
     write_json(original.result, read_result(original) | {"weights": None})
-    (verdict,) = filter(None, rerun._verdict(compare(original, original)))
+    (verdict,) = filter(None, rerun._verdict(diff_runs(original, original)))
     assert verdict.startswith("NOT KNOWN to be identical: 36 metric rows and the results are, the weights: ")
 
 
@@ -152,7 +152,7 @@ def test_many_differences_are_cut(original: RunDirectory, tmp_path: Path) -> Non
     known = original.read_json(original.provenance)
     packages = {f"new{number}": "1" for number in range(20)}
     write_json(other.provenance, known | {"machine": known["machine"] | {"packages": packages}})
-    lines = rerun._differences(compare(original, other))
+    lines = rerun._differences(diff_runs(original, other))
     start = next(number for number, line in enumerate(lines) if line.startswith("packages"))
     assert re.fullmatch(r" +and \d+ more", lines[start + 12])
     assert re.fullmatch(r"hardware +the same", lines[start + 13])

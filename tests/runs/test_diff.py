@@ -1,16 +1,21 @@
 """What differs between two runs, told from files like those that runs write."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.studies import make_run
 
+from litlab.cli import diff
 from litlab.errors import UserError
-from litlab.runs.diff import ABSENT, Comparison, Difference, compare, shown
+from litlab.runs.diff import ABSENT, Difference, RunDiff, diff_runs, diff_values
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
+from litlab.runs.result import read_result
+from litlab.runs.terminal import format_value
 
 MACHINE = {"processor": "a", "cores": 2, "device": "cpu", "python": "3.11.7", "packages": {"litlab": "1", "torch": "2"}}
 CODE = {"commit": "a" * 40, "diff": "", "diff_complete": True, "untracked": {}}
@@ -50,16 +55,16 @@ def write_run(path: Path, **changes: Any) -> RunDirectory:
     return run
 
 
-def compared(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> Comparison:
-    return compare(write_run(folder / "old", **old), write_run(folder / "new", **new))
+def compared(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> RunDiff:
+    return diff_runs(write_run(folder / "old", **old), write_run(folder / "new", **new))
 
 
 def test_a_run_equals_itself(tmp_path: Path) -> None:
-    assert compared(tmp_path, {}, {}) == Comparison([], {}, num_rows=3)
+    assert compared(tmp_path, {}, {}) == RunDiff([], {}, num_rows=3)
 
 
 def test_a_finished_run_equals_itself(tiny_run: RunDirectory) -> None:
-    found = compare(tiny_run, tiny_run)
+    found = diff_runs(tiny_run, tiny_run)
     assert found.differences == []
     assert found.identical
     assert found.num_rows == 2 * (4 * 3 + 4) + 4  # 4 rows an epoch of 3 training values, 4 of validation; 4 of the test
@@ -197,13 +202,67 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         new = write_run(tmp_path / str(number))
         (new.path / name).write_text(content)
         with pytest.raises(UserError, match=f"{name} is damaged"):
-            compare(old, new)
+            diff_runs(old, new)
     with pytest.raises(UserError, match=r"metrics\.csv is missing"):
-        compare(old, write_run(tmp_path / "new", metrics=None))
+        diff_runs(old, write_run(tmp_path / "new", metrics=None))
 
 
 def test_values_are_shown_short_and_printable() -> None:
-    assert shown(None) == "null"
-    assert shown("a\x1b[31mb\n") == r"a\x1b[31mb\n"
-    assert len(shown("a" * 100)) == 48
-    assert shown("0123456789abcdef" * 4) == "0123456789ab"
+    assert format_value(None) == "null"
+    assert format_value("a\x1b[31mb\n") == r"a\x1b[31mb\n"
+    assert len(format_value("a" * 100)) == 48
+    assert format_value("0123456789abcdef" * 4) == "0123456789ab"
+
+
+NOISY = 0.10000000149011612  # 0.1 in single precision
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ([6, 16], [6, 32], ("[6,16]", "[6,32]")),
+        (True, False, ("true", "false")),
+        (None, {"a": [1]}, ("null", '{"a":[1]}')),
+        (0.1, NOISY, ("0.1", "0.100000001")),
+        (0.1, 0.30000000000000004, ("0.1", "0.3")),
+        (0.3, 0.30000000000000004, ("0.3", "0.30000000000000004")),
+        (0.0, -0.0, ("0", "-0")),
+        (0.1, "0.1", ("0.1", "'0.1'")),
+        (True, "true", ("True", "'true'")),
+        (1, 1.0, ("1", "1.0")),
+    ],
+)
+def test_two_values(old: Any, new: Any, expected: tuple[str, str]) -> None:
+    (found,) = diff_values("config", {"a": old}, {"a": new})
+    assert (found.old, found.new) == expected
+
+
+def test_long_values_are_shown_where_they_differ() -> None:
+    values = list(range(100))
+    (found,) = diff_values("config", {"a": [*values, 1]}, {"a": [*values, 2]})
+    assert (found.old[0], found.old[-4:], found.new[-4:]) == ("…", "9,1]", "9,2]")
+    assert len(found.old) <= 48
+
+
+def test_runs_that_end_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their last values are the same; what is shown is where they last were not."""
+    curves = [lambda epoch: [0.5, 0.6, NOISY][epoch], lambda epoch: [0.5, 0.7, NOISY][epoch]]
+    old, new = (
+        make_run(tmp_path / name, {}, 0.5, num_epochs=3, curve=curve) for name, curve in zip("ab", curves, strict=True)
+    )
+    diff.main([str(old.path), str(new.path)])
+    line = next(line for line in capsys.readouterr().out.splitlines() if " rows, " in line and "val/accuracy" in line)
+    assert " ".join(line.split()) == (
+        "val/accuracy 0.6 -> 0.7 1 of 3 rows, the first at step 20, the last of them shown, by at most 0.1"
+    )
+
+
+def test_no_line_shows_the_same_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make_run(tmp_path / name, {"model.widths": [6, 16], "data.flip": name == "a"}, 0.5) for name in "ab"]
+    for run, value in zip(runs, (0.1, NOISY), strict=True):
+        run.result.write_text(json.dumps(read_result(run) | {"best": {"val/loss": value}}))
+    for old, new in itertools.permutations(runs):
+        diff.main([str(old.path), str(new.path)])
+        pairs = [line.split(" -> ") for line in capsys.readouterr().out.splitlines() if " -> " in line]
+        assert pairs
+        assert all(left.split()[-1] != right.split()[0] for left, right in pairs)

@@ -6,7 +6,7 @@ from typing import Any
 from litlab.cli.arguments import new_parser
 from litlab.config.tree import check_plain
 from litlab.errors import UserError
-from litlab.runs.diff import compare_what_there_is, listed
+from litlab.runs.diff import diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
 from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import format_duration, headline, printable
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     old, new = _open(options.old), _open(options.new)
     lines = [f"A  {_described(old)}", f"B  {_described(new)}", ""]
-    lines += listed(compare_what_there_is(old, new), MOST_LINES)
+    lines += format_diff(diff_runs(old, new, strict=False), MOST_LINES)
     print("\n".join(map(printable, [*lines, *_code(old, new)])), flush=True)
 
 

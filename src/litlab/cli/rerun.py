@@ -14,12 +14,13 @@ from litlab.config.trust import ALLOW
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import run_worker
-from litlab.runs.diff import Comparison, compare, listed, shown
+from litlab.runs.diff import RunDiff, diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.provenance import of_launch
 from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
+from litlab.runs.terminal import format_value
 
 MOST_LINES = 12  # of a section
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> None:
     new = _create(finished, ["litlab", "rerun", *arguments])
     print(f"litlab: {old.path} runs again as {new.path}", flush=True)
     run_worker(new, finished.config, keep=False)
-    found = compare(old, new)
+    found = diff_runs(old, new)
     print("\n".join([*_verdict(found), *_differences(found), *_remarks(found, old)]))
     if not found.identical:
         sys.exit(1)
@@ -73,7 +74,7 @@ def _require_complete(run: RunDirectory) -> None:
         status, error = (result.get(key) if isinstance(result, dict) else None for key in ("status", "error"))
         if status == RunStatus.COMPLETED:
             return
-        how = f"it {shown(status)}: {shown(error)}"
+        how = f"it {format_value(status)}: {format_value(error)}"
     raise UserError(
         f"{run.path} is not complete ({how}), so there is nothing to compare with; "
         f"finish it first: litlab resume {run.path}"
@@ -107,7 +108,7 @@ def _hydra_files(run: RunDirectory) -> dict[str, str]:
     return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in regular}
 
 
-def _verdict(found: Comparison) -> list[str]:
+def _verdict(found: RunDiff) -> list[str]:
     results = [each.name for each in found.differences if each.section == "result"]
     rows = [each.name for each in found.differences if each.section == "metrics"]
     same = f"{found.num_rows} metric rows and the results"
@@ -121,12 +122,12 @@ def _verdict(found: Comparison) -> list[str]:
     return ["", said, ""]
 
 
-def _differences(found: Comparison) -> list[str]:
+def _differences(found: RunDiff) -> list[str]:
     """A line for each difference and for each section without one, in columns."""
-    return listed(found, MOST_LINES)
+    return format_diff(found, MOST_LINES)
 
 
-def _remarks(found: Comparison, old: RunDirectory) -> list[str]:
+def _remarks(found: RunDiff, old: RunDirectory) -> list[str]:
     """What may explain the differences."""
     known = old.read_json(old.provenance) if old.provenance.exists() else {}
     resumed = known.get("resumed") if isinstance(known, dict) else None
@@ -145,6 +146,8 @@ def _resumption(entry: Any) -> str:
     entry = entry if isinstance(entry, dict) else {}
     changes = entry.get("changed") if isinstance(entry.get("changed"), dict) else {}
     pairs = [(key, *pair) for key, pair in changes.items() if isinstance(pair, list) and len(pair) == 2]
-    changed = ", ".join(f"{shown(key)} {shown(before)} -> {shown(after)}" for key, before, after in pairs)
+    changed = ", ".join(
+        f"{format_value(key)} {format_value(before)} -> {format_value(after)}" for key, before, after in pairs
+    )
     also = f" with {changed}; the rerun had the new values from the start" if changed else ""
-    return f"The original was resumed on {shown(entry.get('when'))}{also}."
+    return f"The original was resumed on {format_value(entry.get('when'))}{also}."

@@ -10,11 +10,10 @@ from typing import Any
 
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
-from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import is_locked
 from litlab.runs.state import RunState, RunStatus, read_state
-from litlab.runs.terminal import format_clock, headline, printable
+from litlab.runs.terminal import format_clock, format_value, headline, printable
 from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.display import number
 from litlab.sweep.study import STUDY_FILE
@@ -109,7 +108,7 @@ def _row(name: str, state: RunState, metric: str) -> tuple[str, ...]:
         epoch += f"/{progress.num_epochs}"
     value = "" if state.objective is None else number(metric, state.objective)
     taken = "" if state.seconds is None else format_clock(state.seconds)
-    return shown(name), state.status.label, epoch, taken, value, shown(headline(state.message))
+    return format_value(name), state.status.label, epoch, taken, value, format_value(headline(state.message))
 
 
 def _metric(runs: Runs) -> str:
@@ -120,7 +119,7 @@ def _metric(runs: Runs) -> str:
         except UserError:
             continue
         if isinstance(objective, dict) and isinstance(objective.get("metric"), str):
-            return shown(objective["metric"])
+            return format_value(objective["metric"])
     return "objective"
 
 

@@ -8,9 +8,9 @@ from statistics import fmean
 from litlab.compare.grouping import GroupSpec, Subgroup
 from litlab.compare.model import Run, Summary
 from litlab.compare.statistics import summarize
-from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric
+from litlab.runs.terminal import format_value
 
 _NUM_NAMED = 5  # runs or groups in a sentence
 Values = Mapping[Path, float]  # directory of a run -> its value
@@ -111,7 +111,7 @@ def runs_are(num: int) -> str:
 
 def names(runs: Sequence[Run]) -> str:
     """Return the names of the first few runs."""
-    return _listed([shown(run.name) for run in runs])
+    return _listed([format_value(run.name) for run in runs])
 
 
 def _listed(texts: Sequence[str]) -> str:

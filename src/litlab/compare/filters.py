@@ -9,7 +9,7 @@ from typing import Any
 from litlab.compare.grouping import RunGroup, Value, setting_column, setting_keys
 from litlab.compare.hyperparameters import SEED, full_name, parsed, text
 from litlab.errors import UserError
-from litlab.runs.diff import shown
+from litlab.runs.terminal import format_value
 
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*([^<>=!\s].*?)\s*")
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
@@ -58,7 +58,7 @@ class Condition:
         for side in (right, left):
             if isinstance(side, bool) or not isinstance(side, int | float):
                 raise UserError(
-                    f"--filter {self.key}{self.operator}{self.value}: {shown(str(side))} is not a number; "
+                    f"--filter {self.key}{self.operator}{self.value}: {format_value(str(side))} is not a number; "
                     f"{self.operator} compares numbers, use = or != for others"
                 )
         return _ORDERS[self.operator](left, right)
@@ -90,8 +90,8 @@ def filter_runs(groups: Sequence[RunGroup], conditions: Sequence[str]) -> list[R
         kept = [tuple(run for run in runs if condition.holds(value)) for runs, value in zip(kept, matched, strict=True)]
     left = [replace(group, runs=runs) for group, runs in zip(groups, kept, strict=True) if runs]
     if not left:
-        values_text = "; ".join(f"{shown(key)} is {_listed(values)}" for key, values in values_by_key.items())
-        raise UserError(f"no run is left by --filter {shown(' '.join(conditions))}; {values_text}")
+        values_text = "; ".join(f"{format_value(key)} is {_listed(values)}" for key, values in values_by_key.items())
+        raise UserError(f"no run is left by --filter {format_value(' '.join(conditions))}; {values_text}")
     return left
 
 
@@ -116,4 +116,4 @@ def _names(key: str, group: RunGroup, value: Value) -> set[str]:
 
 def _listed(values: Sequence[str]) -> str:
     more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
-    return ", ".join(map(shown, values[:_NUM_NAMED])) + more
+    return ", ".join(map(format_value, values[:_NUM_NAMED])) + more

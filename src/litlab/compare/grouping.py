@@ -12,7 +12,7 @@ from litlab.compare.hyperparameters import SEED, full_name, short_names, shorten
 from litlab.compare.model import Run
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
-from litlab.runs.diff import shown
+from litlab.runs.terminal import format_value
 
 ALL = "all runs"
 FINGERPRINT = "data fingerprint"
@@ -143,7 +143,7 @@ def define_groups(
         columns = [setting_column(key, groups) for key in chosen]
         averaged = [column for column in varying_columns(groups) if column.key not in chosen]
     names = short_names([column.key for column in columns], [*known, *_leaves(among), SEED])
-    labels = {key: shown(name) for key, name in names.items()}
+    labels = {key: format_value(name) for key, name in names.items()}
     specs = _specs(groups, columns, averaged, labels)
     notes += _averaging_notes(groups, averaged, specs)
     return Grouping({labels[column.key]: column.key for column in columns}, specs, notes)
@@ -260,9 +260,9 @@ def _averaging_notes(
     settings = []
     for column in averaged:
         short = shorten(column.values)
-        values = ["absent" if value is None else shown(short[value]) for value in dict.fromkeys(column.values)]
+        values = ["absent" if value is None else format_value(short[value]) for value in dict.fromkeys(column.values)]
         more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
-        settings.append(f"{shown(labels[column.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
+        settings.append(f"{format_value(labels[column.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
     notes = [f"averaged over {', '.join(settings)} for each seed, and then over seeds, which n and intervals count"]
     completed = {
         frozenset(part.settings for part in spec.subgroups if any(run.is_completed for run in part.runs))
@@ -289,8 +289,8 @@ def _specs(
     specs = []
     for row, subgroups in merged.items():
         present = [(column.key, value) for column, value in zip(columns, row, strict=True) if value is not None]
-        settings = {labels[key]: shown(value) for key, value in present}
-        name = " ".join(f"{labels[key]}={shown(short[key][value])}" for key, value in present) or ALL
+        settings = {labels[key]: format_value(value) for key, value in present}
+        name = " ".join(f"{labels[key]}={format_value(short[key][value])}" for key, value in present) or ALL
         names[name] += 1
         specs.append(GroupSpec(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(subgroups)))
     return specs

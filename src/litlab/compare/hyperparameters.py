@@ -13,7 +13,7 @@ from litlab.compare.model import Run
 from litlab.config.identity import VOLATILE
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
-from litlab.runs.diff import shown
+from litlab.runs.terminal import format_value
 
 SEED = "seed"
 DIGITS = 5  # significant ones of a setting in a table
@@ -156,8 +156,12 @@ def full_name(name: str, known: Collection[str], option: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise UserError(f"{option} {shown(name)} is ambiguous: name one of {', '.join(map(shown, candidates[:8]))}")
+        raise UserError(
+            f"{option} {format_value(name)} is ambiguous: name one of {', '.join(map(format_value, candidates[:8]))}"
+        )
     ends = {end: key for key in known for end in _ends(key)}
     nearest = get_close_matches(name, ends, n=1)
-    hint = f"did you mean {shown(ends[nearest[0]])}?" if nearest else "name one of the config, such as optimizer.lr"
-    raise UserError(f"{option} {shown(name)}: no run has such a setting; {hint}")
+    hint = (
+        f"did you mean {format_value(ends[nearest[0]])}?" if nearest else "name one of the config, such as optimizer.lr"
+    )
+    raise UserError(f"{option} {format_value(name)}: no run has such a setting; {hint}")

@@ -9,10 +9,9 @@ from difflib import get_close_matches
 
 from litlab.compare.model import Objective, Run
 from litlab.errors import UserError
-from litlab.runs.diff import shown
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricTable, Mode, iterate_rows, read_metric_table
-from litlab.runs.terminal import headline
+from litlab.runs.terminal import format_value, headline
 
 BEST, LAST = "best", "last"
 _EPOCH = re.compile(r"epoch=([1-9]\d{0,8})")
@@ -37,14 +36,14 @@ def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, tabl
     metric = table[name]
     if metric.split == "test":
         raise UserError(
-            f"--metric {shown(name)}: nothing is selected on the test split; choose a validation metric, and the test "
+            f"--metric {format_value(name)}: nothing is selected on the test split; choose a validation metric, and the test "
             "metrics stand beside it"
         )
     modes = {run.objective.mode for run in runs if run.objective and run.objective.metric == name}
     mode = mode or (modes.pop() if len(modes) == 1 else metric.mode)
     if mode is None and any(name in values for run in runs for values in (run.best, run.last)):
         raise UserError(
-            f"--metric {shown(name)}: it is unknown which of its values are better, since it is not the objective and "
+            f"--metric {format_value(name)}: it is unknown which of its values are better, since it is not the objective and "
             "its class has no `higher_is_better`; add --mode max or --mode min"
         )
     return replace(metric, mode=mode or "max")  # a metric without a direction that no run has is refused later
@@ -90,7 +89,7 @@ def check_at(at: str) -> None:
         UserError: If it is none.
     """
     if at not in (BEST, LAST) and not _EPOCH.fullmatch(at):
-        raise UserError(f"--at {shown(at)}: expected best, last or epoch=N, with epochs counted from 1")
+        raise UserError(f"--at {format_value(at)}: expected best, last or epoch=N, with epochs counted from 1")
 
 
 def value_of(run: Run, metric: str, at: str) -> float | None:
@@ -140,11 +139,11 @@ def no_values_error(runs: Sequence[Run], metric: str, at: str) -> UserError:
         return UserError("the runs have no objective, so no epoch is the best one; choose --at last or --at epoch=N")
     if metric in names:
         return UserError(
-            f"no run has a value of {shown(metric)} at {at}; the longest has {max(run.epochs for run in runs)} epochs"
+            f"no run has a value of {format_value(metric)} at {at}; the longest has {max(run.epochs for run in runs)} epochs"
         )
     nearest = get_close_matches(metric, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return UserError(f"no run has the metric {shown(metric)}; {hint}known: {_metric_names(runs)}")
+    return UserError(f"no run has the metric {format_value(metric)}; {hint}known: {_metric_names(runs)}")
 
 
 def _status_counts(runs: Sequence[Run]) -> str:
@@ -154,7 +153,7 @@ def _status_counts(runs: Sequence[Run]) -> str:
 def _first_messages(runs: Sequence[Run]) -> list[str]:
     """Return the message of the first run in each state."""
     first = {run.status: run for run in reversed(runs) if run.message}
-    lines = [f"{status.label}: {shown(run.name)}: {headline(run.message)}" for status, run in first.items()]
+    lines = [f"{status.label}: {format_value(run.name)}: {headline(run.message)}" for status, run in first.items()]
     return [*reversed(lines), "litlab status DIR says more"]
 
 

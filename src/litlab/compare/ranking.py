@@ -5,8 +5,8 @@ from math import inf
 
 from litlab.compare.model import Group, Summary
 from litlab.errors import UserError
-from litlab.runs.diff import shown
 from litlab.runs.metrics import Mode
+from litlab.runs.terminal import format_value
 
 _NUM_NAMED = 12  # groups in a message
 
@@ -71,5 +71,5 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
     candidates = matches or groups
     names = [f"  {group.name}" for group in candidates[:_NUM_NAMED]]
     more = len(candidates) - _NUM_NAMED
-    lines = [f"--baseline {shown(name)}: {problem}; name one of", *names, *[f"  and {more} more"] * (more > 0)]
+    lines = [f"--baseline {format_value(name)}: {problem}; name one of", *names, *[f"  and {more} more"] * (more > 0)]
     raise UserError("\n".join(lines))

@@ -16,10 +16,9 @@ from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summ
 from litlab.compare.ranking import best_group, has_interval
 from litlab.compare.statistics import interval_method
 from litlab.errors import UserError
-from litlab.runs.diff import shown
 from litlab.runs.metrics import Metric, MetricTable, Mode
 from litlab.runs.state import RunStatus
-from litlab.runs.terminal import format_duration, printable
+from litlab.runs.terminal import format_duration, format_value, printable
 
 MEAN = "mean"
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
@@ -118,11 +117,16 @@ def _setting_columns(comparison: Comparison) -> Iterable[Column]:
             return group.settings.get(label)
 
         def text(group: Group, label: str = label, short: dict[str, str] = short) -> str:
-            return shown(short[group.settings[label]]) if label in group.settings else ""
+            return format_value(short[group.settings[label]]) if label in group.settings else ""
 
         data = {printable(label): lambda group, value=value: printable(value(group) or "")}
         yield Column(
-            shown(label), value, text, data=data, sort=(label, comparison.keys.get(label, label)), is_number=False
+            format_value(label),
+            value,
+            text,
+            data=data,
+            sort=(label, comparison.keys.get(label, label)),
+            is_number=False,
         )
 
 
@@ -145,7 +149,7 @@ def _summary_columns(
     """Return the columns of mean with deviation, interval, and best; with the same decimals in all of them."""
     scale, name = metric.scale, printable(metric.name)
     places = decimals(metric, map(summary, comparison.groups))
-    over = shown(metric.name) + (f" ({metric.unit})" if metric.unit else "")
+    over = format_value(metric.name) + (f" ({metric.unit})" if metric.unit else "")
 
     def get(attribute: str) -> Getter:
         return lambda group: getattr(summary(group), attribute, None)
@@ -332,8 +336,8 @@ def sort_groups(comparison: Comparison, sort: str, table: MetricTable) -> tuple[
             names.setdefault(name, column)
     if sort not in names:
         first = [column.sort[0] for column in columns if column.sort]
-        expected = ", ".join(map(shown, dict.fromkeys(first)))
-        raise UserError(f"--sort {shown(sort)}: no such column; expected one of {expected}")
+        expected = ", ".join(map(format_value, dict.fromkeys(first)))
+        raise UserError(f"--sort {format_value(sort)}: no such column; expected one of {expected}")
     column = names[sort]
     return tuple(sorted(comparison.groups, key=lambda group: _sort_key(column.value(group), column.mode)))
 
@@ -393,12 +397,12 @@ def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
     """Explain the numbers of a table that has the columns with these keys."""
     groups, metric, test = comparison.groups, comparison.metric, comparison.test_metric
     better = "higher" if comparison.mode == "max" else "lower"
-    at = _AT.get(comparison.at, f"at {shown(comparison.at)}")
+    at = _AT.get(comparison.at, f"at {format_value(comparison.at)}")
     over = "seeds" if all(run.seed is not None for group in groups for run in group.runs) else "runs"
     known = [value for group in groups for value in (group.value, group.test.get(test.name)) if value is not None]
     spread = " ± sample standard deviation" if any(value.deviation is not None for value in known) else ""
     best = f"; best: of the {over}" if "best" in keys else ""
-    lines = [f"{shown(metric.name)} {at} ({better} is better): mean{spread} over n {over}{best}."]
+    lines = [f"{format_value(metric.name)} {at} ({better} is better): mean{spread} over n {over}{best}."]
     if any(value.low is not None for value in known):
         method = interval_method(metric)
         lines.append(f"Intervals: {100 * CONFIDENCE:.0f} %, {method} over {over}, for the mean.")

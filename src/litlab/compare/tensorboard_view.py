@@ -16,7 +16,7 @@ from litlab.compare.grouping import define_groups, group_by_settings
 from litlab.compare.hyperparameters import SEED, text
 from litlab.compare.model import Run, Skipped
 from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns, numbered
-from litlab.runs.diff import shown
+from litlab.runs.terminal import format_value
 from litlab.tensorboard import PREFIX, START, Logged, Setting, setting, start_summary, write_events
 
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d_\w+")  # names of runs and multiruns that were given none
@@ -118,7 +118,7 @@ def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
     """Return for each run the settings that vary over all runs, by full names, and the seed."""
     hparams: dict[Path, dict[str, Setting]] = {}
     grouping = define_groups(group_by_settings(runs))
-    keys = {shown(label): key for label, key in grouping.keys.items()}
+    keys = {format_value(label): key for label, key in grouping.keys.items()}
     for group in grouping.groups:
         for run in group.runs:
             hparams[run.path] = {

@@ -1,103 +1,42 @@
-"""What differs between two runs: config, code, packages, hardware, data, and what came out of them.
+"""The differences between two runs: config, code, packages, hardware, data, results, rows of metrics.csv.
 
-A run's files may be a stranger's: whatever they hold, what is shown of it is short and printable.
+The files of a run may be untrusted: whatever they hold, the values that are shown are short and printable.
 """
 
 import csv
 import hashlib
-import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from litlab.config.tree import flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
-
-TIMED = "throughput/"  # metrics that measure the machine, not the experiment
-Rows = dict[tuple[int, int, int], float]  # (epoch, step, how many rows before it had the same two) -> value
-
-
-def rows_by_metric(run: RunDirectory) -> dict[str, Rows]:
-    """All rows of metrics.csv but those that measure the machine.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
-    if not run.metrics.exists():
-        raise UserError(f"{run.metrics} is missing")
-    if not run.metrics.is_file():  # at a pipe, one would wait forever
-        raise UserError(f"{run.metrics} is damaged: it is no regular file")
-    try:
-        rows = read_metrics(run.metrics)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{run.metrics} is damaged: {error}") from error
-    before: Counter[tuple[int, int, str]] = Counter()
-    metrics: dict[str, Rows] = {}
-    for row in rows:
-        if not row.metric.startswith(TIMED):
-            place = (row.epoch, row.step, row.metric)
-            metrics.setdefault(row.metric, {})[row.epoch, row.step, before[place]] = row.value
-            before[place] += 1
-    return metrics
-
-
-@dataclass(frozen=True)
-class Apart:
-    """A metric with a row that differs.
-
-    Attributes:
-        old, new: its last value in each run, or that of the last row that differs where the two end alike; None
-            where there is no such row.
-        note: how many rows differ, from where on, and by how much.
-    """
-
-    metric: str
-    old: float | None
-    new: float | None
-    note: str
-
-
-def rows_apart(old: dict[str, Rows], new: dict[str, Rows]) -> Iterator[Apart]:
-    """The metrics with a row that differs, to the last bit."""
-    for metric in {**old, **new}:
-        ours, theirs = old.get(metric, {}), new.get(metric, {})
-        everywhere = ours.keys() | theirs.keys()
-        apart = [each for each in everywhere if repr(ours.get(each)) != repr(theirs.get(each))]
-        if not apart:
-            continue
-        note = f"{len(apart)} of {len(everywhere)} rows, the first at step {min(step for _, step, _ in apart)}"
-        before, after = (rows[max(rows)] if rows else None for rows in (ours, theirs))
-        if repr(before) == repr(after):
-            before, after = (rows.get(max(apart)) for rows in (ours, theirs))
-            note += ", the last of them shown"
-        gaps = [abs(ours[each] - theirs[each]) for each in apart if each in ours and each in theirs]
-        note += f", by at most {max(gaps, key=_or_infinite):.3g}" if gaps else ""
-        yield Apart(metric, before, after, note)
-
-
-def _or_infinite(gap: float) -> float:
-    """To a value that is not a number, there is no greater distance."""
-    return math.inf if math.isnan(gap) else gap
-
+from litlab.runs.terminal import MAX_VALUE_LENGTH, format_value, value_to_text
 
 Section = Literal["config", "code", "packages", "hardware", "data", "result", "metrics"]
-OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the others are what went in
 ABSENT = "absent"
-MACHINE = ("system", "processor", "cores", "python", "device", "ranks", "threads", "precision")
-_HASH = re.compile(r"[0-9a-f]{40,64}")
-_WIDEST = 48
+MACHINE_KEYS = ("system", "processor", "cores", "python", "device", "ranks", "threads", "precision")
+
+_OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the other sections are inputs
+_TIMED = "throughput/"  # prefix of metrics that measure the machine, not the experiment
+_Rows = dict[tuple[int, int, int], float]  # (epoch, step, number of earlier rows with the same two) -> value
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that two runs do not share; `old` and `new` as they are shown, ABSENT where one has no such thing."""
+    """One difference between two runs.
+
+    Attributes:
+        section: Part of the record that it belongs to.
+        name: Key, package or metric.
+        old, new: Values as they are shown; ABSENT where a run has none.
+        note: For a metric: number of rows that differ, the first one, and the largest difference.
+    """
 
     section: Section
     name: str
@@ -107,12 +46,13 @@ class Difference:
 
 
 @dataclass
-class Comparison:
-    """
+class RunDiff:
+    """Differences between two runs.
+
     Attributes:
-        differences: in the order of the sections.
-        unknown: what could not be compared, and why: a section, or `weights`.
-        num_rows: rows of metrics.csv of the first run, without what measures the machine.
+        differences: Differences in the order of the sections.
+        unknown: Reason for each section, or for `weights`, that could not be compared.
+        num_rows: Number of rows in metrics.csv of the first run, without those that measure the machine.
     """
 
     differences: list[Difference] = field(default_factory=list)
@@ -121,89 +61,219 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether the same came out, to the last bit: weights, metric rows, results; never by want of a record."""
-        return "weights" not in self.unknown and not any(each.section in OUTCOME for each in self.differences)
+        """True if weights, metric rows and results are on record and equal to the last bit."""
+        return "weights" not in self.unknown and not any(item.section in _OUTCOME for item in self.differences)
 
     @property
     def same_recipe(self) -> bool:
-        """Whether nothing that went in is known to differ."""
-        return all(each.section in OUTCOME for each in self.differences)
+        """True if no input is known to differ."""
+        return all(item.section in _OUTCOME for item in self.differences)
 
 
-def compare(old: RunDirectory, new: RunDirectory) -> Comparison:
-    """Hold two completed runs against each other.
+def diff_runs(old: RunDirectory, new: RunDirectory, *, strict: bool = True) -> RunDiff:
+    """Compare two runs.
+
+    Args:
+        old: First run.
+        new: Second run.
+        strict: Raise if a file is missing or damaged; otherwise its section becomes `unknown`.
 
     Raises:
-        UserError: if a file of either is missing or damaged.
+        UserError: If `strict` and a file of either run is missing or damaged.
     """
-    found = Comparison()
-    for _, part in _PARTS:
-        part(found, old, new)
-    return found
-
-
-def compare_what_there_is(old: RunDirectory, new: RunDirectory) -> Comparison:
-    """Hold any two runs against each other; what a file that is missing or damaged would tell is `unknown`."""
-    found = Comparison()
-    for sections, part in _PARTS:
+    diff = RunDiff()
+    for sections, add_differences in _SECTIONS:
         try:
-            part(found, old, new)
-        except UserError as error:
-            found.unknown |= dict.fromkeys(sections, str(error))
-        except RecursionError:
-            found.unknown |= dict.fromkeys(sections, "what stands there is too deeply nested")
-    return found
+            add_differences(diff, old, new)
+        except (UserError, RecursionError) as error:
+            if strict:
+                raise
+            reason = str(error) if isinstance(error, UserError) else "its content is too deeply nested"
+            diff.unknown |= dict.fromkeys(sections, reason)
+    return diff
 
 
-def changed(section: Section, old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
-    """The keys whose values differ, or that only one has; in the order of the first, then of the second."""
+def diff_values(section: Section, old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """Return the keys whose values differ or that only one mapping has, in the order of the first mapping."""
     return [
-        Difference(section, shown(key), *_pair(key, old, new))
+        Difference(section, format_value(key), *_format_pair(key, old, new))
         for key in {**old, **new}
-        if key not in old or key not in new or not _same(old[key], new[key])
+        if key not in old or key not in new or not _is_same(old[key], new[key])
     ]
 
 
-def _pair(key: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[str, str]:
-    """The two values of a key as they are shown: with no more digits than tell them apart, and never the same."""
+def format_diff(diff: RunDiff, max_lines: int) -> list[str]:
+    """Format the differences in columns: at most `max_lines` for each section, one for a section without any."""
+    rows = []
+    for section in get_args(Section):
+        items = [item for item in diff.differences if item.section == section]
+        texts = [(item.name, f"{item.old} -> {item.new}", item.note) for item in items[:max_lines]]
+        texts += [(f"and {len(items) - max_lines} more", "", "")] if len(items) > max_lines else []
+        reason = diff.unknown.get(section)
+        texts = texts or [(f"not known: {reason}" if reason else "the same", "", "")]
+        rows += [(section if number == 0 else "", *text) for number, text in enumerate(texts)]
+    widths = [max((len(row[column]) for row in rows if row[column + 1]), default=0) for column in range(3)]
+    return ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]
+
+
+def _format_pair(key: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[str, str]:
+    """Format the two values of a key, with no more digits than tell them apart, and never as the same text."""
     if key not in old or key not in new:
-        before, after = (shown(each[key]) if key in each else ABSENT for each in (old, new))
+        before, after = (format_value(values[key]) if key in values else ABSENT for values in (old, new))
         return before, after
-    values = old[key], new[key]
-    if all(isinstance(value, float) for value in values):
+    pair = old[key], new[key]
+    if all(isinstance(value, float) for value in pair):
         for digits in range(6, 17):
-            before, after = (f"{value:.{digits}g}" for value in values)
+            before, after = (f"{value:.{digits}g}" for value in pair)
             if before != after:
                 return before, after
-    texts = [_written(value) for value in values]
+    texts = [value_to_text(value) for value in pair]
     if texts[0] == texts[1]:  # 0.1 and "0.1"
-        texts = [repr(value) for value in values]
-    before, after = map(shown, texts)
-    if before == after:  # what differs is beyond what is shown
-        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
-        start = max(alike - _WIDEST // 2, 0)
-        before, after = (shown("…" + text[start:]) for text in texts)
+        texts = [repr(value) for value in pair]
+    before, after = map(format_value, texts)
+    if before == after:  # they differ beyond the part that is shown
+        num_equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+        start = max(num_equal - MAX_VALUE_LENGTH // 2, 0)
+        before, after = (format_value("…" + text[start:]) for text in texts)
     return before, after
 
 
-def shown(value: Any) -> str:
-    """A value on one line: a hash by its beginning, anything long cut, control characters escaped."""
-    text = _written(value)
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    if _HASH.fullmatch(text):
-        return text[:12]
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+def _is_same(old: Any, new: Any) -> bool:
+    """Compare to the last bit and the type: 1 is not 1.0, -0.0 is not 0.0, but NaN is NaN."""
+    return repr(old) == repr(new)
 
 
-def _written(value: Any) -> str:
-    """As configs have it: `[6,16]`, `true`."""
-    if isinstance(value, list | dict | bool) or value is None:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-    return str(value)
+def _diff_configs(diff: RunDiff, *runs: RunDirectory) -> None:
+    diff.differences += diff_values("config", *(_flatten(run.read_config()) for run in runs))
 
 
-def _compare_configs(found: Comparison, old: RunDirectory, new: RunDirectory) -> None:
-    found.differences += changed("config", flatten(old.read_config()), flatten(new.read_config()))
+def _flatten(node: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Map the dotted keys of all leaves to their values (`litlab.config` is above this package)."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else str(key)
+        flat |= _flatten(value, name) if isinstance(value, dict) and value else {name: value}
+    return flat
+
+
+def _diff_code(diff: RunDiff, *runs: RunDirectory) -> None:
+    """Compare commit, uncommitted changes and untracked sources of the project, and the version of litlab."""
+    provenance = [_record(run, run.provenance) for run in runs]
+    codes = [_mapping(record.get("code")) for record in provenance]
+    versions = [_mapping(_mapping(record.get("machine")).get("packages")).get("litlab") for record in provenance]
+    if not all(codes):
+        diff.unknown["code"] = "there is no record of a git repository"
+    elif not all(code.get("diff_complete") for code in codes):
+        diff.unknown["code"] = "the uncommitted changes were too long to be recorded whole"
+    facts = [_code_facts(code) | {"litlab": version} for code, version in zip(codes, versions, strict=True)]
+    diff.differences += diff_values("code", *facts)
+
+
+def _code_facts(code: dict[str, Any]) -> dict[str, str]:
+    if not code:
+        return {}
+    untracked = {f"untracked {name}": text for name, text in _mapping(code.get("untracked")).items()}
+    texts = {"uncommitted changes": code.get("diff")} | untracked
+    return {"commit": str(code.get("commit"))} | {name: _digest(text) for name, text in texts.items()}
+
+
+def _digest(text: Any) -> str:
+    """Shorten a text to its length and hash; a file that was recorded by its name alone has none."""
+    if text is None:
+        return "not recorded"
+    num_lines = str(text).count("\n")
+    return (
+        f"{num_lines} lines ({hashlib.sha256(str(text).encode(errors='replace')).hexdigest()[:8]})" if text else "none"
+    )
+
+
+def _diff_machines(diff: RunDiff, *runs: RunDirectory) -> None:
+    machines = [_mapping(_record(run, run.provenance).get("machine")) for run in runs]
+    if not all(machines):
+        diff.unknown |= dict.fromkeys(("packages", "hardware"), "there is no record of the machine")
+        return
+    packages = [_mapping(machine.get("packages")) for machine in machines]
+    others = [{name: version for name, version in installed.items() if name != "litlab"} for installed in packages]
+    diff.differences += diff_values("packages", *others)
+    diff.differences += diff_values("hardware", *({key: each.get(key) for key in MACHINE_KEYS} for each in machines))
+
+
+def _diff_data(diff: RunDiff, *runs: RunDirectory) -> None:
+    facts = [_record(run, run.dataset) for run in runs]
+    if not any(facts):
+        diff.unknown["data"] = "data that litlab did not prepare have no fingerprint"
+    diff.differences += diff_values("data", *facts)
+
+
+def _diff_results(diff: RunDiff, *runs: RunDirectory) -> None:
+    old, new = (_result_facts(_mapping(run.read_json(run.result))) for run in runs)
+    if not (old["weights"] and new["weights"]):
+        diff.unknown["weights"] = "result.json holds no hash of them"
+        del old["weights"], new["weights"]
+    diff.differences += diff_values("result", old, new)
+
+
+def _result_facts(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of result.json that depend on the experiment, not on the machine."""
+    metrics = {
+        f"{part} {name}": value
+        for part in ("best", "last", "test")
+        for name, value in _mapping(result.get(part)).items()
+        if not name.startswith(_TIMED)
+    }
+    return {key: result.get(key) for key in ("weights", "epochs", "steps", "parameters")} | metrics
+
+
+def _diff_metrics(diff: RunDiff, *runs: RunDirectory) -> None:
+    old, new = (_rows_by_metric(run) for run in runs)
+    diff.num_rows = sum(map(len, old.values()))
+    differences = (_diff_rows(metric, old.get(metric, {}), new.get(metric, {})) for metric in {**old, **new})
+    diff.differences += filter(None, differences)
+
+
+def _diff_rows(metric: str, old: _Rows, new: _Rows) -> Difference | None:
+    """Compare the rows of a metric to the last bit.
+
+    The values shown are the last of each run, or those of the last row that differs if the runs end alike.
+    """
+    keys = old.keys() | new.keys()
+    different = [key for key in keys if not _is_same(old.get(key), new.get(key))]
+    if not different:
+        return None
+    note = f"{len(different)} of {len(keys)} rows, the first at step {min(step for _, step, _ in different)}"
+    last = [{metric: rows[max(rows)]} if rows else {} for rows in (old, new)]
+    if _is_same(*last):
+        key = max(different)
+        last = [{metric: rows[key]} if key in rows else {} for rows in (old, new)]
+        note += ", the last of them shown"
+    gaps = [abs(old[key] - new[key]) for key in different if key in old and key in new]
+    if gaps:
+        note += f", by at most {max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap):.3g}"
+    return Difference("metrics", format_value(metric), *_format_pair(metric, *last), note)
+
+
+def _rows_by_metric(run: RunDirectory) -> dict[str, _Rows]:
+    """Read the rows of metrics.csv except those that measure the machine.
+
+    Raises:
+        UserError: If it is missing or damaged.
+    """
+    if not run.metrics.exists():
+        raise UserError(f"{run.metrics} is missing")
+    if not run.metrics.is_file():  # opening a pipe would block forever
+        raise UserError(f"{run.metrics} is damaged: it is no regular file")
+    try:
+        rows = read_metrics(run.metrics)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{run.metrics} is damaged: {error}") from error
+    num_earlier: Counter[tuple[int, int, str]] = Counter()
+    metrics: dict[str, _Rows] = {}
+    for row in rows:
+        if not row.metric.startswith(_TIMED):
+            key = (row.epoch, row.step, row.metric)
+            metrics.setdefault(row.metric, {})[row.epoch, row.step, num_earlier[key]] = row.value
+            num_earlier[key] += 1
+    return metrics
 
 
 def _record(run: RunDirectory, file: Path) -> dict[str, Any]:
@@ -214,105 +284,11 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _same(old: Any, new: Any) -> bool:
-    """To the last bit and the type: 1 is not 1.0, -0.0 is not 0.0, but NaN is NaN."""
-    return repr(old) == repr(new)
-
-
-def _compare_code(found: Comparison, *runs: RunDirectory) -> None:
-    """Commit, uncommitted changes and untracked sources of the project; the version of litlab."""
-    provenance = [_record(run, run.provenance) for run in runs]
-    states = [_mapping(each.get("code")) for each in provenance]
-    versions = [_mapping(_mapping(each.get("machine")).get("packages")).get("litlab") for each in provenance]
-    if not all(states):
-        found.unknown["code"] = "there is no record of a git repository"
-    elif not all(state.get("diff_complete") for state in states):
-        found.unknown["code"] = "the uncommitted changes were too long to be recorded whole"
-    described = [_described(state) | {"litlab": version} for state, version in zip(states, versions, strict=True)]
-    found.differences += changed("code", *described)
-
-
-def _described(code: dict[str, Any]) -> dict[str, str]:
-    if not code:
-        return {}
-    untracked = {f"untracked {name}": text for name, text in _mapping(code.get("untracked")).items()}
-    texts = {"uncommitted changes": code.get("diff")} | untracked
-    return {"commit": str(code.get("commit"))} | {name: _digest(text) for name, text in texts.items()}
-
-
-def _digest(text: Any) -> str:
-    """Tells texts apart, and says how long they are; a file that was recorded by its name alone has no text."""
-    if text is None:
-        return "not recorded"
-    lines = str(text).count("\n")
-    return f"{lines} lines ({hashlib.sha256(str(text).encode(errors='replace')).hexdigest()[:8]})" if text else "none"
-
-
-def _compare_machines(found: Comparison, *runs: RunDirectory) -> None:
-    machines = [_mapping(_record(run, run.provenance).get("machine")) for run in runs]
-    if not all(machines):
-        found.unknown |= dict.fromkeys(("packages", "hardware"), "there is no record of the machine")
-        return
-    packages = [_mapping(each.get("packages")) for each in machines]
-    others = [{name: version for name, version in each.items() if name != "litlab"} for each in packages]
-    found.differences += changed("packages", *others)
-    found.differences += changed("hardware", *({name: each.get(name) for name in MACHINE} for each in machines))
-
-
-def _compare_data(found: Comparison, *runs: RunDirectory) -> None:
-    facts = [_record(run, run.dataset) for run in runs]
-    if not any(facts):
-        found.unknown["data"] = "data that litlab did not prepare have no fingerprint"
-    found.differences += changed("data", *facts)
-
-
-def _outcome(result: dict[str, Any]) -> dict[str, Any]:
-    """What of result.json is the experiment's, not the machine's."""
-    metrics = {
-        f"{part} {name}": value
-        for part in ("best", "last", "test")
-        for name, value in _mapping(result.get(part)).items()
-        if not name.startswith(TIMED)
-    }
-    return {key: result.get(key) for key in ("weights", "epochs", "steps", "parameters")} | metrics
-
-
-def _compare_results(found: Comparison, *runs: RunDirectory) -> None:
-    old, new = (_outcome(_mapping(run.read_json(run.result))) for run in runs)
-    if not (old["weights"] and new["weights"]):
-        found.unknown["weights"] = "result.json holds no hash of them"
-        del old["weights"], new["weights"]
-    found.differences += changed("result", old, new)
-
-
-def _compare_metrics(found: Comparison, *runs: RunDirectory) -> None:
-    rows = [rows_by_metric(run) for run in runs]
-    found.num_rows = sum(map(len, rows[0].values()))
-    for each in rows_apart(*rows):
-        values = ({} if value is None else {each.metric: value} for value in (each.old, each.new))
-        old_text, new_text = _pair(each.metric, *values)
-        found.differences.append(Difference("metrics", shown(each.metric), old_text, new_text, each.note))
-
-
-_PARTS: tuple[tuple[tuple[Section, ...], Callable[[Comparison, RunDirectory, RunDirectory], None]], ...] = (
-    (("config",), _compare_configs),
-    (("code",), _compare_code),
-    (("packages", "hardware"), _compare_machines),
-    (("data",), _compare_data),
-    (("result",), _compare_results),
-    (("metrics",), _compare_metrics),
+_SECTIONS: tuple[tuple[tuple[Section, ...], Callable[[RunDiff, RunDirectory, RunDirectory], None]], ...] = (
+    (("config",), _diff_configs),
+    (("code",), _diff_code),
+    (("packages", "hardware"), _diff_machines),
+    (("data",), _diff_data),
+    (("result",), _diff_results),
+    (("metrics",), _diff_metrics),
 )
-
-
-def listed(found: Comparison, most: int) -> list[str]:
-    """A line for each difference, at most so many a section, and for each section without one; in columns."""
-    rows = []
-    for section in get_args(Section):
-        ours = [each for each in found.differences if each.section == section]
-        texts = [(each.name, f"{each.old} -> {each.new}", each.note) for each in ours[:most]]
-        texts += [(f"and {len(ours) - most} more", "", "")] if len(ours) > most else []
-        unknown = found.unknown.get(section)
-        texts = texts or [(f"not known: {unknown}" if unknown else "the same", "", "")]
-        rows += [(section if number == 0 else "", *text) for number, text in enumerate(texts)]
-    widths = [max((len(row[column]) for row in rows if row[column + 1]), default=0) for column in range(3)]
-    return ["  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows]

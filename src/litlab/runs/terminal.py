@@ -1,8 +1,13 @@
 """Text for a terminal: single-line messages, durations, paths, and a stream that survives the terminal."""
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any, TextIO
+
+MAX_VALUE_LENGTH = 48  # characters of a value in a table
+_HASH = re.compile(r"[0-9a-f]{40,64}")
 
 
 def printable(line: str) -> str:
@@ -16,6 +21,22 @@ def headline(message: str) -> str:
     if not lines:
         return ""
     return printable(lines[-1] if lines[0].lstrip().startswith('File "') else lines[0])
+
+
+def format_value(value: Any) -> str:
+    """Format any value on one line: control characters escaped, a hash by its first digits, long texts cut."""
+    text = value_to_text(value)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    if _HASH.fullmatch(text):
+        return text[:12]
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
+
+
+def value_to_text(value: Any) -> str:
+    """Write a value as configs do: `[6,16]`, `true`."""
+    if isinstance(value, list | dict | bool) or value is None:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    return str(value)
 
 
 def format_duration(seconds: float) -> str:
