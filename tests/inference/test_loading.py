@@ -76,7 +76,7 @@ def test_runs_that_hold_no_network_are_refused(run: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="does not exist"):
         litlab.load(tmp_path / "nothing")
     (run / "dataset.json").unlink()
-    with pytest.raises(UserError, match=r"user_data\.Data, which tells nothing"):
+    with pytest.raises(UserError, match=r"user_data\.Data, which does not describe"):
         litlab.load(run)
     (run / "config.yaml").write_text(CONFIG)
     with pytest.raises(UserError, match="no network of its own"):

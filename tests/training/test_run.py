@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from litlab.config.config_file import from_yaml
 from litlab.config.identity import identity
 from litlab.config.schema import VALIDATION_METRICS
-from litlab.inference.evaluate import measure
+from litlab.inference.evaluate import evaluate
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
@@ -170,8 +170,8 @@ def test_two_processes_train_as_one(two_ranks: RunDirectory, tmp_path: Path) -> 
 def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirectory) -> None:
     """2,003 test images on two ranks count 2,003: the counts are equal, the floats to 1e-6."""
     finished = FinishedRun.open(two_ranks.path)
-    config = finished.settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
-    here = measure(finished, config, two_ranks.best, split="test", device="cpu")["metrics"]
+    config = finished.select_settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
+    here = evaluate(finished, config, two_ranks.best, split="test", device="cpu")["metrics"]
     there = read_result(two_ranks)["test"]
     assert here.keys() == there.keys()
     for name in ("test/accuracy", "test/top5_accuracy"):

@@ -52,7 +52,7 @@ def test_allowing_a_package_allows_it_and_no_other(run: Path, mark: Path) -> Non
             litlab.load(run, allow=["another"])
     assert not mark.exists()
     finished = FinishedRun.open(run, ["theirs"], ["model"])
-    assert finished.settings("model") == {"model": {"_target_": "theirs.make"}}
+    assert finished.select_settings("model") == {"model": {"_target_": "theirs.make"}}
     assert mark.exists()
     assert not finished.own
     with pytest.raises(ModuleNotFoundError):

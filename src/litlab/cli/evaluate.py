@@ -36,14 +36,14 @@ def main(arguments: list[str]) -> None:
     """
     options = _options(arguments)
     finished = FinishedRun.open(options.run, options.allow, PARTS)
-    checkpoint = finished.checkpoint(options.checkpoint)
+    checkpoint = finished.find_checkpoint(options.checkpoint)
     _check(finished, options)
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # whatever a library or a task prints: standard output is for the metrics
         config = _config(finished, options.set)
-        from litlab.inference.evaluate import measure
+        from litlab.inference.evaluate import evaluate
 
-        measured = measure(finished, config, checkpoint, split=options.split, device=options.device)
+        measured = evaluate(finished, config, checkpoint, split=options.split, device=options.device)
     found = {"run": str(finished.run.path), "checkpoint": checkpoint.stem, "split": options.split} | measured
     print(json.dumps(finite(found), indent=2, ensure_ascii=False) if options.json else _table(found))
 
@@ -84,7 +84,7 @@ def _check(finished: FinishedRun, options: Namespace) -> None:
 
 def _config(finished: FinishedRun, changes: list[str]) -> dict[str, Any]:
     """The parts of the config that evaluation needs, with the data where they are now."""
-    config = finished.settings(*PARTS)
+    config = finished.select_settings(*PARTS)
     for key, _, value in (change.partition("=") for change in changes):
         config["data"][key.removeprefix("data.")] = value
     return config

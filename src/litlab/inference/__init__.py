@@ -1,1 +1,1 @@
-"""What is done with a finished run, from its directory alone: predict, evaluate, export."""
+"""Prediction, evaluation and export of a finished run."""

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint in this process: Lightning's Trainer on one device, over one split."""
+"""Evaluation of a checkpoint on one split, by Lightning's Trainer on one device."""
 
 import logging
 import sys
@@ -13,32 +13,37 @@ import torch
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
-from litlab.training.build import assemble, build_trainer
+from litlab.training.build import assemble, build_trainer, find_missing_methods
 
 Config = dict[str, Any]
 
 
-def measure(finished: FinishedRun, config: Config, checkpoint: Path, *, split: str, device: str) -> Config:
-    """Evaluate a checkpoint; `config` holds what `assemble` and the Trainer need.
+def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: str, device: str) -> Config:
+    """Evaluate a checkpoint in this process.
+
+    Args:
+        finished: Run that the checkpoint is of.
+        config: Parts of its config that `assemble` and the Trainer need; they are changed.
+        checkpoint: Checkpoint file.
+        split: "val" or "test".
+        device: "cpu", "cuda" or "auto".
 
     Returns:
-        `metrics` (name -> value), `device`, and `same_data`: whether the data are those of the run; None if not known.
+        `metrics` by name; `device`; `same_data`, which is True for the data of the run and None if that is unknown.
 
     Raises:
-        UserError: if the device or the data can't be had, or the classes are others.
+        UserError: If the device or the data are not available, the classes differ, or the module has no such split.
     """
     recorded = finished.dataset_info() if finished.run.dataset.exists() else None
-    _keep_statistics(config["data"], recorded)
-    own = config["trainer"]["accelerator"]
-    config["trainer"] |= {
-        "accelerator": _accelerator(device, own),
-        "num_nodes": 1,
-        "strategy": "auto",
-        "profiler": None,
-    }
-    with _quiet():
+    if recorded is not None:  # normalize as in training, wherever the data are now
+        config["data"] |= {key: list(getattr(recorded, key)) for key in ("mean", "std") if key in config["data"]}
+    accelerator = _select_accelerator(device, config["trainer"]["accelerator"])
+    config["trainer"] |= {"accelerator": accelerator, "num_nodes": 1, "strategy": "auto", "profiler": None}
+    with _lightning_muted():
         experiment = assemble(config, rank=0, from_checkpoint=True)
-        same_data = _compare(finished, recorded, experiment.dataset_info)
+        if missing := find_missing_methods(experiment)["test" if split == "test" else "validation"]:
+            raise UserError(f"{split} cannot be evaluated: {' and '.join(missing)} not defined")
+        same_data = _compare_data(finished, recorded, experiment.dataset_info)
         trainer = build_trainer(config, finished.run, experiment.dataset_info, devices=1, callbacks=[], loggers=[])
         run = trainer.test if split == "test" else trainer.validate
         run(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
@@ -46,27 +51,21 @@ def measure(finished: FinishedRun, config: Config, checkpoint: Path, *, split: s
     return {"device": trainer.strategy.root_device.type, "same_data": same_data, "metrics": metrics}
 
 
-def _keep_statistics(node: Config, recorded: DatasetInfo | None) -> None:
-    """Normalise as in training, wherever the data come from now."""
-    if recorded is not None:
-        node |= {key: list(getattr(recorded, key)) for key in ("mean", "std") if key in node}
-
-
-def _accelerator(device: str, own: str) -> str:
-    """Lightning's name for the device to use."""
+def _select_accelerator(device: str, trained_on: str) -> str:
+    """Return Lightning's name for the device to use."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UserError("--device cuda: torch finds no CUDA device on this machine; use --device cpu")
     if device == "auto":
-        return "cpu" if own in ("gpu", "cuda") and not available else own
+        return "cpu" if trained_on in ("gpu", "cuda") and not available else trained_on
     return device
 
 
-def _compare(finished: FinishedRun, recorded: DatasetInfo | None, found: DatasetInfo | None) -> bool | None:
-    """Whether these are the data that the run recorded.
+def _compare_data(finished: FinishedRun, recorded: DatasetInfo | None, found: DatasetInfo | None) -> bool | None:
+    """Compare the data with those that the run recorded; None if either are unknown.
 
     Raises:
-        UserError: if their classes differ: labels would not mean what the network was taught.
+        UserError: If their classes differ, since labels would not mean what the network was trained on.
     """
     if recorded is None or found is None:
         return None
@@ -82,8 +81,8 @@ def _compare(finished: FinishedRun, recorded: DatasetInfo | None, found: Dataset
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's tips, and its warnings about settings that the run has chosen."""
+def _lightning_muted() -> Iterator[None]:
+    """Mute Lightning's tips, and its warnings about settings that the run has chosen."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

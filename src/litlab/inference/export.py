@@ -1,10 +1,9 @@
-"""A predictor as a file for other programs: ONNX, or torch.export's pt2."""
+"""Export of a predictor to a file for other programs: ONNX or torch.export's pt2."""
 
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import TypeVar
@@ -18,12 +17,12 @@ from litlab.errors import UserError
 from litlab.inference.predictor import Predictor
 
 Program = TypeVar("Program")
-TOLERANCE = 1e-5  # of a probability
-CHECKED_BATCHES = (1, 5)
+TOLERANCE = 1e-5  # absolute, of a probability
+CHECKED_BATCH_SIZES = (1, 5)
 
 
 class PixelsToProbabilities(nn.Module):
-    """What a file holds: preprocessing, network and softmax in one."""
+    """Exported module: preprocessing, network and softmax."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
@@ -32,22 +31,23 @@ class PixelsToProbabilities(nn.Module):
         self._logits = predictor.logits
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
+        """Compute class probabilities of uint8 images."""
         return self._logits(self.preprocess(images)).softmax(dim=1)
 
 
 def to_onnx(predictor: Predictor) -> bytes:
-    """An ONNX file, checked with onnxruntime.
+    """Export to ONNX, and check the file with onnxruntime.
 
     Raises:
-        UserError: if the network can't be translated, or the file gives other probabilities.
+        UserError: If torch cannot translate the network, or the file gives other probabilities.
     """
     onnx, onnxruntime = import_module("onnx"), import_module("onnxruntime")
     module = PixelsToProbabilities(predictor).eval()
-    program = _translated(
+    program = _translate(
         predictor,
         lambda: torch.onnx.export(
             module,
-            (_images(predictor, 2),),
+            (_random_images(predictor, 2),),
             dynamo=True,
             dynamic_shapes=({0: Dim("batch")},),
             input_names=["images"],
@@ -57,7 +57,7 @@ def to_onnx(predictor: Predictor) -> bytes:
     )
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, {**_description(predictor), "litlab": version("litlab")})
+    onnx.helper.set_model_props(model, {**_metadata(predictor), "litlab": version("litlab")})
     content: bytes = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     _check(predictor, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
@@ -65,22 +65,20 @@ def to_onnx(predictor: Predictor) -> bytes:
 
 
 def to_pt2(predictor: Predictor) -> bytes:
-    """A file for `torch.export.load`, checked by loading it.
+    """Export to a file for `torch.export.load`, and check it by loading it.
 
     Raises:
-        UserError: if the network can't be traced, or the file gives other probabilities.
+        UserError: If torch cannot trace the network, or the file gives other probabilities.
     """
     module = PixelsToProbabilities(predictor).eval()
-
-    def export() -> ExportedProgram:
-        return torch.export.export(module, (_images(predictor, 2),), dynamic_shapes=({0: Dim("batch")},))
-
-    stream = io.BytesIO()
-    torch.export.save(
-        _translated(predictor, export), stream, extra_files={"litlab.json": json.dumps(_description(predictor))}
+    program: ExportedProgram = _translate(
+        predictor,
+        lambda: torch.export.export(module, (_random_images(predictor, 2),), dynamic_shapes=({0: Dim("batch")},)),
     )
+    stream = io.BytesIO()
+    torch.export.save(program, stream, extra_files={"litlab.json": json.dumps(_metadata(predictor))})
     stream.seek(0)
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):
         exported = torch.export.load(stream).module()
     _check(predictor, exported)
     return stream.getvalue()
@@ -89,9 +87,9 @@ def to_pt2(predictor: Predictor) -> bytes:
 EXPORTERS = {"onnx": to_onnx, "pt2": to_pt2}
 
 
-def _translated(predictor: Predictor, export: Callable[[], Program]) -> Program:
+def _translate(predictor: Predictor, export: Callable[[], Program]) -> Program:
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):  # those inside torch and onnxscript
             return export()
     except Exception as error:  # torch raises many kinds for what it can't trace or translate
         cause = error.__cause__ or error
@@ -101,37 +99,30 @@ def _translated(predictor: Predictor, export: Callable[[], Program]) -> Program:
         ) from error
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings inside torch and onnxscript."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _check(predictor: Predictor, exported: Callable[[Tensor], Tensor]) -> None:
+    """Compare the exported network with the network.
+
+    Raises:
+        UserError: If they differ.
+    """
+    for batch_size in CHECKED_BATCH_SIZES:
+        images = _random_images(predictor, batch_size)
+        expected, output = predictor(images), exported(images)
+        difference = (output - expected).abs().max().item() if output.shape == expected.shape else float("inf")
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"the exported network differs by {difference:.2g} from the network for {batch_size} images "
+                f"(at most {TOLERANCE:g} expected), so no file was written: does its forward depend on the batch?"
+            )
 
 
-def _images(predictor: Predictor, num_images: int) -> UInt8[Tensor, "b c h w"]:
-    """Noise, always the same."""
+def _random_images(predictor: Predictor, num_images: int) -> UInt8[Tensor, "b c h w"]:
     generator = torch.Generator().manual_seed(num_images)
     shape = (num_images, *predictor.dataset_info.image_shape)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def _check(predictor: Predictor, exported: Callable[[Tensor], Tensor]) -> None:
-    """Raises:
-    UserError: if the exported network differs from the network.
-    """
-    for num_images in CHECKED_BATCHES:
-        images = _images(predictor, num_images)
-        expected, found = predictor(images), exported(images)
-        difference = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"the exported network differs by {difference:.2g} from the network for {num_images} images "
-                f"(at most {TOLERANCE:g} expected), so no file was written: does its forward depend on the batch?"
-            )
-
-
-def _description(predictor: Predictor) -> dict[str, str]:
+def _metadata(predictor: Predictor) -> dict[str, str]:
     c, h, w = predictor.dataset_info.image_shape
     return {
         "class_names": json.dumps(predictor.class_names, ensure_ascii=False),

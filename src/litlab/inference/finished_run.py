@@ -1,4 +1,4 @@
-"""A run to be used after training, as its directory tells it: config, checkpoint, data. No torch."""
+"""Run directory opened for use after training: its config, checkpoints and dataset info, without torch."""
 
 from collections.abc import Collection, Iterable
 from copy import deepcopy
@@ -17,13 +17,19 @@ from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.result import read_result
 
 Config = dict[str, Any]
-# Builds the same network, but fetches nothing: the weights come from the checkpoint.
+# Builders of the same network that download nothing, since the weights come from the checkpoint.
 _WITHOUT_WEIGHTS = {"litlab.models.torchvision.build": "litlab.models.torchvision.build_untrained"}
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run directory and its frozen config, in which secrets are still references."""
+    """Run directory that has been opened.
+
+    Attributes:
+        run: Run directory.
+        config: Frozen config, in which secrets are still references.
+        trust: Permissions of the run.
+    """
 
     run: RunDirectory
     config: Config
@@ -33,16 +39,16 @@ class FinishedRun:
     def open(
         cls, directory: str | PathLike[str], allow: Iterable[str] = (), parts: Collection[str] | None = None
     ) -> "FinishedRun":
-        """Read a run directory, judge what it names, and make the classes of its project importable.
+        """Open a run directory and make the classes of its project importable.
 
         Args:
-            directory: where it is.
-            allow: packages that a run of others may use.
-            parts: keys of the config that something will be built from; None for all.
+            directory: Run directory.
+            allow: Names that the user allows to an untrusted run.
+            parts: Keys of the config that something will be built from; None for all.
 
         Raises:
-            UserError: if there is no run, its config is damaged or of a format that this version doesn't read, or it is
-                not the user's own and names in these parts what such a run may not.
+            UserError: If there is no run, its config is damaged or of another version of litlab, or an untrusted run
+                names classes in these parts that are not allowed.
         """
         run = RunDirectory.existing(Path(directory))
         content = run.config.read_bytes()
@@ -50,7 +56,7 @@ class FinishedRun:
         try:
             config = from_yaml(content.decode())
             validate(config)
-        except ValueError as error:  # UserError, or bytes that are no UTF-8
+        except ValueError as error:  # UserError, or bytes that are not UTF-8
             raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
         trust.check_names(config, parts)
         trust.make_importable()
@@ -58,33 +64,41 @@ class FinishedRun:
 
     @property
     def own(self) -> bool:
-        """Whether it is known as a run of the user's own."""
+        """Trust of the run: True if the user signed it."""
         return self.trust.own
 
-    def settings(self, *keys: str) -> Config:
-        """Parts of the config to build from, with secrets instead of references; a network that fetches no weights.
+    def select_settings(self, *keys: str) -> Config:
+        """Select the parts of the config to build from, with a network that downloads no weights.
 
-        What a run of others names there is imported (torch, if nothing else) and judged; it is given no secrets.
+        Secrets replace their references. An untrusted run gets no secrets; the classes that it names are imported and
+        checked.
+
+        Args:
+            *keys: Keys of the config.
 
         Raises:
-            UserError: if the environment lacks a secret, or for what a run of others may not name.
+            UserError: If the environment lacks a secret, or an untrusted run names a class that is not allowed.
         """
-        chosen = {key: self.config[key] for key in keys}
-        settings = resolve_secrets(chosen) if self.own else self._judged(deepcopy(chosen))
+        settings = {key: self.config[key] for key in keys}
+        if self.own:
+            settings = resolve_secrets(settings)
+        else:
+            settings = deepcopy(settings)
+            self.trust.check_imports(settings)
+            settings = self.trust.with_own_caches(settings)
         model = settings.get("model")
         if model:
             model["_target_"] = _WITHOUT_WEIGHTS.get(model["_target_"], model["_target_"])
         return settings
 
-    def _judged(self, settings: Config) -> Config:
-        self.trust.check_imports(settings)
-        return self.trust.with_own_caches(settings)
+    def find_checkpoint(self, which: str | None) -> Path:
+        """Find a checkpoint file.
 
-    def checkpoint(self, which: str | None) -> Path:
-        """The file of the best or last checkpoint; None for the best where there is one, else the last.
+        Args:
+            which: "best" or "last"; None for the best if there is one, else the last.
 
         Raises:
-            UserError: if there is none, saying why as far as the run directory tells.
+            UserError: If there is no such checkpoint, with the reason as far as the run directory tells.
         """
         if which not in (None, *CHECKPOINTS):
             raise UserError(
@@ -101,16 +115,16 @@ class FinishedRun:
         raise UserError(f"{self.run.path} has no checkpoint {path.name}: {self._progress()}")
 
     def dataset_info(self) -> DatasetInfo:
-        """What the run knows of its data set.
+        """Read dataset.json.
 
         Raises:
-            UserError: if dataset.json is missing or damaged.
+            UserError: If dataset.json is missing or damaged.
         """
         file = self.run.dataset
         if not file.exists() and self.run.last.is_file():
             raise UserError(
-                f"{file} is missing: the run was on {self.config['data']['_target_']}, which tells nothing about its "
-                "data, so class names and preprocessing are not known; only `litlab evaluate` can be used here"
+                f"{file} is missing: the run was on {self.config['data']['_target_']}, which does not describe its "
+                "data, so class names and preprocessing are unknown; only `litlab evaluate` can be used here"
             )
         try:
             return DatasetInfo.from_dict(self.run.read_json(file))

@@ -1,4 +1,4 @@
-"""A trained network with its preprocessing and class names, rebuilt from a run directory alone."""
+"""Trained network with its preprocessing and class names, rebuilt from a run directory."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,18 +22,19 @@ from litlab.training.checkpoint_io import read_network_weights
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
 BATCH_SIZE = 128  # images that are in memory as floats at once
-_LUMA = (19595, 38470, 7471)  # ITU-R 601-2 in 1/65536, as Pillow turns colours to grey
+_LUMA = (19595, 38470, 7471)  # ITU-R 601-2 in 1/65536, as Pillow converts color to gray
+_IMAGES = "expected images as a uint8 tensor (c h w or b c h w), uint8 array (h w c or h w), PIL image or path"
 
 
 class Predictor:
-    """Class probabilities for images, computed as in the run's own validation and test.
+    """Predictor of class probabilities, computed as in the run's own validation and test.
 
         predictor = litlab.load("outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c")
         predictor("cat.jpg")               # tensor, 1 num_classes
         predictor.predict(["cat.jpg"])     # [("cat", 0.97)]
 
     Attributes:
-        network: in evaluation mode; from normalised images, float `b c h w`, to logits, `b num_classes`.
+        network: in evaluation mode; from normalized images, float `b c h w`, to logits, `b num_classes`.
         preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes.
         dataset_info: of the data set of the run.
         tta: test-time augmentation, as in the run's test.
@@ -47,90 +48,89 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the probabilities."""
+        """Names in the order of the probabilities."""
         return self.dataset_info.class_names
 
     def to(self, device: str | torch.device) -> "Predictor":
-        """Move network and preprocessing; the probabilities will be on that device, too."""
+        """Move network and preprocessing to a device, on which the probabilities will be, too."""
         self.network.to(device)
         self.preprocess.to(device)
         return self
 
     @torch.no_grad()
     def __call__(self, images: Image | Sequence[Image]) -> Float[Tensor, "b num_classes"]:
-        """Probabilities, float32, one row for each image, which add up to 1.
+        """Compute probabilities, float32, one row for each image, which add up to 1.
 
         Args:
-            images: one of these, or a list of them, of any height and width: a uint8 tensor, `c h w` or `b c h w`; a
+            images: One of these or a list of them, of any height and width: a uint8 tensor, `c h w` or `b c h w`; a
                 uint8 array, `h w c` or `h w`; a PIL image; the path of a JPEG, PNG or WebP file. Images of another size
-                than the network was trained on are resized as the training images were, grey ones and ones with an
+                than the network was trained on are resized as the training images were, gray ones and ones with an
                 alpha channel are converted.
 
         Raises:
-            UserError: for an image that can't be read or is none of these.
+            UserError: For an image that can't be read or is none of these.
         """
         parts = [self.logits(batch).softmax(dim=1) for batch in self._batches(images)]
         return torch.cat(parts) if parts else torch.empty(0, self.dataset_info.num_classes)
 
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
-        """Of normalised images, float32, as in the run's test."""
+        """Compute logits of normalized images, float32, as in the run's test."""
         return self.tta.logits(self.network, images)
 
     def predict(self, images: Image | Sequence[Image]) -> list[tuple[str, float]]:
-        """The most probable class of each image, and its probability. Takes what a call takes."""
+        """Return the most probable class of each image with its probability, for the images that a call takes."""
         probabilities, classes = self(images).max(dim=1)
         return [(self.class_names[k], p) for k, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]
 
     def pixels(self, image: Image) -> UInt8[Tensor, "b c h w"]:
-        """An image, or a tensor of several, as uint8 with the channels of the data set; a file or PIL image is resized.
+        """Convert an image, or a tensor of several, to uint8 with the channels of the data set.
+
+        Files and PIL images are resized.
 
         Raises:
-            UserError: as a call does.
+            UserError: As a call does.
         """
         size = self.preprocess.image_size
         if isinstance(image, str | os.PathLike):
-            found = _tensor(decode_image(_read(Path(image)), size, str(image)))
+            pixels = _to_tensor(decode_image(_read_file(Path(image)), size, str(image)))
         elif isinstance(image, PIL.Image.Image):
-            found = _tensor(image_pixels(image, size))
+            pixels = _to_tensor(image_pixels(image, size))
         elif isinstance(image, np.ndarray):
-            found = _from_array(image)
+            pixels = _from_array(image)
         elif isinstance(image, Tensor):
-            found = image[None] if image.ndim == 3 else image
+            pixels = image[None] if image.ndim == 3 else image
         else:
             raise UserError(f"{_IMAGES}; found a {type(image).__name__}")
-        if found.ndim != 4 or found.dtype != torch.uint8:
+        if pixels.ndim != 4 or pixels.dtype != torch.uint8:
             shape, dtype = tuple(image.shape), image.dtype  # type: ignore[union-attr]  # files and PIL images are uint8
             raise UserError(f"{_IMAGES}; found {dtype} of shape {shape}")
-        return _with_channels(found, self.dataset_info.image_shape[0])
+        return _with_channels(pixels, self.dataset_info.image_shape[0])
 
     def _batches(self, images: Image | Sequence[Image]) -> Iterator[Float[Tensor, "b c h w"]]:
         device = self.preprocess.scale.device
         if isinstance(images, list | tuple):
             for first in range(0, len(images), BATCH_SIZE):
                 pixels = [self.pixels(image).to(device) for image in images[first : first + BATCH_SIZE]]
-                yield torch.cat([self.preprocess(each) for each in pixels])
+                yield torch.cat([self.preprocess(image) for image in pixels])
         else:
-            many = self.pixels(images)  # type: ignore[arg-type]  # lists are done
-            for first in range(0, len(many), BATCH_SIZE):
-                yield self.preprocess(many[first : first + BATCH_SIZE].to(device))
-
-
-_IMAGES = "expected images as a uint8 tensor (c h w or b c h w), uint8 array (h w c or h w), PIL image or path"
+            batch = self.pixels(images)  # type: ignore[arg-type]  # not a list
+            for first in range(0, len(batch), BATCH_SIZE):
+                yield self.preprocess(batch[first : first + BATCH_SIZE].to(device))
 
 
 def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow: Iterable[str] = ()) -> Predictor:
-    """Rebuild the trained network of a run; arguments and errors are those of `litlab.load`."""
+    """Rebuild the trained network of a run, with the arguments and errors of `litlab.load`."""
     finished = FinishedRun.open(directory, allow, parts=("model",))
-    path = finished.checkpoint(checkpoint)
-    node = finished.settings("model")["model"]
+    path = finished.find_checkpoint(checkpoint)
+    node = finished.select_settings("model")["model"]
     if not node:
         raise UserError(
             f"{finished.run.path} has no network of its own (model: null in config.yaml), so none can be loaded"
         )
     info = finished.dataset_info()
     state = read_network_weights(path)
-    with torch.random.fork_rng(devices=[]):  # the initial weights, soon replaced, are no reason to move the caller's
-        network = _built(finished, node, info)
+    with torch.random.fork_rng(devices=[]):  # initializing weights must not move the caller's
+        network = _build(finished, node, info)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -139,18 +139,13 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{node['_target_']} changed? provenance.json holds the commit it was trained at\n{error}"
         ) from error
     preprocess = Preprocess(image_size=info.image_shape[1:], mean=info.mean, std=info.std)
-    tta = _tta(finished.config["task"])
+    task, tta = finished.config["task"], TTA(flip=False, shift=0)
+    if task["_target_"] == "litlab.tasks.image_classifier.ImageClassifier":
+        tta = TTA(flip=task["test_time_flip"], shift=task["test_time_shift"])
     return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta)
 
 
-def _tta(task: dict[str, Any]) -> TTA:
-    """Test-time augmentation of the run's test; none for a task other than ImageClassifier."""
-    if task["_target_"] != "litlab.tasks.image_classifier.ImageClassifier":
-        return TTA(flip=False, shift=0)
-    return TTA(flip=task["test_time_flip"], shift=task["test_time_shift"])
-
-
-def _built(finished: FinishedRun, node: dict[str, Any], info: DatasetInfo) -> nn.Module:
+def _build(finished: FinishedRun, node: dict[str, Any], info: DatasetInfo) -> nn.Module:
     try:
         return build_network(node, info)
     except UserError as error:
@@ -158,29 +153,29 @@ def _built(finished: FinishedRun, node: dict[str, Any], info: DatasetInfo) -> nn
         raise UserError(f"{finished.run.path}: {error}{where}") from error
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
 
 
-def _tensor(array: np.ndarray) -> Tensor:
+def _to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.copy())[None]  # arrays of images may be read-only
 
 
 def _from_array(array: np.ndarray) -> Tensor:
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise UserError(f"{_IMAGES}; found {array.dtype} of shape {array.shape}")
-    return _tensor(np.atleast_3d(array).transpose(2, 0, 1))
+    return _to_tensor(np.atleast_3d(array).transpose(2, 0, 1))
 
 
 def _with_channels(pixels: Tensor, num_channels: int) -> Tensor:
-    """Colours from grey, grey from colours, without alpha."""
-    found = pixels.shape[1]
-    if found == num_channels:
+    """Drop alpha; convert gray to color or color to gray."""
+    channels = pixels.shape[1]
+    if channels == num_channels:
         return pixels
-    opaque = pixels[:, :-1] if found in (2, 4) else pixels
+    opaque = pixels[:, :-1] if channels in (2, 4) else pixels
     if opaque.shape[1] == num_channels:
         return opaque
     if opaque.shape[1] == 1 and num_channels == 3:
@@ -188,4 +183,4 @@ def _with_channels(pixels: Tensor, num_channels: int) -> Tensor:
     if opaque.shape[1] == 3 and num_channels == 1:
         luma = torch.tensor(_LUMA)[:, None, None]
         return ((opaque.cpu() * luma).sum(dim=1, keepdim=True) + 2**15 >> 16).to(torch.uint8)
-    raise UserError(f"an image has {found} channels, but the network was trained on {num_channels}; {_IMAGES}")
+    raise UserError(f"an image has {channels} channels, but the network was trained on {num_channels}; {_IMAGES}")

@@ -1,1 +1,1 @@
-"""training."""
+"""Training of a run in its worker process."""

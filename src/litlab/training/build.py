@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from litlab.config.targets import FACTS, import_target
@@ -28,6 +29,7 @@ _PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
+_SPLIT_METHODS = {"validation": ("validation_step", "val_dataloader"), "test": ("test_step", "test_dataloader")}
 _HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
@@ -78,6 +80,18 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
     return Experiment(data, task, info, network)
+
+
+def find_missing_methods(experiment: Experiment) -> dict[str, list[str]]:
+    """List the methods for `validation` and for `test` that a foreign module or data module does not define."""
+    return {
+        split: [
+            f"{type(owner).__name__}.{method}"
+            for owner, method in zip((experiment.task, experiment.data), methods, strict=True)
+            if not is_overridden(method, owner)
+        ]
+        for split, methods in _SPLIT_METHODS.items()
+    }
 
 
 def build_data(config: Config) -> LightningDataModule:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from litlab.callbacks.checkpoint import BestTracker, Checkpoints, SaveInterval
 from litlab.callbacks.console import Console
@@ -28,13 +27,19 @@ from litlab.runs.provenance import of_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.tensorboard import end_session, start_session
-from litlab.training.build import Experiment, assemble, build_callbacks, build_loggers, build_trainer
+from litlab.training.build import (
+    Experiment,
+    assemble,
+    build_callbacks,
+    build_loggers,
+    build_trainer,
+    find_missing_methods,
+)
 from litlab.training.checkpoint_io import hash_weights, read_checkpoint
 from litlab.training.resume import ResumeState, find_best_problem, get_limits
 from litlab.training.state import set_progress
 
 Config = dict[str, Any]
-_METHODS = {"validation": ("validation_step", "val_dataloader"), "test": ("test_step", "test_dataloader")}
 _log = logging.getLogger("litlab")
 
 
@@ -58,7 +63,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
     config = resolve_secrets(frozen)
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
-    missing = _find_missing(experiment)
+    missing = find_missing_methods(experiment)
     resume.check(run, config["trainer"], _fingerprint(experiment))
     if global_rank() == 0:
         resume.restore_files(run)
@@ -115,18 +120,6 @@ class PhaseTimer:
         now = time.perf_counter()
         self.seconds[phase] = round(now - self._started, 3)
         self._started = now
-
-
-def _find_missing(experiment: Experiment) -> dict[str, list[str]]:
-    """List the methods that a foreign module or data module does not define, by what cannot be done without them."""
-    return {
-        split: [
-            f"{type(owner).__name__}.{method}"
-            for owner, method in zip((experiment.task, experiment.data), methods, strict=True)
-            if not is_overridden(method, owner)
-        ]
-        for split, methods in _METHODS.items()
-    }
 
 
 def _describe_missing(missing: dict[str, list[str]]) -> list[str]:
