@@ -1,14 +1,20 @@
-"""The heartbeat file of a run."""
+"""The heartbeat file of a run, and the thread that renews it."""
 
+import json
 import os
+import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from support.pool_jobs import endless, new_job, until
+from support.warm import WarmProcess
 
+from litlab.runs import heartbeat
 from litlab.runs.directory import RunDirectory
-from litlab.runs.heartbeat import Heartbeat, file_system_time, heartbeat_time
+from litlab.runs.heartbeat import Heartbeat, HeartbeatThread, file_system_time, heartbeat_time
 
 
 @pytest.fixture
@@ -53,3 +59,53 @@ def test_the_clock_of_the_file_system(tmp_path: Path) -> None:
     assert file_system_time(tmp_path) == pytest.approx(time.time(), abs=5)
     assert tmp_path.stat().st_mtime_ns == before, "asking leaves no trace"
     assert file_system_time(tmp_path / "missing") == pytest.approx(time.time(), abs=5)
+
+
+def test_a_thread_renews_it_with_the_progress(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is that of the last progress. After an orderly end there is neither file nor thread."""
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    beats = []
+    with HeartbeatThread(run) as thread:
+        for progress in [(0, 0, 0), (7, 2, 0), (7, 2, 1)]:
+            thread.read_progress = lambda progress=progress: progress
+            time.sleep(0.1)
+            beats.append(Heartbeat.read(run))
+            renewed = heartbeat_time(run)
+            until(lambda renewed=renewed: heartbeat_time(run) > renewed, seconds=5)
+            assert Heartbeat.read(run) == beats[-1]
+    assert [(beat.step, beat.epoch) for beat in beats] == [(0, 0), (7, 2), (7, 2)]
+    assert beats[0].time < beats[1].time < beats[2].time
+    assert not run.heartbeat.exists()
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_disk_that_refuses_it_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    missing = RunDirectory(tmp_path / "missing")
+    with HeartbeatThread(missing):
+        time.sleep(0.1)
+    assert [record.message for record in caplog.records] == [
+        f"{missing.heartbeat} cannot be written: No such file or directory"
+    ]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_worker_renews_it_until_it_ends_in_order(num_ranks: int, tmp_path: Path) -> None:
+    """Rank 0 does. After SIGKILL the file stays."""
+    job = new_job(tmp_path, 0, endless(devices=num_ranks))
+    environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        process = WarmProcess(
+            ["litlab.training.worker", str(job.run.path)], tmp_path, environment=environment, block_signals=True
+        )
+        job.run.metrics.unlink(missing_ok=True)
+        until(lambda: job.run.metrics.exists(), seconds=60)
+        beat = Heartbeat.read(job.run)
+        assert beat is not None
+        assert (beat.pid == process.pid) == (num_ranks == 1)
+        assert beat.pid == json.loads((job.run.path / "told.0.json").read_text())["pid"]
+        os.kill(beat.pid, signum)
+        process.wait(20)
+        assert job.run.heartbeat.exists() == (signum == signal.SIGKILL)

@@ -4,9 +4,13 @@ It tells a run that is alive from one that was lost, also from another host that
 """
 
 import json
+import logging
 import os
+import signal
 import socket
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +23,7 @@ INTERVAL = 5.0  # seconds between two renewals
 STALE_AFTER = 60.0  # seconds without a renewal after which a run counts as lost
 STALLED_AFTER = 600.0  # seconds without progress that are worth a message
 _SIZE = 512  # bytes of the file
+_JOIN_SECONDS = 2.0  # a file system that hangs does not keep the process from ending
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,54 @@ class Heartbeat:
         numbers = (beat.step, beat.epoch, beat.pid)
         is_valid = all(type(number) is int and 0 <= number < 1 << 53 for number in numbers)
         return beat if is_valid and isinstance(beat.time, int | float) and isinstance(beat.host, str) else None
+
+
+class HeartbeatThread:
+    """Context within which a thread renews the heartbeat of a run. The file is removed at its end.
+
+    Ranks are forked before. The thread takes no signals from the main thread, whose system calls they interrupt.
+
+    Args:
+        run: The run directory.
+
+    Attributes:
+        read_progress: Returns step, epoch and the evaluation batches so far; called in the thread.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.read_progress: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+        self._run = run
+        self._is_over = threading.Event()
+        self._has_failed = False
+        self._thread = threading.Thread(target=self._renew, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "HeartbeatThread":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread inherits it
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_over.set()
+        self._thread.join(_JOIN_SECONDS)
+        self._run.heartbeat.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        last, last_time = None, 0.0
+        while True:
+            progress = self.read_progress()
+            if progress != last:
+                last, last_time = progress, time.time()
+            try:
+                Heartbeat(step=progress[0], epoch=progress[1], time=last_time).write(self._run)
+            except OSError as error:  # a full disk, for example: training may continue, and so does this
+                if not self._has_failed:
+                    logging.getLogger("litlab").warning("%s cannot be written: %s", self._run.heartbeat, error.strerror)
+                self._has_failed = True
+            if self._is_over.wait(INTERVAL):
+                return
 
 
 def heartbeat_time(run: RunDirectory) -> float | None:

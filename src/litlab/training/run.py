@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from litlab.process.ranks import global_rank, num_local_ranks, num_nodes
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
+from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.metrics import last_values, read_metrics
 from litlab.runs.provenance import of_machine
 from litlab.runs.result import Result, write_result
@@ -43,7 +45,15 @@ Config = dict[str, Any]
 _log = logging.getLogger("litlab")
 
 
-def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: float, silent: bool = False) -> None:
+def train(
+    run: RunDirectory,
+    frozen: Config,
+    stop: StopRequest,
+    *,
+    started: float,
+    silent: bool = False,
+    heartbeat: HeartbeatThread | None = None,
+) -> None:
     """Train and test the experiment of a run directory, and write its result.
 
     Args:
@@ -52,6 +62,7 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
         stop: Request to stop, which a signal makes.
         started: Time at which the process started, by `time.perf_counter`.
         silent: Whether to write messages only to run.log.
+        heartbeat: Heartbeat of the run, to report the progress.
 
     Raises:
         Stopped: If the process was requested to stop.
@@ -75,6 +86,8 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
 
     console = Console(run=run, name=config["name"], seed=config["seed"], resumed=resume.saved, silent=silent)
     trainer = _build_trainer(run, frozen, config, experiment, resume, stop, console)
+    if heartbeat is not None:
+        heartbeat.read_progress = partial(_read_progress, trainer)
     timer.end("trainer")
 
     with stop.deferred():
@@ -102,6 +115,12 @@ def train(run: RunDirectory, frozen: Config, stop: StopRequest, *, started: floa
         end_session(run, frozen, result)  # before the result, since a run that has one is not looked at again
         write_result(run, result)
         console.table(result)
+
+
+def _read_progress(trainer: Trainer) -> tuple[int, int, int]:
+    """Return step, epoch and the number of evaluation batches, for the heartbeat."""
+    loops = (trainer.fit_loop.epoch_loop.val_loop, trainer.test_loop)
+    return trainer.global_step, trainer.current_epoch, sum(loop.batch_progress.total.ready for loop in loops)
 
 
 class PhaseTimer:

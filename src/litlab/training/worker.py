@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +27,7 @@ from litlab.process.failure import describe_error, log_traceback, record_failure
 from litlab.process.ranks import global_rank, is_rank, num_local_ranks, owns_run, run_ranks, start_rank
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code, ignore_signals
 from litlab.runs.directory import RunDirectory
+from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
 from litlab.runs.provenance import num_cores
 from litlab.runs.redact import RedactingFormatter
@@ -142,8 +144,11 @@ def _train(run: RunDirectory, config: Config, stop: StopRequest, started: float)
     _configure_logging(run.log)
     if is_fork():
         _configure_imported_libraries()
-    with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")):
-        train(run, trusted_config(run, config), stop, started=started, silent=_prints_to(run.log))
+    strategy = config["trainer"].get("strategy", "auto")
+    heartbeat = HeartbeatThread(run) if global_rank() == 0 else None
+    with store_on_loopback(strategy=strategy), heartbeat or nullcontext():
+        frozen, silent = trusted_config(run, config), _prints_to(run.log)
+        train(run, frozen, stop, started=started, silent=silent, heartbeat=heartbeat)
     return 0
 
 
