@@ -15,7 +15,7 @@ from reliability.runs import SMALL, Reference, small_run
 from reliability.workers import Worker, Workers, wait_until
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import sweep
+from litlab.runs.files import remove_temporary_files
 from litlab.training.checkpoint_io import AtomicCheckpointIO, find_newest_checkpoint, read_checkpoint, verify_checkpoint
 
 ANOTHER_DEVICE = Path("/dev/shm")
@@ -71,7 +71,7 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
     done = saved(worker)
     assert checkpoint["step"] in (done, done + 1)
     assert torch.equal(checkpoint["values"], torch.full((SIZE,), checkpoint["step"]))
-    sweep(run.checkpoints)
+    remove_temporary_files(run.checkpoints)
     assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}
 
 

@@ -14,8 +14,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from litlab.callbacks.training_log import Timing
 from litlab.errors import UserError
 from litlab.process.signals import Stopped, StopRequest
+from litlab.runs.appended_files import sync_appended
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import link, sizes
+from litlab.runs.files import hard_link
 from litlab.tasks.metrics import logged_values
 from litlab.training.state import Hook, LoaderState, TrainState, restore_train_state, state_of_rank
 
@@ -206,7 +207,7 @@ class Checkpoints(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
-            part["sizes"] = sizes(self._run.path)
+            part["sizes"] = sync_appended(self._run.path)
 
     def _check_saved_step(self, trainer: Trainer) -> None:
         step = self._saved["step"] if self._saved is not None else 0
@@ -261,7 +262,7 @@ class Checkpoints(Callback):
         finally:
             self._saving = None
         if self._new_best and trainer.is_global_zero:  # the weights have not changed since they were validated
-            link(self._run.last, self._run.best)
+            hard_link(self._run.last, self._run.best)
         self._new_best = False
         self._saved_step, self._saved_time = state.step, time.monotonic()
         seconds = time.perf_counter() - started

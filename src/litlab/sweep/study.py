@@ -18,7 +18,7 @@ import yaml
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import sweep, sync_directory, write_text
+from litlab.runs.files import remove_temporary_files, sync_directory, write_text
 from litlab.runs.lock import directory_lock
 from litlab.runs.safe_yaml import load_yaml
 
@@ -196,7 +196,7 @@ class Study:
             contents = _read(self.path / STUDY_FILE), _read(self.path / JOBS_FILE)
             if contents != (self._plan_content, self._jobs_content):
                 raise UserError(f"{self.path} was changed by another command a moment ago; call this one again")
-            sweep(self.path)
+            remove_temporary_files(self.path)
             self._is_locked = True
             try:
                 yield

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from litlab.errors import UserError
+from litlab.runs.appended_files import truncate_appended
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import cut_back, link, sweep
+from litlab.runs.files import hard_link, remove_temporary_files
 from litlab.training.checkpoint_io import find_newest_checkpoint, read_checkpoint
 
 
@@ -77,14 +78,14 @@ class ResumeState:
     def restore_files(self, run: RunDirectory) -> None:
         """Set the files of the run back to when the checkpoint was saved. Only rank zero may call this."""
         if self.checkpoint == run.previous:
-            link(run.previous, run.last)  # or the next save would keep the damaged one as the previous one
-        sweep(run.path)
+            hard_link(run.previous, run.last)  # or the next save would keep the damaged one as the previous one
+        remove_temporary_files(run.path)
         if run.checkpoints.is_dir():
-            sweep(run.checkpoints)
-        self.warnings.extend(cut_back(run.path, self.saved["sizes"] if self.saved else {}))
+            remove_temporary_files(run.checkpoints)
+        self.warnings.extend(truncate_appended(run.path, self.saved["sizes"] if self.saved else {}))
         if self.saved and self.saved["best"] and self.saved["best"]["step"] == self.saved["step"]:
             assert self.checkpoint is not None
-            link(self.checkpoint, run.best)  # the process may have ended between the two names
+            hard_link(self.checkpoint, run.best)  # the process may have ended between the two names
 
 
 def get_limits(trainer: dict[str, Any]) -> dict[str, Any]:
