@@ -52,6 +52,8 @@ def test_a_good_config_passes_and_is_left_as_it_is() -> None:
         ("name", ".hidden", "name=.hidden: string should match pattern"),
         ("objective__mode", "best", "objective.mode=best: expected 'max' or 'min'"),
         ("objective__metric", "test/loss", "nothing is ever selected on the test split"),
+        ("objective__metric", "test_acc", "nothing is ever selected on the test split"),
+        ("objective__metric", "loss/test", "nothing is ever selected on the test split"),
         ("schedule__warmup", 1.5, "schedule.warmup=1.5: expected less than or equal to 1"),
         ("task__label_smoothing", 1.0, "task.label_smoothing=1.0: expected less than 1"),
         ("trainer__precision", "32", "trainer.precision=32: expected '64-true'"),

@@ -1,4 +1,4 @@
-"""Studies for the tests: composed jobs of one real config, as `litlab.config.jobs` makes them, and their plan."""
+"""Studies for the tests: composed jobs of one real config, as `litlab.config.job_configs` makes them, and their plan."""
 
 import copy
 from collections.abc import Sequence

@@ -61,7 +61,7 @@ def best_at(lr: float) -> Function:
 
 @dataclass(frozen=True)
 class Composed:
-    """As litlab.config.jobs has it."""
+    """As litlab.config.job_configs has it."""
 
     overrides: tuple[str, ...]
     point: dict[str, str]

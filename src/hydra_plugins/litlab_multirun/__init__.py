@@ -1,6 +1,6 @@
-"""Hydra's launcher `pool` and sweeper `grid`: what Hydra hands over, given to litlab.config and litlab.sweep.
+"""Hydra's launcher `pool` and sweeper `grid`: adapters from Hydra to litlab.config and litlab.sweep.
 
-Hydra imports this at each start of `litlab train`, so everything else is imported where it is needed.
+Hydra imports this module at each start of `litlab train`, so other modules are imported in functions.
 """
 
 from __future__ import annotations
@@ -27,39 +27,58 @@ if TYPE_CHECKING:
 
 
 class PoolLauncher(Launcher):
-    """Runs the jobs of a multirun on the devices of this machine.
+    """Launcher that runs the jobs of a multirun on the devices of this machine.
 
-    A sweeper of litlab's uses its parts and closes it; any other calls `launch`, as often as it likes.
+    litlab's sweepers use its methods and close it; other sweepers call `launch` any number of times.
     """
 
     def __init__(self, **settings: Any) -> None:
+        """Initialize the launcher.
+
+        Args:
+            settings: Keys of `hydra.launcher`, see conf/hydra/launcher/pool.yaml.
+        """
         self.settings = settings
         self._pool: Backend | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """
+        """Check the settings.
+
         Raises:
-            UserError: for settings that are out of range, and where the jobs could not be given processes.
+            UserError: For settings that are out of range, or that the pool can't fulfill.
         """
         from litlab.config.compose import record_swept_overrides
         from litlab.config.schema import Pool
         from litlab.config.validate import check_settings
+        from litlab.errors import UserError
 
         check_settings("hydra.launcher", self.settings, Pool)
-        _refuse_environment(config)
+        if config.hydra.job.env_set:
+            raise UserError(
+                "hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher=pool have the environment of the "
+                "command; set the variables there"
+            )
         record_swept_overrides(config)
         self.loader, self.config = hydra_context.config_loader, config
 
     @property
     def is_dry_run(self) -> bool:
+        """True if nothing is to be started or written."""
         return bool(self.settings["dry_run"])
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a grid, or what a sweeper takes for a batch.
+        """Run a grid, or a batch of jobs from another sweeper.
+
+        Args:
+            job_overrides: Overrides of each job.
+            initial_job_idx: Ignored: the study numbers its jobs.
+
+        Returns:
+            The objective of each job, or the error of one that failed.
 
         Raises:
-            UserError: if any of the jobs is wrong; none has started then.
-            RunStopped: after a signal.
+            UserError: If any of the jobs is wrong; no job has started then.
+            RunStopped: After a signal.
         """
         from litlab.config.compose import swept_overrides
         from litlab.config.job_configs import Point
@@ -72,7 +91,7 @@ class PoolLauncher(Launcher):
         points = [Point.of(overrides, swept_overrides(self.config)) for overrides in job_overrides]
         study = self.study()
         if not self.is_dry_run:
-            self.pool()  # takes seconds to be ready, in which the jobs are composed
+            self.pool()  # takes seconds to start; the jobs are composed meanwhile
         jobs = self.compose(points, study, progress=True)
         distinct = list({job.number: job for job in jobs}.values())
         if len(distinct) < len(jobs):
@@ -82,12 +101,12 @@ class PoolLauncher(Launcher):
             check_compatible(study, plan, jobs)
             make_backend(self.settings).check([job.config for job in distinct], dry_run=True)
             print("\n".join(table(study, distinct)))
-            return [_returned(point, None, JobStatus.COMPLETED) for point in points]
-        ended = self._run(study, plan, distinct)
-        if ended.received is not None:
-            raise RunStopped(exit_code(ended.received))
-        outcomes = {job.number: outcome for job, outcome in zip(distinct, ended.outcomes, strict=True)}
-        return [_of_outcome(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
+            return [_new_job_return(point, None, JobStatus.COMPLETED) for point in points]
+        end = self._run(study, plan, distinct)
+        if end.received is not None:
+            raise RunStopped(exit_code(end.received))
+        outcomes = {job.number: outcome for job, outcome in zip(distinct, end.outcomes, strict=True)}
+        return [_job_return(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
     def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
         from litlab.compare.tensorboard import update_summary
@@ -96,16 +115,23 @@ class PoolLauncher(Launcher):
         from litlab.runs.terminal import display_path
         from litlab.sweep.multirun import run_grid
 
-        asked = {"provenance": self.provenance(), "retries": self.settings["retries"]}
         try:
-            end = run_grid(study, plan, jobs, self.pool(), begun=update_summary, **asked)
+            end = run_grid(
+                study,
+                plan,
+                jobs,
+                self.pool(),
+                begun=update_summary,
+                provenance=self.provenance(),
+                retries=self.settings["retries"],
+            )
         except OSError as error:
             raise UserError(explain_write_error(display_path(study.path), error)) from error
         update_summary(study.path)
         return end
 
     def pool(self) -> Backend:
-        """The pool, which starts with the first call."""
+        """Return the pool, and start it at the first call."""
         from litlab.sweep.backends import make_backend
 
         if self._pool is None:
@@ -115,14 +141,14 @@ class PoolLauncher(Launcher):
         return self._pool
 
     def close(self) -> None:
-        """End what still runs."""
+        """Stop the pool and what still runs in it."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
             atexit.unregister(self.close)
 
     def study(self) -> Study:
-        """The study in the directory of the multirun, as it is now."""
+        """Read the study in the directory of the multirun."""
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
         from litlab.sweep.study import Study
@@ -133,15 +159,15 @@ class PoolLauncher(Launcher):
             raise UserError(explain_write_error(self.config.hydra.sweep.dir, error)) from error
 
     def compose(self, points: Sequence[Point], study: Study, *, progress: bool) -> list[ComposedJob]:
-        """The jobs of a study at these points, one for each; see `compose_jobs`."""
+        """Compose the jobs of a study, one for each point; see `compose_jobs`."""
         from litlab.config.job_configs import compose_jobs, match_existing_jobs
 
-        numbers = {each.number: each.overrides for each in study.records}
-        points = match_existing_jobs(points, numbers, study.plan.axes if study.plan is not None else ())
+        existing = {record.number: record.overrides for record in study.records}
+        points = match_existing_jobs(points, existing, study.plan.axes if study.plan is not None else ())
         return compose_jobs(self.loader, self.config, points, study.known_jobs, study.next_number, progress=progress)
 
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
-        """What study.yaml will say of this command."""
+        """Return the plan of this command, as study.yaml records it."""
         from litlab.config.secrets import mask_arguments, mask_secrets
         from litlab.sweep.backends import SETTINGS
         from litlab.sweep.study import Plan
@@ -160,20 +186,27 @@ class PoolLauncher(Launcher):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """What provenance.json says of this command."""
+        """Return the record of this command for provenance.json."""
         from litlab.runs.provenance import of_launch
 
         return of_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
 
 
 class GridSweeper(Sweeper):
-    """Every combination of the values swept, all handed to the launcher at once; writes nothing itself."""
+    """Sweeper over all combinations of the swept values. It passes all jobs to the launcher at once."""
 
     def __init__(self, params: dict[str, Any] | None, paired: Sequence[Any]) -> None:
+        """Initialize the sweeper.
+
+        Args:
+            params: Key -> axis, besides those on the command line.
+            paired: Axes that vary together; keys or lists of keys.
+        """
         self._params = params or {}
         self._paired = paired
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Instantiate the launcher."""
         from hydra.core.plugins import Plugins
 
         from litlab.config.compose import record_swept_overrides
@@ -187,10 +220,11 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """
+        """Run the grid and return the objective of each job.
+
         Raises:
-            UserError: for axes or jobs that are wrong; none has started then.
-            RunFailed: if a job failed.
+            UserError: For axes or jobs that are wrong; no job has started then.
+            RunFailed: If a job failed.
         """
         from litlab.config.grid import expand_grid
         from litlab.errors import RunFailed
@@ -199,34 +233,19 @@ class GridSweeper(Sweeper):
         assert self.launcher is not None
         points = expand_grid(arguments, self._params, self._paired, self.hydra_context.config_loader)
         if not isinstance(self.launcher, PoolLauncher):
-            returned = self.launcher.launch(points, initial_job_idx=0)
-            return [each.return_value for each in returned]  # raises the error of a job that failed
+            results = self.launcher.launch(points, initial_job_idx=0)
+            return [result.return_value for result in results]  # raises the error of a job that failed
         try:
-            returned = self.launcher.launch(points, initial_job_idx=0)
+            results = self.launcher.launch(points, initial_job_idx=0)
         finally:
             self.launcher.close()
-        if any(each.status == JobStatus.FAILED for each in returned):
+        if any(result.status == JobStatus.FAILED for result in results):
             raise RunFailed(1)
-        return [each.return_value for each in returned]
-
-
-def _refuse_environment(config: DictConfig) -> None:
-    """Say what the pool can't do in this environment.
-
-    Raises:
-        UserError: naming it.
-    """
-    from litlab.errors import UserError
-
-    if config.hydra.job.env_set:
-        raise UserError(
-            "hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher=pool have the environment of the command; "
-            "set the variables there"
-        )
+        return [result.return_value for result in results]
 
 
 def _axes(points: Sequence[Point]) -> dict[str, list[str]]:
-    """The values of each swept key, in the order in which they come."""
+    """Return the values of each swept key, in their order."""
     axes: dict[str, dict[str, None]] = {}
     for point in points:
         for key, value in point.swept.items():
@@ -234,17 +253,17 @@ def _axes(points: Sequence[Point]) -> dict[str, list[str]]:
     return {key: list(values) for key, values in axes.items()}
 
 
-def _of_outcome(point: Point, outcome: Outcome | None) -> JobReturn:
-    """For Hydra and its sweepers: the objective; the error of a job that failed is raised by whoever asks for it."""
+def _job_return(point: Point, outcome: Outcome | None) -> JobReturn:
+    """Return Hydra's record of a job: its objective, or an error that is raised when the sweeper reads the value."""
     from litlab.errors import RunFailed
     from litlab.runs.state import RunStatus
 
     if outcome is None or outcome.status not in (RunStatus.COMPLETED, RunStatus.PRUNED):
-        return _returned(point, RunFailed(1), JobStatus.FAILED)
-    return _returned(point, outcome.objective, JobStatus.COMPLETED)
+        return _new_job_return(point, RunFailed(1), JobStatus.FAILED)
+    return _new_job_return(point, outcome.objective, JobStatus.COMPLETED)
 
 
-def _returned(point: Point, value: Any, status: JobStatus) -> JobReturn:
-    returned = JobReturn(overrides=list(point.overrides), status=status)
-    returned.return_value = value
-    return returned
+def _new_job_return(point: Point, value: Any, status: JobStatus) -> JobReturn:
+    result = JobReturn(overrides=list(point.overrides), status=status)
+    result.return_value = value
+    return result

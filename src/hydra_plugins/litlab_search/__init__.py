@@ -1,6 +1,6 @@
-"""Hydra's sweeper `search`: what Hydra hands over, given to litlab.config and litlab.sweep.
+"""Hydra's sweeper `search`: adapter from Hydra to litlab.config and litlab.sweep.search.
 
-Hydra imports this at each start of `litlab train`, so everything else is imported where it is needed.
+Hydra imports this module at each start of `litlab train`, so other modules are imported in functions.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from litlab.sweep.search.spec import Search
     from litlab.sweep.study import Plan, Study
 
-_OF_SPACE = ("params", "conditional")
+_SPACE_KEYS = ("params", "conditional")
 
 
 class SearchSweeper(Sweeper):
-    """Asks Optuna for one job after the other, and prunes those that are hopeless."""
+    """Sweeper that gets one job after the other from Optuna and prunes those that fall behind."""
 
     def __init__(self, **settings: Any) -> None:
-        """`settings` are read from the config again, which has them as they were written as well."""
+        """Initialize the sweeper. `settings` are read from the config later, which also has them unresolved."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """
+        """Instantiate the launcher.
+
         Raises:
-            UserError: with another launcher than litlab's own.
+            UserError: With another launcher than litlab's own.
         """
         from hydra.core.plugins import Plugins
 
@@ -46,16 +47,17 @@ class SearchSweeper(Sweeper):
         if not isinstance(launcher, PoolLauncher):
             raise UserError(
                 f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: a search needs hydra/launcher=pool, "
-                "which starts jobs one by one and can stop those that are hopeless"
+                "which starts jobs one by one and can stop those that fall behind"
             )
         self.launcher: PoolLauncher = launcher
 
     def sweep(self, arguments: list[str]) -> Any:
-        """
+        """Run the search.
+
         Raises:
-            UserError: for settings, a space or jobs that are wrong; none has started then.
-            RunFailed: if a job failed.
-            RunStopped: after a signal.
+            UserError: For settings, a space or jobs that are wrong; no job has started then.
+            RunFailed: If a job failed.
+            RunStopped: After a signal.
         """
         try:
             self._sweep(arguments)
@@ -66,10 +68,10 @@ class SearchSweeper(Sweeper):
         from litlab.sweep.compatibility import check_compatible
         from litlab.sweep.search.settings import read_settings
 
-        given = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=True)
-        assert isinstance(given, dict)
-        values = {str(key): value for key, value in given.items() if key != "_target_"}
-        settings = read_settings({key: value for key, value in values.items() if key not in _OF_SPACE})
+        resolved = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=True)
+        assert isinstance(resolved, dict)
+        values = {str(key): value for key, value in resolved.items() if key != "_target_"}
+        settings = read_settings({key: value for key, value in values.items() if key not in _SPACE_KEYS})
         space = self._space(values, arguments, settings)
         study = self.launcher.study()
         search = self._search(study, settings, space)
@@ -94,19 +96,19 @@ class SearchSweeper(Sweeper):
         return space
 
     def _search(self, study: Study, settings: SearchSettings, space: Space) -> Search:
-        """With a first look at what its jobs are like, so that errors in them are found before anything is written."""
+        """Describe the search; example jobs are composed, so that errors in them show before anything is written."""
+        from litlab.config.tree import bare_key
         from litlab.sweep.search.spec import describe
         from litlab.sweep.search.storage import study_name
 
         known = study.plan.search if study.plan is not None else {}
         name = study_name(study.path, settings.storage, known)
-        swept = [each.key for each in space.dimensions]
+        swept = {bare_key(dimension.key) for dimension in space.dimensions}
 
         def compose(overrides: list[str], number: int) -> ComposedJob:
             from litlab.config.job_configs import Point, compose_jobs
-            from litlab.config.tree import bare_key
 
-            point = Point.of(overrides, {bare_key(key) for key in swept})
+            point = Point.of(overrides, swept)
             (job,) = compose_jobs(
                 self.launcher.loader, self.launcher.config, [point], study.known_jobs, number, progress=False
             )
@@ -115,12 +117,12 @@ class SearchSweeper(Sweeper):
         return describe(name, settings, space, compose, self.launcher.provenance())
 
     def _plan(self, search: Search) -> Plan:
-        """The plan has the settings as they were written: a reference to a secret, not the secret."""
+        """Return the plan with unresolved settings, so that it holds references to secrets, not their values."""
         from litlab.config.secrets import mask_secrets
 
-        written = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=False)
-        assert isinstance(written, dict)
-        kept = {str(key): value for key, value in written.items() if key not in ("_target_", *_OF_SPACE)}
+        unresolved = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=False)
+        assert isinstance(unresolved, dict)
+        kept = {str(key): value for key, value in unresolved.items() if key not in ("_target_", *_SPACE_KEYS)}
         return self.launcher.plan("search", search.space.axes, mask_secrets(kept) | {"study_name": search.name})
 
     def _run(self, study: Study, plan: Plan, search: Search) -> None:
@@ -142,19 +144,26 @@ class SearchSweeper(Sweeper):
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
             retries = self.launcher.settings["retries"]
-            ended = run_search(study, plan, source, pool, retries=retries, begun=update_summary)
+            end = run_search(study, plan, source, pool, retries=retries, begun=update_summary)
         except OSError as error:
             raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)
-        _say(search, study, opened[0], ended.received)
+        _report(search, study, opened[0], end.received)
 
 
-def _say(search: Search, study: Study, source: SearchSource, received: int | None) -> None:
-    """
+def _report(search: Search, study: Study, source: SearchSource, received: int | None) -> None:
+    """Print the results of a search.
+
+    Args:
+        search: Search.
+        study: Study of the search.
+        source: Source of its jobs, with their outcomes.
+        received: Signal that stopped the search; None if it was not stopped.
+
     Raises:
-        UserError: if the trials could not be told how jobs came out.
-        RunFailed: if a job did not come out done or pruned, or there was none.
-        RunStopped: after a signal.
+        UserError: If the outcomes could not be written to the database.
+        RunFailed: If a job was neither completed nor pruned, or there was none.
+        RunStopped: After a signal.
     """
     from litlab.errors import RunFailed
     from litlab.process.controller import RunStopped
@@ -164,12 +173,12 @@ def _say(search: Search, study: Study, source: SearchSource, received: int | Non
     from litlab.sweep.search.report import findings
 
     with search.explained(study):
-        found = findings(search, study, source.trials, is_out_of_points=source.is_out_of_points)
-    print("\n".join(found))
+        results = findings(search, study, source.trials, is_out_of_points=source.is_out_of_points)
+    print("\n".join(results))
     jobs = [replace(job, config=job.config | {"objective": None}) for job in source.started.values()]
-    said = summary(study.path, jobs, source.outcomes, received=received, retries_failures=False)
-    print("\n".join(said), flush=True)
-    if source.error is not None:  # which came after a signal
+    lines = summary(study.path, jobs, source.outcomes, received=received, retries_failures=False)
+    print("\n".join(lines), flush=True)
+    if source.error is not None:  # raised after a signal, too
         raise source.error
     if received is not None:
         raise RunStopped(exit_code(received))

@@ -1,4 +1,4 @@
-"""Lets the configs in a user's own `./conf` come before litlab's."""
+"""Hydra's search path: configs in the user's own `./conf` precede litlab's."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from litlab.config.paths import packaged_conf, project_conf
 
 
 class ProjectSearchPath(SearchPathPlugin):
-    """Acts on `litlab train` alone: other Hydra apps of the same environment keep their search path."""
+    """Plugin that acts on `litlab train` alone: other Hydra apps in the environment keep their search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the project's `conf/` first."""
         main = next((item for item in search_path.get_path() if item.provider == "main"), None)
         own = project_conf(Path.cwd())
         if main is not None and main.path.removeprefix("file://") == str(packaged_conf()) and own is not None:

@@ -1,12 +1,15 @@
-"""Types and ranges of every key, in one torch-free place; tests/config/test_schema.py ties it to the constructors.
+"""Schema of the config: types and ranges of all keys, without torch.
 
-A section whose `_target_` stands in SECTIONS is checked against its model. Every other target is foreign: `foreign.py`
-imports it, in a process of its own, and checks its arguments against its signature.
+The arguments of a class in SECTIONS are checked against its section. All other classes are foreign:
+`litlab.config.targets` checks their arguments against their signatures. tests/config/test_schema.py checks that
+sections, constructors and conf/ agree.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from litlab.runs.metrics import split_of
 
 # Metrics of validation under litlab's own task, besides those of `task.metrics`.
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
@@ -36,7 +39,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
 
 
 class Section(BaseModel):
-    """A part of the config: no unknown keys, no silent conversions."""
+    """Part of the config: unknown keys are refused, values are not converted."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
@@ -44,6 +47,8 @@ class Section(BaseModel):
 
 
 class ColorJitter(Section):
+    """Keys of `data.color_jitter`."""
+
     brightness: NonNegative
     contrast: NonNegative
     saturation: NonNegative
@@ -51,11 +56,15 @@ class ColorJitter(Section):
 
 
 class RandAugment(Section):
+    """Keys of `data.rand_augment`."""
+
     num_ops: Count
     magnitude: Annotated[int, Field(ge=0, le=30)]
 
 
 class ImageData(Section):
+    """Keys of conf/data/base/images.yaml."""
+
     batch_size: Count
     val_size: CountOrZero | OpenFraction
     val_seed: Seed
@@ -73,12 +82,16 @@ class ImageData(Section):
 
 
 class CIFAR10(ImageData):
+    """Keys of `data=cifar10`."""
+
     root: str
     cache: str
     url: Annotated[str, Field(pattern=r"^https?://")]
 
 
 class ImageFolder(ImageData):
+    """Keys of `data=image_folder`."""
+
     root: str
     cache: str
     image_size: Count
@@ -87,21 +100,29 @@ class ImageFolder(ImageData):
 
 
 class Shapes(ImageData):
+    """Keys of `data=shapes`."""
+
     num_train: Count
     num_test: Count
     data_seed: Seed
 
 
 class CNN(Section):
+    """Keys of `model=cnn`."""
+
     widths: Annotated[list[Count], Field(min_length=1)]
     hidden: list[Count]
 
 
 class ResNet18(Section):
+    """Keys of `model=resnet18`."""
+
     width: Count
 
 
 class WhitenedCNN(Section):
+    """Keys of `model=whitened`."""
+
     widths: Annotated[list[Count], Field(min_length=1)]
     convolutions: Annotated[list[Count], Field(min_length=1)]
     patch: Count
@@ -113,11 +134,15 @@ class WhitenedCNN(Section):
 
 
 class TorchvisionModel(Section):
+    """Keys of `model=torchvision`."""
+
     name: str
     pretrained: bool
 
 
 class ImageClassifier(Section):
+    """Keys of `task=image_classifier`."""
+
     label_smoothing: OpenFraction
     channels_last: bool
     compile: bool
@@ -127,6 +152,8 @@ class ImageClassifier(Section):
 
 
 class SGD(Section):
+    """Keys of `optimizer=sgd`; those with a default here are torch's and not in the YAML."""
+
     lr: Positive
     momentum: OpenFraction = 0
     dampening: OpenFraction = 0
@@ -138,6 +165,8 @@ class SGD(Section):
 
 
 class AdamW(Section):
+    """Keys of `optimizer=adamw`; those with a default here are torch's and not in the YAML."""
+
     lr: Positive
     betas: list[OpenFraction] = Field([0.9, 0.999], min_length=2, max_length=2)
     eps: Positive = 1e-8
@@ -150,6 +179,8 @@ class AdamW(Section):
 
 
 class Muon(Section):
+    """Keys of `optimizer=muon`."""
+
     lr: Positive
     momentum: OpenFraction
     num_iterations: Count
@@ -160,36 +191,46 @@ class Muon(Section):
 
 
 class OneCycle(Section):
+    """Keys of `schedule=one_cycle`."""
+
     warmup: Fraction
     initial: Fraction
     final: Fraction
 
 
 class Cosine(Section):
+    """Keys of `schedule=cosine`."""
+
     warmup: Fraction
     final: Fraction
 
 
 class Linear(Section):
+    """Keys of `schedule=linear`."""
+
     warmup: Fraction
     final: Fraction
 
 
 class NoArguments(Section):
-    """No keys of its own: what it needs, it is given."""
+    """Class without keys: all its arguments exist only at run time."""
 
 
 class ImageCallback(Section):
+    """Keys of callbacks that show images in TensorBoard."""
+
     num_images: Count
 
 
 class EMA(Section):
+    """Keys of `callbacks.ema`."""
+
     decay: OpenFraction
     every_steps: Count
 
 
 def _not_test(metric: str) -> str:
-    if metric.startswith("test"):
+    if split_of(metric) == "test" or metric.lower().startswith("test"):
         raise ValueError("nothing is ever selected on the test split; use a validation metric such as val/accuracy")
     return metric
 
@@ -198,22 +239,28 @@ BatchLimit = Fraction | Count | None
 
 
 class Objective(Section):
+    """Keys of `objective`."""
+
     metric: Annotated[str, Field(min_length=1), AfterValidator(_not_test)]
     mode: Literal["max", "min"]
 
 
 class Checkpoint(Section):
+    """Keys of `checkpoint`."""
+
     every_steps: Count | None
     every_minutes: Positive | None
 
 
 class Study(Section):
+    """Keys of `study`."""
+
     name: Name | None
     swept: list[str] = Field([])
 
 
 class Root(Section):
-    """The keys of ours at the top. The groups, of which some can be left out, are checked by their target."""
+    """Top-level keys. Groups are checked by their targets; some may be left out."""
 
     format: Literal[2]
     name: Name
@@ -233,7 +280,7 @@ class Root(Section):
 
 
 class Pool(Section):
-    """Settings of `hydra/launcher=pool`."""
+    """Keys of `hydra/launcher=pool`."""
 
     jobs: Count | None
     jobs_per_device: Count
@@ -243,7 +290,7 @@ class Pool(Section):
 
 
 class Trainer(Section):
-    """The arguments of lightning.pytorch.Trainer in a config; loggers and callbacks have groups of their own."""
+    """Arguments of lightning.pytorch.Trainer; loggers and callbacks have groups of their own."""
 
     accelerator: str
     devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]

@@ -79,7 +79,7 @@ class Trust:
 
     @property
     def own(self) -> bool:
-        """Whether the run is known as the user's own."""
+        """True if the run is known as the user's own."""
         return self.doubt is None
 
     def refuse_links(self) -> None:
