@@ -16,14 +16,14 @@ from litlab.compare.tensorboard_view import View
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
-from litlab.tensorboard import PREFIX, START, Logged, end_session, scalar, start_session, write_events
+from litlab.tensorboard import PREFIX, SESSION_START, LoggedSummary, end_session, scalar, start_session, write_events
 
 EVENTS = PREFIX + "1795436227.host.1.0"
 
 
 def log(run: RunDirectory) -> None:
     """What a run logs for TensorBoard, by the same code; its curves are a single point."""
-    write_events(run.path / EVENTS, [Logged(scalar("val/accuracy", 0.5), 10, 1795436227.0)])
+    write_events(run.path / EVENTS, [LoggedSummary(scalar("val/accuracy", 0.5), 10, 1795436227.0)])
     config = run.read_config()
     start_session(run, config)
     end_session(run, config, Result(**read_result(run) | {"status": RunStatus.COMPLETED}))
@@ -204,7 +204,7 @@ def test_one_study_is_shown_as_it_is_if_it_has_sessions(outputs: Path) -> None:
     with tensorboard._shown(outputs / "first") as shown:
         assert shown == outputs / "first"
     (older,) = outputs.glob("first/0000*")
-    (older / START).unlink()
+    (older / SESSION_START).unlink()
     with tensorboard._shown(outputs / "first") as shown:  # of before there were sessions, in part
         assert "first/lr=0.01 seed=0" in sessions(shown)
     with tensorboard._shown(outputs) as shown:

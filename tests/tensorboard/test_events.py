@@ -9,9 +9,9 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.backend.event_processing.io_wrapper import IsTensorFlowEventsFile
 
 from litlab.runs.files import write_atomic
-from litlab.tensorboard import PREFIX, Logged, scalar, write_events
+from litlab.tensorboard import PREFIX, LoggedSummary, scalar, write_events
 
-LOGGED = [Logged(scalar("val/loss", value), step, 1.5e9 + step) for step, value in ((10, 0.5), (20, 0.25))]
+LOGGED = [LoggedSummary(scalar("val/loss", value), step, 1.5e9 + step) for step, value in ((10, 0.5), (20, 0.25))]
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_tensorboard_takes_no_unfinished_file_for_one_of_events(tmp_path: Path) 
 def test_it_takes_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import litlab.process.failure; assert 'tensorboard' not in sys.modules\n"
-        "from litlab.tensorboard import *; from litlab.tensorboard import start_summary\n"
-        "logged = Logged(start_summary({'lr': 0.1}, 0), 0, 0)\n"
+        "from litlab.tensorboard import *; from litlab.tensorboard import session_start_summary\n"
+        "logged = LoggedSummary(session_start_summary({'lr': 0.1}, 0), 0, 0)\n"
         f"write_events(Path({str(tmp_path)!r}) / 'events.out.tfevents.0', [logged])\n"
         "print([name for name in ('torch', 'tensorflow', 'lightning') if name in sys.modules])"
     )

@@ -17,7 +17,17 @@ from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job, JobExit
 from litlab.sweep.outcome import settle
-from litlab.tensorboard import LAST, PREFIX, START, Logged, end_session, forget_end, scalar, start_session, write_events
+from litlab.tensorboard import (
+    LAST,
+    PREFIX,
+    SESSION_START,
+    LoggedSummary,
+    end_session,
+    remove_session_end,
+    scalar,
+    start_session,
+    write_events,
+)
 
 BEST = {"val/loss": 0.5, "val/accuracy": 0.75}
 
@@ -44,7 +54,7 @@ def test_a_finished_run_shows_what_result_json_says(tiny_run: RunDirectory) -> N
 
 def test_a_run_appends_to_one_event_file(tiny_run: RunDirectory) -> None:
     first, _, last = sorted(path.name for path in tiny_run.path.glob("events.*"))
-    assert first == START
+    assert first == SESSION_START
     assert last.startswith(LAST)
 
 
@@ -54,7 +64,7 @@ def test_a_run_that_failed_is_found_by_the_filter(status: Any, tmp_path: Path) -
         run, config = new_run(tmp_path / name)
         start_session(run, config)
         end_session(run, config, completed(best=BEST))
-    forget_end(run)
+    remove_session_end(run)
     record_failure(run, config, status, "so it is")
     assert sessions(tmp_path, ["STATUS_FAILURE"]) == {"bad": Shown("STATUS_FAILURE", {"optimizer.lr": 0.1}, {})}
     assert list(sessions(tmp_path, ["STATUS_SUCCESS"])) == ["good"]
@@ -74,7 +84,7 @@ def test_a_run_that_failed_before_it_was_completed_has_not_failed(tmp_path: Path
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
     record_failure(run, config, RunStatus.FAILED, "at first")
-    forget_end(run)
+    remove_session_end(run)
     start_session(run, config)
     assert [each.status for each in sessions(tmp_path).values()] == ["STATUS_UNKNOWN"]
     end_session(run, config, completed(best=BEST))
@@ -86,7 +96,7 @@ def test_who_watches_a_run_reads_all_of_it_before_its_end(tmp_path: Path) -> Non
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
     watching = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
-    write_events(run.path / f"{PREFIX}1700000000.x.0", [Logged(scalar("val/loss", 1.0), 20, 1.7e9)])
+    write_events(run.path / f"{PREFIX}1700000000.x.0", [LoggedSummary(scalar("val/loss", 1.0), 20, 1.7e9)])
     assert sessions_of(watching.Reload())["run"] == Shown("STATUS_UNKNOWN", {"optimizer.lr": 0.1}, {"val/loss": 1.0})
     end_session(run, config, completed(best=BEST))
     (shown,) = sessions_of(watching.Reload()).values()
@@ -118,7 +128,7 @@ def test_without_tensorboard_there_is_no_session(nodes: Any, tmp_path: Path) -> 
 
 def test_a_session_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run, config = new_run(tmp_path / "run")
-    (run.path / START).mkdir()
+    (run.path / SESSION_START).mkdir()
     end = run.path / f"{LAST}.1.session"
     end.mkdir()
     with caplog.at_level(logging.WARNING, "litlab"):
@@ -126,7 +136,7 @@ def test_a_session_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: p
         record_failure(run, config, RunStatus.FAILED, "so it is")
     assert read_result(run)["error"] == "so it is"
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        f"{run.path / START} cannot be written: Is a directory",
+        f"{run.path / SESSION_START} cannot be written: Is a directory",
         f"{end} cannot be written: Is a directory",
     ]
     assert not list(run.path.glob("*.tmp"))

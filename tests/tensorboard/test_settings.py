@@ -9,7 +9,7 @@ from support.studies import config_with, make_run
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import keep_out
-from litlab.tensorboard import settings_of
+from litlab.tensorboard import session_hparams
 
 
 def with_overrides(path: Path, *overrides: str) -> RunDirectory:
@@ -20,7 +20,7 @@ def of_job(path: Path, values: dict[str, Any], *overrides: str) -> dict[str, Any
     """Of a job whose study sweeps the keys of the overrides."""
     config = config_with(values)
     config["study"] = {"name": "s", "swept": [each.partition("=")[0] for each in overrides]}
-    return settings_of(with_overrides(path, *overrides), config)
+    return session_hparams(with_overrides(path, *overrides), config)
 
 
 @pytest.mark.parametrize(
@@ -63,23 +63,23 @@ def test_what_a_stranger_wrote_is_left_out(tmp_path: Path) -> None:
     config = config_with({"data.more": itself, "data.keys": [{(1, 2): 3}]})
     for swept in (["data.more", "data.keys", 3, None, ["x"]], "data.more", {"data.more": 1}, None):
         config["study"] = {"swept": swept}
-        assert settings_of(RunDirectory(tmp_path), config).keys() <= {"seed"}
-    assert settings_of(RunDirectory(tmp_path), {"study": "s", "seed": 1}) == {"seed": 1}
+        assert session_hparams(RunDirectory(tmp_path), config).keys() <= {"seed"}
+    assert session_hparams(RunDirectory(tmp_path), {"study": "s", "seed": 1}) == {"seed": 1}
 
 
 def test_of_a_single_run_what_its_command_set_and_the_seed(tmp_path: Path) -> None:
     overrides = ("optimizer.lr=0.3", "model=cnn", "trainer=cpu", "trainer.max_epochs=2", "trainer.devices=2", "name=x")
     overrides += ("~schedule", "data.root=/somewhere", "threads=1", "logger.tensorboard.flush=3", "hydra.run.dir=out")
-    found = settings_of(with_overrides(tmp_path / "run", *overrides), config_with({"optimizer.lr": 0.3, "seed": 7}))
+    found = session_hparams(with_overrides(tmp_path / "run", *overrides), config_with({"optimizer.lr": 0.3, "seed": 7}))
     assert found == {"optimizer.lr": 0.3, "model": "cnn", "trainer.max_epochs": 2, "seed": 7}
 
 
 @pytest.mark.parametrize("record", ["{", "3", "- 1\n- [a, b]\n- null\n", "[" * 1000])
 def test_a_damaged_record_leaves_the_seed(record: str, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", "", {"overrides.yaml": record})
-    assert settings_of(run, config_with({})) == {"seed": 0}
+    assert session_hparams(run, config_with({})) == {"seed": 0}
 
 
 def test_of_a_job_without_a_record_what_its_config_has(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"optimizer.lr": 0.2}, 0.5, swept=["optimizer.lr", "model"])
-    assert settings_of(run, run.read_config()) == {"optimizer.lr": 0.2}
+    assert session_hparams(run, run.read_config()) == {"optimizer.lr": 0.2}

@@ -18,7 +18,7 @@ from litlab.errors import UserError
 from litlab.runs.terminal import printable
 from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.study import STUDY_FILE
-from litlab.tensorboard import PREFIX, START
+from litlab.tensorboard import PREFIX, SESSION_START
 
 if TYPE_CHECKING:
     from litlab.compare.tensorboard_view import View
@@ -102,7 +102,7 @@ def _has_sessions(place: Path) -> bool:
         runs = [found.run.path for found in runs_at(place)]
     except UserError:  # of a damaged study a view could not show more
         return True
-    return all((path / START).exists() or next(path.glob(f"{PREFIX}*"), None) is None for path in runs)
+    return all((path / SESSION_START).exists() or next(path.glob(f"{PREFIX}*"), None) is None for path in runs)
 
 
 @contextmanager

@@ -31,13 +31,13 @@ from litlab.runs.terminal import printable
 from litlab.sweep.study import STUDY_FILE, Study
 from litlab.tensorboard import (
     FIRST,
-    LARGEST,
-    Logged,
-    Setting,
+    MAX_FLOAT32,
+    HParam,
+    LoggedSummary,
     final_metrics,
-    is_shown,
+    logs_to_tensorboard,
     scalars,
-    settings_of,
+    session_hparams,
     write_events,
 )
 
@@ -69,7 +69,7 @@ def update_summary(study: Path) -> None:
     """Update the summary of a study whose jobs log for TensorBoard; any error, also a bug, becomes a warning."""
     try:
         found = Study.load(study)
-        if found.plan is not None and is_shown(found.plan.base):
+        if found.plan is not None and logs_to_tensorboard(found.plan.base):
             if (num_jobs := len(found.records)) >= MANY_JOBS:
                 print(f"litlab: bringing TensorBoard's summary of {num_jobs:,} jobs up to date", file=sys.stderr)
             write_summaries(study)
@@ -103,15 +103,15 @@ def write_summaries(study: Path) -> int:
             write_events(_make_folder(folder / name) / MEANS, _events(means, completed, start))
     first = folder / next(iter(curves), "")
     columns = experiment(_swept_settings(found), metric_columns(runs), start)
-    write_events(first / EXPERIMENT, [Logged(columns, 0, start)])
+    write_events(first / EXPERIMENT, [LoggedSummary(columns, 0, start)])
     if curves:
         layout = margin_charts(_CATEGORY, _objectives_first(curves, runs))
-        write_events(first / LAYOUT, [Logged(layout, 0, start)])
+        write_events(first / LAYOUT, [LoggedSummary(layout, 0, start)])
     _remove_others(folder, {first / EXPERIMENT, first / LAYOUT, *(folder / name / MEANS for name in curves)})
     return len(curves)
 
 
-def experiment(settings: Mapping[str, Iterable[Setting]], metrics: Mapping[str, str], start: float) -> "Summary":
+def experiment(settings: Mapping[str, Iterable[HParam]], metrics: Mapping[str, str], start: float) -> "Summary":
     """Return the columns of the HParams page.
 
     Args:
@@ -134,7 +134,7 @@ def experiment(settings: Mapping[str, Iterable[Setting]], metrics: Mapping[str, 
     return Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=about, tensor=metadata.NULL_TENSOR)])
 
 
-def _hparam(name: str, short: str, values: Iterable[Setting]) -> "HParamInfo":
+def _hparam(name: str, short: str, values: Iterable[HParam]) -> "HParamInfo":
     """Describe a setting: boxes to tick for few values, a range for more numbers, a search field for more texts."""
     from tensorboard.plugins.hparams import api_pb2
 
@@ -147,7 +147,7 @@ def _hparam(name: str, short: str, values: Iterable[Setting]) -> "HParamInfo":
     return info
 
 
-def _type(values: Sequence[Setting]) -> Any:
+def _type(values: Sequence[HParam]) -> Any:
     from tensorboard.plugins.hparams import api_pb2
 
     if values and all(isinstance(value, bool) for value in values):
@@ -230,7 +230,7 @@ def _read_curves(run: Run) -> dict[str, dict[int, float]]:
     curves: dict[str, dict[int, float]] = {}
     metrics = [metric for metric in run.last if is_validation(metric)]
     for row in iterate_rows(RunDirectory(run.path).metrics, metrics):
-        if math.isfinite(row.value) and abs(row.value) <= LARGEST and row.step <= _LAST_STEP:
+        if math.isfinite(row.value) and abs(row.value) <= MAX_FLOAT32 and row.step <= _LAST_STEP:
             curves.setdefault(row.metric, {})[row.step] = row.value
     return curves
 
@@ -281,7 +281,7 @@ def _groups(runs: Sequence[Run]) -> dict[str, tuple[Run, ...]]:
     return named
 
 
-def _events(curves: Mapping[str, Sequence[Point]], runs: Sequence[Run], start: float) -> list[Logged]:
+def _events(curves: Mapping[str, Sequence[Point]], runs: Sequence[Run], start: float) -> list[LoggedSummary]:
     """Log the points with the times of a run of mean speed that started with the study."""
     speeds = [run.training_seconds / run.steps for run in runs if run.training_seconds and run.steps]
     seconds = sum(speeds) / len(speeds) if speeds else 0.0
@@ -290,7 +290,7 @@ def _events(curves: Mapping[str, Sequence[Point]], runs: Sequence[Run], start: f
         for point in points:
             named = (("mean", point.mean), ("lower", point.low), ("upper", point.high))
             values.setdefault(point.step, {}).update({f"{metric}/{name}": value for name, value in named})
-    return [Logged(scalars(values[step]), step, start + step * seconds) for step in sorted(values)]
+    return [LoggedSummary(scalars(values[step]), step, start + step * seconds) for step in sorted(values)]
 
 
 def _objectives_first(curves: Mapping[str, Mapping[str, Sequence[Point]]], runs: Sequence[Run]) -> list[str]:
@@ -311,10 +311,10 @@ def _remove_others(folder: Path, kept: Container[Path]) -> None:
             place.rmdir()
 
 
-def _swept_settings(study: Study) -> dict[str, list[Setting]]:
+def _swept_settings(study: Study) -> dict[str, list[HParam]]:
     """Return the values of each swept key; configs of jobs that add no value are not read."""
     assert study.plan is not None
-    values: dict[str, list[Setting]] = {key.lstrip("+"): [] for key in study.plan.axes} if not study.records else {}
+    values: dict[str, list[HParam]] = {key.lstrip("+"): [] for key in study.plan.axes} if not study.records else {}
     seen: set[tuple[str, str]] = set()
     for record, run in study.jobs():
         new = set(record.point.items()) - seen
@@ -322,7 +322,7 @@ def _swept_settings(study: Study) -> dict[str, list[Setting]]:
             continue
         seen |= new
         try:
-            settings = settings_of(run, run.read_config())
+            settings = session_hparams(run, run.read_config())
         except UserError:
             continue  # collecting has reported it
         for key, value in settings.items():

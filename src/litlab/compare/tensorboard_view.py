@@ -17,7 +17,15 @@ from litlab.compare.hyperparameters import SEED, text
 from litlab.compare.model import Run, Skipped
 from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns, numbered
 from litlab.runs.terminal import format_value
-from litlab.tensorboard import PREFIX, START, Logged, Setting, setting, start_summary, write_events
+from litlab.tensorboard import (
+    PREFIX,
+    SESSION_START,
+    HParam,
+    LoggedSummary,
+    session_start_summary,
+    to_hparam,
+    write_events,
+)
 
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d_\w+")  # names of runs and multiruns that were given none
 
@@ -66,12 +74,12 @@ class View:
             self._link_summaries(study)
         self._write_columns(runs, hparams)
 
-    def _write_columns(self, runs: Sequence[Run], hparams: Mapping[Path, Mapping[str, Setting]]) -> None:
+    def _write_columns(self, runs: Sequence[Run], hparams: Mapping[Path, Mapping[str, HParam]]) -> None:
         if self._first is None or not self._first.is_dir():
             self._first = next((folder for run in runs if (folder := self._folders[run.path]).is_dir()), None)
         if self._first is None:
             return
-        values: dict[str, list[Setting]] = {}
+        values: dict[str, list[HParam]] = {}
         for settings in hparams.values():
             for key, value in settings.items():
                 values.setdefault(key, []).append(value)
@@ -89,12 +97,12 @@ class View:
         self._taken.add(free)
         return Path(free)
 
-    def _link_run(self, run: Run, hparams: Mapping[str, Setting]) -> None:
+    def _link_run(self, run: Run, hparams: Mapping[str, HParam]) -> None:
         folder = self._folders[run.path]
-        _link(run.path, folder, leave_out=START)
-        if folder.is_dir() and not (folder / START).exists():
+        _link(run.path, folder, leave_out=SESSION_START)
+        if folder.is_dir() and not (folder / SESSION_START).exists():
             start = (run.path / "config.yaml").stat().st_mtime
-            _write(folder / START, start_summary(dict(hparams), start), start)
+            _write(folder / SESSION_START, session_start_summary(dict(hparams), start), start)
 
     def _link_summaries(self, study: Path) -> None:
         summaries, folder = study / FOLDER, self._parent(study) / FOLDER
@@ -106,7 +114,7 @@ class View:
 
 
 def _write(file: Path, summary: object, time: float = 0.0) -> None:
-    write_events(file, [Logged(summary, 0, time)], sync=False)  # the view is temporary
+    write_events(file, [LoggedSummary(summary, 0, time)], sync=False)  # the view is temporary
 
 
 def _parent_of(run: Run) -> Path:
@@ -114,9 +122,9 @@ def _parent_of(run: Run) -> Path:
     return run.study if run.study is not None else run.path.parent
 
 
-def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
+def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, HParam]]:
     """Return for each run the settings that vary over all runs, by full names, and the seed."""
-    hparams: dict[Path, dict[str, Setting]] = {}
+    hparams: dict[Path, dict[str, HParam]] = {}
     grouping = define_groups(group_by_settings(runs))
     keys = {format_value(label): key for label, key in grouping.keys.items()}
     for group in grouping.groups:
@@ -124,14 +132,14 @@ def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, Setting]]:
             hparams[run.path] = {
                 keys[label]: _typed(run, keys[label], value) for label, value in group.settings.items()
             }
-            if (seed := setting(run.seed)) is not None:
+            if (seed := to_hparam(run.seed)) is not None:
                 hparams[run.path][SEED] = seed
     return hparams
 
 
-def _typed(run: Run, key: str, label: str) -> Setting:
+def _typed(run: Run, key: str, label: str) -> HParam:
     """Return a number or a truth value itself, unless the study has a name for it."""
-    value = setting(run.settings.get(key))
+    value = to_hparam(run.settings.get(key))
     return value if isinstance(value, bool | int | float) and text(value) == label else label
 
 

@@ -34,7 +34,7 @@ from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import FaultTolerantStream
-from litlab.tensorboard import forget_end
+from litlab.tensorboard import remove_session_end
 
 STARTED = time.perf_counter()
 Config = dict[str, Any]
@@ -71,7 +71,7 @@ def work(directory: str, started: float) -> int:
             return _capture_failure(run, config, stop, lambda: _train(run, config, stop, started))
         with directory_lock(run.path) as lock:
             run.result.unlink(missing_ok=True)
-            forget_end(run)
+            remove_session_end(run)
             code = _capture_failure(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
             return _report_failure(run, config, code)
     except UserError as error:
