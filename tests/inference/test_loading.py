@@ -112,7 +112,7 @@ def test_pretrained_weights_are_not_fetched_again(tmp_path: Path, monkeypatch: p
     def fetch(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the checkpoint has the weights")
 
-    monkeypatch.setattr(torchvision, "_fetch", fetch)
+    monkeypatch.setattr(torchvision, "_download", fetch)
     arguments = {"name": "squeezenet1_1", "pretrained": True}
     info = make_info(size=33)
     network = torchvision.build_untrained(**arguments, num_classes=3, image_shape=info.image_shape).eval()

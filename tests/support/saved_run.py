@@ -28,6 +28,7 @@ data: {_target_: user_data.Data}
 model: null
 task:
   _target_: litlab.tasks.image_classifier.ImageClassifier
+  metrics: {}
   label_smoothing: 0.0
   channels_last: false
   compile: false
