@@ -62,7 +62,7 @@ def test_a_grid_goes_on_with_what_is_changed_and_its_jobs_are_runs_like_any(
 
 
 def test_a_change_is_refused_before_any_job_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multirun, "PATIENCE", 0.3)  # for a worker that may be saving
+    monkeypatch.setattr(multirun, "WORKER_GRACE_SECONDS", 0.3)  # for a worker that may be saving
     jobs = begin(tmp_path / "s", [0, 1], schedule={"_target_": "litlab.optim.schedules.constant"})
     jobs[1].run.metrics.write_text("epoch,step,metric,value\n4,10,val/loss,1.0\n")
     before = [job.run.config.read_bytes() for job in jobs]

@@ -29,11 +29,11 @@ from litlab.sweep.backends.base import Config, Job, JobExit
 from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.scheduler import Loop
-from litlab.sweep.search.objectives import objectives_of
+from litlab.sweep.scheduler import Scheduler
+from litlab.sweep.search.objectives import make_objectives
 from litlab.sweep.search.settings import read_settings
 from litlab.sweep.search.source import SearchSource
-from litlab.sweep.search.spec import Search
+from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.study import Plan, Study
 
 DEFAULTS: dict[str, Any] = {
@@ -172,15 +172,15 @@ def point_of(config: Config) -> dict[str, str]:
     return {f"{group}.{key}": config[group][key] for group in ("optimizer", "model") for key in config[group]}
 
 
-def search_of(study: Study, *dimensions: Dimension, compose: Any = None, **settings: Any) -> Search:
+def search_of(study: Study, *dimensions: Dimension, compose: Any = None, **settings: Any) -> SearchSpec:
     read = read_settings(DEFAULTS | settings)
     space = Space(dimensions, ())
-    objectives = objectives_of(BASE, read.objectives)
+    objectives = make_objectives(BASE, read.objectives)
     launch = {"project": str(study.path.parent), "started": "2026-01-31T12:00:00+00:00", "command": [], "code": None}
-    return Search("s", read, space, objectives, BASE, compose or Composer(study), launch)
+    return SearchSpec("s", read, space, objectives, BASE, compose or Composer(study), launch)
 
 
-def plan_of(search: Search) -> Plan:
+def plan_of(search: SearchSpec) -> Plan:
     return Plan("search", search.space.axes, {}, [], {}, {}, "/", "2026-01-01T00:00:00+00:00")
 
 
@@ -207,7 +207,7 @@ def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings:
         study.write_plan(plan)
         source = SearchSource(search, study, machine)
         with Display(path.name, source.total) as display:
-            Loop(source, machine, display, 0, StopRequest()).run()
+            Scheduler(source, machine, display, 0, StopRequest()).run()
     return source
 
 
@@ -215,7 +215,7 @@ def states(source: SearchSource) -> list[str]:
     return [each.state.name for each in source.trials.get_trials(deepcopy=False)]
 
 
-def search_source(study: Study, search: Search) -> SearchSource:
+def search_source(study: Study, search: SearchSpec) -> SearchSource:
     with study.lock():
         study.write_plan(plan_of(search))
         return SearchSource(search, study, Machine(best_at(0.03)))
@@ -225,7 +225,7 @@ def drive(study: Study, source: SearchSource) -> SearchSource:
     """One job after the other, each done at once."""
     with study.lock():
         while not source.is_exhausted():
-            job = source.next(lambda config: True)
+            job = source.next_job(lambda config: True)
             if job is not None:
-                source.ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+                source.job_ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
     return source

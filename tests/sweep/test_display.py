@@ -14,18 +14,21 @@ from typing import Any
 import pytest
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import MetricsWriter
+from litlab.runs.metrics import Metric, MetricsWriter
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_clock, headline
 from litlab.sweep import display
 from litlab.sweep.backends.base import Job
-from litlab.sweep.display import Display, rest, seconds_left, summary
+from litlab.sweep.display import Display
+from litlab.sweep.eta import job_eta, multirun_eta
 from litlab.sweep.outcome import Outcome
+from litlab.sweep.summary import summarize
 
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 10},
     "objective": {"metric": "val/accuracy", "mode": "max"},
 }
+METRICS = {"val/accuracy": Metric("val/accuracy", unit="%", mode="max")}
 LONG = "0002_model-resnet18_optimizer.lr-0.1_data.batch_size-128_seed-3"
 
 
@@ -35,7 +38,7 @@ def job(folder: Path, name: str, *epochs: float) -> Job:
     run.path.mkdir(parents=True)
     writer = MetricsWriter(run.metrics)
     for epoch, value in enumerate(epochs):
-        writer.append(epoch, 100 * (epoch + 1), {"train/loss": 1.0, "val/accuracy": value})
+        writer.append(epoch, 100 * (epoch + 1), {"train/loss": 1.0, "val/accuracy": value}, METRICS)
     writer.close()
     return Job(int(name[:4]), run, CONFIG)
 
@@ -54,12 +57,12 @@ def failed(message: str, *log: str) -> Outcome:
 def test_without_a_terminal_each_event_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = job(tmp_path, "0000_lr-0.1", 0.5), job(tmp_path, "0001_lr-[red]10")
 
-    with Display("study", 5, known=2) as shown:
-        shown.started(first)
-        shown.started(second)
+    with Display("study", 5, num_ended=2) as shown:
+        shown.job_started(first)
+        shown.job_started(second)
         shown.update(5)
-        shown.ended(first, done(0.6512), again=False)
-        shown.ended(second, failed("ValueError: \x1b[31mno\nmore"), again=True)
+        shown.job_ended(first, done(0.6512), will_retry=False)
+        shown.job_ended(second, failed("ValueError: \x1b[31mno\nmore"), will_retry=True)
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["study: 5 jobs, 2 of them before", "0000_lr-0.1: started", "0001_lr-[red]10: started"]
@@ -78,7 +81,7 @@ import os, sys, time
 from litlab.sweep.display import Display
 with Display("study", 1) as shown:
     for _ in range(200):
-        shown.say("x" * 1000)
+        shown.print("x" * 1000)
         shown.update(1)
 os.write(2, b"reached the end")
 """
@@ -131,7 +134,7 @@ def _on_terminal(
     """What a terminal of this size gets when the table is drawn once."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    monkeypatch.setattr(display, "REFRESH", 0.0)
+    monkeypatch.setattr(display, "REFRESH_SECONDS", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))  # rich asks the descriptors 0 to 2, which are pytest's
     monkeypatch.setenv("LINES", str(lines))
@@ -139,10 +142,10 @@ def _on_terminal(
         patched.setattr(sys, "stdout", terminal)
         with Display("study", 9) as shown:
             for each in running:
-                shown.started(each)
+                shown.job_started(each)
             if failing:
-                shown.started(failing)
-                shown.ended(failing, failed("ValueError: no"), again=False)
+                shown.job_started(failing)
+                shown.job_ended(failing, failed("ValueError: no"), will_retry=False)
             shown.update(9)
         received = b""
         while b"\x1b[?25h" not in received:  # the cursor is shown again
@@ -161,18 +164,18 @@ def _table(text: str) -> list[str]:
 
 
 def test_time_left_is_known_from_the_first_job_that_says_something() -> None:
-    assert seconds_left([], [(10.0, None)], 3, 2) is None
-    assert seconds_left([100.0], [(40.0, None), (90.0, None)], 0, 2) == 60.0  # the longest of those that run
-    assert seconds_left([100.0], [(50.0, None), (50.0, None)], 4, 2) == 250.0
-    assert seconds_left([], [(50.0, 50.0), (50.0, 150.0)], 2, 2) == (200 + 2 * 150) / 2
-    assert seconds_left([100.0], [(900.0, None)], 0, 1) == 0.0
+    assert multirun_eta([], [(10.0, None)], 3, 2) is None
+    assert multirun_eta([100.0], [(40.0, None), (90.0, None)], 0, 2) == 60.0  # the longest of those that run
+    assert multirun_eta([100.0], [(50.0, None), (50.0, None)], 4, 2) == 250.0
+    assert multirun_eta([], [(50.0, 50.0), (50.0, 150.0)], 2, 2) == (200 + 2 * 150) / 2
+    assert multirun_eta([100.0], [(900.0, None)], 0, 1) == 0.0
 
 
 def test_pace_of_a_continued_job_counts_from_where_it_went_on() -> None:
-    assert rest(10.0, 0.0, 0.5) == 10.0
-    assert rest(10.0, 0.8, 0.9) == pytest.approx(10.0)
-    assert rest(10.0, 0.8, 0.81) is None
-    assert rest(10.0, None, None) is None
+    assert job_eta(10.0, 0.0, 0.5) == 10.0
+    assert job_eta(10.0, 0.8, 0.9) == pytest.approx(10.0)
+    assert job_eta(10.0, 0.8, 0.81) is None
+    assert job_eta(10.0, None, None) is None
 
 
 def test_clock() -> None:
@@ -190,12 +193,12 @@ def test_clock() -> None:
 
 def test_summary_counts_ranks_explains_and_says_what_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    jobs = [job(tmp_path / "outputs" / "study", f"{number:04}_seed-{number}") for number in range(7)]
+    jobs = [job(tmp_path / "outputs" / "study", f"{number:04}_seed-{number}", 0.5) for number in range(7)]
     outcomes = {number: done(value) for number, value in enumerate((0.5, 0.7, 0.6, 0.1))}
     outcomes[4] = failed('  File "/my/net.py", line 3, in forward\n    return x\nValueError: no', "a \x1b[2Jb", "last")
     outcomes[5] = Outcome(RunStatus.KILLED, "killed by SIGKILL", (), {"objective": 0.99}, 1.0)
 
-    lines = summary(Path("outputs/study"), jobs, outcomes, received=15)
+    lines = summarize(Path("outputs/study"), jobs, outcomes, signum=15)
 
     assert lines == [
         "",
@@ -227,11 +230,11 @@ def test_summary_counts_ranks_explains_and_says_what_to_call(tmp_path: Path, mon
 def test_summary_of_many_failures_names_the_rest_and_of_success_has_nothing_to_continue(tmp_path: Path) -> None:
     jobs = [job(tmp_path, f"{number:04}_x") for number in range(18)]
 
-    lines = summary(tmp_path, jobs, {each.number: failed("no") for each in jobs}, received=None)
+    lines = summarize(tmp_path, jobs, {each.number: failed("no") for each in jobs}, signum=None)
     assert sum(line.endswith(": failed") for line in lines) == 10
     assert "and 8 more: 0010_x, 0011_x, 0012_x, 0013_x, 0014_x, ..." in lines
 
-    lines = summary(tmp_path, jobs[:1], {0: done(0.5)}, received=None)
+    lines = summarize(tmp_path, jobs[:1], {0: done(0.5)}, signum=None)
     assert lines[1] == "1 job: 1 completed"
     assert not any("resume" in line or line.startswith("best") for line in lines)
 
@@ -240,7 +243,7 @@ def test_best_of_an_objective_that_is_minimised(tmp_path: Path) -> None:
     config = {"objective": {"metric": "val/loss", "mode": "min"}}
     jobs = [Job(number, RunDirectory(tmp_path / f"{number}"), config) for number in range(2)]
 
-    lines = summary(tmp_path, jobs, {0: done(1.5), 1: done(0.25)}, received=None)
+    lines = summarize(tmp_path, jobs, {0: done(1.5), 1: done(0.25)}, signum=None)
 
     assert lines[3:6] == ["best by val/loss (min)", "  0.25  1", "   1.5  0"]
 

@@ -32,7 +32,7 @@ from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.device_allocator import Machine
 from litlab.sweep.backends.local import LocalPool, PoolSettings
-from litlab.sweep.outcome import settle
+from litlab.sweep.outcome import determine_outcome
 
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
 pytestmark = pytest.mark.usefixtures("fresh")
@@ -47,7 +47,7 @@ def test_a_job_starts_in_no_time_and_says_each_thing_once(pool: LocalPool, tmp_p
     seconds = time.monotonic() - submitted
     assert seconds < 1, "0.1 s where nothing else is going on, most of it the data"
     (ended,) = next_ended(pool, 1)
-    assert settle(ended).status == RunStatus.COMPLETED
+    assert determine_outcome(ended).status == RunStatus.COMPLETED
     assert ended.seconds < PATIENCE
     lines = job.run.log.read_text().splitlines()
     assert [line for line in lines if line.startswith("printed by")] == ["printed by rank 0"]
@@ -107,14 +107,14 @@ def test_whatever_a_job_does_is_told_and_the_next_one_runs(
 ) -> None:
     bad, good = new_job(tmp_path, 1, quick_config(how=how)), new_job(tmp_path, 2, quick_config())
     ended = run_all(pool, [bad, good])
-    outcome = settle(ended[1])
+    outcome = determine_outcome(ended[1])
     assert (outcome.status, outcome.is_failure) == (kind, True)
     assert said in outcome.message
     assert read_result(bad.run)["status"] == "failed"
     if how == "segfault":
         assert "Fatal Python error: Segmentation fault" in bad.run.log.read_text()
         assert "sabotage.py" in "".join(outcome.log) + bad.run.log.read_text()
-    assert settle(ended[2]).status == RunStatus.COMPLETED
+    assert determine_outcome(ended[2]).status == RunStatus.COMPLETED
 
 
 def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch:
     time.sleep(1)
     timed.resume()
     ended = {each.job.number: each for each in next_ended(timed, 2)}
-    assert settle(ended[1]).status == settle(ended[2]).status == RunStatus.TIMED_OUT
+    assert determine_outcome(ended[1]).status == determine_outcome(ended[2]).status == RunStatus.TIMED_OUT
     assert ended[1].code == 143
     assert slow.run.last.exists()
     assert ended[2].code == -signal.SIGKILL
@@ -151,7 +151,7 @@ def test_a_job_that_is_cancelled_saves_and_stops(pool: LocalPool, tmp_path: Path
     ended = {each.job.number: each for each in next_ended(pool, 2)}
     assert time.monotonic() - started < 10
     for job in jobs:
-        assert settle(ended[job.number]).status == RunStatus.INTERRUPTED
+        assert determine_outcome(ended[job.number]).status == RunStatus.INTERRUPTED
         assert ended[job.number].code == 130
         assert torch.load(job.run.last, weights_only=False)["global_step"] > 0
     assert not any(map(group, groups)), "their devices are free"
@@ -166,7 +166,7 @@ def test_a_killed_leader_takes_its_ranks_along(pool: LocalPool, tmp_path: Path) 
     assert len(group(leader)) == 3
     os.kill(leader, signal.SIGKILL)
     (ended,) = next_ended(pool, 1)
-    assert settle(ended).status == RunStatus.KILLED
+    assert determine_outcome(ended).status == RunStatus.KILLED
     assert not group(leader), "their devices are free"
 
 
@@ -202,7 +202,7 @@ def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirecto
     ended = run_all(pool, jobs)
     expected = result(fresh())
     for job in jobs:
-        assert settle(ended[job.number]).status == RunStatus.COMPLETED
+        assert determine_outcome(ended[job.number]).status == RunStatus.COMPLETED
         assert result(job.run) == expected
         assert expected["test"]
         assert {told(job, rank)["environment"]["RANK"] for rank in (0, 1)} == {"0", "1"}
@@ -238,7 +238,7 @@ def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatc
     os.kill(server, signal.SIGKILL)
     ended = next_ended(three, 2)
     assert [(each.job, each.code) for each in ended] == [(saves, 143), (deaf, -signal.SIGKILL)]
-    assert [settle(each).status for each in ended] == ["interrupted", "killed"]
+    assert [determine_outcome(each).status for each in ended] == ["interrupted", "killed"]
     assert read_result(saves.run)["error"].startswith("stopped by SIGTERM, saved at step")
     assert not any(group(told(job)["group"]) for job in jobs[:2])
     until(lambda: unread.run.metrics.exists(), three)

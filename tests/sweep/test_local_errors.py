@@ -17,7 +17,7 @@ from litlab.process.fork_server import ForkRequest, Server
 from litlab.runs.result import read_result
 from litlab.sweep.backends.base import JobExit
 from litlab.sweep.backends.local import LocalPool, OomMonitor, PoolSettings
-from litlab.sweep.outcome import settle
+from litlab.sweep.outcome import determine_outcome
 
 
 def test_code_that_exits_with_zero_leaves_no_result(
@@ -60,7 +60,7 @@ def test_a_server_that_cannot_fork_says_so_in_the_log_of_the_job_and_goes_on(
     os.close(sink)
     with os.fdopen(reports) as told:
         assert json.load(told) == {"ended": 7, "code": FAILED}
-    outcome = settle(JobExit(job, FAILED, 0.0))
+    outcome = determine_outcome(JobExit(job, FAILED, 0.0))
     assert (outcome.status, outcome.log) == (
         "failed", ("litlab: no process can be started: Resource temporarily unavailable",)
     )  # fmt: skip

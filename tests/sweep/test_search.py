@@ -26,9 +26,9 @@ from support.search_jobs import (
 from litlab.config.search_space import Choices, Dimension, Numbers
 from litlab.errors import UserError
 from litlab.runs.metrics import read_metrics
-from litlab.sweep.search.report import findings, outline
+from litlab.sweep.search.report import describe_search, report_trials
 from litlab.sweep.search.source import SearchSource
-from litlab.sweep.search.spec import describe
+from litlab.sweep.search.spec import make_search_spec
 from litlab.sweep.study import Study
 
 
@@ -55,7 +55,7 @@ def test_hopeless_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Ma
     assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 30
     assert machine.num_validations < 0.9 * 30 * EPOCHS
     search = search_of(Study.load_own(path), LR, trials=30, pruner="median")
-    said = "\n".join(findings(search, Study.load(path), source.trials, is_out_of_points=False))
+    said = "\n".join(report_trials(search, Study.load(path), source.trials, is_out_of_points=False))
     spared = 30 * EPOCHS - machine.num_validations
     assert "best by val/accuracy (max)" in said
     assert f"{spared} of 150 validations not run, about {spared} s of training saved" in said  # a second each
@@ -81,7 +81,7 @@ def test_a_small_space_is_walked_through_without_repetition(tmp_path: Path, samp
     assert states(source) == ["COMPLETE"] * 6
     assert len({str(each) for each in points(tmp_path / "s")}) == 6
     assert source.is_out_of_points
-    said = findings(search_of(Study.load_own(tmp_path / "s"), FEW), Study.load(tmp_path / "s"), source.trials,
+    said = report_trials(search_of(Study.load_own(tmp_path / "s"), FEW), Study.load(tmp_path / "s"), source.trials,
                     is_out_of_points=True)  # fmt: skip
     assert "every point of the space has its trial now: 6 of the 20 asked for" in said
 
@@ -102,7 +102,7 @@ def test_several_objectives(tmp_path: Path) -> None:
     assert all(len(each.values) == 2 for each in source.trials.trials)
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, WIDTH, objectives=wanted)
-    said = "\n".join(findings(search, study, source.trials, is_out_of_points=False))
+    said = "\n".join(report_trials(search, study, source.trials, is_out_of_points=False))
     assert f"than one of these {len(source.trials.best_trials)}" in said
     with pytest.raises(UserError, match=r"goes by val/accuracy \(max\), parameters \(min\), and not by val/accuracy"):
         run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=8)
@@ -116,7 +116,9 @@ def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) 
     assert states(source) == ["COMPLETE", "FAIL"] * 3
     assert source.trials.trials[1].user_attrs["error"] == "optimizer.lr: out of range"
     assert [record.number for record in study.records] == [0, 2, 4]
-    assert "  trial 1: optimizer.lr: out of range" in findings(search, study, source.trials, is_out_of_points=False)
+    assert "  trial 1: optimizer.lr: out of range" in report_trials(
+        search, study, source.trials, is_out_of_points=False
+    )
 
 
 def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) -> None:
@@ -142,13 +144,13 @@ def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path
         return composer(overrides, number)
 
     again = (search.name, search.settings, search.space, compose, {})
-    assert point_of(describe(*again).typical) == {"optimizer.lr": "1.0"}
+    assert point_of(make_search_spec(*again).typical_config) == {"optimizer.lr": "1.0"}
     lowest = 2.0
     with pytest.raises(UserError, match=r"=0\.01: out of range\n\(in the middle of the space: .*; points tried: 5\)"):
-        describe(*again)
+        make_search_spec(*again)
     everywhere = Composer(study, refuses=lambda point: True)
     with pytest.raises(UserError, match="points tried: 2"):
-        describe(search.name, search.settings, search.space, everywhere, {})
+        make_search_spec(search.name, search.settings, search.space, everywhere, {})
 
 
 def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
@@ -175,7 +177,9 @@ def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> 
 
 
 def test_an_outline_says_what_would_be_searched(tmp_path: Path) -> None:
-    said = "\n".join(outline(search_of(Study.load_own(tmp_path / "s"), LR, NAMES), Study.load_own(tmp_path / "s")))
+    said = "\n".join(
+        describe_search(search_of(Study.load_own(tmp_path / "s"), LR, NAMES), Study.load_own(tmp_path / "s"))
+    )
     assert "20 trials for val/accuracy (max)" in said
     assert "optimizer.lr  tag(log,interval(1e-4,1))" in said
     assert not (tmp_path / "s").exists()

@@ -74,13 +74,13 @@ def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status:
     search = search_of(study, LR, trials=1)
     with study.lock():
         study.write_plan(plan_of(search))
-        job = SearchSource(search, study, Machine(best_at(0.03))).next(lambda config: True)
+        job = SearchSource(search, study, Machine(best_at(0.03))).next_job(lambda config: True)
         assert job is not None
         write_result(job.run, Result(status, "", best={"val/accuracy": 0.5}, error="so"))  # type: ignore[arg-type]
         source = SearchSource(search, study, Machine(best_at(0.03)))
         assert states(source) == [state]
         assert source.is_exhausted() == (state != "RUNNING")
-        again = source.next(lambda config: True)
+        again = source.next_job(lambda config: True)
         assert (again is not None and again.number == 0) == (state == "RUNNING")
 
 
@@ -90,19 +90,19 @@ def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_pat
     with study.lock():
         study.write_plan(plan_of(search))
         source = SearchSource(search, study, Machine(best_at(0.03)))
-        job = source.next(lambda config: True)
+        job = source.next_job(lambda config: True)
         assert job is not None
         validate(job, 1, 2, 3)
-        assert source.look([job]) == []
+        assert source.jobs_to_prune([job]) == []
         text = job.run.metrics.read_text()
         job.run.metrics.write_text("".join(text.splitlines(keepends=True)[:4]))  # back to the first checkpoint
-        assert source.look([job]) == []
+        assert source.jobs_to_prune([job]) == []
         validate(job, 2, 3, 4)
-        assert source.look([job]) == []
+        assert source.jobs_to_prune([job]) == []
         after_restart = SearchSource(search, study, Machine(best_at(0.03)))
-        assert after_restart.look([job]) == []
+        assert after_restart.jobs_to_prune([job]) == []
         validate(job, 5)
-        after_restart.ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+        after_restart.job_ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
     assert after_restart.error is None
     (trial,) = after_restart.trials.trials
     assert trial.intermediate_values == {place: place / 10 for place in range(1, 6)}

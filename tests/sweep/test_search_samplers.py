@@ -15,8 +15,8 @@ from support.search_jobs import BASE, DEFAULTS, FEW, LR, NAMES, WIDTH, Machine, 
 from litlab.config.schema import Objective
 from litlab.config.search_space import Dimension, Numbers, Space
 from litlab.errors import UserError
-from litlab.sweep.search.objectives import num_validations, objectives_of
-from litlab.sweep.search.sampler import DistinctSampler, Point, as_point, as_values, suggest
+from litlab.sweep.search.objectives import make_objectives, num_validations
+from litlab.sweep.search.sampler import DistinctSampler, Point, suggest, to_point, to_values
 from litlab.sweep.search.settings import check_sampler, make_pruner, make_sampler, read_settings
 from litlab.sweep.search.storage import check_url, open_trials
 
@@ -61,7 +61,7 @@ def valley(point: dict[str, str]) -> float:
 
 
 def points_of(study: optuna.Study, space: Space) -> list[Point]:
-    return [as_point(space, each.params) for each in study.get_trials()]
+    return [to_point(space, each.params) for each in study.get_trials()]
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
@@ -126,9 +126,9 @@ def test_restarts_sample_from_other_seeds() -> None:
 def test_points_and_values_are_the_same_thing() -> None:
     space = Space((NAMES, LR, WIDTH, MOMENTUM), ())
     point = {"model.name": "a", "optimizer.lr": "0.001", "model.width": "24", "momentum": "0.75"}
-    values = as_values(space, point)
+    values = to_values(space, point)
     assert values == {"model.name": "a", "optimizer.lr": 0.001, "model.width": 24, "momentum": 0.75}
-    assert as_point(space, values) == frozenset(point.items())
+    assert to_point(space, values) == frozenset(point.items())
 
 
 @pytest.mark.parametrize(
@@ -188,21 +188,21 @@ def test_cmaes_needs_two_numbers() -> None:
 )
 def test_runs_without_the_objective_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        objectives_of(BASE | changes, None)
+        make_objectives(BASE | changes, None)
 
 
 def test_an_objective_that_no_run_has_is_refused() -> None:
     ours = BASE | {"task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier"}}
     wanted = [Objective(metric="val/accuracy", mode="max"), Objective(metric="paramters", mode="min")]
     with pytest.raises(UserError, match="paramters is no value of a run; did you mean parameters; known: val/acc"):
-        objectives_of(ours, wanted)
+        make_objectives(ours, wanted)
 
 
 def test_values_of_the_objectives_come_from_the_result() -> None:
     wanted = [Objective(metric=each, mode="min") for each in ("val/loss", "parameters", "seconds.training")]
     result = {"best": {}, "last": {"val/loss": 0.5}, "parameters": 7, "seconds": {"training": 2.5}, "test": {}}
-    assert [each.value(result) for each in objectives_of(BASE, wanted)] == [0.5, 7.0, 2.5]
-    assert [each.value({"best": {"val/loss": None}}) for each in objectives_of(BASE, wanted)] == [None] * 3
+    assert [each.value(result) for each in make_objectives(BASE, wanted)] == [0.5, 7.0, 2.5]
+    assert [each.value({"best": {"val/loss": None}}) for each in make_objectives(BASE, wanted)] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_file_of_the_trials_is_in_the_directory_however_it_is_called(tmp_pat
     path = tmp_path / name
     path.mkdir()
     read = settings()
-    open_trials(path, None, "s", objectives_of(BASE, None), make_sampler(read, 0), make_pruner(read, None))
+    open_trials(path, None, "s", make_objectives(BASE, None), make_sampler(read, 0), make_pruner(read, None))
     assert [each.name for each in path.iterdir()] == ["search.db"]
 
 

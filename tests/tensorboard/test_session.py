@@ -16,7 +16,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job, JobExit
-from litlab.sweep.outcome import settle
+from litlab.sweep.outcome import determine_outcome
 from litlab.tensorboard import (
     LAST,
     PREFIX,
@@ -105,7 +105,7 @@ def test_who_watches_a_run_reads_all_of_it_before_its_end(tmp_path: Path) -> Non
 
 def test_a_job_whose_process_was_killed_has_failed(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
-    outcome = settle(JobExit(Job(0, run, config), -9, 1.0))
+    outcome = determine_outcome(JobExit(Job(0, run, config), -9, 1.0))
     assert outcome.status == "killed"
     assert sessions(tmp_path, ["STATUS_FAILURE"])["run"].settings == {"optimizer.lr": 0.1}
 

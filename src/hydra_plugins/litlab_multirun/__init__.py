@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob, Point
     from litlab.sweep.backends.base import Backend
-    from litlab.sweep.multirun import MultirunEnd
+    from litlab.sweep.multirun import MultirunResult
     from litlab.sweep.outcome import Outcome
     from litlab.sweep.study import Plan, Study
 
@@ -86,7 +86,7 @@ class PoolLauncher(Launcher):
         from litlab.process.signals import exit_code
         from litlab.sweep.backends import make_backend
         from litlab.sweep.compatibility import check_compatible
-        from litlab.sweep.display import table
+        from litlab.sweep.dry_run import format_jobs
 
         points = [Point.of(overrides, swept_overrides(self.config)) for overrides in job_overrides]
         study = self.study()
@@ -100,15 +100,15 @@ class PoolLauncher(Launcher):
         if self.is_dry_run:
             check_compatible(study, plan, jobs)
             make_backend(self.settings).check([job.config for job in distinct], dry_run=True)
-            print("\n".join(table(study, distinct)))
+            print("\n".join(format_jobs(study, distinct)))
             return [_new_job_return(point, None, JobStatus.COMPLETED) for point in points]
         end = self._run(study, plan, distinct)
-        if end.received is not None:
-            raise RunStopped(exit_code(end.received))
+        if end.signum is not None:
+            raise RunStopped(exit_code(end.signum))
         outcomes = {job.number: outcome for job, outcome in zip(distinct, end.outcomes, strict=True)}
         return [_job_return(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
-    def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunEnd:
+    def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunResult:
         from litlab.compare.tensorboard import update_summary
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
@@ -121,7 +121,7 @@ class PoolLauncher(Launcher):
                 plan,
                 jobs,
                 self.pool(),
-                begun=update_summary,
+                on_start=update_summary,
                 provenance=self.provenance(),
                 retries=self.settings["retries"],
             )
@@ -256,9 +256,8 @@ def _axes(points: Sequence[Point]) -> dict[str, list[str]]:
 def _job_return(point: Point, outcome: Outcome | None) -> JobReturn:
     """Return Hydra's record of a job: its objective, or an error that is raised when the sweeper reads the value."""
     from litlab.errors import RunFailed
-    from litlab.runs.state import RunStatus
 
-    if outcome is None or outcome.status not in (RunStatus.COMPLETED, RunStatus.PRUNED):
+    if outcome is None or not outcome.is_success:
         return _new_job_return(point, RunFailed(1), JobStatus.FAILED)
     return _new_job_return(point, outcome.objective, JobStatus.COMPLETED)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from litlab.config.search_space import Space
     from litlab.sweep.search.settings import SearchSettings
     from litlab.sweep.search.source import SearchSource
-    from litlab.sweep.search.spec import Search
+    from litlab.sweep.search.spec import SearchSpec
     from litlab.sweep.study import Plan, Study
 
 _SPACE_KEYS = ("params", "conditional")
@@ -78,9 +78,9 @@ class SearchSweeper(Sweeper):
         plan = self._plan(search)
         check_compatible(study, plan, [])
         if self.launcher.is_dry_run:
-            from litlab.sweep.search.report import outline
+            from litlab.sweep.search.report import describe_search
 
-            print("\n".join(outline(search, study)))
+            print("\n".join(describe_search(search, study)))
         else:
             self._run(study, plan, search)
 
@@ -95,14 +95,14 @@ class SearchSweeper(Sweeper):
         check_sampler(settings, space)
         return space
 
-    def _search(self, study: Study, settings: SearchSettings, space: Space) -> Search:
+    def _search(self, study: Study, settings: SearchSettings, space: Space) -> SearchSpec:
         """Describe the search; example jobs are composed, so that errors in them show before anything is written."""
         from litlab.config.tree import bare_key
-        from litlab.sweep.search.spec import describe
-        from litlab.sweep.search.storage import study_name
+        from litlab.sweep.search.spec import make_search_spec
+        from litlab.sweep.search.storage import make_study_name
 
         known = study.plan.search if study.plan is not None else {}
-        name = study_name(study.path, settings.storage, known)
+        name = make_study_name(study.path, settings.storage, known)
         swept = {bare_key(dimension.key) for dimension in space.dimensions}
 
         def compose(overrides: list[str], number: int) -> ComposedJob:
@@ -114,9 +114,9 @@ class SearchSweeper(Sweeper):
             )
             return job
 
-        return describe(name, settings, space, compose, self.launcher.provenance())
+        return make_search_spec(name, settings, space, compose, self.launcher.provenance())
 
-    def _plan(self, search: Search) -> Plan:
+    def _plan(self, search: SearchSpec) -> Plan:
         """Return the plan with unresolved settings, so that it holds references to secrets, not their values."""
         from litlab.config.secrets import mask_secrets
 
@@ -125,7 +125,7 @@ class SearchSweeper(Sweeper):
         kept = {str(key): value for key, value in unresolved.items() if key not in ("_target_", *_SPACE_KEYS)}
         return self.launcher.plan("search", search.space.axes, mask_secrets(kept) | {"study_name": search.name})
 
-    def _run(self, study: Study, plan: Plan, search: Search) -> None:
+    def _run(self, study: Study, plan: Plan, search: SearchSpec) -> None:
         from litlab.compare.tensorboard import update_summary
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
@@ -140,25 +140,25 @@ class SearchSweeper(Sweeper):
             return opened[0]
 
         try:
-            pool.check([search.typical])
+            pool.check([search.typical_config])
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
             retries = self.launcher.settings["retries"]
-            end = run_search(study, plan, source, pool, retries=retries, begun=update_summary)
+            end = run_search(study, plan, source, pool, retries=retries, on_start=update_summary)
         except OSError as error:
             raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)
-        _report(search, study, opened[0], end.received)
+        _report(search, study, opened[0], end.signum)
 
 
-def _report(search: Search, study: Study, source: SearchSource, received: int | None) -> None:
+def _report(search: SearchSpec, study: Study, source: SearchSource, signum: int | None) -> None:
     """Print the results of a search.
 
     Args:
         search: Search.
         study: Study of the search.
         source: Source of its jobs, with their outcomes.
-        received: Signal that stopped the search; None if it was not stopped.
+        signum: Signal that stopped the search; None if it was not stopped.
 
     Raises:
         UserError: If the outcomes could not be written to the database.
@@ -168,21 +168,18 @@ def _report(search: Search, study: Study, source: SearchSource, received: int | 
     from litlab.errors import RunFailed
     from litlab.process.controller import RunStopped
     from litlab.process.signals import exit_code
-    from litlab.runs.state import RunStatus
-    from litlab.sweep.display import summary
-    from litlab.sweep.search.report import findings
+    from litlab.sweep.search.report import report_trials
+    from litlab.sweep.summary import summarize
 
-    with search.explained(study):
-        results = findings(search, study, source.trials, is_out_of_points=source.is_out_of_points)
+    with search.storage_errors(study):
+        results = report_trials(search, study, source.trials, is_out_of_points=source.is_out_of_points)
     print("\n".join(results))
     jobs = [replace(job, config=job.config | {"objective": None}) for job in source.started.values()]
-    lines = summary(study.path, jobs, source.outcomes, received=received, retries_failures=False)
+    lines = summarize(study.path, jobs, source.outcomes, signum=signum, retries_failures=False)
     print("\n".join(lines), flush=True)
     if source.error is not None:  # raised after a signal, too
         raise source.error
-    if received is not None:
-        raise RunStopped(exit_code(received))
-    if not study.records or any(
-        outcome.status not in (RunStatus.COMPLETED, RunStatus.PRUNED) for outcome in source.outcomes.values()
-    ):
+    if signum is not None:
+        raise RunStopped(exit_code(signum))
+    if not study.records or not all(outcome.is_success for outcome in source.outcomes.values()):
         raise RunFailed(1)

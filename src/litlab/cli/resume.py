@@ -270,12 +270,14 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     backend.start()
     provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
-        end = resume_grid(study, backend, provenance=provenance, retries=plan.launcher["retries"], begun=update_summary)
+        end = resume_grid(
+            study, backend, provenance=provenance, retries=plan.launcher["retries"], on_start=update_summary
+        )
     finally:
         backend.close()
     update_summary(study.path)
-    if end.received is not None:
-        raise RunStopped(exit_code(end.received))
+    if end.signum is not None:
+        raise RunStopped(exit_code(end.signum))
     if not end.is_complete:
         raise RunFailed(1)
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -12,10 +13,10 @@ from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import is_locked
+from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.state import RunState, RunStatus, read_state
 from litlab.runs.terminal import format_clock, format_value, headline, printable
 from litlab.sweep.discover import discover, runs_at
-from litlab.sweep.display import number
 from litlab.sweep.study import STUDY_FILE
 
 EVERY = 2.0  # seconds between two looks
@@ -80,8 +81,8 @@ def table(directory: Path, runs: Runs, states: Sequence[RunState]) -> list[str]:
     lines = [_counts(directory, states)]
     if not runs:
         return lines
-    metric = _metric(runs)
-    rows: list[tuple[str, ...]] = [("job", "state", "epoch", "time", metric, "")]
+    metric = _metric(runs, states)
+    rows: list[tuple[str, ...]] = [("job", "state", "epoch", "time", metric.name, "")]
     rows += [_row(name, state, metric) for (name, _), state in zip(runs, states, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -101,26 +102,28 @@ def _completed_first(status: RunStatus) -> tuple[bool, int]:
     return status is not RunStatus.COMPLETED, list(RunStatus).index(status)
 
 
-def _row(name: str, state: RunState, metric: str) -> tuple[str, ...]:
+def _row(name: str, state: RunState, metric: Metric) -> tuple[str, ...]:
     progress = state.progress
     epoch = "" if progress is None or progress.epoch is None else str(progress.epoch)
     if epoch and progress is not None and progress.num_epochs:
         epoch += f"/{progress.num_epochs}"
-    value = "" if state.objective is None else number(metric, state.objective)
+    value = "" if state.objective is None else metric.format(state.objective)
     taken = "" if state.seconds is None else format_clock(state.seconds)
     return format_value(name), state.status.label, epoch, taken, value, format_value(headline(state.message))
 
 
-def _metric(runs: Runs) -> str:
-    """The name of the objective; that of the first run stands for all."""
+def _metric(runs: Runs, states: Sequence[RunState]) -> Metric:
+    """Return the metric of the objective, by the first runs: those of a study have the same."""
     for _, run in runs[:3]:
         try:
             objective: Any = run.read_config().get("objective")
         except UserError:
             continue
         if isinstance(objective, dict) and isinstance(objective.get("metric"), str):
-            return format_value(objective["metric"])
-    return "objective"
+            measured = (run for (_, run), state in zip(runs, states, strict=True) if state.objective is not None)
+            metric = read_metric_table(next(measured, run))[objective["metric"]]
+            return replace(metric, name=format_value(metric.name))
+    return Metric("objective")
 
 
 def _is_over(directory: Path, states: Sequence[RunState]) -> bool:
@@ -176,7 +179,7 @@ def _report(directory: Path) -> None:
 
 
 def _print_changes(directory: Path, runs: Runs, states: Sequence[RunState], before: dict[str, RunState]) -> None:
-    metric = _metric(runs)
+    metric = _metric(runs, states)
     for (name, _), state in zip(runs, states, strict=True):
         if name not in before or before[name].status != state.status:
             said = " ".join(filter(None, _row(name, state, metric)))

@@ -1,1 +1,1 @@
-"""Studies: many runs of one command, on the devices that there are. Nothing here imports torch or Hydra."""
+"""Studies of many runs: grids and searches on a backend. No torch, no Hydra."""

@@ -116,7 +116,8 @@ def _data_source_changes(before: Config, after: Config) -> Changes:
 
 
 def _refuse(study: Study, subject: str, changes: Changes) -> None:
-    """
+    """Refuse a command that changes the study.
+
     Raises:
         UserError: If anything changed.
     """

@@ -1,7 +1,7 @@
 """Jobs of a study: creation of their run directories, and the record of those that are resumed.
 
-A job is recorded once its directory is complete, so the same command repairs a kill at any moment: directories without a
-record in which no worker has been are created again.
+A job is recorded once its directory is complete, so the same command repairs a kill at any moment: directories without
+a record in which no worker has been are created again.
 """
 
 import os
@@ -122,7 +122,8 @@ def _create(
 
 
 def _existing(study: Study, job: "ComposedJob", record: JobRecord, provenance: dict[str, Any], notes: list[str]) -> Job:
-    """
+    """Return a recorded job, resumed or created again if needed.
+
     Raises:
         UserError: If the directory of the job has been begun, and is damaged or not the user's own.
     """
@@ -159,9 +160,9 @@ def _remove_unrecorded(study: Study) -> None:
     """Remove directories that a killed command created for jobs, but could not record."""
     recorded = {Path(record.directory).parts[0] for record in study.records}
     for path in study.path.iterdir():
-        if path.name not in recorded and _JOB_NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            if _is_unused(RunDirectory(path)):
-                shutil.rmtree(path)
+        is_job = _JOB_NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if is_job and path.name not in recorded and _is_unused(RunDirectory(path)):
+            shutil.rmtree(path)
 
 
 def _is_unused(run: RunDirectory) -> bool:

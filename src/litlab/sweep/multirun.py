@@ -1,4 +1,4 @@
-"""A multirun from its composed jobs to its summary: the study's directory, the loop over its jobs, what is said."""
+"""Multirun of a grid or search, from the composed jobs to the summary."""
 
 import time
 from collections import deque
@@ -13,59 +13,66 @@ from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, read_state
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.compatibility import check_compatible
-from litlab.sweep.display import Display, summary
+from litlab.sweep.display import Display
 from litlab.sweep.jobs import create_jobs, print_notes, record_resume
-from litlab.sweep.outcome import Outcome
-from litlab.sweep.scheduler import Loop, Source, attended
+from litlab.sweep.outcome import Outcome, read_outcome
+from litlab.sweep.scheduler import JobSource, Scheduler
+from litlab.sweep.signal_handling import handle_signals
 from litlab.sweep.study import Plan, Study
+from litlab.sweep.summary import summarize
 
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
 
 
-Begun = Callable[[Path], None]  # is called with the directory of the study when its files stand, before jobs start
-PATIENCE = 12.0  # seconds for the workers of a controller that was killed
+OnStart = Callable[[Path], None]  # called with the directory of the study when its files are complete
+WORKER_GRACE_SECONDS = 12.0  # for the workers of a controller that was killed
 
 
 @dataclass(frozen=True)
-class MultirunEnd:
-    """
+class MultirunResult:
+    """Result of a multirun.
+
     Attributes:
-        outcomes: of each job asked for, in their order; None for those that were stopped before they could start.
-        received: the signal that stopped it, if one came.
+        outcomes: Outcome of each job, in their order; None for a job that was stopped before it started.
+        signum: Signal that stopped the multirun; None if none came.
     """
 
     outcomes: list[Outcome | None]
-    received: int | None
+    signum: int | None
 
     @property
     def is_complete(self) -> bool:
-        """Whether every job is done, or was pruned."""
-        return all(
-            outcome is not None and outcome.status in (RunStatus.COMPLETED, RunStatus.PRUNED)
-            for outcome in self.outcomes
-        )
+        """True if every job is completed or pruned."""
+        return all(outcome is not None and outcome.is_success for outcome in self.outcomes)
 
 
-class Queue:
-    """The jobs of a grid, one after the other; a `Source`."""
+class JobQueue:
+    """Source of the jobs of a grid.
+
+    Args:
+        jobs: Jobs that are left.
+        total: Number of jobs of the study.
+    """
 
     def __init__(self, jobs: Sequence[Job], total: int) -> None:
-        """`total`: of the study, with the jobs that were done before."""
         self.total = total
-        self._waiting = deque(jobs)
+        self._jobs = deque(jobs)
 
-    def next(self, has_room: Callable[[Config], bool]) -> Job | None:
-        return self._waiting.popleft() if self._waiting and has_room(self._waiting[0].config) else None
+    def next_job(self, has_capacity: Callable[[Config], bool]) -> Job | None:
+        """Return the next job if there is capacity for it."""
+        return self._jobs.popleft() if self._jobs and has_capacity(self._jobs[0].config) else None
 
     def is_exhausted(self) -> bool:
-        return not self._waiting
+        """Return True if all jobs were handed out."""
+        return not self._jobs
 
-    def look(self, running: Sequence[Job]) -> list[Job]:
+    def jobs_to_prune(self, running: Sequence[Job]) -> list[Job]:
+        """Return nothing: a grid prunes no job."""
         return []
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """Nothing follows from it."""
+    def job_ended(self, job: Job, outcome: Outcome) -> None:
+        """Do nothing: the jobs of a grid do not depend on one another."""
 
 
 def run_grid(
@@ -76,127 +83,138 @@ def run_grid(
     *,
     provenance: dict[str, Any],
     retries: int,
-    begun: Begun,
-) -> MultirunEnd:
-    """Run the jobs of a grid that are not done yet.
+    on_start: OnStart,
+) -> MultirunResult:
+    """Run the jobs of a grid that are not completed.
+
+    Args:
+        study: New study, or one to continue.
+        plan: Plan of this command.
+        composed: Distinct jobs of this command.
+        backend: Backend that runs the jobs.
+        provenance: Provenance of the command, see `runs.provenance.of_launch`.
+        retries: Number of times that a failed job is started again.
+        on_start: Called when the files of the study are complete.
 
     Raises:
-        UserError: if they don't belong to this study, can't run here, or the study is somebody else's or in use;
-            nothing has been written then.
+        UserError: If the jobs don't belong to this study or can't run here, or the study is in use. Nothing has been
+            written then.
     """
     check_compatible(study, plan, composed)
     known = {record.identity: run for record, run in study.jobs()}
-    _check(backend, [each.config for each in composed if not _is_done(known.get(each.identity))])
-    ready = [
-        each if each.identity in known else replace(each, config=_with_threads(each.config, backend, len(composed)))
-        for each in composed
+    left = [job.config for job in composed if job.identity not in known or not _is_completed(known[job.identity])]
+    if left:  # a backend may take seconds to be ready
+        backend.check(left)
+    composed = [
+        job if job.identity in known else replace(job, config=_with_threads(job.config, backend, len(composed)))
+        for job in composed
     ]
-    num_jobs = len(known.keys() | {each.identity for each in composed})
+    num_jobs = len(known.keys() | {job.identity for job in composed})
     with study.lock():
         wait_for_workers(study)
         study.write_plan(replace(plan, num_jobs=num_jobs))
-        jobs = create_jobs(study, ready, provenance)
-        begun(study.path)
-        return _run(study, jobs, backend, retries)
+        jobs = create_jobs(study, composed, provenance)
+        on_start(study.path)
+        return _run_jobs(study, jobs, backend, retries)
 
 
 def resume_grid(
-    study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int, begun: Begun
-) -> MultirunEnd:
-    """Run the jobs of a grid that are not done yet, as they were frozen.
+    study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int, on_start: OnStart
+) -> MultirunResult:
+    """Run the jobs of a grid that are not completed, with their frozen configs.
 
-    `provenance`: of the command, as `runs.provenance.of_launch` gives it; None if their continuing is on record.
+    Args:
+        study: Study to continue.
+        backend: Backend that runs the jobs.
+        provenance: Provenance of the command, see `runs.provenance.of_launch`; None if the resume is recorded already.
+        retries: Number of times that a failed job is started again.
+        on_start: Called when the files of the study are complete.
 
     Raises:
-        UserError: if they can't run here, or the study is in use.
+        UserError: If the jobs can't run here, or the study is in use.
     """
     with study.lock():
         wait_for_workers(study)
-        jobs = [Job(each.number, run, run.read_config()) for each, run in study.jobs()]
-        left = [job for job in jobs if not _is_done(job.run)]
-        _check(backend, [job.config for job in left])
+        jobs = [Job(record.number, run, run.read_config()) for record, run in study.jobs()]
+        left = [job for job in jobs if not _is_completed(job.run)]
+        if left:
+            backend.check([job.config for job in left])
         if provenance is not None:
-            print_notes([line for job in left for line in record_resume(job.run, job.config, {}, provenance)])
-        begun(study.path)
-        return _run(study, jobs, backend, retries)
+            print_notes([note for job in left for note in record_resume(job.run, job.config, {}, provenance)])
+        on_start(study.path)
+        return _run_jobs(study, jobs, backend, retries)
 
 
 def run_search(
-    study: Study, plan: Plan, open_source: Callable[[], Source], backend: Backend, *, retries: int, begun: Begun
-) -> MultirunEnd:
-    """Run what a search asks for, until it has asked for all.
+    study: Study, plan: Plan, open_source: Callable[[], JobSource], backend: Backend, *, retries: int, on_start: OnStart
+) -> MultirunResult:
+    """Run the jobs that a search proposes.
 
-    `open_source` is called once the study is held, and goes on from what is known.
+    Args:
+        study: New study, or one to continue.
+        plan: Plan of this command.
+        open_source: Opens the source of the jobs once the study is locked.
+        backend: Backend that runs the jobs.
+        retries: Number of times that a failed job is started again.
+        on_start: Called when the files of the study are complete.
 
     Raises:
-        UserError: if the search can't go on, or the study is in use.
+        UserError: If the search can't continue, or the study is in use.
     """
     with study.lock():
         wait_for_workers(study)
         study.write_plan(plan)
         source = open_source()
-        begun(study.path)
-        known = {
-            each.number
-            for each, run in study.jobs()
-            if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED, RunStatus.FAILED)
-        }
-        loop = _loop(study, source, backend, retries, num_known=len(known))
-        return MultirunEnd([loop.outcomes[number] for number in sorted(loop.outcomes)], loop.stop.received)
+        on_start(study.path)
+        num_ended = sum(read_outcome(run) is not None for _, run in study.jobs())
+        scheduler = _schedule(study, source, backend, retries, num_ended)
+        outcomes = [scheduler.outcomes[number] for number in sorted(scheduler.outcomes)]
+        return MultirunResult(list(outcomes), scheduler.stop.received)
 
 
-def _run(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> MultirunEnd:
-    """The loop over the jobs that are not done, and the summary over all."""
+def wait_for_workers(study: Study) -> None:
+    """Give the workers of a controller that was killed some seconds to save. Requires the lock of the study."""
+    runs = [run for _, run in study.jobs() if not run.result.exists()]
+    deadline = time.monotonic() + WORKER_GRACE_SECONDS
+    while time.monotonic() < deadline and any(is_locked(run.path) for run in runs):
+        time.sleep(0.1)
+
+
+def _run_jobs(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> MultirunResult:
+    """Run the jobs that are not completed, and print the summary of all."""
     distinct = {job.number: job for job in jobs}
-    done = {number: found for number, job in distinct.items() if (found := _done(job)) is not None}
-    left = [job for number, job in distinct.items() if number not in done]
-    loop = _loop(study, Queue(left, len(distinct)), backend, retries, num_known=len(done))
-    outcomes, received = done | loop.outcomes, loop.stop.received
-    print("\n".join(summary(study.path, list(distinct.values()), outcomes, received=received)), flush=True)
-    return MultirunEnd([outcomes.get(job.number) for job in jobs], received)
+    completed = {number: outcome for number, job in distinct.items() if (outcome := _completed(job)) is not None}
+    left = [job for number, job in distinct.items() if number not in completed]
+    scheduler = _schedule(study, JobQueue(left, len(distinct)), backend, retries, len(completed))
+    outcomes, signum = completed | scheduler.outcomes, scheduler.stop.received
+    print("\n".join(summarize(study.path, list(distinct.values()), outcomes, signum=signum)), flush=True)
+    return MultirunResult([outcomes.get(job.number) for job in jobs], signum)
 
 
-def _loop(study: Study, source: Source, backend: Backend, retries: int, *, num_known: int) -> Loop:
-    """One pass over a source, shown and attended."""
+def _schedule(study: Study, source: JobSource, backend: Backend, retries: int, num_ended: int) -> Scheduler:
+    """Run the jobs of a source with a display and signal handling."""
     with (
-        attended(study.path, backend) as (stop, pause),
-        Display(study.path.name, source.total, known=num_known) as display,
+        handle_signals(study.path, backend) as (stop, pause),
+        Display(study.path.name, source.total, num_ended=num_ended) as display,
     ):
-        loop = Loop(source, backend, display, retries, stop, pause)
-        loop.run()
-    return loop
+        scheduler = Scheduler(source, backend, display, retries, stop, pause)
+        scheduler.run()
+    return scheduler
 
 
-def _check(backend: Backend, configs: Sequence[Config]) -> None:
-    """Ask only where there is something to run: a backend may take seconds to be ready."""
-    if configs:
-        backend.check(configs)
+def _is_completed(run: RunDirectory) -> bool:
+    return read_state(run).status == RunStatus.COMPLETED
 
 
-def _is_done(run: RunDirectory | None) -> bool:
-    return run is not None and read_state(run).status == RunStatus.COMPLETED
-
-
-def _done(job: Job) -> Outcome | None:
-    """How a job came out that was done before."""
+def _completed(job: Job) -> Outcome | None:
+    """Return the outcome of a job that was completed before."""
     state = read_state(job.run)
     if state.status != RunStatus.COMPLETED:
         return None
-    return Outcome(RunStatus.COMPLETED, "", (), read_result(job.run), state.seconds or 0.0)
+    return Outcome(state.status, "", (), read_result(job.run), state.seconds or 0.0)
 
 
 def _with_threads(config: Config, backend: Backend, num_jobs: int) -> Config:
     if config["threads"] is not None:
         return config
     return config | {"threads": backend.threads(config, num_jobs)}
-
-
-def wait_for_workers(study: Study) -> None:
-    """Those of a controller that was killed may still be saving; they have some seconds for it.
-
-    The study has to be held.
-    """
-    runs = [run for _, run in study.jobs() if not run.result.exists()]
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and any(is_locked(run.path) for run in runs):
-        time.sleep(0.1)

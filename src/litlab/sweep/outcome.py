@@ -1,4 +1,4 @@
-"""How a job came out, in a word and a line, whatever its process did."""
+"""Outcome of a job: its final status with a reason, whatever happened to its process."""
 
 import signal
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 from litlab.errors import UserError
 from litlab.process.failure import record_failure
 from litlab.process.signals import STOP_SIGNALS, exit_code
+from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock, is_locked
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
@@ -14,18 +15,20 @@ from litlab.sweep.backends.base import Job, JobExit
 
 LOG_LINES = 8
 _LOG_BYTES = 1 << 14
-_CRASH = "Fatal Python error"  # the first line of what faulthandler writes
+_CRASH = "Fatal Python error"  # first line of faulthandler's report
+_STATUSES = {status.value: status for status in RunStatus}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """
+    """Outcome of a job.
+
     Attributes:
-        status: COMPLETED; PRUNED and INTERRUPTED if it was asked to stop; for failures what happened to the process:
-            FAILED with an error or without a result, REFUSED by the data, KILLED, CRASHED, TIMED_OUT.
-        message: why it failed, in words; empty for a job that is completed.
-        log: the last lines of run.log, for a failure.
-        result: what result.json holds; empty where it could not be read.
+        status: Final status. PRUNED and INTERRUPTED were asked to stop; failures say what happened to the process.
+        message: Reason of the status; empty for a completed job.
+        log: Last lines of run.log, for a failure.
+        result: Contents of result.json; empty if it can't be read.
+        seconds: Duration; 0 if nobody waited for the job.
     """
 
     status: RunStatus
@@ -36,41 +39,90 @@ class Outcome:
 
     @property
     def is_failure(self) -> bool:
+        """True if the job ended without a result for a reason that nobody asked for."""
         return self.status.is_failure
 
     @property
+    def is_success(self) -> bool:
+        """True if the job is completed, or was pruned by the search."""
+        return self.status in (RunStatus.COMPLETED, RunStatus.PRUNED)
+
+    @property
     def objective(self) -> float | None:
+        """Value of the objective; None if there is none."""
         value = self.result.get("objective")
         return float(value) if isinstance(value, int | float) else None
 
 
-def settle(ended: JobExit, *, asked: RunStatus | None = None) -> Outcome:
-    """Say how a job came out, and write the result.json that its process could not.
+def determine_outcome(job_exit: JobExit, *, requested: RunStatus | None = None) -> Outcome:
+    """Determine the outcome of a job, and write the result.json that its process could not write.
 
-    "Completed" is a result that says so, whatever the exit code: a user's code may call sys.exit(0), and a process whose
-    work is complete may crash on its way out.
+    A job is completed if its result says so, whatever the exit code: user code may call sys.exit(0), and a process may
+    crash on its way out after its work is complete.
 
     Args:
-        ended: what became of its process.
-        asked: PRUNED or INTERRUPTED, if it was asked to stop for that.
+        job_exit: End of its process.
+        requested: PRUNED or INTERRUPTED if the scheduler asked the job to stop for that reason.
     """
-    job, result = ended.job, _result(ended.job)
-    status = str(result.get("status", ""))
-    if status == RunStatus.COMPLETED:
-        return Outcome(RunStatus.COMPLETED, "", (), result, ended.seconds)
+    job, seconds = job_exit.job, job_exit.seconds
+    result = _read_result(job.run)
+    reported = _STATUSES.get(str(result.get("status")))
+    if reported == RunStatus.COMPLETED:
+        return Outcome(reported, "", (), result, seconds)
     if is_locked(job.run.path):
-        return Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, ended.seconds)
-    kind, message = _told(ended, status, result, asked)
-    if status == "" or (kind in (RunStatus.PRUNED, RunStatus.TIMED_OUT) and status == RunStatus.INTERRUPTED):
-        message = _write(job, kind, message) or message
-        result = _result(job)
-    log = _end_of_log(job) if kind.is_failure else ()
-    return Outcome(kind, message, log, result, ended.seconds)
+        return Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, seconds)
+    status, message = _classify(job_exit, reported, str(result.get("error") or ""), requested)
+    if reported is None or (reported == RunStatus.INTERRUPTED and status != reported):
+        message = _write_result(job, status, message) or message
+        result = _read_result(job.run)
+    return Outcome(status, message, _last_log_lines(job.run) if status.is_failure else (), result, seconds)
 
 
-def _write(job: Job, kind: RunStatus, message: str) -> str | None:
-    """Write the end down, unless another worker has the run by now; then say that."""
-    status = kind if kind in (RunStatus.INTERRUPTED, RunStatus.PRUNED) else RunStatus.FAILED
+def read_outcome(run: RunDirectory) -> Outcome | None:
+    """Read the outcome of a job that nobody waited for; None if it has to be resumed."""
+    result = _read_result(run)
+    outcome = Outcome(
+        _STATUSES.get(str(result.get("status")), RunStatus.UNKNOWN), str(result.get("error") or ""), (), result, 0.0
+    )
+    return outcome if outcome.is_success or outcome.is_failure else None
+
+
+def _classify(
+    job_exit: JobExit, reported: RunStatus | None, error: str, requested: RunStatus | None
+) -> tuple[RunStatus, str]:
+    """Return the status of a job that is not completed, and the reason.
+
+    Args:
+        job_exit: End of its process.
+        reported: Status in its result.json; None if there is none.
+        error: Error in its result.json.
+        requested: Status that the scheduler asked for.
+    """
+    code = job_exit.code
+    if reported is not None and reported.is_failure:
+        return reported, error
+    if job_exit.timed_out:
+        return RunStatus.TIMED_OUT, f"stopped after {job_exit.seconds:.0f} s, which is more than it was given"
+    if requested == RunStatus.PRUNED:
+        return requested, "pruned: others were better by then"
+    if reported == RunStatus.INTERRUPTED:
+        return reported, error
+    if requested is not None:
+        return requested, "stopped before it could save"
+    if code == -signal.SIGKILL:
+        reason = "killed by the kernel for want of memory" if job_exit.out_of_memory else "killed by SIGKILL"
+        return RunStatus.KILLED, reason
+    if code < 0:
+        return RunStatus.CRASHED, f"crashed with {signal.Signals(-code).name}"
+    if code in map(exit_code, STOP_SIGNALS):
+        return RunStatus.INTERRUPTED, "stopped while it started"
+    if code == 0:
+        return RunStatus.FAILED, "ended with exit code 0 and no result: something called exit()"
+    return RunStatus.FAILED, f"ended with exit code {code} before it could say why"
+
+
+def _write_result(job: Job, status: RunStatus, message: str) -> str | None:
+    """Write result.json; returns the reason if that is impossible, such as another worker that has the run by now."""
     try:
         with directory_lock(job.run.path, timeout=1.0):
             job.run.result.unlink(missing_ok=True)
@@ -80,48 +132,17 @@ def _write(job: Job, kind: RunStatus, message: str) -> str | None:
     return None
 
 
-def _told(ended: JobExit, status: str, result: dict[str, Any], asked: RunStatus | None) -> tuple[RunStatus, str]:
-    error = str(result.get("error") or "")
-    if status == RunStatus.REFUSED:
-        return RunStatus.REFUSED, error
-    if status == RunStatus.FAILED:
-        return RunStatus.FAILED, error
-    if ended.timed_out:
-        return RunStatus.TIMED_OUT, f"stopped after {ended.seconds:.0f} s, which is more than it was given"
-    if asked == RunStatus.PRUNED:
-        return RunStatus.PRUNED, "pruned: others were better by then"
-    if status == RunStatus.INTERRUPTED:
-        return RunStatus.INTERRUPTED, error
-    if asked is not None:
-        return asked, "stopped before it could save"
-    if ended.code < 0:
-        return _ended_by_signal(ended)
-    if ended.code in map(exit_code, STOP_SIGNALS):
-        return RunStatus.INTERRUPTED, "stopped while it started"
-    if ended.code == 0:
-        return RunStatus.FAILED, "ended with exit code 0 and no result: something called exit()"
-    return RunStatus.FAILED, f"ended with exit code {ended.code} before it could say why"
-
-
-def _ended_by_signal(ended: JobExit) -> tuple[RunStatus, str]:
-    name = signal.Signals(-ended.code).name
-    if name == "SIGKILL":
-        how = "killed by the kernel for want of memory" if ended.out_of_memory else "killed by SIGKILL"
-        return RunStatus.KILLED, how
-    return RunStatus.CRASHED, f"crashed with {name}"
-
-
-def _result(job: Job) -> dict[str, Any]:
+def _read_result(run: RunDirectory) -> dict[str, Any]:
     try:
-        return read_result(job.run)
+        return read_result(run)
     except UserError:
         return {}
 
 
-def _end_of_log(job: Job) -> tuple[str, ...]:
-    """What it said last; of a crash the top, where it happened. The file may be torn, huge or not there."""
+def _last_log_lines(run: RunDirectory) -> tuple[str, ...]:
+    """Read the end of run.log; after a crash, the top of the traceback. The file may be torn, huge or missing."""
     try:
-        with job.run.log.open("rb") as log:
+        with run.log.open("rb") as log:
             size = log.seek(0, 2)
             log.seek(max(0, size - _LOG_BYTES))
             lines = log.read().decode(errors="replace").splitlines()

@@ -1,230 +1,188 @@
-"""The one loop of a multirun: jobs start where there is room, are looked at, and end; a signal stops all, saved."""
+"""Scheduler of a multirun: starts jobs while there is capacity, polls them, retries, prunes, stops them on a signal."""
 
-import os
 import signal
-import sys
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from litlab.errors import UserError
-from litlab.process.controller import RunStopped
-from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest
+from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.lock import directory_lock
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job, JobExit
 from litlab.sweep.display import Display
-from litlab.sweep.outcome import Outcome, settle
+from litlab.sweep.outcome import Outcome, determine_outcome
 
-POLL = 0.25  # seconds between two looks at what runs
-GRACE = 8.0  # seconds for a job to save and end in, once asked
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 8.0  # to save and end in, for a job that was asked to stop
 
 
-class Source(Protocol):
-    """Where the jobs come from.
-
-    Attributes:
-        total: how many there will be in all, as far as is known.
-    """
+class JobSource(Protocol):
+    """Supply of jobs for the scheduler."""
 
     @property
-    def total(self) -> int: ...
+    def total(self) -> int:
+        """Number of jobs in all, as far as is known."""
 
-    def next(self, has_room: Callable[[Config], bool]) -> Job | None:
-        """A job to start now; None if there is none, or no room for it.
+    def next_job(self, has_capacity: Callable[[Config], bool]) -> Job | None:
+        """Return a job to start now; None if there is none, or no capacity for it.
 
         Raises:
-            UserError: if the study can't go on.
+            UserError: If the study can't continue.
         """
 
     def is_exhausted(self) -> bool:
-        """Whether nothing will come any more."""
+        """Return True if no more jobs will come."""
 
-    def look(self, running: Sequence[Job]) -> list[Job]:
-        """Those of the running jobs that are hopeless."""
+    def jobs_to_prune(self, running: Sequence[Job]) -> list[Job]:
+        """Return those of the running jobs that are hopeless."""
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """Take note of how a job came out.
+    def job_ended(self, job: Job, outcome: Outcome) -> None:
+        """Take note of the outcome of a job.
 
         Raises:
-            UserError: if the study can't go on.
+            UserError: If the study can't continue.
         """
 
 
-@dataclass
-class Loop:
-    """One pass over a source.
+class Scheduler:
+    """Runs the jobs of a source on a backend.
+
+    Args:
+        source: Supply of jobs.
+        backend: Backend that runs them.
+        display: Shows what happens.
+        retries: Number of times that a failed job is started again.
+        stop: Signals that stop the multirun.
+        pause: Called between two polls; blocks while the user has paused the multirun.
 
     Attributes:
-        pause: called between two looks; holds everything as long as the user wants.
-        outcomes: number of a job -> how it came out, for those that ended.
+        stop: Signals that stop the multirun.
+        outcomes: Outcome of each job that has ended, by number.
     """
 
-    source: Source
-    backend: Backend
-    display: Display
-    retries: int
-    stop: StopRequest
-    pause: Callable[[], None] | None = None
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        source: JobSource,
+        backend: Backend,
+        display: Display,
+        retries: int,
+        stop: StopRequest,
+        pause: Callable[[], None] | None = None,
+    ) -> None:
+        self.stop = stop
+        self.outcomes: dict[int, Outcome] = {}
+        self._source, self._backend, self._display = source, backend, display
+        self._retries, self._pause = retries, pause
         self._running: dict[int, Job] = {}
-        self._again: deque[Job] = deque()
-        self._tries: Counter[int] = Counter()
-        self._asked: dict[int, tuple[RunStatus, float]] = {}  # number -> what for, and when it is killed
+        self._retry_queue: deque[Job] = deque()
+        self._num_attempts: Counter[int] = Counter()
+        self._cancelled: dict[int, tuple[RunStatus, float]] = {}  # number -> status asked for, time of the SIGKILL
         self._error: Exception | None = None
 
     def run(self) -> None:
-        """Until the source is exhausted or a signal has come, and all that ran has ended.
+        """Run until the source is exhausted or a signal has come, and all running jobs have ended.
 
         Raises:
-            UserError: what made it impossible to go on; everything that ran has been stopped, saved.
+            UserError: If the study can't continue, after all running jobs have saved and stopped.
+            Stopped: At a second signal.
         """
         try:
-            while self._running or not (self._is_stopping() or (self.source.is_exhausted() and not self._again)):
-                if self.pause is not None:
-                    self.pause()
+            while self._running or not (self._is_stopping() or (self._source.is_exhausted() and not self._retry_queue)):
+                if self._pause is not None:
+                    self._pause()
                 if not self._is_stopping():
-                    self._try(self._start_what_fits)
-                for ended in self.backend.poll(POLL):
-                    self._try(partial(self._settle, ended))
-                self._try(self._look)
-                with suppress(OSError):  # of a file that it reads: what is shown is no reason to end
-                    self.display.update(self.source.total)
-        except Stopped:  # a second signal
+                    self._attempt(self._start_jobs)
+                for job_exit in self._backend.poll(POLL_SECONDS):
+                    self._attempt(partial(self._finish, job_exit))
+                self._attempt(self._cancel_jobs)
+                with suppress(OSError):  # of a file that the display reads: no reason to stop
+                    self._display.update(self._source.total)
+        except Stopped:
             for job in self._running.values():
-                self.backend.cancel(job, signal.SIGKILL)
+                self._backend.cancel(job, signal.SIGKILL)
             raise
         if self._error is not None:
             raise self._error
 
-    def _try(self, action: Callable[[], None]) -> None:
-        """The first error stops everything, and is raised when all has ended: the other jobs are still to be saved."""
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Run an action; its first error stops all jobs, and is raised when they have ended."""
         try:
             action()
         except (UserError, OSError) as error:
             if self._error is None:
                 self._error = error
-                self.display.say(f"stopping: {error}")
+                self._display.print(f"stopping: {error}")
 
     def _is_stopping(self) -> bool:
         return self._error is not None or bool(self.stop.pending())
 
-    def _start_what_fits(self) -> None:
+    def _start_jobs(self) -> None:
+        """Start jobs while there is capacity: those to retry first."""
+        has_capacity = self._backend.has_capacity
         while not self.stop.pending():
-            if self._again and self.backend.has_capacity(self._again[0].config):
-                job = self._again.popleft()
-            elif (found := self.source.next(self.backend.has_capacity)) is not None:
-                job = found
+            if self._retry_queue and has_capacity(self._retry_queue[0].config):
+                job: Job | None = self._retry_queue.popleft()
             else:
+                job = self._source.next_job(has_capacity)
+            if job is None:
                 return
-            _forget_end(job)
-            self.backend.submit(job)
-            self._tries[job.number] += 1
+            if self._backend.is_alive(job):  # an earlier command has submitted it
+                self._backend.attach(job)
+            else:
+                _remove_result(job)
+                self._backend.submit(job)
+            self._num_attempts[job.number] += 1
             self._running[job.number] = job
-            self.display.started(job)
+            self._display.job_started(job)
 
-    def _settle(self, ended: JobExit) -> None:
-        job = self._running.pop(ended.job.number)
-        asked, _ = self._asked.pop(job.number, (None, 0.0))
-        outcome = settle(ended, asked=asked)
-        again = self._is_worth_a_try(job, outcome, asked) and not self._is_stopping()
-        self.display.ended(job, outcome, again=again)
+    def _finish(self, job_exit: JobExit) -> None:
+        job = self._running.pop(job_exit.job.number)
+        requested, _ = self._cancelled.pop(job.number, (None, 0.0))
+        outcome = determine_outcome(job_exit, requested=requested)
+        will_retry = requested is None and self._may_retry(job, outcome) and not self._is_stopping()
+        self._display.job_ended(job, outcome, will_retry=will_retry)
         self.outcomes[job.number] = outcome
-        if again:
-            self._again.append(job)
+        if will_retry:
+            self._retry_queue.append(job)
         else:
-            self.source.ended(job, outcome)
+            self._source.job_ended(job, outcome)
 
-    def _is_worth_a_try(self, job: Job, outcome: Outcome, asked: RunStatus | None) -> bool:
-        """Whether it was lost and may be started again from its checkpoint; once more if it only was interrupted."""
-        if asked is not None or outcome.status == RunStatus.REFUSED:
+    def _may_retry(self, job: Job, outcome: Outcome) -> bool:
+        if outcome.status == RunStatus.REFUSED:
             return False
-        if outcome.status == RunStatus.INTERRUPTED:  # by somebody else, or with the process that starts all jobs
-            return self._tries[job.number] <= max(self.retries, 1)
-        return outcome.is_failure and self._tries[job.number] <= self.retries
+        if outcome.status == RunStatus.INTERRUPTED:  # from outside, or with the process that starts all jobs
+            return self._num_attempts[job.number] <= max(self._retries, 1)
+        return outcome.is_failure and self._num_attempts[job.number] <= self._retries
 
-    def _look(self) -> None:
-        """Prune what is hopeless; stop everything if it is time; kill what was asked and does not end."""
+    def _cancel_jobs(self) -> None:
+        """Prune hopeless jobs, stop all jobs if needed, kill cancelled ones that do not end in time."""
+        running = list(self._running.values())
         if self._is_stopping():
-            self._ask(list(self._running.values()), RunStatus.INTERRUPTED, self.stop.pending() or signal.SIGTERM)
+            self._cancel(running, RunStatus.INTERRUPTED, self.stop.pending() or signal.SIGTERM)
         else:
-            self._ask(self.source.look(list(self._running.values())), RunStatus.PRUNED, signal.SIGTERM)
-        for number, (kind, deadline) in list(self._asked.items()):
-            if time.monotonic() > deadline:
-                self._asked[number] = (kind, float("inf"))
-                self.backend.cancel(self._running[number], signal.SIGKILL)
+            self._cancel(self._source.jobs_to_prune(running), RunStatus.PRUNED, signal.SIGTERM)
+        for number, (status, kill_at) in list(self._cancelled.items()):
+            if time.monotonic() > kill_at:
+                self._cancelled[number] = (status, float("inf"))
+                self._backend.cancel(self._running[number], signal.SIGKILL)
 
-    def _ask(self, jobs: Sequence[Job], kind: RunStatus, signum: int) -> None:
+    def _cancel(self, jobs: Sequence[Job], status: RunStatus, signum: int) -> None:
         for job in jobs:
-            if job.number not in self._asked:
-                self._asked[job.number] = (kind, time.monotonic() + GRACE)
-                self.backend.cancel(job, signum)
+            if job.number not in self._cancelled:
+                self._cancelled[job.number] = (status, time.monotonic() + GRACE_SECONDS)
+                self._backend.cancel(job, signum)
 
 
-def _forget_end(job: Job) -> None:
-    """Should the next process not get far, what an earlier one wrote would be taken for its end."""
+def _remove_result(job: Job) -> None:
+    """Remove the result of an earlier attempt, which would be taken for that of the next one if it dies early."""
     if not job.run.result.exists():
         return
-    with suppress(UserError), directory_lock(job.run.path, timeout=0.0):  # or somebody is at work on it, who says so
+    with (
+        suppress(UserError),
+        directory_lock(job.run.path, timeout=0.0),
+    ):  # a process that holds the run makes the job fail
         job.run.result.unlink(missing_ok=True)
-
-
-@contextmanager
-def attended(study: Path, backend: Backend) -> Iterator[tuple[StopRequest, Callable[[], None] | None]]:
-    """The first signal stops the jobs, saved; a second one ends them; Ctrl-Z pauses them.
-
-    Outside of the main thread there are no signals.
-
-    Raises:
-        RunStopped: at a second signal.
-    """
-    stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop, None
-        return
-    pause = Pause(backend)
-    before = {signum: signal.getsignal(signum) for signum in (*STOP_SIGNALS, signal.SIGTSTP)}
-    stop.install()
-    signal.signal(signal.SIGTSTP, pause.ask)
-    try:
-        with stop.deferred():
-            yield stop, pause
-    except Stopped as stopped:
-        signal.alarm(0)
-        name = signal.Signals(stopped.signum).name
-        print(f"litlab: stopped at once by {name}; the study is in {study}", file=sys.stderr)
-        raise RunStopped(stopped.exit_code) from None
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-class Pause:
-    """Ctrl-Z stops this process, and all jobs with it, until it is continued."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._asked = False
-
-    def ask(self, signum: int, frame: FrameType | None) -> None:
-        """The handler of the signal; what follows has to wait until nobody is talking to the backend."""
-        self._asked = True
-
-    def __call__(self) -> None:
-        if not self._asked:
-            return
-        self._asked = False
-        self._backend.pause()
-        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, handler)
-        self._backend.resume()

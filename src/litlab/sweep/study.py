@@ -1,7 +1,7 @@
 """A study on disk: its plan in study.yaml, its jobs in jobs.jsonl, a directory for each job.
 
-Jobs are identified by the identity of their configs and keep their numbers; records are only ever appended. The files may
-be damaged or made by somebody else, so everything in them is checked when they are read.
+Jobs are identified by the identity of their configs and keep their numbers; records are only ever appended. The files
+may be damaged or made by somebody else, so everything in them is checked when they are read.
 """
 
 import errno
@@ -21,6 +21,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_temporary_files, sync_directory, write_text
 from litlab.runs.lock import directory_lock
 from litlab.runs.safe_yaml import load_yaml
+from litlab.runs.signature import sign_study, study_signature_problem
 
 STUDY_FILE = "study.yaml"
 JOBS_FILE = "jobs.jsonl"
@@ -128,6 +129,7 @@ class Study:
         self.records: list[JobRecord] = []
         self._plan_content: bytes | None = None
         self._jobs_content: bytes | None = None
+        self._is_own = False
         self._is_locked = False
 
     @classmethod
@@ -154,8 +156,6 @@ class Study:
             UserError: If the directory is something else, is damaged, or is not signed by the user.
             OSError: If nothing can be written there.
         """
-        from litlab.runs.signature import study_signature_problem
-
         study = cls.load(path)
         _check_writable(path)
         content = study._plan_content
@@ -164,6 +164,7 @@ class Study:
                 f"{path / STUDY_FILE} is not signed by you: {problem}. To continue a study means to run what it says, "
                 "so only your own are continued (looking at it with `litlab status` is safe); use another study.name"
             )
+        study._is_own = True
         return study
 
     @property
@@ -191,6 +192,7 @@ class Study:
         Raises:
             UserError: If another process holds the lock, or the study has changed since it was loaded.
         """
+        assert self._is_own, "not loaded by load_own"
         self.path.mkdir(parents=True, exist_ok=True)
         with directory_lock(self.path) as lock:
             contents = _read(self.path / STUDY_FILE), _read(self.path / JOBS_FILE)
@@ -210,8 +212,6 @@ class Study:
         Raises:
             OSError: If it can't be written.
         """
-        from litlab.runs.signature import sign_study
-
         assert self._is_locked
         if self.plan is not None and self.records:
             plan = replace(plan, axes=_merge_axes(self.plan.axes, plan.axes), started=self.plan.started)
@@ -289,7 +289,8 @@ def _parse_records(file: Path, content: bytes) -> list[JobRecord]:
 
 
 def _parse_record(values: Any) -> JobRecord:
-    """
+    """Validate a record.
+
     Raises:
         ValueError: If the values are no record.
     """
@@ -345,5 +346,5 @@ def _refuse_other_directory(path: Path) -> None:
 
 
 def _may_precede_plan(name: str) -> bool:
-    """Recognize files that exist before study.yaml; Hydra's sweepers write multirun.yaml before the launcher is called."""
+    """Recognize files that may exist before study.yaml, such as the multirun.yaml of Hydra's sweepers."""
     return name in (".lock", ".signature", "multirun.yaml") or (name.startswith(".") and name.endswith(".tmp"))

@@ -74,7 +74,7 @@ class Backend(Protocol):
         """
 
     def threads(self, config: Config, num_jobs: int) -> int | None:
-        """Return the number of threads for a process of a job whose config leaves it open; None to let the worker count.
+        """Return the number of threads for a process of a job whose config leaves it open; None to let it count.
 
         Args:
             config: Frozen config of the job.

@@ -98,9 +98,10 @@ class DeviceAllocator:
         elif device_type == "gpu" and isinstance(devices, list):
             if max(devices) >= num_gpus:
                 problems.append(f"trainer.devices={devices}: this machine has {available}, numbered from 0")
-        elif device_type != "exclusive":
-            if self._num_ranks(config) > (num_gpus if device_type == "gpu" else self.machine.cores):
-                problems.append(f"trainer.devices={devices}: this machine has {available}")
+        elif device_type != "exclusive" and self._num_ranks(config) > (
+            num_gpus if device_type == "gpu" else self.machine.cores
+        ):
+            problems.append(f"trainer.devices={devices}: this machine has {available}")
         return problems
 
     def _num_parallel(self, config: Config, num_jobs: int) -> int:

@@ -1,1 +1,1 @@
-"""A study whose jobs are not known beforehand: Optuna proposes them, and says which are hopeless."""
+"""Search with Optuna, which proposes jobs and prunes those that are hopeless."""

@@ -1,4 +1,4 @@
-"""What a search has found, in a few lines: the best trials, and what pruning saved."""
+"""Reports of a search: what a dry run would search, the best trials at the end, what pruning saved."""
 
 from collections.abc import Sequence
 
@@ -6,103 +6,113 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import read_metric_table
 from litlab.runs.result import read_result
 from litlab.runs.terminal import display_path, headline, printable
-from litlab.sweep.display import number
 from litlab.sweep.search.objectives import Objective, num_validations
-from litlab.sweep.search.spec import Search
+from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.study import Study
 
 NUM_BEST = 3
 NUM_PARETO = 10
 
 
-def outline(search: Search, study: Study) -> list[str]:
-    """What a search would do, line by line."""
-    settings, width = search.settings, max(len(each.name) for each in search.space.dimensions)
-    dimensions = [
-        f"  {each.name.ljust(width)}  {' '.join([each.expression, *each.condition_text()])}"
-        for each in search.space.dimensions
-    ]
-    pruner = settings.pruner or "none"
-    goals = ", ".join(f"{each.metric} ({each.mode})" for each in search.objectives)
+def describe_search(search: SearchSpec, study: Study) -> list[str]:
+    """Describe what a search would do, line by line."""
+    settings, dimensions = search.settings, search.space.dimensions
+    width = max(len(dimension.name) for dimension in dimensions)
     return [
-        f"a search of {settings.trials} trials for {goals}, in {display_path(study.path)}",
-        f"sampler {settings.sampler}, pruner {pruner}, {len(study.records)} jobs known",
+        f"a search of {settings.trials} trials for {_join(search.objectives)}, in {display_path(study.path)}",
+        f"sampler {settings.sampler}, pruner {settings.pruner or 'none'}, {len(study.records)} jobs known",
         "space",
-        *dimensions,
+        *(
+            f"  {dimension.name.ljust(width)}  {' '.join([dimension.expression, *dimension.condition_text()])}"
+            for dimension in dimensions
+        ),
     ]
 
 
-def findings(search: Search, study: Study, trials: optuna.Study, *, is_out_of_points: bool) -> list[str]:
-    """The end of a search, line by line.
+def report_trials(search: SearchSpec, study: Study, trials: optuna.Study, *, is_out_of_points: bool) -> list[str]:
+    """Report the results of a search, line by line.
 
     Args:
-        trials: as Optuna has them.
-        is_out_of_points: whether it ended since there was nothing new left to try.
+        search: The search.
+        study: Its study.
+        trials: Its trials in Optuna.
+        is_out_of_points: True if it ended because every point of the space has been tried.
     """
-    done = trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    completed = trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     pruned = trials.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    lines = ["", *_best(trials, done, search.objectives)] if done else []
+    lines = ["", *_best(study, trials, completed, search.objectives)] if completed else []
     if pruned:
-        lines += ["", _pruned(search, study, done, pruned)]
-    lines += _without_job(trials)
+        lines += ["", _saving(search, study, completed, pruned)]
+    lines += _refused(trials)
     if is_out_of_points:
         count = len(trials.get_trials(deepcopy=False))
         lines += ["", f"every point of the space has its trial now: {count} of the {search.settings.trials} asked for"]
     return lines
 
 
-def _best(trials: optuna.Study, done: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> list[str]:
-    names = ", ".join(f"{each.metric} ({each.mode})" for each in objectives)
+def _join(objectives: Sequence[Objective]) -> str:
+    return ", ".join(f"{objective.metric} ({objective.mode})" for objective in objectives)
+
+
+def _best(
+    study: Study, trials: optuna.Study, completed: Sequence[FrozenTrial], objectives: Sequence[Objective]
+) -> list[str]:
     if len(objectives) > 1:
-        best = sorted(trials.best_trials, key=lambda each: each.values)
-        head = f"no trial is better in all of {names} than one of these {len(best)}"
+        best = sorted(trials.best_trials, key=lambda trial: trial.values)
+        head = f"no trial is better in all of {_join(objectives)} than one of these {len(best)}"
     else:
-        best = sorted(done, key=lambda each: each.values, reverse=objectives[0].mode == "max")[:NUM_BEST]
-        head = f"best by {names}"
-    rest = [f"  and {len(best) - NUM_PARETO} more"] if len(best) > NUM_PARETO else []
-    return [head, *(_line(each, objectives) for each in best[:NUM_PARETO]), *rest]
+        best = sorted(completed, key=lambda trial: trial.values, reverse=objectives[0].mode == "max")[:NUM_BEST]
+        head = f"best by {_join(objectives)}"
+    more = [f"  and {len(best) - NUM_PARETO} more"] if len(best) > NUM_PARETO else []
+    return [head, *(_format_trial(study, trial, objectives) for trial in best[:NUM_PARETO]), *more]
 
 
-def _line(trial: FrozenTrial, objectives: Sequence[Objective]) -> str:
-    values = ", ".join(number(each.metric, value) for each, value in zip(objectives, trial.values, strict=True))
-    params = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
-    return printable(f"  {values}  {trial.user_attrs.get('directory', trial.number)}  {params}")
+def _format_trial(study: Study, trial: FrozenTrial, objectives: Sequence[Objective]) -> str:
+    directory = str(trial.user_attrs.get("directory", trial.number))
+    metrics = read_metric_table(RunDirectory(study.path / directory))
+    values = ", ".join(
+        metrics[objective.metric].format(value) for objective, value in zip(objectives, trial.values, strict=True)
+    )
+    params = " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in trial.params.items()
+    )
+    return printable(f"  {values}  {directory}  {params}")
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _saving(search: SearchSpec, study: Study, completed: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> str:
+    """Report the number of pruned jobs, and the training time that their missing validations would have taken."""
+    text = f"{len(pruned)} of {len(completed) + len(pruned)} jobs pruned"
+    validations_per_job = num_validations(search.typical_config)
+    seconds = _seconds_per_validation(study, completed)
+    if validations_per_job is None or seconds is None:
+        return text
+    saved = sum(max(0, validations_per_job - len(trial.intermediate_values)) for trial in pruned)
+    total = validations_per_job * (len(completed) + len(pruned))
+    return f"{text}: {saved} of {total} validations not run, about {saved * seconds:.0f} s of training saved"
 
 
-def _pruned(search: Search, study: Study, done: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> str:
-    """How many, and about how much training that saved: validations left out, as long as those of finished jobs."""
-    said = f"{len(pruned)} of {len(done) + len(pruned)} jobs pruned"
-    whole = num_validations(search.typical)
-    seconds = _seconds_a_validation(study, done)
-    if whole is None or seconds is None:
-        return said
-    spared = sum(max(0, whole - len(each.intermediate_values)) for each in pruned)
-    of_all = whole * (len(done) + len(pruned))
-    return f"{said}: {spared} of {of_all} validations not run, about {spared * seconds:.0f} s of training saved"
-
-
-def _seconds_a_validation(study: Study, done: Sequence[FrozenTrial]) -> float | None:
-    counts = {each.number: len(each.intermediate_values) for each in done if each.intermediate_values}
+def _seconds_per_validation(study: Study, completed: Sequence[FrozenTrial]) -> float | None:
+    counts = {trial.number: len(trial.intermediate_values) for trial in completed if trial.intermediate_values}
     seconds = []
     for record, run in study.jobs():
         if record.number in counts:
             try:
-                spent = read_result(run)["seconds"].get("training")
+                training = read_result(run)["seconds"].get("training")
             except UserError:
                 continue
-            seconds += [spent / counts[record.number]] if spent is not None else []
+            seconds += [training / counts[record.number]] if training is not None else []
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def _without_job(trials: optuna.Study) -> list[str]:
-    """Trials whose points could not be a job."""
+def _refused(trials: optuna.Study) -> list[str]:
+    """List the trials whose points could not be jobs."""
     failed = trials.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    refused = [each for each in failed if "directory" not in each.user_attrs]
-    lines = [f"  trial {each.number}: {headline(str(each.user_attrs.get('error', '')))}" for each in refused[:NUM_BEST]]
+    refused = [trial for trial in failed if "directory" not in trial.user_attrs]
+    lines = [
+        f"  trial {trial.number}: {headline(str(trial.user_attrs.get('error', '')))}" for trial in refused[:NUM_BEST]
+    ]
     return ["", f"{len(refused)} sampled points could not be a job", *lines] if refused else []

@@ -1,4 +1,4 @@
-"""The settings of a search, and Optuna's samplers and pruners by the names that they have in them."""
+"""Settings of a search, with Optuna's samplers and pruners by name."""
 
 import hashlib
 import inspect
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-WHERE = "hydra.sweeper"
+SECTION = "hydra.sweeper"
 SAMPLERS = {
     "tpe": "TPESampler",
     "cmaes": "CmaEsSampler",
@@ -32,7 +32,7 @@ PRUNERS = {
     "successive_halving": "SuccessiveHalvingPruner",
     "hyperband": "HyperbandPruner",
 }
-# What a config can't hold, what litlab sets, and what would only warn of what litlab takes care of.
+# Arguments that a config can't hold, that litlab sets, or that only switch warnings.
 _NOT_OPTIONS = (
     "self", "seed", "gamma", "weights", "constraints_func", "independent_sampler", "source_trials",
     "warn_independent_sampling", "warn_asynchronous_seeding",
@@ -43,7 +43,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class SearchSettings(Section):
-    """What `hydra.sweeper` holds for a search, besides its space."""
+    """Settings of `hydra.sweeper` for a search, besides its space; conf/hydra/sweeper/search.yaml explains them."""
 
     trials: Count
     sampler: Literal["tpe", "cmaes", "random", "quasi_random"]
@@ -56,47 +56,56 @@ class SearchSettings(Section):
 
 
 def read_settings(values: Mapping[str, Any]) -> SearchSettings:
-    """
+    """Validate the settings, including the options of the sampler and pruner.
+
     Raises:
-        UserError: with a line for each setting that is unknown or out of range, also the options.
+        UserError: With a line for each setting that is unknown or out of range.
     """
-    check_settings(WHERE, dict(values), SearchSettings)
+    check_settings(SECTION, dict(values), SearchSettings)
     settings = SearchSettings.model_validate(dict(values))
     problems = _option_problems("sampler", SAMPLERS[settings.sampler], settings.sampler_options)
     if settings.pruner is not None:
         problems += _option_problems("pruner", PRUNERS[settings.pruner], settings.pruner_options)
     elif settings.pruner_options:
-        problems.append(f"{WHERE}.pruner_options: there is no pruner to take them; choose {WHERE}.pruner")
+        problems.append(f"{SECTION}.pruner_options: there is no pruner to take them; choose {SECTION}.pruner")
     if settings.objectives is not None and settings.pruner is not None:
-        problems.append(f"{WHERE}.pruner={settings.pruner}: can't be combined with several objectives; set it to null")
+        problems.append(
+            f"{SECTION}.pruner={settings.pruner}: can't be combined with several objectives; set it to null"
+        )
     if settings.objectives is not None and settings.sampler == "cmaes":
-        problems.append(f"{WHERE}.sampler=cmaes: knows one objective only; for several use tpe")
+        problems.append(f"{SECTION}.sampler=cmaes: knows one objective only; for several use tpe")
     if problems:
         raise UserError("\n".join(problems))
     return settings
 
 
 def check_sampler(settings: SearchSettings, space: Space) -> None:
-    """
+    """Check that the sampler can handle the space.
+
     Raises:
-        UserError: if the sampler can't do anything with this space.
+        UserError: If it can't.
     """
-    numbers = [each for each in space.dimensions if isinstance(each.domain, Numbers) and each.condition is None]
+    numbers = [
+        dimension
+        for dimension in space.dimensions
+        if isinstance(dimension.domain, Numbers) and dimension.condition is None
+    ]
     if settings.sampler == "cmaes" and len(numbers) < 2:
         raise UserError(
-            f"{WHERE}.sampler=cmaes: needs two or more dimensions of numbers, this space has {len(numbers)}; use tpe"
+            f"{SECTION}.sampler=cmaes: needs two or more dimensions of numbers, this space has {len(numbers)}; use tpe"
         )
 
 
 def make_sampler(settings: SearchSettings, num_trials: int) -> "BaseSampler":
-    """The sampler of a start of the search.
+    """Make Optuna's sampler.
 
     Args:
-        num_trials: those that there are already: from the same seed it would repeat them. A quasi-random sequence
-            knows by itself where it was.
+        settings: Settings of the search.
+        num_trials: Number of trials so far; a sampler with the same seed would repeat them. A quasi-random sequence
+            continues by itself.
 
     Raises:
-        UserError: if Optuna refuses an option.
+        UserError: If Optuna refuses an option.
     """
     options: dict[str, Any] = dict(settings.sampler_options)
     if settings.sampler == "quasi_random":
@@ -106,72 +115,62 @@ def make_sampler(settings: SearchSettings, num_trials: int) -> "BaseSampler":
         options["seed"] = int.from_bytes(digest[:4])
     if settings.sampler in ("cmaes", "quasi_random"):
         options["warn_independent_sampling"] = False
-    sampler: BaseSampler = _made("sampler", SAMPLERS[settings.sampler], options)
+    sampler: BaseSampler = _make("sampler", SAMPLERS[settings.sampler], options)
     return sampler
 
 
 def make_pruner(settings: SearchSettings, num_validations: int | None) -> "BasePruner":
-    """
+    """Make Optuna's pruner.
+
     Args:
-        num_validations: of a job that trains to the end, if that is known.
+        settings: Settings of the search.
+        num_validations: Number of validations of a job that trains to the end; None if that is not known.
 
     Raises:
-        UserError: if Optuna refuses an option.
+        UserError: If Optuna refuses an option.
     """
-    if settings.pruner is None:
-        name, options = "NopPruner", {}
-    else:
-        name, options = PRUNERS[settings.pruner], dict(settings.pruner_options)
+    name = PRUNERS[settings.pruner] if settings.pruner is not None else "NopPruner"
+    options = dict(settings.pruner_options)
     if settings.pruner == "hyperband" and num_validations is not None:
         options = {"max_resource": num_validations} | options
-    pruner: BasePruner = _made("pruner", name, options)
+    pruner: BasePruner = _make("pruner", name, options)
     return pruner
 
 
-def _made(kind: str, name: str, options: dict[str, Any]) -> Any:
+def _make(kind: str, name: str, options: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an option is experimental
         try:
-            return _class(kind, name)(**options)
+            return _optuna_class(kind, name)(**options)
         except (ValueError, TypeError, ImportError) as error:
-            raise UserError(f"{WHERE}.{kind}_options: {name} of Optuna says: {error}") from error
+            raise UserError(f"{SECTION}.{kind}_options: {name} of Optuna says: {error}") from error
 
 
-def _class(kind: str, name: str) -> Any:
+def _optuna_class(kind: str, name: str) -> Any:
     import optuna
 
-    if name == SAMPLERS["cmaes"]:
-        from litlab.sweep.search.unpickle import RestoringSampler
-
-        return RestoringSampler
     return getattr(optuna.samplers if kind == "sampler" else optuna.pruners, name)
 
 
 def _option_problems(kind: str, name: str, options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the arguments for a class of Optuna, by its signature."""
-    signature = inspect.signature(_class(kind, name).__init__)
-    known = {key: each for key, each in signature.parameters.items() if key not in _NOT_OPTIONS}
+    """Check options by the signature of Optuna's class."""
+    signature = inspect.signature(_optuna_class(kind, name).__init__)
+    known = {key: parameter for key, parameter in signature.parameters.items() if key not in _NOT_OPTIONS}
     problems = []
     for key, value in options.items():
-        where = f"{WHERE}.{kind}_options.{key}"
+        place = f"{SECTION}.{kind}_options.{key}"
         if key not in known:
             hint = did_you_mean(key, known)
-            problems.append(f"{where}: {name} has no such option{hint}; known: {', '.join(known) or 'none'}")
-        elif not _fits(value, str(known[key].annotation)):
-            problems.append(
-                f"{where}={format_value(value)}: expected {str(known[key].annotation).replace('None', 'null')}"
-            )
+            problems.append(f"{place}: {name} has no such option{hint}; known: {', '.join(known) or 'none'}")
+        elif not _fits(value, annotation := str(known[key].annotation)):
+            problems.append(f"{place}={format_value(value)}: expected {annotation.replace('None', 'null')}")
     return problems
 
 
 def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value is of a type such as `int | None`; of other types the class itself has to know."""
+    """Check a value against a type such as `int | None`; other types are left to the class itself."""
     names = [name.strip() for name in annotation.split("|")]
     if not set(names) <= _TYPES.keys():
         return True
-    types = [each for name in names for each in _TYPES[name]]
-    return (
-        isinstance(value, bool)
-        if types == [bool]
-        else (isinstance(value, tuple(types)) and (not isinstance(value, bool) or bool in types))
-    )
+    types = tuple(type_ for name in names for type_ in _TYPES[name])
+    return bool in types if isinstance(value, bool) else isinstance(value, types)

@@ -1,4 +1,4 @@
-"""A search as a source of jobs: Optuna is asked for each when there is room, and told how it came out."""
+"""Source of the jobs of a search: Optuna proposes a job when there is capacity, and is told its outcome."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -14,161 +14,175 @@ from litlab.runs.redact import redact
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.jobs import create_jobs, print_notes, record_resume
-from litlab.sweep.outcome import Outcome
-from litlab.sweep.search.objectives import num_validations, unreported
-from litlab.sweep.search.sampler import DistinctSampler, as_point, distribution, suggest
+from litlab.sweep.outcome import Outcome, read_outcome
+from litlab.sweep.search.objectives import missing_metric, num_validations
+from litlab.sweep.search.pruning import ValidationReporter
+from litlab.sweep.search.sampler import DistinctSampler, make_distribution, suggest, to_point
 from litlab.sweep.search.settings import make_pruner, make_sampler
-from litlab.sweep.search.spec import Search
-from litlab.sweep.search.storage import Following, open_trials, outcome_in_files
+from litlab.sweep.search.spec import SearchSpec
+from litlab.sweep.search.storage import open_trials
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
 
 
-_LONGEST = 1000  # characters of an error that is kept with a trial
-_HOPELESS = 5  # points that can't be jobs, if none could before
+_MAX_ERROR_LENGTH = 1000  # characters of an error that is stored with a trial
+_MAX_REFUSED = 5  # points that can't be jobs, if none could before
 
 
 class SearchSource:
-    """A `Source` of the jobs that a sampler proposes. The number of a job is that of its trial.
+    """Source of the jobs that a sampler proposes. The number of a job is that of its trial.
 
-    Made while the study is held: it first brings the trials up to what their runs' files say.
+    The study has to be locked. The constructor brings the trials up to date with the files of the runs.
+
+    Args:
+        search: Specification of the search.
+        study: Its study.
+        backend: Backend that checks the jobs.
 
     Attributes:
         trials: Optuna's study.
-        started: number -> job, of those that were handed out.
-        outcomes: number -> how it came out, of those that have ended since.
-        error: why the search can't go on; the next call of `next` raises it.
+        started: Jobs that were handed out, by number.
+        outcomes: Outcomes of those that have ended since, by number.
+        error: Reason why the search can't continue; `next_job` raises it.
+
+    Raises:
+        UserError: If the trials can't be read, or are not those of this study.
     """
 
-    def __init__(self, search: Search, study: Study, backend: Backend) -> None:
-        """
-        Raises:
-            UserError: if the trials can't be read, or are not those of this study.
-        """
+    def __init__(self, search: SearchSpec, study: Study, backend: Backend) -> None:
         self._search, self._study, self._backend = search, study, backend
-        self._following: dict[int, Following] = {}
-        self._continued: deque[Job] = deque()  # begun, and not ended
-        self._sampled: deque[Trial] = deque()  # asked for, and not admitted
-        self._held_back: Job | None = None  # admitted, and larger than the room
-        self._num_refused = 0  # points that could not be jobs
+        self._reporters: dict[int, ValidationReporter] = {}
+        self._resumed: deque[Job] = deque()  # jobs of an earlier command
+        self._pending_trials: deque[Trial] = deque()  # without a job, of an earlier command
+        self._waiting_job: Job | None = None  # created, but larger than the capacity
+        self._num_refused = 0
         self.started: dict[int, Job] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.error: UserError | None = None
-        with search.explained(study):
+        with search.storage_errors(study):
             self.trials, self._sampler = self._open()
             self._reconcile()
 
     @property
     def total(self) -> int:
+        """Number of trials, with those that are to come."""
         return max(self._num_trials, 0 if self.is_out_of_points else self._search.settings.trials)
 
     @property
     def is_out_of_points(self) -> bool:
-        """Whether every point of a finite space has its trial."""
+        """True if every point of a finite space has its trial."""
         return self._sampler.is_exhausted
 
     def is_exhausted(self) -> bool:
-        left = self._continued or self._sampled or self._held_back or self.error
+        """Return True if no more jobs will come."""
+        left = self._resumed or self._pending_trials or self._waiting_job or self.error
         return not left and self._num_trials >= self.total
 
-    def next(self, has_room: Callable[[Config], bool]) -> Job | None:
-        """What was begun goes on first; then one new job, if there is room for one like those before."""
+    def next_job(self, has_capacity: Callable[[Config], bool]) -> Job | None:
+        """Return a job of an earlier command, or else a new one, if there is capacity for it.
+
+        Raises:
+            UserError: If the search can't continue.
+        """
         if self.error is not None:
             raise self.error
         job = None
-        if self._continued:
-            job = self._continued.popleft() if has_room(self._continued[0].config) else None
-        elif self._held_back is None and not self.is_exhausted() and has_room(self._search.typical):
-            with self._search.explained(self._study):
-                self._held_back = self._new_job()
-        if self._held_back is not None and has_room(self._held_back.config):
-            job, self._held_back = self._held_back, None
+        if self._resumed:
+            job = self._resumed.popleft() if has_capacity(self._resumed[0].config) else None
+        elif self._waiting_job is None and not self.is_exhausted() and has_capacity(self._search.typical_config):
+            with self._search.storage_errors(self._study):
+                self._waiting_job = self._create_job()
+        if self._waiting_job is not None and has_capacity(self._waiting_job.config):
+            job, self._waiting_job = self._waiting_job, None
         if job is not None:
             self.started[job.number] = job
         return job
 
-    def look(self, running: Sequence[Job]) -> list[Job]:
-        with self._search.explained(self._study):
-            return [job for job in running if self._following[job.number].report()]
+    def jobs_to_prune(self, running: Sequence[Job]) -> list[Job]:
+        """Report the validations of the running jobs, and return the hopeless ones."""
+        with self._search.storage_errors(self._study):
+            return [job for job in running if self._reporters[job.number].report()]
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """An error waits for `next`: other jobs that ended at the same time are to be noted, too."""
+    def job_ended(self, job: Job, outcome: Outcome) -> None:
+        """Tell Optuna the outcome. An error is kept for `next_job`, since other jobs may end at the same time."""
         self.outcomes[job.number] = outcome
         try:
-            with self._search.explained(self._study):
+            with self._search.storage_errors(self._study):
                 self._tell(job, outcome)
         except UserError as error:
             self.error = self.error or error
 
     def _open(self) -> tuple[optuna.Study, DistinctSampler]:
-        """The trials with a sampler that has not sampled from the same seed before."""
+        """Open the trials with a sampler whose seed has not been used."""
         search, settings = self._search, self._search.settings
-        pruner = make_pruner(settings, num_validations(search.typical))
-        place = (self._study.path, settings.storage, search.name)
-        trials = open_trials(*place, search.objectives, make_sampler(settings, 0), pruner)
-        if not self._study.records and self._is_elsewhere(trials):  # nothing had come of it
+        pruner = make_pruner(settings, num_validations(search.typical_config))
+        storage = (self._study.path, settings.storage, search.name)
+        trials = open_trials(*storage, search.objectives, make_sampler(settings, 0), pruner)
+        if not self._study.records and self._has_other_space(trials):  # no job had come of these trials
             optuna.delete_study(study_name=trials.study_name, storage=trials._storage)
-            trials = open_trials(*place, search.objectives, make_sampler(settings, 0), pruner)
+            trials = open_trials(*storage, search.objectives, make_sampler(settings, 0), pruner)
         self._num_trials = len(trials.get_trials(deepcopy=False))
         sampler = DistinctSampler(make_sampler(settings, self._num_trials), search.space, settings.seed)
         trials.sampler = sampler
         return trials, sampler
 
-    def _is_elsewhere(self, trials: optuna.Study) -> bool:
-        """Whether the points tried so far are of another space."""
-        known = {each.name: distribution(each) for each in self._search.space.dimensions}
-        found = [pair for each in trials.get_trials(deepcopy=False) for pair in each.distributions.items()]
-        return any(known.get(name) != there for name, there in found)
+    def _has_other_space(self, trials: optuna.Study) -> bool:
+        space = {dimension.name: make_distribution(dimension) for dimension in self._search.space.dimensions}
+        return any(
+            space.get(name) != distribution
+            for trial in trials.get_trials(deepcopy=False)
+            for name, distribution in trial.distributions.items()
+        )
 
     def _reconcile(self) -> None:
-        """A killed controller leaves trials running: those that have ended are told, the others go on."""
+        """Tell Optuna the outcome of jobs that ended after their controller was killed, and resume the others."""
         runs = {record.number: run for record, run in self._study.jobs()}
-        frozen = self.trials.get_trials(deepcopy=False)
-        if lost := sorted(runs.keys() - {each.number for each in frozen}):
+        trials = self.trials.get_trials(deepcopy=False)
+        if lost := sorted(runs.keys() - {trial.number for trial in trials}):
             raise UserError(
                 f"{self._study.path}: the trials of its search don't have job {lost[0]}: their file or database was "
                 "removed or exchanged; bring it back, or choose another study.name"
             )
-        remarks: list[str] = []
-        for each in frozen:
-            if each.state == TrialState.RUNNING and each.number not in runs:
-                self._sampled.append(Trial(self.trials, each._trial_id))
+        notes: list[str] = []
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and trial.number not in runs:
+                self._pending_trials.append(Trial(self.trials, trial._trial_id))
                 continue
-            self._sampler.seen.add(as_point(self._search.space, each.params))
-            if each.state == TrialState.RUNNING:
-                remarks += self._take_up(each, runs[each.number])
-        print_notes(remarks)
+            self._sampler.seen.add(to_point(self._search.space, trial.params))
+            if trial.state == TrialState.RUNNING:
+                notes += self._resume(trial, runs[trial.number])
+        print_notes(notes)
 
-    def _take_up(self, frozen: FrozenTrial, run: RunDirectory) -> list[str]:
-        """What is known of how a job ended, or the job once more; returns what should be known about its code."""
+    def _resume(self, frozen: FrozenTrial, run: RunDirectory) -> list[str]:
+        """Tell the outcome of a job if it has one, else hand it out again; returns notes about its code."""
         trial = Trial(self.trials, frozen._trial_id)
         job = Job(trial.number, run, run.read_config())
-        self._follow(trial, job, frozen.intermediate_values)
-        outcome = outcome_in_files(run)
+        self._add_reporter(trial, job, frozen.intermediate_values)
+        outcome = read_outcome(run)
         if outcome is not None:
             self._tell(job, outcome)
             return []
-        self._continued.append(job)
+        self._resumed.append(job)
         return record_resume(run, job.config, {}, self._search.provenance)
 
-    def _new_job(self) -> Job | None:
-        """A trial with its run directory; None if what was sampled can't be a job, which counts as a trial."""
-        trial = self._sampled.popleft() if self._sampled else self._ask()
+    def _create_job(self) -> Job | None:
+        """Create a job from a new trial; None if its point can't be one, which counts as a failed trial."""
+        trial = self._pending_trials.popleft() if self._pending_trials else self._ask()
         point = suggest(trial, self._search.space)
         self._sampler.seen.add(frozenset(point.items()))
         try:
-            composed = self._composed(self._search.space.overrides(point), trial.number)
+            composed = self._compose(self._search.space.overrides(point), trial.number)
         except UserError as error:
             self._fail(trial, str(error))
             self._num_refused += 1
-            if not self._study.records and self._num_refused >= min(_HOPELESS, self._search.settings.trials):
+            if not self._study.records and self._num_refused >= min(_MAX_REFUSED, self._search.settings.trials):
                 raise
             return None
         (job,) = create_jobs(self._study, [composed], self._search.provenance)
         trial.set_user_attr("directory", job.name)
-        self._follow(trial, job)
+        self._add_reporter(trial, job)
         return job
 
     def _ask(self) -> Trial:
@@ -176,7 +190,7 @@ class SearchSource:
         self._num_trials += 1
         return trial
 
-    def _composed(self, overrides: list[str], number: int) -> "ComposedJob":
+    def _compose(self, overrides: list[str], number: int) -> "ComposedJob":
         composed = self._search.compose(overrides, number)
         if composed.number != number:
             raise UserError(f"the same experiment as {composed.directory}")
@@ -186,46 +200,47 @@ class SearchSource:
             composed = replace(composed, config=composed.config | {"threads": threads})
         return composed
 
-    def _follow(self, trial: Trial, job: Job, reported: Collection[int] = ()) -> None:
-        several = len(self._search.objectives) > 1
-        metric = None if several else self._search.objectives[0].metric
-        self._following[job.number] = Following(trial, job, metric, reported)
+    def _add_reporter(self, trial: Trial, job: Job, reported: Collection[int] = ()) -> None:
+        objectives = self._search.objectives
+        metric = objectives[0].metric if len(objectives) == 1 else None  # Optuna prunes by a single objective only
+        self._reporters[job.number] = ValidationReporter(trial, job, metric, reported)
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
-        """How a job came out. An interrupted one stays as it is: the next start of the search goes on with it."""
-        following = self._following[job.number]
-        following.report()
-        trial = following.trial
+        """Tell the outcome of a job. An interrupted trial stays as it is: the next command resumes it."""
+        reporter = self._reporters[job.number]
+        reporter.report()
+        trial = reporter.trial
         if outcome.status == RunStatus.COMPLETED:
             self._tell_values(trial, outcome)
         elif outcome.status == RunStatus.PRUNED:
             self.trials.tell(trial, state=TrialState.PRUNED)
         elif outcome.is_failure:
             self._fail(trial, outcome.message)
-            for each in self._search.objectives:
-                if f"objective.metric={each.metric}: was not logged" in outcome.message:
-                    self._refuse(outcome.message)
+            for objective in self._search.objectives:
+                if f"objective.metric={objective.metric}: was not logged" in outcome.message:
+                    self._stop_unless_completed(outcome.message)
 
     def _tell_values(self, trial: Trial, outcome: Outcome) -> None:
-        values = [each.value(outcome.result) for each in self._search.objectives]
-        found = [value for value in values if value is not None]
-        if len(found) == len(values):
-            self.trials.tell(trial, found)
+        values = [objective.value(outcome.result) for objective in self._search.objectives]
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            self.trials.tell(trial, known)
             return
         reported = list(outcome.result.get("best") or outcome.result.get("last") or {})
-        missing = unreported(self._search.objectives, reported)
-        self._fail(trial, missing or "the objective is no finite number")
-        if missing:
-            self._refuse(missing)
+        message = missing_metric(self._search.objectives, reported)
+        self._fail(trial, message or "the objective is no finite number")
+        if message:
+            self._stop_unless_completed(message)
 
     def _fail(self, trial: Trial, message: str) -> None:
-        trial.set_user_attr("error", redact(message)[:_LONGEST])
+        trial.set_user_attr("error", redact(message)[:_MAX_ERROR_LENGTH])
         self.trials.tell(trial, state=TrialState.FAIL)
 
-    def _refuse(self, message: str) -> None:
-        """
+    def _stop_unless_completed(self, message: str) -> None:
+        """Stop the search because its jobs do not have the objective.
+
         Raises:
-            UserError: unless other jobs had what one goes by.
+            UserError: Unless another job had it.
         """
         if not self.trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             raise UserError(message)

@@ -1,4 +1,4 @@
-"""What a search is, from its settings and a first look at what its jobs are like."""
+"""Specification of a search: its settings, space, objectives, and a typical job."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -8,68 +8,74 @@ from typing import TYPE_CHECKING, Any
 from litlab.config.search_space import Space
 from litlab.errors import UserError
 from litlab.sweep.backends.base import Config
-from litlab.sweep.search.objectives import Objective, num_validations, objectives_of
+from litlab.sweep.search.objectives import Objective, make_objectives, num_validations
 from litlab.sweep.search.settings import SearchSettings, make_pruner, make_sampler
-from litlab.sweep.search.storage import explained
+from litlab.sweep.search.storage import storage_errors
 from litlab.sweep.study import Study
 
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
 
 
-Compose = Callable[[list[str], int], "ComposedJob"]  # of overrides and the next free number
+Compose = Callable[[list[str], int], "ComposedJob"]  # (overrides, next free number) -> job
 
 
 @dataclass(frozen=True)
-class Search:
-    """What a search is.
+class SearchSpec:
+    """Specification of a search.
 
     Attributes:
-        name: of its trials in their database.
-        typical: the frozen config of some job of it.
-        compose: raises UserError for a point that can't be a job.
-        provenance: of its jobs.
+        name: Name of its trials in their database.
+        settings: Settings of `hydra.sweeper`.
+        space: Search space.
+        objectives: Values to optimize.
+        typical_config: Frozen config of some job.
+        compose: Composes a job; raises UserError for a point that can't be one.
+        provenance: Provenance of the command.
     """
 
     name: str
     settings: SearchSettings
     space: Space
     objectives: list[Objective]
-    typical: Config
+    typical_config: Config
     compose: Compose
     provenance: dict[str, Any]
 
-    def explained(self, study: Study) -> AbstractContextManager[None]:
-        return explained(study.path, self.settings.storage)
+    def storage_errors(self, study: Study) -> AbstractContextManager[None]:
+        """Raise errors of the database as UserError."""
+        return storage_errors(study.path, self.settings.storage)
 
 
-def describe(name: str, settings: SearchSettings, space: Space, compose: Compose, provenance: dict[str, Any]) -> Search:
-    """A search, after a look at a job of its space; see `Search` for the arguments.
+def make_search_spec(
+    name: str, settings: SearchSettings, space: Space, compose: Compose, provenance: dict[str, Any]
+) -> SearchSpec:
+    """Make the specification of a search, after composing one of its jobs; see `SearchSpec` for the arguments.
 
     Raises:
-        UserError: if a few points can't be jobs, its runs won't have the objectives, or Optuna refuses an option.
+        UserError: If several points can't be jobs, its jobs won't have the objectives, or Optuna refuses an option.
     """
-    typical = _typical(space, compose)
-    objectives = objectives_of(typical, settings.objectives)
+    config = _compose_typical(space, compose)
+    objectives = make_objectives(config, settings.objectives)
     make_sampler(settings, 0)
-    make_pruner(settings, num_validations(typical))
-    return Search(name, settings, space, objectives, typical, compose, provenance)
+    make_pruner(settings, num_validations(config))
+    return SearchSpec(name, settings, space, objectives, config, compose, provenance)
 
 
-def _typical(space: Space, compose: Compose) -> Config:
-    """The config of a job, in the middle of the space if that can be one.
+def _compose_typical(space: Space, compose: Compose) -> Config:
+    """Compose a job in the middle of the space, or elsewhere if that is impossible.
 
     Raises:
-        UserError: if none of several points can.
+        UserError: If no point of several can be a job.
     """
-    points, refused = space.examples(), list[UserError]()
+    points, errors = space.examples(), list[UserError]()
     for point in points:
         try:
             return compose(space.overrides(point), 0).config
         except UserError as error:
-            refused.append(error)
-            if [str(each) for each in refused].count(str(error)) > 1:  # which has nothing to do with the point
+            errors.append(error)
+            if [str(earlier) for earlier in errors].count(str(error)) > 1:  # it does not depend on the point
                 break
-    where = " ".join(f"{key}={value}" for key, value in points[0].items())
-    tried = f"in the middle of the space: {where}; points tried: {len(refused)}"
-    raise UserError(f"{refused[0]}\n({tried})") from refused[0]
+    place = " ".join(f"{key}={value}" for key, value in points[0].items())
+    details = f"in the middle of the space: {place}; points tried: {len(errors)}"
+    raise UserError(f"{errors[0]}\n({details})") from errors[0]

@@ -1,0 +1,89 @@
+"""Summary at the end of a multirun: counts, best jobs, failures, the commands to call next."""
+
+import signal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from litlab.runs.metrics import read_metric_table
+from litlab.runs.state import RunStatus
+from litlab.runs.terminal import display_path, printable
+from litlab.sweep.backends.base import Job
+from litlab.sweep.outcome import Outcome
+
+NUM_BEST = 3
+NUM_FAILURES = 10  # shown in full
+
+
+def summarize(
+    path: Path,
+    jobs: Sequence[Job],
+    outcomes: Mapping[int, Outcome],
+    *,
+    signum: int | None,
+    retries_failures: bool = True,
+) -> list[str]:
+    """Summarize a multirun, line by line.
+
+    Args:
+        path: Directory of the study.
+        jobs: All jobs that were asked for.
+        outcomes: Outcome by number of the job; a job without one has not started.
+        signum: Signal that stopped the multirun; None if none came.
+        retries_failures: True if the same command would start failed jobs again.
+    """
+    ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
+    lines = ["", _counts(len(jobs), [outcome for _, outcome in ended], signum), *_best(ended), *_failures(ended)]
+    place = display_path(path)
+    lines += ["", f"study        {place}", f"jobs         litlab status {place}"]
+    if sum(outcome.status == RunStatus.COMPLETED for _, outcome in ended) > 1:
+        lines.append(f"compare      litlab compare {place}")
+    has_unfinished = len(ended) < len(jobs) or any(
+        not outcome.is_success and (retries_failures or not outcome.is_failure) for _, outcome in ended
+    )
+    if signum is not None or has_unfinished:
+        lines.append(f"continue     litlab resume {place}")
+    return [*lines, f"TensorBoard  litlab tensorboard {place}"]
+
+
+def _counts(num_jobs: int, outcomes: Sequence[Outcome], signum: int | None) -> str:
+    counts = Counter(outcome.status for outcome in outcomes)
+    statuses = sorted(counts, key=lambda status: status != RunStatus.COMPLETED)
+    parts = [f"{counts[status]} {status.label}" for status in statuses]
+    if num_jobs > len(outcomes):
+        parts.append(f"{num_jobs - len(outcomes)} not started")
+    stopped = f"stopped by {signal.Signals(signum).name}: " if signum else ""
+    if num_jobs == 0:
+        return f"{stopped}no job was started"
+    return f"{stopped}{num_jobs} job{'s' * (num_jobs != 1)}: {', '.join(parts)}"
+
+
+def _best(ended: Sequence[tuple[Job, Outcome]]) -> list[str]:
+    """List the best jobs by the objective, which is never of the test split; nothing for a single job."""
+    ranked = [
+        (outcome.objective, job)
+        for job, outcome in ended
+        if outcome.status == RunStatus.COMPLETED and outcome.objective is not None and job.config.get("objective")
+    ]
+    if len(ranked) < 2:
+        return []
+    metric, mode = (ranked[0][1].config["objective"][key] for key in ("metric", "mode"))
+    ranked = sorted(ranked, key=lambda pair: pair[0], reverse=mode == "max")[:NUM_BEST]
+    values = [read_metric_table(job.run)[metric].format(value) for value, job in ranked]
+    width = max(map(len, values))
+    lines = [f"  {value.rjust(width)}  {job.name}" for value, (_, job) in zip(values, ranked, strict=True)]
+    return ["", f"best by {metric} ({mode})", *lines]
+
+
+def _failures(ended: Sequence[tuple[Job, Outcome]]) -> list[str]:
+    failures = [(job, outcome) for job, outcome in ended if outcome.is_failure]
+    lines: list[str] = []
+    for job, outcome in failures[:NUM_FAILURES]:
+        lines += ["", f"{job.name}: {outcome.status.label}"]
+        lines += [f"  {printable(line)}" for line in outcome.message.splitlines()]
+        lines += [f"  | {printable(line)}" for line in outcome.log]
+    if len(failures) > NUM_FAILURES:
+        names = ", ".join(job.name for job, _ in failures[NUM_FAILURES : NUM_FAILURES + 5])
+        more = ", ..." if len(failures) > NUM_FAILURES + 5 else ""
+        lines += ["", f"and {len(failures) - NUM_FAILURES} more: {names}{more}"]
+    return lines
