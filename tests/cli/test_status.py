@@ -23,6 +23,7 @@ from litlab.cli import main as cli
 from litlab.cli import status
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_json
 from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
@@ -39,11 +40,10 @@ COMMAND = [
 ERROR = '  File "/home/me/net.py", line 3, in forward\n    x = 1 / 0\nZeroDivisionError: division by zero'
 WATCH = """
 import sys
-from litlab import cli
-from litlab.commands import status
+from litlab.cli import main, status
 status.EVERY = 0.1
 sys.argv = ["litlab", "status", "--watch", *sys.argv[1:]]
-cli.main()
+main.main()
 """
 
 
@@ -53,6 +53,7 @@ def study(tmp_path: Path) -> Path:
     path = tmp_path / "s"
     done, failed, refused, stopped, killed, _, pruned = (job.run for job in begin(path, range(7)))
     write_result(done, Result(RunStatus.COMPLETED, "", objective=0.5, seconds={"fit": 61.0}))
+    write_json(done.metric_table, {"val/accuracy": {"unit": "%", "mode": "max", "bounds": None}})
     write_result(failed, Result(RunStatus.FAILED, "", error=ERROR))
     write_result(refused, Result(RunStatus.REFUSED, "", error="data.root: no such folder\nmore"))
     write_result(stopped, Result(RunStatus.INTERRUPTED, "", error="stopped by SIGTERM, saved at step 3"))

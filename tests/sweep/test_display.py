@@ -245,7 +245,7 @@ def test_best_of_an_objective_that_is_minimised(tmp_path: Path) -> None:
 
     lines = summarize(tmp_path, jobs, {0: done(1.5), 1: done(0.25)}, signum=None)
 
-    assert lines[3:6] == ["best by val/loss (min)", "  0.25  1", "   1.5  0"]
+    assert lines[3:6] == ["best by val/loss (min)", "  0.2500  1", "  1.5000  0"]
 
 
 def test_headline_is_what_was_raised() -> None:
