@@ -18,7 +18,7 @@ from support.search_jobs import (
     states,
 )  # fmt: skip
 
-from hydra_plugins.litlab_search import _say
+from hydra_plugins.litlab_search import _report
 from litlab.config.search_space import Choices
 from litlab.errors import RunFailed, UserError
 from litlab.process.controller import RunStopped
@@ -39,7 +39,7 @@ def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None
     assert [source.outcomes[number].status for number in range(3)] == ["completed", "interrupted", "completed"]
     search = search_of(Study.load_own(tmp_path / "s"), LR, trials=3)
     with pytest.raises(RunFailed):
-        _say(search, Study.load(tmp_path / "s"), source, None)
+        _report(search, Study.load(tmp_path / "s"), source, None)
     again = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
     assert states(again) == ["COMPLETE"] * 3
     recorded = [run.read_json(run.provenance).get("resumed", []) for _, run in Study.load(tmp_path / "s").jobs()]
@@ -54,14 +54,14 @@ def test_the_end_says_to_continue_only_where_something_would(
     source = run_search(tmp_path / "s", machine, LR, trials=1)
     search, study = search_of(Study.load_own(tmp_path / "s"), LR, trials=1), Study.load(tmp_path / "s")
     with pytest.raises(RunFailed):
-        _say(search, study, source, None)
-    _say(search, study, run_search(tmp_path / "s", machine, LR, trials=1), None)
+        _report(search, study, source, None)
+    _report(search, study, run_search(tmp_path / "s", machine, LR, trials=1), None)
     said = capsys.readouterr().out
     assert "1 job: 1 failed" in said
     assert "no job was started" in said
     assert "litlab resume" not in said
     with pytest.raises(RunStopped):
-        _say(search, study, source, 15)
+        _report(search, study, source, 15)
     assert "litlab resume" in capsys.readouterr().out
 
 
