@@ -21,7 +21,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.lock import directory_lock
-from litlab.runs.provenance import of_launch
+from litlab.runs.provenance import describe_launch
 from litlab.runs.result import Result, write_result
 from litlab.runs.signature import is_own, sign
 from litlab.runs.state import RunStatus
@@ -41,7 +41,7 @@ def new_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         config = compose_config(*TINY, "schedule=constant", *overrides)
         launched = yaml.safe_dump(["data=shapes", "seed=3", "model.widths=[2,4]"])
         run = RunDirectory.create(tmp_path / name, to_yaml(config), {"overrides.yaml": launched})
-        write_json(run.provenance, of_launch(tmp_path, ["litlab", "train"]))
+        write_json(run.provenance, describe_launch(tmp_path, ["litlab", "train"]))
         sign(run)
         return run
 

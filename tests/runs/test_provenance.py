@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.provenance import LIMIT, of_launch, of_machine
+from litlab.runs.provenance import MAX_TEXT, describe_launch, describe_machine
 
 
 def git(project: Path, *arguments: str) -> str:
@@ -31,7 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_clean_tree(project: Path) -> None:
-    code = of_launch(project, [])["code"]
+    code = describe_launch(project, [])["code"]
     commit = git(project, "rev-parse", "HEAD")
     assert code == {"commit": commit, "diff": "", "diff_complete": True, "untracked": {}}
 
@@ -40,7 +40,7 @@ def test_changes_are_kept_as_a_diff_that_makes_them_again(project: Path) -> None
     (project / "net.py").write_text("width = 4\n")
     (project / "staged.py").write_text("depth = 2\n")
     git(project, "add", "staged.py")
-    code = of_launch(project, [])["code"]
+    code = describe_launch(project, [])["code"]
     git(project, "stash")
     subprocess.run(["git", "-C", str(project), "apply"], input=code["diff"], text=True, check=True)
     assert (project / "net.py").read_text() == "width = 4\n"
@@ -51,10 +51,10 @@ def test_untracked_sources_with_their_text_and_all_else_by_name(project: Path) -
     (project / "new").mkdir()
     (project / "new" / "größe.py").write_text("depth = 2\n")
     (project / "weights.bin").write_bytes(b"\0" * 10)
-    (project / "long.py").write_text("#" * (LIMIT + 1))
+    (project / "long.py").write_text("#" * (MAX_TEXT + 1))
     (project / "link.py").symlink_to("net.py")
     (project / "ignored.py").write_text("secret\n")
-    assert of_launch(project, [])["code"]["untracked"] == {
+    assert describe_launch(project, [])["code"]["untracked"] == {
         "new/größe.py": "depth = 2\n",
         "weights.bin": None,
         "long.py": None,
@@ -63,23 +63,23 @@ def test_untracked_sources_with_their_text_and_all_else_by_name(project: Path) -
 
 
 def test_a_diff_that_is_too_long_is_cut_and_says_so(project: Path) -> None:
-    (project / "net.py").write_text("# long\n" * (LIMIT // 7 + 1))
-    code = of_launch(project, [])["code"]
+    (project / "net.py").write_text("# long\n" * (MAX_TEXT // 7 + 1))
+    code = describe_launch(project, [])["code"]
     assert not code["diff_complete"]
-    assert len(code["diff"]) == LIMIT
+    assert len(code["diff"]) == MAX_TEXT
 
 
 def test_other_runs_are_none_of_its_sources(project: Path) -> None:
     RunDirectory.create(project / "outputs" / "name" / "run", "seed: 0\n", {"config.yaml": ""})
     (project / "outputs" / "notes.md").write_text("mine")
-    assert of_launch(project, [])["code"]["untracked"] == {"outputs/notes.md": "mine"}
+    assert describe_launch(project, [])["code"]["untracked"] == {"outputs/notes.md": "mine"}
 
 
 def test_a_folder_inside_a_repository(project: Path) -> None:
     (project / "sub").mkdir()
     (project / "sub" / "new.py").write_text("1\n")
     (project / "net.py").write_text("width = 4\n")
-    code = of_launch(project / "sub", [])["code"]
+    code = describe_launch(project / "sub", [])["code"]
     assert code["untracked"] == {"new.py": "1\n"}
     assert "+width = 4" in code["diff"]
 
@@ -87,14 +87,14 @@ def test_a_folder_inside_a_repository(project: Path) -> None:
 def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     (tmp_path / "net.py").touch()
-    found = of_launch(tmp_path, ["litlab", "train"])
+    found = describe_launch(tmp_path, ["litlab", "train"])
     assert found["code"] is None
     assert (found["project"], found["command"]) == (str(tmp_path), ["litlab", "train"])
 
 
 def test_without_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert of_launch(project, [])["code"] is None
+    assert describe_launch(project, [])["code"] is None
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_without_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_credentials_in_addresses_are_hidden(word: str, expected: str, tmp_path: Path) -> None:
-    assert of_launch(tmp_path, ["litlab", "train", word])["command"] == ["litlab", "train", expected]
+    assert describe_launch(tmp_path, ["litlab", "train", word])["command"] == ["litlab", "train", expected]
 
 
 def test_the_machine() -> None:
-    machine = of_machine()
+    machine = describe_machine()
     assert machine["cores"] >= 1
     assert machine["processor"]
     assert machine["packages"].keys() >= {"torch", "lightning", "hydra-core", "pydantic"}

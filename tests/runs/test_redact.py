@@ -8,13 +8,13 @@ import pytest
 from litlab.runs import redact as masking
 from litlab.runs.redact import (
     RedactingFormatter,
-    keep_out,
     mask_addresses,
     mask_command,
     mask_diff,
     mask_source,
     redact,
     redact_all,
+    register_secrets,
 )
 
 
@@ -61,8 +61,8 @@ def test_lines_of_any_length_are_looked_through_at_once() -> None:
 
 
 def test_what_a_process_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "_known", set())
-    keep_out(["hunter2", "hunter2-long", "abc", "https://me:geheim@h/x?sig=4711abc"])
+    monkeypatch.setattr(masking, "_registered", set())
+    register_secrets(["hunter2", "hunter2-long", "abc", "https://me:geheim@h/x?sig=4711abc"])
     assert redact("hunter2-long, hunter2; geheim 4711abc") == "***, ***; *** ***"
     assert redact("abc") == "abc", "too short to be told from other text"
     assert redact_all({"a": ["hunter2", 1, None], "b": ("x",)}) == {"a": ["***", 1, None], "b": ("x",)}

@@ -12,7 +12,7 @@ from support.runs import TINY, compose_config
 
 from litlab.config.identity import identity
 from litlab.config.job_configs import ComposedJob
-from litlab.runs.provenance import of_launch
+from litlab.runs.provenance import describe_launch
 from litlab.sweep.backends.base import Job
 from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.jobs import create_jobs
@@ -76,7 +76,7 @@ def search_of(project: Path, space: str = "interval(0,1)", trials: int = 5) -> P
 
 
 def provenance(project: Path) -> dict[str, Any]:
-    return of_launch(project, ["litlab", "train", "-m", "seed=0,1"]) | {"code": None}
+    return describe_launch(project, ["litlab", "train", "-m", "seed=0,1"]) | {"code": None}
 
 
 def begin(path: Path, values: Sequence[int], **changes: Any) -> list[Job]:

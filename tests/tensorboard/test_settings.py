@@ -8,7 +8,7 @@ import pytest
 from support.studies import config_with, make_run
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.redact import keep_out
+from litlab.runs.redact import register_secrets
 from litlab.tensorboard import session_hparams
 
 
@@ -51,7 +51,7 @@ def test_a_choice_is_told_by_its_name(tmp_path: Path) -> None:
 
 
 def test_null_and_secrets_are_not_told(tmp_path: Path) -> None:
-    keep_out(["hunter2hunter2"])
+    register_secrets(["hunter2hunter2"])
     values = {"trainer.gradient_clip_val": None, "data.token": "${oc.env:NAME}", "data.note": "a hunter2hunter2"}
     found = of_job(tmp_path / "run", values, "trainer.gradient_clip_val=null", "data.token=x", "data.note=x")
     assert found == {"data.note": "a ***"}

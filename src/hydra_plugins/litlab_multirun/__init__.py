@@ -187,9 +187,9 @@ class PoolLauncher(Launcher):
 
     def provenance(self) -> dict[str, Any]:
         """Return the record of this command for provenance.json."""
-        from litlab.runs.provenance import of_launch
+        from litlab.runs.provenance import describe_launch
 
-        return of_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
+        return describe_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
 
 
 class GridSweeper(Sweeper):

@@ -12,7 +12,7 @@ from litlab.cli.arguments import add_allow, add_run, new_parser
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import is_rank_variable
-from litlab.runs.result import finite
+from litlab.runs.result import nonfinite_to_none
 
 MOVABLE = ("data.root", "data.cache")
 PARTS = ("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
         measured = evaluate(finished, config, checkpoint, split=options.split, device=options.device)
     found = {"run": str(finished.run.path), "checkpoint": checkpoint.stem, "split": options.split} | measured
-    print(json.dumps(finite(found), indent=2, ensure_ascii=False) if options.json else _table(found))
+    print(json.dumps(nonfinite_to_none(found), indent=2, ensure_ascii=False) if options.json else _table(found))
 
 
 def _options(arguments: list[str]) -> Namespace:

@@ -17,7 +17,7 @@ from litlab.process.controller import run_worker
 from litlab.runs.diff import RunDiff, diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
-from litlab.runs.provenance import of_launch
+from litlab.runs.provenance import describe_launch
 from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_value
@@ -90,7 +90,7 @@ def _create(finished: FinishedRun, command: list[str]) -> RunDirectory:
     try:
         new = RunDirectory.create(path, to_yaml(finished.config), _hydra_files(old))
         origin = {"rerun_of": str(old.path.resolve())}
-        write_json(new.provenance, of_launch(project, command) | origin)
+        write_json(new.provenance, describe_launch(project, command) | origin)
         if finished.own:
             sign(new)
     except OSError as error:

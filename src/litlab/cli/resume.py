@@ -19,7 +19,7 @@ from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
-from litlab.runs.provenance import of_launch
+from litlab.runs.provenance import describe_launch
 from litlab.runs.state import RunStatus
 from litlab.sweep.study import STUDY_FILE
 
@@ -184,7 +184,7 @@ def _key(override: str) -> str:
 
 def record_change(finished: FinishedRun, changed: "ConfigChange", command: list[str]) -> list[str]:
     """Write down what is different from now on; returns what should be known about the code."""
-    now = of_launch(finished.run.project() if finished.own else Path.cwd(), command)
+    now = describe_launch(finished.run.project() if finished.own else Path.cwd(), command)
     return write_resume_record(
         finished.run, changed.config, changed.changed, now, own=finished.own, extends_training=changed.extends_training
     )
@@ -268,7 +268,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
         return
     backend = make_backend(plan.launcher)
     backend.start()
-    provenance = None if overrides else of_launch(Path(plan.project), command)  # with overrides, it is on record
+    provenance = None if overrides else describe_launch(Path(plan.project), command)  # with overrides, it is on record
     try:
         end = resume_grid(
             study, backend, provenance=provenance, retries=plan.launcher["retries"], on_start=update_summary

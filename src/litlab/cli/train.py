@@ -146,10 +146,10 @@ def _run(composed: DictConfig) -> float | None:
         config = _checked(composed, directory)
         from litlab.config.config_file import to_yaml  # here and not before, since a wrong key is said without them
         from litlab.process.controller import run_worker
-        from litlab.runs.provenance import of_launch
+        from litlab.runs.provenance import describe_launch
         from litlab.runs.signature import sign
 
-        provenance = of_launch(project, ["litlab", "train", *sys.argv[1:]])
+        provenance = describe_launch(project, ["litlab", "train", *sys.argv[1:]])
         run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
         write_json(run.provenance, provenance)
         sign(run)

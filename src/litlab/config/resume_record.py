@@ -27,7 +27,7 @@ def write_resume_record(
         run: Run directory.
         config: Config to resume with.
         changed: Dotted key -> [value before, value after].
-        launch: Command, time and code, as `runs.provenance.of_launch` returns them.
+        launch: Command, time and code, as `runs.provenance.describe_launch` returns them.
         own: Whether the run is the user's own; an untrusted run is not signed.
         extends_training: Whether the run continues beyond the end that it had.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.config.tree import Config, map_values, walk
 from litlab.errors import UserError
-from litlab.runs.redact import MASK, has_credentials, is_secret, keep_out, mask_command
+from litlab.runs.redact import MASK, has_credentials, is_secret, mask_command, register_secrets
 
 _MIN_LENGTH = 8  # characters; a shorter value may occur in another one by chance
 _REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*\}")  # a default would be the secret
@@ -144,7 +144,7 @@ def _resolve(key: str, value: Any) -> Any:
         return value
     if reference["name"] not in os.environ:
         raise UserError(f"{key}: cannot be resolved: there is no environment variable {reference['name']}; set it")
-    keep_out([os.environ[reference["name"]]])
+    register_secrets([os.environ[reference["name"]]])
     return os.environ[reference["name"]]
 
 

@@ -1,4 +1,4 @@
-"""The run directory: which file is where, and how one is made."""
+"""The directory of a run: its files, how it is claimed, how its records are read."""
 
 import json
 from dataclasses import dataclass
@@ -9,75 +9,91 @@ from litlab.errors import UserError
 from litlab.runs.files import open_regular, write_text
 
 FORMAT = 2  # of config.yaml; run directories of another one are refused
-CHECKPOINTS = ("best", "last")  # that can be asked for
+CHECKPOINTS = ("best", "last")  # names on the command line
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run; docs/architecture.md says what is in each."""
+    """Directory of one run; docs/architecture.md describes its files.
+
+    Attributes:
+        path: Path of the directory.
+    """
 
     path: Path
 
     @property
     def config(self) -> Path:
+        """Frozen config."""
         return self.path / "config.yaml"
 
     @property
     def dataset(self) -> Path:
+        """Facts about the data set."""
         return self.path / "dataset.json"
 
     @property
     def provenance(self) -> Path:
+        """Command, code and machine."""
         return self.path / "provenance.json"
 
     @property
     def metrics(self) -> Path:
+        """Rows of logged values."""
         return self.path / "metrics.csv"
 
     @property
     def metric_table(self) -> Path:
+        """Unit and direction of each metric."""
         return self.path / "metrics.json"
 
     @property
     def heartbeat(self) -> Path:
+        """Sign of life of the worker."""
         return self.path / ".heartbeat"
 
     @property
     def log(self) -> Path:
+        """Log of the worker."""
         return self.path / "run.log"
 
     @property
     def result(self) -> Path:
+        """Result of a run that has ended."""
         return self.path / "result.json"
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def best(self) -> Path:
+        """Checkpoint with the best objective."""
         return self.checkpoints / "best.ckpt"
 
     @property
     def last(self) -> Path:
+        """Newest checkpoint."""
         return self.checkpoints / "last.ckpt"
 
     @property
     def previous(self) -> Path:
+        """Checkpoint before the newest."""
         return self.checkpoints / "previous.ckpt"
 
     @classmethod
     def create(cls, path: Path, config: str, hydra: dict[str, str], *, sync: bool = True) -> "RunDirectory":
-        """Claim a new or empty directory for a run, with its frozen config and Hydra's own record of it.
+        """Claim a new or empty directory for a run; write its frozen config and Hydra's record of it.
 
         Args:
-            path: where.
-            config: the text of config.yaml.
-            hydra: file name -> text, for `.hydra/`.
+            path: Directory.
+            config: Text of config.yaml.
+            hydra: Text of each file in `.hydra/` by name.
             sync: False if the caller syncs the files of many runs at once.
 
         Raises:
-            UserError: if the directory holds anything already.
+            UserError: If the directory is not empty.
         """
         run = cls(path)
         run.refuse_if_taken()
@@ -92,9 +108,10 @@ class RunDirectory:
         return run
 
     def refuse_if_taken(self) -> None:
-        """
+        """Check that the path is free, or an empty directory.
+
         Raises:
-            UserError: if the path is a file, or a directory that holds anything.
+            UserError: If it is not.
         """
         if self.config.exists():
             raise UserError(
@@ -108,9 +125,10 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":
-        """
+        """Open the directory of an existing run.
+
         Raises:
-            UserError: if there is no run in the directory.
+            UserError: If there is no run in it.
         """
         run = cls(Path(path))
         if not run.config.is_file():
@@ -119,38 +137,39 @@ class RunDirectory:
         return run
 
     def project(self) -> Path:
-        """The folder that `litlab train` was called in, if it is still there; else the current one."""
-        known = self.read_json(self.provenance) if self.provenance.exists() else {}
-        project = known.get("project") if isinstance(known, dict) else None  # a bare worker records none
+        """Return the folder in which `litlab train` was called if it still exists, else the working directory."""
+        provenance = self.read_json(self.provenance) if self.provenance.exists() else {}
+        project = provenance.get("project") if isinstance(provenance, dict) else None  # a bare worker records none
         return Path(project) if project and Path(project).is_dir() else Path.cwd()
 
     def read_config(self) -> dict[str, Any]:
-        """config.yaml, unchecked, with keys that came later switched off: enough to look at a run, not to start it.
+        """Read config.yaml without checking its keys: enough to show a run, not to start it.
 
         Raises:
-            UserError: if it is missing or damaged.
+            UserError: If it is missing, damaged or of another format.
         """
-        import yaml  # here, since hardly anybody who knows a run directory reads this
+        import yaml  # here, since it is slow to import
 
         from litlab.runs.safe_yaml import load_yaml
 
         try:
             with open_regular(self.config) as file:
-                found = load_yaml(file.read())
+                config = load_yaml(file.read())
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{self.config} is damaged: {error}") from error
-        if not isinstance(found, dict):
+        if not isinstance(config, dict):
             raise UserError(f"{self.config} is damaged: it is no mapping of keys to values")
-        if type(found.get("format")) is int and found["format"] != FORMAT:
+        if type(config.get("format")) is int and config["format"] != FORMAT:
             raise UserError(
-                f"{self.config}: its format is {found['format']!r}: this version of litlab reads format {FORMAT} only"
+                f"{self.config}: its format is {config['format']!r}: this version of litlab reads format {FORMAT} only"
             )
-        return found
+        return config
 
     def read_json(self, file: Path) -> Any:
-        """
+        """Read a JSON file of the run.
+
         Raises:
-            UserError: if the file is missing or damaged.
+            UserError: If it is missing or damaged.
         """
         try:
             with open_regular(file) as opened:

@@ -1,4 +1,4 @@
-"""provenance.json: what is needed to know, or to repeat, what made a run."""
+"""The provenance of a run: command, state of the code, machine; enough to repeat the run."""
 
 import os
 import platform
@@ -12,12 +12,20 @@ from typing import Any
 
 from litlab.runs.redact import mask_command, mask_diff, mask_source
 
-LIMIT = 1 << 20  # bytes of diff, and of one untracked source: enough for code, too little for data
+MAX_TEXT = 1 << 20  # bytes of the diff, or of an untracked source: enough for code, too little for data
 SOURCES = (".py", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".sh", ".md")
 
 
-def of_launch(project: Path, command: list[str]) -> dict[str, Any]:
-    """What the controller knows: the command, the project and the state of its code."""
+def describe_launch(project: Path, command: list[str]) -> dict[str, Any]:
+    """Describe a command, its project folder and the state of the code in it.
+
+    Args:
+        project: Folder in which the command was called.
+        command: Command line in words; secrets are masked.
+
+    Returns:
+        Content of provenance.json as far as the controller knows it.
+    """
     return {
         "format": 1,
         "command": mask_command(command),
@@ -27,10 +35,10 @@ def of_launch(project: Path, command: list[str]) -> dict[str, Any]:
     }
 
 
-def of_machine() -> dict[str, Any]:
-    """What is true of this machine and its environment: system, cores, package versions."""
-    described = (each.metadata for each in metadata.distributions())  # parsed anew at each look
-    packages = {each["Name"]: each["Version"] for each in described if each["Name"]}
+def describe_machine() -> dict[str, Any]:
+    """Describe this machine and its environment: system, processor, cores, package versions."""
+    headers = (distribution.metadata for distribution in metadata.distributions())  # each access parses a file
+    packages = {header["Name"]: header["Version"] for header in headers if header["Name"]}
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -44,16 +52,16 @@ def of_machine() -> dict[str, Any]:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        if found:
-            return found[1]
+        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if match:
+            return match[1]
     return platform.processor() or platform.machine()
 
 
 def _code(project: Path) -> dict[str, Any] | None:
-    """Commit, diff and untracked files of the project's git repository; None outside one.
+    """Describe commit, diff and untracked files of the project's git repository; None outside one.
 
-    What looks like a literal secret in them is masked; other secrets in sources can't be told from code.
+    Literals that look like secrets are masked; other secrets in sources cannot be told from code.
     """
     commit = _git(project, "rev-parse", "HEAD")
     if commit is None:
@@ -62,33 +70,33 @@ def _code(project: Path) -> dict[str, Any] | None:
     names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     names = [name for name in names if name and not _in_a_run(project, name)]
     untracked: dict[str, str | None] = {name: _source(project / name) for name in names}
-    kept = mask_diff(diff[:LIMIT])
+    masked = mask_diff(diff[:MAX_TEXT])
     return {
         "commit": commit.strip(),
-        "diff": kept,
-        "diff_complete": kept == diff,
+        "diff": masked,
+        "diff_complete": masked == diff,
         "untracked": untracked,
     }
 
 
 def _in_a_run(project: Path, name: str) -> bool:
-    """Whether a file belongs to a run: without a .gitignore, each would keep the configs of all before it."""
+    """Tell whether a file belongs to a run: without a .gitignore, each run would record the configs of all others."""
     return any((project / folder / ".hydra").is_dir() for folder in list(Path(name).parents)[:-1])
 
 
 def _source(path: Path) -> str | None:
-    """The text of an untracked source file; None for what is none, or too large: it stands there by its name alone."""
-    if path.suffix not in SOURCES or path.is_symlink() or not path.is_file() or path.stat().st_size > LIMIT:
+    """Read an untracked source file; None for other and for large files, which are recorded by name alone."""
+    if path.suffix not in SOURCES or path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_TEXT:
         return None
     return mask_source(path.read_text(encoding="utf-8", errors="replace"), path.suffix)
 
 
 def _git(project: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=20)
+        process = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    return process.stdout.decode(errors="replace") if process.returncode == 0 else None
 
 
 def num_cores() -> int:

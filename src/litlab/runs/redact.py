@@ -1,4 +1,4 @@
-"""Which names and addresses carry secrets, and texts without them."""
+"""Redaction: names and URLs that carry secrets, and texts without them."""
 
 import logging
 import re
@@ -6,87 +6,86 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 MASK = "***"
-SHORTEST = 4  # characters: shorter values are too likely to stand in a text by chance
+MIN_LENGTH = 4  # characters: shorter values occur in a text by chance
 
-_SECRET = re.compile(
+_SECRET_NAME = re.compile(
     r"(^|_)(token|secrets?|passwords?|passphrases?|passwd|pwd|bearer|auth|authorization|"
     r"(api|access|private)_?keys?|credentials?)($|_)",
     re.IGNORECASE,
 )
-_SIGNED = re.compile(r"(^|_)(sig|signature|key)($|_)", re.IGNORECASE)  # as in the query of a presigned address
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_USER = re.compile(r"(\w://)[^/?#\s\"'<>]+@")  # up to the last @: a password may hold one
-_QUERY = re.compile(r"([?&])([\w.%-]+)=([^&#\s\"'<>]+)")
-_CONFIG = (".yaml", ".yml", ".toml", ".ini", ".cfg", ".sh", ".env")
+_SIGNATURE_NAME = re.compile(r"(^|_)(sig|signature|key)($|_)", re.IGNORECASE)  # in the query of a presigned URL
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_USER_INFO = re.compile(r"(\w://)[^/?#\s\"'<>]+@")  # up to the last @: a password may contain one
+_PARAMETER = re.compile(r"([?&])([\w.%-]+)=([^&#\s\"'<>]+)")
+_CONFIG_SUFFIXES = (".yaml", ".yml", ".toml", ".ini", ".cfg", ".sh", ".env")
 _KEY = r"""(?<![\w.-])(?P<key>[A-Za-z_][\w.-]*)["']?[ \t]*[:=][ \t]*"""
 _TYPE = r"""(?:[\w.]+[ \t]*=[ \t]*)?"""  # token: str = "..."
-_QUOTED = re.compile(_KEY + _TYPE + r"""(?P<quote>["'])(?P<value>(?:(?!(?P=quote)).)+)(?P=quote)""")
-_PLAIN = re.compile(_KEY + r"""(?P<value>[^\s"'#{}\[\],]+)""")
-_known: set[str] = set()
+_QUOTED_VALUE = re.compile(_KEY + _TYPE + r"""(?P<quote>["'])(?P<value>(?:(?!(?P=quote)).)+)(?P=quote)""")
+_PLAIN_VALUE = re.compile(_KEY + r"""(?P<value>[^\s"'#{}\[\],]+)""")
 _NO_SECRETS = ("null", "none", "true", "false", "~", MASK)
+_registered: set[str] = set()
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key looks like one whose value must not be written down."""
-    return bool(_SECRET.search(_HUMP.sub("_", key.replace("-", "_"))))
+    """Tell whether the value of a key must not be written down, judging by the name of the key."""
+    return bool(_SECRET_NAME.search(_CAMEL_CASE.sub("_", key.replace("-", "_"))))
 
 
 def has_credentials(text: str) -> bool:
-    """Whether a text holds an address with a password or a token in it."""
+    """Tell whether a text holds a URL with a password or a token."""
     return mask_addresses(text) != text
 
 
 def mask_addresses(text: str) -> str:
-    """A text in which `user:password@` and the secret parameters of addresses are masked."""
-    return _QUERY.sub(_masked_parameter, _USER.sub(rf"\1{MASK}@", text))
+    """Mask `user:password@` and the secret parameters of the URLs in a text."""
+    return _PARAMETER.sub(_mask_parameter, _USER_INFO.sub(rf"\1{MASK}@", text))
 
 
 def mask_command(words: list[str]) -> list[str]:
-    """A command line without the values of secret keys, and without credentials in addresses."""
-    return [_masked_word(word) for word in words]
+    """Mask the values of secret keys, and credentials in URLs, in a command line."""
+    return [_mask_word(word) for word in words]
 
 
 def mask_source(text: str, suffix: str) -> str:
-    """A source without what looks like a literal secret: `password: hunter2`, `api_key="hunter2"`.
+    """Mask literals that look like secrets in a source file: `password: hunter2`, `api_key="hunter2"`.
 
-    Outside of configs only quoted values are taken for literals: `token: str` declares a type.
+    Args:
+        text: Content of the file.
+        suffix: Suffix of its name. Except in configs only quoted values are literals: `token: str` declares a type.
     """
-    for pattern in (_QUOTED, _PLAIN) if suffix in _CONFIG else (_QUOTED,):
-        text = pattern.sub(_masked_value, text)
+    for pattern in (_QUOTED_VALUE, _PLAIN_VALUE) if suffix in _CONFIG_SUFFIXES else (_QUOTED_VALUE,):
+        text = pattern.sub(_mask_value, text)
     return mask_addresses(text)
 
 
 def mask_diff(text: str) -> str:
-    """The same for a diff by git, file by file."""
-    suffix, masked = "", []
+    """Mask literals that look like secrets in a diff by git, as `mask_source` does for each file."""
+    suffix, lines = "", []
     for line in text.splitlines(keepends=True):
         if line.startswith(("+++ ", "--- ")):
             suffix = "." + line.rstrip().rpartition(".")[2]
-        masked.append(mask_source(line, suffix))
-    return "".join(masked)
+        lines.append(mask_source(line, suffix))
+    return "".join(lines)
 
 
-def keep_out(values: Iterable[str]) -> None:
-    """Let `redact` know secrets that this process has got to know. Those of under `SHORTEST` characters can't be told
-    from other text."""
+def register_secrets(values: Iterable[str]) -> None:
+    """Register secrets of this process, so that `redact` masks them and the credentials in them.
+
+    Values of fewer than `MIN_LENGTH` characters are ignored.
+    """
     for value in values:
-        for each in (value, *parts_of_address(value)):
-            if len(each) >= SHORTEST:
-                _known.add(each)
+        _registered.update(part for part in (value, *_credentials(value)) if len(part) >= MIN_LENGTH)
 
 
 def redact(text: str) -> str:
-    """A text without the secrets that this process knows, and without credentials in addresses.
-
-    For messages, which quote what they were given.
-    """
-    for value in sorted(_known, key=len, reverse=True):
+    """Mask registered secrets, and credentials in URLs, in a message, which may quote them."""
+    for value in sorted(_registered, key=len, reverse=True):
         text = text.replace(value, MASK)
     return mask_addresses(text)
 
 
 def redact_all(value: Any) -> Any:
-    """`redact` for all texts in dicts, lists and tuples."""
+    """Apply `redact` to all texts in dicts, lists and tuples."""
     if isinstance(value, dict):
         return {key: redact_all(item) for key, item in value.items()}
     if type(value) in (list, tuple):
@@ -95,38 +94,39 @@ def redact_all(value: Any) -> Any:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Log lines, tracebacks included, through `redact`."""
+    """Log formatter that applies `redact` to each line, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format a record without secrets."""
         return redact(super().format(record))
 
 
-def parts_of_address(address: str) -> Iterator[str]:
-    """What is secret in an address: the password by itself, or a parameter's value, may be quoted alone."""
-    for found in _USER.finditer(address):
-        user = found[0].partition("://")[2].removesuffix("@")
-        yield user
-        yield user.rpartition(":")[2]
-    yield from (each[3] for each in _QUERY.finditer(address) if _secret_parameter(each[2]))
+def _credentials(url: str) -> Iterator[str]:
+    """Yield the secret parts of a URL: a message may quote the password or a parameter alone."""
+    for match in _USER_INFO.finditer(url):
+        user_info = match[0].partition("://")[2].removesuffix("@")
+        yield user_info
+        yield user_info.rpartition(":")[2]
+    yield from (match[3] for match in _PARAMETER.finditer(url) if _is_secret_parameter(match[2]))
 
 
-def _secret_parameter(name: str) -> bool:
-    return is_secret(name) or bool(_SIGNED.search(name.replace("-", "_")))
+def _is_secret_parameter(name: str) -> bool:
+    return is_secret(name) or bool(_SIGNATURE_NAME.search(name.replace("-", "_")))
 
 
-def _masked_parameter(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}={MASK}" if _secret_parameter(found[2]) else found[0]
+def _mask_parameter(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}={MASK}" if _is_secret_parameter(match[2]) else match[0]
 
 
-def _masked_value(found: re.Match[str]) -> str:
-    key, value = found["key"], found["value"]
+def _mask_value(match: re.Match[str]) -> str:
+    key, value = match["key"], match["value"]
     if not is_secret(key.rpartition(".")[2]) or value.startswith("$") or value.lower() in _NO_SECRETS:
-        return found[0]
-    start = found.start("value") - found.start()
-    return found[0][:start] + MASK + found[0][start + len(value) :]
+        return match[0]
+    start = match.start("value") - match.start()
+    return match[0][:start] + MASK + match[0][start + len(value) :]
 
 
-def _masked_word(word: str) -> str:
+def _mask_word(word: str) -> str:
     key, equals, value = word.partition("=")
     if equals and any(is_secret(part) for part in re.split(r"[./@]", key.lstrip("+~"))) and not value.startswith("${"):
         return f"{key}={MASK}"

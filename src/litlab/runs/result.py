@@ -1,9 +1,10 @@
-"""result.json: how a run ended."""
+"""The result of a run, in result.json."""
 
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.state import RunStatus
@@ -11,18 +12,25 @@ from litlab.runs.state import RunStatus
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """Result of a run that has ended.
 
     Attributes:
-        identity: hash of the frozen config without the volatile keys, among them where the data are.
-        data: fingerprint of the images and labels; None for a foreign data module.
-        best: the validation metrics where the objective was best.
-        last: the last validation metrics.
-        test: the metrics of the final test.
-        weights: SHA-256 of the last weights (`hash_weights`): two runs that agree in it are bit-equal.
-        seconds: phase -> seconds, of the last process; `training` and, within it, `saving` of all that took part.
-        images_per_second: images over all devices in a second of training; None for a foreign data module.
-        error: for a failed run, what was said.
+        status: Final status.
+        identity: Hash of the frozen config without the volatile keys, such as the place of the data.
+        objective: Best value of the objective; None without one.
+        data: Fingerprint of images and labels; None for a foreign data module.
+        best: Validation metrics where the objective was best.
+        last: Last validation metrics.
+        test: Metrics of the final test.
+        epochs: Number of completed epochs.
+        steps: Number of optimizer steps.
+        parameters: Number of parameters of the network.
+        weights: SHA-256 of the last weights (`hash_weights`): runs with the same hash are bit-equal.
+        seconds: Duration of each phase of the last process, by name; `training` and `saving`, a part of it, of all
+            processes.
+        images_per_second: Images of all devices in a second of training; None for a foreign data module.
+        error: Message of a run that did not complete.
+        format: Version of this file's format.
     """
 
     status: RunStatus
@@ -44,21 +52,23 @@ class Result:
 
 def write_result(run: RunDirectory, result: Result) -> None:
     """Write result.json; a metric that is no finite number becomes null."""
-    write_json(run.result, finite(asdict(result)))
+    write_json(run.result, nonfinite_to_none(asdict(result)))
 
 
 def read_result(run: RunDirectory) -> dict[str, Any]:
-    """
+    """Read result.json.
+
     Raises:
-        UserError: if the run has no readable result.json.
+        UserError: If it is missing or damaged.
     """
     result = run.read_json(run.result)
-    assert isinstance(result, dict)
+    if not isinstance(result, dict):
+        raise UserError(f"{run.result} is damaged: expected a JSON object")
     return result
 
 
-def finite(value: Any) -> Any:
-    """A value for JSON, which has neither NaN nor infinity: they become None, also within dicts."""
+def nonfinite_to_none(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by None, also within dicts."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nonfinite_to_none(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -41,7 +41,7 @@ def create_jobs(study: Study, composed: Sequence["ComposedJob"], provenance: dic
     Args:
         study: The study, locked.
         composed: Jobs to create; `threads` of new ones is settled as far as it can be.
-        provenance: Provenance of the command, see `runs.provenance.of_launch`.
+        provenance: Provenance of the command, see `runs.provenance.describe_launch`.
 
     Returns:
         The jobs in the order of `composed`.
@@ -81,7 +81,7 @@ def record_resume(run: RunDirectory, config: Config, changes: Changes, provenanc
         run: Run that is resumed.
         config: Config to resume it with.
         changes: Differences from the config it has.
-        provenance: Provenance of the command, see `runs.provenance.of_launch`.
+        provenance: Provenance of the command, see `runs.provenance.describe_launch`.
 
     Returns:
         Notes about the code, one a line.

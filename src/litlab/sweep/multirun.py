@@ -92,7 +92,7 @@ def run_grid(
         plan: Plan of this command.
         composed: Distinct jobs of this command.
         backend: Backend that runs the jobs.
-        provenance: Provenance of the command, see `runs.provenance.of_launch`.
+        provenance: Provenance of the command, see `runs.provenance.describe_launch`.
         retries: Number of times that a failed job is started again.
         on_start: Called when the files of the study are complete.
 
@@ -126,7 +126,7 @@ def resume_grid(
     Args:
         study: Study to continue.
         backend: Backend that runs the jobs.
-        provenance: Provenance of the command, see `runs.provenance.of_launch`; None if the resume is recorded already.
+        provenance: Provenance of the command, see `runs.provenance.describe_launch`; None if the resume is recorded already.
         retries: Number of times that a failed job is started again.
         on_start: Called when the files of the study are complete.
 

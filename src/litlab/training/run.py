@@ -25,7 +25,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.metrics import last_values, read_metrics
-from litlab.runs.provenance import of_machine
+from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.tensorboard import end_session, start_session
@@ -196,7 +196,7 @@ def _record_machine(run: RunDirectory, trainer: Trainer) -> None:
     """Complete provenance.json with what only the worker knows."""
     provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
     device = trainer.strategy.root_device
-    machine = of_machine() | {
+    machine = describe_machine() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "ranks": trainer.world_size,
         "threads": torch.get_num_threads(),

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from litlab.errors import UserError
-from litlab.runs.redact import keep_out, redact
+from litlab.runs.redact import redact, register_secrets
 from litlab.sweep.search.objectives import Objective
 from litlab.sweep.search.settings import SECTION
 
@@ -66,7 +66,7 @@ def check_url(url: str) -> None:
     Raises:
         UserError: If that is impossible; without the password.
     """
-    keep_out([url])
+    register_secrets([url])
     with storage_errors(Path(), url):
         _connect(Path(), url).remove_session()
 
@@ -89,7 +89,7 @@ def open_trials(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if url is not None:
-        keep_out([url])
+        register_secrets([url])
     with storage_errors(path, url), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # names for the dashboard
         study = optuna.create_study(
