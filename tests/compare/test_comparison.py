@@ -1,13 +1,11 @@
 """What is chosen among runs: groups, the metric, the baseline, where in a run; and what is said of it."""
 
-import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from support.grids import LR, SEED, accuracy, names, put
+from support.grids import LR, SEED, names, put
 from support.studies import config_with, make_run, make_study
 
 from litlab.compare.comparison import compare
@@ -90,61 +88,6 @@ def test_many_groups_like_the_baseline_are_not_all_named(tmp_path: Path) -> None
     assert compare([tmp_path / "s"], baseline="lr=0.01", filters=few).notes[-1].startswith("1 more group can't be told")
 
 
-def test_which_metric(study: Path, tmp_path: Path) -> None:
-    found = compare([study], metric="val/loss")
-    assert (found.metric.name, found.mode, names(found)[0]) == ("val/loss", "min", "lr=0.1 widths=[2,4]")
-    with pytest.raises(UserError, match="nothing is selected on the test split"):
-        compare([study], metric="test/accuracy")
-    with pytest.raises(UserError, match=r"no metric val/acuracy|has the metric val/acuracy; did you mean val/accuracy"):
-        compare([study], metric="val/acuracy")
-    make_run(tmp_path / "other", {"objective.metric": "val/loss", "objective.mode": "min"}, 0.5)
-    with pytest.raises(UserError, match=r"several objectives: val/accuracy \(max\), val/loss \(min\); .*: val/acc"):
-        compare([study, tmp_path])
-    none = make_run(tmp_path / "none", {}, 0.5)
-    none.config.write_text(yaml.dump(config_with({}) | {"objective": None}))
-    with pytest.raises(UserError, match="no objective; choose a metric with --metric: val/accuracy, val/loss"):
-        compare([none.path])
-    assert names(compare([none.path], metric="val/accuracy")) == ["all runs"]
-
-
-def test_where_in_a_run(tmp_path: Path) -> None:
-    """Epochs count from 1, as the console counts; the test stays that of the best checkpoint."""
-    curve = [0.25, 0.75, 0.5]
-    make_study(tmp_path / "s", {SEED: [0]}, accuracy, num_epochs=3, curve=lambda point, epoch: curve[epoch])
-
-    def value(at: str, metric: str | None = None) -> float:
-        (group,) = compare([tmp_path / "s"], at=at, metric=metric).groups
-        assert group.value is not None
-        assert group.test["test/accuracy"].mean == 0.5
-        return group.value.mean
-
-    assert [value(at) for at in ("best", "last", "epoch=1", "epoch=2", "epoch=3")] == [0.75, 0.5, 0.25, 0.75, 0.5]
-    assert value("epoch=1", "train/loss") == 2 / 3
-    assert value("best", "train/loss") == 2 / 4  # the last before the second validation
-    assert value("last", "train/loss") == 2 / 5
-    with pytest.raises(UserError, match="no run has a value of val/accuracy at epoch=4; the longest has 3 epochs"):
-        value("epoch=4")
-    for wrong in ("epoch=0", "epoch=-1", "first", "epoch=", "epoch=1.5"):
-        with pytest.raises(UserError, match="expected best, last or epoch=N, with epochs counted from 1"):
-            value(wrong)
-
-
-def test_metrics_files_of_strangers(tmp_path: Path) -> None:
-    curve = [0.25, 0.75]
-    runs = make_study(tmp_path / "s", {SEED: [0, 1, 2, 3]}, accuracy, curve=lambda point, epoch: curve[epoch])
-    runs[0].metrics.unlink()
-    runs[1].metrics.unlink()
-    os.mkfifo(runs[1].metrics)
-    lines = "x" * 5000 + "\n\0,,,\n0,10,val/accuracy,nan\n0,10,val/accuracy,much\n0,10,val/accuracy,0.5"  # torn
-    runs[2].metrics.write_text(lines)
-    found = compare([tmp_path / "s"], at="epoch=1")
-    assert found.groups[0].value is not None
-    assert (found.groups[0].value.num, found.groups[0].value.mean) == (1, 0.25)
-    assert found.notes == (
-        "3 runs are completed, but without val/accuracy at epoch=1: 0000_seed-0, 0001_seed-1, 0002_seed-2",
-    )
-
-
 def test_all_columns_are_of_the_same_runs(tmp_path: Path) -> None:
     """Those that have the metric there; a run without a test is said to be without."""
     runs = make_study(tmp_path / "s", {SEED: [0, 1, 2]}, lambda point: 0.5 + point[SEED] / 10)
@@ -169,15 +112,6 @@ def test_huge_values_are_written_short(tmp_path: Path) -> None:
     notes = compare([tmp_path / "s"], baseline="lr=0.1").notes
     assert any("points" in note for note in notes)
     assert all(len(number) <= 6 for note in notes for number in re.findall(r"\d+", note))
-
-
-def test_nothing_is_done(tmp_path: Path) -> None:
-    make_run(tmp_path / "failed", {}, 0.5, status="failed", error="out of memory\nmore")
-    make_run(tmp_path / "other", {}, 0.5, status="failed")
-    make_run(tmp_path / "pruned", {}, 0.5, status="pruned", error=None)
-    said = r"No completed runs to compare \(2 failed, 1 pruned\).\nfailed: failed: out of memory\nlitlab status DIR says more$"
-    with pytest.raises(UserError, match=said):
-        compare([tmp_path])
 
 
 def test_what_is_not_done_is_kept_though_it_is_filtered_out(study: Path, tmp_path: Path) -> None:

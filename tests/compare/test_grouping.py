@@ -3,7 +3,6 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,8 +10,6 @@ from support.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
 from support.studies import config_with, make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.hyperparameters import full_name, parsed, short_names, text
-from litlab.errors import UserError
 from litlab.runs.files import write_json
 
 
@@ -148,32 +145,3 @@ def test_what_one_study_sweeps_and_another_fixes(tmp_path: Path) -> None:
     assert sorted(names(compare([tmp_path / "a", tmp_path / "c"]))) == [
         "lr=0.05 devices=1", "lr=0.05 devices=2", "lr=0.1 devices=1",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("value", "read"),
-    [
-        (0.1, "0.1"), (1e-05, "1e-05"), (100000.0, "100000"), (0.1 + 0.2, "0.30000000000000004"), (16, "16"),
-        (True, "true"), (None, "null"), ([16, 32], "[16,32]"), (["a", None, [1.5]], "[a,null,[1.5]]"), ({}, "{}"),
-        ("cnn", "cnn"), ("1", "'1'"), ("true", "'true'"), ("", "''"), (" a", "' a'"), ("nan", "'nan'"),
-    ],
-)  # fmt: skip
-def test_values_as_people_read_them(value: Any, read: str) -> None:
-    assert text(value) == read
-    if not isinstance(value, list | dict | str):
-        assert parsed(read) == value
-
-
-def test_shortest_names() -> None:
-    known = ["optimizer.lr", "schedule.lr", "seed", "data.seed", "model.widths", "net.model.depth"]
-    assert short_names(["optimizer.lr", "data.seed", "seed", "model.widths", "net.model.depth"], known) == {
-        "optimizer.lr": "optimizer.lr", "data.seed": "data.seed", "seed": "seed", "model.widths": "widths",
-        "net.model.depth": "depth",
-    }  # fmt: skip
-    assert [full_name(name, known, "--sort") for name in ("widths", "seed", "model.depth")] == [
-        "model.widths", "seed", "net.model.depth",
-    ]  # fmt: skip
-    with pytest.raises(UserError, match=r"--group lr is ambiguous: name one of optimizer.lr, schedule.lr"):
-        full_name("lr", known, "--group")
-    with pytest.raises(UserError, match=r"--group widhts: no run has such a setting; did you mean model.widths\?"):
-        full_name("widhts", known, "--group")

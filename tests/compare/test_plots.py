@@ -1,13 +1,17 @@
-"""What the figures of a grid show: means, intervals, places on the axes."""
+"""Figures of a comparison: means, intervals, positions, files."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines
+from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines, write_plan
 from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
@@ -15,8 +19,9 @@ from litlab.compare.model import Comparison, Summary
 from litlab.compare.plots import figures
 from litlab.compare.plots.axes import is_geometric, scale_of
 from litlab.compare.plots.cost import pareto_front
-from litlab.compare.plots.files import svg
+from litlab.compare.plots.files import save, svg
 from litlab.compare.plots.style import Dot
+from litlab.errors import UserError
 from litlab.runs.metrics import Metric
 
 
@@ -243,3 +248,125 @@ def test_many_groups_take_bounded_room_and_time(grid: Comparison) -> None:
     assert list(found) == ["curves", "a", "b", "c", "parallel", "time"]
     assert len(found["parallel"].axes[0].collections[0].get_segments()) <= 300
     assert len(svg(found["a"])) < 100_000
+
+
+@pytest.fixture(scope="module")
+def twice(grid: Comparison) -> list[dict[str, Any]]:
+    few = replace(grid, labels=(), groups=grid.groups[:2])
+    return [figures(few), figures(few)]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_comparison_gives_the_same_bytes(twice: list[dict[str, Any]], tmp_path: Path, kind: str) -> None:
+    contents = []
+    for part, drawn in enumerate(twice):
+        written = save(drawn, tmp_path / str(part) / f"figure.{kind}")
+        contents.append({file.name: file.read_bytes() for file in written})
+    assert contents[0] == contents[1]
+    names = ["figure.pdf"] if kind == "pdf" else [f"figure-curves.{kind}", f"figure-time.{kind}"]
+    assert list(contents[0]) == names
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind]
+    assert all(content.startswith(start) for content in contents[0].values())
+    assert not any(b"matplotlib v" in content.lower() for content in contents[0].values())
+
+
+def test_one_figure_has_the_name_that_was_asked_for(drawn: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "one.SVG"
+    assert save({"curves": drawn["curves"]}, file) == [file]
+    assert svg(drawn["curves"]).startswith("<svg")
+    assert "<text" not in file.read_text()  # but paths
+
+
+def test_what_can_not_be_written_is_said(drawn: dict[str, Any], tmp_path: Path) -> None:
+    one = {"curves": drawn["curves"]}
+    with pytest.raises(UserError, match=r"figure\.jpg.*png, svg, pdf"):
+        save(one, tmp_path / "figure.jpg")
+    with pytest.raises(UserError, match="png, svg, pdf"):
+        save(one, tmp_path / "figure")
+    with pytest.raises(UserError, match="nothing to draw"):
+        save({}, tmp_path / "figure.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match="is a directory"):
+        save(one, tmp_path / "folder.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be written"):
+        save(one, tmp_path / "file" / "figure.png")
+
+
+def test_nothing_global_of_matplotlib_is_used_or_left_changed(grid: Comparison) -> None:
+    import matplotlib
+
+    few = replace(grid, labels=(), groups=grid.groups[:1])
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"font.size": 30, "text.parse_math": True, "axes.grid": False}):
+        with_others = svg(figures(few)["curves"])
+    assert dict(matplotlib.rcParams) == before
+    assert svg(figures(few)["curves"]) == with_others
+
+
+def test_another_process_draws_the_same_and_imports_neither_pyplot_nor_torch(grid: Comparison) -> None:
+    code = f"""
+import sys
+from hashlib import sha256
+from pathlib import Path
+from litlab.compare.comparison import compare
+from litlab.compare.plots import figures
+from litlab.compare.plots.files import svg
+assert "matplotlib" not in sys.modules
+drawn = svg(figures(compare([Path({str(grid.directories[0])!r})]))["curves"])
+assert not {{"matplotlib.pyplot", "torch", "optuna", "scipy.stats"}} & sys.modules.keys()
+print(sha256(drawn.encode()).hexdigest())
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    here = svg(figures(replace(grid, baseline=None))["curves"])
+    assert done.stdout.strip() == sha256(here.encode()).hexdigest(), done.stderr
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 24 trials, in which the rate is all that matters."""
+    study = tmp_path_factory.mktemp("plots") / "search"
+    axes = {"optimizer.lr": [10 ** (-place / 3) for place in range(6)], "optimizer.momentum": [0.8, 0.9]}
+    axes |= {"task.label_smoothing": [0.0, 0.1]}
+    make_study(study, axes, accuracy, parameters=lambda point: round(1000 * point["optimizer.lr"]))
+    write_plan(study, kind="search", search={"objectives": None})
+    return study
+
+
+def test_a_search_has_importance_parallel_coordinates_and_a_front(search: Path) -> None:
+    found = figures(compare([search]))
+    assert list(found) == ["curves", "lr", "momentum", "label_smoothing", "parallel", "importance", "pareto"]
+    axes = found["importance"].axes[0]
+    shares = [bar.get_width() for bar in axes.patches]
+    assert axes.get_yticklabels()[-1].get_text() == "lr"
+    assert sum(shares) == pytest.approx(1)
+    assert shares[-1] > 0.9
+    assert found["pareto"].axes[0].get_xlabel() == "training time (s)"
+
+
+def test_of_several_objectives_the_other_one_is_the_cost(search: Path) -> None:
+    objectives = [{"metric": "val/accuracy", "mode": "max"}, {"metric": "parameters", "mode": "min"}]
+    write_plan(search, search={"objectives": objectives})
+    axes = figures(compare([search]))["pareto"].axes[0]
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("parameters", "log")
+    write_plan(search, search={"objectives": ["", {"metric": [], "mode": {}}, 3]})
+    assert figures(compare([search]))["pareto"].axes[0].get_xlabel() == "training time (s)"
+
+
+def test_too_few_trials_have_no_importance(search: Path) -> None:
+    comparison = compare([search])
+    assert "importance" not in figures(replace(comparison, groups=comparison.groups[:9]))
+    alike = [replace(group, value=Summary(1, 0.5, None, None, None, 0.5)) for group in comparison.groups]
+    assert "importance" not in figures(replace(comparison, groups=tuple(alike)))
+
+
+def test_parallel_coordinates_have_a_line_a_group_and_the_best_is_the_thickest(search: Path) -> None:
+    comparison = compare([search])
+    axes = figures(comparison)["parallel"].axes[0]
+    (drawn,) = axes.collections
+    assert drawn.get_array()[-1] == pytest.approx(100 * accuracy({"optimizer.lr": 0.1}))
+    assert drawn.get_linewidths()[-1] == max(drawn.get_linewidths())
+    best = drawn.get_segments()[-1]
+    assert best[0].tolist() == pytest.approx([0, 0.4])  # 0.1, by factors, between 10 ** (-5 / 3) and 1
+    assert len(drawn.get_segments()) == 24

@@ -1,22 +1,38 @@
-"""Means, intervals, p-values and advice: against scipy.stats, against values by hand, against odd input."""
+"""Statistics over seeds: against scipy.stats, against values by hand, and in simulated studies.
+
+A count of 200 simulated studies has to lie in the 99.9 % range of the binomial distribution with the stated rate. The
+random numbers are always the same.
+"""
 
 import math
+from itertools import count
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from support.studies import accuracy_interval, make_study
 from support.thorough import examples
 
+from litlab.compare.comparison import compare
 from litlab.compare.conclusion import advice
 from litlab.compare.model import Difference
-from litlab.compare.statistics import MAX_SEEDS, differences, summarize
+from litlab.compare.statistics import (
+    FAR,
+    MAX_SEEDS,
+    POWER,
+    differences,
+    interval_method,
+    mean_interval,
+    num_seeds_needed,
+    power,
+    summarize,
+)
 from litlab.runs.metrics import Metric
 
 MAX, MIN = Metric("val/f1", mode="max"), Metric("val/loss", mode="min")
 ACCURACY = Metric("val/accuracy", "%", "max", (0.0, 1.0))
-
 RANDOM = np.random.default_rng(7)
 DATA = [
     [0.5734, 0.5811, 0.5699],
@@ -30,10 +46,12 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SEEDS = st.dictionaries(
     st.none() | st.integers(0, 5), FINITE | st.sampled_from([0.5, 1e308, -1e308, 5e-324]), min_size=1
 )
+NUM_STUDIES = 200
+LEVEL = 0.05
 
 
-def seeds(values):
-    return dict(enumerate(values))
+def seeds(values, first=0):
+    return {first + seed: float(value) for seed, value in enumerate(values)}
 
 
 def against(baseline, values):
@@ -41,7 +59,7 @@ def against(baseline, values):
 
 
 @pytest.mark.parametrize("values", DATA)
-def test_a_summary_is_that_of_scipy(values):
+def test_summary_matches_scipy(values):
     found = summarize(values, MAX)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     assert found.num == len(values)
@@ -50,16 +68,7 @@ def test_a_summary_is_that_of_scipy(values):
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
 
 
-def test_a_summary_by_hand():
-    """Squares around the mean of 5 add up to 32; Student's t at 97.5 % with 7 degrees of freedom is 2.3646."""
-    found = summarize([2, 4, 4, 4, 5, 5, 7, 9], MIN)
-    assert (found.num, found.mean, found.best) == (8, 5.0, 2)
-    assert found.deviation == pytest.approx(math.sqrt(32 / 7))
-    half = 2.3646 * math.sqrt(32 / 7) / math.sqrt(8)
-    assert (found.low, found.high) == pytest.approx((5 - half, 5 + half), rel=1e-5)
-
-
-def test_one_value_has_no_spread_and_the_best_goes_by_the_mode():
+def test_single_value_has_no_spread_and_best_follows_the_mode():
     assert summarize([0.25], MAX) == summarize([0.25], MIN)
     single = summarize([0.25], MAX)
     assert (single.mean, single.deviation, single.low, single.high, single.best) == (0.25, None, None, None, 0.25)
@@ -67,20 +76,57 @@ def test_one_value_has_no_spread_and_the_best_goes_by_the_mode():
 
 
 @pytest.mark.parametrize("num", range(2, 60))
-def test_equal_values_have_no_spread_at_all(num):
+def test_equal_values_have_no_spread(num):
     for value in (0.1, 1 / 3, 1e308, -1.1e-300):
         found = summarize([value] * num, MAX)
         assert (found.mean, found.deviation, found.low, found.high) == (value, 0.0, value, value)
+    full = summarize([1.0] * num, ACCURACY)
+    assert (full.low, full.high) == (1.0, 1.0)
 
 
 def test_nothing_cancels_beside_a_large_mean():
-    """1 / 1024 is exact beside 10 to the 9; by the mean of squares less the square of the mean, all digits are lost."""
+    """1 / 1024 is exact beside 1e9; the mean of squares less the square of the mean would lose all digits."""
     found = summarize([1e9 - 1 / 1024, 1e9, 1e9 + 1 / 1024], MAX)
     assert (found.mean, found.deviation) == (1e9, pytest.approx(1 / 1024, rel=1e-12))
 
 
+@pytest.mark.parametrize("values", [[0.5734, 0.5811, 0.5699], [0.9, 0.1], [0.99, 1.0], [0.999, 0.9991, 0.9987]])
+def test_interval_of_a_bounded_metric_is_on_the_logit_scale(values):
+    found = summarize(values, ACCURACY)
+    assert (found.low, found.high) == pytest.approx(accuracy_interval(values), rel=1e-9)
+    assert 0 < found.low < found.mean < found.high < 1
+    percent = summarize([100 * value for value in values], Metric("x", "", "max", (0.0, 100.0)))
+    assert (percent.low, percent.high) == pytest.approx((100 * found.low, 100 * found.high))
+
+
+def test_interval_of_a_metric_with_one_bound_is_on_the_log_scale():
+    low, high = mean_interval(2.0, 0.5, 4, (0.0, math.inf))
+    half = stats.t.ppf(0.975, 4) * 0.5 / 2.0
+    assert (low, high) == pytest.approx((2 * math.exp(-half), 2 * math.exp(half)))
+    assert mean_interval(-2.0, 0.5, 4, (-math.inf, 0.0)) == pytest.approx((-high, -low))
+    unbounded = mean_interval(2.0, 0.5, 4)
+    assert mean_interval(2.0, 0.5, 4, (-math.inf, math.inf)) == unbounded
+    assert mean_interval(2.0, 0.5, 4, (0.0, 1.0)) == unbounded, "a mean that is not between the bounds"
+    assert [interval_method(Metric("x", bounds=bounds)) for bounds in (None, (0.0, math.inf), (0.0, 1.0))] == [
+        "Student's t", "Student's t on the log scale", "Student's t on the logit scale",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.5, 0.05), (0.9, 0.03), (0.97, 0.01), (0.99, 0.005), (0.995, 0.003)])
+@pytest.mark.parametrize("num", [2, 3, 5])
+def test_coverage_of_bounded_intervals(mean, deviation, num):
+    """Near the bound, plain t intervals leave the bounds and miss the truth in up to 8 % of studies."""
+    random = np.random.default_rng(num)
+    size = mean * (1 - mean) / deviation**2 - 1
+    studies = random.beta(mean * size, (1 - mean) * size, (2000, num))
+    intervals = [summarize(values, ACCURACY) for values in studies.tolist()]
+    assert all(0 <= found.low <= found.mean <= found.high <= 1 for found in intervals)
+    covered = sum(found.low <= mean <= found.high for found in intervals) / len(intervals)
+    assert 0.935 <= covered <= 0.965
+
+
 @pytest.mark.parametrize("values", DATA)
-def test_pairs_are_those_of_scipy(values):
+def test_paired_differences_match_scipy(values):
     baseline = (np.array(values)[::-1] + np.random.default_rng(1).normal(0, np.std(values), len(values))).tolist()
     found = against(baseline, values)
     expected = stats.ttest_rel(values, baseline)
@@ -93,14 +139,6 @@ def test_pairs_are_those_of_scipy(values):
     assert found.effect == pytest.approx(gains.mean() / gains.std(ddof=1), rel=1e-9)
 
 
-def test_pairs_by_hand():
-    """Gains of 1, 2, 3: t = 2 sqrt(3); with 2 degrees of freedom p = 1 - t / sqrt(t^2 + 2)."""
-    found = against([10, 20, 30], [11, 22, 33])
-    assert (found.mean, found.effect) == (2.0, 2.0)
-    assert found.p == pytest.approx(1 - math.sqrt(12 / 14))
-    assert (found.low, found.high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
-
-
 def test_runs_without_a_partner_are_left_out():
     baseline = {0: 0.1, 1: 0.3, 2: 0.2, 3: 99.0, None: 50.0}
     values = {2: 0.5, 0: 0.3, 1: 0.4, 7: -99.0, None: -50.0}
@@ -110,10 +148,10 @@ def test_runs_without_a_partner_are_left_out():
 
 
 @pytest.mark.parametrize(("num", "other"), [(3, 3), (2, 9), (12, 4), (30, 2)])
-def test_without_common_seeds_it_is_welch_of_scipy(num, other):
+def test_differences_without_shared_seeds_match_welch_of_scipy(num, other):
     random = np.random.default_rng(num)
     baseline, values = random.normal(0, 1, num).tolist(), random.normal(0.7, 3, other).tolist()
-    first, second = seeds(baseline), {100 + seed: value for seed, value in enumerate(values)}
+    first, second = seeds(baseline), seeds(values, 100)
     found = differences(first, {"b": second})["b"]
     expected = stats.ttest_ind(values, baseline, equal_var=False)
     interval = expected.confidence_interval(0.95)
@@ -121,7 +159,7 @@ def test_without_common_seeds_it_is_welch_of_scipy(num, other):
     assert found.mean == pytest.approx(np.mean(values) - np.mean(baseline))
     assert (found.p, found.low, found.high) == pytest.approx((expected.pvalue, interval.low, interval.high), rel=1e-9)
     shared = differences(first, {"b": {num - 1: values[0], **dict(list(second.items())[1:])}})["b"]
-    assert shared == found, "one common seed is no pair to test"
+    assert shared == found, "a single shared seed cannot be tested as a pair"
 
 
 def test_hedges_correction_by_hand():
@@ -130,7 +168,7 @@ def test_hedges_correction_by_hand():
     assert found.effect == pytest.approx(2 * 1 / (math.sqrt(2) * math.sqrt(math.pi) / 2))
 
 
-def test_p_values_are_corrected_by_holm_over_all_groups_that_have_one():
+def test_holm_correction_over_all_groups_that_have_a_p_value():
     """Two pairs: p = 1 - 2 atan(t) / pi (Cauchy), so gains of t - 1 and t + 1 have a p that is known by hand."""
     wanted = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
     distance = {name: math.tan((1 - p) * math.pi / 2) for name, p in wanted.items()}
@@ -144,11 +182,8 @@ def test_p_values_are_corrected_by_holm_over_all_groups_that_have_one():
     assert list(found) == list(others)
     assert (found["one seed"].corrected, found["no spread"].corrected) == (None, None)
     assert all((found[name].needed is None) == (found[name].corrected < 0.05) for name in wanted)
-
-
-def test_a_corrected_p_is_at_most_1():
-    found = differences({0: 0.0, 1: 0.0}, {name: {0: -1.0, 1: 1.01} for name in "abc"})
-    assert {each.corrected for each in found.values()} == {1.0}
+    equal = differences({0: 0.0, 1: 0.0}, {name: {0: -1.0, 1: 1.01} for name in "abc"})
+    assert {difference.corrected for difference in equal.values()} == {1.0}
 
 
 def test_without_spread_there_is_no_test():
@@ -173,8 +208,8 @@ def test_without_spread_there_is_no_test():
     assert half.p == pytest.approx(1 - 2 * math.atan(t) / math.pi)
 
 
-def test_values_at_the_ends_of_what_a_float_can_hold():
-    """Their differences, squares or errors can't be held by one."""
+def test_values_near_the_limits_of_floats():
+    """Their differences, squares or errors overflow or vanish."""
     huge = against([-1e308, 1e308, 0.0], [1e308, -1e308, 0.0])
     assert (huge.mean, huge.p) == (0.0, None)
     tiny = against([0.0, 0.0, 0.0], [0.0, 5e-324, 0.0])
@@ -182,46 +217,10 @@ def test_values_at_the_ends_of_what_a_float_can_hold():
     assert summarize([1e308, -1e308], MAX).high == np.finfo(float).max
 
 
-def test_advice_says_what_would_tell():
-    found = differences(
-        {0: 0.50, 1: 0.51, 2: 0.52},
-        {
-            "lr=0.05": {0: 0.504, 1: 0.52, 2: 0.519},
-            "lr=9": {0: 0.1, 1: 0.11001, 2: 0.12},
-            "lr=0.01": {0: 0.4},
-            "lr=1": {8: 0.0, 9: 1.03},
-            "flip": {0: 0.50, 1: 0.51, 2: 0.52},
-            "shifted": {0: 0.60, 1: 0.61, 2: 0.62},
-        },
-    )
-    needed = found["lr=0.05"].needed
-    assert advice("lr=0.05", found["lr=0.05"], ACCURACY) == (
-        "lr=0.05: +0.43 points against the baseline (3 pairs of seeds) can't be told from noise; "
-        f"if the true difference is as large as this, about {needed} seeds of each would do"
-    )
-    assert advice("lr=9", found["lr=9"], MIN) is None
-    assert advice("lr=0.01", found["lr=0.01"], MIN) == (
-        "lr=0.01: -0.11 against the baseline, but with one seed no spread is known: it may be noise; "
-        "run at least 2 more seeds"
-    )
-    assert advice("lr=1", found["lr=1"], MIN) == (
-        "lr=1: +0.005 against the baseline (2 seeds) can't be told from noise; "
-        "so small a one would need more than 1,000 seeds"
-    )
-    assert advice("flip", found["flip"], MIN) == (
-        "flip: +0 against the baseline (3 pairs of seeds), but the difference is the same in all pairs, "
-        "so there is no spread to test with"
-    )
-    assert advice("shifted", found["shifted"], MIN) == (
-        "shifted: +0.1 against the baseline (3 pairs of seeds), but the difference is the same in all pairs, "
-        "so there is no spread to test with"
-    )
-
-
 @examples(40)
-@given(st.lists(FINITE, min_size=1, max_size=6))
-def test_a_summary_of_any_values_is_finite_and_in_order(values):
-    found = summarize(values, MAX)
+@given(st.lists(FINITE, min_size=1, max_size=6), st.sampled_from([None, (0.0, 1.0), (0.0, math.inf), (-1e6, 1e6)]))
+def test_summaries_of_any_values_are_finite_and_ordered(values, bounds):
+    found = summarize(values, Metric("x", "", "max", bounds))
     assert min(values) <= found.mean <= max(values) == found.best
     if len(values) > 1:
         assert math.isfinite(found.deviation)
@@ -242,8 +241,8 @@ def test_differences_of_any_values_are_finite_and_consistent(baseline, others):
 
 @examples(40)
 @given(st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 9999)), min_size=2, max_size=8), st.booleans())
-def test_the_interval_leaves_out_0_where_p_is_below_5_percent_and_signs_mirror(pairs, is_paired):
-    """Over accuracies of 10,000 images."""
+def test_interval_excludes_zero_where_p_is_below_5_percent_and_signs_mirror(pairs, is_paired):
+    """Differences of accuracies over 10,000 images."""
     baseline = {seed: pair[0] / 10_000 for seed, pair in enumerate(pairs)}
     values = {seed + 100 * (not is_paired): pair[1] / 10_000 for seed, pair in enumerate(pairs)}
     found, back = differences(baseline, {"b": values})["b"], differences(values, {"b": baseline})["b"]
@@ -251,3 +250,208 @@ def test_the_interval_leaves_out_0_where_p_is_below_5_percent_and_signs_mirror(p
     assert (found.mean, found.p, found.needed) == (-back.mean, pytest.approx(back.p), back.needed)
     if found.p is not None and abs(found.p - 0.05) > 1e-9:
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+
+
+@pytest.mark.parametrize("dof", [1, 2, 4, 9.5, 50, 999])
+@pytest.mark.parametrize("level", [0.05, 0.001])
+def test_power_matches_scipy(dof, level):
+    critical = stats.t.isf(level / 2, dof)
+    for noncentrality in (1e-6, 0.3, 1.0, 2.8, 5.0, 10.0, 20.0):
+        expected, wrong_sign = stats.nct.sf(critical, dof, noncentrality), 0.0
+        if noncentrality <= 1:
+            wrong_sign = stats.nct.cdf(-critical, dof, noncentrality)  # nan further out, where it is below 0.0002
+        assert power(noncentrality, dof, level) == pytest.approx(expected + wrong_sign, abs=1e-9)
+    assert power(0.0, dof, level) == pytest.approx(level)
+
+
+@pytest.mark.parametrize("dof", [1, 1.5, 2, 3])
+def test_approximate_power_of_large_noncentralities_is_continuous(dof):
+    """The critical values that matter beyond FAR are those of tiny levels."""
+    for factor in (0.5, 1.0, 2.0):
+        level = 2 * stats.t.sf(FAR * factor, dof)
+        assert power(FAR + 1e-9, dof, level) == pytest.approx(power(FAR, dof, level), abs=0.002)
+    assert power(1e300, dof, 1e-9) == 1.0
+
+
+@pytest.mark.parametrize(("effect", "pairs", "each"), [(0.2, 199, 394), (0.5, 34, 64), (0.8, 15, 26)])
+def test_seeds_needed_match_the_tables(effect, pairs, each):
+    """Cohen's small, medium and large effects at 5 %, two-sided, 80 %, as in textbooks."""
+    assert num_seeds_needed(effect, 1.0, 1, 0.05) == pairs
+    assert num_seeds_needed(-effect, math.sqrt(2), 2, 0.05) == each
+
+
+@pytest.mark.parametrize("effect", [0.09, 0.3, 0.9, 1.7, 4.0, 40.0])
+@pytest.mark.parametrize("level", [0.05, 0.005])
+def test_seeds_needed_are_the_fewest(effect, level):
+    def is_enough(num):
+        critical = stats.t.isf(level / 2, num - 1)
+        return stats.nct.sf(critical, num - 1, effect * math.sqrt(num)) >= POWER  # the wrong sign is below 1e-5
+
+    fewest = next(num for num in count(2) if num > MAX_SEEDS or is_enough(num))
+    assert num_seeds_needed(effect, 1.0, 1, level) == (fewest if fewest <= MAX_SEEDS else None)
+
+
+def test_seeds_needed_without_shared_seeds_follow_both_spreads():
+    """Variances of 1 and 2, means 2 apart; with n in each, 3^2 / (1 + 2^2) (n - 1) degrees of freedom."""
+    root = math.sqrt(2)
+    found = differences({0: -1.0, 1: 0.0, 2: 1.0}, {"b": {5: 2 - root, 6: 2.0, 7: 2 + root}})["b"]
+
+    def is_enough(num):
+        dof = (num - 1) * 3**2 / (1 + 2**2)
+        return stats.nct.sf(stats.t.isf(0.025, dof), dof, 2 / math.sqrt(3 / num)) >= POWER
+
+    assert found.needed == next(num for num in count(2) if is_enough(num))
+
+
+def test_more_comparisons_need_more_seeds():
+    baseline, values = {0: 0.50, 1: 0.51, 2: 0.52}, {0: 0.504, 1: 0.53, 2: 0.519}
+    alone = differences(baseline, {"a": values})["a"]
+    among = differences(baseline, {"a": values, "b": {**values, 0: 0.505}, "c": {**values, 0: 0.506}})["a"]
+    assert alone.needed is not None
+    assert among.needed is not None
+    assert among.needed > alone.needed > 3
+    assert num_seeds_needed(0.0, 1.0, 1, 0.05) is None
+
+
+def bounds(rate):
+    low, high = stats.binom.interval(0.999, NUM_STUDIES, rate)
+    return range(int(low), int(high) + 1)
+
+
+def in_pairs(random, num, effect):
+    """Return two groups whose seeds shift both alike, four times as much as the two differ by chance."""
+    shared, gains = random.normal(0.9, 0.04, num), random.normal(effect * 0.01, 0.01, num)
+    return seeds(shared), seeds(shared + gains)
+
+
+def apart(random, num, effect, ratio=1.0):
+    """Return two groups without a shared seed; `ratio` of their deviations."""
+    return seeds(random.normal(0.9, 0.01, num)), seeds(random.normal(0.9 + effect * 0.01, ratio * 0.01, num), first=100)
+
+
+def num_significant(make):
+    tested = [differences(baseline, {"b": other})["b"] for baseline, other in (make() for _ in range(NUM_STUDIES))]
+    return sum(difference.corrected < LEVEL for difference in tested)
+
+
+def power_of_pairs(num, effect, level=LEVEL):
+    return stats.nct.sf(stats.t.isf(level / 2, num - 1), num - 1, effect * math.sqrt(num))
+
+
+@pytest.mark.parametrize(("num", "effect"), [(3, 3.0), (5, 1.5), (10, 0.9), (20, 0.4)])
+def test_differences_of_pairs_are_found_at_the_stated_power(num, effect):
+    random = np.random.default_rng(num)
+    assert num_significant(lambda: in_pairs(random, num, effect)) in bounds(power_of_pairs(num, effect))
+
+
+@pytest.mark.parametrize(("num", "effect"), [(5, 2.0), (10, 1.2), (20, 0.6)])
+def test_differences_without_shared_seeds_are_found_at_the_stated_power(num, effect):
+    """Stated is the power of the test that knows that both spreads are the same: Welch's is close to it."""
+    random = np.random.default_rng(num)
+    dof = 2 * num - 2
+    stated = stats.nct.sf(stats.t.isf(LEVEL / 2, dof), dof, effect * math.sqrt(num / 2))
+    assert num_significant(lambda: apart(random, num, effect)) in bounds(stated)
+
+
+@pytest.mark.parametrize("effect", [0.4, 0.8, 1.5])
+def test_the_needed_number_of_pairs_finds_80_percent(effect):
+    random = np.random.default_rng(int(10 * effect))
+    num = num_seeds_needed(effect, 1.0, 1, LEVEL)
+    reached = power_of_pairs(num, effect)
+    assert POWER <= reached < 0.9, "no more seeds than needed"
+    assert num_significant(lambda: in_pairs(random, num, effect)) in bounds(reached)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+def test_the_needed_number_of_seeds_finds_80_percent(ratio):
+    random = np.random.default_rng(int(ratio))
+    variances = 1.0, ratio**2
+    dof_of_one = sum(variances) ** 2 / sum(variance**2 for variance in variances)
+    num = num_seeds_needed(1.2, math.sqrt(sum(variances)), dof_of_one, LEVEL)
+    assert num_significant(lambda: apart(random, num, 1.2, ratio)) in bounds(POWER)
+
+
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_equal_groups_rarely_differ(is_paired):
+    """Any of five groups that differs from the baseline makes the study wrong; without correction it happens often."""
+    random = np.random.default_rng(5)
+    num_wrong = num_wrong_uncorrected = 0
+    for _ in range(NUM_STUDIES):
+        shared = random.normal(0.9, 0.03, 5) if is_paired else 0.9
+        groups = [shared + random.normal(0, 0.01, 5) for _ in range(6)]
+        others = {str(group): seeds(values, 0 if is_paired else 10 * group) for group, values in enumerate(groups)}
+        found = differences(others.pop("0"), others).values()
+        num_wrong += any(difference.corrected < LEVEL for difference in found)
+        num_wrong_uncorrected += any(difference.p < LEVEL for difference in found)
+    assert num_wrong <= bounds(LEVEL)[-1]
+    assert num_wrong_uncorrected > bounds(LEVEL)[-1]
+
+
+def test_one_true_difference_among_five_groups_is_found_alone():
+    """Holm's power is at least that of a test at a fifth of the level; the four others are wrong in 5 % at most."""
+    random = np.random.default_rng(6)
+    num, effect = 8, 1.8
+    num_found = num_wrong = 0
+    for _ in range(NUM_STUDIES):
+        shared = random.normal(0.9, 0.03, num)
+        others = {str(group): seeds(shared + random.normal(0, 0.01, num)) for group in range(4)}
+        others["different"] = seeds(shared + random.normal(effect * 0.01, 0.01, num))
+        found = differences(seeds(shared), others)
+        num_found += found.pop("different").corrected < LEVEL
+        num_wrong += any(difference.corrected < LEVEL for difference in found.values())
+    assert num_found >= bounds(power_of_pairs(num, effect, LEVEL / 5))[0]
+    assert num_wrong <= bounds(LEVEL)[-1]
+
+
+@pytest.mark.parametrize("num", [2, 3, 5, 20])
+def test_intervals_cover_the_truth_in_95_percent(num):
+    random = np.random.default_rng(num)
+    summaries = [summarize(random.normal(0.9, 0.02, num).tolist(), MAX) for _ in range(NUM_STUDIES)]
+    assert sum(found.low <= 0.9 <= found.high for found in summaries) in bounds(0.95)
+
+    def num_covered(make):
+        tested = [differences(first, {"b": second})["b"] for first, second in (make() for _ in range(NUM_STUDIES))]
+        return sum(found.low <= 0.01 <= found.high for found in tested)
+
+    assert num_covered(lambda: in_pairs(random, num, 1.0)) in bounds(0.95)
+    covered = num_covered(lambda: apart(random, num, 1.0, 3.0))
+    assert covered >= bounds(0.95)[0], "Welch's may be too wide with two or three seeds"
+
+
+def test_accuracies_of_few_images_in_single_precision_are_found_as_often():
+    """Real accuracies are counts: here of 1,000 images, with noise of training and of the images."""
+    random = np.random.default_rng(8)
+
+    def make():
+        chances = random.normal([[0.85], [0.88]], 0.01, (2, 5))
+        baseline, other = (random.binomial(1000, chances) / 1000).astype(np.float32)
+        return seeds(baseline), seeds(other)
+
+    deviation = math.sqrt(2 * 0.01**2 + 0.85 * 0.15 / 1000 + 0.88 * 0.12 / 1000)
+    assert num_significant(make) in bounds(power_of_pairs(5, 0.03 / deviation))
+
+
+def test_through_the_files_of_a_study(tmp_path):
+    """One of three groups differs, and is found alone by the files of its runs."""
+    random = np.random.default_rng(9)
+    values = {}
+    for seed in range(5):
+        base = random.normal(0.8, 0.02)
+        for lr, gain in ((0.01, 0.0), (0.1, 0.0), (0.5, 0.05)):
+            values[lr, seed] = round(base + random.normal(gain, 0.004), 4)
+    study = tmp_path / "study"
+    axes = {"optimizer.lr": [0.01, 0.1, 0.5], "seed": list(range(5))}
+    make_study(study, axes, lambda point: values[point["optimizer.lr"], point["seed"]])
+    comparison = compare([study], baseline="lr=0.01")
+    found = {group.name: group.difference for group in comparison.groups}
+    of = {lr: [values[lr, seed] for seed in range(5)] for lr in (0.01, 0.1, 0.5)}
+    assert found.pop("lr=0.01") is None
+    p_values = {f"lr={lr}": stats.ttest_rel(of[lr], of[0.01]).pvalue for lr in (0.1, 0.5)}
+    assert {name: difference.p for name, difference in found.items()} == pytest.approx(p_values)
+    assert found["lr=0.5"].corrected == pytest.approx(2 * p_values["lr=0.5"])
+    assert found["lr=0.5"].corrected < LEVEL < found["lr=0.1"].corrected
+    assert any("lr=0.1" in note and f"{found['lr=0.1'].needed} seeds" in note for note in comparison.notes)
+    assert not any("lr=0.5:" in note for note in comparison.notes)
+    assert {group.name: group.value for group in comparison.groups} == {
+        f"lr={lr}": summarize(of[lr], ACCURACY) for lr in of
+    }

@@ -1,224 +1,25 @@
-"""Tables of studies with known answers in each format.
-
-The files in golden/ were looked at by hand, and the LaTeX compiled, once: `LITLAB_GOLDEN=write` writes them anew.
-"""
+"""The table of a comparison: its registry of columns, caption, decimals and marks."""
 
 import csv
 import io
 import json
-import os
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from statistics import fmean
 
 import pytest
-from scipy import stats
-from support.studies import accuracy_interval, make_study
+from support.grids import by_hand, group, summary
+from support.studies import make_study
 
+from litlab.cli import compare as compare_command
+from litlab.compare import table
 from litlab.compare.comparison import compare
-from litlab.compare.formats import Format, escape_latex, render
-from litlab.compare.model import Comparison, Group, Skipped, Summary
+from litlab.compare.formats import render
+from litlab.compare.html import to_html
+from litlab.compare.table import Column, decimals, fixed
+from litlab.errors import UserError
 from litlab.runs.metrics import Metric
 from litlab.runs.state import RunStatus
-
-VAL = Metric("val/accuracy", "%", "max", (0.0, 1.0))
-TEST = replace(VAL, name="test/accuracy")
-GOLDEN = Path(__file__).parent / "golden"
-AXES = {"optimizer.lr": [0.05, 0.1, 0.5], "model.widths": [[2, 4], [4, 8]], "seed": [0, 1, 2, 3]}
-BASELINE = "lr=0.1 widths=[2,4]"
-NOISE = [-0.004, 0.003, -0.001, 0.002]  # by seed
-HOSTILE = "a|b\n\x1b[31m\\_%&#${}^~<>*`\u202e"
-
-
-def accuracy(point: dict[str, Any]) -> float:
-    of_lr = {0.05: 0.81, 0.1: 0.845, 0.5: 0.6}[point["optimizer.lr"]]
-    of_widths = 0.002 * point["model.widths"][0] * (1 + point["seed"] % 2)
-    return round(of_lr + of_widths + NOISE[point["seed"]] * (8 if point["optimizer.lr"] == 0.5 else 1), 6)
-
-
-def on_test(point: dict[str, Any]) -> float:
-    return round(accuracy(point) - 0.01, 6)
-
-
-def ending(point: dict[str, Any]) -> str:
-    if point["optimizer.lr"] != 0.5 or point["model.widths"] != [4, 8]:
-        return "completed"
-    return ["failed", "pruned", "completed", "failed"][point["seed"]]
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("outputs") / "lr_by_widths"
-    parameters = lambda point: 1254 * point["model.widths"][0]  # noqa: E731
-    make_study(path, AXES, accuracy, status=ending, test_accuracy=on_test, parameters=parameters)
-    return path
-
-
-def summary(mean: float, deviation: float | None = None) -> Summary:
-    half = None if deviation is None else 2 * deviation
-    return Summary(
-        3 if deviation else 1, mean, deviation, None if half is None else mean - half,
-        None if half is None else mean + half, mean,
-    )  # fmt: skip
-
-
-def by_hand(*groups: Group, **changes: Any) -> Comparison:
-    made = Comparison(
-        (Path("outputs/s"),), VAL, TEST, "best", ("lr",), {"lr": "optimizer.lr"}, groups, None, frozenset(),
-        (), (),
-    )  # fmt: skip
-    return replace(made, **changes)
-
-
-def group(name: str, value: Summary | None, **changes: Any) -> Group:
-    made = Group(name, {"lr": name}, (), {}, value, {}, None, None, None)
-    return replace(made, **changes)
-
-
-@pytest.mark.parametrize("baseline", [None, BASELINE])
-@pytest.mark.parametrize(("format", "suffix"), [("markdown", "md"), ("latex", "tex"), ("table", "txt")])
-def test_golden(study: Path, format: Format, suffix: str, baseline: str | None) -> None:
-    found = render(compare([study], baseline=baseline), format)
-    file = GOLDEN / f"{'study' if baseline is None else 'baseline'}.{suffix}"
-    if os.environ.get("LITLAB_GOLDEN") == "write":
-        file.write_text(found)
-    assert found == file.read_text()
-
-
-def test_numbers_are_those_of_scipy(study: Path) -> None:
-    """The row of one group against the accuracies that were planted."""
-    points = [{"optimizer.lr": 0.1, "model.widths": [4, 8], "seed": seed} for seed in AXES["seed"]]
-    base = [accuracy(point | {"model.widths": [2, 4]}) for point in points]
-    ours = [accuracy(point) for point in points]
-    cells = cells_of(render(compare([study], baseline=BASELINE), "markdown"), "0.1", r"\[4,8]")
-    mean, low, high, deviation = percent(ours)
-    tests_mean, tests_low, tests_high, _ = percent([on_test(point) for point in points])
-    pairs = [100 * (mine - other) for mine, other in zip(ours, base, strict=True)]
-    paired = stats.ttest_rel(ours, base)
-    interval = paired.confidence_interval(0.95)
-    effect = stats.tmean(pairs) / stats.tstd(pairs)
-    assert cells[2:8] == [
-        "4",
-        f"**{mean} ± {deviation}**",
-        f"[{low}, {high}]",
-        f"{100 * max(ours):.2f}",
-        f"{tests_mean} ± {deviation}",
-        f"[{tests_low}, {tests_high}]",
-    ]
-    assert cells[8] == f"{stats.tmean(pairs):+.2f}"
-    assert cells[9] == f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-    assert cells[11] == f"{effect:+.2f}"
-
-
-def percent(values: list[float]) -> tuple[str, ...]:
-    mean = stats.tmean(values)
-    low, high = accuracy_interval(values)
-    return tuple(f"{100 * each:.2f}" for each in (mean, low, high, stats.tstd(values)))
-
-
-def cells_of(markdown: str, *first: str) -> list[str]:
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in markdown.splitlines()]
-    (row,) = (row for row in rows if row[: len(first)] == list(first))
-    return row
-
-
-@pytest.mark.parametrize("format", get_args(Format))
-def test_the_same_bytes(study: Path, format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the terminal, and in whatever order a dict was filled."""
-    comparison = compare([study], baseline=BASELINE)
-    turned = replace(
-        comparison,
-        keys=reversed_dict(comparison.keys),
-        groups=tuple(
-            replace(
-                each,
-                settings=reversed_dict(each.settings),
-                others=reversed_dict(each.others),
-                test=reversed_dict(each.test),
-                runs=tuple(replace(run, settings=reversed_dict(run.settings)) for run in each.runs),
-            )
-            for each in comparison.groups
-        ),
-    )
-    before = render(comparison, format)
-    monkeypatch.setenv("COLUMNS", "30")
-    assert render(turned, format) == before == render(compare([study], baseline=BASELINE), format)
-    assert before.endswith("\n")
-
-
-def reversed_dict(values: Any) -> dict[Any, Any]:
-    return dict(reversed(list(values.items())))
-
-
-def test_csv_is_in_full_precision(study: Path) -> None:
-    comparison = compare([study], baseline=BASELINE)
-    rows = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))
-    assert [row["group"] for row in rows] == [each.name for each in comparison.groups]
-    for row, each in zip(rows, comparison.groups, strict=True):
-        assert each.value is not None
-        assert float(row["val/accuracy mean"]) == each.value.mean
-        assert float(row["test/accuracy best"]) == each.test["test/accuracy"].best
-        assert row["val/accuracy low"] == ("" if each.value.low is None else repr(each.value.low))
-        assert row["difference corrected"] == ("" if (found := each.difference) is None else text(found.corrected))
-        assert int(row["tied with the best"]) == (each.name in comparison.ties)
-    assert (rows[-1]["failed"], rows[-1]["pruned"], rows[-1]["parameters"]) == ("2", "1", "5016")
-    assert rows[0]["widths"] == "[4,8]"
-
-
-def text(value: float | None) -> str:
-    return "" if value is None else repr(value)
-
-
-def test_json_has_all_of_it(study: Path) -> None:
-    comparison = compare([study], baseline=BASELINE)
-    found = json.loads(render(comparison, "json"), parse_constant=pytest.fail)
-    assert (found["metric"]["name"], found["at"], found["baseline"]) == ("val/accuracy", "best", BASELINE)
-    assert found["ties"] == sorted(comparison.ties)
-    assert found["notes"] == list(comparison.notes)
-    for each, expected in zip(found["groups"], comparison.groups, strict=True):
-        assert expected.value is not None
-        assert each["value"]["mean"] == expected.value.mean
-        assert [run["seed"] for run in each["runs"]] == [run.seed for run in expected.runs]
-        assert [run["best"] for run in each["runs"]] == [run.best for run in expected.runs]
-        assert [Path(run["path"]) for run in each["runs"]] == [run.path for run in expected.runs]
-
-
-def test_json_has_no_nan_and_no_control_characters() -> None:
-    of_nan = Summary(2, float("nan"), float("inf"), None, None, 0.5)
-    found = render(by_hand(group(HOSTILE, of_nan), skipped=(Skipped(Path("a\udcff"), HOSTILE),)), "json")
-    assert found.isascii()
-    assert all(line.isprintable() for line in found.splitlines())
-    known = json.loads(found, parse_constant=pytest.fail)
-    assert known["groups"][0]["value"]["mean"] is None
-    assert known["groups"][0]["settings"] == {"lr": HOSTILE}
-
-
-@pytest.mark.parametrize("format", ["table", "markdown", "csv", "latex"])
-def test_hostile_names_garble_nothing(format: Format) -> None:
-    hostile = group(HOSTILE, summary(0.5, 0.01), settings={HOSTILE: HOSTILE})
-    found = render(
-        by_hand(
-            hostile, group("0.1", summary(0.4, 0.01)), labels=(HOSTILE,), baseline=HOSTILE, notes=(HOSTILE,),
-            ties=frozenset({HOSTILE}), skipped=(Skipped(Path(HOSTILE), HOSTILE),),
-        ),
-        format,
-    )  # fmt: skip
-    assert all(line.isprintable() for line in found.splitlines())
-    if format == "markdown":
-        lines = [line for line in found.splitlines() if line.startswith("|")]
-        assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {7}
-    if format == "latex":
-        body = "\n".join(line for line in found.splitlines() if not line.startswith("%"))
-        assert not re.search(r"(?<!\\)[#%_~^<>]", body.replace(r"tab:", ""))
-        bare = re.sub(r"\\[{}]", "", body)
-        assert bare.count("{") == bare.count("}")
-
-
-def test_latex_characters() -> None:
-    assert escape_latex(r"\_%&#${}") == r"\textbackslash{}\_\%\&\#\$\{\}"
-    assert escape_latex("^~<>|") == r"\textasciicircum{}\textasciitilde{}\textless{}\textgreater{}\textbar{}"
-    assert escape_latex("[6,16] 1 ± 2 --") == r"{[}6,16] 1 $\pm$ 2 -{}-"
 
 
 def test_columns_without_anything_to_say_are_left_out() -> None:
@@ -247,6 +48,85 @@ def test_what_is_averaged_over_is_said_as_it_is(study: Path) -> None:
     assert "over n runs; best: of the runs." in whole
 
 
-@pytest.mark.parametrize("format", get_args(Format))
-def test_without_any_group(format: Format) -> None:
-    assert render(by_hand(notes=("nothing is left",)), format).endswith("\n")
+def test_one_seed_a_group_marks_none_as_best(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0]}, lambda point: point["optimizer.lr"])
+    comparison = compare([tmp_path / "s"])
+    said = "one seed a group: no spread is known, so the order may be chance; run more seeds"
+    assert said in comparison.notes
+    text, markdown, html = render(comparison, "table"), render(comparison, "markdown"), to_html(comparison)
+    assert "*" not in text
+    assert "**" not in markdown
+    assert "Bold" not in markdown
+    assert "nterval" not in text
+    assert "deviation" not in text
+    assert said in text.replace("\n  ", " ")
+    assert said in html
+    assert "●" not in html
+
+
+def test_a_best_group_of_one_seed_among_others_is_not_marked(tmp_path: Path) -> None:
+    status = lambda point: "failed" if point["optimizer.lr"] == 0.2 and point["seed"] else "completed"  # noqa: E731
+    value = lambda point: point["optimizer.lr"] + 0.01 * point["seed"]  # noqa: E731
+    make_study(tmp_path / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, value, status=status)
+    comparison = compare([tmp_path / "s"])
+    assert "**" not in render(comparison, "markdown")
+    assert any(note.startswith("lr=0.2 has one seed: no spread is known") for note in comparison.notes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "summaries", "expected"),
+    [
+        ("val/accuracy", [(0.9, 0.0043)], 2),  # 0.43 points
+        ("val/accuracy", [(0.9, 0.04)], 1),
+        ("val/accuracy", [(0.9, 0.00996)], 1),  # rounds to 1.0
+        ("val/accuracy", [(0.9, 0.01), (0.9, 0.012), (0.5, 0.3)], 1),
+        ("val/accuracy", [(0.9, 1e-17)], 4),
+        ("val/accuracy", [(0.9,), None], 2),
+        ("val/loss", [(1.5, 0.0321)], 3),
+        ("val/loss", [(1234.0, 250.0)], 0),
+        ("val/loss", [(0.0123,)], 5),
+        ("val/loss", [(0.0, 0.0)], 2),
+        ("val/loss", [(1e-30,)], 8),
+        ("val/loss", [None], 2),
+    ],
+)
+def test_decimals(metric: str, summaries: list[tuple[float, ...] | None], expected: int) -> None:
+    known = [entry and summary(*entry) for entry in summaries]
+    assert decimals(Metric(metric, "%" if "accuracy" in metric else ""), known) == expected
+
+
+def test_fixed() -> None:
+    assert [fixed(-0.001, 2), fixed(-0.001, 2, "+"), fixed(1.005e300, 3), fixed(12.345, 0)] == [
+        "0.00", "+0.00", "1.005e+300", "12"
+    ]  # fmt: skip
+
+
+def test_a_new_column_is_one_entry_that_every_format_uses(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number with its text, value in full precision and name for `--sort`: here of the epochs."""
+    epochs = Column(
+        "epochs",
+        lambda group: fmean(run.epochs for run in group.runs) / 3,
+        lambda group: f"{fmean(run.epochs for run in group.runs) / 3:.2f}",
+        sort=("epochs",),
+        mode="max",
+    )
+    monkeypatch.setattr(table, "COLUMNS", (*table.COLUMNS, epochs))
+    comparison = compare([study], sort="epochs")
+    assert [group.name for group in comparison.groups] == [group.name for group in compare([study]).groups]
+    value = comparison.groups[0].runs[0].epochs / 3
+    for format in ("table", "markdown", "latex"):
+        text = render(comparison, format)
+        assert "epochs" in text
+        assert f"{value:.2f}" in text
+    (row, *_) = csv.DictReader(io.StringIO(render(comparison, "csv")))
+    assert float(row["epochs"]) == value
+    assert json.loads(render(comparison, "json"))["groups"][0]["columns"]["epochs"] == value
+    page = to_html(comparison)
+    assert ">epochs</button>" in page
+    assert f'data-value="{value}">{value:.2f}</td>' in page
+    compare_command.main([str(study), "--sort", "epochs"])
+    assert "epochs" in capsys.readouterr().out
+    with pytest.raises(UserError, match="expected one of .*, epochs, test/loss"):
+        compare([study], sort="epoch")

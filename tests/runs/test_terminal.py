@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from litlab.runs.terminal import format_duration
+
 WRITER = """
 import sys
 from litlab.runs.terminal import FaultTolerantStream
@@ -22,3 +24,8 @@ def test_a_broken_pipe_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == "done\n"
     assert process.returncode == 0
+
+
+def test_durations_below_a_second_have_one_digit() -> None:
+    durations = [format_duration(seconds) for seconds in (0.0, 0.04, 0.43, 0.96, 61.0)]
+    assert durations == ["0:00", "0.04 s", "0.4 s", "0:01", "1:01"]

@@ -1,13 +1,17 @@
-"""A grid of two settings with three seeds, and runs beside it."""
+"""Comparisons that tests make: a grid of two settings with three seeds, and comparisons by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from support.studies import make_run
 
-from litlab.compare.model import Comparison
+from litlab.compare.model import Comparison, Group, Summary
+from litlab.runs.metrics import Metric
 
+VAL = Metric("val/accuracy", "%", "max", (0.0, 1.0))
+TEST = replace(VAL, name="test/accuracy")
 LR, WIDTHS, SEED = "optimizer.lr", "model.widths", "seed"
 RESNET = {"_target_": "litlab.models.resnet.ResNet", "depth": 8}
 
@@ -25,3 +29,24 @@ def put(path: Path, config: dict[str, Any], value: float = 0.5) -> None:
     """A run with a config of its own."""
     run = make_run(path, {SEED: config[SEED]}, value)
     run.config.write_text(yaml.dump(config))
+
+
+def summary(mean: float, deviation: float | None = None) -> Summary:
+    half = None if deviation is None else 2 * deviation
+    return Summary(
+        3 if deviation else 1, mean, deviation, None if half is None else mean - half,
+        None if half is None else mean + half, mean,
+    )  # fmt: skip
+
+
+def by_hand(*groups: Group, **changes: Any) -> Comparison:
+    made = Comparison(
+        (Path("outputs/s"),), VAL, TEST, "best", ("lr",), {"lr": "optimizer.lr"}, groups, None, frozenset(),
+        (), (),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def group(name: str, value: Summary | None, **changes: Any) -> Group:
+    made = Group(name, {"lr": name}, (), {}, value, {}, None, None, None)
+    return replace(made, **changes)

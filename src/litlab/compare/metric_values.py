@@ -36,15 +36,15 @@ def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, tabl
     metric = table[name]
     if metric.split == "test":
         raise UserError(
-            f"--metric {format_value(name)}: nothing is selected on the test split; choose a validation metric, and the test "
-            "metrics stand beside it"
+            f"--metric {format_value(name)}: nothing is selected on the test split; choose a validation metric, "
+            "and the test metrics stand beside it"
         )
     modes = {run.objective.mode for run in runs if run.objective and run.objective.metric == name}
     mode = mode or (modes.pop() if len(modes) == 1 else metric.mode)
     if mode is None and any(name in values for run in runs for values in (run.best, run.last)):
         raise UserError(
-            f"--metric {format_value(name)}: it is unknown which of its values are better, since it is not the objective and "
-            "its class has no `higher_is_better`; add --mode max or --mode min"
+            f"--metric {format_value(name)}: it is unknown which values are better, since it is not the objective "
+            "and its class has no `higher_is_better`; add --mode max or --mode min"
         )
     return replace(metric, mode=mode or "max")  # a metric without a direction that no run has is refused later
 
@@ -139,7 +139,8 @@ def no_values_error(runs: Sequence[Run], metric: str, at: str) -> UserError:
         return UserError("the runs have no objective, so no epoch is the best one; choose --at last or --at epoch=N")
     if metric in names:
         return UserError(
-            f"no run has a value of {format_value(metric)} at {at}; the longest has {max(run.epochs for run in runs)} epochs"
+            f"no run has a value of {format_value(metric)} at {at}; "
+            f"the longest has {max(run.epochs for run in runs)} epochs"
         )
     nearest = get_close_matches(metric, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""

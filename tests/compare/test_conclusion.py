@@ -1,0 +1,70 @@
+"""Wording of a comparison: its question and answer, and advice where differences may be noise."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.studies import make_study
+
+from litlab.compare.comparison import compare
+from litlab.compare.conclusion import advice, answer, question
+from litlab.compare.statistics import differences
+from litlab.runs.metrics import Metric
+
+ACCURACY, LOSS = Metric("val/accuracy", "%", "max", (0.0, 1.0)), Metric("val/loss", "", "min")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "asked", "answered"),
+    [
+        ([0], "What validation accuracy does the run reach?", "All runs: 50.00 % (one seed)."),
+        (
+            [0, 1, 2],
+            "What validation accuracy do the runs reach?",
+            "All runs: 51.0 % (95 % interval 48.5 to 53.5, 3 seeds).",
+        ),
+    ],
+)
+def test_without_a_setting_that_varies(seeds: list[int], asked: str, answered: str, tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"seed": seeds}, lambda point: 0.5 + 0.01 * point["seed"])
+    comparison = compare([tmp_path / "s"])
+    assert (question(comparison), answer(comparison)) == (asked, answered)
+
+
+def test_values_have_the_unit_of_the_metric(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"seed": [0]}, lambda point: 0.5)
+    comparison = replace(compare([tmp_path / "s"]), metric=Metric("valid_latency", "ms", "min"))
+    assert question(comparison) == "What validation latency does the run reach?"
+    assert answer(comparison) == "All runs: 0.5000 ms (one seed)."
+
+
+def test_advice() -> None:
+    found = differences(
+        {0: 0.50, 1: 0.51, 2: 0.52},
+        {
+            "lr=0.05": {0: 0.504, 1: 0.52, 2: 0.519},
+            "lr=9": {0: 0.1, 1: 0.11001, 2: 0.12},
+            "lr=0.01": {0: 0.4},
+            "lr=1": {8: 0.0, 9: 1.03},
+            "flip": {0: 0.50, 1: 0.51, 2: 0.52},
+            "shifted": {0: 0.60, 1: 0.61, 2: 0.62},
+        },
+    )
+    needed = found["lr=0.05"].needed
+    same = "against the baseline (3 pairs of seeds), but the difference is the same in all pairs"
+    expected = {
+        "lr=0.05": "+0.004333 against the baseline (3 pairs of seeds) can't be told from noise; "
+        f"if the true difference is as large as this, about {needed} seeds of each would do",
+        "lr=9": None,
+        "lr=0.01": "-0.11 against the baseline, but with one seed no spread is known: it may be noise; "
+        "run at least 2 more seeds",
+        "lr=1": "+0.005 against the baseline (2 seeds) can't be told from noise; "
+        "so small a one would need more than 1,000 seeds",
+        "flip": f"+0 {same}, so there is no spread to test with",
+        "shifted": f"+0.1 {same}, so there is no spread to test with",
+    }
+    for name, text in expected.items():
+        assert advice(name, found[name], LOSS) == (text and f"{name}: {text}")
+    in_points = advice("lr=0.05", found["lr=0.05"], ACCURACY)
+    assert in_points is not None
+    assert in_points.startswith("lr=0.05: +0.43 points against the baseline")

@@ -1,0 +1,283 @@
+"""Text formats of studies with known answers.
+
+The files in golden/ were looked at by hand, and the LaTeX compiled, once: `LITLAB_GOLDEN=write` writes them anew.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from scipy import stats
+from support.grids import by_hand, group, summary
+from support.studies import accuracy_interval, make_study
+
+from litlab.cli import compare as command
+from litlab.compare.comparison import compare
+from litlab.compare.formats import Format, escape_latex, render
+from litlab.compare.html import to_html
+from litlab.compare.model import Skipped, Summary
+
+GOLDEN = Path(__file__).parent / "golden"
+AXES = {"optimizer.lr": [0.05, 0.1, 0.5], "model.widths": [[2, 4], [4, 8]], "seed": [0, 1, 2, 3]}
+BASELINE = "lr=0.1 widths=[2,4]"
+NOISE = [-0.004, 0.003, -0.001, 0.002]  # by seed
+HOSTILE = "a|b\n\x1b[31m\\_%&#${}^~<>*`\u202e"
+RATES = [0.002236503628571064, 0.0316227766016838, 0.1]
+
+
+def accuracy(point: dict[str, Any]) -> float:
+    of_lr = {0.05: 0.81, 0.1: 0.845, 0.5: 0.6}[point["optimizer.lr"]]
+    of_widths = 0.002 * point["model.widths"][0] * (1 + point["seed"] % 2)
+    return round(of_lr + of_widths + NOISE[point["seed"]] * (8 if point["optimizer.lr"] == 0.5 else 1), 6)
+
+
+def on_test(point: dict[str, Any]) -> float:
+    return round(accuracy(point) - 0.01, 6)
+
+
+def ending(point: dict[str, Any]) -> str:
+    if point["optimizer.lr"] != 0.5 or point["model.widths"] != [4, 8]:
+        return "completed"
+    return ["failed", "pruned", "completed", "failed"][point["seed"]]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("outputs") / "lr_by_widths"
+    parameters = lambda point: 1254 * point["model.widths"][0]  # noqa: E731
+    make_study(path, AXES, accuracy, status=ending, test_accuracy=on_test, parameters=parameters)
+    return path
+
+
+@pytest.mark.parametrize("baseline", [None, BASELINE])
+@pytest.mark.parametrize(("format", "suffix"), [("markdown", "md"), ("latex", "tex"), ("table", "txt")])
+def test_golden(study: Path, format: Format, suffix: str, baseline: str | None) -> None:
+    found = render(compare([study], baseline=baseline), format)
+    file = GOLDEN / f"{'study' if baseline is None else 'baseline'}.{suffix}"
+    if os.environ.get("LITLAB_GOLDEN") == "write":
+        file.write_text(found)
+    assert found == file.read_text()
+
+
+def test_numbers_are_those_of_scipy(study: Path) -> None:
+    """The row of one group against the accuracies that were planted."""
+    points = [{"optimizer.lr": 0.1, "model.widths": [4, 8], "seed": seed} for seed in AXES["seed"]]
+    base = [accuracy(point | {"model.widths": [2, 4]}) for point in points]
+    ours = [accuracy(point) for point in points]
+    cells = cells_of(render(compare([study], baseline=BASELINE), "markdown"), "0.1", r"\[4,8]")
+    mean, low, high, deviation = percent(ours)
+    tests_mean, tests_low, tests_high, _ = percent([on_test(point) for point in points])
+    pairs = [100 * (mine - other) for mine, other in zip(ours, base, strict=True)]
+    paired = stats.ttest_rel(ours, base)
+    interval = paired.confidence_interval(0.95)
+    effect = stats.tmean(pairs) / stats.tstd(pairs)
+    assert cells[2:8] == [
+        "4",
+        f"**{mean} ± {deviation}**",
+        f"[{low}, {high}]",
+        f"{100 * max(ours):.2f}",
+        f"{tests_mean} ± {deviation}",
+        f"[{tests_low}, {tests_high}]",
+    ]
+    assert cells[8] == f"{stats.tmean(pairs):+.2f}"
+    assert cells[9] == f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+    assert cells[11] == f"{effect:+.2f}"
+
+
+def percent(values: list[float]) -> tuple[str, ...]:
+    mean = stats.tmean(values)
+    low, high = accuracy_interval(values)
+    return tuple(f"{100 * each:.2f}" for each in (mean, low, high, stats.tstd(values)))
+
+
+def cells_of(markdown: str, *first: str) -> list[str]:
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in markdown.splitlines()]
+    (row,) = (row for row in rows if row[: len(first)] == list(first))
+    return row
+
+
+@pytest.mark.parametrize("format", get_args(Format))
+def test_the_same_bytes(study: Path, format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the terminal, and in whatever order a dict was filled."""
+    comparison = compare([study], baseline=BASELINE)
+    turned = replace(
+        comparison,
+        keys=reversed_dict(comparison.keys),
+        groups=tuple(
+            replace(
+                each,
+                settings=reversed_dict(each.settings),
+                others=reversed_dict(each.others),
+                test=reversed_dict(each.test),
+                runs=tuple(replace(run, settings=reversed_dict(run.settings)) for run in each.runs),
+            )
+            for each in comparison.groups
+        ),
+    )
+    before = render(comparison, format)
+    monkeypatch.setenv("COLUMNS", "30")
+    assert render(turned, format) == before == render(compare([study], baseline=BASELINE), format)
+    assert before.endswith("\n")
+
+
+def reversed_dict(values: Any) -> dict[Any, Any]:
+    return dict(reversed(list(values.items())))
+
+
+def test_csv_is_in_full_precision(study: Path) -> None:
+    comparison = compare([study], baseline=BASELINE)
+    rows = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))
+    assert [row["group"] for row in rows] == [each.name for each in comparison.groups]
+    for row, each in zip(rows, comparison.groups, strict=True):
+        assert each.value is not None
+        assert float(row["val/accuracy mean"]) == each.value.mean
+        assert float(row["test/accuracy best"]) == each.test["test/accuracy"].best
+        assert row["val/accuracy low"] == ("" if each.value.low is None else repr(each.value.low))
+        assert row["difference corrected"] == ("" if (found := each.difference) is None else text(found.corrected))
+        assert int(row["tied with the best"]) == (each.name in comparison.ties)
+    assert (rows[-1]["failed"], rows[-1]["pruned"], rows[-1]["parameters"]) == ("2", "1", "5016")
+    assert rows[0]["widths"] == "[4,8]"
+
+
+def text(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def test_json_has_all_of_it(study: Path) -> None:
+    comparison = compare([study], baseline=BASELINE)
+    found = json.loads(render(comparison, "json"), parse_constant=pytest.fail)
+    assert (found["metric"]["name"], found["at"], found["baseline"]) == ("val/accuracy", "best", BASELINE)
+    assert found["ties"] == sorted(comparison.ties)
+    assert found["notes"] == list(comparison.notes)
+    for each, expected in zip(found["groups"], comparison.groups, strict=True):
+        assert expected.value is not None
+        assert each["value"]["mean"] == expected.value.mean
+        assert [run["seed"] for run in each["runs"]] == [run.seed for run in expected.runs]
+        assert [run["best"] for run in each["runs"]] == [run.best for run in expected.runs]
+        assert [Path(run["path"]) for run in each["runs"]] == [run.path for run in expected.runs]
+
+
+def test_json_has_no_nan_and_no_control_characters() -> None:
+    of_nan = Summary(2, float("nan"), float("inf"), None, None, 0.5)
+    found = render(by_hand(group(HOSTILE, of_nan), skipped=(Skipped(Path("a\udcff"), HOSTILE),)), "json")
+    assert found.isascii()
+    assert all(line.isprintable() for line in found.splitlines())
+    known = json.loads(found, parse_constant=pytest.fail)
+    assert known["groups"][0]["value"]["mean"] is None
+    assert known["groups"][0]["settings"] == {"lr": HOSTILE}
+
+
+@pytest.mark.parametrize("format", ["table", "markdown", "csv", "latex"])
+def test_hostile_names_garble_nothing(format: Format) -> None:
+    hostile = group(HOSTILE, summary(0.5, 0.01), settings={HOSTILE: HOSTILE})
+    found = render(
+        by_hand(
+            hostile, group("0.1", summary(0.4, 0.01)), labels=(HOSTILE,), baseline=HOSTILE, notes=(HOSTILE,),
+            ties=frozenset({HOSTILE}), skipped=(Skipped(Path(HOSTILE), HOSTILE),),
+        ),
+        format,
+    )  # fmt: skip
+    assert all(line.isprintable() for line in found.splitlines())
+    if format == "markdown":
+        lines = [line for line in found.splitlines() if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {7}
+    if format == "latex":
+        body = "\n".join(line for line in found.splitlines() if not line.startswith("%"))
+        assert not re.search(r"(?<!\\)[#%_~^<>]", body.replace(r"tab:", ""))
+        bare = re.sub(r"\\[{}]", "", body)
+        assert bare.count("{") == bare.count("}")
+
+
+def test_latex_characters() -> None:
+    assert escape_latex(r"\_%&#${}") == r"\textbackslash{}\_\%\&\#\$\{\}"
+    assert escape_latex("^~<>|") == r"\textasciicircum{}\textasciitilde{}\textless{}\textgreater{}\textbar{}"
+    assert escape_latex("[6,16] 1 ± 2 --") == r"{[}6,16] 1 $\pm$ 2 -{}-"
+
+
+@pytest.mark.parametrize("format", get_args(Format))
+def test_without_any_group(format: Format) -> None:
+    assert render(by_hand(notes=("nothing is left",)), format).endswith("\n")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("narrow") / "s"
+    make_study(
+        path,
+        AXES | {"optimizer.lr": RATES, "seed": [0, 1]},
+        lambda point: 0.5 + point["optimizer.lr"] + 0.01 * point["seed"] * point["model.widths"][0],
+        parameters=lambda point: 1000 * point["model.widths"][0],
+        seconds=lambda point: {"training": 0.1 * point["model.widths"][0]},
+        images_per_second=lambda point: 1000.0 * point["model.widths"][0],
+    )
+    return path
+
+
+def heads(text: str) -> str:
+    return " ".join(text.splitlines()[1].split())
+
+
+def test_a_narrow_terminal_gets_the_columns_that_there_is_room_for(searched: Path) -> None:
+    comparison = compare([searched])
+    whole = render(comparison, "table")
+    lines = whole.splitlines()
+    width = max(map(len, lines[: lines.index("")]))
+    assert render(comparison, "table", width) == whole
+    assert heads(whole).endswith("training time images/s parameters")
+    for room, ending in (
+        (width - 1, "training time parameters"),
+        (width - 20, "training time"),
+        (width - 30, "best mean 95 % interval"),
+        (width - 40, "95 % interval best mean"),
+        (10, "n mean 95 % interval mean"),
+    ):
+        found = render(comparison, "table", room)
+        assert heads(found).endswith(ending)
+        assert "\nLeft out, as the terminal is too narrow: images/s" in found
+    said = "Left out, as the terminal is too narrow: images/s, parameters, training time, test interval, best; "
+    assert said + "--format csv has all columns." in " ".join(found.split())
+    assert "best: of the seeds" not in found, "no word about a column that is not there"
+
+
+def test_only_a_terminal_is_narrow(
+    searched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    command.main([str(searched)])
+    assert capsys.readouterr().out == render(compare([searched]), "table")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    command.main([str(searched)])
+    assert "too narrow" in capsys.readouterr().out
+
+
+def test_settings_have_five_digits_where_people_read_them_and_all_for_programs(searched: Path) -> None:
+    comparison = compare([searched], baseline=f"lr={RATES[0]} widths=[2,4]")
+    assert comparison.baseline == "lr=0.0022365 widths=[2,4]"
+    assert compare([searched], filters=[f"lr={RATES[0]}"]).groups[0].name == "widths=[4,8]"
+    for format in ("table", "markdown", "latex"):
+        text = render(comparison, format)
+        assert "0.0022365" in text
+        assert "0.00223650" not in text
+        assert "0.031623" in text
+    html = to_html(comparison)
+    assert "<td>0.0022365</td>" in html or 'data-value="0.0022365"' in html
+    assert "<dd>0.0022365</dd>" in html
+    rows = csv.DictReader(io.StringIO(render(comparison, "csv")))
+    assert {float(row["lr"]) for row in rows} == set(RATES)
+    assert str(RATES[0]) in render(comparison, "json")
+
+
+def test_an_ascii_terminal_gets_no_traceback(searched: Path) -> None:
+    code = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli.main import main; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code, "compare", searched], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb" \xb1 " in done.stdout
