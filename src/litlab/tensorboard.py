@@ -1,10 +1,10 @@
 """TensorBoard event files of a run, with its HParams session: hyperparameters, status, final metrics.
 
 A session is two event files in the run directory whose names sort before and after those of the logger, so that a
-reader has read all values of a run before its end. When a run is resumed, the file with its end is removed; the next one
-gets another name, since TensorBoard's server never reads a file again that was gone. Even so it keeps the first status
-that it read until it is restarted. A session names no group: each run is one of its own, so TensorBoard averages no
-failed run with others.
+reader has read all values of a run before its end. When a run is resumed, the file with its end is removed; the next
+one gets another name, since TensorBoard's server never reads a file again that was gone. Even so it keeps the first
+status that it read until it is restarted. A session names no group: each run is one of its own, so TensorBoard averages
+no failed run with others.
 """
 
 import io

@@ -39,7 +39,7 @@ def with_machine(**changes: Any) -> dict[str, Any]:
 
 
 def write_run(path: Path, **changes: Any) -> RunDirectory:
-    """A run directory with these files; None leaves one out."""
+    """Write a run directory with these files; None leaves one out."""
     parts = RUN | changes
     path.mkdir()
     run = RunDirectory(path)

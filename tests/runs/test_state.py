@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 @pytest.fixture
 def worker(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
-    """A process that owns the run."""
+    """Start a process that owns the run."""
     command = [sys.executable, "-c", OWNER, str(run.path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -33,7 +33,7 @@ BEST = {"val/loss": 0.5, "val/accuracy": 0.75}
 
 
 def new_run(path: Path, **values: Any) -> tuple[RunDirectory, dict[str, Any]]:
-    """A job that sweeps the learning rate, as its controller leaves it to a worker."""
+    """Make a job that sweeps the learning rate, as its controller leaves it to a worker."""
     run = make_run(path, {"optimizer.lr": 0.1} | values, 0.5, swept=["optimizer.lr"])
     run.result.unlink()
     return run, run.read_config()

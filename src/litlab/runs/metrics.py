@@ -297,6 +297,7 @@ def _from_json(name: str, entry: dict[str, Any]) -> Metric:
 def _bounds(value: Any) -> tuple[float, float] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
-    lower, upper = (default if bound is None else bound for bound, default in zip(value, (-math.inf, math.inf)))
+    lower = -math.inf if value[0] is None else value[0]
+    upper = math.inf if value[1] is None else value[1]
     is_valid = all(isinstance(bound, float) or (type(bound) is int and abs(bound) < 1e300) for bound in (lower, upper))
     return (float(lower), float(upper)) if is_valid and lower < upper else None

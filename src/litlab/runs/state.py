@@ -13,7 +13,7 @@ from litlab.runs.lock import LockOwner
 from litlab.runs.progress import Progress, ProgressReader
 from litlab.runs.terminal import format_clock
 
-_COUNTED_TWICE = ("training", "saving")  # of the seconds in result.json: they are within another phase
+_NESTED_PHASES = ("training", "saving")  # of the seconds in result.json: parts of another phase
 
 
 class RunStatus(StrEnum):
@@ -161,14 +161,13 @@ def state_from_result(result: Any) -> RunState:
         return RunState(RunStatus.FAILED, "result.json does not say how it ended")
     seconds = content.get("seconds")
     phases = seconds.items() if isinstance(seconds, dict) else ()
-    known = [number for name, value in phases if name not in _COUNTED_TWICE and (number := _number(value)) is not None]
+    known = [number for name, value in phases if name not in _NESTED_PHASES and (number := _number(value)) is not None]
     message = "" if status is RunStatus.COMPLETED else _text(content.get("error"))
     return RunState(status, message, _number(content.get("objective")), sum(known) if known else None)
 
 
 def _text(value: Any) -> str:
-    """Of a text itself; what else there may be can be too deeply nested to be shown."""
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""  # other values may be too deeply nested to be formatted
 
 
 def _number(value: Any) -> float | None:

@@ -85,7 +85,7 @@ class FaultTolerantStream:
         return getattr(self._stream, name)
 
     def _discard(self) -> None:
-        """Point the descriptor at /dev/null: buffered text is written at exit, and would end the process in an error."""
+        """Point the descriptor at /dev/null: buffered text is written at exit, where it would raise again."""
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)
