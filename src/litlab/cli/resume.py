@@ -18,7 +18,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
-from litlab.runs.metrics import read_metrics
+from litlab.runs.metrics import read_metrics, split_of
 from litlab.runs.provenance import describe_launch
 from litlab.runs.state import RunStatus
 from litlab.sweep.study import STUDY_FILE
@@ -158,7 +158,7 @@ def change_of(finished: FinishedRun, overrides: list[str], result: Config) -> "C
 def _begun(run: RunDirectory, result: Config) -> int:
     """Epochs that the run has begun, as far as its files tell."""
     try:
-        rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("test/")]
+        rows = [row for row in read_metrics(run.metrics) if split_of(row.metric) != "test"]
     except (OSError, ValueError):
         rows = []  # the worker puts that file right
     counted = number if isinstance(number := result.get("epochs"), int) else 0
