@@ -1,6 +1,10 @@
-"""What a predictor takes for an image: all kinds of them, and what is none."""
+"""Predictors: loading them from a run directory, and the images that they take."""
 
 import io
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +12,186 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from support.saved_run import SIZE, as_image, make_info, make_network
-from torch import Tensor
+import yaml
+from reliability.runs import SMALL
+from support.exact_resume import new_run, train_until
+from support.saved_run import CLASS_NAMES, CNN_NODE, CONFIG, SIZE, as_image, make_info, make_network, make_run, save
+from torch import Tensor, nn
 
+import litlab
+from litlab.cli import evaluate
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.predictor import BATCH_SIZE, Predictor
+from litlab.models import torchvision
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+from litlab.runs.signature import sign
 from litlab.tasks.tta import TTA
+from litlab.training.checkpoint_io import read_checkpoint
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", make_network(), CNN_NODE, make_info())
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_probabilities_are_those_of_the_network_that_was_saved(run: Path, pixels: Tensor) -> None:
+    predictor = litlab.load(run)
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (predictor.dataset_info.mean, predictor.dataset_info.std)
+    )
+    expected = make_network()(((pixels / 255 - mean) / std)[None]).softmax(dim=1)
+    torch.testing.assert_close(predictor(pixels), expected)
+    assert not predictor.network.training
+    assert not predictor(pixels).requires_grad
+    assert predictor.class_names == CLASS_NAMES
+    best = int(expected.argmax())
+    assert predictor.predict(pixels) == [(CLASS_NAMES[best], pytest.approx(expected[0, best].item()))]
+
+
+def test_best_is_preferred_and_either_can_be_asked_for(run: Path, pixels: Tensor) -> None:
+    with pytest.raises(UserError, match=r"has no best checkpoint.*take the last"):
+        litlab.load(run, "best")
+    last = litlab.load(run)(pixels)
+    save(make_network(seed=5), run / "checkpoints" / "best.ckpt")
+    assert torch.equal(litlab.load(run, "last")(pixels), last)
+    assert torch.equal(litlab.load(run, "best")(pixels), litlab.load(run)(pixels))
+    assert not torch.equal(litlab.load(run)(pixels), last)
+    with pytest.raises(UserError, match="expected one of best, last"):
+        litlab.load(run, "newest")
+
+
+def test_a_run_without_checkpoint_says_how_far_it_came(run: Path) -> None:
+    (run / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(UserError, match="has not completed its first epoch"):
+        litlab.load(run)
+    (run / "result.json").write_text('{"status": "failed", "error": "out of memory"}')
+    with pytest.raises(UserError, match="it failed: out of memory"):
+        litlab.load(run)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.yaml", b"format: [", r"config\.yaml is damaged.*not valid YAML"),
+        ("config.yaml", b"\xff\xfe", r"config\.yaml is damaged"),
+        ("config.yaml", b"format: 1", "format is 1"),
+        ("config.yaml", b"format: 2\ntrainer: 3", r"config\.yaml is damaged"),
+        ("dataset.json", b'{"name": ', r"dataset\.json is damaged"),
+        ("dataset.json", b'{"name": "x"}', r"dataset\.json is damaged"),
+        ("dataset.json", b"[]", r"dataset\.json is damaged"),
+        ("checkpoints/last.ckpt", b"not a zip", r"last\.ckpt is damaged, or not a checkpoint"),
+    ],
+)
+def test_damage_is_named(run: Path, file: str, content: bytes, words: str) -> None:
+    (run / file).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        litlab.load(run)
+
+
+def test_runs_that_hold_no_network_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        litlab.load(tmp_path / "nothing")
+    (run / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"user_data\.Data, which does not describe"):
+        litlab.load(run)
+    (run / "config.yaml").write_text(CONFIG)
+    with pytest.raises(UserError, match="no network of its own"):
+        litlab.load(run)
+
+
+def test_changed_code_is_suspected(run: Path) -> None:
+    (run / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | {"model": CNN_NODE | {"hidden": [6]}}))
+    with pytest.raises(UserError, match=r"not those of the network in config\.yaml(.|\n)*size mismatch"):
+        litlab.load(run)
+
+
+def test_a_network_of_the_users_own(tmp_path: Path, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    node = {"_target_": "predictor_test_package.Net", "num_features": 4}
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    run = make_run(tmp_path / "project" / "run", network, node, make_info())
+    sign(RunDirectory(run))
+    with pytest.raises(UserError, match=r"no module 'predictor_test_package'(.|\n)*project folder is .*project"):
+        litlab.load(run)
+    source = """\
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, num_features, num_classes):
+        super().__init__(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(3 * num_features, num_classes))
+"""
+    (tmp_path / "project" / "predictor_test_package.py").write_text(source)
+    predictor = litlab.load(run)
+    assert torch.equal(predictor(pixels), network(predictor.preprocess(pixels[None])).softmax(dim=1))
+
+
+def test_pretrained_weights_are_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the checkpoint has the weights")
+
+    monkeypatch.setattr(torchvision, "_download", fetch)
+    arguments = {"name": "squeezenet1_1", "pretrained": True}
+    info = make_info(size=33)
+    network = torchvision.build_untrained(**arguments, num_classes=3, image_shape=info.image_shape).eval()
+    run = make_run(tmp_path / "run", network, {"_target_": "litlab.models.torchvision.build"} | arguments, info)
+    images = torch.randint(0, 256, (2, 3, 33, 33), dtype=torch.uint8)
+    predictor = litlab.load(run)
+    assert torch.equal(predictor(images), network(predictor.preprocess(images)).softmax(dim=1))
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(run: Path) -> None:
+    before = torch.get_rng_state()
+    litlab.load(run)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_importing_litlab_imports_no_torch() -> None:
+    command = "import sys, litlab; litlab.load; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.fixture
+def switched_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    kept = [setting for setting in SMALL if "model" not in setting and "watch" not in setting]
+    network = ("model.widths=[2,4]", "model.hidden=[8]", "optimizer.lr=0.3")
+    run, config = new_run(
+        tmp_path / "run",
+        *kept,
+        "callbacks=ema",
+        "callbacks.ema.decay=0.8",
+        *network,
+        "task.test_time_flip=true",
+        "task.channels_last=true",
+    )
+    sign(run)
+    train_until(run, config, None)
+    return run
+
+
+def test_what_was_tested_is_what_is_evaluated_and_predicted(
+    switched_run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    evaluate.main([str(switched_run.path), "--checkpoint", "best", "--json"])
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    assert found == read_result(switched_run)["test"]
+    predictor = litlab.load(switched_run.path)
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    left, right = (predictor.network(predictor.preprocess(batch)) for batch in (images, images.flip(3)))
+    torch.testing.assert_close(predictor(images), ((left + right) / 2).softmax(dim=1))
+    assert not torch.allclose(predictor(images), left.softmax(dim=1), rtol=1e-4)
+    checkpoint = read_checkpoint(switched_run.best)
+    for name, value in predictor.network.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][f"network.{name}"])
 
 
 def make_predictor(channels: int = 3) -> Predictor:

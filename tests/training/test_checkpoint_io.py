@@ -21,7 +21,7 @@ WEIGHTS = {"state_dict": {"network.w": torch.arange(1000.0)}}
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """A run with two checkpoints, of steps 1 and 2."""
+    """Create a run with two checkpoints, of steps 1 and 2."""
     run = RunDirectory(tmp_path)
     io = AtomicCheckpointIO()
     for step in (1, 2):

@@ -1,7 +1,9 @@
-"""litlab's loop does what Lightning's does: each hook, each counter, each bit, in a part of the calls."""
+"""The epoch loop: equal to Lightning's in each hook, counter and bit, with fewer calls and no waits for the device."""
 
 import sys
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from support.exact_resume import differences
 from support.hook_recording import Recorded, fit
+from support.runs import TINY, train_here
 from support.small_fit import Batches, make_task, make_trainer
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from litlab.errors import UserError
+from litlab.training import run as run_module
 from litlab.training.loop import EpochLoop, NoProfiler
 
 pytestmark = [
@@ -145,3 +151,93 @@ def test_a_step_takes_a_small_part_of_lightnings_calls() -> None:
         trainer.fit(make_task(), Batches(800), Batches(8))
         counts.append(calls.count / 100)
     assert counts[1] < counts[0] / 5, counts
+
+
+# Operations that bring numbers from a device to Python, or have a shape that depends on them.
+OPERATORS = ("_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "unique", "_unique2", "bincount")
+METHODS = ("__bool__", "__float__", "__index__", "__int__", "cpu", "item", "numpy", "tolist")
+LOG_EVERY = 4
+
+
+class Waits(Callback):
+    """Recorder of waits for the device, from an epoch's first batch to its last.
+
+    Attributes:
+        stacks: Stack of each wait in a training step, but for those that belong to a row or a picture.
+        num_due: Number of waits that do.
+    """
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+        self.stacks: list[str] = []
+        self.num_due = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.trainer = trainer
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        if trainer.is_last_batch:
+            self.trainer = None
+
+    def record(self, name: str) -> None:
+        if self.trainer is None or not self.trainer.training:
+            return
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        first = self.trainer.global_step == 0 and batches.started == 0  # train/images
+        row = batches.processed == batches.ready and (
+            self.trainer.global_step % LOG_EVERY == 0 or self.trainer.is_last_batch
+        )
+        if first or row:
+            self.num_due += 1
+        else:
+            self.stacks.append(f"{name}\n{''.join(traceback.format_stack(limit=12))}")
+
+
+def train_recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Waits:
+    """Train a default run with 10 steps an epoch; the recorder is the last callback."""
+    waits = Waits()
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if operator.overloadpacket.__name__ in OPERATORS:
+                waits.record(str(operator))
+            return operator(*args, **(kwargs or {}))
+
+    class Methods(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(function, "__name__", "") in METHODS:
+                waits.record(str(function))
+            return function(*args, **(kwargs or {}))
+
+    build, fit = run_module.build_callbacks, Trainer.fit
+
+    def recorded_fit(*arguments: Any, **named: Any) -> None:
+        with Operators(), Methods():
+            fit(*arguments, **named)
+
+    monkeypatch.setattr(run_module, "build_callbacks", lambda config, info: [*build(config, info), waits])
+    monkeypatch.setattr(Trainer, "fit", recorded_fit)
+    train_here(directory, *TINY, f"trainer.log_every_n_steps={LOG_EVERY}", *overrides)
+    return waits
+
+
+def test_nothing_waits_for_the_device_between_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = train_recorded(tmp_path / "run", monkeypatch)
+    assert waits.num_due, "it does not record"
+    assert not waits.stacks, waits.stacks[0]
+
+
+class Waiting(Callback):
+    """Callback that waits for the device at each step, which it should not."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        torch.isfinite(outputs["loss"]).item()
+
+
+def test_a_callback_that_waits_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = "+callbacks.waiting._target_=training.test_loop.Waiting"
+    waits = train_recorded(tmp_path / "run", monkeypatch, callback)
+    assert waits.stacks
+    assert all("Waiting" in stack or "on_train_batch_end" in stack for stack in waits.stacks)

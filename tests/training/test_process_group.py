@@ -22,7 +22,7 @@ LISTENING = "0A"  # in /proc/net/tcp
 
 
 def family(number: int) -> set[int]:
-    """A process and all below it."""
+    """Return a process and its descendants."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -36,7 +36,7 @@ def family(number: int) -> set[int]:
 
 
 def sockets(number: int) -> set[str]:
-    """The inodes of a process's sockets."""
+    """Return the inodes of the sockets of a process."""
     found = set()
     for path in Path(f"/proc/{number}/fd").iterdir():
         try:

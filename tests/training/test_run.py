@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.exact_resume import new_run, train_until
 from support.hparams_page import sessions
 from support.runs import TINY, Command, KeepsToken, call_litlab, processes_in, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from litlab.config.config_file import from_yaml
 from litlab.config.identity import identity
 from litlab.config.schema import VALIDATION_METRICS
+from litlab.errors import UserError
 from litlab.inference.evaluate import evaluate
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
@@ -224,3 +226,11 @@ def test_seconds_and_speed_are_recorded(tiny_run: RunDirectory) -> None:
     assert result["seconds"].keys() == phases | {"training", "saving"}
     assert 0 < result["seconds"]["training"] <= result["seconds"]["fit"]
     assert result["images_per_second"] == pytest.approx(320 / result["seconds"]["training"], rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:You passed `Trainer.accelerator='cpu', precision='16-mixed'.`")
+def test_16_mixed_is_refused_on_a_cpu(tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *TINY, "trainer.precision=16-mixed")
+    with pytest.raises(UserError, match=r"trainer\.precision=16-mixed needs a GPU; on a CPU use bf16-mixed"):
+        train_until(run, config, None)
+    assert not run.metrics.exists()

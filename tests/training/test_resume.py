@@ -1,0 +1,112 @@
+"""Exact resumes of runs with averaged weights, other precisions and compiled networks."""
+
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from reliability.runs import SMALL, Reference, small_run
+from reliability.workers import Workers
+from support.exact_resume import differences, new_run, outcome, train_until
+from support.small_fit import Batches, Rows, make_task, make_trainer
+from torch import nn
+from torch._dynamo.utils import counters
+
+from litlab.training.checkpoint_io import read_checkpoint
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
+]
+EMA = ("callbacks=ema", "callbacks.ema.decay=0.8")
+TOGETHER = {
+    "averages, accumulation, bf16-true, channels last, flips": (
+        *EMA, "callbacks.ema.every_steps=2", "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3",
+        "trainer.precision=bf16-true", "task.channels_last=true", "task.test_time_flip=true", "task.test_time_shift=1",
+    ),
+    "averages, bf16-mixed, channels last": (*EMA, "trainer.precision=bf16-mixed", "task.channels_last=true"),
+}  # fmt: skip
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs g++"
+)
+
+
+@pytest.mark.parametrize("switched", TOGETHER)
+def test_a_stop_and_resumption_changes_nothing(switched: str, tmp_path: Path) -> None:
+    overrides = (*SMALL, *TOGETHER[switched])
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    looks = train_until(whole, config, None)
+    assert looks is not None
+    for number in (4, looks // 2 + 2):
+        run, _ = new_run(tmp_path / f"stopped-{number}", *overrides)
+        assert train_until(run, config, number) is None
+        assert read_checkpoint(run.last)["global_step"] > 0
+        train_until(run, config, None)
+        assert differences(outcome(whole), outcome(run)) == []
+
+
+def test_two_ranks_with_averages_resume_exactly(tmp_path: Path) -> None:
+    overrides = (*SMALL, *EMA, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")
+    whole, run = (small_run(tmp_path / name, *overrides) for name in ("whole", "run"))
+    slowly = {"LITLAB_TEST_SIGNAL": f"train_batch 4 {signal.SIGTERM:d}", "LITLAB_TEST_SLEEP": "train_batch 0 0.15"}
+    workers = Workers()
+    try:
+        undisturbed, stopped = workers.forked_ranks(whole, 2), workers.forked_ranks(run, 2, **slowly)
+        assert [worker.wait() for worker in stopped] == [143, 143], stopped[0].said()
+        for worker in (*undisturbed, *workers.forked_ranks(run, 2)):
+            assert worker.wait() == 0, worker.said()
+    finally:
+        workers.end_all()
+    Reference.of(whole).assert_equal(run)
+
+
+def test_a_longer_training_continues_with_the_weights_instead_of_their_average(tmp_path: Path) -> None:
+    overrides = (*SMALL, *EMA, "schedule=constant", "trainer.val_check_interval=1.0")
+    whole, config = new_run(tmp_path / "whole", *overrides, "trainer.max_epochs=3")
+    train_until(whole, config, None)
+    run, shorter = new_run(tmp_path / "run", *overrides, "trainer.max_epochs=2")
+    train_until(run, shorter, None)
+    train_until(run, config, None)
+    left, right = read_checkpoint(whole.last), read_checkpoint(run.last)
+    assert differences(left["state_dict"] | left["litlab_ema"], right["state_dict"] | right["litlab_ema"]) == []
+
+
+def test_the_state_of_a_gradient_scaler_is_in_a_checkpoint() -> None:
+    """16-mixed needs a GPU, so this takes torch's scaler for the CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    trainer = make_trainer([Rows()], [], plugins=[precision], max_epochs=2)
+    trainer.fit(make_task(), Batches(40))
+    saved = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)["MixedPrecision"]
+    assert saved == scaler.state_dict()
+    assert (saved["scale"], saved["_growth_tracker"]) == (64.0 * 2**3, 1)  # ten steps
+
+
+class OneLayer(nn.Sequential):
+    """Compiled in seconds."""
+
+    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int], dropout: float) -> None:
+        super().__init__(nn.Flatten(), nn.Dropout(dropout), nn.Linear(math.prod(image_shape), num_classes))
+
+
+@needs_compiler
+def test_compiled_training_resumes_exactly(tmp_path: Path) -> None:
+    """Resume before the last batch of an epoch, which is smaller, so that the compiler sees its shape first."""
+    network = ("model._target_=training.test_resume.OneLayer", "~model.widths", "~model.hidden", "+model.dropout=0.3")
+    kept = [setting for setting in SMALL if "model" not in setting]
+    overrides = (*kept, *network, "task.compile=true", "data.num_train=58", "checkpoint.every_steps=null")
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    torch._dynamo.reset()
+    counters.clear()
+    train_until(whole, config, None)
+    assert counters["stats"]["unique_graphs"] == 2
+    run, _ = new_run(tmp_path / "run", *overrides)
+    assert train_until(run, config, 6) is None
+    assert read_checkpoint(run.last)["global_step"] == 5
+    torch._dynamo.reset()
+    train_until(run, config, None)
+    assert differences(outcome(whole), outcome(run)) == []
