@@ -24,7 +24,7 @@ from litlab.runs.redact import register_secrets
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job, JobExit
-from litlab.sweep.outcome import settle
+from litlab.sweep.outcome import determine_outcome
 from litlab.tensorboard import (
     LAST,
     PREFIX,
@@ -155,7 +155,7 @@ def test_values_are_read_before_the_end(tmp_path: Path) -> None:
 
 def test_a_killed_job_has_failed(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
-    assert settle(JobExit(Job(0, run, config), -9, 1.0)).status is RunStatus.KILLED
+    assert determine_outcome(JobExit(Job(0, run, config), -9, 1.0)).status is RunStatus.KILLED
     assert sessions(tmp_path, ["STATUS_FAILURE"])["run"].settings == {"optimizer.lr": 0.1}
 
 
