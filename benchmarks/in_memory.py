@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litlab.data.augment import shift_and_mirror
+from litlab.data.augment import shift_and_flip
 
 if TYPE_CHECKING:
     from litlab.data.module import ImageDataModule  # which imports lightning
@@ -45,4 +45,4 @@ def statistics(folder: Path) -> tuple[Tensor, Tensor]:
 def augmented(images: Tensor) -> Tensor:
     """Crop and flip a whole batch by litlab's functions with torch's random numbers."""
     shifts = torch.randint(-CROP_PADDING, CROP_PADDING + 1, (2, len(images)))
-    return shift_and_mirror(images, shifts[0], shifts[1], torch.rand(len(images)) < 0.5)
+    return shift_and_flip(images, shifts[0], shifts[1], torch.rand(len(images)) < 0.5)

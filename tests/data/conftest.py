@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litlab.data.cifar10 import CIFAR10
-from litlab.data.cifar10_files import FileFacts, Release
+from litlab.data.cifar10 import CIFAR10, Release
+from litlab.data.download import Checksum
 from litlab.data.image_folder import ImageFolder
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
@@ -64,8 +64,8 @@ def tar_gz(members: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-def file_facts(name: str, content: bytes) -> FileFacts:
-    return FileFacts(name, len(content), hashlib.sha256(content).hexdigest())
+def checksum(name: str, content: bytes) -> Checksum:
+    return Checksum(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +81,8 @@ def small_cifar() -> SmallCifar:
     binary = tar_gz(binaries)
     python = tar_gz({f"cifar-10-batches-py/{name}": content for name, content in pickles.items()})
     release = Release(
-        binary=file_facts("cifar-10-binary.tar.gz", binary),
-        python=file_facts("cifar-10-python.tar.gz", python),
+        binary=checksum("cifar-10-binary.tar.gz", binary),
+        python=checksum("cifar-10-python.tar.gz", python),
         python_md5=tuple((name, hashlib.md5(content).hexdigest()) for name, content in pickles.items()),
         num_per_file=NUM_PER_FILE,
     )

@@ -122,5 +122,5 @@ def test_damaged(tmp_path: Path, kind: str, damage: Callable[[Path], None]) -> N
     else:
         write_tar(path, [(tar_entry("noise"), noise)], f"w:{kind.partition('.')[2]}")
     damage(path)
-    with pytest.raises(UserError, match=f"{kind} is damaged, or not what its name says"):
+    with pytest.raises(UserError, match=f"{kind} is damaged or not of the type its name says"):
         [member.read() for member in archive_members(path)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from litlab.data.augment import Augmentation, shift_and_mirror
-from litlab.data.augment.geometry import random_mirrored
+from litlab.data.augment import Augmentation, shift_and_flip
+from litlab.data.augment.geometry import random_flips
 
 ALL: dict[str, Any] = {
     "crop_padding": 2,
@@ -28,7 +28,7 @@ def augmented(images: Tensor, indices: Tensor, *, seed: int = 0, epoch: int = 0,
     pixels = augment.on_pixels(images, indices, epoch)
     assert pixels.dtype == torch.uint8
     assert pixels.shape == images.shape
-    return augment.on_normalised(pixels.float() + 1, indices, epoch) - 1
+    return augment.on_normalized(pixels.float() + 1, indices, epoch) - 1
 
 
 def some_images(num_images: int, num_channels: int = 3, height: int = 9, width: int = 12) -> Tensor:
@@ -49,7 +49,7 @@ def test_crop_and_flip_against_a_slow_reference() -> None:
     images = random.integers(0, 256, (200, 3, 9, 12), dtype=np.uint8)
     down, right = random.integers(-5, 6, (2, 200))
     mirrored = random.random(200) < 0.5
-    fast = shift_and_mirror(*(torch.from_numpy(each) for each in (images, down, right, mirrored)))
+    fast = shift_and_flip(*(torch.from_numpy(each) for each in (images, down, right, mirrored)))
     slow = [slow_reference(*each, padding=5) for each in zip(images, down, right, mirrored, strict=True)]
     np.testing.assert_array_equal(fast.numpy(), np.stack(slow))
 
@@ -92,12 +92,12 @@ def test_crop_and_flip_give_the_values_that_recorded_runs_had() -> None:
 
 def test_alternating_flip_begins_at_random_and_then_flips_every_other_epoch() -> None:
     indices = torch.arange(2000)
-    epochs = [random_mirrored(indices, seed=3, epoch=epoch, flip="alternating") for epoch in range(4)]
+    epochs = [random_flips(indices, seed=3, epoch=epoch, flip="alternating") for epoch in range(4)]
     assert abs(int(epochs[0].sum()) - 1000) < 90  # 4 deviations
-    assert torch.equal(epochs[0], random_mirrored(indices, seed=3, epoch=0, flip=True))
+    assert torch.equal(epochs[0], random_flips(indices, seed=3, epoch=0, flip=True))
     for earlier, later in pairwise(epochs):
         assert torch.equal(later, ~earlier)
-    assert not torch.equal(epochs[0], random_mirrored(indices, seed=4, epoch=0, flip="alternating"))
+    assert not torch.equal(epochs[0], random_flips(indices, seed=4, epoch=0, flip="alternating"))
     images = some_images(20)
     for epoch in (0, 1):
         flips = augmented(images, indices[:20], seed=3, epoch=epoch, flip="alternating")
@@ -111,7 +111,7 @@ def test_cutout_erases_a_clipped_square_around_any_pixel() -> None:
     height, width = 9, 12
     for side in (3, 4):
         images = torch.ones(4000, 2, height, width)
-        erased = Augmentation(seed=0, **{**NONE, "cutout": side}).on_normalised(images, torch.arange(4000), 0)
+        erased = Augmentation(seed=0, **{**NONE, "cutout": side}).on_normalized(images, torch.arange(4000), 0)
         assert images.min() == 1, "the images that came in stay"
         seen = set()
         for image in (erased == 0).numpy():

@@ -62,7 +62,7 @@ def test_the_box_has_the_drawn_area_before_it_is_clipped() -> None:
 def test_with_both_each_image_takes_one_of_them() -> None:
     images, partners, indices = a_batch(4000)
     mixed, share = BOTH(images, partners, indices, 3)
-    boxed = BOTH.takes_box(indices, 3)
+    boxed = BOTH.uses_cutmix(indices, 3)
     assert abs(int(boxed.sum()) - 2000) < 130  # 4 deviations
     for part, mixing in (
         (boxed, Mixing(seed=5, mixup=0, cutmix=1.0)),
@@ -85,7 +85,7 @@ def test_without_either_nothing_happens() -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 2.0])
 def test_shares_are_distributed_as_beta(alpha: float) -> None:
-    shares = Mixing(seed=0, mixup=alpha, cutmix=0).mixup_share(torch.arange(20_000), 0)
+    shares = Mixing(seed=0, mixup=alpha, cutmix=0).mixup_lam(torch.arange(20_000), 0)
     if alpha == 0.2:  # 2 % are closer to each end than float32 tells apart, which the test would take for steps
         inside = shares[(shares > 1e-6) & (shares < 1 - 1e-6)].double().numpy()
         low, high = stats.beta(alpha, alpha).cdf([1e-6, 1 - 1e-6])

@@ -11,11 +11,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as reference
 
 from litlab.data.augment import color
-from litlab.data.augment import color as tone
 from litlab.data.augment import geometry as warp
 from litlab.data.augment.color import ColorJitter
 from litlab.data.augment.rand_augment import NUM_BINS, OPERATIONS, RandAugment
-from litlab.data.module import check_fit
+from litlab.data.module import check_image_shape
 from litlab.errors import UserError
 
 NUM_IMAGES = 40
@@ -47,11 +46,11 @@ def differences(ours: Tensor, theirs: Tensor) -> tuple[int, float]:
 @pytest.mark.parametrize(
     ("ours", "theirs", "low", "high"),
     [
-        (color.brighten, reference.adjust_brightness, 0, 2),
-        (color.change_contrast, reference.adjust_contrast, 0, 2),
-        (color.saturate, reference.adjust_saturation, 0, 2),
-        (color.shift_hue, reference.adjust_hue, -0.5, 0.5),
-        (tone.sharpen, reference.adjust_sharpness, 0, 2),
+        (color.adjust_brightness, reference.adjust_brightness, 0, 2),
+        (color.adjust_contrast, reference.adjust_contrast, 0, 2),
+        (color.adjust_saturation, reference.adjust_saturation, 0, 2),
+        (color.adjust_hue, reference.adjust_hue, -0.5, 0.5),
+        (color.adjust_sharpness, reference.adjust_sharpness, 0, 2),
     ],
 )
 def test_color_operations(
@@ -64,7 +63,7 @@ def test_color_operations(
     amounts = low + (high - low) * torch.rand(NUM_IMAGES, generator=torch.Generator().manual_seed(1))
     expected = torch.stack([theirs(image, float(each)) for image, each in zip(images, amounts, strict=True)])
     level, share = differences(ours(images, amounts), expected)
-    assert level <= (0 if ours is color.brighten else 1)
+    assert level <= (0 if ours is color.adjust_brightness else 1)
     assert share < 0.002
 
 
@@ -72,20 +71,20 @@ def test_color_operations(
 def test_operations_on_tables_of_grey_levels_are_exact(images: Tensor, num_channels: int) -> None:
     images = images[:, :num_channels]
     for num_bits in range(9):
-        assert torch.equal(tone.posterize(images, num_bits), reference.posterize(images, num_bits))
+        assert torch.equal(color.posterize(images, num_bits), reference.posterize(images, num_bits))
     for threshold in (0, 100.5, 128, 255):
-        assert torch.equal(tone.solarize(images, threshold), reference.solarize(images, threshold))
-    for ours, theirs in ((tone.autocontrast, reference.autocontrast), (tone.equalize, reference.equalize)):
+        assert torch.equal(color.solarize(images, threshold), reference.solarize(images, threshold))
+    for ours, theirs in ((color.autocontrast, reference.autocontrast), (color.equalize, reference.equalize)):
         assert torch.equal(ours(images), torch.stack([theirs(image) for image in images]))
 
 
 def test_images_too_small_to_smooth_stay(images: Tensor) -> None:
     narrow = images[..., :2]
-    assert torch.equal(tone.sharpen(narrow, torch.full((NUM_IMAGES,), 1.7)), narrow)
+    assert torch.equal(color.adjust_sharpness(narrow, torch.full((NUM_IMAGES,), 1.7)), narrow)
 
 
 def test_hue_by_nothing_changes_nothing(images: Tensor) -> None:
-    assert torch.equal(color.shift_hue(images, torch.zeros(NUM_IMAGES)), images)
+    assert torch.equal(color.adjust_hue(images, torch.zeros(NUM_IMAGES)), images)
 
 
 def test_color_jitter(images: Tensor) -> None:
@@ -113,7 +112,7 @@ def test_color_jitter(images: Tensor) -> None:
 def test_color_jitter_leaves_out_what_is_zero(images: Tensor) -> None:
     only = ColorJitter(seed=3, brightness=0, contrast=0, saturation=0.9, hue=0)
     indices = torch.arange(NUM_IMAGES)
-    assert torch.equal(only(images, indices, 0), color.saturate(images, only.amounts(indices, 0).saturation))
+    assert torch.equal(only(images, indices, 0), color.adjust_saturation(images, only.amounts(indices, 0).saturation))
     assert torch.equal(only(images[:, :1], indices, 0), images[:, :1])
 
 
@@ -146,7 +145,7 @@ def test_every_operation_of_rand_augment(images: Tensor, magnitude: int, num_cha
                 images, name, amount, interpolation=InterpolationMode.NEAREST, fill=theirs._fill
             )
             clear = between_pixels(name, amount, *images.shape[2:]).logical_not()
-            level, share = differences(ours.operate(images, operation, sign)[..., clear], expected[..., clear])
+            level, share = differences(ours.apply(images, operation, sign)[..., clear], expected[..., clear])
             fused = name in ("Color", "Contrast", "Sharpness")
             assert level <= fused, (name, negative)
             assert share < 0.15, (name, negative)
@@ -180,7 +179,7 @@ def test_rand_augment_does_the_drawn_operations_in_turn(images: Tensor) -> None:
     for row in range(NUM_IMAGES):
         expected = images[row : row + 1]
         for place in range(3):
-            expected = policy.operate(expected, operations[row, place, None], negative[row, place, None])
+            expected = policy.apply(expected, operations[row, place, None], negative[row, place, None])
         assert torch.equal(out[row], expected[0])
 
 
@@ -219,7 +218,7 @@ def test_identity_keeps_every_pixel(images: Tensor) -> None:
 def test_colors_of_two_channels_are_refused(key: str) -> None:
     settings: Any = {"crop_padding": 0, "cutout": 0, "progressive_sizes": None}
     settings |= {"color_jitter": None, "rand_augment": None}
-    check_fit(settings, (2, 8, 8))
-    check_fit({**settings, key: {}}, (1, 8, 8))
+    check_image_shape(settings, (2, 8, 8))
+    check_image_shape({**settings, key: {}}, (1, 8, 8))
     with pytest.raises(UserError, match=f"data.{key} is for images of 1 .* or 3 .* not of 2: set it to null"):
-        check_fit({**settings, key: {}}, (2, 8, 8))
+        check_image_shape({**settings, key: {}}, (2, 8, 8))

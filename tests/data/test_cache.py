@@ -134,7 +134,6 @@ def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: object) -> None:
     cache, plan = ArrayCache(tmp_path), Plan()
     cache.build("six", plan)
     damage(tmp_path / "six")  # type: ignore[operator]
-    assert not cache.holds("six")
     with pytest.raises(LookupError, match="six"):
         cache.load("six")
     cache.build("six", plan)
@@ -158,5 +157,5 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"can't be kept in .*file/cache .*: set data.cache"):
+    with pytest.raises(UserError, match=r"The image cache .*file/cache can't be written .*: set data.cache"):
         ArrayCache(tmp_path / "file" / "cache").build("six", Plan())

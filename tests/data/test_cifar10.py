@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litlab.data.cifar10 import CIFAR10
-from litlab.data.cifar10_files import CLASS_NAMES, FileFacts
+from litlab.data.cifar10 import CIFAR10, CLASS_NAMES
+from litlab.data.download import Checksum
 from litlab.errors import UserError
 
 Make = Callable[..., CIFAR10]
@@ -43,7 +43,7 @@ def test_fetches_once_and_decodes_once(
     with caplog.at_level(logging.INFO):
         assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
     line = (
-        f"Fetching cifar-10-binary.tar.gz ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
+        f"Downloading cifar-10-binary.tar.gz ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
     )
     assert [record.getMessage() for record in caplog.records] == [line]
     assert capfd.readouterr() == (f"{line}\n", "")
@@ -100,7 +100,7 @@ def refused(module: CIFAR10, tmp_path: Path) -> str:
 def test_truncated_download(cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path) -> None:
     server.content, server.declared = small_cifar.binary[:-100], len(small_cifar.binary)
     message = refused(cifar_module(url=server.url), tmp_path)
-    assert f"{server.url} gave something else than cifar-10-binary.tar.gz" in message
+    assert f"The file from {server.url} is not cifar-10-binary.tar.gz" in message
     assert f"it has {len(server.content):,} bytes, expected {len(small_cifar.binary):,}" in message
 
 
@@ -113,7 +113,7 @@ def test_download_with_a_wrong_checksum(cifar_module: Make, small_cifar: Any, se
 
 def test_nothing_at_the_url(cifar_module: Make, server: Any, tmp_path: Path) -> None:
     message = refused(cifar_module(url=server.url), tmp_path)
-    assert f"can't be fetched from {server.url}: HTTP Error 404" in message
+    assert f"can't be downloaded from {server.url}: HTTP Error 404" in message
     assert_names_ways_on(message, tmp_path)
 
 
@@ -122,19 +122,19 @@ def test_unreachable(cifar_module: Make, tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
         message = refused(cifar_module(url=url), tmp_path)
-    assert f"CIFAR-10 isn't in {tmp_path / 'root'} and can't be fetched from {url}: " in message
+    assert f"CIFAR-10 isn't in {tmp_path / 'root'} and can't be downloaded from {url}: " in message
     assert "Connection refused" in message
     assert_names_ways_on(message, tmp_path)
 
 
 def assert_names_ways_on(message: str, tmp_path: Path) -> None:
-    assert f"put cifar-10-binary.tar.gz at {tmp_path / 'root' / 'cifar-10-binary.tar.gz'}" in message
+    assert f"Put cifar-10-binary.tar.gz at {tmp_path / 'root' / 'cifar-10-binary.tar.gz'}" in message
     assert "data=image_folder data.root=" in message
     assert "data=shapes" in message
 
 
 def test_url_that_is_none(cifar_module: Make, tmp_path: Path) -> None:
-    assert "can't be fetched from nonsense: unknown url type" in refused(cifar_module(url="nonsense"), tmp_path)
+    assert "can't be downloaded from nonsense: unknown url type" in refused(cifar_module(url="nonsense"), tmp_path)
 
 
 def test_interrupted_download(cifar_module: Make, server: Any, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_read_only_root(cifar_module: Make, small_cifar: Any, tmp_path: Path) ->
 def test_root_that_cannot_be_made(cifar_module: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        UserError, match=r"CIFAR-10 isn't in .*/file/root and can't be fetched .*Not a directory.*Ways on"
+        UserError, match=r"CIFAR-10 isn't in .*/file/root and can't be downloaded .*Not a directory.*data=shapes"
     ):
         cifar_module(root=str(tmp_path / "file" / "root")).prepare_data()
 
@@ -203,7 +203,7 @@ def test_a_damaged_archive_is_named_and_kept(cifar_module: Make, small_cifar: An
     good = small_cifar.binary if "binary" in name else small_cifar.python
     for bad, problem in ((good[:-1], f"bytes, expected {len(good):,}"), (good[:-1] + b"\x07", "its SHA-256 is ")):
         root = put(tmp_path, {name: bad})
-        with pytest.raises(UserError, match=f"{name} is damaged or something else: .*{problem}.*Delete it"):
+        with pytest.raises(UserError, match=f"{name} is damaged or another file: .*{problem}.*Delete it"):
             cifar_module().prepare_data()
         assert (root / name).read_bytes() == bad
 
@@ -232,7 +232,7 @@ def archive_of(members: dict[str, bytes]) -> bytes:
     ("members", "message"),
     [
         ({"../evil.bin": b"x"}, "the path of the member '../evil.bin' leaves the archive: refused"),
-        ({"cifar-10-batches-bin/data_batch_1.bin": b"\0" * 3073}, "a batch has 1 images, expected 50"),
+        ({"cifar-10-batches-bin/data_batch_1.bin": b"\0" * 3073}, "a file has 1 images, expected 50"),
         ({"cifar-10-batches-bin/test_batch.bin": b"\0" * 3073 * 50}, "lacks cifar-10-batches-bin/data_batch_1.bin"),
         ({"cifar-10-batches-bin/test_batch.bin": b"\0"}, "test_batch.bin.* has 1 bytes, expected a multiple of 3,073"),
     ],
@@ -241,7 +241,7 @@ def test_even_a_verified_archive_is_not_trusted(
     cifar_module: Make, small_cifar: Any, tmp_path: Path, members: dict[str, bytes], message: str
 ) -> None:
     content = archive_of(members)
-    facts = FileFacts("cifar-10-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest())
+    facts = Checksum("cifar-10-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest())
     module = cifar_module()
     type(module).release = dataclasses.replace(small_cifar.release, binary=facts)
     put(tmp_path, {"cifar-10-binary.tar.gz": content})

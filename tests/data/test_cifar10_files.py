@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10 as TORCHVISION
 
-from litlab.data.cifar10_files import OFFICIAL, parse_binary, parse_pickle
+from litlab.data.cifar10 import OFFICIAL, parse_binary, parse_pickle
 from litlab.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
@@ -77,7 +77,7 @@ def test_hostile_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
     ],
 )
 def test_other_pickles(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"x is no batch of CIFAR-10 \(.*\): get it again"):
+    with pytest.raises(UserError, match=r"x is not a file of CIFAR-10 \(.*\): download it again"):
         parse_pickle(content, "x")
 
 

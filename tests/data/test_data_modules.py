@@ -15,9 +15,8 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from litlab.data.cifar10 import CIFAR10
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_folder import ImageFolder
-from litlab.data.image_settings import ImageSettings
-from litlab.data.loader import Batch, BatchLoader, EpochOrder, MemoryLoader
-from litlab.data.module import ImageDataModule
+from litlab.data.loader import Batch, BatchLoader, EpochSampler, MemoryLoader
+from litlab.data.module import ImageDataModule, ImageSettings
 from litlab.data.shapes import Shapes
 from litlab.errors import UserError
 
@@ -26,7 +25,7 @@ Make = Callable[..., ImageDataModule]
 
 def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
     """The augmented training batches of one rank."""
-    sampler = EpochOrder(members=module.train_indices, seed=module.seed, shuffle=True)
+    sampler = EpochSampler(indices=module.train_indices, seed=module.seed, shuffle=True)
     sampler.set_epoch(epoch)
     loader = MemoryLoader(
         images=module.arrays.train_images,

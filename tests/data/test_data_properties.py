@@ -18,8 +18,9 @@ from PIL import Image
 from support.thorough import examples
 
 from litlab.data.archive import archive_members
-from litlab.data.cifar10_files import parse_binary, parse_pickle
-from litlab.data.image_files import decode_image, decode_images, list_images
+from litlab.data.cifar10 import parse_binary, parse_pickle
+from litlab.data.image_decoder import decode_image, decode_images
+from litlab.data.image_listing import list_images
 from litlab.errors import UserError
 
 KINDS = ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip")
@@ -86,7 +87,7 @@ def look_at(path: Path) -> None:
         files = list_images(path)
         for member in archive_members(path):
             assert len(member.read()) == member.num_bytes
-        decode_images(path, {file.stored: np.empty((3, 8, 8), np.uint8) for file in files})
+        decode_images(path, {file.path: np.empty((3, 8, 8), np.uint8) for file in files})
     except UserError:
         pass
     assert [each.name for each in path.parent.iterdir()] == [path.name]

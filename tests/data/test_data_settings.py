@@ -11,7 +11,7 @@ from support.runs import TINY, compose_config
 from torch import nn
 from torch.nn import functional
 
-from litlab.data.augment.resize import shrunk, size_of_epoch
+from litlab.data.augment.progressive_resizing import epoch_size, shrink
 from litlab.data.module import ImageDataModule, check_network, check_task
 from litlab.data.shapes import Shapes
 from litlab.errors import UserError
@@ -67,7 +67,7 @@ def test_images_in_memory_are_moved_once_for_all_loaders(shapes_module: Make) ->
     module.trainer.strategy.root_device = torch.device("meta")  # type: ignore[union-attr]
     moved = module.train_dataloader()
     assert moved.images.is_meta  # type: ignore[attr-defined]
-    assert moved.sampler.members.is_meta
+    assert moved.sampler.indices.is_meta
     assert moved.images is module.val_dataloader().images  # type: ignore[attr-defined, union-attr]
     batch = next(iter(moved))
     assert batch.images.is_meta
@@ -96,12 +96,12 @@ def test_shrinking_is_antialiased_bilinear_resampling() -> None:
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for size in (32, 24, 16, 9):
         expected = functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        torch.testing.assert_close(shrunk(images, size), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(shrink(images, size), expected, rtol=0, atol=2e-6)
 
 
 def test_each_size_has_an_equal_share_of_the_epochs(shapes_module: Make) -> None:
-    assert [size_of_epoch([16, 24, 32], epoch, 7) for epoch in range(8)] == [16, 16, 16, 24, 24, 32, 32, 32]
-    assert [size_of_epoch([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
+    assert [epoch_size([16, 24, 32], epoch, 7) for epoch in range(8)] == [16, 16, 16, 24, 24, 32, 32, 32]
+    assert [epoch_size([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
     module = under_trainer(made(shapes_module, progressive_sizes=[24, 32]), Task())
     batch = next(iter(module.train_dataloader()))
     sizes = [module.transform_batch(batch, epoch=epoch).images.shape[-1] for epoch in (0, 1, 2, 3, None)]
@@ -122,7 +122,7 @@ def test_what_does_not_fit_the_images_is_said(shapes_module: Make) -> None:
 def test_a_setting_that_is_missing_or_unknown_is_named(shapes_module: Make) -> None:
     settings: dict[str, Any] = {**shapes_module().settings, "mixed": 0.2}
     del settings["mixup"]
-    with pytest.raises(UserError, match=r"data: Shapes has no mixed, lacks mixup; `defaults: \[base/images\]`"):
+    with pytest.raises(UserError, match=r"data: Shapes has no mixed, lacks mixup. Add `defaults: \[base/images\]`"):
         Shapes(num_train=9, num_test=9, data_seed=0, **settings)
 
 

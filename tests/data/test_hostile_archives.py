@@ -13,7 +13,7 @@ import pytest
 
 from litlab.data import archive
 from litlab.data.archive import archive_members
-from litlab.data.image_files import list_images
+from litlab.data.image_listing import list_images
 from litlab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("limited_memory")
@@ -79,7 +79,7 @@ def test_sparse_members(tmp_path: Path) -> None:
 
 
 def test_a_small_file_that_unpacks_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_SMALL", 2**20)
+    monkeypatch.setattr(archive, "_MIN_RATIO_BYTES", 2**20)
     content = b"".join(header(f"{number}.png", 2**18) + bytes(2**18) for number in range(9))
     for name, packed in (("a.tar.gz", gzip.compress(content)), ("a.tar.bz2", bz2.compress(content))):
         (tmp_path / name).write_bytes(packed)
@@ -132,7 +132,7 @@ def test_zip_that_understates_its_size(tmp_path: Path) -> None:
     for place in (22, index + 24):
         written[place : place + 4] = struct.pack("<I", 100)
     path.write_bytes(written)
-    refused(path, r"is damaged, or not what its name says \(Bad CRC-32 for file 'a.png'\)")
+    refused(path, r"is damaged or not of the type its name says \(Bad CRC-32 for file 'a.png'\)")
 
 
 def test_zip_that_overstates_its_size(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_nested_archives_are_not_opened(tmp_path: Path) -> None:
 def test_names_that_are_none(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         file.addfile(tarfile.TarInfo(name))
-    with pytest.raises(UserError, match="which is no proper name: refused") as caught:
+    with pytest.raises(UserError, match="has the invalid name") as caught:
         read_all(tmp_path / "a.tar")
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litlab.data.image_files import decode_image, decode_images, list_images
+from litlab.data.image_decoder import decode_image, decode_images
+from litlab.data.image_listing import list_images
 from litlab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("limited_memory")
@@ -22,11 +23,11 @@ def test_pipes_and_devices_in_folders(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split / "cat").mkdir(parents=True)
     os.mkfifo(tmp_path / "train" / "cat" / "a.png")
-    with pytest.raises(UserError, match=r"train/cat/a.png is no plain file: remove it"):
+    with pytest.raises(UserError, match=r"train/cat/a.png is not a plain file: remove it"):
         list_images(tmp_path)
     (tmp_path / "train" / "cat" / "a.png").unlink()
     (tmp_path / "train" / "cat" / "a.png").symlink_to("/dev/zero")
-    with pytest.raises(UserError, match=r"train/cat/a.png is no plain file: remove it"):
+    with pytest.raises(UserError, match=r"train/cat/a.png is not a plain file: remove it"):
         list_images(tmp_path)
     (tmp_path / "train" / "cat" / "a.png").unlink()
     with (tmp_path / "train" / "cat" / "a.png").open("wb") as file:
@@ -64,9 +65,9 @@ def many_scans() -> bytes:
 
 FRAMES = [Image.new("RGB", (16, 16), (number, 0, 0)) for number in range(40)]
 BOMBS = {
-    "60000 x 60000": (png(60_000, 60_000, zlib.compress(bytes(10**6))), "is too large an image to be decoded safely"),
-    "one pixel high": (png(2**26, 1), "is too large an image to be decoded safely"),
-    "2**31 wide": (png(2**31 - 1, 1), "is too large an image|can't be read as"),
+    "60000 x 60000": (png(60_000, 60_000, zlib.compress(bytes(10**6))), "is too large to be decoded safely"),
+    "one pixel high": (png(2**26, 1), "is too large to be decoded safely"),
+    "2**31 wide": (png(2**31 - 1, 1), "is too large to be decoded safely|can't be read as"),
     "no width": (png(0, 5), "can't be read as"),
     "truncated": (encoded(Image.effect_noise((99, 99), 50), "PNG")[:-4000], "can't be read as"),
     "truncated JPEG": (encoded(Image.effect_noise((99, 99), 50), "JPEG")[:-900], "can't be read as"),
@@ -115,5 +116,5 @@ def test_a_bomb_in_a_data_set_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("train/cat/1.png", BOMBS["60000 x 60000"][0])
-    with pytest.raises(UserError, match=r"^train/cat/1.png in .*a.zip is too large an image"):
+    with pytest.raises(UserError, match=r"^train/cat/1.png in .*a.zip is too large to be decoded"):
         decode_images(path, {"train/cat/1.png": np.empty((3, 8, 8), np.uint8)})

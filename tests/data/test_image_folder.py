@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from litlab.data.image_files import decode_image
+from litlab.data.image_decoder import decode_image
 from litlab.data.image_folder import ImageFolder
 from litlab.errors import UserError
 
@@ -192,7 +192,7 @@ def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: 
         refused("train/dog/bad.jpg can't be read as a JPEG, PNG or WebP image")
     refused("train/dog/bad.jpg in .*packed.zip can't be read", root=str(zipped(images, "")))
     bad.write_bytes(bomb())
-    refused("train/dog/bad.jpg is too large an image to be decoded safely")
+    refused("train/dog/bad.jpg is too large to be decoded safely")
     bad.unlink()
     (images / "train" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
     refused("gone.png can't be read: No such file")

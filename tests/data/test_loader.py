@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from litlab.data.loader import EpochOrder, MemoryLoader, rank_share
+from litlab.data.loader import EpochSampler, MemoryLoader, rank_slice
 from litlab.errors import UserError
 
 
@@ -10,7 +10,7 @@ def loader(num_images: int, batch_size: int, rank: int = 0, world_size: int = 1,
     return MemoryLoader(
         images=(numbers % 256).to(torch.uint8)[:, None, None, None],
         labels=numbers % 7,
-        sampler=EpochOrder(members=numbers, seed=3, shuffle=shuffle),
+        sampler=EpochSampler(indices=numbers, seed=3, shuffle=shuffle),
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
@@ -39,10 +39,10 @@ def test_last_batch_is_padded_with_real_rows() -> None:
 
 def test_shares_are_contiguous_and_even() -> None:
     members = torch.arange(10, 20)
-    assert [rank_share(members, rank, 4)[0].tolist() for rank in range(4)] == [
+    assert [rank_slice(members, rank, 4)[0].tolist() for rank in range(4)] == [
         [10, 11, 10], [12, 13, 14], [15, 16, 15], [17, 18, 19],
     ]  # fmt: skip
-    assert [rank_share(members, rank, 4)[1] for rank in range(4)] == [2, 3, 2, 3]
+    assert [rank_slice(members, rank, 4)[1] for rank in range(4)] == [2, 3, 2, 3]
 
 
 def test_batch_size_that_the_devices_do_not_divide() -> None:
@@ -54,12 +54,12 @@ def test_batch_size_that_the_devices_do_not_divide() -> None:
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
-    order = EpochOrder(members=torch.arange(1000), seed=3, shuffle=True)
-    zero = order.indices()
+    order = EpochSampler(indices=torch.arange(1000), seed=3, shuffle=True)
+    zero = order.order()
     order.set_epoch(1)
-    one = order.indices()
+    one = order.order()
     order.set_epoch(0)
-    assert torch.equal(order.indices(), zero)
+    assert torch.equal(order.order(), zero)
     assert sorted(zero.tolist()) == sorted(one.tolist()) == list(range(1000))
     assert (zero == one).sum() < 10
     # The stream belongs to the seed for good: a change here breaks the resuming of runs that exist.

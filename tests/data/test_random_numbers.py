@@ -1,6 +1,6 @@
 import torch
 
-from litlab.data.random_numbers import random_below, random_bits, random_order, random_streams
+from litlab.data.random_numbers import random_below, random_bits, random_order, random_sequences
 
 MASK = 2**64 - 1
 
@@ -26,9 +26,9 @@ def test_bits_against_python_integers() -> None:
 
 def test_streams_are_the_published_sequence() -> None:
     first_of_seed_0 = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    streams = random_streams(torch.tensor([0, 7]), 3)
+    streams = random_sequences(torch.tensor([0, 7]), 3)
     assert [bits & MASK for bits in streams[0].tolist()] == first_of_seed_0
-    assert streams[1, 0] == random_streams(torch.tensor([7]), 1)[0, 0]
+    assert streams[1, 0] == random_sequences(torch.tensor([7]), 1)[0, 0]
 
 
 def test_below_is_uniform_and_within_its_bound() -> None:

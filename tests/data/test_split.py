@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from litlab.data.module import stratified_split
+from litlab.data.split import stratified_split
 from litlab.errors import UserError
 
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)

@@ -16,8 +16,8 @@ from PIL import Image
 from support.images import write_folder
 
 from litlab.data.image_folder import ImageFolder
-from litlab.data.loader import Batch, BatchLoader, EpochOrder, MemoryLoader
-from litlab.data.stream import StoredImages, StreamLoader
+from litlab.data.loader import Batch, BatchLoader, EpochSampler, MemoryLoader
+from litlab.data.stream import StreamedImages, StreamLoader
 from litlab.errors import UserError
 
 Make = Callable[..., ImageFolder]
@@ -39,13 +39,13 @@ def make(folder_module: Make, tmp_path: Path) -> Make:
 
 
 def train_loader(module: ImageFolder, rank: int = 0, world_size: int = 1, epoch: int = 1) -> BatchLoader:
-    sampler = EpochOrder(members=module.train_indices, seed=module.seed, shuffle=True)
+    sampler = EpochSampler(indices=module.train_indices, seed=module.seed, shuffle=True)
     sampler.set_epoch(epoch)
     mixing = module.mixing if module.mixing.active else None
     part: dict[str, Any] = {"sampler": sampler, "batch_size": 8, "rank": rank, "world_size": world_size}
-    content = module._content
-    if isinstance(content, StoredImages):
-        return StreamLoader(content, "train", pin_memory=False, lasting=True, mixing=mixing, **part)
+    content = module._splits
+    if isinstance(content, StreamedImages):
+        return StreamLoader(content, "train", pin_memory=False, persistent_workers=True, mixing=mixing, **part)
     arrays = module.arrays
     return MemoryLoader(images=arrays.train_images, labels=arrays.train_labels, mixing=mixing, **part)
 
@@ -143,7 +143,7 @@ def test_a_member_that_is_gone(make: Make, tmp_path: Path) -> None:
     module = make(root=str(tmp_path / "packed.zip"), storage="stream")
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as emptied:
         emptied.writestr("train/cat/00.jpg", b"")
-    with pytest.raises(UserError, match=r"packed\.zip has no train/.* any more"):
+    with pytest.raises(UserError, match=r"packed\.zip no longer contains train"):
         list(train_loader(module))
 
 

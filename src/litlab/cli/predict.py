@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
     """Files as they are given; for each folder its image files in order, without hidden ones."""
-    from litlab.data.image_files import SUFFIXES
+    from litlab.data.image_listing import SUFFIXES
 
     found: list[Path] = []
     for path in paths:

@@ -1,4 +1,5 @@
-"""Image data: decoded once, held as uint8, gathered, augmented and normalised in batches.
+"""Image data modules: images are decoded once, kept as uint8, then gathered, augmented and normalized in batches.
 
-Nothing in here knows Hydra, run directories, networks or (beyond its rank and epoch) the Trainer.
+Nothing here depends on Hydra, networks or run directories (their locks aside). Of the Trainer, only rank, epoch and
+device are used.
 """

@@ -1,6 +1,7 @@
-"""What is known of a data set's content, the arrays of one that is decoded, and what is computed from the pixels."""
+"""Labels and decoded images of both official splits, with the statistics of their pixels."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,24 @@ _CHUNK_BYTES = 2**18  # of pixels at a time: counting takes eight bytes for each
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageContent:
-    """Both official splits, wherever the images are, with what was computed when they were decoded."""
+class ImageSplits:
+    """Both official splits of a data set, wherever the images are.
+
+    Attributes:
+        name: Name of the data set.
+        class_names: Names of the classes, by label.
+        train_labels: Labels of the training split, shape n_train.
+        test_labels: Labels of the test split, shape n_test.
+        mean: Mean per channel of the training pixels in 0..1.
+        std: Standard deviation per channel of the training pixels in 0..1.
+        fingerprint: SHA-256 over pixels and labels of both splits.
+    """
 
     name: str
     class_names: tuple[str, ...]
     train_labels: Int64[Tensor, " n_train"]
     test_labels: Int64[Tensor, " n_test"]
-    mean: tuple[float, ...]  # per channel, of the training pixels in 0..1
+    mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
 
@@ -29,98 +40,108 @@ class ImageContent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageArrays(ImageContent):
-    """Both official splits in memory."""
+class ImageArrays(ImageSplits):
+    """Both official splits in memory.
+
+    Attributes:
+        train_images: Shape n_train c h w.
+        test_images: Shape n_test c h w.
+    """
 
     train_images: UInt8[Tensor, "n_train c h w"]
     test_images: UInt8[Tensor, "n_test c h w"]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
         num_channels, height, width = self.train_images.shape[1:]
         return num_channels, height, width
 
+    @classmethod
+    def from_tensors(
+        cls, *, name: str, class_names: tuple[str, ...], train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+    ) -> "ImageArrays":
+        """Compute the statistics of images that are in memory.
 
-class PixelCounts:
-    """How often each grey level comes in each channel: mean and deviation follow from it, exact up to a division."""
+        Args:
+            name: Name of the data set.
+            class_names: Names of the classes, by label.
+            train: Images and labels of the training split.
+            test: Images and labels of the test split.
+        """
+        mean, std = pixel_statistics(train[0].numpy())
+        return cls(
+            name=name,
+            class_names=class_names,
+            train_images=train[0],
+            train_labels=train[1],
+            test_images=test[0],
+            test_labels=test[1],
+            mean=mean,
+            std=std,
+            fingerprint=fingerprint(*(tensor.numpy() for tensor in (*train, *test))),
+        )
+
+
+class PixelHistogram:
+    """Histogram of the gray levels per channel; gives mean and deviation, exact up to a division."""
 
     def __init__(self, num_channels: int) -> None:
         self._counts = np.zeros((num_channels, 256), dtype=np.int64)
 
-    def add(self, images: UInt8[np.ndarray, "n c h w"]) -> None:
-        """Count the pixels of some more images."""
-        for start, end in _chunks(images):
+    def update(self, images: UInt8[np.ndarray, "n c h w"]) -> None:
+        """Count the pixels of more images."""
+        for chunk in _chunks(images):
             for channel, counts in enumerate(self._counts):
-                counts += np.bincount(images[start:end, channel].ravel(), minlength=256)
+                counts += np.bincount(chunk[:, channel].ravel(), minlength=256)
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Per channel, of pixels in 0..1."""
+        """Return mean and standard deviation per channel, of pixels in 0..1."""
         levels = np.arange(256) / 255
-        shares = self._counts / self._counts.sum(axis=1, keepdims=True)
-        means = shares @ levels
-        deviations = np.sqrt((shares * (levels - means[:, None]) ** 2).sum(axis=1))
-        # A channel of one constant grey would divide by zero: count it as varying by one grey level.
+        frequencies = self._counts / self._counts.sum(axis=1, keepdims=True)
+        means = frequencies @ levels
+        deviations = np.sqrt((frequencies * (levels - means[:, None]) ** 2).sum(axis=1))
+        # A channel of one constant gray would divide by zero: count it as varying by one gray level.
         return tuple(means.tolist()), tuple(np.maximum(deviations, 1 / 255).tolist())
 
 
 class Fingerprint:
-    """SHA-256 over types, shapes and contents of arrays, each of which may come in parts."""
+    """SHA-256 over types, shapes and contents of arrays, each of which may be added in parts."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def begin(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-        """The next array; its content follows."""
+    def start_array(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        """Begin the next array; its content follows."""
         self._digest.update(f"{dtype.str}{shape}".encode())
 
-    def add(self, part: np.ndarray) -> None:
-        """Its next rows."""
-        for start, end in _chunks(part):
-            self._digest.update(np.ascontiguousarray(part[start:end]).data)
+    def update(self, rows: np.ndarray) -> None:
+        """Add the next rows of the array."""
+        for chunk in _chunks(rows):
+            self._digest.update(np.ascontiguousarray(chunk).data)
 
     def hexdigest(self) -> str:
+        """Return the hash in hexadecimal digits."""
         return self._digest.hexdigest()
 
 
-def _chunks(array: np.ndarray) -> list[tuple[int, int]]:
-    """First and last rows of parts that are small, so that no pass over the pixels needs memory of its own."""
-    step = max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))
-    return [(start, start + step) for start in range(0, len(array), step)]
-
-
 def pixel_statistics(images: UInt8[np.ndarray, "n c h w"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel of pixels in 0..1."""
-    counts = PixelCounts(images.shape[1])
-    counts.add(images)
-    return counts.mean_and_std()
+    """Compute mean and standard deviation per channel of pixels in 0..1."""
+    histogram = PixelHistogram(images.shape[1])
+    histogram.update(images)
+    return histogram.mean_and_std()
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
-    """That of arrays that are in memory."""
+    """Compute the fingerprint of arrays that are in memory."""
     digest = Fingerprint()
     for array in arrays:
-        digest.begin(array.dtype, array.shape)
-        digest.add(array)
+        digest.start_array(array.dtype, array.shape)
+        digest.update(array)
     return digest.hexdigest()
 
 
-def image_arrays(
-    *,
-    name: str,
-    class_names: tuple[str, ...],
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-) -> ImageArrays:
-    """From (images, labels) of both splits that are in memory; computes statistics and fingerprint."""
-    mean, std = pixel_statistics(train[0].numpy())
-    return ImageArrays(
-        name=name,
-        class_names=class_names,
-        train_images=train[0],
-        train_labels=train[1],
-        test_images=test[0],
-        test_labels=test[1],
-        mean=mean,
-        std=std,
-        fingerprint=fingerprint(*(part.numpy() for part in (*train, *test))),
-    )
+def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield slices so small that a pass over the pixels needs no memory to speak of."""
+    step = max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))
+    return (array[start : start + step] for start in range(0, len(array), step))

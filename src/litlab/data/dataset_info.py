@@ -1,4 +1,4 @@
-"""What the rest of litlab needs to know about a data set. Imports neither torch nor numpy, so that it reads fast."""
+"""Description of a prepared data set; imports neither torch nor NumPy, so that it loads fast."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,32 +7,47 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts about a prepared data set; plain values, fit for JSON."""
+    """Description of a prepared data set in plain values, as stored in dataset.json.
+
+    Attributes:
+        name: Name of the data set.
+        class_names: Names of the classes, by label.
+        image_shape: Channels, height, width.
+        mean: Mean per channel, of pixels in 0..1.
+        std: Standard deviation per channel, of pixels in 0..1.
+        statistics_source: Origin of `mean` and `std`, in a sentence.
+        fingerprint: SHA-256 over decoded images and labels of train and test.
+        num_train: Number of training images, without the validation images.
+        num_val: Number of validation images.
+        num_test: Number of test images.
+    """
 
     name: str
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]  # c h w
-    mean: tuple[float, ...]  # per channel, of pixels in 0..1
-    std: tuple[float, ...]  # per channel, of pixels in 0..1
-    statistics_source: str  # where mean and std are from, in words
-    fingerprint: str  # SHA-256 over decoded images and labels of train and test
-    num_train: int  # without the validation images
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    statistics_source: str
+    fingerprint: str
+    num_train: int
     num_val: int
     num_test: int
 
     @property
     def num_classes(self) -> int:
-        """Outputs that a network needs."""
+        """Number of outputs that a network needs."""
         return len(self.class_names)
 
     def to_dict(self) -> dict[str, Any]:
-        """Lists, strings and numbers only: what `json.dump` writes and `from_dict` reads."""
+        """Convert to lists, strings and numbers, which `from_dict` reads back from JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DatasetInfo":
-        """The facts that `to_dict` wrote. Raises TypeError for unknown or missing keys."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
+        """Read the output of `to_dict`.
+
+        Raises:
+            TypeError: for unknown or missing keys.
+        """
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
         return cls(**fields)

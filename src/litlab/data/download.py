@@ -1,12 +1,11 @@
-"""Fetching a file whose checksum is known."""
+"""Download of a file of known size and SHA-256."""
 
 import base64
-import socket
+import hashlib
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -14,34 +13,52 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from litlab.data.cache import announce
-from litlab.data.cifar10_files import FileFacts, mismatch
 from litlab.errors import UserError
 from litlab.runs.redact import mask_addresses
 
-_STALLED_AFTER_S = 30  # without a byte; a firewall that drops packets would keep us waiting for good
-_PORTION = 2**17
+_TIMEOUT_S = 30  # without a byte; a firewall that drops packets would block forever
+_READ_BYTES = 2**17
 
 
-def fetch_verified(url: str, target: Path, expected: FileFacts) -> None:
-    """Downloads to a name of its own next to the target, which it gets only once size and SHA-256 are right.
+@dataclass(frozen=True)
+class Checksum:
+    """Name, size and SHA-256 of a distributed file, checked before anything in it is read."""
 
-    One request; nothing is taken beyond the expected size. A user and password in the url are sent as HTTP's basic
-    authorization, to its host alone. The caller holds a lock for the
-    target. However it ends, nothing unfinished stays behind.
-    Raises OSError where the url can't be read, UserError where it gives something else than expected.
+    name: str
+    num_bytes: int
+    sha256: str
+
+    def mismatch(self, path: Path) -> str | None:
+        """Describe the first difference of a file in size or SHA-256; None if there is none."""
+        num_bytes = path.stat().st_size
+        if num_bytes != self.num_bytes:
+            return f"it has {num_bytes:,} bytes, expected {self.num_bytes:,}"
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if sha256 == self.sha256 else f"its SHA-256 is {sha256}, expected {self.sha256}"
+
+
+def download(url: str, target: Path, expected: Checksum) -> None:
+    """Download a file; it gets its name only once size and SHA-256 are right, and nothing unfinished is left behind.
+
+    One request is made, and no more is read than the expected size. A user and password in the url are sent as HTTP
+    basic authorization, to its host alone. The caller holds a lock for the target.
+
+    Raises:
+        OSError: if the url can't be read.
+        UserError: if the content is not the expected one.
     """
     unfinished = target.with_name(f".{target.name}.part")
-    shown = mask_addresses(url)
-    announce(f"Fetching {expected.name} ({expected.num_bytes / 10**6:,.0f} MB) from {shown} to {target.parent}")
+    address = mask_addresses(url)
+    announce(f"Downloading {expected.name} ({expected.num_bytes / 10**6:,.0f} MB) from {address} to {target.parent}")
     try:
-        with _patience():
-            ended = _transfer(_request(url), unfinished, expected.num_bytes)
-        problem = mismatch(unfinished, expected) if ended else f"it has more than {expected.num_bytes:,} bytes"
+        is_complete = _transfer(_request(url), unfinished, expected.num_bytes)
+        problem = expected.mismatch(unfinished) if is_complete else f"it has more than {expected.num_bytes:,} bytes"
         if problem:
-            raise UserError(f"{shown} gave something else than {expected.name}: {problem}. Nothing of it was kept")
+            raise UserError(f"The file from {address} is not {expected.name}: {problem}. It was deleted")
         unfinished.rename(target)
     except urllib.error.HTTPError as error:
-        error.close()  # it is the answer, and holds the connection
+        error.close()  # it is also the response, and holds the connection
         raise
     finally:
         unfinished.unlink(missing_ok=True)
@@ -58,24 +75,14 @@ def _request(url: str) -> urllib.request.Request:
 
 
 def _transfer(request: urllib.request.Request, target: Path, num_bytes: int) -> bool:
-    """Whether the answer ended in time: a server that sends without end must not fill the disk."""
+    """Write the response to a file; False, and no more than one byte too many, if it is longer than expected."""
     columns = (BarColumn(), TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
-    left = num_bytes + 1
-    with urllib.request.urlopen(request) as answer, target.open("wb") as file, bar:
-        task = bar.add_task("", total=num_bytes)
-        while left and (content := answer.read(min(left, _PORTION))):
+    progress = Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
+    remaining = num_bytes + 1
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response, target.open("wb") as file, progress:
+        task = progress.add_task("", total=num_bytes)
+        while remaining and (content := response.read(min(remaining, _READ_BYTES))):
             file.write(content)
-            left -= len(content)
-            bar.advance(task, len(content))
-    return left > 0
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_STALLED_AFTER_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+            remaining -= len(content)
+            progress.advance(task, len(content))
+    return remaining > 0

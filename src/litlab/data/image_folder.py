@@ -1,4 +1,4 @@
-"""Images of one's own: `train/<class>/*` and `test/<class>/*`, a folder or an archive of one."""
+"""Data module of a user's own images: `train/<class>/*` and `test/<class>/*` in a folder or an archive."""
 
 import hashlib
 from functools import cached_property
@@ -9,21 +9,23 @@ import numpy as np
 
 from litlab.data.arrays import ImageArrays
 from litlab.data.cache import ArrayCache, DecodingPlan
-from litlab.data.image_files import Listing, Places, check_root, decode_images, stamps
-from litlab.data.image_settings import ImageSettings
-from litlab.data.module import ImageDataModule
-from litlab.data.stream import ImageReader, StoredImages, StreamCache
+from litlab.data.image_decoder import decode_images
+from litlab.data.image_listing import ImageListing, OutputRows, check_root, file_stamps
+from litlab.data.module import ImageDataModule, ImageSettings
+from litlab.data.stream import ImageReader, StatisticsCache, StreamedImages
 
 
 class ImageFolder(ImageDataModule):
     """JPEG, PNG and WebP images of any size; classes are sorted by name, other and hidden files ignored.
 
-    root: a folder, or a tar or zip archive (never unpacked to disk).
-    image_size: height and width in pixels that all images are resized to.
-    cache: folder of the decoded arrays; decoded anew when a file's size or time of change differs.
-    storage: "memory" for decoded arrays; "stream" to decode images anew whenever they are needed, from a folder or a
-        zip archive.
-    num_workers: processes that decode then; 0 for none but the one that trains.
+    Args:
+        root: A folder, or a tar or zip archive, which is not unpacked to disk.
+        image_size: Height and width in pixels that all images are resized to.
+        cache: Folder of the decoded arrays; images are decoded anew when a file's size or time of change differs.
+        storage: "memory" for decoded arrays; "stream" to decode images whenever they are needed, from a folder or a zip
+            archive.
+        num_workers: Number of processes that decode with "stream"; 0 to decode in the training process.
+        settings: Arguments of every data module, see `ImageSettings`.
     """
 
     def __init__(
@@ -39,45 +41,53 @@ class ImageFolder(ImageDataModule):
         super().__init__(**settings)
         self.root = Path(root).expanduser().resolve()
         self.image_size = image_size
-        self.cache = ArrayCache(Path(cache).expanduser())
+        self.cache = Path(cache).expanduser()
         self.storage = storage
         self.num_workers = num_workers
 
     @cached_property
     def _key(self) -> str:
         check_root(self.root)
-        content = repr((str(self.root), self.image_size, stamps(self.root)))
+        content = repr((str(self.root), self.image_size, file_stamps(self.root)))
         return f"image_folder-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     @cached_property
-    def _listing(self) -> Listing:
-        return Listing.of(self.root)
+    def _listing(self) -> ImageListing:
+        return ImageListing.of(self.root)
 
     def prepare_data(self) -> None:
-        """Raises UserError, naming the file or class, for what can't be used."""
+        """Decode all images, or read them once for their statistics, unless the cache has them.
+
+        Raises:
+            UserError: for files and classes that can't be used, naming them.
+        """
         if self.storage == "memory":
-            self.cache.build(self._key, self._plan)
+            ArrayCache(self.cache).build(self._key, self._decoding_plan)
         else:
             key = self._key
-            reader = ImageReader(self.root, self.image_size)
-            StreamCache(self.cache.folder).build(key, reader, self._listing)
+            StatisticsCache(self.cache).build(key, ImageReader(self.root, self.image_size), self._listing)
 
-    def load_images(self) -> ImageArrays | StoredImages:
-        """From the cache, mapped into memory, or where they are. LookupError where `prepare_data` didn't run."""
+    def load_images(self) -> ImageArrays | StreamedImages:
+        """Map the arrays in the cache into memory, or list the files that are streamed.
+
+        Raises:
+            LookupError: if `prepare_data` was not called.
+        """
         if self.storage == "memory":
-            return self.cache.load(self._key)
-        facts = StreamCache(self.cache.folder).load(self._key)
-        return StoredImages.of(self._listing, facts, ImageReader(self.root, self.image_size), self.num_workers)
+            return ArrayCache(self.cache).load(self._key)
+        statistics = StatisticsCache(self.cache).load(self._key)
+        reader = ImageReader(self.root, self.image_size)
+        return StreamedImages.of(self._listing, statistics, reader, self.num_workers)
 
-    def _plan(self) -> DecodingPlan:
-        listing = Listing.of(self.root)
+    def _decoding_plan(self) -> DecodingPlan:
+        listing = ImageListing.of(self.root)
         train, test = listing.train, listing.test
 
         def fill(
             train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
         ) -> None:
             train_labels[:], test_labels[:] = train.labels, test.labels
-            decode_images(self.root, Places((train.paths, train_images), (test.paths, test_images)))
+            decode_images(self.root, OutputRows((train.paths, train_images), (test.paths, test_images)))
 
         return DecodingPlan(
             name=listing.name,

@@ -1,8 +1,7 @@
-"""Seekable loaders: batches are slices of one order per epoch, wherever the images are."""
+"""Seekable loaders: the batches of an epoch are slices of one order, wherever the images are."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, TypedDict, Unpack
 
 import torch
@@ -10,65 +9,50 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from litlab.data.augment import Mixing
-from litlab.data.random_numbers import random_order
+from litlab.data.random_numbers import Stream, random_order
 from litlab.errors import UserError
 
 
 class Partners(NamedTuple):
-    """Of mixup and cutmix: another training image for each row of a batch.
+    """Second training image for each row of a batch, for mixup and cutmix.
 
-    `lam` comes with the mixing, which consumes `images`: what they hold then is nobody's business.
+    Attributes:
+        images: Shape b c h w, uint8, from the loader; undefined after mixing, which overwrites them.
+        labels: Shape b, int64.
+        indices: Shape b, int64.
+        lam: Weight of the row's own label, shape b, float32; that of the partner's is 1 - lam. Set by mixing.
     """
 
-    images: Tensor  # b c h w, uint8, from the loader
-    labels: Tensor  # b, int64
-    indices: Tensor  # b, int64
-    lam: Tensor | None = None  # b, float32: weight of the row's own label; that of the partner's is 1 - lam
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    lam: Tensor | None = None
 
 
 class Batch(NamedTuple):
-    """One rank's part of one global batch.
+    """One rank's part of a global batch.
 
-    The counts are Python ints, so that slicing by them needs no device synchronisation.
+    The counts are Python ints, so that slicing by them needs no device synchronization.
+
+    Attributes:
+        images: Shape b c h w: uint8 from the loader; float, augmented and normalized, after the transfer.
+        labels: Shape b, int64.
+        indices: Row in the arrays of the official split, shape b, int64 (validation rows are rows of train).
+        num_valid: Number of real rows, which come first; the others repeat one, so that all ranks have one shape.
+        num_global: Number of real rows in this step over all ranks.
+        partners: In training with mixup or cutmix.
     """
 
-    images: Tensor  # b c h w: uint8 from the loader; float, augmented and normalised, after the transfer
-    labels: Tensor  # b, int64
-    indices: Tensor  # b, int64: row in the arrays of the official split (validation rows are rows of train)
-    num_valid: int  # the first num_valid rows are real; the rest repeats one, so that all ranks have one batch shape
-    num_global: int  # real rows in this step over all ranks
-    partners: Partners | None = None  # while training with mixup or cutmix
-
-
-_ORDER = 0  # stream of random numbers; augmentation has others
-
-
-class EpochOrder:
-    """The order in which one epoch visits the members: a function of (seed, epoch) alone.
-
-    members: rows of the arrays, in the order of evaluation.
-    shuffle: whether each epoch has its own order.
-    position: number of batches already consumed, where the next iteration starts.
-    """
-
-    def __init__(self, *, members: Int64[Tensor, " n"], seed: int, shuffle: bool) -> None:
-        self.members = members
-        self.seed = seed
-        self.shuffle = shuffle
-        self.epoch = 0
-        self.position = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this on a loader's `sampler` before each epoch. A position that was set stays."""
-        self.epoch = epoch
-
-    def indices(self) -> Int64[Tensor, " n"]:
-        """All members in this epoch's order."""
-        return random_order(self.members, self.seed, self.epoch, _ORDER) if self.shuffle else self.members
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    num_valid: int
+    num_global: int
+    partners: Partners | None = None
 
 
 class BatchRows(NamedTuple):
-    """What one rank's part of one global batch consists of, before anything is read."""
+    """Row numbers of one rank's part of a global batch, before any image is read."""
 
     indices: Int64[Tensor, " b"]
     partners: Int64[Tensor, " b"] | None
@@ -76,84 +60,110 @@ class BatchRows(NamedTuple):
     num_global: int
 
 
-class LoaderPart(TypedDict):
-    """Arguments of every loader.
+class EpochSampler:
+    """Order in which an epoch visits the images: a function of (seed, epoch) alone.
 
-    batch_size: images per step over all ranks.
-    mixing: what draws a partner for each image; None for none.
+    Args:
+        indices: Rows of the arrays in the order of evaluation, shape n.
+        seed: Seed of the orders.
+        shuffle: Give each epoch an order of its own.
+
+    Attributes:
+        epoch: Number of the epoch.
+        position: Number of batches already consumed, where the next iteration starts.
     """
 
-    sampler: EpochOrder
+    def __init__(self, *, indices: Int64[Tensor, " n"], seed: int, shuffle: bool) -> None:
+        self.indices = indices
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.position = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, as Lightning does before each one. The position stays."""
+        self.epoch = epoch
+
+    def order(self) -> Int64[Tensor, " n"]:
+        """Return all rows in the order of this epoch."""
+        return random_order(self.indices, self.seed, self.epoch, Stream.ORDER) if self.shuffle else self.indices
+
+
+class LoaderArgs(TypedDict):
+    """Arguments of every loader.
+
+    Attributes:
+        sampler: Order of the rows.
+        batch_size: Number of images in a step over all ranks.
+        rank: Number of this process.
+        world_size: Number of processes.
+        mixing: Draws a partner for each image; None for none.
+    """
+
+    sampler: EpochSampler
     batch_size: int
     rank: int
     world_size: int
     mixing: Mixing | None
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Says what a rank's batches consist of. It knows no loader: what reads ahead holds it, and is held by one."""
-
-    batch_size: int
-    rank: int
-    world_size: int
-    mixing: Mixing | None
-
-    def rows(self, sampler: EpochOrder, numbers: Iterable[int]) -> Iterator[BatchRows]:
-        """Of the global batches with these numbers, in the order that the sampler has now."""
-        order, epoch, members = sampler.indices(), sampler.epoch, sampler.members
-        return (self._rows(order, epoch, members, number) for number in numbers)
-
-    def _rows(self, order: Tensor, epoch: int, members: Tensor, number: int) -> BatchRows:
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        mine, num_valid = rank_share(chosen, self.rank, self.world_size)
-        partners = None if self.mixing is None else self.mixing.partners(mine, members, epoch)
-        return BatchRows(mine, partners, num_valid, len(chosen))
 
 
 class BatchLoader(ABC):
-    """One rank's share of every global batch; a subclass only says how to come by the images.
+    """One rank's part of every global batch; a subclass only provides the images.
 
     Global batch k is order[k * batch_size : (k + 1) * batch_size] for any number of ranks; each rank has a contiguous
-    part of it. Where the parts can't be equal (in the last batch), they are padded to the largest part's size.
+    part of it. Where the parts can't be equal (in the last batch), they are padded to the size of the largest.
 
-    Raises UserError where `world_size` doesn't divide `batch_size`.
+    Args:
+        args: See `LoaderArgs`.
+
+    Raises:
+        UserError: if `world_size` doesn't divide `batch_size`.
     """
 
-    batch_sampler = None  # Lightning asks whatever has a `sampler` for it
+    batch_sampler = None  # Lightning reads it of everything that has a `sampler`
 
-    def __init__(self, **part: Unpack[LoaderPart]) -> None:
-        check_divisible(part["batch_size"], part["world_size"])
-        self.sampler = part["sampler"]
-        self.batch_size = part["batch_size"]
-        self._share = _Share(part["batch_size"], part["rank"], part["world_size"], part["mixing"])
+    def __init__(self, **args: Unpack[LoaderArgs]) -> None:
+        _check_divisible(args["batch_size"], args["world_size"])
+        self.sampler = args["sampler"]
+        self.batch_size = args["batch_size"]
+        self._args = args
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, wherever the next iteration starts."""
-        return -(-len(self.sampler.members) // self.batch_size)
+        """Return the number of batches of a whole epoch, wherever the next iteration starts."""
+        return -(-len(self.sampler.indices) // self.batch_size)
 
     def seek(self, position: int) -> None:
-        """The next iteration, and only that, starts after `position` batches."""
+        """Start the next iteration, and only that, after `position` batches.
+
+        Raises:
+            ValueError: if the epoch has fewer batches.
+        """
         if not 0 <= position <= len(self):
             raise ValueError(f"position {position} is outside this epoch of {len(self)} batches")
         self.sampler.position = position
 
     def __iter__(self) -> Iterator[Batch]:
         start, self.sampler.position = self.sampler.position, 0
-        return self._batches(self._share.rows(self.sampler, range(start, len(self))))
+        return self._batches(_batch_rows(range(start, len(self)), self._args))
 
     @abstractmethod
     def _batches(self, rows: Iterator[BatchRows]) -> Iterator[Batch]:
-        """The images and labels of these rows, batch by batch."""
+        """Yield the images and labels of these rows, batch by batch."""
 
 
 class MemoryLoader(BatchLoader):
-    """Gathers batches from tensors, on the device that they, and the members of the order, are on."""
+    """Loader that gathers batches from tensors, on the device of these tensors and of the sampler's indices.
+
+    Args:
+        images: Shape n c h w.
+        labels: Shape n.
+        args: See `LoaderArgs`.
+    """
 
     def __init__(
-        self, *, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], **part: Unpack[LoaderPart]
+        self, *, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], **args: Unpack[LoaderArgs]
     ) -> None:
-        super().__init__(**part)
+        super().__init__(**args)
         self.images = images
         self.labels = labels
 
@@ -161,29 +171,45 @@ class MemoryLoader(BatchLoader):
         return map(self._batch, rows)
 
     def _batch(self, rows: BatchRows) -> Batch:
-        partners = None if rows.partners is None else Partners(*self._gathered(rows.partners), rows.partners)
-        return Batch(*self._gathered(rows.indices), rows.indices, rows.num_valid, rows.num_global, partners)
+        partners = None if rows.partners is None else Partners(*self._gather(rows.partners), rows.partners)
+        return Batch(*self._gather(rows.indices), rows.indices, rows.num_valid, rows.num_global, partners)
 
-    def _gathered(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.images.index_select(0, rows), self.labels.index_select(0, rows)
 
 
-def rank_share(members: Int64[Tensor, " n"], rank: int, world_size: int) -> tuple[Int64[Tensor, " share"], int]:
-    """A rank's contiguous part of the members, padded to the largest part's size, and how many of it are real.
+def rank_slice(indices: Int64[Tensor, " n"], rank: int, world_size: int) -> tuple[Int64[Tensor, " part"], int]:
+    """Return a rank's contiguous part of a batch, padded to the size of the largest, and its number of real rows.
 
     Parts differ by one at most, so a rank is left without a real row only where there are fewer rows than ranks.
     """
-    first, end = (len(members) * each // world_size for each in (rank, rank + 1))
-    num_padding = -(-len(members) // world_size) - (end - first)
-    mine = members[first:end]
+    start, end = (len(indices) * boundary // world_size for boundary in (rank, rank + 1))
+    num_padding = -(-len(indices) // world_size) - (end - start)
+    part = indices[start:end]
     if num_padding:
-        filler = mine[:1] if len(mine) else members[:1]
-        mine = torch.cat([mine, filler.expand(num_padding)])
-    return mine, end - first
+        filler = part[:1] if len(part) else indices[:1]
+        part = torch.cat([part, filler.expand(num_padding)])
+    return part, end - start
 
 
-def check_divisible(batch_size: int, world_size: int) -> None:
-    """Raises UserError where the devices can't have equal shares of a batch."""
+def _batch_rows(numbers: Iterable[int], args: LoaderArgs) -> Iterator[BatchRows]:
+    """Yield the rows of the global batches with these numbers, in the order that the sampler has at the call.
+
+    No method of the loader: a process that reads ahead holds this iterator, and the loader holds the process.
+    """
+    sampler, batch_size, mixing = args["sampler"], args["batch_size"], args["mixing"]
+    order, epoch, indices = sampler.order(), sampler.epoch, sampler.indices
+
+    def rows(number: int) -> BatchRows:
+        batch = order[number * batch_size : (number + 1) * batch_size]
+        part, num_valid = rank_slice(batch, args["rank"], args["world_size"])
+        partners = None if mixing is None else mixing.partners(part, indices, epoch)
+        return BatchRows(part, partners, num_valid, len(batch))
+
+    return map(rows, numbers)
+
+
+def _check_divisible(batch_size: int, world_size: int) -> None:
     if batch_size % world_size:
         below = batch_size // world_size * world_size
         choices = f"{below} or {below + world_size}" if below else f"{world_size}"

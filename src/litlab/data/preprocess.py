@@ -1,4 +1,4 @@
-"""From uint8 images of any size to what a network takes; part of a trained network's interface."""
+"""Preprocessing of uint8 images for a network; stored with its exports, as a part of its interface."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -7,10 +7,12 @@ from torch.nn import functional
 
 
 class Preprocess(nn.Module):
-    """Resizes (bilinear, antialiased, rounded to grey levels as a decoder would) and normalises.
+    """Resize (bilinear, antialiased, rounded to gray levels as a decoder would) and normalize.
 
-    image_size: height and width of the output in pixels; images that have it already are not resampled.
-    mean, std: per channel, of pixels in 0..1.
+    Args:
+        image_size: Height and width of the output in pixels; images of this size are not resampled.
+        mean: Per channel, of pixels in 0..1.
+        std: Per channel, of pixels in 0..1.
     """
 
     scale: Tensor
@@ -20,15 +22,15 @@ class Preprocess(nn.Module):
         super().__init__()
         self.image_size = image_size
         means, stds = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
-        # Not in the state dict: a network's checkpoint holds the network; these stand in dataset.json.
+        # Not in the state dict: a checkpoint holds the network alone; the statistics are in dataset.json.
         self.register_buffer("scale", (1 / (255 * stds)).float(), persistent=False)
         self.register_buffer("shift", (-means / stds).float(), persistent=False)
 
     def forward(self, images: UInt8[Tensor, "b c h_in w_in"]) -> Float[Tensor, "b c h w"]:
-        """Float images; equal to (images / 255 - mean) / std up to rounding."""
+        """Return float images, equal to (images / 255 - mean) / std up to rounding."""
         pixels = images.to(self.scale.dtype)
         if tuple(images.shape[-2:]) != self.image_size:
             pixels = functional.interpolate(pixels, self.image_size, mode="bilinear", antialias=True)
             pixels = pixels.round().clamp(0, 255)
-        # In place, as `pixels` is ours; on a CPU half the time of addcmul, which converts once more.
+        # In place, since `pixels` is a copy; on a CPU half the time of addcmul, which converts once more.
         return pixels.mul_(self.scale).add_(self.shift)

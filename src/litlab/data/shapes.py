@@ -1,4 +1,4 @@
-"""Draws the images of `data=shapes`.
+"""Synthetic data set of ten classes of shapes, drawn without a download.
 
 Image i is a function of (seed, split, i) alone, to the bit: random numbers are hashes of these, and all arithmetic on
 pixels is of the kind that is exactly rounded (no sines or powers, which differ between vector and scalar code).
@@ -14,24 +14,54 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from litlab.data.arrays import ImageArrays, image_arrays
-from litlab.data.image_settings import ImageSettings
-from litlab.data.module import ImageDataModule
-from litlab.data.random_numbers import random_bits, random_streams
+from litlab.data.arrays import ImageArrays
+from litlab.data.module import ImageDataModule, ImageSettings
+from litlab.data.random_numbers import random_bits, random_sequences
 
 CLASS_NAMES = ("disk", "ring", "square", "triangle", "cross", "star", "crescent", "half-disk", "bars", "corner")
 IMAGE_SIZE = 32
 
-_CHUNK = 10 * len(CLASS_NAMES)  # images drawn at a time: what stays in the processor's cache
+_TRAIN, _TEST = 0, 1  # keys of the random numbers
+_CHUNK = 10 * len(CLASS_NAMES)  # images drawn at a time: they stay in the processor's cache
 _NUM_CLUTTER = 1
-_LARGEST_TURN = 16  # of a shape, to either side, in 256ths of a full turn
+_LARGEST_TURN = 16  # of a shape, to either side, in 256ths of a turn
 _MIN_RADIUS, _MAX_RADIUS = 0.6, 0.85  # of a shape; the image's half width is 1
 _NOISE = 0.11  # largest deviation of a pixel, in 0..1
 _TURNS = torch.tensor([[math.cos(math.tau * k / 256), math.sin(math.tau * k / 256)] for k in range(256)])
 
 
+class Shapes(ImageDataModule):
+    """Images of 3x32x32, drawn in `setup` (12,000 in 1.3 s on one core).
+
+    Args:
+        num_train: Number of training images; larger sets begin with the smaller ones. Classes alternate, so they are
+            equally frequent.
+        num_test: Number of test images.
+        data_seed: Seed of the images; independent of `seed`.
+        settings: Arguments of every data module, see `ImageSettings`.
+    """
+
+    def __init__(self, *, num_train: int, num_test: int, data_seed: int, **settings: Unpack[ImageSettings]) -> None:
+        super().__init__(**settings)
+        self.num_train = num_train
+        self.num_test = num_test
+        self.data_seed = data_seed
+
+    def load_images(self) -> ImageArrays:
+        """Draw both splits."""
+        return ImageArrays.from_tensors(
+            name="shapes",
+            class_names=CLASS_NAMES,
+            train=self._split(self.num_train, _TRAIN),
+            test=self._split(self.num_test, _TEST),
+        )
+
+    def _split(self, num_images: int, split: int) -> tuple[Tensor, Tensor]:
+        return draw_images(num_images, self.data_seed, split), torch.arange(num_images) % len(CLASS_NAMES)
+
+
 def draw_images(num_images: int, seed: int, split: int) -> UInt8[Tensor, "n 3 32 32"]:
-    """The first images of a split; image i shows class i modulo 10."""
+    """Draw the first images of a split; image i shows class i modulo 10."""
     images = torch.empty(num_images, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     with _one_thread():
         for start in range(0, num_images, _CHUNK):
@@ -43,7 +73,7 @@ def draw_images(num_images: int, seed: int, split: int) -> UInt8[Tensor, "n 3 32
 @contextmanager
 def _one_thread() -> Iterator[None]:
     # Thousands of small operations: threads gain little, and where other processes keep the cores busy they wait for
-    # each other at every one (123 s instead of 3 were seen).
+    # each other at every operation (123 s instead of 3 were measured).
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -53,92 +83,94 @@ def _one_thread() -> Iterator[None]:
 
 
 @dataclass
-class _Dice:
-    """Uniform numbers for a chunk of images; each throw has a stream of its own."""
+class _Generator:
+    """Uniform random numbers for a chunk of images; each draw has a key of its own."""
 
     indices: Int64[Tensor, " n"]
     key: tuple[int, ...]
-    num_throws: int = 0
+    num_draws: int = 0
 
     def uniform(self, low: float, high: float, count: int = 1) -> Float[Tensor, "n count 1 1"]:
-        columns = [self._throw() for _ in range(count)]
+        columns = [self._draw() for _ in range(count)]
         return low + (high - low) * torch.stack(columns, dim=1)[..., None, None]
 
     def direction(self, largest_turn: int = 128) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of a random angle of up to so many 256ths of a full turn to either side, each n 1 1 1."""
-        turn = _TURNS[((2 * self._throw() - 1) * largest_turn).long() % 256]
+        """Draw cosine and sine, each n 1 1 1, of an angle of up to so many 256ths of a turn to either side."""
+        turn = _TURNS[((2 * self._draw() - 1) * largest_turn).long() % 256]
         return turn[:, 0, None, None, None], turn[:, 1, None, None, None]
 
-    def _throw(self) -> Tensor:
-        self.num_throws += 1
-        bits = random_bits(self.indices, *self.key, self.num_throws)
+    def _draw(self) -> Tensor:
+        self.num_draws += 1
+        bits = random_bits(self.indices, *self.key, self.num_draws)
         return ((bits >> 40) & (2**24 - 1)).float() / 2**24
 
 
 def _draw_chunk(indices: Int64[Tensor, " n"], seed: int, split: int) -> UInt8[Tensor, "n 3 32 32"]:
-    dice = _Dice(indices, (seed, split))
+    generator = _Generator(indices, (seed, split))
     axis = (torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1
     down, right = axis[:, None], axis[None, :]
-    paper = dice.uniform(0.0, 1.0, 3)
-    ink = _apart(paper, dice)
-    canvas = _textured(paper, right, down, dice)
+    background = generator.uniform(0.0, 1.0, 3)
+    foreground = _contrasting(background, generator)
+    canvas = _textured(background, right, down, generator)
     for _ in range(_NUM_CLUTTER):
-        canvas = _blend(canvas, dice.uniform(0.0, 1.0, 3), _clutter(right, down, dice))
-    canvas = _blend(canvas, _textured(ink, right, down, dice), _shape_cover(right, down, dice))
-    return _to_grey_levels(canvas, _noise(indices, seed, split))
+        canvas = _paint(canvas, generator.uniform(0.0, 1.0, 3), _clutter(right, down, generator))
+    canvas = _paint(canvas, _textured(foreground, right, down, generator), _shape_cover(right, down, generator))
+    return _to_uint8(canvas, _noise(indices, seed, split))
 
 
-def _apart(colour: Tensor, dice: _Dice) -> Tensor:
-    """A colour that differs in each channel by 0.3 to 0.7."""
-    other = colour + dice.uniform(0.3, 0.7, 3)
+def _contrasting(color: Tensor, generator: _Generator) -> Tensor:
+    """Draw a color that differs in each channel by 0.3 to 0.7."""
+    other = color + generator.uniform(0.3, 0.7, 3)
     return torch.where(other > 1, other - 1, other)
 
 
-def _textured(colour: Tensor, right: Tensor, down: Tensor, dice: _Dice) -> Tensor:
-    """The colour with soft stripes of a random direction, width and strength: n 3 h w."""
-    cosine, sine = dice.direction()
-    across = (right * cosine + down * sine) * dice.uniform(0.5, 2.5) + dice.uniform(4.0, 5.0)
+def _textured(color: Tensor, right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
+    """Draw soft stripes of random direction, width and strength in a color, shape n 3 h w."""
+    cosine, sine = generator.direction()
+    across = (right * cosine + down * sine) * generator.uniform(0.5, 2.5) + generator.uniform(4.0, 5.0)
     wave = (across - across.floor() - 0.5).abs() * 4 - 1
-    return colour + wave * dice.uniform(-0.2, 0.2, 3)
+    return color + wave * generator.uniform(-0.2, 0.2, 3)
 
 
-def _blend(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
-    return canvas + (colour - canvas) * cover
+def _paint(canvas: Tensor, color: Tensor, cover: Tensor) -> Tensor:
+    return canvas + (color - canvas) * cover
 
 
-def _placed(right: Tensor, down: Tensor, dice: _Dice, radius: Tensor, largest_turn: int) -> tuple[Tensor, Tensor]:
-    """Coordinates of the pixels as seen from an object of the given radius that lies anywhere in the image."""
-    cosine, sine = dice.direction(largest_turn)
+def _placed(
+    right: Tensor, down: Tensor, generator: _Generator, radius: Tensor, largest_turn: int
+) -> tuple[Tensor, Tensor]:
+    """Return pixel coordinates in the frame of an object of this radius, placed at random in the image."""
+    cosine, sine = generator.direction(largest_turn)
     reach = 0.95 - radius
-    x = right - dice.uniform(-1.0, 1.0) * reach
-    y = down - dice.uniform(-1.0, 1.0) * reach
+    x = right - generator.uniform(-1.0, 1.0) * reach
+    y = down - generator.uniform(-1.0, 1.0) * reach
     return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
 
 
 def _cover(distance: Tensor, radius: Tensor) -> Tensor:
-    """How much of each pixel lies inside, from a signed distance in units of the radius (negative inside)."""
+    """Return the fraction of each pixel inside, from a signed distance in units of the radius (negative inside)."""
     return (0.5 - distance * radius * (IMAGE_SIZE / 2)).clamp_(0, 1)
 
 
-def _clutter(right: Tensor, down: Tensor, dice: _Dice) -> Tensor:
-    """A slab somewhere, smaller than a shape and of random proportions."""
-    radius = dice.uniform(0.1, 0.4)
-    x, y = _placed(right, down, dice, radius, 128)
-    return _cover(torch.maximum(x.abs() - 1, y.abs() - dice.uniform(0.2, 1.0)), radius)
+def _clutter(right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
+    """Return the cover of a rectangle at a random place, smaller than a shape and of random proportions."""
+    radius = generator.uniform(0.1, 0.4)
+    x, y = _placed(right, down, generator, radius, 128)
+    return _cover(torch.maximum(x.abs() - 1, y.abs() - generator.uniform(0.2, 1.0)), radius)
 
 
-def _shape_cover(right: Tensor, down: Tensor, dice: _Dice) -> Tensor:
-    radius = dice.uniform(_MIN_RADIUS, _MAX_RADIUS)
-    x, y = _placed(right, down, dice, radius, _LARGEST_TURN)
+def _shape_cover(right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
+    radius = generator.uniform(_MIN_RADIUS, _MAX_RADIUS)
+    x, y = _placed(right, down, generator, radius, _LARGEST_TURN)
     num_classes = len(CLASS_NAMES)
     distance = torch.empty_like(x)
-    for label in range(num_classes):  # chunks begin with class 0, and classes take turns
+    for label in range(num_classes):  # chunks begin with class 0, and classes alternate
         distance[label::num_classes] = _distance(label, x[label::num_classes], y[label::num_classes])
     return _cover(distance, radius)
 
 
 def _distance(label: int, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance (roughly: its zero is exact) to the shape of a class in a frame of radius 1."""
+    """Return the approximate signed distance to the shape of a class in a frame of radius 1; its zero is exact."""
     radius = (x * x + y * y).sqrt()
     square = torch.maximum(x.abs(), y.abs()) - 0.85
     match CLASS_NAMES[label]:
@@ -166,53 +198,17 @@ def _distance(label: int, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _half_planes(x: Tensor, y: Tensor, num_sides: int) -> Tensor:
-    """Height of each point over the lines through the centre that are parallel to a polygon's sides: sides n 1 h w."""
+    """Return the distance from lines through the center parallel to a polygon's sides, shape sides n 1 h w."""
     angles = [math.tau * k / num_sides for k in range(num_sides)]
     return torch.stack([x * math.cos(angle) + y * math.sin(angle) for angle in angles])
 
 
 def _noise(indices: Tensor, seed: int, split: int) -> Tensor:
-    """Uniform in -1..1, independent for every pixel and channel: n 3 h w. A hash serves two pixels."""
-    bits = random_streams(random_bits(indices, seed, split, 0), IMAGE_SIZE * IMAGE_SIZE // 2)
+    """Draw noise, uniform in -1..1 and independent for every pixel and channel, shape n 3 h w."""
+    bits = random_sequences(random_bits(indices, seed, split, 0), IMAGE_SIZE * IMAGE_SIZE // 2)  # a hash for 2 pixels
     levels = torch.stack([(bits >> low) & 255 for low in range(0, 48, 8)], dim=1).float()
     return levels.div_(127.5).sub_(1).view(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
 
 
-def _to_grey_levels(canvas: Tensor, noise: Tensor) -> Tensor:
+def _to_uint8(canvas: Tensor, noise: Tensor) -> Tensor:
     return ((canvas + noise * _NOISE) * 255).round_().clamp_(0, 255).to(torch.uint8)
-
-
-_TRAIN, _TEST = 0, 1  # streams of random numbers
-
-
-class Shapes(ImageDataModule):
-    """Images of 3x32x32, drawn in `setup` (12,000 in 1.3 s on one core).
-
-    num_train, num_test: images; larger sets begin with the smaller ones. Classes take turns, so are equally frequent.
-    data_seed: of the drawing; has nothing to do with `seed`.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_train: int,
-        num_test: int,
-        data_seed: int,
-        **settings: Unpack[ImageSettings],
-    ) -> None:
-        super().__init__(**settings)
-        self.num_train = num_train
-        self.num_test = num_test
-        self.data_seed = data_seed
-
-    def load_images(self) -> ImageArrays:
-        """Draws both splits."""
-        return image_arrays(
-            name="shapes",
-            class_names=CLASS_NAMES,
-            train=self._split(self.num_train, _TRAIN),
-            test=self._split(self.num_test, _TEST),
-        )
-
-    def _split(self, num_images: int, split: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return draw_images(num_images, self.data_seed, split), torch.arange(num_images) % len(CLASS_NAMES)

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from litlab.data.dataset_info import DatasetInfo
-from litlab.data.image_files import decode_image, image_pixels
+from litlab.data.image_decoder import decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun

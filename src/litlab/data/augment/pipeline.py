@@ -1,4 +1,4 @@
-"""All augmentations of single images, in their order."""
+"""Augmentation pipeline of single images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +9,22 @@ from torch import Tensor
 
 from litlab.data.augment.color import ColorJitter
 from litlab.data.augment.cutout import cutout_boxes, erase
-from litlab.data.augment.geometry import random_mirrored, random_shifts, shift_and_mirror
+from litlab.data.augment.geometry import random_flips, random_shifts, shift_and_flip
 from litlab.data.augment.rand_augment import RandAugment
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What a training image goes through: a function of (seed, epoch, its index), on CPU and GPU alike.
+    """Augmentation of training images: a function of (seed, epoch, index of the image), on CPU and GPU alike.
 
-    crop_padding: pixels of reflection on each side that the crop is taken from, less than the image's height and width;
-        0 for no crop.
-    flip: True to mirror left and right with probability one half; "alternating" for every other epoch.
-    color_jitter: brightness, contrast, saturation and hue, see `ColorJitter`; None for none.
-    rand_augment: num_ops and magnitude, see `RandAugment`; None for none.
-    cutout: side of the erased square in pixels; 0 for none.
+    Attributes:
+        seed: Seed of the draws.
+        crop_padding: Pixels of reflection on each side that the crop is taken from, less than the image's height and
+            width; 0 for no crop.
+        flip: True to flip left and right with probability one half; "alternating" for every other epoch.
+        color_jitter: brightness, contrast, saturation and hue, see `ColorJitter`; None for none.
+        rand_augment: num_ops and magnitude, see `RandAugment`; None for none.
+        cutout: Side of the erased square in pixels; 0 for none.
     """
 
     seed: int
@@ -35,21 +37,21 @@ class Augmentation:
     def on_pixels(
         self, images: UInt8[Tensor, "b c h w"], indices: Int64[Tensor, " b"], epoch: int
     ) -> UInt8[Tensor, "b c h w"]:
-        """Crop, flip, RandAugment and colour jitter, in this order, before the images are normalised."""
+        """Crop, flip, then apply RandAugment and color jitter, before the images are normalized."""
         if self.crop_padding > 0 or self.flip:
             down, right = random_shifts(indices, seed=self.seed, epoch=epoch, crop_padding=self.crop_padding)
-            mirrored = random_mirrored(indices, seed=self.seed, epoch=epoch, flip=self.flip)
-            images = shift_and_mirror(images, down, right, mirrored)
+            flipped = random_flips(indices, seed=self.seed, epoch=epoch, flip=self.flip)
+            images = shift_and_flip(images, down, right, flipped)
         if self.rand_augment is not None:
             images = RandAugment(seed=self.seed, **self.rand_augment)(images, indices, epoch)
         if self.color_jitter is not None:
             images = ColorJitter(seed=self.seed, **self.color_jitter)(images, indices, epoch)
         return images
 
-    def on_normalised(
+    def on_normalized(
         self, images: Float[Tensor, "b c h w"], indices: Int64[Tensor, " b"], epoch: int
     ) -> Float[Tensor, "b c h w"]:
-        """Cutout, after the images are normalised: zero is the mean."""
+        """Apply cutout, after the images are normalized: zero is the mean."""
         if self.cutout == 0:
             return images
         height, width = images.shape[-2:]
