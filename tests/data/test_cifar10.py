@@ -42,9 +42,7 @@ def test_fetches_once_and_decodes_once(
     server.content = small_cifar.binary
     with caplog.at_level(logging.INFO):
         assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
-    line = (
-        f"Downloading cifar-10-binary.tar.gz ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
-    )
+    line = f"Downloading cifar-10-binary.tar.gz ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
     assert [record.getMessage() for record in caplog.records] == [line]
     assert capfd.readouterr() == (f"{line}\n", "")
     names = {path.name for path in (tmp_path / "root").iterdir()}

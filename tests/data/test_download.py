@@ -50,9 +50,7 @@ def server() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
 
 def test_no_more_is_taken_than_expected(server: Any, tmp_path: Path) -> None:
     host, _ = server
-    with pytest.raises(
-        UserError, match=r"is not x.tar: it has more than 300,000 bytes\. It was deleted"
-    ):
+    with pytest.raises(UserError, match=r"is not x.tar: it has more than 300,000 bytes\. It was deleted"):
         download(f"http://{host}/endless", tmp_path / "x.tar", Checksum("x.tar", 300_000, "0" * 64))
     assert list(tmp_path.iterdir()) == []
 
