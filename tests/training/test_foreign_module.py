@@ -1,6 +1,8 @@
 """A LightningModule and a data module that know nothing of litlab, trained by config alone."""
 
+import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +11,12 @@ from support.exact_resume import train_until
 from support.runs import Command, compose_config
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
+from litlab.cli import compare
 from litlab.config.config_file import to_yaml
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import read_metrics
+from litlab.runs.metrics import read_metric_table, read_metrics
 from litlab.runs.result import read_result
 
 BORING = "lightning.pytorch.demos.boring_classes"
@@ -116,3 +120,98 @@ def test_a_pair_without_test_or_validation_completes_and_says_so(
         has_validation = "no validation" not in message
         assert (result["objective"] is not None) == (list(result["best"]) == ["val/loss"]) == has_validation
         assert run.last.exists()
+
+
+class Wave(LightningModule):
+    """A metric that rises and falls again from validation to validation, under the name of `metric`.
+
+    Args:
+        metric: Name that it is logged by.
+        axis: `lightning` for Lightning's own step count, `epoch` for a step that the module logs, `two_optimizers` for
+            manual optimization by two optimizers, `object` for a torchmetrics object in place of a number.
+    """
+
+    VALUES = (0.25, 0.75, 0.5)
+
+    def __init__(self, metric: str, axis: str) -> None:
+        super().__init__()
+        self.metric, self.axis = metric, axis
+        self.automatic_optimization = axis != "two_optimizers"
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 1) for _ in range(2))
+        self.object = Wave.Height()
+        self.num_validations = 0
+
+    class Height(MeanMetric):
+        unit, higher_is_better, plot_lower_bound, plot_upper_bound = "%", True, 0.0, 1.0
+
+    def training_step(self, batch: Tensor) -> Tensor | None:
+        losses = [layer(batch).square().mean() for layer in self.layers]
+        self.log("train_loss", losses[0])
+        if self.automatic_optimization:
+            return sum(losses)
+        for optimizer, loss in zip(self.optimizers(), losses, strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return None
+
+    def validation_step(self, batch: Tensor) -> None:
+        self.object.update(self.VALUES[self.num_validations])
+        value = self.object if self.axis == "object" else self.VALUES[self.num_validations]
+        self.log(self.metric, value, on_step=False, on_epoch=True)
+        self.log("val_other", float(self.num_validations))
+        if self.axis == "epoch":
+            self.log("step", float(self.current_epoch))
+
+    def on_validation_epoch_end(self) -> None:
+        self.num_validations += 1
+
+    def test_step(self, batch: Tensor) -> None:
+        self.log(self.metric.replace("valid", "test").replace("val", "test"), 0.875)
+
+    def configure_optimizers(self) -> Any:
+        optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in self.layers]
+        return optimizers if self.axis == "two_optimizers" else torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.parametrize("interval", ["1.0", "2"])
+@pytest.mark.parametrize(
+    ("metric", "axis"),
+    [
+        ("val_f1", "lightning"),
+        ("val/loss", "epoch"),
+        ("valid/acc", "two_optimizers"),
+        ("val_acc", "object"),
+    ],
+)
+def test_the_best_is_found_by_any_name_and_step_axis(
+    metric: str, axis: str, interval: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = "training.test_foreign_module"
+    config = compose_config(
+        *PAIR[:3], f"objective={{metric: {metric}, mode: max}}", "name=wave",
+        "~data", f"+data={{_target_: {place}.CompleteData}}",
+        "~task", f"+task={{_target_: {place}.Wave, metric: {metric}, axis: {axis}}}",
+        "trainer=cpu", "threads=1", f"trainer.val_check_interval={interval}", "trainer.log_every_n_steps=1",
+        f"trainer.max_epochs={3 if interval == '1.0' else 1}",
+    )  # fmt: skip
+    run = RunDirectory.create(tmp_path / "runs" / "run", to_yaml(config), {})
+    assert train_until(run, config, None)
+    num_optimizers = 2 if axis == "two_optimizers" else 1
+    validated = [step * num_optimizers for step in ((4, 8, 12) if interval == "1.0" else (2, 4))]
+    rows = read_metrics(run.metrics)
+    values = {row.step: row.value for row in rows if row.metric == metric}
+    assert values == dict(zip(validated, Wave.VALUES[: len(validated)], strict=True))
+    result = read_result(run)
+    assert (result["objective"], result["best"]) == (0.75, {metric: 0.75, "val_other": 1.0})
+    test_metric = metric.replace("valid", "test").replace("val", "test")
+    assert result["last"][metric] == Wave.VALUES[len(validated) - 1]
+    assert list(result["last"]) == [metric, "val_other"]
+    assert result["test"] == {test_metric: 0.875}
+    info = read_metric_table(run)[metric]
+    assert (info.unit, info.mode, info.bounds) == (("%", "max", (0, 1)) if axis == "object" else ("", None, None))
+    capsys.readouterr()
+    assert compare.main([str(tmp_path / "runs"), "--format", "csv"]) in (0, None)
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (float(row[f"{metric} mean"]), float(row[f"{test_metric} mean"])) == (0.75, 0.875)

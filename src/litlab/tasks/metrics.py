@@ -208,7 +208,8 @@ def metric_info(name: str, metric: nn.Module) -> MetricInfo:
 
 def logged_values(trainer: Trainer) -> dict[str, float]:
     """Return the values of the validation or test that has just ended, by name, without older ones of the training."""
-    return {name: float(value) for name, value in trainer._logger_connector.metrics["callback"].items()}
+    values = trainer._logger_connector.metrics["callback"]
+    return {name: float(value) for name, value in values.items() if name != "step"}  # `step` is Lightning's axis
 
 
 def logged_metrics(trainer: Trainer) -> dict[str, MetricInfo]:
