@@ -71,11 +71,17 @@ def test_the_console_shows_its_unit(project: Path) -> None:
     assert f"f1 {100 * result['last']['val/f1']:.2f} %" in log
 
 
-def test_comparing_by_it(project: Path) -> None:
-    command = call_litlab(project, "compare", "outputs/s", "--metric", "val/f1", "--format", "csv")
+@pytest.mark.parametrize(("name", "header", "direction"), [("f1", "(%)", "higher"), ("miss", "(images)", "lower")])
+def test_comparing_by_it(project: Path, name: str, header: str, direction: str) -> None:
+    command = call_litlab(project, "compare", "outputs/s", "--metric", f"val/{name}", "--format", "csv")
     assert command.returncode == 0, command.stderr
-    values = [float(row["val/f1 mean"]) for row in csv.DictReader(command.stdout.splitlines())]
-    assert values == sorted((read_result(run)["best"]["val/f1"] for run in runs(project)), reverse=True)
+    values = [float(row[f"val/{name} mean"]) for row in csv.DictReader(command.stdout.splitlines())]
+    recorded = [read_result(run)["best"][f"val/{name}"] for run in runs(project)]
+    assert values == sorted(recorded, reverse=direction == "higher")
+    table = call_litlab(project, "compare", "outputs/s", "--metric", f"val/{name}").stdout
+    assert f"val/{name} {header}" in table
+    assert f"({direction} is better)" in table
+    assert (f"{100 * values[0]:.2f}" if name == "f1" else f"{values[0]:.4f}"[:5]) in table
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
