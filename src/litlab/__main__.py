@@ -1,4 +1,4 @@
-"""`python -m litlab` is `litlab`."""
+"""Run the command line as `python -m litlab`."""
 
 from litlab.cli.main import main
 

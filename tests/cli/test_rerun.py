@@ -119,7 +119,7 @@ def test_a_run_of_others_is_refused_or_stays_theirs(original: RunDirectory, tmp_
     original.config.write_text(safe)
     (original.path / ".signature").unlink()
     write_json(original.provenance, {"project": "/"})
-    new = rerun._create(FinishedRun.open(original.path), ["litlab", "rerun"])
+    new = rerun._create_run(FinishedRun.open(original.path), ["litlab", "rerun"])
     assert not is_own(new)
     assert new.read_json(new.provenance)["project"] == str(tmp_path)
 
@@ -127,7 +127,7 @@ def test_a_run_of_others_is_refused_or_stays_theirs(original: RunDirectory, tmp_
 def test_links_are_not_followed_into_the_new_directory(original: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("mine")
     (original.path / ".hydra" / "hydra.yaml").symlink_to(tmp_path / "private")
-    new = rerun._create(FinishedRun.open(original.path), [])
+    new = rerun._create_run(FinishedRun.open(original.path), [])
     assert list((new.path / ".hydra").iterdir()) == []
 
 
@@ -138,7 +138,7 @@ def test_a_place_where_nothing_can_be_written(original: RunDirectory) -> None:
     original.path.parent.rmdir()
     original.path.parent.write_text("a file")
     with pytest.raises(UserError, match="is repeated in a directory beside it"):
-        rerun._create(finished, [])
+        rerun._create_run(finished, [])
 
 
 def test_without_a_hash_of_the_weights_nothing_is_called_identical(original: RunDirectory) -> None:

@@ -178,7 +178,7 @@ def test_it_is_kept_up_to_date_and_errors_are_said_once(
 ) -> None:
     monkeypatch.setattr(tensorboard, "EVERY", 0.01)
     monkeypatch.setattr(tensorboard, "_SHARE", 1.0)
-    with tensorboard._kept_up_to_date(outputs, place):
+    with tensorboard._updated_view(outputs, place):
         num_threads = threading.active_count()
         log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
         new = place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00"
@@ -196,25 +196,21 @@ def test_it_is_kept_up_to_date_and_errors_are_said_once(
                 break
         deadline.wait(0.3)
         said += capsys.readouterr().err
-    assert said.count("what is shown is not up to date") == 1
+    assert said.count("the view is not up to date") == 1
     assert threading.active_count() == num_threads - 1
 
 
-def test_one_study_is_shown_as_it_is_if_it_has_sessions(outputs: Path) -> None:
-    with tensorboard._shown(outputs / "first") as shown:
+def test_a_single_study_needs_no_view(outputs: Path) -> None:
+    with tensorboard._logdir(outputs / "first") as shown:
         assert shown == outputs / "first"
-    (older,) = outputs.glob("first/0000*")
-    (older / SESSION_START).unlink()
-    with tensorboard._shown(outputs / "first") as shown:  # of before there were sessions, in part
-        assert "first/lr=0.01 seed=0" in sessions(shown)
-    with tensorboard._shown(outputs) as shown:
+    with tensorboard._logdir(outputs) as shown:
         assert (shown / "first" / "lr=0.1 seed=0" / EVENTS).is_symlink()
     assert not shown.exists()
 
 
 def test_a_single_run_has_its_final_metrics_and_no_others(outputs: Path) -> None:
     (run,) = outputs.glob("first/0000*")
-    with tensorboard._shown(run) as shown:
+    with tensorboard._logdir(run) as shown:
         (row,) = sessions(shown).values()
     assert row.settings == {"seed": 0.0}
     assert {tag.partition("/")[0] for tag in row.metrics} == {"result"}

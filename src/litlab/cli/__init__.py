@@ -1,1 +1,1 @@
-"""cli."""
+"""Command line of litlab: one module for each command."""

@@ -1,4 +1,4 @@
-"""What is done with a finished run: one module for each sub-command, and what their command lines share. No torch."""
+"""Arguments that several commands share."""
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
@@ -6,28 +6,28 @@ from litlab.runs.directory import CHECKPOINTS
 
 
 def new_parser(command: str, description: str, notes: str) -> ArgumentParser:
-    """A parser for `litlab COMMAND`; `notes` stand below its options as they are."""
+    """Create the parser of `litlab COMMAND`, with `notes` printed verbatim below its options."""
     return ArgumentParser(
         prog=f"litlab {command}", description=description, epilog=notes, formatter_class=RawDescriptionHelpFormatter
     )
 
 
 def add_run(parser: ArgumentParser) -> None:
-    """DIR, and which of its checkpoints."""
+    """Add DIR and --checkpoint."""
     parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
     parser.add_argument(
         "--checkpoint",
         choices=CHECKPOINTS,
-        help="default: the best where there is one, else the last, as in the final test",
+        help="default: best if the run has one, else last, as in the final test",
     )
 
 
 def add_allow(parser: ArgumentParser) -> None:
-    """--allow, for a run of somebody else's."""
+    """Add --allow for untrusted runs."""
     parser.add_argument(
         "--allow",
         action="append",
         default=[],
-        metavar="PACKAGE",
-        help="a package whose code a run that is not yours may use, besides torch, Lightning and litlab; repeatable",
+        metavar="NAME",
+        help="a class or package that an untrusted run may use besides those of litlab's own configs; repeatable",
     )

@@ -1,4 +1,4 @@
-"""`litlab compare`: which setting is better, by how much, and whether that is more than noise."""
+"""Compare settings over seeds: means, intervals, differences from a baseline."""
 
 import sys
 from argparse import Namespace
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 NOTES = """\
-Runs whose configs differ in nothing but the seed are a group. Groups are ranked by the objective, which is a metric of
-the validation; the test stands beside it and decides nothing. Runs that are not completed are counted, not averaged.
+Runs whose configs differ only in the seed form a group. Groups are ranked by the objective, a validation metric; the
+test metric is shown beside it and never used for ranking. Runs that are not completed are counted, not averaged.
 
   --metric     another validation metric: val/loss
-  --mode       its better values, for a metric whose class has no direction: max or min
-  --at         where in each run: best (where its objective was best), last, or epoch=N, counted from 1
-  --filter     only runs of which this holds: KEY OPERATOR VALUE with < <= > >= = !=; repeatable, all must hold.
-               A key is a full name or the end of one: optimizer.lr, lr; or seed. A class has a name: model=ResNet
-  --group      only these settings tell groups apart: optimizer.lr,model. For each seed, all others are averaged over,
-               so that n, intervals and tests count seeds; a seed that not all of them have is left out
+  --mode       max or min: the direction of a metric whose class has none
+  --at         the point of each run: best (of its objective), last, or epoch=N, counted from 1
+  --filter     keep only runs with KEY OPERATOR VALUE, operators < <= > >= = !=; repeatable, all must hold.
+               A key is a full name or its end: optimizer.lr, lr; or seed. A class goes by its name: model=ResNet
+  --group      group by these settings alone: optimizer.lr,model. All others are averaged for each seed, so that n,
+               intervals and tests count seeds; a seed that some of them lack is left out
   --sort       a setting or a metric: lr, test/accuracy; or name, n, time, images/s, parameters
-  --baseline   differences from this group, paired by seed where seeds match: its name, or a part of it: lr=0.1
+  --baseline   show differences from this group, paired by seed if seeds match: its name or a part of it: lr=0.1
 
 examples:
   litlab compare outputs/lr_by_seed
@@ -41,15 +41,15 @@ examples:
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table, and write what else is asked for.
+    """Print the table and write the requested files.
 
     Raises:
-        UserError: if there is nothing to compare, what is asked for doesn't fit the runs, or a file can't be written.
+        UserError: If there is nothing to compare, an option doesn't fit the runs, or a file can't be written.
     """
     options = _options(arguments)
     from litlab.compare.output_files import check_outputs
 
-    check_outputs([each for each in (options.output, options.html) if each is not None], options.plot)
+    check_outputs([file for file in (options.output, options.html) if file is not None], options.plot)
     from litlab.compare.comparison import compare
 
     comparison = compare(
@@ -62,13 +62,13 @@ def main(arguments: list[str]) -> None:
         sort=options.sort,
         baseline=options.baseline,
     )
-    _show(comparison, options)
-    for line in _written(comparison, options):
+    _print_table(comparison, options)
+    for line in _write_files(comparison, options):
         print(line, file=sys.stdout if options.format == "table" else sys.stderr, flush=True)
 
 
 def _options(arguments: list[str]) -> Namespace:
-    parser = new_parser("compare", "Which setting is better, by how much, and whether that is noise.", NOTES)
+    parser = new_parser("compare", "Compare settings over seeds, with intervals and p-values.", NOTES)
     add = parser.add_argument
     add("directories", metavar="DIR", nargs="+", type=Path, help="a study, a run, or a folder of them: outputs/NAME")
     add("--metric", help="default: the objective of the runs")
@@ -79,19 +79,26 @@ def _options(arguments: list[str]) -> Namespace:
     add("--sort", metavar="COLUMN", help="default: the metric, the best first")
     add("--baseline", metavar="NAME", help="a group: lr=0.1")
     add("--format", choices=FORMATS, default="table", help="default: table")
-    add("--output", metavar="FILE", type=Path, help="for the table, instead of printing it")
-    add("--plot", metavar="FILE", type=Path, action="append", default=[], help="figures: png, svg, pdf; repeatable")
-    add("--html", metavar="FILE", type=Path, help="a page with all of it, which needs no network")
-    add("--tensorboard", action="store_true", help="for TensorBoard: mean and interval of all groups of each study")
+    add("--output", metavar="FILE", type=Path, help="write the table to a file instead of printing it")
+    add(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="write figures as png, svg, pdf; repeatable",
+    )
+    add("--html", metavar="FILE", type=Path, help="write a self-contained page with everything")
+    add("--tensorboard", action="store_true", help="write mean and interval of each group for TensorBoard")
     return parser.parse_args(arguments)
 
 
-def _show(comparison: "Comparison", options: Namespace) -> None:
-    """The table; what a reader has to know stands in it, or on standard error where it is for another program."""
+def _print_table(comparison: "Comparison", options: Namespace) -> None:
+    """Print or write the table; print its notes on standard error if the format has no place for them."""
     from litlab.compare.formats import render
 
-    is_for_eyes = options.output is None and sys.stdout.isatty()
-    text = render(comparison, options.format, get_terminal_size().columns if is_for_eyes else None)
+    is_on_terminal = options.output is None and sys.stdout.isatty()
+    text = render(comparison, options.format, get_terminal_size().columns if is_on_terminal else None)
     if options.output is None:
         print(text, end="", flush=True)
     else:
@@ -110,8 +117,8 @@ def _write(file: Path, text: str) -> None:
         raise UserError(f"{file} can't be written: {error.strerror}") from error
 
 
-def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
-    """Write what was asked for beside the table; a line a file."""
+def _write_files(comparison: "Comparison", options: Namespace) -> Iterator[str]:
+    """Write the requested files and yield a line for each."""
     if options.output is not None:
         yield f"table        {options.output}"
     if options.plot:
@@ -127,26 +134,28 @@ def _written(comparison: "Comparison", options: Namespace) -> Iterator[str]:
         write_page(comparison, options.html)
         yield f"page         {options.html}"
     if options.tensorboard:
-        yield from _summaries(comparison)
+        yield from _write_summaries(comparison)
 
 
-def _summaries(comparison: "Comparison") -> Iterator[str]:
+def _write_summaries(comparison: "Comparison") -> Iterator[str]:
     from litlab.compare.collect import studies
     from litlab.compare.tensorboard import write_summaries
 
-    found = studies(comparison.directories)
-    if not found:
-        raise UserError("--tensorboard: only a study has summaries of its groups, and there is none among these runs")
-    for study in found:
+    directories = studies(comparison.directories)
+    if not directories:
+        raise UserError(
+            "--tensorboard: expected a study, which holds the summaries of its groups; these are single runs"
+        )
+    for study in directories:
         try:
             num_groups = write_summaries(study)
         except OSError as error:
             raise UserError(f"{study}/summary can't be written: {error.strerror}") from error
         except UserError as error:
-            if len(found) == 1:
+            if len(directories) == 1:
                 raise
             yield printable(f"TensorBoard  skipped {study}: {error}")
         else:
-            said = f"summaries of {num_groups} group{'s' * (num_groups != 1)}"
-            why = ", as none has two finished runs" * (num_groups == 0)
-            yield f"TensorBoard  litlab tensorboard {printable(str(study))}: {said}{why}"
+            summaries = f"summaries of {num_groups} group{'s' * (num_groups != 1)}"
+            reason = ", as none has two finished runs" * (num_groups == 0)
+            yield f"TensorBoard  litlab tensorboard {printable(str(study))}: {summaries}{reason}"

@@ -1,4 +1,4 @@
-"""`litlab diff`: what differs between two runs."""
+"""Show what differs between two runs."""
 
 import difflib
 from typing import Any
@@ -11,16 +11,16 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import format_duration, headline, printable
 
-MOST_LINES = 40  # of a section
-MOST_CODE = 60  # lines of code that changed
-_LONGEST = 200  # characters of such a line
-_COMPARED = 5000  # lines of each text: the time to compare grows with their square
+MAX_LINES = 40  # of a section
+MAX_CODE_LINES = 60
+_MAX_LINE_LENGTH = 200  # characters of a line of code
+_MAX_COMPARED = 5000  # lines of each text: the time to compare grows with their square
 NOTES = """\
-It compares config, code, packages, hardware, data, results and every row of metrics.csv except throughput/*, and shows
-A -> B. Of code it knows the commit, and the uncommitted changes and untracked sources that provenance.json recorded:
-where those differ, their difference is shown. The runs may be running, failed, or somebody else's: files are only read.
+Compares config, code, packages, hardware, data, results and every row of metrics.csv except throughput/*, and shows
+A -> B. Code is compared by the commit, the uncommitted changes and the untracked sources in provenance.json. The runs
+may be running, failed, or untrusted: their files are only read.
 
-Exit code: 0 whether or not they differ; 1 if one of them can't be read.
+Exit code: 0 whether or not they differ, 1 if one of them can't be read.
 
 examples:
   litlab diff outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c outputs/cifar10_cnn/2026-02-01_09-30-00_4d5e6f
@@ -32,22 +32,23 @@ def main(arguments: list[str]) -> None:
     """Print a line for each difference.
 
     Raises:
-        UserError: if one of the two is no run.
+        UserError: If one of the two is not a readable run.
     """
-    parser = new_parser("diff", "What differs between two runs: config, code, packages, hardware, results.", NOTES)
+    parser = new_parser("diff", "Show what differs between two runs: config, code, packages, hardware, results.", NOTES)
     parser.add_argument("old", metavar="A", help="a run directory, or a job of a study: outputs/STUDY/JOB")
-    parser.add_argument("new", metavar="B", help="another")
+    parser.add_argument("new", metavar="B", help="another run directory")
     options = parser.parse_args(arguments)
     old, new = _open(options.old), _open(options.new)
-    lines = [f"A  {_described(old)}", f"B  {_described(new)}", ""]
-    lines += format_diff(diff_runs(old, new, strict=False), MOST_LINES)
-    print("\n".join(map(printable, [*lines, *_code(old, new)])), flush=True)
+    lines = [f"A  {_describe(old)}", f"B  {_describe(new)}", ""]
+    lines += format_diff(diff_runs(old, new, strict=False), MAX_LINES)
+    print("\n".join(map(printable, [*lines, *_code_diff(old, new)])), flush=True)
 
 
 def _open(path: str) -> RunDirectory:
-    """
+    """Open a run that has a valid config.
+
     Raises:
-        UserError: if there is no run, or its config is none.
+        UserError: If there is no run, or its config is damaged.
     """
     run = RunDirectory.existing(path)
     try:
@@ -57,36 +58,32 @@ def _open(path: str) -> RunDirectory:
     return run
 
 
-def _described(run: RunDirectory) -> str:
+def _describe(run: RunDirectory) -> str:
     state = read_state(run)
-    taken = (
-        f" in {format_duration(state.seconds)}"
-        if state.status == RunStatus.COMPLETED and state.seconds is not None
-        else ""
-    )
-    said = f"{state.status.label}{taken}{': ' * bool(state.message)}{headline(state.message)}"
-    return f"{run.path}  {said}"
+    is_timed = state.status == RunStatus.COMPLETED and state.seconds is not None
+    duration = f" in {format_duration(state.seconds or 0)}" if is_timed else ""
+    return f"{run.path}  {state.status.label}{duration}{': ' * bool(state.message)}{headline(state.message)}"
 
 
-def _code(old: RunDirectory, new: RunDirectory) -> list[str]:
-    """How the uncommitted changes and the untracked sources differ, where they are recorded."""
-    before, after = _texts(old), _texts(new)
+def _code_diff(old: RunDirectory, new: RunDirectory) -> list[str]:
+    """Compare the recorded uncommitted changes and untracked sources."""
+    before, after = _recorded_code(old), _recorded_code(new)
     if not (before and after):
         return []
     lines: list[str] = []
     for name in {**before, **after}:
-        old_lines, new_lines = (each.get(name, "").splitlines()[:_COMPARED] for each in (before, after))
+        old_lines, new_lines = (texts.get(name, "").splitlines()[:_MAX_COMPARED] for texts in (before, after))
         lines += difflib.unified_diff(old_lines, new_lines, f"A {name}", f"B {name}", n=1, lineterm="")
-    more = len(lines) - MOST_CODE
-    shown = [f"  {line.expandtabs()[:_LONGEST]}" for line in lines[:MOST_CODE]]
-    return [*([""] if lines else []), *shown, *([f"  and {more} more lines"] if more > 0 else [])]
+    num_hidden = len(lines) - MAX_CODE_LINES
+    shown = [f"  {line.expandtabs()[:_MAX_LINE_LENGTH]}" for line in lines[:MAX_CODE_LINES]]
+    return [*([""] if lines else []), *shown, *([f"  and {num_hidden} more lines"] if num_hidden > 0 else [])]
 
 
-def _texts(run: RunDirectory) -> dict[str, str]:
-    """Name -> text of what provenance.json holds of code; nothing where it has no record of any."""
+def _recorded_code(run: RunDirectory) -> dict[str, str]:
+    """Read name -> text of the code in provenance.json; empty if nothing is recorded."""
     try:
         provenance: Any = run.read_json(run.provenance)
-    except UserError:  # it is said in the section of the code
+    except UserError:  # reported in the section of the code
         return {}
     code = provenance.get("code") if isinstance(provenance, dict) else None
     if not isinstance(code, dict):

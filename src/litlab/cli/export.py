@@ -1,4 +1,4 @@
-"""`litlab export`: the trained network as a file for other programs."""
+"""Write the trained network as a file for other programs."""
 
 from argparse import Namespace
 from importlib.util import find_spec
@@ -10,15 +10,14 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_atomic
 
 FORMATS = ("onnx", "pt2")
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 NOTES = """\
-The file does what litlab.load(DIR) does:
-  input   images         uint8, (batch, channels, height, width), 0 to 255, of the size that the network was trained on;
-                         normalisation is inside
-  output  probabilities  float32, (batch, classes), rows add up to 1
-Any batch size. The file holds `class_names` (a JSON list), `input` and `output`: in ONNX as metadata properties, in pt2
-in the extra file litlab.json. Before it is put in place it is run (ONNX by onnxruntime), and must give the network's
-probabilities to 1e-5.
+The file computes the same as litlab.load(DIR), normalization included:
+  input   images         uint8, (batch, channels, height, width), 0 to 255, of the size used in training
+  output  probabilities  float32, (batch, classes), each row adds up to 1
+The batch size is free. The file holds `class_names` (a JSON list), `input` and `output`: in ONNX as metadata
+properties, in pt2 in the extra file litlab.json. It is run before it is put in place (ONNX by onnxruntime), and must
+reproduce the probabilities of the network within 1e-5.
 
 examples:
   litlab export DIR --format onnx
@@ -27,10 +26,10 @@ examples:
 
 
 def main(arguments: list[str]) -> None:
-    """Export, check, and put the file in place.
+    """Export the network, check the file and put it in place.
 
     Raises:
-        UserError: if the run has no network to export, the network can't be exported, or the file can't be written.
+        UserError: If the run has no network to export, the network can't be exported, or the file can't be written.
     """
     options = _options(arguments)
     output: Path = options.output or RunDirectory.existing(options.run).path / f"network.{options.format}"
@@ -53,11 +52,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _options(arguments: list[str]) -> Namespace:
-    parser = new_parser("export", "A run's network with its normalisation, as a file for other programs.", NOTES)
+    parser = new_parser("export", "Write a run's network with its normalization as a file for other programs.", NOTES)
     add_run(parser)
     add_allow(parser)
     parser.add_argument(
-        "--format", choices=FORMATS, required=True, help="onnx, or pt2: torch.export, for torch.export.load"
+        "--format", choices=FORMATS, required=True, help="onnx, or pt2 (torch.export) for torch.export.load"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: network.onnx or network.pt2 in DIR")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
@@ -66,15 +65,15 @@ def _options(arguments: list[str]) -> Namespace:
 
 def _check_output(output: Path, force: bool) -> None:
     if output.is_dir() or not output.parent.is_dir():
-        what = "is a folder" if output.is_dir() else f"is in {output.parent}, which is no folder"
-        raise UserError(f"--output {output}: it {what}; expected the name of a file in an existing folder")
+        problem = "is a folder" if output.is_dir() else f"is in {output.parent}, which is not a folder"
+        raise UserError(f"--output {output}: {problem}; expected a file name in an existing folder")
     if output.exists() and not force:
         raise UserError(f"{output} exists; add --force to replace it, or choose another file with --output")
 
 
 def _check_packages() -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if missing:
         raise UserError(
-            f"ONNX needs {', '.join(missing)}, which litlab does not install by itself: pip install 'litlab[onnx]'"
+            f"--format onnx: missing packages {', '.join(missing)}; install them: pip install 'litlab[onnx]'"
         )

@@ -1,4 +1,4 @@
-"""The command `litlab`: sub-commands, imported when they are called."""
+"""Dispatch of the command `litlab` to its subcommands, which are imported when they are called."""
 
 import importlib
 import os
@@ -11,19 +11,19 @@ from litlab.errors import RunFailed, UserError
 USAGE = """\
 litlab: compose, run and compare PyTorch Lightning experiments
 
-  litlab train [group=option] [key=value]         train, then test the best checkpoint (--help: groups and keys)
-  litlab train -m [key=value,value]               a study: a job for each combination (--dry-run: say which)
+  litlab train [group=option] [key=value]         train, then test the best checkpoint (--help lists groups and keys)
+  litlab train -m [key=value,value]               run a study: a job for each combination (--dry-run lists them)
   litlab resume DIR [key=value]                   continue an interrupted run or study in place
-  litlab rerun DIR                                run it again and compare
-  litlab status DIR [--watch]                     the jobs of a study: done, running, failed and why
-  litlab compare DIR... [--baseline NAME]         which setting is better, by how much, or is it noise
-  litlab diff RUN RUN                             what differs between two runs: config, code, packages, results
-  litlab evaluate DIR                             test metrics of a run's checkpoint, once more
-  litlab predict DIR --images PATH                class and probability for images
-  litlab export DIR --format onnx                 the trained network as a file for other programs
-  litlab tensorboard [DIR]                        TensorBoard on outputs/ or one directory
+  litlab rerun DIR                                run it again and compare the results
+  litlab status DIR [--watch]                     show the jobs of a study: completed, running, failed and why
+  litlab compare DIR... [--baseline NAME]         compare settings over seeds, with intervals and p-values
+  litlab diff RUN RUN                             show what differs between two runs
+  litlab evaluate DIR                             compute the test metrics of a checkpoint again
+  litlab predict DIR --images PATH                print classes and probabilities of images
+  litlab export DIR --format onnx                 write the trained network for other programs
+  litlab tensorboard [DIR]                        start TensorBoard on outputs/ or one directory
 
-Each has its own --help. In Python: litlab.load(DIR) gives the trained network with its preprocessing.
+Each command has its own --help. In Python, litlab.load(DIR) returns the trained network with its preprocessing.
 """
 COMMANDS = {
     "train": "litlab.cli.train",
@@ -40,12 +40,16 @@ COMMANDS = {
 
 
 def main() -> None:
-    """The console command; exits with 0, 1 for the user's error, 130 for Ctrl-C, or the worker's code."""
+    """Run the command line.
+
+    Exit codes: 0 for success, 1 for a user error, 130 for Ctrl-C, else the exit code of the worker.
+    """
     try:
-        _never_fail_to_print()
-        _run(sys.argv[1:])
+        _escape_unprintable()
+        _dispatch(sys.argv[1:])
     except UserError as error:
-        sys.exit(_said(str(error)))
+        _print_error(str(error))
+        sys.exit(1)
     except RunFailed as error:
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `litlab train --help | head`
@@ -55,14 +59,14 @@ def main() -> None:
         sys.exit(130)
 
 
-def _never_fail_to_print() -> None:
-    """What an encoding such as ASCII does not have, is written `\\xb1`."""
+def _escape_unprintable() -> None:
+    """Write characters that an encoding such as ASCII lacks as backslash escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(errors="backslashreplace")
 
 
-def _run(arguments: list[str]) -> None:
+def _dispatch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="", flush=True)
     elif arguments[0] == "--version":
@@ -70,20 +74,19 @@ def _run(arguments: list[str]) -> None:
 
         print(f"litlab {version('litlab')}", flush=True)
     else:
-        _command(arguments[0]).main(arguments[1:])
+        _import_command(arguments[0]).main(arguments[1:])
 
 
-def _command(name: str) -> ModuleType:
+def _import_command(name: str) -> ModuleType:
     if name not in COMMANDS:
         from difflib import get_close_matches
 
         nearest = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
-        raise UserError(f"{name}: no such command; {hint}")
+        raise UserError(f"{name}: unknown command; {hint}")
     return importlib.import_module(COMMANDS[name])
 
 
-def _said(message: str) -> int:
+def _print_error(message: str) -> None:
     lines = message.splitlines()
     print("\n".join(["litlab: " + lines[0], *("        " + line for line in lines[1:])]), file=sys.stderr)
-    return 1

@@ -1,4 +1,4 @@
-"""`litlab predict`: class and probability for image files."""
+"""Print classes and probabilities for image files."""
 
 import csv
 import itertools
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 Row = tuple[str, int, str, float]  # file, rank from 1, class, probability
 COLUMNS = ("file", "rank", "class", "probability")
-BATCH_SIZE = 128  # files that are in memory at once
+BATCH_SIZE = 128  # files in memory at once
 NOTES = """\
-A folder stands for all JPEG, PNG and WebP files in it and below. A file that can't be read is named, the rest goes
-on, and the exit code is 1. Probabilities are those of litlab.load(DIR), from 0 to 1 in csv and json.
+A folder stands for all JPEG, PNG and WebP files in it and its subfolders. A file that can't be read is reported, the
+others are predicted, and the exit code is 1. Probabilities equal those of litlab.load(DIR); 0 to 1 in csv and json.
 
 examples:
   litlab predict DIR --images photo.jpg
@@ -32,15 +32,15 @@ examples:
 
 
 def main(arguments: list[str]) -> None:
-    """Predict and print, file by file.
+    """Predict and print file by file.
 
     Raises:
-        UserError: if there is no such run, no image, or (at the end) if some could not be read.
+        UserError: If there is no such run, no image, or (at the end) if files could not be read.
     """
     options = _options(arguments)
     files = image_files(options.images)
     if not files:
-        raise UserError(f"{', '.join(map(str, options.images))}: no JPEG, PNG or WebP files in there")
+        raise UserError(f"{', '.join(map(str, options.images))}: no JPEG, PNG or WebP files")
     from litlab.inference.predictor import load
 
     predictor = load(options.run, options.checkpoint, options.allow)
@@ -52,36 +52,36 @@ def main(arguments: list[str]) -> None:
 
     _WRITERS[options.format](predictions(predictor, files, options.top, skip), predictor.class_names)
     if unreadable:
-        raise UserError(f"{len(unreadable)} of {len(files)} files could not be read; they are named above")
+        raise UserError(f"{len(unreadable)} of {len(files)} files could not be read, see above")
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are given; for each folder its image files in order, without hidden ones."""
+    """List the given files, and the image files of given folders in order, without hidden ones."""
     from litlab.data.image_listing import SUFFIXES
 
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            found.append(path)
+            files.append(path)
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             images = (name for name in sorted(names) if not name.startswith("."))
-            found += [Path(folder, name) for name in images if name.lower().endswith(SUFFIXES)]
-    return found
+            files += [Path(folder, name) for name in images if name.lower().endswith(SUFFIXES)]
+    return files
 
 
 def predictions(
     predictor: "Predictor", files: Iterable[Path], top: int, skip: Callable[[UserError], None]
 ) -> Iterator[Row]:
-    """The `top` most probable classes of each file, in that order; `skip` is told of a file that can't be read."""
+    """Yield the `top` most probable classes of each file in order; call `skip` for a file that can't be read."""
     remaining = iter(files)
     while batch := list(itertools.islice(remaining, BATCH_SIZE)):
         readable = []
         for file in batch:
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+                    warnings.simplefilter("ignore")  # of Pillow about odd metadata
                     readable.append((str(file), predictor.pixels(file)))
             except UserError as error:
                 skip(error)
@@ -92,12 +92,12 @@ def predictions(
 
 
 def _options(arguments: list[str]) -> Namespace:
-    parser = new_parser("predict", "Class and probability for images, by a run's network.", NOTES)
+    parser = new_parser("predict", "Print classes and probabilities of images by a run's network.", NOTES)
     add_run(parser)
     add_allow(parser)
     parser.add_argument("--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files or folders")
     parser.add_argument(
-        "--top", type=_count, default=1, metavar="N", help="classes for each image, most probable first; default: 1"
+        "--top", type=_count, default=1, metavar="N", help="classes of each image, most probable first; default: 1"
     )
     parser.add_argument("--format", choices=tuple(_WRITERS), default="table", help="default: table")
     return parser.parse_args(arguments)
@@ -105,7 +105,7 @@ def _options(arguments: list[str]) -> Namespace:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: expected a number from 1")
+        raise ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
     return int(text)
 
 
@@ -122,7 +122,7 @@ def _write_csv(rows: Iterable[Row], class_names: tuple[str, ...]) -> None:
 
 
 def _write_json(rows: Iterable[Row], class_names: tuple[str, ...]) -> None:
-    """One array, an object a line: written as it grows, so that a million images need no memory for it."""
+    """Write one array with an object a line as rows come, so that a million images need no memory."""
     separator = "[\n"
     for row in rows:
         print(separator + json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False), end="")

@@ -1,4 +1,4 @@
-"""`litlab status`: how far the jobs of a study are, or the runs below a directory, from their files alone."""
+"""Show the status of the jobs of a study, or of the runs below a directory, from their files alone."""
 
 import sys
 import time
@@ -19,16 +19,18 @@ from litlab.runs.terminal import format_clock, format_value, headline, printable
 from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.study import STUDY_FILE
 
-EVERY = 2.0  # seconds between two looks
+INTERVAL = 2.0  # seconds between two updates
 NOTES = """\
-It reads the files of the runs, so it works from any terminal, while they run and later, and disturbs nothing.
+The status is read from the files of the runs, so it works from any terminal, during the runs and afterwards.
 
-  completed    complete: all epochs and the test
-  running      its process is alive on this machine
-  failed       with an error, or its process died; refused: by its data, before it trained
-  interrupted  stopped, or its process is gone; litlab resume continues it
-  pruned       stopped by the search, since others were better
   queued       not started
+  running      its process is alive
+  completed    trained and tested
+  failed       ended with an error, or its process died: killed, crashed, timed out
+  refused      rejected before training, by its config or data
+  interrupted  stopped, or its process is gone; litlab resume continues it
+  lost         its heartbeat from another machine stopped
+  pruned       stopped by the search, since other trials were better
 
 examples:
   litlab status outputs/lr_by_seed
@@ -38,38 +40,41 @@ Runs = list[tuple[str, RunDirectory]]
 
 
 def main(arguments: list[str]) -> None:
-    """Print a line a job; with --watch until all have ended or Ctrl-C.
+    """Print a line for each job; with --watch, update until no job runs or Ctrl-C.
 
     Raises:
-        UserError: if there are no runs there.
+        UserError: If the directory holds no runs.
     """
-    parser = new_parser("status", "How far the jobs of a study are: a line a job.", NOTES)
+    parser = new_parser("status", "Show the status of the jobs of a study.", NOTES)
     parser.add_argument("directory", metavar="DIR", type=Path, help="a study, a run, or a folder of runs: outputs/NAME")
-    parser.add_argument("--watch", action="store_true", help="again and again, until nothing runs any more or Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="update until no job runs, or Ctrl-C")
     options = parser.parse_args(arguments)
     runs = runs_in(options.directory)
     if not options.watch:
         print("\n".join(table(options.directory, runs, _states(runs))))
         return
     try:
-        (_redraw if sys.stdout.isatty() else _report)(options.directory)
+        (_watch_on_terminal if sys.stdout.isatty() else _watch_as_lines)(options.directory)
     except KeyboardInterrupt:
         print()
 
 
 def runs_in(directory: Path) -> Runs:
-    """The runs of a directory with the names to show: its own, the jobs of a study, or those up to two levels below.
+    """Find the runs of a directory: itself, the jobs of a study, or runs in subdirectories.
+
+    Returns:
+        Pairs of a display name and a run.
 
     Raises:
-        UserError: if there are none.
+        UserError: If there are none.
     """
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; name a study, a run, or a folder with runs: outputs/NAME")
-    runs = [found.run for place in discover(directory) for found in runs_at(place)]
+    runs = [discovered.run for path in discover(directory) for discovered in runs_at(path)]
     if not runs and not (directory / STUDY_FILE).exists():
         raise UserError(f"{directory} holds no runs; name a study, a run, or a folder with runs: outputs/NAME")
-    top = str(directory)
-    return [(str(run.path)[len(top) :].lstrip("/") or run.path.name, run) for run in runs]
+    prefix = str(directory)
+    return [(str(run.path).removeprefix(prefix).lstrip("/") or run.path.name, run) for run in runs]
 
 
 def _states(runs: Runs) -> list[RunState]:
@@ -77,7 +82,7 @@ def _states(runs: Runs) -> list[RunState]:
 
 
 def table(directory: Path, runs: Runs, states: Sequence[RunState]) -> list[str]:
-    """A head line with counts, then a line a run."""
+    """Format a line with counts, then a line for each run."""
     lines = [_counts(directory, states)]
     if not runs:
         return lines
@@ -86,16 +91,16 @@ def table(directory: Path, runs: Runs, states: Sequence[RunState]) -> list[str]:
     rows += [_row(name, state, metric) for (name, _), state in zip(runs, states, strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        job, word, *middle, why = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        numbers = (cell.strip().rjust(len(cell)) for cell in middle)
-        lines.append("  ".join([job, word, *numbers, why]).rstrip())
+        job, status, *numbers, message = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        aligned = (cell.strip().rjust(len(cell)) for cell in numbers)
+        lines.append("  ".join([job, status, *aligned, message]).rstrip())
     return lines
 
 
 def _counts(directory: Path, states: Sequence[RunState]) -> str:
     counts = Counter(state.status for state in states)
-    said = ", ".join(f"{counts[word]} {word.label}" for word in sorted(counts, key=_completed_first))
-    return f"{printable(str(directory))}: {len(states)} job{'s' * (len(states) != 1)}{': ' * bool(said)}{said}"
+    parts = ", ".join(f"{counts[status]} {status.label}" for status in sorted(counts, key=_completed_first))
+    return f"{printable(str(directory))}: {len(states)} job{'s' * (len(states) != 1)}{': ' * bool(parts)}{parts}"
 
 
 def _completed_first(status: RunStatus) -> tuple[bool, int]:
@@ -126,13 +131,13 @@ def _metric(runs: Runs, states: Sequence[RunState]) -> Metric:
     return Metric("objective")
 
 
-def _is_over(directory: Path, states: Sequence[RunState]) -> bool:
-    """Whether nothing runs, and nobody is at the study who would start more."""
+def _is_finished(directory: Path, states: Sequence[RunState]) -> bool:
+    """Return True if no job runs and no controller would start more."""
     return not any(state.status == RunStatus.RUNNING for state in states) and not is_locked(directory)
 
 
-def _redraw(directory: Path) -> None:
-    """On a terminal: the table in place."""
+def _watch_on_terminal(directory: Path) -> None:
+    """Redraw the table in place."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -141,29 +146,29 @@ def _redraw(directory: Path) -> None:
         while True:
             runs = runs_in(directory)
             states = _states(runs)
-            lines = table(directory, *_fitting(runs, states))
+            lines = table(directory, *_fit_screen(runs, states))
             lines[0] = _counts(directory, states)
             live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
-            if _is_over(directory, states):
+            if _is_finished(directory, states):
                 return
-            time.sleep(EVERY)
+            time.sleep(INTERVAL)
 
 
-def _fitting(runs: Runs, states: Sequence[RunState]) -> tuple[Runs, list[RunState]]:
-    """As many as the screen has lines for: what runs and what failed before what is done."""
+def _fit_screen(runs: Runs, states: Sequence[RunState]) -> tuple[Runs, list[RunState]]:
+    """Choose as many runs as the screen has lines: running and failed ones before completed ones."""
     room = max(get_terminal_size().lines - 3, 1)
-    ranks = sorted(range(len(runs)), key=lambda place: _priority(states[place].status))
-    chosen = sorted(ranks[:room])
-    return [runs[place] for place in chosen], [states[place] for place in chosen]
+    by_priority = sorted(range(len(runs)), key=lambda index: _priority(states[index].status))
+    chosen = sorted(by_priority[:room])
+    return [runs[index] for index in chosen], [states[index] for index in chosen]
 
 
 def _priority(status: RunStatus) -> tuple[bool, ...]:
-    """Sort key of the runs that are shown if not all have room: running, failed, interrupted, queued, others."""
+    """Sort key: running, failed, interrupted, queued, others."""
     return status is not RunStatus.RUNNING, not status.is_failure, status is not RunStatus.INTERRUPTED, status.is_final
 
 
-def _report(directory: Path) -> None:
-    """Without a terminal: the table once, then a line for each change."""
+def _watch_as_lines(directory: Path) -> None:
+    """Print the table once, then a line for each change of a status."""
     before: dict[str, RunState] = {}
     while True:
         runs = runs_in(directory)
@@ -173,14 +178,14 @@ def _report(directory: Path) -> None:
         else:
             _print_changes(directory, runs, states, before)
         before = {name: state for (name, _), state in zip(runs, states, strict=True)}
-        if _is_over(directory, states):
+        if _is_finished(directory, states):
             return
-        time.sleep(EVERY)
+        time.sleep(INTERVAL)
 
 
 def _print_changes(directory: Path, runs: Runs, states: Sequence[RunState], before: dict[str, RunState]) -> None:
     metric = _metric(runs, states)
     for (name, _), state in zip(runs, states, strict=True):
         if name not in before or before[name].status != state.status:
-            said = " ".join(filter(None, _row(name, state, metric)))
-            print(f"{said}  [{_counts(directory, states)}]", flush=True)
+            cells = " ".join(filter(None, _row(name, state, metric)))
+            print(f"{cells}  [{_counts(directory, states)}]", flush=True)

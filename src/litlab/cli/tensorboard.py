@@ -1,4 +1,4 @@
-"""`litlab tensorboard`: TensorBoard on a directory of runs, for this machine only."""
+"""Start TensorBoard on a directory of runs, on loopback only."""
 
 import io
 import signal
@@ -16,24 +16,23 @@ from typing import TYPE_CHECKING, NoReturn
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
 from litlab.runs.terminal import printable
-from litlab.sweep.discover import discover, runs_at
+from litlab.sweep.discover import discover
 from litlab.sweep.study import STUDY_FILE
-from litlab.tensorboard import PREFIX, SESSION_START
 
 if TYPE_CHECKING:
     from litlab.compare.tensorboard_view import View
 
 
-EVERY = 5.0  # seconds between two looks at a folder of several studies; TensorBoard itself looks as often
-_SHARE = 0.05  # of the time that looking may take
-_NUM_NAMED = 5
-HOST = "127.0.0.1"  # TensorBoard asks nobody for a password
+INTERVAL = 5.0  # seconds between two refreshes of a view; TensorBoard reloads as often
+_MAX_LOAD = 0.05  # fraction of the time that refreshing may take
+_MAX_REPORTED = 5
+HOST = "127.0.0.1"  # TensorBoard has no authentication
 NOTES = """\
-It listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address there.
+TensorBoard listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address
+there.
 
-Of single runs, and of a folder with several studies, it shows a view: names that read as settings, and one HParams
-table with all settings that vary. The view is a temporary directory of links, which is kept up to date and then
-removed.
+Single runs and folders of several studies are shown as a view: run names made of settings, and one HParams table with
+all settings that vary. The view is a temporary directory of links that is kept up to date and removed at the end.
 
 examples:
   litlab tensorboard
@@ -45,20 +44,20 @@ def main(arguments: list[str]) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        UserError: if the directory has nothing to show, or the port is taken.
+        UserError: If the directory has no events, or the port is in use.
     """
-    parser = new_parser("tensorboard", "TensorBoard on a directory of runs, or on one run.", NOTES)
+    parser = new_parser("tensorboard", "Start TensorBoard on a directory of runs, or on one run.", NOTES)
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", type=Path, default=Path("outputs"), help="default: outputs"
     )
     parser.add_argument("--port", type=int, help="default: the first free one from 6006")
     options = parser.parse_args(arguments)
-    _check(options.directory)
+    _check_directory(options.directory)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
-            signal.signal(number, _leave)
-    with _shown(options.directory) as shown:
-        address = _serve(shown, options.port)
+            signal.signal(number, _exit)
+    with _logdir(options.directory) as logdir:
+        address = _serve(logdir, options.port)
         print(f"TensorBoard on {options.directory}: {address} (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()
@@ -66,54 +65,44 @@ def main(arguments: list[str]) -> None:
             print()
 
 
-def _leave(number: int, _: object) -> NoReturn:
-    """End in a way that removes the view; a second signal does not keep it from that."""
+def _exit(number: int, _: object) -> NoReturn:
+    """Exit so that the view is removed, ignoring further signals."""
     signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 @contextmanager
-def _shown(directory: Path) -> Iterator[Path]:
-    """What TensorBoard is to read: a study as it is; of several and of single runs a view, removed at the end.
+def _logdir(directory: Path) -> Iterator[Path]:
+    """Provide the directory that TensorBoard reads: a single study itself, else a temporary view.
 
-    Of a study of before there were sessions a view, too, since that makes up for them; of a single run, since it has
-    no columns of its own for the HParams page.
+    A single run gets a view because it has no columns of its own for the HParams page.
 
     Raises:
-        UserError: if a directory can't be read, or the view can't be made.
+        UserError: If a directory can't be read, or the view can't be created.
     """
     try:
-        found = list(islice(discover(directory), 2))
-        if len(found) < 2 and all((place / STUDY_FILE).is_file() and _has_sessions(place) for place in found):
+        paths = list(islice(discover(directory), 2))
+        if len(paths) < 2 and all((path / STUDY_FILE).is_file() for path in paths):
             yield directory
             return
         with (
-            TemporaryDirectory(prefix="litlab-tensorboard-", ignore_cleanup_errors=True) as place,
-            _kept_up_to_date(directory, Path(place)),
+            TemporaryDirectory(prefix="litlab-tensorboard-", ignore_cleanup_errors=True) as folder,
+            _updated_view(directory, Path(folder)),
         ):
-            yield Path(place)
+            yield Path(folder)
     except OSError as error:
         raise UserError(f"{error.filename or directory}: {error.strerror}") from error
 
 
-def _has_sessions(place: Path) -> bool:
-    """Whether the runs at a place that logged for TensorBoard told it of themselves."""
-    try:
-        runs = [found.run.path for found in runs_at(place)]
-    except UserError:  # of a damaged study a view could not show more
-        return True
-    return all((path / SESSION_START).exists() or next(path.glob(f"{PREFIX}*"), None) is None for path in runs)
-
-
 @contextmanager
-def _kept_up_to_date(directory: Path, place: Path) -> Iterator[None]:
-    """A view in `place`, at which a thread looks again and again."""
+def _updated_view(directory: Path, folder: Path) -> Iterator[None]:
+    """Create a view in `folder` and refresh it in a thread."""
     from litlab.compare.tensorboard_view import View
 
-    view, ended = View(directory, place), threading.Event()
+    view, ended = View(directory, folder), threading.Event()
     view.refresh()
-    _say_skipped(view)
-    thread = threading.Thread(target=_refresh, args=(view, ended))
+    _report_skipped(view)
+    thread = threading.Thread(target=_refresh_until, args=(view, ended))
     thread.start()
     try:
         yield
@@ -122,28 +111,28 @@ def _kept_up_to_date(directory: Path, place: Path) -> Iterator[None]:
         thread.join()
 
 
-def _refresh(view: "View", ended: threading.Event) -> None:
-    """Until it has ended; what goes wrong is said once, since the next look may go well."""
-    seconds, said = 0.0, ""
-    while not ended.wait(max(EVERY, seconds / _SHARE)):
+def _refresh_until(view: "View", ended: threading.Event) -> None:
+    """Refresh the view until `ended`; report an error once, since the next refresh may succeed."""
+    seconds, reported = 0.0, ""
+    while not ended.wait(max(INTERVAL, seconds / _MAX_LOAD)):
         began = time.monotonic()
         try:
             view.refresh()
         except (OSError, UserError) as error:
-            if str(error) != said:
-                said = str(error)
-                print(f"litlab: what is shown is not up to date: {said}", file=sys.stderr, flush=True)
+            if str(error) != reported:
+                reported = str(error)
+                print(f"litlab: the view is not up to date: {reported}", file=sys.stderr, flush=True)
         seconds = time.monotonic() - began
 
 
-def _say_skipped(view: "View") -> None:
-    for each in view.skipped[:_NUM_NAMED]:
-        print(f"litlab: left out: {printable(f'{each.path}: {each.reason}')}", file=sys.stderr)
-    if len(view.skipped) > _NUM_NAMED:
-        print(f"litlab: left out: {len(view.skipped) - _NUM_NAMED} more", file=sys.stderr)
+def _report_skipped(view: "View") -> None:
+    for skipped in view.skipped[:_MAX_REPORTED]:
+        print(f"litlab: left out: {printable(f'{skipped.path}: {skipped.reason}')}", file=sys.stderr)
+    if len(view.skipped) > _MAX_REPORTED:
+        print(f"litlab: left out: {len(view.skipped) - _MAX_REPORTED} more", file=sys.stderr)
 
 
-def _check(directory: Path) -> None:
+def _check_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; name one with runs, or train first: litlab train")
     if next(directory.rglob("events.out.tfevents.*"), None) is None:
@@ -151,7 +140,7 @@ def _check(directory: Path) -> None:
 
 
 def _serve(directory: Path, port: int | None) -> str:
-    """Start it in a thread; the process that reads event files for it ends with this one. Returns the address."""
+    """Start TensorBoard in a thread and return its address."""
     program = import_module("tensorboard.program")  # it has no types
     with redirect_stderr(io.StringIO()):  # advice about TensorBoard's own options
         server = program.TensorBoard()
