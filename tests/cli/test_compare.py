@@ -103,7 +103,7 @@ def test_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     where = tmp_path / "outputs" / "s"
     assert f"TensorBoard  litlab tensorboard {where}: summaries of 2 groups" in capsys.readouterr().out
     assert list((where / "summary").rglob("events.out.tfevents.*"))
-    with pytest.raises(UserError, match="only a study has summaries"):
+    with pytest.raises(UserError, match="expected a study"):
         compare.main([str(where / "0000_lr-0.1_seed-0"), "--tensorboard"])
     make_study(tmp_path / "one", {"optimizer.lr": [0.1, 0.2], "seed": [0]}, accuracy)
     compare.main([str(tmp_path / "one"), "--tensorboard"])

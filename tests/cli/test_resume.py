@@ -50,8 +50,8 @@ def new_run(tmp_path: Path) -> Callable[..., RunDirectory]:
 
 def prepare(run: RunDirectory, *arguments: str) -> dict[str, Any] | None:
     """All that the command does before the worker starts."""
-    options = resume._options([str(run.path), *arguments])
-    return resume._prepare(run, options, ["litlab", "resume", str(run.path), *arguments])
+    options = resume.parse_options([str(run.path), *arguments])
+    return resume.prepare(run, options, ["litlab", "resume", str(run.path), *arguments])
 
 
 def completed(run: RunDirectory, **values: Any) -> None:
@@ -101,12 +101,12 @@ def test_a_complete_run_has_nothing_to_resume(
     completed(run, objective=0.25, test={"test/accuracy": 0.5})
     before = contents(run)
     assert prepare(run, "trainer.devices=2") is None
-    assert capsys.readouterr().out == f"{run.path} is complete: val/accuracy 0.2500 after 20 steps; nothing to resume\n"
+    assert capsys.readouterr().out == f"{run.path} is completed: val/accuracy 0.2500 after 20 steps; nothing to resume\n"
     assert contents(run) == before
     unmeasured = new_run("objective=null", name="unmeasured")
     completed(unmeasured, test={"test/accuracy": 0.5})
     assert prepare(unmeasured) is None
-    assert "is complete: test/accuracy 0.5000 after 20 steps" in capsys.readouterr().out
+    assert "is completed: test/accuracy 0.5000 after 20 steps" in capsys.readouterr().out
     assert prepare(run, "trainer.max_epochs=3") is not None
     assert not run.result.exists()
 
@@ -228,7 +228,7 @@ def test_a_directory_of_several_runs(
     with pytest.raises(UserError) as refused:
         resume.main([str(tmp_path)])
     assert str(refused.value).splitlines() == [
-        f"{tmp_path} holds 4 runs, 3 of them not complete; they are resumed one by one:",
+        f"{tmp_path} holds 4 runs, 3 of them not completed; resume them one by one:",
         "  0001: interrupted: stopped by SIGTERM, saved at step 3",
         "  0003: failed: out of memory",
         "  more/0002 b: no result yet: it is running, or was killed",
@@ -237,11 +237,11 @@ def test_a_directory_of_several_runs(
     for run in runs[1:]:
         completed(run)
     resume.main([str(tmp_path)])
-    assert capsys.readouterr().out == f"{tmp_path} holds 4 runs, all complete; nothing to resume\n"
+    assert capsys.readouterr().out == f"{tmp_path} holds 4 runs, all completed; nothing to resume\n"
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    options = resume._options(["DIR", "--allow", "timm", "a=1", "--allow", "mine", "~b"])
+    options = resume.parse_options(["DIR", "--allow", "timm", "a=1", "--allow", "mine", "~b"])
     assert (options.run, options.overrides, options.allow) == ("DIR", ["a=1", "~b"], ["timm", "mine"])
     monkeypatch.setattr(sys, "argv", ["litlab", "resume", "--help"])
     with pytest.raises(SystemExit, match="0"):

@@ -40,7 +40,7 @@ def test_a_prolonged_run_ends_where_a_longer_one_does(tmp_path: Path) -> None:
     assert entry["changed"] == {"checkpoint.every_steps": [1000, 7], "trainer.max_epochs": [1, 2]}
     objective = results[0]["objective"]
     assert call_litlab(tmp_path, "resume", str(short.path)).stdout == (
-        f"{short.path} is complete: val/accuracy {objective:.4f} after 20 steps; nothing to resume\n"
+        f"{short.path} is completed: val/accuracy {objective:.4f} after 20 steps; nothing to resume\n"
     )
 
 

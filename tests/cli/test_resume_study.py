@@ -51,9 +51,9 @@ def test_a_grid_goes_on_with_what_is_changed_and_its_jobs_are_runs_like_any(
 
     monkeypatch.chdir(tmp_path)
     resume.main(["s"])
-    assert capsys.readouterr().out == "s holds 3 jobs, all complete; nothing to resume\n"
+    assert capsys.readouterr().out == "s holds 3 jobs, all completed; nothing to resume\n"
     resume.main(["s/0000_seed-0"])
-    assert "0000_seed-0 is complete: val/accuracy" in capsys.readouterr().out
+    assert "0000_seed-0 is completed: val/accuracy" in capsys.readouterr().out
     assert "\nIDENTICAL" in call_litlab(tmp_path, "rerun", "s/0000_seed-0").stdout
     assert len(list((tmp_path / "s").glob("*/config.yaml"))) == 4
     status.main(["s"])
@@ -109,7 +109,7 @@ def test_a_search_is_its_command_once_more_in_its_folder(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["dir"] == str(study.path), "Hydra was told the directory"
     project.rmdir()
-    with pytest.raises(UserError, match="project: No such file or directory; the search was begun in that folder"):
+    with pytest.raises(UserError, match="project: No such file or directory; the search was started in that folder"):
         resume.main([str(study.path)])
 
 

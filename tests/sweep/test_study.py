@@ -206,7 +206,7 @@ def test_a_job_that_was_prolonged_goes_on_as_it_was_told(tmp_path: Path) -> None
     from litlab.cli import resume
 
     (job,) = begin(tmp_path / "s", [0])
-    resume._prepare(job.run, resume._options([str(job.run.path), "trainer.max_epochs=9"]), ["litlab", "resume"])
+    resume.prepare(job.run, resume.parse_options([str(job.run.path), "trainer.max_epochs=9"]), ["litlab", "resume"])
     assert begin(tmp_path / "s", [0])[0].config["trainer"]["max_epochs"] == 9
 
 
