@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from benchmarks.harness import Row, Spread
-from litlab.runs.provenance import of_machine
+from litlab.runs.provenance import describe_machine
 
 HEADER = ("what", "unit", "litlab", "against", "that", "litlab / that")
 _NUMERIC = (False, False, True, False, True, True)
@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", 
 
 def machine() -> str:
     """Processor, cores, versions and how busy the machine is, in one line."""
-    facts = of_machine()
+    facts = describe_machine()
     versions = ", ".join(f"{name} {facts['packages'][name]}" for name in _PACKAGES if name in facts["packages"])
     load = os.getloadavg()[0]
     return f"{facts['cores']} cores of {facts['processor']}; Python {facts['python']}, {versions}; load {load:.1f}"

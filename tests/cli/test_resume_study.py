@@ -12,7 +12,7 @@ from support.composed_jobs import begin, search_of
 from support.runs import call_litlab
 
 from litlab.cli import resume, status
-from litlab.cli.resume import _quoted, resume_study
+from litlab.cli.resume import _quote, resume_study
 from litlab.errors import UserError
 from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, read_result, write_result
@@ -117,5 +117,5 @@ def test_a_search_is_its_command_once_more_in_its_folder(tmp_path: Path) -> None
 def test_any_directory_can_be_said_in_hydras_grammar(name: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    (parsed,) = OverridesParser.create().parse_overrides([f"hydra.sweep.dir={_quoted(Path('/home') / name)}"])
+    (parsed,) = OverridesParser.create().parse_overrides([f"hydra.sweep.dir={_quote(Path('/home') / name)}"])
     assert parsed.value() == f"/home/{name}"
