@@ -162,7 +162,7 @@ def test_a_dry_run_of_a_single_run(
         assert (code, text, said) == (1, "", "litlab: optimizer.lr=-1: expected greater than 0\n")
     else:
         assert (code, said) == (0, "")
-        assert text.startswith(f"a single run, which would be in {tmp_path}/outputs/shapes_cnn/")
+        assert text.startswith(f"a single run in {tmp_path}/outputs/shapes_cnn/")
     assert list(tmp_path.iterdir()) == []
 
 

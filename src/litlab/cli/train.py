@@ -1,4 +1,4 @@
-"""The Hydra app behind `litlab train`: compose, validate, freeze, leave the work to a worker. No torch."""
+"""Compose, validate and freeze a config with Hydra, then train it in a worker process; no torch here."""
 
 import os
 import sys
@@ -26,125 +26,72 @@ from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
 
-_NO_CHOICE = ("hydra", "data/base")  # Hydra's own, and what data sets have in common
-FLAGS = ("-h", "--help", "-m", "--multirun")
-
-
-def asks_for_help(arguments: list[str]) -> bool:
-    """Whether help is asked for, with no other flag of Hydra's."""
-    flags = [each for each in arguments if each.startswith("-")]
-    return any(each in ("-h", "--help") for each in flags) and all(each in FLAGS for each in flags)
-
-
-def help_text(arguments: list[str]) -> str:
-    """The groups with their options, and the keys of what these arguments compose."""
-    overrides = [each for each in arguments if each not in FLAGS]
-    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
-        loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
-        config = loader.load_configuration(ROOT, overrides=overrides, run_mode=RunMode.RUN)
-        groups = "".join(f"{group}: {', '.join(options)}\n" for group, options in _groups(loader))
-    keys = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-    template: str = config.hydra.help.template
-    return Template(template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=keys).rstrip()
-
-
-def _groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Every group and its options, but those that nobody chooses from."""
-    for name in sorted(loader.repository.get_group_options(parent, ObjectType.GROUP)):
-        group = f"{parent}/{name}" if parent else name
-        if group in _NO_CHOICE:
-            continue
-        if options := loader.repository.get_group_options(group):
-            yield group, options
-        yield from _groups(loader, group)
-
-
+_HELP_FLAGS = ("-h", "--help")
+_HIDDEN_GROUPS = ("hydra", "data/base")  # options of Hydra itself, and what data sets share
+_DRY_RUN, _DRY_RUN_OVERRIDE = "--dry-run", "hydra.launcher.dry_run=true"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_DRY_RUN = "--dry-run"
-_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-_DRY_RUN_OVERRIDE = "hydra.launcher.dry_run=true"
-register_resolvers()  # here, since a launcher may call a job in a process that only imports this module
+_TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
+
+
+def main(arguments: list[str]) -> None:
+    """Run `litlab train` with Hydra's command line.
+
+    Raises:
+        UserError: For an error of the user in the command line or the config.
+        RunFailed: If a worker did not complete.
+    """
+    if _DRY_RUN in arguments:
+        arguments = _insert_override(_DRY_RUN_OVERRIDE, [argument for argument in arguments if argument != _DRY_RUN])
+    full_error = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
+    sys.argv = ["litlab train", *arguments]
+    try:
+        if _asks_for_help(arguments):
+            print(help_text(arguments))
+        else:
+            refuse_secret_arguments(arguments)  # before a multirun records them
+            _run_job()
+    except (_Exit, Exception) as caught:
+        error = caught.error if isinstance(caught, _Exit) else caught
+        if error is None:
+            return
+        if isinstance(error, UserError | RunFailed):
+            raise error from None
+        message = explain_error(error, arguments)
+        if full_error == "1" or message is None:  # a developer wants the traceback
+            raise error from None
+        if message.startswith("hydra.launcher.dry_run:"):
+            message = f"{_DRY_RUN}: expected hydra/launcher=pool, the default; no other launcher has a dry run"
+        raise UserError(message) from error
+    finally:
+        if full_error is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = full_error
 
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
-def _launch(composed: DictConfig) -> float | None:
-    """One job. Hydra goes on after a failed one, which suits a multirun; a single run ends, and so does a signal."""
+def _run_job(composed: DictConfig) -> float | None:
+    """Run one job: a multirun continues after a failed one, but not after a signal."""
     try:
-        return _run(composed)
+        return _train(composed)
     except (UserError, RunFailed) as error:
-        from litlab.process.controller import RunStopped  # here, since --help and --cfg run nothing
+        from litlab.process.controller import RunStopped  # not needed by --help and --cfg
 
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, RunStopped):
             raise
-        raise _Ended(error) from error
+        raise _Exit(error) from error
 
 
-class _Ended(BaseException):
-    """Carries an error past Hydra, which goes on after an Exception; None for an end that is none."""
-
-    def __init__(self, error: Exception | None) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class BeforeHydraWrites(Callback):
-    """Called by Hydra before it makes a directory, or writes multirun.yaml, which some sweepers do at once."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            _refuse_torchrun()
-            _refuse_dry_run(config)
-            refuse_secret_literals(OmegaConf.to_container(config, resolve=False))
-        except UserError as error:
-            raise _Ended(error) from error  # of other errors Hydra makes warnings
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if not config.hydra.launcher.get("dry_run"):
-            return
-        try:
-            HydraConfig.instance().set_config(config)
-            directory = Path(config.hydra.run.dir).absolute()
-            set_output_dir(directory)
-            with open_dict(config):
-                del config["hydra"]
-            _checked(config, directory)
-            print(f"a single run, which would be in {directory}; nothing was started or written")
-        except Exception as error:
-            raise _Ended(error) from error
-        raise _Ended(None)
-
-
-def _refuse_torchrun() -> None:
-    """
-    Raises:
-        UserError: since there each rank would run the whole multirun.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _OF_TORCHRUN):
-        raise UserError(
-            "-m under torchrun: a multirun starts its own processes, those of jobs with several devices, too; "
-            "call it without torchrun"
-        )
-
-
-def _refuse_dry_run(config: DictConfig) -> None:
-    """
-    Raises:
-        UserError: for a dry run by a sweeper that writes before it asks for jobs.
-    """
-    target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
-    if config.hydra.launcher.get("dry_run") and not target.startswith("hydra_plugins.litlab_"):
-        name = config.hydra.runtime.choices["hydra/sweeper"]
-        raise UserError(f"{_DRY_RUN}: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
-
-
-def _run(composed: DictConfig) -> float | None:
-    """A run directory with its frozen config, then a worker on it. Returns the objective."""
+def _train(composed: DictConfig) -> float | None:
+    """Create a run directory with the frozen config, train it in a worker and return the objective."""
     settings = HydraConfig.get()
     directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
-    os.chdir(project)  # whatever hydra.job.chdir made of it
+    os.chdir(project)  # undo hydra.job.chdir
     try:
-        config = _checked(composed, directory)
-        from litlab.config.config_file import to_yaml  # here and not before, since a wrong key is said without them
+        config = _freeze(composed, directory)
+        from litlab.config.config_file import to_yaml  # imported late, so that a wrong key is reported quickly
         from litlab.process.controller import run_worker
         from litlab.runs.provenance import describe_launch
         from litlab.runs.signature import sign
@@ -157,11 +104,11 @@ def _run(composed: DictConfig) -> float | None:
     except OSError as error:
         raise UserError(explain_write_error(directory, error)) from error
     finally:
-        remove_if_empty(directory)  # Hydra made it before it called us
+        remove_if_empty(directory)  # created by Hydra
 
 
-def _checked(composed: DictConfig, directory: Path) -> dict[str, Any]:
-    """The frozen config of a run that can go there."""
+def _freeze(composed: DictConfig, directory: Path) -> dict[str, Any]:
+    """Validate and freeze the config of a run in a new directory."""
     from litlab.config.freeze import freeze
     from litlab.config.targets import check_foreign
 
@@ -172,51 +119,91 @@ def _checked(composed: DictConfig, directory: Path) -> dict[str, Any]:
     return config
 
 
-def main(arguments: list[str]) -> None:
-    """Run `litlab train` with Hydra's command line.
+class _Exit(BaseException):
+    """Carry an error, or None for success, through Hydra, which handles every Exception itself."""
 
-    Raises:
-        UserError: for everything a user can get wrong in it.
-        RunFailed: if a worker did not complete.
-    """
-    if _DRY_RUN in arguments:
-        arguments = _with(_DRY_RUN_OVERRIDE, [each for each in arguments if each != _DRY_RUN])
-    before = os.environ.get(_FULL_ERROR)
-    os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
-    sys.argv = ["litlab train", *arguments]
-    try:
-        if asks_for_help(arguments):
-            print(help_text(arguments))
-        else:
-            refuse_secret_arguments(arguments)  # a multirun writes them down before its first job
-            _launch()
-    except (_Ended, Exception) as caught:
-        error = caught.error if isinstance(caught, _Ended) else caught
-        if error is None:
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class BeforeHydraWrites(Callback):
+    """Refuse wrong commands before Hydra or a sweeper writes anything; conf/config.yaml names this callback."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a multirun under torchrun, a dry run by another sweeper, and literal secrets."""
+        try:
+            _refuse_torchrun()
+            _refuse_dry_run(config)
+            refuse_secret_literals(OmegaConf.to_container(config, resolve=False))
+        except UserError as error:
+            raise _Exit(error) from error  # Hydra turns an Exception into a warning
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """End a dry run of a single run after its config was checked."""
+        if not config.hydra.launcher.get("dry_run"):
             return
-        if isinstance(error, UserError | RunFailed):
-            raise error from None
-        message = explain_error(error, arguments)
-        if before == "1" or message is None:  # a developer wants the traceback
-            raise error from None
-        raise UserError(_about_dry_run(message)) from error
-    finally:
-        if before is None:
-            del os.environ[_FULL_ERROR]
-        else:
-            os.environ[_FULL_ERROR] = before
+        try:
+            HydraConfig.instance().set_config(config)
+            directory = Path(config.hydra.run.dir).absolute()
+            set_output_dir(directory)
+            with open_dict(config):
+                del config["hydra"]
+            _freeze(config, directory)
+            print(f"a single run in {directory}; nothing was started or written")
+        except Exception as error:
+            raise _Exit(error) from error
+        raise _Exit(None)
 
 
-def _with(override: str, arguments: list[str]) -> list[str]:
-    """Before the first override: all have to stand together, since argparse takes its positionals in one block."""
-    places = (
-        place for place, each in enumerate(arguments) if each[:1] == "~" or ("=" in each and not each.startswith("-"))
+def _refuse_torchrun() -> None:
+    if "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _TORCHRUN_VARIABLES):
+        raise UserError(
+            "-m under torchrun: a multirun starts all its processes itself; run the command without torchrun"
+        )
+
+
+def _refuse_dry_run(config: DictConfig) -> None:
+    """Refuse a dry run by a sweeper that writes before it creates jobs."""
+    target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
+    if config.hydra.launcher.get("dry_run") and not target.startswith("hydra_plugins.litlab_"):
+        name = config.hydra.runtime.choices["hydra/sweeper"]
+        raise UserError(f"{_DRY_RUN}: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
+
+
+def _asks_for_help(arguments: list[str]) -> bool:
+    """Return True if help is asked for without another flag of Hydra."""
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    return any(flag in _HELP_FLAGS for flag in flags) and all(
+        flag in (*_HELP_FLAGS, "-m", "--multirun") for flag in flags
     )
-    first = next(places, len(arguments))
+
+
+def help_text(arguments: list[str]) -> str:
+    """Format the groups with their options, and the keys that these arguments compose."""
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+        config = loader.load_configuration(ROOT, overrides=overrides, run_mode=RunMode.RUN)
+        groups = "".join(f"{group}: {', '.join(options)}\n" for group, options in _groups(loader))
+    keys = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    template: str = config.hydra.help.template
+    return Template(template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=keys).rstrip()
+
+
+def _groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield every group with its options, except hidden ones."""
+    for name in sorted(loader.repository.get_group_options(parent, ObjectType.GROUP)):
+        group = f"{parent}/{name}" if parent else name
+        if group in _HIDDEN_GROUPS:
+            continue
+        if options := loader.repository.get_group_options(group):
+            yield group, options
+        yield from _groups(loader, group)
+
+
+def _insert_override(override: str, arguments: list[str]) -> list[str]:
+    """Insert an override before the first one: argparse wants all positionals in one block."""
+    is_override = (argument[:1] == "~" or ("=" in argument and not argument.startswith("-")) for argument in arguments)
+    first = next((i for i, match in enumerate(is_override) if match), len(arguments))
     return [*arguments[:first], override, *arguments[first:]]
-
-
-def _about_dry_run(message: str) -> str:
-    if not message.startswith("hydra.launcher.dry_run:"):
-        return message
-    return f"{_DRY_RUN}: only hydra/launcher=pool, the default, can say what it would do"
