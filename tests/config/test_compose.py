@@ -1,11 +1,14 @@
-"""Names of job directories: the number first, then what varies, short and free of Hydra's grammar."""
+"""Composition: names of directories, resolvers, and a composer that returns what Hydra returns."""
 
 import re
+from pathlib import Path
 
 import pytest
+from hydra.core.config_loader import ConfigLoader
 from omegaconf import OmegaConf
+from support.multirun_configs import compose_master
 
-from litlab.config.compose import job_name, record_swept_overrides, register_resolvers, swept_overrides
+from litlab.config.compose import Composer, job_name, record_swept_overrides, register_resolvers, swept_overrides
 
 
 @pytest.mark.parametrize(
@@ -104,3 +107,47 @@ def test_what_overrides_refer_to_is_not_looked_up(monkeypatch: pytest.MonkeyPatc
     record_swept_overrides(config)
     assert swept_overrides(config) == ["callbacks.x.token", "model.width"]
     assert config.job == "0003_token-oc.env-CANARY"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=shapes", "seed=3"],
+        ["seed=0x10", "data=shapes", "+data.extra={a: [1,2]}", "model.widths=[1,2]", "name='a b'"],
+        ["data=shapes", "trainer=ddp", "trainer.devices=2", "~schedule", "~callbacks.training_log"],
+        ["experiment=tutorial", "seed=1"],
+        ["+model@other=cnn", "other.hidden=[3]"],
+        ["data=shapes", "hydra.job.name=mine", "hydra/launcher=pool"],
+        ["data={batch_size: 3}", "++optimizer.lr=1e-3", "model.hidden=${model.widths}"],
+        [],
+    ],
+)
+def test_composer_returns_what_hydra_composes(overrides: list[str], loader: ConfigLoader) -> None:
+    master = compose_master(loader, "hydra.launcher.jobs=2", "data=shapes")
+    composer = Composer(loader, master)
+    for _ in range(2):  # the second from a copy alone
+        expected, found = loader.load_sweep_config(master, overrides), composer.compose(overrides)
+        assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
+        assert OmegaConf.get_type(found, "hydra") is OmegaConf.get_type(expected, "hydra")
+        assert OmegaConf.is_struct(found)
+        assert OmegaConf.get_cache(found) == OmegaConf.get_cache(expected)
+        found.seed = 77  # nobody else's
+
+
+@pytest.mark.parametrize(
+    "wrong", ["optimiser.lr=1", "model=nope", "optimizer.lr.x=1", "+seed=1", "~nothing", "seed=(0"]
+)
+def test_composer_raises_what_hydra_raises(wrong: str, loader: ConfigLoader) -> None:
+    master = compose_master(loader)
+    with pytest.raises(Exception) as expected:  # noqa: PT011 -- whichever it is
+        loader.load_sweep_config(master, [wrong])
+    with pytest.raises(type(expected.value)) as found:
+        Composer(loader, master).compose([wrong])
+    assert str(found.value) == str(expected.value)
+
+
+def test_composer_reads_other_search_paths(loader: ConfigLoader, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "one.yaml").write_text("value: 1")
+    master = compose_master(loader, f"hydra.searchpath=[file://{tmp_path}]")
+    assert Composer(loader, master).compose(["+more=one"]).more == {"value": 1}

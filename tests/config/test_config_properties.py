@@ -167,35 +167,6 @@ def test_any_text(text: str) -> None:
             resolve_secrets(config)
 
 
-def laughs(levels: int) -> str:
-    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
-    return "\n".join(["format: 2", *lines])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        laughs(9),
-        "format: 2\na: &a [*a]",
-        "format: 2\na: " + "[" * 3000 + "]" * 3000,
-        "format: 2\na: " + "{a: " * 500 + "}" * 500,
-        "format: 2\na: '" + "x" * 10_000_000 + "'",
-        "format: 2\n1: 2",
-        "format: 2\na: 2024-01-02",
-        "format: true",
-        "format: 1.0",
-    ],
-)
-def test_texts_made_to_hurt(text: str) -> None:
-    with pytest.raises(UserError):
-        from_yaml(text)
-
-
-def test_an_alias_is_no_bomb() -> None:
-    assert from_yaml("format: 2\na: &x [1]\nb: *x") == {"format": 2, "a": [1], "b": [1]}
-
-
 @pytest.mark.parametrize("text", [yaml.safe_dump({"format": 2, "a": "${oc.env:LITLAB_NOT_THERE}"})])
 def test_references_are_looked_up_nowhere_else(text: str) -> None:
     with pytest.raises(UserError, match="a: cannot be resolved: there is no environment variable LITLAB_NOT_THERE"):

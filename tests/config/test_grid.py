@@ -1,25 +1,14 @@
 """Axes: the same jobs in the same order as Hydra's own sweeper has them, and pairs, which it has not."""
 
-from collections.abc import Iterator
-
 import pytest
-from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from litlab.config.grid import expand_grid, params_with_references
 from litlab.config.job_configs import Point
-from litlab.config.paths import VERSION_BASE, packaged_conf
 from litlab.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def loader() -> Iterator[ConfigLoader]:
-    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
-        yield GlobalHydra.instance().config_loader()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two runs are the same experiment if they compute the same."""
+"""Identity: runs are the same experiment if they compute the same."""
 
 import subprocess
 import sys
@@ -11,39 +11,25 @@ from support.runs import TINY, compose_config
 
 from litlab.config.config_file import to_yaml
 from litlab.config.identity import VOLATILE, identity
+from litlab.config.tree import flatten, get, lies_under, put
 
 CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
 CONFIG["data"] |= {"storage": "memory", "num_workers": 2}  # which an image folder has
-LEAVES = (str, int, float, bool, type(None), list)
 
 
-def leaves(node: Any, path: str = "") -> list[str]:
-    if isinstance(node, LEAVES):
-        return [path]
-    return [leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
-
-
-def changed(path: str) -> dict[str, Any]:
+def changed(key: str) -> dict[str, Any]:
     config = deepcopy(CONFIG)
-    *parents, key = path.split(".")
-    node = config
-    for parent in parents:
-        node = node[parent]
-    node[key] = "changed"
+    put(config, key, "changed")
     return config
 
 
-def is_volatile(path: str) -> bool:
-    return any(path == each or path.startswith(f"{each}.") for each in VOLATILE)
-
-
 def test_each_volatile_key_is_in_a_config() -> None:
-    assert [each for each in VOLATILE if not any(p == each or p.startswith(f"{each}.") for p in leaves(CONFIG))] == []
+    assert [key for key in VOLATILE if get(CONFIG, key, VOLATILE) is VOLATILE] == []
 
 
-@pytest.mark.parametrize("path", leaves(CONFIG))
+@pytest.mark.parametrize("path", flatten(CONFIG))
 def test_volatile_keys_do_not_count_and_all_others_do(path: str) -> None:
-    assert (identity(changed(path)) == identity(CONFIG)) == is_volatile(path)
+    assert (identity(changed(path)) == identity(CONFIG)) == lies_under(path, *VOLATILE)
 
 
 def sweeping(config: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -80,23 +66,15 @@ def test_sweeping_what_counts_anyway_changes_nothing() -> None:
     assert identity(CONFIG | {"study": {"name": None}}) == identity(CONFIG)
 
 
-def test_a_key_that_is_not_there_is_another_config() -> None:
-    config = deepcopy(CONFIG)
-    del config["model"]["hidden"]
-    assert identity(config) != identity(CONFIG)
-
-
-def test_the_order_of_keys_does_not_matter() -> None:
+def test_missing_keys_and_the_order_of_lists_count_but_not_the_order_of_keys() -> None:
+    missing, reordered = deepcopy(CONFIG), deepcopy(CONFIG)
+    del missing["model"]["hidden"]
+    reordered["model"]["hidden"].reverse()
+    assert identity(CONFIG) not in (identity(missing), identity(reordered))
     backwards = dict(reversed(CONFIG.items()))
     backwards["data"] = dict(reversed(CONFIG["data"].items()))
     assert list(backwards) != list(CONFIG)
     assert identity(backwards) == identity(CONFIG)
-
-
-def test_the_order_in_a_list_does() -> None:
-    config = deepcopy(CONFIG)
-    config["model"]["hidden"].reverse()
-    assert identity(config) != identity(CONFIG)
 
 
 def test_it_is_the_same_in_another_process() -> None:

@@ -1,7 +1,7 @@
-"""What a resume may change, and what it says of the rest."""
+"""Overrides of a resumed run: what may change, and the messages for what may not."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from litlab.config.overrides import (
 )
 from litlab.config.schema import SECTIONS
 from litlab.config.targets import import_target
-from litlab.config.tree import ABSENT
+from litlab.config.tree import ABSENT, flatten
 from litlab.errors import UserError
 from litlab.runs.provenance import num_cores
 
@@ -52,16 +52,8 @@ def changed(*overrides: str, config: dict[str, Any] = CONFIG, epochs: int = 0) -
     return change_config(config, list(overrides), lambda: epochs)
 
 
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        yield path, node
-        return
-    for key, value in node.items():
-        yield from leaves(value, f"{path}.{key}".lstrip("."))
-
-
 def another(value: Any) -> str:
-    """The text of some other value."""
+    """Return the text of another value."""
     if isinstance(value, bool):
         return str(not value).lower()
     return str(value + 1) if isinstance(value, int | float) else "[9]"
@@ -83,9 +75,13 @@ def test_each_accepted_key_keeps_the_identity() -> None:
 
 
 def test_every_other_key_is_refused() -> None:
-    kept = [key for key in leaves(CONFIG) if not key[0].startswith((*CHANGEABLE, *LENGTH_KEYS)) and key[1] is not None]
-    assert len(kept) > 25
-    for key, value in kept:
+    fixed = {
+        key: value
+        for key, value in flatten(CONFIG).items()
+        if not key.startswith((*CHANGEABLE, *LENGTH_KEYS)) and value is not None
+    }
+    assert len(fixed) > 25
+    for key, value in fixed.items():
         with pytest.raises(AnotherExperiment) as refused:
             changed(f"{key}={another(value)}")
         assert str(refused.value).startswith(f"{key}: "), key
@@ -117,8 +113,8 @@ def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(AnotherExperiment) as refused:
         changed("trainer.max_epochs=4", config=config)
     assert str(refused.value) == (
-        f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.{name} follows the total number of "
-        "steps, so the learning rate of every step so far would have been another "
+        f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.{name} follows the total "
+        "number of steps, so the learning rate of every step so far would have been another "
         "(a run with schedule=constant can be extended)"
     )
 
@@ -230,3 +226,32 @@ def test_progress_is_asked_for_only_where_it_counts() -> None:
     with pytest.raises(AssertionError):
         change_config(CONFIG, ["trainer.max_epochs=3"], asked)
     assert change_config(CONFIG, [], dict) == ConfigChange(CONFIG, {}, False, [])
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimzer.lr=1", "optimzer.lr: unknown key; did you mean optimizer.lr?"),
+        ("trainer.devicess=2", "did you mean trainer.devices?"),
+        ("~logger.wandb", "logger.wandb: unknown key; known here: logger.tensorboard"),
+        ("seed.x=2", "seed.x: unknown key"),
+        ("trainer.profiler=simple", "A new key takes a plus: +trainer.profiler=..."),
+        ("+trainer.devices=2", "trainer.devices is there already; leave out the plus"),
+        ("trainer=ddp", "configs are chosen when a run is made"),
+        ("+logger@more=csv", "configs are chosen when a run is made"),
+        ("threads=1,2", "threads=1,2: several values; a run is resumed with one"),
+        ("hydra.run.dir=x", "Hydra's own settings count only when a run is made"),
+        ("threads", "threads: cannot be read as an override"),
+        ("threads=many", "threads=many: expected a valid integer"),
+        ("trainer.devices=3", "3 devices must divide it; use 126 or 129"),
+        ("trainer.devices=???", "trainer.devices: a value is missing"),
+        ("data.root=5", "data.root=5: expected a valid string"),
+        ("data.root=${seed}", "data.root: cannot be resolved"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many: expected a valid integer"),
+        ("++data=null", "would make it another experiment"),
+    ],
+)
+def test_overrides_that_cannot_be_applied(override: str, expected: str) -> None:
+    with pytest.raises(UserError) as refused:
+        change_config(CONFIG, [override], dict)
+    assert expected in str(refused.value)

@@ -1,24 +1,15 @@
 """The space of a search from Hydra's grammar: what is varied, what is fixed, what is wrong."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
 
-from litlab.config.paths import VERSION_BASE, packaged_conf
 from litlab.config.search_space import Choices, Dimension, Numbers, Space, parse_space
 from litlab.errors import UserError
 
 CHOSEN = {"optimizer": "sgd", "model": "cnn", "hydra/launcher": "pool"}
-
-
-@pytest.fixture(scope="module")
-def loader() -> Iterator[ConfigLoader]:
-    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
-        yield GlobalHydra.instance().config_loader()
 
 
 def parse(

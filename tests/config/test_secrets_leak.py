@@ -66,7 +66,7 @@ CARELESS = ("task._target_=mine.Task", "+task.token=${oc.env:CANARY}", "hydra.ru
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with a changed and a new source, both of which hold what nobody should have written there."""
+    """Create a repository with a changed and a new source, both of which hold secrets."""
     folder = tmp_path_factory.mktemp("canary")
     run = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (folder / "mine.py").write_text("")

@@ -16,7 +16,7 @@ CONFIG = compose_config(*TINY)
 
 
 def problems(**changes: Any) -> list[str]:
-    """The lines for a config in which `group__key` is replaced."""
+    """Return the problems of a config in which `group__key` is replaced."""
     config = deepcopy(CONFIG)
     for path, value in changes.items():
         *parents, key = path.split("__")

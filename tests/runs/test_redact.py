@@ -8,6 +8,7 @@ import pytest
 from litlab.runs import redact as masking
 from litlab.runs.redact import (
     RedactingFormatter,
+    is_secret,
     mask_addresses,
     mask_command,
     mask_diff,
@@ -68,3 +69,32 @@ def test_what_a_process_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert redact_all({"a": ["hunter2", 1, None], "b": ("x",)}) == {"a": ["***", 1, None], "b": ("x",)}
     record = logging.LogRecord("a", logging.INFO, "f", 1, "got %s", ("hunter2",), None)
     assert RedactingFormatter("%(name)s %(message)s").format(record) == "a got ***"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "api_key",
+        "apikey",
+        "token",
+        "hf_token",
+        "PASSWORD",
+        "private_key",
+        "secret",
+        "credentials",
+        "accessToken",
+        "authorization",
+        "auth",
+        "passphrase",
+        "webApiKey",
+    ],
+)
+def test_keys_that_look_like_a_secret(key: str) -> None:
+    assert is_secret(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["tokens_per_batch", "num_tokens", "tokenizer", "key", "keys", "lr", "author", "passes"]
+)
+def test_keys_that_do_not(key: str) -> None:
+    assert not is_secret(key)

@@ -5,41 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import setup_globals
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from support.multirun_configs import compose_master
 from support.runs import TINY, compose_config
 
-from litlab.config.compose import Composer, record_swept_overrides, register_resolvers
-from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.config_file import to_yaml
 from litlab.config.job_configs import ComposedJob, Point, compose_jobs, match_existing_jobs
-from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def loader() -> ConfigLoader:
-    register_resolvers()
-    setup_globals()
-    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
-        return GlobalHydra.instance().config_loader()
-
-
-def master_of(loader: ConfigLoader, *arguments: str) -> DictConfig:
-    """The config of a multirun."""
-    master = loader.load_configuration(ROOT, list(arguments), RunMode.MULTIRUN)
-    record_swept_overrides(master)
-    return master
 
 
 def jobs_of(loader: ConfigLoader, swept: list[str], *points: list[str], **given: Any) -> list[ComposedJob]:
     """Jobs of TINY runs."""
-    master = master_of(loader, *TINY, *(f"++{key}=1,2" for key in swept))
+    master = compose_master(loader, *TINY, *(f"++{key}=1,2" for key in swept))
     asked = [Point.of([*TINY, *each], swept) for each in points]
     return compose_jobs(loader, master, asked, given.get("known", {}), given.get("next_number", 0), progress=False)
 
@@ -76,7 +55,7 @@ def test_a_job_whose_config_has_its_number_is_known_again(
     loader: ConfigLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    master = master_of(loader, *TINY, "optimizer.lr=1,2,3")
+    master = compose_master(loader, *TINY, "optimizer.lr=1,2,3")
     fixed = [*TINY, "seed=${hydra:job.num}", "model.hidden=[3]"]
     points = [Point.of([*fixed, f"optimizer.lr={lr}"], ["optimizer.lr"]) for lr in (1, 2)]
     first = compose_jobs(loader, master, points, {}, 0, progress=False)
@@ -99,50 +78,6 @@ def test_a_job_whose_config_has_its_number_is_known_again(
         loader, master, match_existing_jobs(other, records, ["optimizer.lr"]), known, 2, progress=False
     )
     assert changed.number == changed.config["seed"] == 2, "another experiment gets a number of its own"
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["data=shapes", "seed=3"],
-        ["seed=0x10", "data=shapes", "+data.extra={a: [1,2]}", "model.widths=[1,2]", "name='a b'"],
-        ["data=shapes", "trainer=ddp", "trainer.devices=2", "~schedule", "~callbacks.training_log"],
-        ["experiment=tutorial", "seed=1"],
-        ["+model@other=cnn", "other.hidden=[3]"],
-        ["data=shapes", "hydra.job.name=mine", "hydra/launcher=pool"],
-        ["data={batch_size: 3}", "++optimizer.lr=1e-3", "model.hidden=${model.widths}"],
-        [],
-    ],
-)
-def test_it_composes_what_hydra_composes(overrides: list[str], loader: ConfigLoader) -> None:
-    master = master_of(loader, "hydra.launcher.jobs=2", "data=shapes")
-    composer = Composer(loader, master)
-    for _ in range(2):  # the second from a copy alone
-        expected, found = loader.load_sweep_config(master, overrides), composer.compose(overrides)
-        assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
-        assert OmegaConf.get_type(found, "hydra") is OmegaConf.get_type(expected, "hydra")
-        assert OmegaConf.is_struct(found)
-        assert OmegaConf.get_cache(found) == OmegaConf.get_cache(expected)
-        found.seed = 77  # nobody else's
-
-
-@pytest.mark.parametrize(
-    "wrong", ["optimiser.lr=1", "model=nope", "optimizer.lr.x=1", "+seed=1", "~nothing", "seed=(0"]
-)
-def test_it_raises_what_hydra_raises(wrong: str, loader: ConfigLoader) -> None:
-    master = master_of(loader)
-    with pytest.raises(Exception) as expected:  # noqa: PT011 -- whichever it is
-        loader.load_sweep_config(master, [wrong])
-    with pytest.raises(type(expected.value)) as found:
-        Composer(loader, master).compose([wrong])
-    assert str(found.value) == str(expected.value)
-
-
-def test_configs_of_another_search_path(loader: ConfigLoader, tmp_path: Path) -> None:
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "one.yaml").write_text("value: 1")
-    master = master_of(loader, f"hydra.searchpath=[file://{tmp_path}]")
-    assert Composer(loader, master).compose(["+more=one"]).more == {"value": 1}
 
 
 def test_everything_wrong_is_said_once(loader: ConfigLoader) -> None:
@@ -200,7 +135,7 @@ def test_foreign_classes_of_all_jobs_are_looked_at_by_one_process(
     [("same", "two jobs would share the folder same"), ("../up_${hydra:job.num}", "a folder inside the study's")],
 )
 def test_a_job_has_a_folder_of_its_own_inside(subdir: str, said: str, loader: ConfigLoader) -> None:
-    master = master_of(loader, *TINY, f"hydra.sweep.subdir={subdir}", "seed=0,1")
+    master = compose_master(loader, *TINY, f"hydra.sweep.subdir={subdir}", "seed=0,1")
     with pytest.raises(UserError, match=said):
         compose_jobs(loader, master, [Point.of([*TINY, f"seed={s}"], ["seed"]) for s in (0, 1)], {}, 0, progress=False)
 
@@ -221,23 +156,10 @@ def test_hydras_own_keys_are_as_in_a_job(loader: ConfigLoader, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_real_config_is_written_by_libyaml(loader: ConfigLoader) -> None:
-    config = jobs_of(loader, ["seed"], ["seed=1"])[0].config
-    assert to_yaml(config) == yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    assert from_yaml(to_yaml(config)) == config
-    started = time.process_time()
-    for _ in range(10):
-        to_yaml(config)
-    ours = time.process_time() - started
-    for _ in range(10):
-        yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    assert ours < (time.process_time() - started - ours) / 2
-
-
 def test_freezing_jobs_takes_hardly_longer_than_composing_them(loader: ConfigLoader) -> None:
     """At most 1.2 x as long as Hydra takes to compose each once (measured: 0.2), once what a process needs is made."""
     points = [[f"seed={seed}"] for seed in range(6)]
-    master = master_of(loader, *TINY, "seed=0,1")
+    master = compose_master(loader, *TINY, "seed=0,1")
     jobs_of(loader, ["seed"], points[0])
     bare, ours = [], []
     for _ in range(3):

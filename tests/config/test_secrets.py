@@ -1,0 +1,147 @@
+"""Secrets: references stay, literals are refused or masked, in configs and on command lines."""
+
+import pytest
+from support.runs import compose_config
+
+from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.secrets import (
+    mask_arguments,
+    mask_secrets,
+    refuse_secret_arguments,
+    refuse_secret_literals,
+    resolve_secrets,
+)
+from litlab.errors import UserError
+
+LOGGER = ("+logger.web._target_=some.Logger", "+logger.web.api_key=${oc.env:LITLAB_TEST_KEY}")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "hydra.job.env_set.TOKEN=hunter2",
+        "+logger.web.token=hunter2",
+        "+logger.web.token=hunter2,hunter3",
+        "+logger.web.token=choice(hunter2,hunter3)",
+        "+logger.web.pin.password=range(1,3)",
+        "+callbacks.x={_target_: a.B, inner: [{token: hunter2}]}",
+        "+logger.web.token='${oc.env:X,hunter2}'",
+        "data.url=https://me:hunter2@host/x",
+        "data.url='https://host/x?token=hunter2'",
+        "hydra.sweeper.storage='mysql://me:hunter2@host/db'",
+    ],
+)
+def test_command_lines_with_secrets(argument: str) -> None:
+    with pytest.raises(UserError, match=r"looks like a secret.*\$\{oc.env:NAME\}") as refused:
+        refuse_secret_arguments(["-m", "seed=0,1", argument])
+    assert "hunter" not in str(refused.value)
+    assert str(refused.value).partition(":")[0] in argument or "x.inner.token" in str(refused.value)
+
+
+def test_command_lines_without() -> None:
+    refuse_secret_arguments(
+        ["--config-dir", "conf", "-m", "lr=0.1,0.2", "hydra/launcher=basic", "+logger.web.token=${oc.env:X}",
+         "~logger.web.token", "+logger.web.token=null", "+logger.web.use_auth=true",
+         "data.url=https://host/x?v=1", "not hydra's", "a=[", ""]
+    )  # fmt: skip
+
+
+def test_whole_configs() -> None:
+    raw = {
+        "hydra": {"job": {"env_set": {"TOKEN": "hunter2"}}},
+        "data": {"urls": ["https://me:hunter2@h", "https://h"]},
+        "web": {"token": "${oc.env:X}", "auth": True},
+    }
+    assert mask_secrets(raw) == {
+        "hydra": {"job": {"env_set": {"TOKEN": "***"}}},
+        "data": {"urls": ["***", "https://h"]},
+        "web": {"token": "${oc.env:X}", "auth": True},
+    }
+    with pytest.raises(UserError, match=r"^hydra\.job\.env_set\.TOKEN: looks like a secret"):
+        refuse_secret_literals(raw)
+    refuse_secret_literals(mask_secrets({"web": raw["web"]}))
+
+
+def test_secrets_under_dotted_keys_are_found() -> None:
+    params = {"params": {"+logger.wandb.api_key": "hunter22", "seed": "0,1"}}
+    assert mask_secrets(params)["params"] == {"+logger.wandb.api_key": "***", "seed": "0,1"}
+    with pytest.raises(UserError, match="api_key: looks like a secret"):
+        refuse_secret_literals(params)
+
+
+def test_a_command_can_be_called_again() -> None:
+    kept = ["-m", "+x.use_auth=true", "+x.token=null", "+x.api_key='${oc.env:T}'", "seed=0,1"]
+    assert mask_arguments(kept) == kept
+    assert mask_arguments(["+x.token=hunter22", "+x.at=https://me:hunter22@host"]) == [
+        "+x.token=***", "+x.at=https://***@host",
+    ]  # fmt: skip
+
+
+def test_a_secret_stays_a_reference_until_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
+    config = compose_config(*LOGGER)
+    assert config["logger"]["web"]["api_key"] == "${oc.env:LITLAB_TEST_KEY}"
+    assert "hunter2" not in to_yaml(config)
+    read = from_yaml(to_yaml(config))
+    assert read["logger"]["web"]["api_key"] == "${oc.env:LITLAB_TEST_KEY}"
+    assert resolve_secrets(read)["logger"]["web"]["api_key"] == "hunter2"
+    assert read["logger"]["web"]["api_key"] == "${oc.env:LITLAB_TEST_KEY}", "a copy was resolved"
+
+
+def test_a_secret_reached_by_another_key_stays_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
+    with pytest.raises(UserError, match=r"logger\.web\.token: looks like a secret"):
+        compose_config(*LOGGER, "+logger.web.token=${logger.web.api_key}")
+
+
+def test_an_absent_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
+    config = compose_config(*LOGGER)
+    monkeypatch.delenv("LITLAB_TEST_KEY")
+    with pytest.raises(UserError, match="LITLAB_TEST_KEY"):
+        resolve_secrets(config)
+
+
+def test_a_secret_written_out_is_refused() -> None:
+    with pytest.raises(UserError, match=r"logger\.web\.api_key: looks like a secret") as refused:
+        compose_config(LOGGER[0], "+logger.web.api_key=hunter2")
+    assert "hunter2" not in str(refused.value)
+    assert "${oc.env:NAME}" in str(refused.value)
+
+
+def test_a_secret_in_a_list_of_mappings_is_found() -> None:
+    with pytest.raises(UserError, match=r"logger\.web\.accounts\.1\.password"):
+        compose_config(LOGGER[0], "+logger.web.accounts=[{name: a}, {password: hunter2}]")
+
+
+@pytest.mark.parametrize("value", ["{user: a, pin: hunter2}", "[hunter2]", "[{pin: hunter2}]", "1234"])
+def test_all_below_such_a_key_is_secret(value: str) -> None:
+    with pytest.raises(UserError, match=r"logger\.web\.credentials.*: looks like a secret") as refused:
+        compose_config(LOGGER[0], f"+logger.web.credentials={value}")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_references_below_such_a_key_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
+    config = compose_config(
+        LOGGER[0], "+logger.web.credentials={_target_: some.Login, pins: ['${oc.env:LITLAB_TEST_KEY}']}"
+    )
+    assert config["logger"]["web"]["credentials"] == {"_target_": "some.Login", "pins": ["${oc.env:LITLAB_TEST_KEY}"]}
+
+
+@pytest.mark.parametrize(("value", "expected"), [("null", None), ("true", True)])
+def test_null_and_yes_or_no_are_no_secrets(value: str, expected: bool | None) -> None:
+    assert compose_config(LOGGER[0], f"+logger.web.api_key={value}")["logger"]["web"]["api_key"] is expected
+
+
+def test_a_default_is_no_reference() -> None:
+    with pytest.raises(UserError, match=r"logger\.web\.api_key: looks like a secret"):
+        compose_config(LOGGER[0], "+logger.web.api_key=${oc.env:LITLAB_TEST_NOTHING,hunter2}")
+
+
+def test_credentials_in_a_url_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"data\.url: looks like a secret") as refused:
+        compose_config("data.url='http://me:hunter2@host/x'")
+    assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv("LITLAB_TEST_URL", "http://me:hunter2@host/x")
+    assert compose_config("data.url=${oc.env:LITLAB_TEST_URL}")["data"]["url"] == "${oc.env:LITLAB_TEST_URL}"
