@@ -101,7 +101,9 @@ def test_a_complete_run_has_nothing_to_resume(
     completed(run, objective=0.25, test={"test/accuracy": 0.5})
     before = contents(run)
     assert prepare(run, "trainer.devices=2") is None
-    assert capsys.readouterr().out == f"{run.path} is completed: val/accuracy 0.2500 after 20 steps; nothing to resume\n"
+    assert (
+        capsys.readouterr().out == f"{run.path} is completed: val/accuracy 0.2500 after 20 steps; nothing to resume\n"
+    )
     assert contents(run) == before
     unmeasured = new_run("objective=null", name="unmeasured")
     completed(unmeasured, test={"test/accuracy": 0.5})

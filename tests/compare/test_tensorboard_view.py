@@ -16,7 +16,7 @@ from litlab.compare.tensorboard_view import View
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
-from litlab.tensorboard import PREFIX, SESSION_START, LoggedSummary, end_session, scalar, start_session, write_events
+from litlab.tensorboard import PREFIX, LoggedSummary, end_session, scalar, start_session, write_events
 
 EVENTS = PREFIX + "1795436227.host.1.0"
 
