@@ -1,4 +1,4 @@
-"""Every config that litlab brings: it composes, what it names can be built, and the debug configs do what they say."""
+"""Every config in conf/ composes and can be built; the debug configs work."""
 
 import inspect
 import re
@@ -53,7 +53,7 @@ FACTS = DatasetInfo(
 NEEDS_FILES = ("litlab.data.cifar10.CIFAR10", "litlab.data.image_folder.ImageFolder")
 
 
-def test_there_are_configs_in_every_group() -> None:
+def test_every_group_has_configs() -> None:
     groups = {choice.partition("=")[0] for choice in CHOICES}
     assert groups >= {"data", "model", "task", "optimizer", "schedule", "callbacks", "logger", "trainer"}
     assert groups >= {"debug", "experiment"}
@@ -91,7 +91,7 @@ STUDIES = [each for each in CHOICES if each.startswith("study=")]
 
 
 @pytest.mark.parametrize("choice", STUDIES)
-def test_each_study_is_a_multirun_by_the_sweeper_that_it_names(choice: str) -> None:
+def test_each_study_is_a_multirun_with_its_sweeper(choice: str) -> None:
     register_resolvers()
     text = (packaged_conf() / f"{choice.replace('=', '/')}.yaml").read_text()
     with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
@@ -123,7 +123,7 @@ def test_each_optimizer_and_schedule_steps(choice: str) -> None:
     assert 0 < schedule.get_last_lr()[0] <= config["optimizer"]["lr"]
 
 
-def test_every_yaml_has_a_first_line_that_says_what_it_is() -> None:
+def test_every_yaml_begins_with_a_description() -> None:
     for path in packaged_conf().glob("*/*.yaml"):
         lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
         assert re.match(r"# \S", lines[0]), path
@@ -179,7 +179,7 @@ def _shapes() -> Shapes:
 # ---- the other debug configs
 
 
-def test_debug_fast_takes_every_step_of_the_way(tmp_path: Path) -> None:
+def test_debug_fast_trains_validates_and_tests(tmp_path: Path) -> None:
     settings = [each for each in TINY if not each.startswith(("trainer.max", "trainer.log"))]
     run = train_here(tmp_path / "run", *settings, "debug=fast")
     result = read_result(run)
@@ -198,7 +198,7 @@ def test_debug_profile_writes_its_table_into_the_run_directory(tmp_path: Path) -
 
 
 class Explodes(nn.Module):
-    """Everything is finite on the way there; the way back has infinity (of the root at 0) times 0."""
+    """Network with a finite forward whose backward computes infinity (of the root at 0) times 0."""
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()

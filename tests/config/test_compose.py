@@ -34,7 +34,7 @@ def test_job_names(number: int, overrides: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "overrides", ["a=${b:c},d={e: [1,2]}", "x=" + "y" * 500, "k=ä ö/ü", 'k="q\'q"', "k=a=b", "k=*?!;$(x)"]
 )
-def test_a_name_fits_any_file_system_and_any_override(overrides: str) -> None:
+def test_job_names_are_safe_for_file_systems_and_overrides(overrides: str) -> None:
     assert re.fullmatch(r"0001(_[A-Za-z0-9_.+-]*)?", job_name(1, overrides, []))
     assert len(job_name(1, overrides, [])) <= 120
     assert not job_name(1, overrides, []).endswith((".", "-", "_"))
@@ -48,13 +48,13 @@ def test_a_name_fits_any_file_system_and_any_override(overrides: str) -> None:
         ({"data": "few", "model": None}, "few"),
     ],
 )
-def test_the_name_is_what_was_chosen(choices: dict[str, str | None], expected: str) -> None:
+def test_experiment_name_holds_the_chosen_configs(choices: dict[str, str | None], expected: str) -> None:
     register_resolvers()
     config = OmegaConf.create({"name": "${litlab.name:}", "hydra": {"runtime": {"choices": choices}}})
     assert config.name == expected
 
 
-def test_a_named_study_keeps_its_directory_and_any_other_gets_one() -> None:
+def test_named_studies_keep_their_directory_others_get_a_new_one() -> None:
     register_resolvers()
     config = OmegaConf.create({"name": "abc", "study": None, "dir": "${litlab.study:${study},now}"})
     unnamed = config.dir
@@ -79,13 +79,13 @@ def test_resolvers() -> None:
     assert config.job == "0003_lr-0.1_seed-2"
 
 
-def test_only_what_varies_is_in_a_name() -> None:
+def test_job_names_hold_swept_keys_only() -> None:
     assert (
         job_name(2, "+optimizer.eps=1,model=cnn,seed=3,trainer=cpu", ["seed", "+optimizer.eps"]) == "0002_eps-1_seed-3"
     )
 
 
-def test_what_varies_is_known_from_the_multirun() -> None:
+def test_swept_keys_are_found_in_the_multirun() -> None:
     register_resolvers()
     task = ["seed=0,1", "model=cnn", "model@net1=cnn,resnet18", "optimizer.lr=choice(1,2)"]
     job = {"override_dirname": "model=cnn,model@net1=cnn,optimizer.lr=1,seed=2"}
@@ -96,8 +96,8 @@ def test_what_varies_is_known_from_the_multirun() -> None:
     assert config.job == "0003_model-net1-cnn_lr-1_seed-2"
 
 
-def test_what_overrides_refer_to_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be a secret, be known in a job only, or look like another override."""
+def test_finding_swept_keys_resolves_no_interpolations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values may be secrets, known in a job only, or look like another override."""
     monkeypatch.setenv("CANARY", "hunter22,seed=5(")
     register_resolvers()
     task = ["name=${oc.env:CANARY}", "+callbacks.x.token='${oc.env:CANARY}','${oc.env:OTHER}'", "data.root=${.x}"]

@@ -36,7 +36,7 @@ def laughs(levels: int) -> str:
         ("seed: [1\n", "not valid YAML"),
     ],
 )
-def test_other_formats_are_refused_in_a_sentence(text: str, expected: str) -> None:
+def test_other_formats_are_refused(text: str, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         from_yaml(text)
 
@@ -55,12 +55,12 @@ def test_other_formats_are_refused_in_a_sentence(text: str, expected: str) -> No
         "format: 1.0",
     ],
 )
-def test_texts_made_to_hurt(text: str) -> None:
+def test_hostile_yaml_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         from_yaml(text)
 
 
-def test_an_alias_is_no_bomb() -> None:
+def test_yaml_aliases_are_read() -> None:
     assert from_yaml("format: 2\na: &x [1]\nb: *x") == {"format": 2, "a": [1], "b": [1]}
 
 

@@ -1,4 +1,4 @@
-"""No config, however odd, ends in anything but being accepted or our own error."""
+"""Property-based tests: every config is either accepted or refused with a UserError."""
 
 import math
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ def nested(depth: int) -> Any:
 
 
 def accepted(config: Any) -> bool:
-    """Whether validate takes it; what it takes can be written, read, told apart, and used."""
+    """Return whether a config is valid; a valid one survives writing and reading."""
     try:
         validate(config)
     except UserError:
@@ -98,7 +98,7 @@ def test_any_value_in_any_place(data: st.DataObject, value: Any, remove: bool, f
     accepted(changed(config, place, value, remove))
 
 
-def test_values_that_no_file_could_hold() -> None:
+def test_values_that_yaml_cannot_hold_are_refused() -> None:
     for value in (nested(5000), 10**5000, "\ud800", {"a": {1: 2}}, b"bytes", {"x": {1, 2}}, {"\ud800": 1}):
         assert not accepted(valid() | {"model": {"_target_": "some.Net", "x": value}})
     assert accepted(valid() | {"model": {"_target_": "some.Net", "x": nested(40)}})
@@ -112,7 +112,7 @@ def test_values_that_no_file_could_hold() -> None:
         ({"devices": 0}, "trainer.devices=0: expected"),
     ],
 )
-def test_what_is_read_of_a_foreign_trainer_is_checked(change: dict[str, Any], said: str) -> None:
+def test_device_arguments_of_a_foreign_trainer_are_checked(change: dict[str, Any], said: str) -> None:
     config = valid()
     config = config | {"trainer": {**config["trainer"], "_target_": "some.Trainer", **change}}
     with pytest.raises(UserError, match=said):
@@ -168,7 +168,7 @@ def test_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [yaml.safe_dump({"format": 2, "a": "${oc.env:LITLAB_NOT_THERE}"})])
-def test_references_are_looked_up_nowhere_else(text: str) -> None:
+def test_only_references_to_the_environment_are_resolved(text: str) -> None:
     with pytest.raises(UserError, match="a: cannot be resolved: there is no environment variable LITLAB_NOT_THERE"):
         resolve_secrets(from_yaml(text))
     odd = {"a": "${oc.decode:1}", "b": "${oc.env:HOME,x}", "c": "x${oc.env:HOME}", "d": ["${hydra:runtime}"]}

@@ -17,7 +17,7 @@ from litlab.config.paths import ROOT
 from litlab.runs.provenance import num_cores
 
 
-def test_it_is_plain_and_resolved() -> None:
+def test_frozen_config_is_plain_and_resolved() -> None:
     config = compose_config(*TINY, "seed=7", "trainer.max_epochs=5")
     assert yaml.safe_load(to_yaml(config)) == config
     assert from_yaml(to_yaml(config)) == config
@@ -26,7 +26,7 @@ def test_it_is_plain_and_resolved() -> None:
     assert (config["format"], config["name"]) == (2, "shapes_cnn")
 
 
-def test_it_keeps_the_order_of_the_yaml_and_characters_as_they_are() -> None:
+def test_order_and_characters_are_kept() -> None:
     config = compose_config("+logger.web._target_=some.Logger", "+logger.web.title='Größe'")
     assert list(config)[:4] == ["format", "name", "seed", "threads"]
     assert "Größe" in to_yaml(config)
@@ -61,7 +61,7 @@ def test_threads_are_frozen() -> None:
     assert compose_config("trainer=ddp")["threads"] is None, "the worker counts the devices"
 
 
-def test_environment_and_directory_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freezing_changes_neither_environment_nor_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     compose_config(*TINY)

@@ -1,4 +1,4 @@
-"""Axes: the same jobs in the same order as Hydra's own sweeper has them, and pairs, which it has not."""
+"""Grids: the same jobs in the same order as Hydra's own sweeper, and paired axes."""
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -32,14 +32,14 @@ def test_the_jobs_are_those_of_hydras_sweeper(arguments: list[str], loader: Conf
     assert expand_grid(arguments, {}, [], loader) == expected
 
 
-def test_axes_from_a_config_come_first_and_give_way_to_the_command_line(loader: ConfigLoader) -> None:
+def test_command_line_replaces_axes_of_the_config(loader: ConfigLoader) -> None:
     found = expand_grid(["seed=3", "threads=1,2"], {"seed": "0,1", "optimizer.lr": 0.1, "objective": None}, [], loader)
     fixed = ["seed=3", "optimizer.lr=0.1", "objective=null"]
     assert found == [[*fixed, "threads=1"], [*fixed, "threads=2"]]
 
 
 @pytest.mark.parametrize("paired", [["optimizer.lr", "x"], [["optimizer.lr", "x"]]])
-def test_paired_axes_are_walked_together(paired: list[object], loader: ConfigLoader) -> None:
+def test_paired_axes_vary_together(paired: list[object], loader: ConfigLoader) -> None:
     found = expand_grid(["optimizer.lr=1,2", "seed=0,1", "+x=5,6"], {}, paired, loader)
     assert found == [
         ["optimizer.lr=1", "seed=0", "+x=5"],
@@ -73,13 +73,13 @@ def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
         (["seed=(0"], [], "cannot be read as an override"),
     ],
 )
-def test_what_is_wrong_is_said(arguments: list[str], paired: list[object], said: str, loader: ConfigLoader) -> None:
+def test_invalid_axes_are_refused(arguments: list[str], paired: list[object], said: str, loader: ConfigLoader) -> None:
     with pytest.raises(UserError) as refused:
         expand_grid(arguments, {}, paired, loader)
     assert said in str(refused.value)
 
 
-def test_secrets_among_the_params_stay_references(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_in_params_stay_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY", "hunter22")
     monkeypatch.setenv("PLACE", "https://me:hunter22@host/x")
     settings = OmegaConf.create(
@@ -96,7 +96,7 @@ def test_a_point_keeps_packages_apart() -> None:
     assert point.swept == {"model@net1": "cnn", "model@net2": "resnet18"}
 
 
-def test_a_point_does_not_tell_secrets() -> None:
+def test_text_of_a_point_masks_secrets() -> None:
     assert str(Point.of(["+callbacks.x.api_key=hunter22", "seed=1"], ["callbacks.x.api_key", "seed"])) == (
         "callbacks.x.api_key=*** seed=1"
     )

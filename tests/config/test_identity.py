@@ -42,8 +42,8 @@ def test_a_volatile_key_that_is_swept_counts(path: str) -> None:
 
 
 @pytest.mark.parametrize("swept", ["trainer", "checkpoint.every_steps", "data"])
-def test_what_is_swept_as_a_part_or_as_a_group_counts(swept: str) -> None:
-    """A group's volatile keys, too: trainer=cpu,ddp are two experiments then; other volatile keys still don't."""
+def test_a_swept_node_or_group_counts(swept: str) -> None:
+    """If `trainer` is swept, trainer=cpu and trainer=ddp are two experiments; other volatile keys still don't count."""
     path = {"trainer": "trainer.devices", "data": "data.cache"}.get(swept, swept)
     assert identity(sweeping(changed(path), swept)) != identity(sweeping(CONFIG, swept))
     assert identity(sweeping(changed("checkpoint.every_minutes"), swept)) == identity(sweeping(CONFIG, swept))
@@ -53,15 +53,15 @@ def test_what_is_swept_as_a_part_or_as_a_group_counts(swept: str) -> None:
     ("swept", "path"),
     [("experiment", "data.root"), ("experiment", "trainer.devices"), ("trainer@trainer", "trainer.devices")],
 )
-def test_a_group_counts_where_it_has_its_effect(swept: str, path: str) -> None:
-    """One without a place of its own may choose other data, which differ in nothing but their place."""
+def test_a_swept_group_counts_at_the_keys_that_it_sets(swept: str, path: str) -> None:
+    """A group without a key of its own, such as `experiment`, may set any key."""
     assert identity(sweeping(changed(path), swept)) != identity(sweeping(CONFIG, swept))
     assert identity(sweeping(changed("threads"), swept)) == identity(sweeping(CONFIG, swept))
     assert identity(sweeping(changed("data.root"), "model")) == identity(sweeping(CONFIG, "model"))
 
 
-def test_sweeping_what_counts_anyway_changes_nothing() -> None:
-    """So a single run and a job of a study can be the same experiment, and so can a run from before studies."""
+def test_sweeping_keys_that_count_anyway_changes_nothing() -> None:
+    """A single run and a job of a study can be the same experiment."""
     assert identity(sweeping(CONFIG, "seed", "model", "optimizer.lr")) == identity(CONFIG)
     assert identity(CONFIG | {"study": {"name": None}}) == identity(CONFIG)
 
@@ -77,7 +77,7 @@ def test_missing_keys_and_the_order_of_lists_count_but_not_the_order_of_keys() -
     assert identity(backwards) == identity(CONFIG)
 
 
-def test_it_is_the_same_in_another_process() -> None:
+def test_identity_is_the_same_in_another_process() -> None:
     script = (
         "import sys; from litlab.config.identity import identity; from litlab.config.config_file import from_yaml\n"
     )
@@ -88,6 +88,6 @@ def test_it_is_the_same_in_another_process() -> None:
     assert len(identity(CONFIG)) == 64
 
 
-def test_it_survives_being_written_and_read() -> None:
+def test_identity_survives_writing_and_reading() -> None:
     config = compose_config(*TINY)
     assert identity(yaml.safe_load(to_yaml(config))) == identity(config)

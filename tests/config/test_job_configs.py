@@ -1,4 +1,4 @@
-"""Jobs are composed as Hydra composes them, but quickly; what is wrong with any is said at once; numbers are kept."""
+"""Job configs: composed as Hydra composes them, all problems reported at once, numbers kept."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from litlab.errors import UserError
 
 
 def jobs_of(loader: ConfigLoader, swept: list[str], *points: list[str], **given: Any) -> list[ComposedJob]:
-    """Jobs of TINY runs."""
+    """Compose the jobs of TINY runs."""
     master = compose_master(loader, *TINY, *(f"++{key}=1,2" for key in swept))
     asked = [Point.of([*TINY, *each], swept) for each in points]
     return compose_jobs(loader, master, asked, given.get("known", {}), given.get("next_number", 0), progress=False)
@@ -35,7 +35,7 @@ def test_a_job_is_what_a_single_run_would_be(loader: ConfigLoader, tmp_path: Pat
     assert first.identity != second.identity
 
 
-def test_the_number_of_threads_stays_open(loader: ConfigLoader) -> None:
+def test_threads_of_jobs_stay_open(loader: ConfigLoader) -> None:
     jobs = jobs_of(loader, ["threads"], ["threads=null"], ["threads=2"])
     assert [job.config["threads"] for job in jobs] == [None, 2]
     assert jobs[0].identity != jobs[1].identity, "a volatile key that is swept counts"
@@ -51,7 +51,7 @@ def test_known_jobs_keep_their_numbers_and_points_of_one_experiment_share_a_job(
     assert jobs[0] is jobs[2]
 
 
-def test_a_job_whose_config_has_its_number_is_known_again(
+def test_a_job_whose_config_refers_to_its_number_is_found_again(
     loader: ConfigLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_a_job_whose_config_has_its_number_is_known_again(
     assert changed.number == changed.config["seed"] == 2, "another experiment gets a number of its own"
 
 
-def test_everything_wrong_is_said_once(loader: ConfigLoader) -> None:
+def test_all_problems_are_reported_once(loader: ConfigLoader) -> None:
     points = [[f"seed={seed}", f"optimizer.lr={lr}"] for seed in (-1, 0, 1) for lr in (0.1, -2)]
     with pytest.raises(UserError) as refused:
         jobs_of(loader, ["seed", "optimizer.lr"], *points)
@@ -90,7 +90,7 @@ def test_everything_wrong_is_said_once(loader: ConfigLoader) -> None:
     assert len(lines) == 3, "the third is data.seed, which follows seed"
 
 
-def test_what_hydra_refuses_is_said_with_the_rest(loader: ConfigLoader) -> None:
+def test_hydras_errors_are_reported_with_the_others(loader: ConfigLoader) -> None:
     points = [["seed=-1"], ["+modle.width=3", "~modle"], ["model=nope"], ["seed=0"]]
     with pytest.raises(UserError) as refused:
         jobs_of(loader, ["seed", "model"], *points)
@@ -100,7 +100,7 @@ def test_what_hydra_refuses_is_said_with_the_rest(loader: ConfigLoader) -> None:
     assert "seed=-1: expected greater" in text
 
 
-def test_of_many_problems_the_first_are_said(loader: ConfigLoader) -> None:
+def test_of_many_problems_the_first_are_reported(loader: ConfigLoader) -> None:
     with pytest.raises(UserError) as refused:
         jobs_of(loader, ["seed"], *([f"seed={-seed}"] for seed in range(1, 16)))
     lines = str(refused.value).splitlines()
@@ -108,10 +108,10 @@ def test_of_many_problems_the_first_are_said(loader: ConfigLoader) -> None:
     assert lines[-1] == "and 10 more problems"
 
 
-def test_foreign_classes_of_all_jobs_are_looked_at_by_one_process(
+def test_one_process_checks_the_foreign_classes_of_all_jobs(
     loader: ConfigLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The module notes each import."""
+    """Count imports in the module itself."""
     (tmp_path / "mine.py").write_text(
         f"open({str(tmp_path / 'seen')!r}, 'a').write('x')\nclass Model:\n    def __init__(self, width): pass\n"
     )
@@ -134,7 +134,7 @@ def test_foreign_classes_of_all_jobs_are_looked_at_by_one_process(
     ("subdir", "said"),
     [("same", "two jobs would share the folder same"), ("../up_${hydra:job.num}", "a folder inside the study's")],
 )
-def test_a_job_has_a_folder_of_its_own_inside(subdir: str, said: str, loader: ConfigLoader) -> None:
+def test_each_job_has_its_own_folder_inside_the_study(subdir: str, said: str, loader: ConfigLoader) -> None:
     master = compose_master(loader, *TINY, f"hydra.sweep.subdir={subdir}", "seed=0,1")
     with pytest.raises(UserError, match=said):
         compose_jobs(loader, master, [Point.of([*TINY, f"seed={s}"], ["seed"]) for s in (0, 1)], {}, 0, progress=False)
@@ -156,8 +156,8 @@ def test_hydras_own_keys_are_as_in_a_job(loader: ConfigLoader, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_freezing_jobs_takes_hardly_longer_than_composing_them(loader: ConfigLoader) -> None:
-    """At most 1.2 x as long as Hydra takes to compose each once (measured: 0.2), once what a process needs is made."""
+def test_composing_jobs_is_fast(loader: ConfigLoader) -> None:
+    """Compose and freeze jobs in at most 1.2 x the time that Hydra takes to compose them (measured: 0.2)."""
     points = [[f"seed={seed}"] for seed in range(6)]
     master = compose_master(loader, *TINY, "seed=0,1")
     jobs_of(loader, ["seed"], points[0])

@@ -90,7 +90,7 @@ def test_every_other_key_is_refused() -> None:
             changed("name=x" if key == "name" else "study.name=x")
 
 
-def test_what_is_refused_is_said_key_by_key() -> None:
+def test_refusals_name_each_key() -> None:
     with pytest.raises(AnotherExperiment) as refused:
         changed("optimizer.lr=0.1", "~model", "threads=1", "+trainer.min_epochs=2")
     assert str(refused.value).splitlines() == [
@@ -108,7 +108,7 @@ def test_a_value_written_in_another_way_is_no_change() -> None:
 
 
 @pytest.mark.parametrize("name", ["one_cycle", "cosine"])
-def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
+def test_extending_a_cyclic_schedule_is_refused(name: str) -> None:
     config = compose_config(*TINY, f"schedule={name}")
     with pytest.raises(AnotherExperiment) as refused:
         changed("trainer.max_epochs=4", config=config)
@@ -119,13 +119,13 @@ def test_a_longer_cycle_is_refused_with_the_reason(name: str) -> None:
     )
 
 
-def test_a_longer_training_with_progressive_sizes_is_refused_with_the_reason() -> None:
+def test_extending_training_with_progressive_sizes_is_refused() -> None:
     config = compose_config(*TINY, "schedule=constant", "data.progressive_sizes=[24,32]")
     with pytest.raises(AnotherExperiment, match=r"data\.progressive_sizes has equal shares of all epochs"):
         changed("trainer.max_epochs=4", config=config)
 
 
-def test_it_is_known_which_schedules_of_ours_ask_for_the_total() -> None:
+def test_litlabs_schedules_that_need_the_total_number_of_steps() -> None:
     schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(import_target(target)).parameters]
     schedules = [target for target in schedules if target.startswith("litlab.optim.schedules.")]
     assert len(schedules) == 4
@@ -138,7 +138,7 @@ def test_it_is_known_which_schedules_of_ours_ask_for_the_total() -> None:
             assert changed("trainer.max_epochs=20", config=config).extends_training
 
 
-def test_a_foreign_schedule_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_schedules_are_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "change_schedules.py").write_text(FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)
     node = {"_target_": "change_schedules.ending"}
@@ -152,14 +152,14 @@ def test_a_foreign_schedule_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         changed("trainer.max_epochs=11", config=with_schedule({"_target_": "nowhere.Schedule"}))
 
 
-def test_less_than_what_was_begun_is_refused() -> None:
+def test_fewer_epochs_than_begun_are_refused() -> None:
     for accepted in ("trainer.max_epochs=3", "trainer.max_epochs=-1"):
         assert changed(accepted, epochs=3).extends_training
     with pytest.raises(AnotherExperiment, match="10 -> 2 is less than the 3 epochs that the run has begun already"):
         changed("trainer.max_epochs=2", epochs=3)
 
 
-def test_steps_can_end_within_an_epoch_so_they_stay() -> None:
+def test_max_steps_cannot_change() -> None:
     with pytest.raises(AnotherExperiment, match=r"trainer.max_steps: not set -> 69 would make it another experiment"):
         changed("+trainer.max_steps=69")
 
@@ -186,13 +186,13 @@ def test_a_relative_root_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert changed("data.root=images").config["data"]["root"] == str(tmp_path / "images")
 
 
-def test_threads_stay_frozen_unless_they_are_asked_for() -> None:
+def test_threads_stay_frozen_unless_set_to_null() -> None:
     assert changed("trainer.devices=2").config["threads"] == 3
     assert changed("trainer.devices=2", "threads=null").config["threads"] == max(1, num_cores() // 2)
     assert changed("trainer.devices=2", "threads=5").config["threads"] == 5
 
 
-def test_loggers_come_and_go() -> None:
+def test_loggers_are_added_and_removed() -> None:
     assert changed("~logger").config["logger"] is None
     assert changed("logger=null").config["logger"] is None
     assert changed("logger.tensorboard=null").config["logger"] == {"tensorboard": None}
@@ -201,13 +201,13 @@ def test_loggers_come_and_go() -> None:
     assert found.changed["logger.tensorboard"] == [{"_target_": "litlab.loggers.TensorBoard"}, ABSENT]
 
 
-def test_the_config_given_is_left_alone() -> None:
+def test_the_given_config_is_not_modified() -> None:
     before = deepcopy(CONFIG)
     changed("trainer.devices=2", "logger.tensorboard=null", "trainer.max_epochs=12")
     assert before == CONFIG
 
 
-def test_remarks_say_what_may_differ() -> None:
+def test_notes_name_possible_differences() -> None:
     assert changed("data.root=/elsewhere").notes == []
     expected = "on other devices or threads the stream of samples stays the same, but the last bits of the weights may"
     assert changed("threads=1", "trainer.devices=2").notes == [f"{expected} differ"]
@@ -218,7 +218,7 @@ def test_remarks_say_what_may_differ() -> None:
     ]
 
 
-def test_progress_is_asked_for_only_where_it_counts() -> None:
+def test_progress_is_read_only_if_the_length_changes() -> None:
     def asked() -> Mapping[str, int]:
         raise AssertionError
 

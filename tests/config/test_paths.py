@@ -1,4 +1,4 @@
-"""Where configs and caches are."""
+"""Locations of configs, caches and the user's own packages."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def test_a_project_may_have_configs_of_its_own(tmp_path: Path) -> None:
     assert project_conf(tmp_path) == (tmp_path / "conf").resolve()
 
 
-def test_the_checkout_itself_is_no_such_project(tmp_path: Path) -> None:
+def test_the_checkout_itself_is_not_a_project(tmp_path: Path) -> None:
     assert project_conf(CHECKOUT) is None
     (tmp_path / "conf").symlink_to(CHECKOUT / "conf")
     assert project_conf(tmp_path) is None
@@ -42,8 +42,8 @@ def test_cache_by_environment_then_by_the_xdg_specification(tmp_path: Path, monk
     assert cache_root() == tmp_path / "home" / ".cache" / "litlab"
 
 
-def test_packages_of_a_project_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of the user's doesn't take the place of an installed package of the same name."""
+def test_packages_of_a_project_follow_installed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the user's doesn't replace an installed package of the same name."""
     (tmp_path / "src").mkdir()
     before = list(sys.path)
     monkeypatch.setattr(sys, "path", list(before))

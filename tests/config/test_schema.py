@@ -1,4 +1,4 @@
-"""The schema has what the constructors take and what the YAML holds: every tunable of ours stands there once."""
+"""Schema: sections, constructors and conf/ agree, and defaults stand in YAML only."""
 
 import inspect
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ EMPTY = inspect.Parameter.empty
 
 
 def yaml_nodes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file and name, keys) of everything with a target in litlab's own YAML; inherited keys included."""
+    """Yield (file and name, keys) of everything with a target in litlab's own YAML; inherited keys included."""
     for path in sorted(packaged_conf().glob("*/*.yaml")):
         content = read(path)
         for name, node in {"": content, **content}.items():
@@ -56,7 +56,7 @@ def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
 
 
 def parameters_of(target: str) -> list[inspect.Parameter]:
-    """Those of its signature; for `**settings: Unpack[Settings]` the keys of Settings, all of which are required."""
+    """Return the parameters of a signature; for `**settings: Unpack[Settings]` the keys of Settings."""
     found: list[inspect.Parameter] = []
     for each in inspect.signature(import_target(target)).parameters.values():
         if each.kind is not each.VAR_KEYWORD:
@@ -83,7 +83,7 @@ def test_a_section_of_a_foreign_class_has_only_what_it_takes(target: str) -> Non
 
 @pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamW"])
 def test_defaults_of_optimizers_are_those_of_torch(target: str) -> None:
-    """What is left out of a YAML takes effect as the schema says."""
+    """Keys left out of a YAML have the defaults that the schema says."""
     parameters = inspect.signature(import_target(target)).parameters
     for name, field in SECTIONS[target].model_fields.items():
         if not field.is_required() and name != "weight_decay":

@@ -1,4 +1,4 @@
-"""The space of a search from Hydra's grammar: what is varied, what is fixed, what is wrong."""
+"""Search spaces in Hydra's grammar: dimensions, fixed values, conditions, problems."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +71,7 @@ CONDITIONAL = {
 }
 
 
-def test_dimensions_on_a_condition_are_there_only_where_it_holds(loader: ConfigLoader) -> None:
+def test_conditional_dimensions_exist_only_where_the_condition_holds(loader: ConfigLoader) -> None:
     space = parse(loader, "optimizer=sgd,adamw", conditional=CONDITIONAL)
     assert [each.name for each in space.dimensions] == [
         "optimizer", "optimizer.lr (optimizer=sgd)", "optimizer.momentum", "optimizer.lr (optimizer=adamw)",
@@ -84,7 +84,7 @@ def test_dimensions_on_a_condition_are_there_only_where_it_holds(loader: ConfigL
     assert space.points(4) is None
 
 
-def test_a_condition_on_what_is_fixed_is_decided_at_once(loader: ConfigLoader) -> None:
+def test_a_condition_on_a_fixed_key_is_decided_at_once(loader: ConfigLoader) -> None:
     by_default = parse(loader, "seed=1,2", conditional=CONDITIONAL)
     assert [each.name for each in by_default.dimensions] == ["seed", "optimizer.lr", "optimizer.momentum"]
     assert all(each.condition is None for each in by_default.dimensions)
@@ -133,7 +133,7 @@ def test_a_condition_on_what_is_fixed_is_decided_at_once(loader: ConfigLoader) -
         (["seed=1,2"], {"seed=1": {"optimizer.lr": "interval(3,2)"}}, r"optimizer.lr=interval\(3,2\): expected"),
     ],
 )
-def test_what_is_wrong_is_said_in_words(
+def test_invalid_spaces_are_refused(
     loader: ConfigLoader, arguments: list[str], conditional: dict[str, Any] | None, said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
@@ -154,13 +154,13 @@ def test_examples_are_points_of_the_space(loader: ConfigLoader) -> None:
     assert space.axes["optimizer.lr"] == ["tag(log,interval(1,100))"]
 
 
-def test_all_that_is_wrong_is_said_at_once(loader: ConfigLoader) -> None:
+def test_all_problems_are_reported_at_once(loader: ConfigLoader) -> None:
     with pytest.raises(UserError) as error:
         parse(loader, "seed=range(0,0)", "optimizer.lr=interval(2,1)")
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_a_space_without_end_is_not_counted() -> None:
+def test_infinite_spaces_have_no_list_of_points() -> None:
     space = Space((Dimension("x", "x", Numbers(1, 10**12, 1, False), ""),), ())
     assert space.points(100) is None
     assert Space((Dimension("x", "x", Numbers(0.0, 1.0, None, False), ""),), ()).points(10) is None

@@ -38,7 +38,7 @@ def test_command_lines_with_secrets(argument: str) -> None:
     assert str(refused.value).partition(":")[0] in argument or "x.inner.token" in str(refused.value)
 
 
-def test_command_lines_without() -> None:
+def test_command_lines_without_secrets() -> None:
     refuse_secret_arguments(
         ["--config-dir", "conf", "-m", "lr=0.1,0.2", "hydra/launcher=basic", "+logger.web.token=${oc.env:X}",
          "~logger.web.token", "+logger.web.token=null", "+logger.web.use_auth=true",
@@ -46,7 +46,7 @@ def test_command_lines_without() -> None:
     )  # fmt: skip
 
 
-def test_whole_configs() -> None:
+def test_literals_in_configs_are_masked_and_refused() -> None:
     raw = {
         "hydra": {"job": {"env_set": {"TOKEN": "hunter2"}}},
         "data": {"urls": ["https://me:hunter2@h", "https://h"]},
@@ -69,7 +69,7 @@ def test_secrets_under_dotted_keys_are_found() -> None:
         refuse_secret_literals(params)
 
 
-def test_a_command_can_be_called_again() -> None:
+def test_masked_commands_keep_references() -> None:
     kept = ["-m", "+x.use_auth=true", "+x.token=null", "+x.api_key='${oc.env:T}'", "seed=0,1"]
     assert mask_arguments(kept) == kept
     assert mask_arguments(["+x.token=hunter22", "+x.at=https://me:hunter22@host"]) == [
@@ -88,7 +88,7 @@ def test_a_secret_stays_a_reference_until_it_is_used(monkeypatch: pytest.MonkeyP
     assert read["logger"]["web"]["api_key"] == "${oc.env:LITLAB_TEST_KEY}", "a copy was resolved"
 
 
-def test_a_secret_reached_by_another_key_stays_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpolation_to_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
     with pytest.raises(UserError, match=r"logger\.web\.token: looks like a secret"):
         compose_config(*LOGGER, "+logger.web.token=${logger.web.api_key}")
@@ -115,13 +115,13 @@ def test_a_secret_in_a_list_of_mappings_is_found() -> None:
 
 
 @pytest.mark.parametrize("value", ["{user: a, pin: hunter2}", "[hunter2]", "[{pin: hunter2}]", "1234"])
-def test_all_below_such_a_key_is_secret(value: str) -> None:
+def test_all_values_below_a_secret_key_are_secret(value: str) -> None:
     with pytest.raises(UserError, match=r"logger\.web\.credentials.*: looks like a secret") as refused:
         compose_config(LOGGER[0], f"+logger.web.credentials={value}")
     assert "hunter2" not in str(refused.value)
 
 
-def test_references_below_such_a_key_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_references_below_a_secret_key_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
     config = compose_config(
         LOGGER[0], "+logger.web.credentials={_target_: some.Login, pins: ['${oc.env:LITLAB_TEST_KEY}']}"
@@ -130,11 +130,11 @@ def test_references_below_such_a_key_are_kept(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("value", "expected"), [("null", None), ("true", True)])
-def test_null_and_yes_or_no_are_no_secrets(value: str, expected: bool | None) -> None:
+def test_null_and_booleans_are_no_secrets(value: str, expected: bool | None) -> None:
     assert compose_config(LOGGER[0], f"+logger.web.api_key={value}")["logger"]["web"]["api_key"] is expected
 
 
-def test_a_default_is_no_reference() -> None:
+def test_a_reference_with_a_default_is_refused() -> None:
     with pytest.raises(UserError, match=r"logger\.web\.api_key: looks like a secret"):
         compose_config(LOGGER[0], "+logger.web.api_key=${oc.env:LITLAB_TEST_NOTHING,hunter2}")
 

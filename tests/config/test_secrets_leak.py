@@ -1,4 +1,4 @@
-"""Secrets in the environment, in addresses and in sources: none is in any file of a run, whatever handles them."""
+"""Secrets in the environment, in URLs and in sources get into no file of a run."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ api_key = "{WRITTEN}"
 
 
 class Keeper(Callback):
-    \"\"\"Handles its secrets as carelessly as it can.\"\"\"
+    \"\"\"Callback that logs its secrets.\"\"\"
 
     def __init__(self, *, token, address, fail):
         self.token, self.address, self.fail = token, address, fail
@@ -86,7 +86,7 @@ def litlab_train(project: Path, *arguments: str) -> "subprocess.CompletedProcess
 
 
 def holding(folder: Path) -> list[tuple[str, str]]:
-    """Which canary stands in which file, or in a name."""
+    """Return (file, canary) for each secret in a file or file name."""
     found = []
     for path in sorted(folder.rglob("*")):
         content = os.fsencode(path) + (path.read_bytes() if path.is_file() else b"")
@@ -94,7 +94,7 @@ def holding(folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def test_a_run_that_completes(project: Path) -> None:
+def test_completed_run_holds_no_secrets(project: Path) -> None:
     done = litlab_train(project, *CARELESS, KEEPER % "false", "experiment=mine")
     assert done.returncode == 0, done.stderr
     run = RunDirectory(project / "run")
@@ -112,7 +112,7 @@ def test_a_run_that_completes(project: Path) -> None:
     assert code["untracked"]["notes.yaml"] == "server:\n  password: ***\n  url: https://***@127.0.0.1/\n"
 
 
-def test_a_run_that_fails_with_a_secret_on_its_lips(project: Path) -> None:
+def test_failed_run_masks_secrets_in_its_error(project: Path) -> None:
     done = litlab_train(project, *CARELESS, KEEPER % "true", "hydra.run.dir=failed")
     assert done.returncode == 1
     run = RunDirectory(project / "failed")
@@ -143,7 +143,7 @@ def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("place", ["hydra: {job: {env_set: {MY_TOKEN: %s}}}", "callbacks: {mine: {token: %s}}"])
 def test_a_multirun_with_a_literal_in_a_file_writes_nothing(place: str, tmp_path: Path) -> None:
-    """Hydra itself would keep it in multirun.yaml."""
+    """Hydra itself would write it to multirun.yaml."""
     experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text("# @package _global_\n" + place % WRITTEN)

@@ -1,4 +1,4 @@
-"""Foreign classes are found, and their arguments held against their signatures: the parts of the check, here."""
+"""Foreign targets: imports, and arguments compared with signatures."""
 
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_class_a_nested_one_and_a_function_are_found() -> None:
         ("Net", "there is no module 'Net' here"),
     ],
 )
-def test_what_cannot_be_found_is_named(target: str, expected: str) -> None:
+def test_missing_modules_and_attributes_are_named(target: str, expected: str) -> None:
     import_target("foreignpkg.nets.Net")
     with pytest.raises(UserError) as refused:
         import_target(target)
@@ -81,14 +81,14 @@ def test_what_cannot_be_found_is_named(target: str, expected: str) -> None:
         ("logger.mine", "make", [], "logger.mine: foreignpkg.nets.make needs width"),
     ],
 )
-def test_arguments_are_held_against_the_signature(
+def test_arguments_are_compared_with_the_signature(
     path: str, name: str, arguments: list[str], expected: str | None
 ) -> None:
     said = _check(path, f"foreignpkg.nets.{name}", arguments)
     assert said == expected if expected is None else expected in (said or "")
 
 
-def test_a_config_of_ours_alone_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_litlabs_own_classes_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere")
     check_foreign({"model": {"_target_": "litlab.models.cnn.CNN"}})
 

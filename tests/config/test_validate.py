@@ -1,4 +1,4 @@
-"""Values: each problem is named with its key, what was found and what was expected, all at once."""
+"""Validation: each problem is reported with its key, the value and what was expected."""
 
 from copy import deepcopy
 from typing import Any
@@ -29,7 +29,7 @@ def problems(**changes: Any) -> list[str]:
     return str(refused.value).splitlines()
 
 
-def test_a_good_config_passes_and_is_left_as_it_is() -> None:
+def test_a_valid_config_passes_unchanged() -> None:
     before = deepcopy(CONFIG)
     validate(CONFIG)
     assert before == CONFIG
@@ -69,12 +69,12 @@ def test_a_good_config_passes_and_is_left_as_it_is() -> None:
         ("callbacks__mine", {"x": 1}, "callbacks.mine._target_: names the class to build"),
     ],
 )
-def test_one_line_says_what_is_wrong(key: str, value: object, expected: str) -> None:
+def test_invalid_values_are_refused_in_one_line(key: str, value: object, expected: str) -> None:
     (line,) = problems(**{key: value})
     assert expected in line
 
 
-def test_everything_is_said_at_once_and_once() -> None:
+def test_all_problems_are_reported_once() -> None:
     lines = problems(optimizer__lr=-1, data__batch_size=0, seed=-1)
     assert sorted(line.partition("=")[0] for line in lines) == ["data.batch_size", "optimizer.lr", "seed"]
 
@@ -98,7 +98,7 @@ def test_devices_divide_the_batch(devices: object, num_nodes: int, choices: str)
     assert line.endswith(f"must divide it; use {choices}")
 
 
-def test_arguments_of_foreign_classes_are_not_ours_to_check() -> None:
+def test_arguments_of_foreign_classes_are_not_checked() -> None:
     config = deepcopy(CONFIG)
     config["model"] = {"_target_": "some.Net", "width": -1}
     config["data"] = {"_target_": "some.Data", "batch_size": 17}

@@ -1,4 +1,4 @@
-"""Runs that are somebody else's for all that is known, in a process that is left as it was."""
+"""Untrusted runs, in a process whose state is restored after each test."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from litlab.runs.directory import RunDirectory
 
 @pytest.fixture(autouse=True)
 def _restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In a folder of its own; what a run brings to this process goes away again."""
+    """Change to an empty folder, and restore environment, import paths and modules afterwards."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     for name in ("path", "meta_path"):
         monkeypatch.setattr(sys, name, [*getattr(sys, name)])
@@ -34,13 +34,13 @@ def mark(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Unsigned: for all that is known, somebody else's. Its project is the folder that it lies in."""
+    """Make an unsigned, so untrusted run of a network."""
     return make_run(tmp_path / "downloaded" / "run", make_network(), CNN_NODE, make_info())
 
 
 @pytest.fixture
 def whole(tiny_run: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """The same with data, task and Trainer."""
+    """Make an untrusted run with data, task and Trainer."""
     copied = RunDirectory(Path(shutil.copytree(tiny_run.path, tmp_path / "downloaded" / "whole")))
     (copied.path / ".signature").unlink(missing_ok=True)
     return copied

@@ -82,7 +82,7 @@ def test_an_allowed_package_does_not_allow_what_it_imports(
 def test_allowing_one_class(run: Path) -> None:
     change(run, model={"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1})
     assert FinishedRun.open(run, ["torch.nn.Linear"], ["model"]).settings("model")
-    with pytest.raises(UserError, match="--allow torch.nn.Linear"):
+    with pytest.raises(UserError, match=r"--allow torch\.nn\.Linear"):
         FinishedRun.open(run, ["torch.nn.Conv2d"], ["model"])
 
 
@@ -97,7 +97,7 @@ def test_a_network_of_an_allowed_package_by_argument_or_environment(run: Path, m
 
 
 @pytest.mark.parametrize("name", ["os", "subprocess", "builtins", "hydra.utils", "a b", "../x", "", "1x"])
-def test_what_cannot_be_allowed(name: str) -> None:
+def test_names_that_cannot_be_allowed(name: str) -> None:
     with pytest.raises(UserError, match="--allow"):
         allowed_names([name])
 
@@ -140,8 +140,8 @@ def test_a_network_of_nested_modules(tmp_path: Path) -> None:
     assert torch.equal(predictor(images), network(predictor.preprocess(images)).softmax(dim=1))
 
 
-def test_only_what_is_used_is_judged(run: Path, mark: Path) -> None:
-    """Logger, data and Trainer of the run are of packages that are not here; a network needs none of them."""
+def test_only_the_groups_in_use_are_checked(run: Path, mark: Path) -> None:
+    """Logger, data and Trainer of the run belong to missing packages; loading a network needs none of them."""
     assert litlab.load(run).class_names == CLASS_NAMES
     with pytest.raises(UserError, match=r"data\._target_(.|\n)*logger\.remote\._target_"):
         FinishedRun.open(run)

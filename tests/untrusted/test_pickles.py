@@ -1,4 +1,4 @@
-"""A checkpoint is data: hostile pickles, each shown to work where pickles are trusted."""
+"""Hostile pickles in checkpoints are refused; each is shown to work where pickles are trusted."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Evaluates:
-    """Its pickle runs Python code."""
+    """Object whose pickle runs Python code."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -37,7 +37,7 @@ class Evaluates:
 
 
 class Loads(Evaluates):
-    """Its pickle has torch unpickle another one."""
+    """Object whose pickle makes torch unpickle another one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         inner = io.BytesIO(pickle.dumps(Touch(self.mark)))
@@ -45,7 +45,7 @@ class Loads(Evaluates):
 
 
 class Calls(Evaluates):
-    """Its pickle calls a function with a name that torch itself uses."""
+    """Object whose pickle calls a shell function of torch."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         from torch.utils.collect_env import run
@@ -81,7 +81,7 @@ PICKLES: dict[str, Callable[[Path], bytes]] = {
 
 
 def sealed(content: bytes) -> bytes:
-    """With litlab's checksum: its author has litlab, too."""
+    """Add litlab's checksum, as an attacker would."""
     body = content.removesuffix(b"\0\0")
     comment = b"sha256:" + hashlib.sha256(body + b"\0\0").hexdigest().encode()
     return body + struct.pack("<H", len(comment)) + comment
@@ -89,7 +89,7 @@ def sealed(content: bytes) -> bytes:
 
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Of a server on this machine for the files in `served`."""
+    """Serve the folder `served` and return its URL."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments: Any) -> None:
@@ -109,7 +109,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("name", PICKLES)
 @pytest.mark.parametrize("own", [False, True], ids=["theirs", "own"])
 def test_a_hostile_checkpoint_is_refused_in_any_run(name: str, own: bool, run: Path, mark: Path) -> None:
-    """It may have been put into one's own run, too."""
+    """A hostile checkpoint may have been put into the user's own run, too."""
     best = run / "checkpoints" / "best.ckpt"
     content = PICKLES[name](mark)
     if own:
@@ -142,7 +142,7 @@ def test_a_hostile_checkpoint_from_an_address(name: str, address: str, tmp_path:
     assert not mark.exists()
 
 
-def test_a_whole_module_is_no_checkpoint(run: Path) -> None:
+def test_a_pickled_module_is_refused(run: Path) -> None:
     best = run / "checkpoints" / "best.ckpt"
     best.write_bytes(sealed(in_zip(nn.Linear(1, 1))))
     with pytest.raises(UserError, match=r"it holds torch\.nn\.modules\.linear\.Linear"):

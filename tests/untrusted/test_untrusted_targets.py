@@ -1,4 +1,4 @@
-"""Somebody else's run executes nothing of theirs: hostile targets, each shown to work in a run of one's own."""
+"""Hostile targets in untrusted runs are refused; each is shown to execute in the user's own run."""
 
 import contextlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from litlab.runs.signature import sign
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_target_that_would_execute_does_so_only_in_ones_own_run(name: str, run: Path, mark: Path) -> None:
+def test_hostile_targets_execute_only_in_the_users_own_run(name: str, run: Path, mark: Path) -> None:
     for folder in (Path.cwd(), run, run.parent):
         plant(folder, mark)
     change(run, model=touching(mark, run)[name])
@@ -36,7 +36,7 @@ def test_a_target_that_would_execute_does_so_only_in_ones_own_run(name: str, run
 
 
 @pytest.mark.parametrize("target", OTHERS)
-def test_whatever_is_no_class_of_a_network_is_refused(target: Any, run: Path) -> None:
+def test_other_targets_are_refused(target: Any, run: Path) -> None:
     change(run, model={"_target_": "torch.nn.Sequential", "_args_": [{"_target_": target}]})
     with pytest.raises(UserError, match=r"model\._args_\.0\._target_"):
         litlab.load(run)
@@ -67,7 +67,7 @@ def test_evaluating_executes_nothing_from_any_place(name: str, place: str, whole
     assert not mark.exists()
 
 
-def test_the_commands_refuse_in_words(run: Path, mark: Path, litlab: Command, tmp_path: Path) -> None:
+def test_commands_refuse_with_a_message(run: Path, mark: Path, litlab: Command, tmp_path: Path) -> None:
     project = tmp_path / "project"  # where the command is called
     for folder in (project, project / "src", run, run.parent):
         plant(folder, mark)

@@ -1,4 +1,4 @@
-"""What a run of somebody else's reads and writes: neither the environment, nor files elsewhere."""
+"""Reads and writes of untrusted runs: no environment variables, no files elsewhere."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.signature import sign
 
 
-def test_the_environment_stays_the_users(run: Path) -> None:
+def test_environment_variables_are_not_filled_in(run: Path) -> None:
     os.environ["CANARY"] = "sing"
     for node in (
         {"_target_": "torch.nn.Linear", "in_features": "${oc.env:CANARY}"},
@@ -30,14 +30,14 @@ def test_the_environment_stays_the_users(run: Path) -> None:
         assert "sing" not in str(refused.value)
 
 
-def test_what_a_config_says_is_no_command_to_the_terminal(run: Path) -> None:
+def test_control_characters_are_not_printed(run: Path) -> None:
     change(run, model={"_target_": "torch.nn.Linear", "\x1b[2J": "${x}"})
     with pytest.raises(UserError) as refused:
         litlab.load(run)
     assert "model.?[2J: '${x}'" in str(refused.value)
 
 
-def test_caches_are_where_this_user_has_them(whole: RunDirectory) -> None:
+def test_caches_are_those_of_the_user(whole: RunDirectory) -> None:
     node = yaml.safe_load(whole.config.read_text())["data"]
     kept = {key: value for key, value in node.items() if key not in ("num_train", "num_test", "data_seed")}
     folder = {"_target_": "litlab.data.image_folder.ImageFolder", "root": "/r", "cache": "/etc", "image_size": 32}
@@ -67,7 +67,7 @@ def test_callbacks_and_loggers_write_into_the_run_and_talk_to_nobody(
         trusted_config(whole, yaml.safe_load(whole.config.read_text()))
 
 
-def test_a_link_is_not_written_through(run: Path, tmp_path: Path) -> None:
+def test_links_are_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
     (run / "run.log").symlink_to(tmp_path / "precious")
     for _ in range(2):
@@ -83,7 +83,7 @@ def test_a_link_is_not_written_through(run: Path, tmp_path: Path) -> None:
         litlab.load(run)
 
 
-def test_a_worker_takes_a_config_only_as_it_stands_in_the_directory(whole: RunDirectory) -> None:
+def test_a_worker_refuses_a_config_that_changed_meanwhile(whole: RunDirectory) -> None:
     frozen = yaml.safe_load(whole.config.read_text())
     with pytest.raises(UserError, match="was changed while"):
         trusted_config(whole, frozen | {"seed": 99})

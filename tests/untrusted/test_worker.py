@@ -1,4 +1,4 @@
-"""A worker trains somebody else's run only as far as that may go: the same gate in every rank."""
+"""Workers check untrusted runs, too, on every rank."""
 
 import os
 import subprocess
