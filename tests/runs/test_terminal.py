@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from litlab.runs.terminal import format_duration
+from litlab.runs.terminal import format_clock, format_duration, headline
 
 WRITER = """
 import sys
@@ -29,3 +29,19 @@ def test_a_broken_pipe_is_no_error() -> None:
 def test_durations_below_a_second_have_one_digit() -> None:
     durations = [format_duration(seconds) for seconds in (0.0, 0.04, 0.43, 0.96, 61.0)]
     assert durations == ["0:00", "0.04 s", "0.4 s", "0:01", "1:01"]
+
+
+def test_format_clock() -> None:
+    assert [format_clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == [
+        "-",
+        "0:00",
+        "1:00",
+        "59:59",
+        "1:01:01",
+    ]
+
+
+def test_headline_is_the_exception() -> None:
+    assert headline('  File "/my/net.py", line 3, in f\n    x()\nValueError: no') == "ValueError: no"
+    assert headline("data.root does not exist\nmore") == "data.root does not exist"
+    assert headline("") == ""

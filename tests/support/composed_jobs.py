@@ -79,11 +79,16 @@ def provenance(project: Path) -> dict[str, Any]:
     return describe_launch(project, ["litlab", "train", "-m", "seed=0,1"]) | {"code": None}
 
 
+def create(study: Study, plan: Plan, composed: Sequence[ComposedJob]) -> list[Job]:
+    """Write the plan of a study and create its jobs."""
+    with study.lock():
+        study.write_plan(plan)
+        return create_jobs(study, composed, provenance(study.path.parent))
+
+
 def begin(path: Path, values: Sequence[int], **changes: Any) -> list[Job]:
-    """What a command does before its jobs start; also the command that continues."""
+    """Do what a command does before its jobs start, on a new study or one to continue."""
     study = Study.load_own(path)
     plan, composed = plan_of(values, path.parent, **changes), seeds(study, values, **changes)
     check_compatible(study, plan, composed)
-    with study.lock():
-        study.write_plan(plan)
-        return create_jobs(study, composed, provenance(path.parent))
+    return create(study, plan, composed)

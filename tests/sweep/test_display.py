@@ -1,4 +1,4 @@
-"""What a multirun says: on a terminal, without one, and at its end. The files of the jobs are real, their ends told."""
+"""Tests of the display of a multirun, on a terminal and without one."""
 
 import fcntl
 import os
@@ -16,13 +16,10 @@ import pytest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricsWriter
 from litlab.runs.state import RunStatus
-from litlab.runs.terminal import format_clock, headline
 from litlab.sweep import display
 from litlab.sweep.backends.base import Job
 from litlab.sweep.display import Display
-from litlab.sweep.eta import job_eta, multirun_eta
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.summary import summarize
 
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 10},
@@ -51,10 +48,7 @@ def failed(message: str, *log: str) -> Outcome:
     return Outcome(RunStatus.FAILED, message, log, {}, 1.0)
 
 
-# ---- without a terminal
-
-
-def test_without_a_terminal_each_event_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_for_each_event_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = job(tmp_path, "0000_lr-0.1", 0.5), job(tmp_path, "0001_lr-[red]10")
 
     with Display("study", 5, num_ended=2) as shown:
@@ -91,9 +85,6 @@ os.write(2, b"reached the end")
         assert process.stderr is not None
         assert process.stderr.read() == b"reached the end"
     assert process.returncode == 0
-
-
-# ---- on a terminal
 
 
 @pytest.mark.parametrize("columns", [60, 80, 140])
@@ -158,97 +149,3 @@ def _table(text: str) -> list[str]:
     """The lines of the last drawing, without colours."""
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
     return [line.rstrip() for line in plain[plain.rindex("0 completed") :].splitlines() if line.strip()]
-
-
-# ---- time left
-
-
-def test_time_left_is_known_from_the_first_job_that_says_something() -> None:
-    assert multirun_eta([], [(10.0, None)], 3, 2) is None
-    assert multirun_eta([100.0], [(40.0, None), (90.0, None)], 0, 2) == 60.0  # the longest of those that run
-    assert multirun_eta([100.0], [(50.0, None), (50.0, None)], 4, 2) == 250.0
-    assert multirun_eta([], [(50.0, 50.0), (50.0, 150.0)], 2, 2) == (200 + 2 * 150) / 2
-    assert multirun_eta([100.0], [(900.0, None)], 0, 1) == 0.0
-
-
-def test_pace_of_a_continued_job_counts_from_where_it_went_on() -> None:
-    assert job_eta(10.0, 0.0, 0.5) == 10.0
-    assert job_eta(10.0, 0.8, 0.9) == pytest.approx(10.0)
-    assert job_eta(10.0, 0.8, 0.81) is None
-    assert job_eta(10.0, None, None) is None
-
-
-def test_clock() -> None:
-    assert [format_clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == [
-        "-",
-        "0:00",
-        "1:00",
-        "59:59",
-        "1:01:01",
-    ]
-
-
-# ---- the end
-
-
-def test_summary_counts_ranks_explains_and_says_what_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    jobs = [job(tmp_path / "outputs" / "study", f"{number:04}_seed-{number}", 0.5) for number in range(7)]
-    outcomes = {number: done(value) for number, value in enumerate((0.5, 0.7, 0.6, 0.1))}
-    outcomes[4] = failed('  File "/my/net.py", line 3, in forward\n    return x\nValueError: no', "a \x1b[2Jb", "last")
-    outcomes[5] = Outcome(RunStatus.KILLED, "killed by SIGKILL", (), {"objective": 0.99}, 1.0)
-
-    lines = summarize(Path("outputs/study"), jobs, outcomes, signum=15)
-
-    assert lines == [
-        "",
-        "stopped by SIGTERM: 7 jobs: 4 completed, 1 failed, 1 killed, 1 not started",
-        "",
-        "best by val/accuracy (max)",
-        "  70.00 %  0001_seed-1",
-        "  60.00 %  0002_seed-2",
-        "  50.00 %  0000_seed-0",
-        "",
-        "0004_seed-4: failed",
-        '    File "/my/net.py", line 3, in forward',
-        "      return x",
-        "  ValueError: no",
-        "  | a  [2Jb",
-        "  | last",
-        "",
-        "0005_seed-5: killed",
-        "  killed by SIGKILL",
-        "",
-        "study        outputs/study",
-        "jobs         litlab status outputs/study",
-        "compare      litlab compare outputs/study",
-        "continue     litlab resume outputs/study",
-        "TensorBoard  litlab tensorboard outputs/study",
-    ]
-
-
-def test_summary_of_many_failures_names_the_rest_and_of_success_has_nothing_to_continue(tmp_path: Path) -> None:
-    jobs = [job(tmp_path, f"{number:04}_x") for number in range(18)]
-
-    lines = summarize(tmp_path, jobs, {each.number: failed("no") for each in jobs}, signum=None)
-    assert sum(line.endswith(": failed") for line in lines) == 10
-    assert "and 8 more: 0010_x, 0011_x, 0012_x, 0013_x, 0014_x, ..." in lines
-
-    lines = summarize(tmp_path, jobs[:1], {0: done(0.5)}, signum=None)
-    assert lines[1] == "1 job: 1 completed"
-    assert not any("resume" in line or line.startswith("best") for line in lines)
-
-
-def test_best_of_an_objective_that_is_minimised(tmp_path: Path) -> None:
-    config = {"objective": {"metric": "val/loss", "mode": "min"}}
-    jobs = [Job(number, RunDirectory(tmp_path / f"{number}"), config) for number in range(2)]
-
-    lines = summarize(tmp_path, jobs, {0: done(1.5), 1: done(0.25)}, signum=None)
-
-    assert lines[3:6] == ["best by val/loss (min)", "  0.2500  1", "  1.5000  0"]
-
-
-def test_headline_is_what_was_raised() -> None:
-    assert headline('  File "/my/net.py", line 3, in f\n    x()\nValueError: no') == "ValueError: no"
-    assert headline("data.root does not exist\nmore") == "data.root does not exist"
-    assert headline("") == ""

@@ -1,9 +1,12 @@
-"""The local pool: real jobs, forked from a real server; what they compute, what they see, how they end badly."""
+"""Tests of the local pool with real jobs: what they compute and see, and how they end."""
 
+import errno
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,22 +26,26 @@ from support.pool_jobs import (
     trained_here,
     until,
     with_settings,
-)  # fmt: skip
+)
 
-from litlab.errors import UserError
+from litlab.errors import RunFailed, UserError
+from litlab.process.child_process import FAILED
+from litlab.process.controller import run_worker
+from litlab.process.fork_server import ForkRequest, Server
 from litlab.runs.directory import RunDirectory
 from litlab.runs.provenance import num_cores
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
+from litlab.sweep.backends.base import JobExit
 from litlab.sweep.backends.device_allocator import Machine
-from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.sweep.backends.local import LocalPool, OomMonitor, PoolSettings
 from litlab.sweep.outcome import determine_outcome
 
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
 pytestmark = pytest.mark.usefixtures("fresh")
 
 
-def test_a_job_starts_in_no_time_and_says_each_thing_once(pool: LocalPool, tmp_path: Path) -> None:
+def test_a_job_starts_quickly_and_logs_each_line_once(pool: LocalPool, tmp_path: Path) -> None:
     job = new_job(tmp_path, 1, quick_config())
     submitted = time.monotonic()
     pool.submit(job)
@@ -56,7 +63,7 @@ def test_a_job_starts_in_no_time_and_says_each_thing_once(pool: LocalPool, tmp_p
     assert read_result(job.run)["seconds"]["import"] < 1, "counted from the fork"
 
 
-def test_each_has_a_group_and_an_environment_of_its_own(
+def test_each_job_has_its_own_process_group_and_environment(
     pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two at once, and one after them. What a scheduler set for the controller would hang a run."""
@@ -82,7 +89,7 @@ def test_each_has_a_group_and_an_environment_of_its_own(
         assert {name: each["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
 
 
-def test_no_pipe_of_the_server_is_left_in_a_job(pool: LocalPool, tmp_path: Path) -> None:
+def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path) -> None:
     """A job, or a child that it leaves behind, would keep the controller waiting for the end of the server."""
     job = new_job(tmp_path, 1, quick_config())
     run_all(pool, [job])
@@ -102,7 +109,7 @@ def test_no_pipe_of_the_server_is_left_in_a_job(pool: LocalPool, tmp_path: Path)
         ("segfault", "crashed", "SIGSEGV"),
     ],
 )
-def test_whatever_a_job_does_is_told_and_the_next_one_runs(
+def test_failures_of_a_job_are_classified_and_the_next_one_runs(
     how: str, kind: str, said: str, pool: LocalPool, tmp_path: Path
 ) -> None:
     bad, good = new_job(tmp_path, 1, quick_config(how=how)), new_job(tmp_path, 2, quick_config())
@@ -117,7 +124,7 @@ def test_whatever_a_job_does_is_told_and_the_next_one_runs(
     assert determine_outcome(ended[2]).status == RunStatus.COMPLETED
 
 
-def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One saves when it is asked, one is deaf. A second in which they are paused does not count."""
     monkeypatch.setattr("litlab.sweep.backends.local.GRACE_SECONDS", 2.0)
     timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
@@ -137,7 +144,7 @@ def test_a_job_that_takes_too_long(pool: LocalPool, tmp_path: Path, monkeypatch:
     assert 6 <= ended[2].seconds < 9
 
 
-def test_a_job_that_is_cancelled_saves_and_stops(pool: LocalPool, tmp_path: Path) -> None:
+def test_a_cancelled_job_saves_and_stops(pool: LocalPool, tmp_path: Path) -> None:
     """Also one of two ranks; a third is killed at once. Nobody of their groups is left."""
     jobs = [new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, endless(devices=2))]
     for job in jobs:
@@ -158,7 +165,7 @@ def test_a_job_that_is_cancelled_saves_and_stops(pool: LocalPool, tmp_path: Path
     pool.cancel(jobs[0], signal.SIGKILL)  # it has ended: nothing happens
 
 
-def test_a_killed_leader_takes_its_ranks_along(pool: LocalPool, tmp_path: Path) -> None:
+def test_the_ranks_of_a_killed_leader_end(pool: LocalPool, tmp_path: Path) -> None:
     job = new_job(tmp_path, 1, endless(devices=2))
     pool.submit(job)
     until(lambda: job.run.metrics.exists(), pool)
@@ -170,7 +177,7 @@ def test_a_killed_leader_takes_its_ranks_along(pool: LocalPool, tmp_path: Path) 
     assert not group(leader), "their devices are free"
 
 
-def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> None:
+def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
     """There are none here: they train on the CPU, in the environment that they would have."""
     four = with_settings(pool, PoolSettings(None, 1, None, 0), Machine(gpus=("0", "1", "2", "3"), cores=8))
     jobs = [new_job(tmp_path, number, quick_config(accelerator="auto")) for number in range(5)]
@@ -188,7 +195,7 @@ def test_jobs_see_the_gpus_that_they_lease(pool: LocalPool, tmp_path: Path) -> N
     assert visible[4] == (str(first) if first < 4 else visible[4])
 
 
-def test_more_than_there_is_is_refused_in_words(pool: LocalPool) -> None:
+def test_missing_devices_are_refused(pool: LocalPool) -> None:
     with pytest.raises(UserError) as refused:
         pool.check([quick_config(devices=num_cores() + 1), quick_config(accelerator="gpu")])
     first, second = str(refused.value).splitlines()
@@ -249,3 +256,61 @@ def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatc
     assert not is_alive(second)
     assert not group(told(unread)["group"])
     assert read_result(unread.run)["error"].startswith("stopped by SIGTERM, saved at step")
+
+
+def test_a_worker_that_exits_with_zero_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = new_job(tmp_path, 1, quick_config())
+    with pytest.raises(RunFailed) as failed:
+        run_worker(job.run, job.config, keep=True)
+    assert failed.value.exit_code == 1
+    assert read_result(job.run)["error"] == "the worker ended with exit code 0 and no result: something called exit()"
+    assert capfd.readouterr().err == f"litlab: {read_result(job.run)['error']}; its log is {job.run.log}\n"
+
+
+def test_a_server_that_cannot_start_gives_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no room in /tmp for that."""
+    monkeypatch.setattr("tempfile.tempdir", "/proc/full")
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.99: no such file')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pool = LocalPool(PoolSettings(jobs=None, jobs_per_device=1, timeout=None, retries=0))
+    try:
+        with pytest.raises(UserError, match=r"(?s)exit code 1 before the first one.*libcudart.so.99: no such file"):
+            pool.check([quick_config()])
+    finally:
+        pool.close()
+
+
+def test_a_failed_fork_is_logged_and_the_server_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("os.fork", fails)  # no limit holds for root, who may run these tests
+    job = new_job(tmp_path, 7, quick_config())
+    reports, sink = os.pipe()
+    request = ForkRequest(module="litlab.training.worker", arguments=[], environment={}, stderr=str(job.run.log))
+    Server(sink).answer({"fork": 7, **asdict(request)})
+    os.close(sink)
+    with os.fdopen(reports) as told:
+        assert json.load(told) == {"ended": 7, "code": FAILED}
+    outcome = determine_outcome(JobExit(job, FAILED, 0.0))
+    assert (outcome.status, outcome.log) == (
+        "failed", ("litlab: no process can be started: Resource temporarily unavailable",)
+    )  # fmt: skip
+
+
+def test_an_oom_kill_counts_for_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is killed by hand long after another was for want of memory was killed by hand."""
+    counts = tmp_path / "vmstat"
+    counts.write_text("oom_kill 3\n")
+    monkeypatch.setattr("litlab.sweep.backends.local.VMSTAT", counts)
+    monkeypatch.setattr("litlab.sweep.backends.local.OOM_SECONDS", 0.2)
+    monitor = OomMonitor()
+    assert not monitor.killed_recently(), "the three were before"
+    counts.write_text("oom_kill 4\n")
+    assert monitor.killed_recently()
+    time.sleep(0.2)
+    assert not monitor.killed_recently()

@@ -1,0 +1,99 @@
+"""Tests of the settings and objectives of a search."""
+
+from typing import Any
+
+import pytest
+from support.search_jobs import BASE, DEFAULTS, LR, NAMES, WIDTH
+
+from litlab.config.schema import Objective
+from litlab.config.search_space import Space
+from litlab.errors import UserError
+from litlab.sweep.search.objectives import make_objectives, num_validations
+from litlab.sweep.search.settings import check_sampler, make_pruner, make_sampler, read_settings
+
+
+def settings(**values: Any) -> Any:
+    return read_settings(DEFAULTS | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sampler": "bayes"}, "hydra.sweeper.sampler=bayes: expected 'tpe', 'cmaes', 'random' or 'quasi_random'"),
+        ({"pruner": "mean"}, "hydra.sweeper.pruner=mean: expected 'median', 'successive_halving' or 'hyperband'"),
+        ({"trials": 0}, "hydra.sweeper.trials=0: expected"),
+        ({"sampler_options": {"n_startup": 3}}, "TPESampler has no such option.*known: .*n_startup_trials"),
+        ({"sampler_options": {"n_startup_trials": "x"}}, "sampler_options.n_startup_trials=x: expected int"),
+        ({"sampler_options": {"multivariate": 3}}, "multivariate=3: expected bool | null"),
+        ({"sampler_options": {"seed": 3}}, "has no such option"),
+        ({"pruner": "median", "pruner_options": {"warmup": 3}}, "MedianPruner has no such option; known: n_startup"),
+        ({"pruner_options": {"n_startup_trials": 3}}, "there is no pruner to take them"),
+        ({"objectives": [{"metric": "val/loss", "mode": "min"}]}, "hydra.sweeper.objectives=.*at least 2"),
+        (
+            {"pruner": "median", "objectives": [{"metric": m, "mode": "min"} for m in ("val/loss", "parameters")]},
+            "can't be combined with several objectives; set it to null",
+        ),
+        (
+            {"sampler": "cmaes", "objectives": [{"metric": m, "mode": "min"} for m in ("val/loss", "parameters")]},
+            "knows one objective only",
+        ),
+        (
+            {"objectives": [{"metric": m, "mode": "min"} for m in ("val/loss", "test/loss")]},
+            "nothing is ever selected on the test split",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        settings(**values)
+
+
+def test_options_that_optuna_refuses() -> None:
+    with pytest.raises(UserError, match="sampler_options: QMCSampler of Optuna says"):
+        make_sampler(settings(sampler="quasi_random", sampler_options={"qmc_type": "niederreiter"}), 0)
+    with pytest.raises(UserError, match="pruner_options: SuccessiveHalvingPruner of Optuna says"):
+        make_pruner(settings(pruner="successive_halving", pruner_options={"reduction_factor": 0}), None)
+
+
+def test_cmaes_needs_two_numbers() -> None:
+    with pytest.raises(UserError, match="needs two or more dimensions of numbers, this space has 1"):
+        check_sampler(settings(sampler="cmaes"), Space((LR, NAMES), ()))
+    check_sampler(settings(sampler="cmaes"), Space((LR, WIDTH), ()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective": None}, "objective=null: a search needs to know what is better"),
+        (
+            {"data": {"_target_": "litlab.data.shapes.Shapes", "val_size": 0}},
+            "data.val_size=0: without validation data there is no val/accuracy",
+        ),
+    ],
+)
+def test_runs_without_the_objective_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_objectives(BASE | changes, None)
+
+
+def test_an_objective_that_no_run_has_is_refused() -> None:
+    ours = BASE | {"task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier"}}
+    wanted = [Objective(metric="val/accuracy", mode="max"), Objective(metric="paramters", mode="min")]
+    with pytest.raises(UserError, match="paramters is no value of a run; did you mean parameters; known: val/acc"):
+        make_objectives(ours, wanted)
+
+
+def test_values_of_the_objectives() -> None:
+    wanted = [Objective(metric=each, mode="min") for each in ("val/loss", "parameters", "seconds.training")]
+    result = {"best": {}, "last": {"val/loss": 0.5}, "parameters": 7, "seconds": {"training": 2.5}, "test": {}}
+    assert [each.value(result) for each in make_objectives(BASE, wanted)] == [0.5, 7.0, 2.5]
+    assert [each.value({"best": {"val/loss": None}}) for each in make_objectives(BASE, wanted)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [({}, 5), ({"check_val_every_n_epoch": 2}, 2), ({"val_check_interval": 0.5}, 10), ({"max_epochs": -1}, None),
+     ({"val_check_interval": 100}, None), ({"check_val_every_n_epoch": None}, None), ({"max_steps": 50}, None)],
+)  # fmt: skip
+def test_num_validations(trainer: dict[str, Any], expected: int | None) -> None:
+    assert num_validations(BASE | {"trainer": BASE["trainer"] | trainer}) == expected

@@ -1,0 +1,379 @@
+"""Tests of the source of the jobs of a search: optimum, pruning, resume, errors, kills at chosen moments."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from support.killed_search import MOMENTS
+from support.search_jobs import (
+    EPOCHS,
+    FEW,
+    LR,
+    NAMES,
+    WIDTH,
+    Composer,
+    Machine,
+    best_at,
+    drive,
+    plan_of,
+    point_of,
+    run_search,
+    search_of,
+    search_source,
+    states,
+)
+
+from hydra_plugins.litlab_search import _report
+from litlab.config.search_space import Choices, Dimension, Numbers
+from litlab.errors import RunFailed, UserError
+from litlab.process.controller import RunStopped
+from litlab.runs.metrics import MetricsWriter, read_metrics
+from litlab.runs.result import Result, write_result
+from litlab.runs.state import RunStatus
+from litlab.sweep.backends.base import Job
+from litlab.sweep.outcome import Outcome
+from litlab.sweep.search.report import describe_search, report_trials
+from litlab.sweep.search.source import SearchSource
+from litlab.sweep.search.spec import make_search_spec
+from litlab.sweep.study import Study
+
+TESTS = Path(__file__).parents[1]
+TRIALS = 8
+CALLS = {"asked, not admitted": 2, "reported": 4, "ended, not told": 2}
+
+
+def points(path: Path) -> list[dict[str, str]]:
+    return [point_of(run.read_config()) for _, run in Study.load(path).jobs()]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchSource, Machine, Path]:
+    """A search of 30 trials with pruning, for the best learning rate, which is 0.03."""
+    path, machine = tmp_path_factory.mktemp("search") / "lr", Machine(best_at(0.03))
+    return run_search(path, machine, LR, trials=30, pruner="median"), machine, path
+
+
+def test_the_optimum_is_found_within_ten_percent(found: tuple[SearchSource, Machine, Path]) -> None:
+    best = found[0].trials.best_trial
+    assert best.params["optimizer.lr"] == pytest.approx(0.03, rel=0.1)
+    assert best.user_attrs["directory"] == f"{best.number:04d}"
+
+
+def test_hopeless_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Machine, Path]) -> None:
+    source, machine, path = found
+    assert states(source).count("PRUNED") >= 5
+    assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 30
+    assert machine.num_validations < 0.9 * 30 * EPOCHS
+    search = search_of(Study.load_own(path), LR, trials=30, pruner="median")
+    said = "\n".join(report_trials(search, Study.load(path), source.trials, is_out_of_points=False))
+    spared = 30 * EPOCHS - machine.num_validations
+    assert "best by val/accuracy (max)" in said
+    assert f"{spared} of 150 validations not run, about {spared} s of training saved" in said  # a second each
+
+
+def test_what_a_pruned_job_had_measured_is_known(found: tuple[SearchSource, Machine, Path]) -> None:
+    source, _, path = found
+    for (_, run), trial in zip(Study.load(path).jobs(), source.trials.trials, strict=True):
+        rows = read_metrics(run.metrics)
+        assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
+
+
+def test_more_trials_continue_a_search(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="random")
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=7, sampler="random")
+    assert states(source) == ["COMPLETE"] * 7
+    assert len({str(each) for each in points(tmp_path / "s")}) == 7
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "quasi_random"])
+def test_a_small_space_is_walked_through_without_repetition(tmp_path: Path, sampler: str) -> None:
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=20, sampler=sampler)
+    assert states(source) == ["COMPLETE"] * 6
+    assert len({str(each) for each in points(tmp_path / "s")}) == 6
+    assert source.is_out_of_points
+    said = report_trials(search_of(Study.load_own(tmp_path / "s"), FEW), Study.load(tmp_path / "s"), source.trials,
+                    is_out_of_points=True)  # fmt: skip
+    assert "every point of the space has its trial now: 6 of the 20 asked for" in said
+
+
+def test_dimensions_on_a_condition(tmp_path: Path) -> None:
+    depth = Dimension("model.depth", "model.depth", Numbers(1, 9, 1, False), "", ("model.name", "a"))
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, NAMES, depth, trials=8, sampler="random")
+    assert states(source) == ["COMPLETE"] * 8
+    assert {("model.depth" in each, each["model.name"] == "a") for each in points(tmp_path / "s")} == {
+        (True, True), (False, False),
+    }  # fmt: skip
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    wanted = [{"metric": "val/accuracy", "mode": "max"}, {"metric": "parameters", "mode": "min"}]
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=6, objectives=wanted)
+    assert states(source) == ["COMPLETE"] * 6
+    assert all(len(each.values) == 2 for each in source.trials.trials)
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, LR, WIDTH, objectives=wanted)
+    said = "\n".join(report_trials(search, study, source.trials, is_out_of_points=False))
+    assert f"than one of these {len(source.trials.best_trials)}" in said
+    with pytest.raises(UserError, match=r"goes by val/accuracy \(max\), parameters \(min\), and not by val/accuracy"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=8)
+
+
+def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    composer = Composer(study, refuses=lambda point: composer.num_calls % 2 == 0)
+    search = search_of(study, LR, compose=composer, trials=6)
+    source = drive(study, search_source(study, search))
+    assert states(source) == ["COMPLETE", "FAIL"] * 3
+    assert source.trials.trials[1].user_attrs["error"] == "optimizer.lr: out of range"
+    assert [record.number for record in study.records] == [0, 2, 4]
+    assert "  trial 1: optimizer.lr: out of range" in report_trials(
+        search, study, source.trials, is_out_of_points=False
+    )
+
+
+def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, LR, NAMES, compose=Composer(study, refuses=lambda point: True))
+    with pytest.raises(UserError, match="out of range"):
+        drive(study, search_source(study, search))
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, NAMES, trials=7, sampler="random")
+    assert states(source) == ["FAIL"] * 5 + ["COMPLETE"] * 2
+    others = replace(NAMES, domain=Choices(("d", "e")))
+    assert states(run_search(tmp_path / "t", Machine(best_at(0.03)), LR, others, trials=2)) == ["COMPLETE"] * 2
+
+
+def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, LR)
+    composer, lowest = Composer(study), 0.5
+
+    def compose(overrides: list[str], number: int) -> Any:
+        if float(overrides[0].partition("=")[2]) < lowest:
+            raise UserError(f"{overrides[0]}: out of range")
+        return composer(overrides, number)
+
+    again = (search.name, search.settings, search.space, compose, {})
+    assert point_of(make_search_spec(*again).typical_config) == {"optimizer.lr": "1.0"}
+    lowest = 2.0
+    with pytest.raises(UserError, match=r"=0\.01: out of range\n\(in the middle of the space: .*; points tried: 5\)"):
+        make_search_spec(*again)
+    everywhere = Composer(study, refuses=lambda point: True)
+    with pytest.raises(UserError, match="points tried: 2"):
+        make_search_spec(search.name, search.settings, search.space, everywhere, {})
+
+
+def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.metric = "val/iou"
+    with pytest.raises(UserError, match=r"objective val/accuracy was not reported in validation; reported: val/iou"):
+        run_search(tmp_path / "s", machine, LR, trials=10)
+    assert len(Study.load(tmp_path / "s").records) == 2, "those that ran at the same time"
+
+
+def test_a_worker_that_misses_the_metric_stops_the_search(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.fails = lambda point: "objective.metric=val/accuracy: was not logged in validation; logged: val/iou"
+    with pytest.raises(UserError, match="logged: val/iou"):
+        run_search(tmp_path / "s", machine, LR, trials=10)
+
+
+def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.fails = lambda point: "no memory" if point["model.name"] == "b" else None
+    source = run_search(tmp_path / "s", machine, FEW, NAMES, trials=6)
+    assert sorted(states(source)) == ["COMPLETE"] * 4 + ["FAIL"] * 2
+    assert {each.user_attrs.get("error") for each in source.trials.trials} == {None, "no memory"}
+
+
+def test_an_outline_says_what_would_be_searched(tmp_path: Path) -> None:
+    said = "\n".join(
+        describe_search(search_of(Study.load_own(tmp_path / "s"), LR, NAMES), Study.load_own(tmp_path / "s"))
+    )
+    assert "20 trials for val/accuracy (max)" in said
+    assert "optimizer.lr  tag(log,interval(1e-4,1))" in said
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.disturbances = {0: 1, 1: 2}
+    source = run_search(tmp_path / "s", machine, LR, trials=3)
+    assert states(source) == ["COMPLETE", "RUNNING", "COMPLETE"]
+    assert [source.outcomes[number].status for number in range(3)] == ["completed", "interrupted", "completed"]
+    search = search_of(Study.load_own(tmp_path / "s"), LR, trials=3)
+    with pytest.raises(RunFailed):
+        _report(search, Study.load(tmp_path / "s"), source, None)
+    again = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
+    assert states(again) == ["COMPLETE"] * 3
+    recorded = [run.read_json(run.provenance).get("resumed", []) for _, run in Study.load(tmp_path / "s").jobs()]
+    assert [len(each) for each in recorded] == [0, 1, 0], "by a command; within one it is the same one"
+
+
+def test_the_end_says_to_continue_only_where_something_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(best_at(0.03))
+    machine.fails = lambda point: "no memory"
+    source = run_search(tmp_path / "s", machine, LR, trials=1)
+    search, study = search_of(Study.load_own(tmp_path / "s"), LR, trials=1), Study.load(tmp_path / "s")
+    with pytest.raises(RunFailed):
+        _report(search, study, source, None)
+    _report(search, study, run_search(tmp_path / "s", machine, LR, trials=1), None)
+    said = capsys.readouterr().out
+    assert "1 job: 1 failed" in said
+    assert "no job was started" in said
+    assert "litlab resume" not in said
+    with pytest.raises(RunStopped):
+        _report(search, study, source, 15)
+    assert "litlab resume" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING")],
+)
+def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status: str, state: str) -> None:
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, LR, trials=1)
+    with study.lock():
+        study.write_plan(plan_of(search))
+        job = SearchSource(search, study, Machine(best_at(0.03))).next_job(lambda config: True)
+        assert job is not None
+        write_result(job.run, Result(status, "", best={"val/accuracy": 0.5}, error="so"))  # type: ignore[arg-type]
+        source = SearchSource(search, study, Machine(best_at(0.03)))
+        assert states(source) == [state]
+        assert source.is_exhausted() == (state != "RUNNING")
+        again = source.next_job(lambda config: True)
+        assert (again is not None and again.number == 0) == (state == "RUNNING")
+
+
+def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, LR, trials=1, pruner="median")
+    with study.lock():
+        study.write_plan(plan_of(search))
+        source = SearchSource(search, study, Machine(best_at(0.03)))
+        job = source.next_job(lambda config: True)
+        assert job is not None
+        validate(job, 1, 2, 3)
+        assert source.jobs_to_prune([job]) == []
+        text = job.run.metrics.read_text()
+        job.run.metrics.write_text("".join(text.splitlines(keepends=True)[:4]))  # back to the first checkpoint
+        assert source.jobs_to_prune([job]) == []
+        validate(job, 2, 3, 4)
+        assert source.jobs_to_prune([job]) == []
+        after_restart = SearchSource(search, study, Machine(best_at(0.03)))
+        assert after_restart.jobs_to_prune([job]) == []
+        validate(job, 5)
+        after_restart.job_ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
+    assert after_restart.error is None
+    (trial,) = after_restart.trials.trials
+    assert trial.intermediate_values == {place: place / 10 for place in range(1, 6)}
+
+
+def validate(job: Job, *epochs: int) -> None:
+    writer = MetricsWriter(job.run.metrics)
+    for epoch in epochs:
+        writer.append(epoch - 1, 10 * epoch, {"val/loss": 7.0, "val/accuracy": epoch / 10, "train/loss": 3.0})
+    writer.close()
+
+
+def test_a_search_whose_trials_are_gone_is_not_continued(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=2)
+    (tmp_path / "s" / "search.db").unlink()
+    with pytest.raises(UserError, match="don't have job 0"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
+
+
+def test_another_space_is_another_study(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=1)
+    with pytest.raises(UserError, match=r"the space of the search has changed:\n  model.width"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=3)
+
+
+def test_choices_that_have_changed_are_another_space(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), NAMES, FEW, trials=1)
+    more = replace(NAMES, domain=Choices(("a", "b", "c", "d")))
+    with pytest.raises(UserError, match=r"the space of the search has changed:\n  model.name"):
+        run_search(tmp_path / "s", Machine(best_at(0.03)), more, FEW, trials=3)
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, more, FEW, trials=3)
+    with pytest.raises(UserError, match="can't be read or written: CategoricalDistribution does not support"):
+        drive(study, SearchSource(search, study, Machine(best_at(0.03))))
+
+
+def test_a_job_to_be_continued_whose_config_is_damaged(tmp_path: Path) -> None:
+    machine = Machine(best_at(0.03))
+    machine.disturbances = {0: 9}
+    run_search(tmp_path / "s", machine, LR, trials=1)
+    (tmp_path / "s" / "0000" / "config.yaml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"0000/config\.yaml is damaged"):
+        run_search(tmp_path / "s", machine, LR, trials=1)
+
+
+def search(path: Path, *moments: str) -> list[dict[str, Any]]:
+    """How each of the processes ended, and the states of the trials then."""
+    command = [sys.executable, "-m", "support.killed_search", str(path), str(TRIALS), *moments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=TESTS)
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line.removeprefix("ended ") for line in done.stdout.splitlines() if line.startswith("ended ")]
+    return [json.loads(line) for line in lines]
+
+
+def trials_of(path: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{path / 'search.db'}").get_trials()
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a search that was killed at each moment in turn, and then left to end."""
+    path = tmp_path_factory.mktemp("killed") / "study"
+    *killed, last = search(path, *(f"{moment}={CALLS.get(moment, 1)}" for moment in MOMENTS), "")
+    assert [each["code"] for each in killed] == [-signal.SIGKILL] * len(MOMENTS), killed
+    for each in killed:
+        assert sum(each["states"].values()) < TRIALS, each
+        assert "RUNNING" in each["states"] or each["moment"].startswith("told"), each
+    assert last["code"] == 0
+    return path
+
+
+def test_the_number_of_trials_is_exact_and_none_is_running(killed: Path) -> None:
+    trials = trials_of(killed)
+    assert len(trials) == TRIALS
+    assert {each.state for each in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert sum(each.state == TrialState.COMPLETE for each in trials) >= 4
+
+
+def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
+    trials = trials_of(killed)
+    jobs = Study.load(killed).jobs()
+    assert [record.number for record, _ in jobs] == [each.number for each in trials]
+    points = [point_of(run.read_config()) for _, run in jobs]
+    assert points == [{key: repr(value) for key, value in each.params.items()} for each in trials]
+    assert len({tuple(each.items()) for each in points}) == TRIALS
+    assert {each.name for each in killed.iterdir() if each.name[0].isdigit()} == {each.directory for each, _ in jobs}
+
+
+def test_the_trials_have_what_the_runs_measured(killed: Path) -> None:
+    for (_, run), trial in zip(Study.load(killed).jobs(), trials_of(killed), strict=True):
+        rows = read_metrics(run.metrics)
+        assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
+        if trial.state == TrialState.COMPLETE:
+            assert len(rows) == EPOCHS
+            assert trial.values == [rows[-1].value]
+
+
+def test_the_command_of_a_search_that_has_ended_does_nothing(killed: Path) -> None:
+    before = [(each.params, each.state, each.datetime_complete) for each in trials_of(killed)]
+    (again,) = search(killed, "")
+    assert again["code"] == 0
+    assert [(each.params, each.state, each.datetime_complete) for each in trials_of(killed)] == before
