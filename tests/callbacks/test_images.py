@@ -1,4 +1,4 @@
-"""What the pictures show, in a real fit and test."""
+"""Pictures of a real fit and test, and their drawing."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from support.small_fit import CLASS_NAMES, MEAN, NORMALISATION, NUM_TEST, STD, B
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
-from litlab.callbacks.images import TrainingImages, WorstMistakes, to_pixels
+from litlab.callbacks.images import TrainingImages, WorstMistakes, contact_sheet, get_font, to_pixels, truncate
 from litlab.tasks.image_classifier import ImageClassifier
 
 pytestmark = [
@@ -75,3 +75,32 @@ def test_no_mistakes_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
         test.labels = task(test.images).argmax(dim=1)
     make_trainer([], [WorstMistakes(num_images=6, **NORMALISATION)]).test(task, test, verbose=False)
     assert shown.sheets == []
+
+
+def test_pixels_are_those_before_the_normalisation() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    assert np.array_equal(to_pixels((pixels / 255 - mean) / std, mean=MEAN, std=STD), pixels.permute(0, 2, 3, 1))
+    grey = to_pixels((pixels[:, :1] / 255 - 0.5) / 0.2, mean=(0.5,), std=(0.2,))
+    assert np.array_equal(grey, pixels[:, :1].expand(-1, 3, -1, -1).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(("size", "shown_size"), [(32, 128), (28, 112), (224, 112)])
+def test_tiles_are_enlarged_by_whole_factors_or_reduced(size: int, shown_size: int) -> None:
+    images = np.zeros((3, size, size, 3), dtype=np.uint8)
+    images[1, :, :, 0] = 200
+    sheet = contact_sheet(images, ["a", "b", "c" * 200])
+    dark_or_red = (sheet[:, :, 1] == 0) & (sheet[:, :, 2] == 0)
+    columns = np.flatnonzero(dark_or_red[20])
+    assert len(columns) == 2 * shown_size  # two tiles in the first row
+    assert (sheet[20, columns[shown_size:]] == (200, 0, 0)).all()
+
+
+def test_long_lines_are_shortened_to_their_width() -> None:
+    font = get_font(14)
+    assert truncate("a cat", 100, font) == "a cat"
+    for line in ("W" * 255, "some words that go on", "i" * 255):
+        short = truncate(line, 100, font)
+        assert short.endswith("…")
+        assert line.startswith(short[:-1])
+        assert 80 < font.getlength(short) <= 100

@@ -1,14 +1,18 @@
-"""The rows of training values against plain PyTorch."""
+"""Rows of training values against plain PyTorch, and other LightningModules."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
-from support.small_fit import Batches, Rows, make_task, make_trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from support.small_fit import CLASS_NAMES, NORMALISATION, Batches, Rows, make_task, make_trainer
 from torch import Tensor
 
+from litlab.callbacks.confusion_matrix import ConfusionMatrix
+from litlab.callbacks.images import TrainingImages, WorstMistakes
 from litlab.callbacks.training_log import TrainingLog
 from litlab.data.loader import Batch
 
@@ -80,3 +84,33 @@ def test_a_training_that_stops_in_mid_epoch_logs_its_last_steps() -> None:
     rows = Rows()
     make_trainer([rows], [TrainingLog()], max_steps=4, log_every_n_steps=3).fit(make_task(), Batches(80))
     assert list(rows.values("train/loss")) == [3, 4]
+
+
+class Loader(list[Tensor]):
+    """Not a plain list, which Lightning would take for several loaders."""
+
+    def __init__(self, batches: list[Tensor]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def test_other_modules_and_loggers_are_left_alone() -> None:
+    rows = Rows()
+    callbacks = [
+        TrainingLog(),
+        TrainingImages(num_images=4, **NORMALISATION),
+        WorstMistakes(num_images=4, **NORMALISATION),
+        ConfusionMatrix(class_names=CLASS_NAMES),
+    ]
+    trainer = make_trainer([rows], callbacks, max_epochs=1, log_every_n_steps=1, limit_train_batches=2)
+    model = BoringModel()
+    loader = [torch.randn(2, 32)]
+    trainer.fit(model, Loader(loader * 2), Loader(loader))
+    trainer.test(model, Loader(loader), verbose=False)
+    assert rows.values("lr") == {1: 0.1, 2: 0.1}
+    assert rows.values("train/loss") == {}

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from support.small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
 from support.warm import WarmProcess
+from torchmetrics.classification import MulticlassF1Score
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
 from litlab.callbacks.images import WorstMistakes
@@ -19,12 +20,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
 ]
+F1 = {"f1": MulticlassF1Score(len(CLASS_NAMES), average="macro")}
 
 
 def run_rank(folder: Path) -> None:
     """One rank of two; saves what rank zero was shown and logged."""
     rank = rank_zero_only.rank = int(os.environ["RANK"])  # Lightning reads it when it is imported, which was before
-    rows, task = Rows(), make_task()
+    rows, task = Rows(), make_task(metrics=F1)
     with pytest.MonkeyPatch.context() as monkeypatch:
         shown = Shown(monkeypatch)
         callbacks = [
@@ -67,7 +69,7 @@ def test_two_ranks_log_and_draw_what_one_process_does(tmp_path: Path, monkeypatc
     assert "sync_dist" not in said[0]
     two, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
 
-    rows, task, shown = Rows(), make_task(), Shown(monkeypatch)
+    rows, task, shown = Rows(), make_task(metrics=F1), Shown(monkeypatch)
     callbacks = [TrainingLog(), WorstMistakes(num_images=6, **NORMALISATION), ConfusionMatrix(class_names=CLASS_NAMES)]
     trainer = make_trainer([rows], callbacks, max_epochs=2, log_every_n_steps=2)
     trainer.fit(task, Batches(21), Batches(17))

@@ -16,7 +16,7 @@ FILE = "shufflenetv2_x0.5-f707e7126e.pth"  # as torchvision calls the official w
 
 
 def smallest_of_each_family() -> list[str]:
-    """A family shares its code; the larger ones only take longer."""
+    """Return the smallest network of each family; the larger ones have the same code and only take longer."""
     smallest: dict[str, str] = {}
     for name in torchvision.models.list_models(module=torchvision.models):
         family = torchvision.models.get_model_builder(name).__module__
@@ -30,7 +30,7 @@ def num_parameters(name: str) -> int:
 
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache for weights, on a machine without network."""
+    """Make an empty cache for weights, on a machine without network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the proxies of the first call
     for variable in ("http_proxy", "https_proxy"):

@@ -1,11 +1,23 @@
-"""Training metrics that wait to be added up: to the bit what adding up at every step gives."""
+"""Metrics of training and evaluation, and metrics of one's own from the config to every display."""
 
+import csv
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from support.runs import TINY, call_litlab
+from support.small_fit import BATCH_SIZE, CLASS_NAMES, Batches, Rows, make_task, make_trainer
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassF1Score
 
+from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import Metric as MetricInfo
+from litlab.runs.metrics import read_metric_table, read_metrics
+from litlab.runs.result import read_result
 from litlab.tasks import metrics
 from litlab.tasks.metrics import LossAndAccuracy, TrainingMetrics
 from litlab.training.state import find_metrics, get_metrics_state, set_metrics_state
@@ -86,3 +98,108 @@ def test_a_checkpoint_holds_what_waits() -> None:
         other.update(*each)
     assert values(other) == values(measured)
     assert values(measured)[0] == added_up(all_steps)[0]
+
+
+MODULE = '''
+from torchmetrics.classification import MulticlassF1Score
+
+class F1(MulticlassF1Score):
+    """Macro F1, for people in percent."""
+    unit = "%"
+
+class Miss(MulticlassF1Score):
+    """Lower is better, in images."""
+    unit, higher_is_better = "images", False
+'''
+METRICS = "+task.metrics={f1: {_target_: my.F1}, miss: {_target_: my.Miss, average: micro}}"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "my.py").write_text(MODULE)
+    arguments = ("train", "-m", *TINY, METRICS, "objective={metric: val/f1, mode: max}", "optimizer.lr=0.1,0.001")
+    command = call_litlab(folder, *arguments, "study.name=s", "name=f1", "hydra.launcher.jobs=1")
+    assert command.returncode == 0, command.stdout + command.stderr
+    return folder
+
+
+def runs(project: Path) -> list[RunDirectory]:
+    return [RunDirectory(path.parent) for path in sorted(project.glob("outputs/s/*/result.json"))]
+
+
+def test_its_unit_direction_and_bounds_are_recorded(project: Path) -> None:
+    table = read_metric_table(runs(project)[0])
+    for split in ("val", "test"):
+        assert table[f"{split}/f1"] == MetricInfo(f"{split}/f1", unit="%", mode="max", bounds=(0.0, 1.0))
+        assert table[f"{split}/miss"] == MetricInfo(f"{split}/miss", unit="images", mode="min", bounds=(0.0, 1.0))
+    assert table["val/accuracy"] == MetricInfo("val/accuracy", unit="%", mode="max", bounds=(0.0, 1.0))
+    assert table["train/loss"].mode == "min"
+
+
+def test_it_is_the_objective(project: Path) -> None:
+    for run in runs(project):
+        values = [row.value for row in read_metrics(run.metrics) if row.metric == "val/f1"]
+        assert len(values) == 2
+        result = read_result(run)
+        assert result["objective"] == result["best"]["val/f1"] == max(values)
+        assert 0 <= result["test"]["test/f1"] <= 1
+
+
+def test_the_console_shows_its_unit(project: Path) -> None:
+    (run, _) = runs(project)
+    log, result = run.log.read_text(), read_result(run)
+    assert re.search(r"validation  loss .* calibration error \d\.\d+  f1 \d+\.\d\d %  miss \d\.\d{4} images", log)
+    assert f"f1 {100 * result['last']['val/f1']:.2f} %" in log
+
+
+@pytest.mark.parametrize(("name", "header", "direction"), [("f1", "(%)", "higher"), ("miss", "(images)", "lower")])
+def test_comparing_by_it(project: Path, name: str, header: str, direction: str) -> None:
+    command = call_litlab(project, "compare", "outputs/s", "--metric", f"val/{name}", "--format", "csv")
+    assert command.returncode == 0, command.stderr
+    values = [float(row[f"val/{name} mean"]) for row in csv.DictReader(command.stdout.splitlines())]
+    recorded = [read_result(run)["best"][f"val/{name}"] for run in runs(project)]
+    assert values == sorted(recorded, reverse=direction == "higher")
+    table = call_litlab(project, "compare", "outputs/s", "--metric", f"val/{name}").stdout
+    assert f"val/{name} {header}" in table
+    assert f"({direction} is better)" in table
+    assert (f"{100 * values[0]:.2f}" if name == "f1" else f"{values[0]:.4f}"[:5]) in table
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_counts_real_rows_of_all_batches() -> None:
+    rows, data = Rows(), Batches(21)
+    task = make_task(metrics={"f1": MulticlassF1Score(len(CLASS_NAMES))})
+    make_trainer([rows], [], max_epochs=1).fit(task, Batches(BATCH_SIZE), data)
+    with torch.no_grad():
+        expected = MulticlassF1Score(len(CLASS_NAMES))(task.eval()(data.images), data.labels)
+    assert rows.values("val/f1") == {1: pytest.approx(expected.item(), rel=1e-6)}
+
+
+class Vector(Metric):
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        pass
+
+    def compute(self) -> Tensor:
+        return torch.zeros(3)
+
+
+def test_errors_name_the_config_key() -> None:
+    task = make_task(metrics={"f1": Vector()})
+    with pytest.raises(UserError, match=r"task\.metrics\.f1: compute\(\) returned a tensor of shape \(3,\), expected"):
+        make_trainer([], []).validate(task, Batches(8), verbose=False)
+    with pytest.raises(UserError, match=r"task\.metrics\.f1: expected a torchmetrics\.Metric, got a float"):
+        make_task(metrics={"f1": 0.5})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("+task.metrics.loss._target_=my.F1", "task.metrics.loss.*: loss is a built-in metric"),
+        ("+task.metrics.f1._target_=my.F2", "task.metrics.f1._target_: my.F2: my has no 'F2'"),
+    ],
+)
+def test_errors_of_the_config_come_before_the_run(project: Path, metrics: str, message: str) -> None:
+    command = call_litlab(project, "train", *TINY, metrics)
+    assert command.returncode != 0
+    assert re.search(message, command.stderr), command.stderr

@@ -28,7 +28,10 @@ TOGETHER = {
         *EMA, "callbacks.ema.every_steps=2", "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3",
         "trainer.precision=bf16-true", "task.channels_last=true", "task.test_time_flip=true", "task.test_time_shift=1",
     ),
-    "averages, bf16-mixed, channels last": (*EMA, "trainer.precision=bf16-mixed", "task.channels_last=true"),
+    "averages, bf16-mixed, channels last, a metric of one's own": (
+        *EMA, "trainer.precision=bf16-mixed", "task.channels_last=true",
+        "+task.metrics.f1._target_=torchmetrics.classification.MulticlassF1Score",
+    ),
 }  # fmt: skip
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs g++"

@@ -160,7 +160,7 @@ class ImageClassifier(LightningModule):
         output = self(batch.images)
         expected = (len(batch.labels), self.num_classes)
         if not isinstance(output, Tensor) or output.shape != expected:
-            returned = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
+            returned = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
             raise UserError(
                 f"{type(self.network).__name__} returned {returned} for {len(batch.labels)} images, but the task expects "
                 f"logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
@@ -219,7 +219,7 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Ten
             get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise UserError(
-            "task.compile=true needs a working C++ compiler on a CPU: install g++, set the variable CXX to another one, "
+            "task.compile=true needs a working C++ compiler on a CPU: install g++, set CXX to another one, "
             "or use task.compile=false"
         ) from error
     return torch.compile(lambda images: network(images), dynamic=False)
