@@ -1,4 +1,4 @@
-"""What several files of tests look at, made once."""
+"""Studies and figures that several test files share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def drawn(grid: Comparison) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two settings, three seeds; only to be read."""
+    """Make a study of two settings and three seeds; tests only read it."""
     path = tmp_path_factory.mktemp("grouping") / "s"
     make_study(path, {LR: [0.01, 0.05, 0.1], WIDTHS_KEY: [[2, 4], [4, 8]], SEED: [0, 1, 2]}, accuracy_of_grid)
     return path

@@ -1,4 +1,4 @@
-"""What --group puts together: seeds are what is drawn, so they are what n, intervals and tests count."""
+"""Averages over seeds: n, intervals and tests count seeds, also with `--group`."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ NUM_STUDIES = 200
 
 
 def accuracy(point: dict[str, Any]) -> float:
-    """Another order of the seeds for each learning rate; much better for the wider one."""
+    """Order the seeds differently for each learning rate; wider networks are much better."""
     of_seed = {0.05: [0.2, 0.0, 0.1, 0.3], 0.1: [0.1, 0.3, 0.0, 0.15]}[point[LR]][point[SEED]]
     return round(0.3 + point[LR] + (0.4 if point[WIDTHS] == [4, 8] else 0.0) + 0.1 * of_seed, 6)
 
@@ -36,7 +36,7 @@ def group(comparison: Comparison, name: str) -> Group:
 
 
 def test_the_interval_is_one_over_seeds(tmp_path: Path) -> None:
-    """Of the mean over the widths, which differ by far more than seeds do: they are no draws."""
+    """The interval is that of the mean over the widths, which differ by far more than seeds do."""
     make_study(tmp_path / "s", AXES, accuracy)
     found = compare([tmp_path / "s"], group=["lr"], baseline="lr=0.05")
     means = {lr: of_seeds(lr, AXES[SEED]) for lr in AXES[LR]}
@@ -54,7 +54,7 @@ def test_the_interval_is_one_over_seeds(tmp_path: Path) -> None:
 
 
 def test_seeds_that_not_all_settings_have_are_left_out(tmp_path: Path) -> None:
-    """With them, the mean of a seed would be one of other settings."""
+    """With them, the mean of a seed would be one over other settings."""
 
     def status(point: dict[str, Any]) -> str:
         return "failed" if (point[LR], point[WIDTHS], point[SEED]) == (0.1, [4, 8], 1) else "completed"
@@ -85,7 +85,7 @@ def test_without_a_seed_that_has_all_settings_there_is_no_interval(tmp_path: Pat
         compare([tmp_path], group=["lr"], baseline="lr=0.1")
 
 
-def test_groups_over_other_settings_are_said_to_be(tmp_path: Path) -> None:
+def test_note_on_groups_that_average_over_different_settings(tmp_path: Path) -> None:
     said = "the groups are not averaged over the same settings, which may be why they differ"
     make_study(tmp_path / "s", AXES, accuracy)
     assert said not in compare([tmp_path / "s"], group=["lr"]).notes

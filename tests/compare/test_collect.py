@@ -1,4 +1,4 @@
-"""Which runs are found below directories, what is read of them, and what is named and skipped."""
+"""Runs below directories: their discovery, their files, and the report of damaged ones."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def constant(point: dict[str, object]) -> float:
     return 0.5
 
 
-def test_what_a_run_says(tmp_path: Path) -> None:
+def test_fields_of_a_run(tmp_path: Path) -> None:
     (run, _) = make_study(tmp_path / "s", {LR: [0.1, 0.2], "seed": [3]}, constant, test_accuracy=0.25)
     (found, _), skipped = collect([tmp_path / "s"])
     assert (found.path, found.name, found.study) == (run.path, "0000_lr-0.1_seed-3", tmp_path / "s")
@@ -49,7 +49,7 @@ def test_studies_folders_and_runs_each_once(tmp_path: Path) -> None:
     assert [run.name for run in single] == ["first"]
 
 
-def test_states(tmp_path: Path) -> None:
+def test_status_of_runs(tmp_path: Path) -> None:
     for status in ("failed", "pruned", "interrupted", "refused"):
         make_run(tmp_path / status, {}, 0.5, status=status)
     begun = make_run(tmp_path / "begun", {}, 0.5)
@@ -108,7 +108,7 @@ def test_a_config_of_another_program_is_no_run(config: str, tmp_path: Path) -> N
     assert (skipped.path, skipped.reason) == (tmp_path / "site", FOREIGN)
 
 
-def test_other_damage(tmp_path: Path) -> None:
+def test_damaged_results_and_studies_are_named_and_skipped(tmp_path: Path) -> None:
     make_run(tmp_path / "good", {}, 0.5)
     for name, content in {"text": "{", "nested": "[" * 100_000, "long": " " * (1 << 20) + "{}"}.items():
         make_run(tmp_path / f"result_{name}", {}, 0.5).result.write_text(content)
@@ -139,7 +139,7 @@ def test_other_damage(tmp_path: Path) -> None:
     assert why["study_jobs"].startswith("jobs.jsonl is damaged in line 1")
 
 
-def test_only_numbers_are_values(tmp_path: Path) -> None:
+def test_only_finite_numbers_are_metrics(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {"seed": 1}, 0.5)
     result = run.read_json(run.result)
     result |= {
@@ -160,7 +160,7 @@ def test_a_test_metric_is_no_objective(tmp_path: Path) -> None:
     assert found.objective is None
 
 
-def test_nothing_is_left(tmp_path: Path) -> None:
+def test_error_if_no_run_is_usable(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"there is nothing to compare\n.*empty: holds no runs\n.*x: no such directory"):
         compare([tmp_path / "empty", tmp_path / "x"])

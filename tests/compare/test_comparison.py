@@ -1,4 +1,4 @@
-"""What is chosen among runs: groups, the metric, the baseline, where in a run; and what is said of it."""
+"""Comparisons: groups, order, baseline, notes."""
 
 import re
 import shutil
@@ -51,7 +51,7 @@ def test_sorting(study: Path) -> None:
         compare([study], group=["lr", "seed"])
 
 
-def test_sorting_by_what_it_took(tmp_path: Path) -> None:
+def test_sorting_by_cost(tmp_path: Path) -> None:
     """The fastest, the smallest, and those with the most seeds come first."""
     for number, seconds in enumerate([3.0, 1.0, 2.0]):
         cost = {"seconds": {"training": seconds}, "images_per_second": 1 / seconds, "parameters": int(seconds)}
@@ -89,7 +89,7 @@ def test_many_groups_like_the_baseline_are_not_all_named(tmp_path: Path) -> None
 
 
 def test_all_columns_are_of_the_same_runs(tmp_path: Path) -> None:
-    """Those that have the metric there; a run without a test is said to be without."""
+    """These are the runs that have the metric there; a note names runs without the test metric."""
     runs = make_study(tmp_path / "s", {SEED: [0, 1, 2]}, lambda point: 0.5 + point[SEED] / 10)
     for run in runs[1:]:
         run.metrics.write_text("epoch,step,metric,value\n1,20,val/accuracy,0.5\n")
@@ -114,7 +114,7 @@ def test_huge_values_are_written_short(tmp_path: Path) -> None:
     assert all(len(number) <= 6 for note in notes for number in re.findall(r"\d+", note))
 
 
-def test_what_is_not_done_is_kept_though_it_is_filtered_out(study: Path, tmp_path: Path) -> None:
+def test_unfinished_runs_are_kept_although_they_are_filtered_out(study: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "failed", {LR: 0.3}, 0.5, status="failed")
     assert compare([study]).unfinished == ()
     assert [run.name for run in compare([study, tmp_path], filters=["lr<0.2"]).unfinished] == [
@@ -122,7 +122,7 @@ def test_what_is_not_done_is_kept_though_it_is_filtered_out(study: Path, tmp_pat
     ]
 
 
-def test_names_of_strangers_are_told_apart_and_printable(tmp_path: Path) -> None:
+def test_untrusted_names_are_unique_and_printable(tmp_path: Path) -> None:
     for number, value in enumerate(["a\x1b[31m\nb", "x" * 60 + "1", "x" * 60 + "2"]):
         put(tmp_path / str(number), config_with({SEED: 0, "model.hidden": [value]}))
     found = names(compare([tmp_path]))

@@ -8,6 +8,7 @@ from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.conclusion import advice, answer, question
+from litlab.compare.html import to_html
 from litlab.compare.statistics import differences
 from litlab.runs.metrics import Metric
 
@@ -29,6 +30,9 @@ def test_without_a_setting_that_varies(seeds: list[int], asked: str, answered: s
     make_study(tmp_path / "s", {"seed": seeds}, lambda point: 0.5 + 0.01 * point["seed"])
     comparison = compare([tmp_path / "s"])
     assert (question(comparison), answer(comparison)) == (asked, answered)
+    page = to_html(comparison)
+    assert f"<h1>{asked}</h1>" in page
+    assert f'<p class="answer">{answered}</p>' in page
 
 
 def test_values_have_the_unit_of_the_metric(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which runs `--filter` keeps, and what it says where that is none."""
+"""Conditions of `--filter`: the runs that they keep, and their errors."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_a_choice_goes_by_its_name_and_by_its_class(tmp_path: Path) -> None:
         compare([tmp_path / "s"], filters=["model=vgg", "lr=3"])
 
 
-def test_what_a_run_has_not_is_equal_to_nothing() -> None:
+def test_a_missing_setting_fails_every_comparison_except_unequal() -> None:
     assert Condition.parse("a!=1").holds(None)
     assert not Condition.parse("a=1").holds(None)
     assert not Condition.parse("a<1").holds(None)

@@ -67,7 +67,7 @@ def test_golden(study: Path, format: Format, suffix: str, baseline: str | None) 
     assert found == file.read_text()
 
 
-def test_numbers_are_those_of_scipy(study: Path) -> None:
+def test_numbers_match_scipy(study: Path) -> None:
     """The row of one group against the accuracies that were planted."""
     points = [{"optimizer.lr": 0.1, "model.widths": [4, 8], "seed": seed} for seed in AXES["seed"]]
     base = [accuracy(point | {"model.widths": [2, 4]}) for point in points]
@@ -151,7 +151,7 @@ def text(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def test_json_has_all_of_it(study: Path) -> None:
+def test_json_has_the_whole_comparison(study: Path) -> None:
     comparison = compare([study], baseline=BASELINE)
     found = json.loads(render(comparison, "json"), parse_constant=pytest.fail)
     assert (found["metric"]["name"], found["at"], found["baseline"]) == ("val/accuracy", "best", BASELINE)
@@ -176,7 +176,7 @@ def test_json_has_no_nan_and_no_control_characters() -> None:
 
 
 @pytest.mark.parametrize("format", ["table", "markdown", "csv", "latex"])
-def test_hostile_names_garble_nothing(format: Format) -> None:
+def test_hostile_names_are_escaped(format: Format) -> None:
     hostile = group(HOSTILE, summary(0.5, 0.01), settings={HOSTILE: HOSTILE})
     found = render(
         by_hand(
@@ -225,7 +225,7 @@ def heads(text: str) -> str:
     return " ".join(text.splitlines()[1].split())
 
 
-def test_a_narrow_terminal_gets_the_columns_that_there_is_room_for(searched: Path) -> None:
+def test_a_narrow_terminal_drops_columns(searched: Path) -> None:
     comparison = compare([searched])
     whole = render(comparison, "table")
     lines = whole.splitlines()
@@ -258,7 +258,7 @@ def test_only_a_terminal_is_narrow(
     assert "too narrow" in capsys.readouterr().out
 
 
-def test_settings_have_five_digits_where_people_read_them_and_all_for_programs(searched: Path) -> None:
+def test_settings_have_five_digits_for_people_and_all_for_programs(searched: Path) -> None:
     comparison = compare([searched], baseline=f"lr={RATES[0]} widths=[2,4]")
     assert comparison.baseline == "lr=0.0022365 widths=[2,4]"
     assert compare([searched], filters=[f"lr={RATES[0]}"]).groups[0].name == "widths=[4,8]"

@@ -1,4 +1,4 @@
-"""Which runs are one group, and by which names groups go."""
+"""Groups of runs: the settings that tell them apart, and their names."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def test_one_group(tmp_path: Path) -> None:
     assert (names(found), found.labels, found.ties) == (["all runs"], (), {"all runs"})
 
 
-def test_only_what_is_done_is_averaged(study: Path, tmp_path: Path) -> None:
+def test_only_completed_runs_are_averaged(study: Path, tmp_path: Path) -> None:
     study = shutil.copytree(study, tmp_path / "s")
     for name, status in (("0000", "failed"), ("0006", "pruned"), ("0007", "interrupted")):
         (run,) = study.glob(f"{name}_*")
@@ -63,7 +63,7 @@ def test_a_seed_counts_once_and_the_newest(tmp_path: Path) -> None:
     assert found.notes == ("1 run is not averaged, as a newer one has the same settings and seed: a/0001_seed-1",)
 
 
-def test_what_follows_the_seed_is_no_setting(tmp_path: Path) -> None:
+def test_keys_that_follow_the_seed_are_not_settings(tmp_path: Path) -> None:
     """Though one old run has a seed of its own for the data, and though one has just the same by chance."""
     make_study(tmp_path / "s", {LR: [0.05, 0.1], SEED: [1, 2]}, accuracy)
     config = config_with({LR: 0.1, SEED: 3})
@@ -82,8 +82,8 @@ def test_other_data_are_another_group(tmp_path: Path) -> None:
     assert found.notes == ("not all of the runs had the same data: the fingerprints of their images differ",)
 
 
-def test_choices_stand_for_what_they_bring(tmp_path: Path) -> None:
-    """And the study that doesn't sweep the model shows which it had; likewise a run of its own."""
+def test_choices_stand_for_the_settings_that_follow_from_them(tmp_path: Path) -> None:
+    """A study that does not sweep the model, or a single run, shows the choice with the same settings."""
     runs = make_study(tmp_path / "a", {SEED: [0, 1], LR: [0.05, 0.1]}, accuracy)
     lines = (tmp_path / "a" / "jobs.jsonl").read_text().replace(f'"{LR}": "0.05"', '"model": "cnn"')
     (tmp_path / "a" / "jobs.jsonl").write_text(lines.replace(f'"{LR}": "0.1"', '"model": "resnet"'))
@@ -106,7 +106,7 @@ def test_choices_stand_for_what_they_bring(tmp_path: Path) -> None:
     assert set(names(compare([tmp_path]))) - set(names(found)) == {"model=Net lr=0.05"}
 
 
-def test_classes_stand_for_what_only_they_have(tmp_path: Path) -> None:
+def test_classes_stand_for_the_settings_that_only_they_have(tmp_path: Path) -> None:
     sgd, adam = config_with({SEED: 0}), config_with({SEED: 0})
     adam["optimizer"] = {"_target_": "torch.optim.Adam", "lr": 0.001, "betas": [0.9, 0.999]}
     none = config_with({SEED: 0}) | {"model": None}
@@ -123,7 +123,7 @@ def test_classes_stand_for_what_only_they_have(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_an_experiment_sets(tmp_path: Path) -> None:
+def test_a_swept_experiment_stands_for_the_settings_that_it_changes(tmp_path: Path) -> None:
     """A swept key without a place in the config stands for all that goes with it."""
     runs = make_study(tmp_path / "a", {LR: [0.05, 0.1], SEED: [0, 1]}, accuracy)
     jobs = tmp_path / "a" / "jobs.jsonl"
@@ -135,7 +135,7 @@ def test_what_an_experiment_sets(tmp_path: Path) -> None:
     assert sorted(names(compare([tmp_path / "a"]))) == ["experiment=best_05", "experiment=best_1"]
 
 
-def test_what_one_study_sweeps_and_another_fixes(tmp_path: Path) -> None:
+def test_one_study_sweeps_a_setting_that_another_fixes(tmp_path: Path) -> None:
     make_study(tmp_path / "a", {LR: [0.05, 0.1], SEED: [0, 1]}, accuracy)
     make_study(tmp_path / "b", {"optimizer.momentum": [0.9, 0.5], SEED: [5, 6]}, accuracy)
     make_study(tmp_path / "c", {"trainer.devices": [1, 2], SEED: [7]}, accuracy)

@@ -42,7 +42,7 @@ def accuracy(point: dict[str, Any]) -> float:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of four learning rates; beside it a run that failed and a damaged one."""
+    """Make a study of four learning rates, a run that failed and a damaged one."""
     folder = tmp_path_factory.mktemp("page")
     for run in make_study(folder / "study", {"optimizer.lr": RATES, "seed": [0, 1, 2]}, accuracy):
         write_json(run.provenance, PROVENANCE, sync=False)
@@ -68,7 +68,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def visited(browser: Browser, file: Path, **settings: Any) -> Iterator[Page]:
-    """The page in a browser; it must ask for nothing but its file, complain of nothing and open no dialog."""
+    """Open the page in a browser; it may request nothing but its file, log nothing and open no dialog."""
     said: list[str] = []
     page = browser.new_page(**settings)
     page.on("console", lambda message: said.append(message.text))
@@ -95,7 +95,7 @@ def page(browser: Browser, file: Path) -> Iterator[Page]:
 
 
 def column(page: Page, name: str) -> list[str]:
-    """The texts of a column of the results, from the top."""
+    """Return the texts of a column of the results, from the top."""
     heads = page.locator("table.results thead tr").last.locator("th").all_inner_texts()
     place = [head.strip() for head in heads].index(name)
     return [
@@ -169,7 +169,7 @@ def test_it_fits_narrow_screens_the_dark_and_paper(browser: Browser, file: Path)
 
 
 @needs_browser
-def test_strangers_names_stay_text(browser: Browser, tmp_path: Path) -> None:
+def test_untrusted_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     """As a setting, and so in the table, the figures and the config; as an error; as a package."""
     for number, value in enumerate([HOSTILE, "plain"]):
         run = make_run(tmp_path / "runs" / str(number), {"model.hidden": value}, 0.5)
@@ -183,7 +183,7 @@ def test_strangers_names_stay_text(browser: Browser, tmp_path: Path) -> None:
         assert page.locator("figure svg").count() >= 1
 
 
-def test_what_is_missing_is_named(file: Path) -> None:
+def test_unfinished_runs_skipped_directories_and_environment(file: Path) -> None:
     html = file.read_text()
     assert "<td>failed</td>" in re.sub(r' class="\w+"', "", html)
     assert "out of memory" in html
@@ -197,7 +197,7 @@ def test_what_is_missing_is_named(file: Path) -> None:
     assert "1 other package</span>" in html
 
 
-def test_filtered_runs_are_told_from_the_others(folder: Path) -> None:
+def test_filtered_runs_are_counted(folder: Path) -> None:
     section = unfinished_section(compare([folder], filters=["lr>0.01"]))
     (run,) = section["runs"]
     assert (run["name"], run["status"], run["reason"]) == ("broken", "failed", "out of memory")
@@ -230,7 +230,7 @@ def test_a_target_that_can_not_be_written_is_refused(
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_is_not_done_is_not_read_again(tmp_path: Path) -> None:
+def test_unfinished_runs_are_not_read_again(tmp_path: Path) -> None:
     make_run(tmp_path / "good", {}, 0.5)
     failed = make_run(tmp_path / "failed", {}, 0.5, status="failed", error="out of memory")
     found = compare([tmp_path])
@@ -238,25 +238,7 @@ def test_what_is_not_done_is_not_read_again(tmp_path: Path) -> None:
     assert [run["reason"] for run in unfinished_section(found)["runs"]] == ["out of memory"]
 
 
-@pytest.mark.parametrize(
-    ("seeds", "question", "answer"),
-    [
-        ([0], "What validation accuracy does the run reach?", "All runs: 50.00 % (one seed)."),
-        (
-            [0, 1, 2],
-            "What validation accuracy do the runs reach?",
-            "All runs: 51.0 % (95 % interval 48.5 to 53.5, 3 seeds).",
-        ),
-    ],
-)
-def test_where_nothing_varies(seeds: list[int], question: str, answer: str, tmp_path: Path) -> None:
-    make_study(tmp_path / "s", {"seed": seeds}, lambda point: 0.5 + 0.01 * point["seed"])
-    html = to_html(compare([tmp_path / "s"]))
-    assert f"<h1>{question}</h1>" in html
-    assert f'<p class="answer">{answer}</p>' in html
-
-
-def test_strangers_records_of_their_environment_are_passed_over(tmp_path: Path) -> None:
+def test_damaged_provenance_is_left_out(tmp_path: Path) -> None:
     texts = ["[" * 100_000, '{"machine": {"packages": [1], "device": {"a": 1}}, "started": "2026-99-99"}', "7", ""]
     for number, said in enumerate(texts):
         make_run(tmp_path / str(number), {"seed": number}, 0.5).provenance.write_text(said)

@@ -16,7 +16,7 @@ from litlab.errors import UserError
         ("cnn", "cnn"), ("1", "'1'"), ("true", "'true'"), ("", "''"), (" a", "' a'"), ("nan", "'nan'"),
     ],
 )  # fmt: skip
-def test_values_as_people_read_them(value: Any, read: str) -> None:
+def test_texts_of_values(value: Any, read: str) -> None:
     assert text(value) == read
     if not isinstance(value, list | dict | str):
         assert parsed(read) == value
@@ -49,5 +49,5 @@ def test_shortest_names() -> None:
         (["v1.23456789", "'1.23456789'", "a[1.23456789]"], ["v1.23456789", "'1.23456789'", "a[1.23456789]"]),
     ],
 )
-def test_digits_that_tell_settings_apart(texts: list[str | None], expected: list[str]) -> None:
+def test_digits_keep_settings_different(texts: list[str | None], expected: list[str]) -> None:
     assert [shorten(texts)[text] for text in texts if text is not None] == expected

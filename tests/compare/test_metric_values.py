@@ -32,7 +32,7 @@ def make_foreign(path: Path, split: str, values: dict[str, float], lr: float = 0
 
 
 @pytest.mark.parametrize("split", ["val", "valid", "validation"])
-def test_metrics_of_a_foreign_module_are_told_apart_by_split(split: str, tmp_path: Path) -> None:
+def test_metrics_of_a_foreign_module_have_splits_by_their_names(split: str, tmp_path: Path) -> None:
     for lr, value in ((0.1, 0.75), (0.2, 0.5)):
         values = {f"{split}_acc": value, "test_acc": 1 - value, f"{split}_f1": 1 - value}
         make_foreign(tmp_path / str(lr), split, values, lr)
@@ -81,7 +81,7 @@ def test_direction_and_unit_are_those_that_the_runs_recorded(tmp_path: Path) -> 
     assert compare([study], mode="min").mode == "min"
 
 
-def test_which_metric(study: Path, tmp_path: Path) -> None:
+def test_choice_of_the_metric(study: Path, tmp_path: Path) -> None:
     found = compare([study], metric="val/loss")
     assert (found.metric.name, found.mode, names(found)[0]) == ("val/loss", "min", "lr=0.1 widths=[2,4]")
     with pytest.raises(UserError, match="nothing is selected on the test split"):
@@ -98,7 +98,7 @@ def test_which_metric(study: Path, tmp_path: Path) -> None:
     assert names(compare([none.path], metric="val/accuracy")) == ["all runs"]
 
 
-def test_where_in_a_run(tmp_path: Path) -> None:
+def test_places_in_a_run(tmp_path: Path) -> None:
     """Epochs count from 1, as the console counts; the test stays that of the best checkpoint."""
     curve = [0.25, 0.75, 0.5]
     make_study(tmp_path / "s", {SEED: [0]}, accuracy, num_epochs=3, curve=lambda point, epoch: curve[epoch])
@@ -120,7 +120,7 @@ def test_where_in_a_run(tmp_path: Path) -> None:
             value(wrong)
 
 
-def test_metrics_files_of_strangers(tmp_path: Path) -> None:
+def test_damaged_metrics_files(tmp_path: Path) -> None:
     curve = [0.25, 0.75]
     runs = make_study(tmp_path / "s", {SEED: [0, 1, 2, 3]}, accuracy, curve=lambda point, epoch: curve[epoch])
     runs[0].metrics.unlink()
@@ -136,7 +136,7 @@ def test_metrics_files_of_strangers(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_done(tmp_path: Path) -> None:
+def test_error_without_completed_runs(tmp_path: Path) -> None:
     make_run(tmp_path / "failed", {}, 0.5, status="failed", error="out of memory\nmore")
     make_run(tmp_path / "other", {}, 0.5, status="failed")
     make_run(tmp_path / "pruned", {}, 0.5, status="pruned", error=None)

@@ -1,4 +1,4 @@
-"""Which files `litlab compare` refuses to write, before it has read a run: those of runs, and those that can't be."""
+"""Output files that `litlab compare` refuses before it reads a run."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_through_a_link_to_the_study(study: Path, tmp_path: Path) -> None:
         compare.main([str(study), "--output", str(tmp_path / "link" / "jobs.jsonl")])
 
 
-def test_what_a_comparison_left_in_a_study_is_replaced(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_output_in_a_study_is_replaced(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("csv", "markdown"):
         compare.main([str(study), "--format", form, "--output", str(study / "table.txt")])
     assert (study / "table.txt").read_text().startswith("|")
@@ -55,7 +55,7 @@ def test_what_a_comparison_left_in_a_study_is_replaced(study: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("name", ["figure.jpg", "figure", "figure.PDF.gz", ".png"])
-def test_the_ending_of_a_figure_comes_before_any_work(name: str, tmp_path: Path) -> None:
+def test_the_suffix_of_a_figure_is_checked_first(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a figure can be written as png, svg, pdf; end its name in one of these"):
         compare.main([str(tmp_path / NOWHERE), "--plot", str(tmp_path / name), "--output", str(tmp_path / "t.txt")])
     assert not list(tmp_path.iterdir())
@@ -65,7 +65,7 @@ def test_figures_that_can_be_written() -> None:
     assert set(FIGURE_FORMATS) == set(writing._METADATA)
 
 
-def test_one_file_for_two_things(tmp_path: Path) -> None:
+def test_a_file_that_is_named_twice(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     file, same = tmp_path / "x.pdf", tmp_path / "folder" / ".." / "x.pdf"
     for options in (["--output", file, "--html", same], ["--html", file, "--plot", same], ["--plot", file] * 2):
@@ -79,7 +79,7 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
-def test_figures_with_names_of_ours_replace_no_more(kind: str, study: Path, tmp_path: Path) -> None:
+def test_generated_figure_names_replace_no_other_files(kind: str, study: Path, tmp_path: Path) -> None:
     """`x-curves.png` of `x.png`; nothing is written if one of them can't be."""
     place = tmp_path / "x-lr.png"
     {"pipe": os.mkfifo, "link": lambda each: each.symlink_to(tmp_path / "linked"), "directory": Path.mkdir}[kind](place)

@@ -65,7 +65,7 @@ def test_curves_differ_without_color(drawn: dict[str, Any]) -> None:
     assert len(looks) == 9
 
 
-def test_runs_without_a_curve_are_said_and_left_out(tmp_path: Path) -> None:
+def test_runs_without_a_curve_are_counted_and_left_out(tmp_path: Path) -> None:
     runs = make_study(tmp_path / "s", {"optimizer.lr": RATES, "seed": SEEDS}, accuracy)
     runs[0].metrics.unlink()
     for run in runs[3:5]:
@@ -139,7 +139,7 @@ def test_a_setting_of_names_has_places_side_by_side_and_no_line(drawn: dict[str,
         ([0.1], False),
     ],
 )
-def test_which_values_are_spaced_by_factors(values: list[float], expected: bool) -> None:
+def test_values_that_are_spaced_geometrically(values: list[float], expected: bool) -> None:
     assert is_geometric(values) is expected
 
 
@@ -178,7 +178,7 @@ def test_time_has_the_seconds_and_the_front(drawn: dict[str, Any]) -> None:
     assert found["Pareto front"].get_xdata().tolist() == [20, 40, 160]  # a wider network is better
 
 
-def test_the_front_has_what_no_other_beats() -> None:
+def test_pareto_front() -> None:
     def at(x: float, y: float) -> Dot:
         return Dot(x, y, y, y)
 
@@ -213,7 +213,7 @@ def test_a_loss_that_diverged_in_a_group_leaves_the_others_readable(grid: Compar
     assert found["time"].axes[0].get_ylim()[1] < 1e10  # what is no size for an axis is left out
 
 
-def test_names_of_a_stranger_are_drawn_as_they_stand(tmp_path: Path) -> None:
+def test_untrusted_names_are_drawn_literally(tmp_path: Path) -> None:
     names = ["$\\frac{", "</svg><script>alert(1)</script>", "_hidden", "a" * 150, "\u65e5\x1b[31m"]
     make_study(tmp_path / "s", {"model.hidden": names}, accuracy)
     comparison = compare([tmp_path / "s"])
@@ -226,7 +226,7 @@ def test_names_of_a_stranger_are_drawn_as_they_stand(tmp_path: Path) -> None:
     assert "hidden=_hidden" in lines(figures(comparison)["curves"])
 
 
-def test_labels_of_a_stranger_are_no_paths_and_no_other_figures(grid: Comparison, tmp_path: Path) -> None:
+def test_untrusted_labels_give_safe_unique_figure_names(grid: Comparison, tmp_path: Path) -> None:
     labels = ("time", "../../etc/x")
     groups = [replace(group, settings=dict(zip(labels, group.settings.values(), strict=True))) for group in grid.groups]
     found = figures(replace(grid, labels=labels, groups=tuple(groups)))
@@ -277,7 +277,7 @@ def test_one_figure_has_the_name_that_was_asked_for(drawn: dict[str, Any], tmp_p
     assert "<text" not in file.read_text()  # but paths
 
 
-def test_what_can_not_be_written_is_said(drawn: dict[str, Any], tmp_path: Path) -> None:
+def test_errors_of_files_that_cannot_be_written(drawn: dict[str, Any], tmp_path: Path) -> None:
     one = {"curves": drawn["curves"]}
     with pytest.raises(UserError, match=r"figure\.jpg.*png, svg, pdf"):
         save(one, tmp_path / "figure.jpg")
@@ -293,7 +293,7 @@ def test_what_can_not_be_written_is_said(drawn: dict[str, Any], tmp_path: Path) 
         save(one, tmp_path / "file" / "figure.png")
 
 
-def test_nothing_global_of_matplotlib_is_used_or_left_changed(grid: Comparison) -> None:
+def test_global_matplotlib_settings_are_neither_used_nor_changed(grid: Comparison) -> None:
     import matplotlib
 
     few = replace(grid, labels=(), groups=grid.groups[:1])
@@ -325,7 +325,7 @@ print(sha256(drawn.encode()).hexdigest())
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 24 trials, in which the rate is all that matters."""
+    """Make a search of 24 trials in which only the rate matters."""
     study = tmp_path_factory.mktemp("plots") / "search"
     axes = {"optimizer.lr": [10 ** (-place / 3) for place in range(6)], "optimizer.momentum": [0.8, 0.9]}
     axes |= {"task.label_smoothing": [0.0, 0.1]}

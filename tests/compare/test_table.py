@@ -22,7 +22,7 @@ from litlab.runs.metrics import Metric
 from litlab.runs.state import RunStatus
 
 
-def test_columns_without_anything_to_say_are_left_out() -> None:
+def test_empty_columns_are_left_out() -> None:
     found = render(by_hand(group("0.1", summary(0.5)), group("0.2", None, others={RunStatus.FAILED: 2})), "table")
     assert found.splitlines()[:4] == [
         "        val/accuracy (%)",
@@ -32,7 +32,7 @@ def test_columns_without_anything_to_say_are_left_out() -> None:
     ]
 
 
-def test_what_is_the_same_in_all_groups_is_said_once() -> None:
+def test_equal_columns_move_below_the_table() -> None:
     same = [group(name, summary(0.5, 0.1), parameters=62006) for name in ("0.1", "0.2")]
     lines = render(by_hand(*same), "table").splitlines()
     assert "parameters" not in lines[1]
@@ -40,7 +40,7 @@ def test_what_is_the_same_in_all_groups_is_said_once() -> None:
     assert "parameters" in render(by_hand(same[0]), "table").splitlines()[1]
 
 
-def test_what_is_averaged_over_is_said_as_it_is(study: Path) -> None:
+def test_caption_says_seeds_or_runs(study: Path) -> None:
     found = compare([study])
     assert "over n seeds; best: of the seeds." in " ".join(render(found, "table").split())
     groups = [replace(each, runs=tuple(replace(run, seed=None) for run in each.runs)) for each in found.groups]
@@ -128,5 +128,5 @@ def test_a_new_column_is_one_entry_that_every_format_uses(
     assert f'data-value="{value}">{value:.2f}</td>' in page
     compare_command.main([str(study), "--sort", "epochs"])
     assert "epochs" in capsys.readouterr().out
-    with pytest.raises(UserError, match="expected one of .*, epochs, test/loss"):
+    with pytest.raises(UserError, match=r"expected one of .*, epochs, test/loss"):
         compare([study], sort="epoch")

@@ -61,7 +61,7 @@ def test_means_and_intervals_are_those_of_scipy(tmp_path: Path) -> None:
                 assert found["val/accuracy/" + what, step] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_point_stands_where_its_runs_were_on_average(tmp_path: Path) -> None:
+def test_time_of_a_point_is_that_of_a_run_of_mean_speed(tmp_path: Path) -> None:
     make_study(tmp_path / "study", AXES, accuracy, num_epochs=2)  # 20 steps in 5 seconds
     write_summaries(tmp_path / "study")
     events = [event for event, _ in values_in(tmp_path / "study" / FOLDER / "lr=0.1" / MEANS)]
@@ -91,7 +91,7 @@ def test_twice_changes_nothing_and_a_copy_has_the_same_bytes(tmp_path: Path) -> 
     assert not list((tmp_path / "study").rglob("*.tmp"))
 
 
-def test_runs_that_are_not_done_take_no_part(tmp_path: Path) -> None:
+def test_unfinished_runs_are_left_out(tmp_path: Path) -> None:
     def outcome(point: dict[str, Any]) -> str:
         return "failed" if point["seed"] == 2 else "completed"
 
@@ -121,7 +121,7 @@ def test_groups_of_one_run_get_none(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "study" / FOLDER).iterdir()] == [EXPERIMENT]
 
 
-def test_what_is_there_no_more_is_removed_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+def test_files_of_removed_groups_are_removed_and_others_stay(tmp_path: Path) -> None:
     runs = make_study(tmp_path / "study", AXES, accuracy)
     folder = tmp_path / "study" / FOLDER
     write_summaries(tmp_path / "study")
@@ -151,7 +151,7 @@ def test_columns_and_charts_make_no_run_without_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [f"0,{'9' * 400},val/accuracy,0.5", "0,-5,val/accuracy,0.5", "0,40,val/accuracy,1e308"])
-def test_what_tensorboard_cannot_show_is_left_out(row: str, tmp_path: Path) -> None:
+def test_values_that_tensorboard_cannot_show_are_left_out(row: str, tmp_path: Path) -> None:
     for run in make_study(tmp_path / "study", {"seed": [0, 1]}, accuracy):
         run.metrics.write_text(f"{run.metrics.read_text()}{row}\n")
     write_summaries(tmp_path / "study")
@@ -178,7 +178,7 @@ def test_status_is_the_same_with_a_summary(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("what", ["file", "link", "run", "link to a group"])
-def test_what_is_in_the_way_is_named_and_left_alone(what: str, tmp_path: Path) -> None:
+def test_obstacles_are_named_and_left_alone(what: str, tmp_path: Path) -> None:
     make_study(tmp_path / "study", AXES, accuracy)
     folder, elsewhere = tmp_path / "study" / FOLDER, tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -197,7 +197,7 @@ def test_what_is_in_the_way_is_named_and_left_alone(what: str, tmp_path: Path) -
     assert not list(elsewhere.iterdir())
 
 
-def test_a_multirun_goes_well_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_become_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_study(tmp_path / "study", AXES, accuracy)
     (tmp_path / "study" / FOLDER).write_text("mine")
     update_summary(tmp_path / "study")
@@ -206,7 +206,7 @@ def test_a_multirun_goes_well_without(tmp_path: Path, capsys: pytest.CaptureFixt
     assert said.startswith(f"litlab: TensorBoard's summary of {tmp_path}/study is not up to date: ")
 
 
-def test_many_jobs_are_said(
+def test_progress_line_for_many_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = make_study(tmp_path / "study", AXES, accuracy)

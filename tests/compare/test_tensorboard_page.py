@@ -1,4 +1,4 @@
-"""What a person sees in TensorBoard after a multirun, in a real browser, held against the results of the runs."""
+"""TensorBoard after a multirun in a real browser, compared with the results of the runs."""
 
 import json
 import re
@@ -28,7 +28,7 @@ pytestmark = needs_browser
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two settings x two seeds and of one that fails, and a single run with another learning rate."""
+    """Make a study of two settings with two seeds, one that fails, and a single run with another rate."""
     project = tmp_path_factory.mktemp("browser")
     swept = (f"model.widths={','.join(WIDTHS)}", "seed=0,1", "study.name=widths")
     assert call_litlab(project, "train", "-m", *TINY, *swept).returncode == 1  # of the jobs that are refused
@@ -38,7 +38,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def served(*directories: Path) -> Iterator[list[Callable[[], str]]]:
-    """Of `litlab tensorboard DIR` for each, what says its address once it has read all runs; they start together."""
+    """Start `litlab tensorboard DIR` for all; yield functions that wait for their addresses."""
     with ExitStack() as stack:
         servers = []
         for directory in directories:
@@ -78,7 +78,7 @@ def page(servers: list[Callable[[], str]]) -> Iterator[Page]:
 
 
 def rows(address: str) -> dict[str, dict[str, Any]]:
-    """Run -> what the page of HParams is sent of it, with all digits."""
+    """Return run -> data of the HParams page with all digits."""
     asked = {
         "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"],
         "startIndex": 0,
@@ -123,7 +123,7 @@ def test_hparams_shows_settings_and_final_metrics(study: str, page: Page, output
     assert not {"-1", "None", "null", "NaN"} & set(shown)
 
 
-def test_the_filter_by_status_finds_what_failed(study: str, page: Page, tmp_path: Path) -> None:
+def test_the_filter_by_status_finds_failures(study: str, page: Page, tmp_path: Path) -> None:
     page.goto(f"{study}#hparams")
     names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="_seed-").filter(visible=True)
     expect(names).to_have_count(6)

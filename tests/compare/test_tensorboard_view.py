@@ -22,7 +22,7 @@ EVENTS = PREFIX + "1795436227.host.1.0"
 
 
 def log(run: RunDirectory) -> None:
-    """What a run logs for TensorBoard, by the same code; its curves are a single point."""
+    """Log for TensorBoard by the code of a run; its curves are a single point."""
     write_events(run.path / EVENTS, [LoggedSummary(scalar("val/accuracy", 0.5), 10, 1795436227.0)])
     config = run.read_config()
     start_session(run, config)
@@ -31,7 +31,7 @@ def log(run: RunDirectory) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two studies, of which one fixes what the other sweeps, and two single runs."""
+    """Make two studies, each of which fixes the setting that the other sweeps, and two single runs."""
     folder = tmp_path_factory.mktemp("made")
     for name, axes in (
         ("first", {"optimizer.lr": [0.01, 0.1], "seed": [0, 1]}),
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def outputs(made: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """Copy the studies for a test that changes them."""
     return Path(shutil.copytree(made, tmp_path / "outputs"))
 
 
@@ -128,7 +128,7 @@ def test_it_follows_the_runs(outputs: Path, place: Path) -> None:
     assert not (place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00").exists()
 
 
-def test_a_second_look_changes_nothing(outputs: Path, place: Path) -> None:
+def test_a_second_refresh_changes_nothing(outputs: Path, place: Path) -> None:
     view = View(outputs, place)
     view.refresh()
     before = {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")}
@@ -136,7 +136,7 @@ def test_a_second_look_changes_nothing(outputs: Path, place: Path) -> None:
     assert {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")} == before
 
 
-def test_what_is_damaged_is_named_and_the_rest_shown(outputs: Path, place: Path) -> None:
+def test_damaged_runs_are_named_and_the_others_shown(outputs: Path, place: Path) -> None:
     (damaged,) = outputs.glob("first/0000*")
     (damaged / "config.yaml").write_text("]")
     os.mkfifo(outputs / "second" / "0000_widths-[2,4]_seed-0" / (PREFIX + "1795436300.host.3.0"))
@@ -146,14 +146,14 @@ def test_what_is_damaged_is_named_and_the_rest_shown(outputs: Path, place: Path)
     assert len(sessions(place)) == 9
 
 
-def test_runs_with_one_name_are_told_apart(tmp_path: Path, place: Path) -> None:
+def test_equal_names_of_runs_are_numbered(tmp_path: Path, place: Path) -> None:
     for end in ("aaaaaa", "bbbbbb"):
         log(make_run(tmp_path / "outputs" / "cnn" / f"2026-01-31_12-00-00_{end}", {}, 0.5))
     View(tmp_path / "outputs", place).refresh()
     assert set(sessions(place)) == {"cnn/2026-01-31 12:00", "cnn/2026-01-31 12:00 (2)"}
 
 
-def test_studies_of_the_same_minute_are_told_apart(tmp_path: Path, place: Path) -> None:
+def test_equal_names_of_studies_are_numbered(tmp_path: Path, place: Path) -> None:
     for number, seconds in enumerate(("00", "30")):
         study = tmp_path / "outputs" / "cnn" / f"multirun_2026-01-31_12-00-{seconds}_ab12c{number}"
         for run in make_study(study, {"seed": [0, 1]}, lambda point: 0.5):
@@ -173,7 +173,7 @@ def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, place: Path)
     assert [row.settings["optimizer.lr"] for row in sessions(place).values()] == [0.1, "inf"]
 
 
-def test_it_is_kept_up_to_date_and_errors_are_said_once(
+def test_the_view_is_updated_and_an_error_is_printed_once(
     outputs: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tensorboard, "EVERY", 0.01)

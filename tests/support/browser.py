@@ -1,4 +1,4 @@
-"""A real browser: headless Chromium, driven by Playwright; tests that need it are skipped where there is none."""
+"""Headless Chromium driven by Playwright; tests that need it are skipped without it."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ needs_browser = pytest.mark.skipif(PROGRAM is None, reason=f"no browser on this 
 
 @contextmanager
 def open_page(*, width: int = 1400, height: int = 1000, dark: bool = False) -> Iterator[Page]:
-    """An empty page; it can reach this machine alone, and waits up to half a minute for what is asked of it."""
+    """Open an empty page, which waits up to half a minute for each action."""
     assert PROGRAM is not None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])

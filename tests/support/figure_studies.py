@@ -1,4 +1,4 @@
-"""Studies that figures are drawn of, and how their lines are found."""
+"""Studies for figures, and access to the lines of a figure."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ RATES, WIDTHS, SEEDS = [0.01, 0.1, 1.0], [[2, 4], [4, 8], [16, 32]], [0, 1, 2]
 
 
 def accuracy(point: Mapping[str, Any]) -> float:
-    """Best at a rate of 0.1 and the widest network; the seeds are 1 % apart."""
+    """Return an accuracy that is best at a rate of 0.1 and the widest network; seeds are 1 % apart."""
     return (
         0.7
         - 0.1 * (math.log10(point.get("optimizer.lr", 0.1)) + 0.95) ** 2
@@ -25,7 +25,7 @@ def curve(point: Mapping[str, Any], epoch: int) -> float:
 
 
 def lines(figure: Any) -> dict[str, Any]:
-    """Name in the legend -> line."""
+    """Return name in the legend -> line."""
     (legend,) = figure.legends
     by_look = {(line.get_color(), line.get_marker()): line for line in figure.axes[0].lines}
     return {

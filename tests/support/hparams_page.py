@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams page would show of a folder: its own backend, asked as the page asks it."""
+"""Content of TensorBoard's HParams page for a folder, from its own backend."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Shown:
 
 
 def sessions(folder: Path, statuses: Collection[str] = STATUSES) -> dict[str, Shown]:
-    """Name of the run -> its row, for the statuses that are ticked."""
+    """Return name of the run -> its row, for some statuses."""
     return sessions_of(EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload(), statuses)
 
 
 def sessions_of(multiplexer: EventMultiplexer, statuses: Collection[str] = STATUSES) -> dict[str, Shown]:
-    """The same of what a TensorBoard at work has read so far."""
+    """Return the rows of the runs that a TensorBoard has read so far."""
     context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "")))
     asked = api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, start_index=0, slice_size=1000)
     answer = list_session_groups.Handler(RequestContext(), context, "", asked).run()

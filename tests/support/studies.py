@@ -1,4 +1,4 @@
-"""Studies with known answers: the files that a study leaves, with values that a test chose, made in milliseconds."""
+"""Files of studies with values that a test chooses, written in milliseconds."""
 
 import copy
 import itertools
@@ -19,7 +19,7 @@ from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.study import JobRecord, Plan
 
-# As `litlab train data=shapes` freezes it, without what no test of comparing looks at.
+# The config of `litlab train data=shapes`, without keys that no test of compare needs.
 CONFIG: dict[str, Any] = {
     "format": 2,
     "name": "shapes_cnn",
@@ -45,7 +45,7 @@ Curve = Callable[[int], float]  # epoch, from 0 -> validation accuracy after it
 
 
 def config_with(values: Mapping[str, Any]) -> dict[str, Any]:
-    """CONFIG with values at dotted places; its data module's seed follows the root's, as in litlab's configs."""
+    """Return CONFIG with values at dotted keys; `data.seed` follows `seed`, as in the configs of litlab."""
     config = copy.deepcopy(CONFIG)
     for key, value in values.items():
         *parents, last = key.split(".")
@@ -78,14 +78,19 @@ def make_run(
     rows_per_epoch: int = 3,
     **fields: Any,
 ) -> RunDirectory:
-    """A run directory with config.yaml, metrics.csv and result.json.
+    """Write a run directory with config.yaml, metrics.csv, metrics.json and result.json.
 
     Args:
-        values: dotted key -> value, on top of CONFIG.
-        accuracy: best and last validation accuracy, if there is no `curve`.
-        curve: validation accuracy by epoch; then best and last follow from it.
-        rows_per_epoch: of the training loss, in metrics.csv.
-        fields: others of `Result`.
+        path: Run directory.
+        values: Dotted key -> value, on top of CONFIG.
+        accuracy: Best and last validation accuracy, if there is no `curve`.
+        swept: Keys that the study sweeps.
+        status: Value of a RunStatus.
+        test_accuracy: Accuracy of the test; by default `accuracy`.
+        num_epochs: Number of epochs.
+        curve: Validation accuracy by epoch, which determines best and last.
+        rows_per_epoch: Rows of the training loss in metrics.csv.
+        fields: Other fields of `Result`.
     """
     config = config_with(values)
     config["study"]["swept"] = list(swept)
@@ -125,10 +130,13 @@ def make_study(
     accuracy: Callable[[dict[str, Any]], float],
     **settings: Any,
 ) -> list[RunDirectory]:
-    """A finished grid over `axes`; `accuracy` says what the job at a point came to.
+    """Write a finished grid.
 
-    `settings`: those of `make_run`; one that is callable, but for `curve`, is called with the point.
-    `settings["curve"]`, if there is one, is called with (point, epoch).
+    Args:
+        path: Directory of the study.
+        axes: Swept keys with their values.
+        accuracy: Called with a point, returns the accuracy of its job.
+        settings: Arguments of `make_run`; a callable one is called with the point, `curve` with (point, epoch).
     """
     path.mkdir(parents=True)
     texts = {key: [as_text(value) for value in values] for key, values in axes.items()}
@@ -156,5 +164,5 @@ def make_study(
 
 
 def as_text(value: Any) -> str:
-    """As Hydra's grammar has it."""
+    """Return a value in Hydra's grammar."""
     return json.dumps(value, separators=(",", ":")) if isinstance(value, list | bool) or value is None else str(value)
