@@ -1,16 +1,17 @@
-"""What these tests share: processes that none of them leaves behind, and runs that nobody disturbed."""
+"""Fixtures of the reliability tests: worker processes, reference runs and the table of results."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
-from reliability import counting
-from reliability.counting import Tally
-from reliability.runs import Reference, small_run
+from reliability import report
+from reliability.report import Tally
+from reliability.runs import GetReference, Reference, small_run
 from reliability.workers import Workers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    counting.register(config)
+    report.register(config)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def _row(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
-    """For a test that makes several trials."""
+    """Count the trials of a test that makes several."""
     return Tally(request.node.user_properties)
 
 
@@ -34,22 +35,19 @@ def _all_workers() -> Iterator[Workers]:
 
 @pytest.fixture
 def workers(_all_workers: Workers) -> Iterator[Workers]:
-    """Starts processes; what is left of them is killed after the test."""
+    """Start processes, and kill what is left of them after the test."""
     yield _all_workers
     _all_workers.end_all()
 
 
 @pytest.fixture(scope="session")
-def reference(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reference]:
-    """The outcome of an uninterrupted run with these overrides; each is made once."""
-    known: dict[tuple[str, ...], Reference] = {}
+def reference(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> GetReference:
+    """Train without interruption, once for the same overrides."""
 
-    def make(*overrides: str) -> Reference:
-        if overrides not in known:
-            run = small_run(tmp_path_factory.mktemp("reference") / "run", *overrides)
-            worker = _all_workers.forked(run)
-            assert worker.wait() == 0, worker.said()
-            known[overrides] = Reference.of(run)
-        return known[overrides]
+    @cache
+    def train(*overrides: str) -> Reference:
+        run = small_run(tmp_path_factory.mktemp("reference") / "run", *overrides)
+        _all_workers.resume(run)
+        return Reference.of(run)
 
-    return make
+    return train

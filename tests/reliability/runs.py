@@ -1,6 +1,6 @@
-"""The runs of these tests, and all that has to be equal in the end."""
+"""Small runs, and the comparison of how they end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from litlab.runs.signature import sign
 # Shuffling, augmentation, dropout, batch norm, one cycle, a short last batch; 6 + 2 batches an epoch, 3 of test.
 SMALL = (
     "data=shapes", "data.num_train=60", "data.num_test=24", "data.val_size=16", "data.batch_size=8",
-    "model._target_=reliability.disturbed.Disturbed", "~model.widths", "~model.hidden",
+    "model._target_=reliability.faults.Faulty", "~model.widths", "~model.hidden",
     "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
-    "+callbacks.watch._target_=reliability.disturbed.Watch",
+    "+callbacks.watch._target_=reliability.faults.Watch",
     "trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
 )  # fmt: skip
 BATCHES = 6  # of training, in an epoch
@@ -29,7 +29,14 @@ Events = dict[tuple[str, int], list[bytes]]
 
 @dataclass(frozen=True)
 class Reference:
-    """How a run ended that nobody disturbed. `seen`: the lines of `Watch`, by rank."""
+    """Outcome of an uninterrupted run.
+
+    Attributes:
+        run: Run directory.
+        outcome: Checkpoints, rows and result.
+        events: TensorBoard events.
+        seen: Lines that `Watch` wrote, by rank.
+    """
 
     run: RunDirectory
     outcome: dict[str, Any]
@@ -38,10 +45,11 @@ class Reference:
 
     @classmethod
     def of(cls, run: RunDirectory) -> "Reference":
+        """Read the outcome of a run."""
         return cls(run, outcome(run), events(run.path), seen(run))
 
     def assert_equal(self, run: RunDirectory) -> None:
-        """A run that was interrupted ended in the same, to the bit, has each row and each event once, and no litter."""
+        """Check that a run ended equal to the bit, with each row and event once and no temporary files."""
         assert read_result(run)["status"] == "completed"
         assert [each.status for each in sessions(run.path).values()] == ["STATUS_SUCCESS"]
         found = events(run.path)
@@ -51,8 +59,11 @@ class Reference:
         assert not different, "\n".join(different[:20])
 
 
+GetReference = Callable[..., Reference]  # overrides -> outcome of an uninterrupted run
+
+
 def small_run(path: Path, *overrides: str) -> RunDirectory:
-    """A run directory as `litlab train` leaves it to the worker."""
+    """Create a run directory as `litlab train` does."""
     run, _ = new_run(path, *overrides)
     write_json(run.provenance, {"project": str(Path(__file__).parents[1])})
     sign(run)
@@ -60,13 +71,14 @@ def small_run(path: Path, *overrides: str) -> RunDirectory:
 
 
 def seen(run: RunDirectory) -> dict[str, list[str]]:
+    """Read the lines that `Watch` wrote, by rank."""
     return {path.name: path.read_text().splitlines() for path in sorted(run.path.glob("seen.*"))}
 
 
 def events(directory: Path) -> Events:
-    """(tag, step) -> what was logged there, of all event files together; without speeds and times.
+    """Read what was logged at each tag and step of all event files, without speeds and times.
 
-    The number of the epoch comes with every row, so at some steps more than once.
+    The number of the epoch is left out, since it comes with every row, so at some steps more than once.
     """
     found: Events = {}
     for tag, step, content in _each_event(directory):
@@ -83,6 +95,6 @@ def _each_event(directory: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 def files(directory: Path, *ignored: str) -> dict[str, bytes]:
-    """Every file below, by its relative path."""
+    """Read every file of a directory, by its relative path."""
     paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name not in ignored)
     return {str(path.relative_to(directory)): path.read_bytes() for path in paths}

@@ -1,4 +1,4 @@
-"""Checkpoints that are not what they were: named, left alone, and the one before used.
+"""Damaged checkpoints: reported, left unchanged, and replaced by the one before.
 
 The processes are forked workers.
 """
@@ -7,12 +7,11 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reliability.counting import trials
-from reliability.runs import SMALL, Reference, files, small_run
+from reliability.report import trials
+from reliability.runs import SMALL, GetReference, files, small_run
 from reliability.workers import Workers
 
 from litlab.runs.directory import RunDirectory
@@ -22,22 +21,21 @@ from litlab.training.checkpoint_io import read_checkpoint
 
 OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
 STOP = f"train_batch 3 {signal.SIGTERM:d}"  # in the second epoch, after a best one
-Make = Callable[..., Reference]
 
 
 @pytest.fixture(scope="module")
 def stopped(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run that was stopped in its second epoch, with a last checkpoint, the one before, and a best."""
+    """Stop a run in its second epoch, with a last, a previous and a best checkpoint."""
     run = small_run(tmp_path_factory.mktemp("stopped") / "run", *OVERRIDES)
     for _ in range(3):
-        worker = _all_workers.forked(run, LITLAB_TEST_SIGNAL=STOP)
-        assert worker.wait() == 143, worker.said()
+        worker = _all_workers.fork(run, LITLAB_TEST_SIGNAL=STOP)
+        assert worker.wait() == 143, worker.stderr()
     return run
 
 
 @pytest.fixture
 def run(stopped: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """A copy of it, to be damaged."""
+    """Copy that run, to be damaged."""
     shutil.copytree(stopped.path, tmp_path / "run")
     return RunDirectory(tmp_path / "run")
 
@@ -51,7 +49,7 @@ def cut_off(content: bytearray, draw: random.Random) -> None:
 
 
 def lose_a_page(content: bytearray, draw: random.Random) -> None:
-    """As after a power cut: the length is right, a part was never written."""
+    """Zero a page, as after a power cut: the length is right, but a part was never written."""
     start = draw.randrange(len(content) // 4096) * 4096
     content[start : start + 4096] = bytes(len(content[start : start + 4096]))
 
@@ -72,7 +70,7 @@ DAMAGES = [flip_a_bit, cut_off, grow, become_empty, lose_a_page, become_zeros]
 
 
 def damage(path: Path, number: int) -> None:
-    """In one of several ways. The file may be one with two names: the other one stays as it is."""
+    """Damage a file in one of several ways; another name of the same file keeps its content."""
     content = bytearray(path.read_bytes())
     DAMAGES[number % len(DAMAGES)](content, random.Random(number))
     assert content != path.read_bytes()
@@ -83,14 +81,14 @@ def damage(path: Path, number: int) -> None:
 @pytest.mark.row("a damaged last checkpoint: named, and the one before used to an equal end")
 @trials(2, 12)
 def test_a_damaged_one_is_named_and_the_one_before_used(
-    number: int, run: RunDirectory, workers: Workers, reference: Make
+    number: int, run: RunDirectory, workers: Workers, reference: GetReference
 ) -> None:
     assert read_checkpoint(run.previous)["global_step"] < read_checkpoint(run.last)["global_step"]
     damage(run.last, number)
-    worker = workers.forked(run)
-    assert worker.wait() == 0, worker.said()
-    assert f"{run.last} is damaged" in worker.said()
-    assert f"resuming from the one before it, {run.previous}" in worker.said()
+    worker = workers.fork(run)
+    assert worker.wait() == 0, worker.stderr()
+    assert f"{run.last} is damaged" in worker.stderr()
+    assert f"resuming from the one before it, {run.previous}" in worker.stderr()
     reference(*OVERRIDES).assert_equal(run)
 
 
@@ -101,12 +99,12 @@ def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
     damage(run.previous, number + 1)
     report = ("run.log", "result.json", ".lock")
     before = files(run.path, *report)
-    worker = workers.forked(run)
+    worker = workers.fork(run)
     assert worker.wait() == 1
-    assert f"{run.last} is damaged" in worker.said()
-    assert f"{run.previous} is damaged" in worker.said()
-    assert "has no checkpoint to resume from" in worker.said()
-    assert "Traceback" not in worker.said()
+    assert f"{run.last} is damaged" in worker.stderr()
+    assert f"{run.previous} is damaged" in worker.stderr()
+    assert "has no checkpoint to resume from" in worker.stderr()
+    assert "Traceback" not in worker.stderr()
     after = files(run.path, *report)
     assert before.items() <= after.items()
     assert [name[: len(LAST)] for name in after.keys() - before.keys()] == [LAST], "TensorBoard is told that it failed"
@@ -115,13 +113,13 @@ def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
 
 @pytest.mark.row("a damaged best checkpoint: said, and the best looked for anew")
 @trials(1, 3)
-def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, reference: Make) -> None:
-    """The rest of the training is what it was; what is tested is the best of the rest."""
+def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, reference: GetReference) -> None:
+    """The rest of the training is unchanged, and the best of the rest is tested."""
     assert not run.best.samefile(run.last)
     damage(run.best, number)
-    worker = workers.forked(run)
-    assert worker.wait() == 0, worker.said()
-    assert re.search(rf"{run.best} is damaged.*the search for the best restarts", worker.said())
+    worker = workers.fork(run)
+    assert worker.wait() == 0, worker.stderr()
+    assert re.search(rf"{run.best} is damaged.*the search for the best restarts", worker.stderr())
     expected = reference(*OVERRIDES)
     result, undisturbed = read_result(run), expected.outcome["result"]
     assert result["weights"] == undisturbed["weights"]
@@ -131,17 +129,17 @@ def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, refere
 @pytest.mark.row("the best checkpoint lost when training is through: said, and the last one tested")
 @trials(1, 4)
 def test_a_best_that_is_lost_when_training_is_through(
-    number: int, run: RunDirectory, workers: Workers, reference: Make
+    number: int, run: RunDirectory, workers: Workers, reference: GetReference
 ) -> None:
-    assert workers.forked(run, LITLAB_TEST_SIGNAL=f"test_batch 1 {signal.SIGTERM:d}").wait() == 143
+    assert workers.fork(run, LITLAB_TEST_SIGNAL=f"test_batch 1 {signal.SIGTERM:d}").wait() == 143
     assert not run.best.samefile(run.last)
     if number % 2:
         run.best.unlink()
     else:
         damage(run.best, number)
-    worker = workers.forked(run)
-    assert worker.wait() == 0, worker.said()
-    assert f"{run.best}" in worker.said()
+    worker = workers.fork(run)
+    assert worker.wait() == 0, worker.stderr()
+    assert f"{run.best}" in worker.stderr()
     result, undisturbed = read_result(run), reference(*OVERRIDES).outcome["result"]
     assert result["weights"] == undisturbed["weights"]
     assert result["test"].keys() == undisturbed["test"].keys()

@@ -6,7 +6,7 @@ All this is within one process: nothing is forked or killed.
 from pathlib import Path
 
 import pytest
-from reliability.counting import Tally, times
+from reliability.report import Tally, times
 from reliability.runs import BATCHES, SMALL
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.thorough import THOROUGH
@@ -34,9 +34,9 @@ VARIATIONS = {
         "+trainer.limit_test_batches=2",
     ),
     "no validation data": ("data.val_size=0",),
-    "Python's and NumPy's random numbers": ("model._target_=reliability.disturbed.Noisy",),
+    "Python's and NumPy's random numbers": ("model._target_=reliability.faults.Noisy",),
     "torch's own loader": (
-        "data._target_=reliability.disturbed.Shuffled",
+        "data._target_=reliability.faults.Shuffled",
         "+data.num_workers=0",
         "trainer.val_check_interval=2",
     ),

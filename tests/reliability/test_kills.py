@@ -5,13 +5,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from reliability.counting import trials
-from reliability.runs import SMALL, Reference, small_run
+from reliability.report import trials
+from reliability.runs import SMALL, GetReference, small_run
 from reliability.workers import Worker, Workers, wait_until
 
 from litlab.runs.directory import RunDirectory
@@ -21,12 +20,11 @@ from litlab.training.checkpoint_io import AtomicCheckpointIO, find_newest_checkp
 ANOTHER_DEVICE = Path("/dev/shm")
 SIZE = 1_000_000  # numbers in a checkpoint
 KILLS = 3
-Make = Callable[..., Reference]
 
 
 @pytest.mark.row("kill -9 at random moments of a run, resumed to an equal end")
 @trials(2, 21)
-def test_kill_at_a_random_moment(number: int, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_kill_at_a_random_moment(number: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """Each run is killed up to three times, at moments drawn from the time that its training takes."""
     every_steps = 1 + number % 3
     overrides = (*SMALL, f"checkpoint.every_steps={every_steps}")
@@ -35,16 +33,14 @@ def test_kill_at_a_random_moment(number: int, workers: Workers, reference: Make,
     draw = random.Random(number)
     codes = []
     while len(codes) < KILLS and 0 not in codes:
-        worker = workers.forked(run, LITLAB_TEST_SLEEP="train_batch 0 0.03")
-        wait_until(lambda worker=worker: has_begun(run) or worker.ended() is not None, 60, worker.said)
+        worker = workers.fork(run, LITLAB_TEST_SLEEP="train_batch 0 0.03")
+        wait_until(lambda worker=worker: has_begun(run) or worker.poll() is not None, 60, worker.stderr)
         time.sleep(draw.uniform(0, 0.3))
         worker.send(signal.SIGKILL)
         codes.append(worker.wait())
         (run.path / "seen.0").unlink(missing_ok=True)
     assert codes[0] == -signal.SIGKILL
-    worker = workers.forked(run)
-    assert worker.wait() == 0, worker.said()
-    expected.assert_equal(run)
+    workers.resume(run, expected)
 
 
 def has_begun(run: RunDirectory) -> bool:
@@ -58,8 +54,8 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
         pytest.skip("there is no second device here")
     run = RunDirectory(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
-    worker = workers.forked(run, module="reliability.test_kills", TMPDIR=str(ANOTHER_DEVICE))
-    wait_until(lambda: saved(worker) >= 2, 60, worker.said)
+    worker = workers.fork(run, module="reliability.test_kills", TMPDIR=str(ANOTHER_DEVICE))
+    wait_until(lambda: saved(worker) >= 2, 60, worker.stderr)
     time.sleep(random.Random(number).uniform(0, 0.2))
     worker.send(signal.SIGKILL)
     assert worker.wait() == -signal.SIGKILL
@@ -76,7 +72,7 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
 
 
 def save_on_and_on() -> None:
-    """In a process of its own: save step after step, and say so after each."""
+    """Save one step after the other and print each; runs in a process of its own."""
     run = RunDirectory(Path(sys.argv[1]))
     writer = AtomicCheckpointIO()
     for step in itertools.count(1):
@@ -86,8 +82,8 @@ def save_on_and_on() -> None:
 
 
 def saved(worker: Worker) -> int:
-    """The last step that the process has said is saved."""
-    lines = worker.said().splitlines()
+    """Return the last step that the process has printed as saved."""
+    lines = worker.stderr().splitlines()
     return int(lines[-1]) if lines else 0
 
 

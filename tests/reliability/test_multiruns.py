@@ -1,4 +1,4 @@
-"""Multiruns in trouble: jobs that die in every way, Ctrl-C, and a controller that is killed again and again."""
+"""Multiruns with jobs that die in many ways, Ctrl-C, and a controller that is killed again and again."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from reliability.counting import Tally, in_torture, times
+from reliability.report import Tally, in_torture, times
 from support.exact_resume import differences, outcome
 from support.runs import TINY, call_cold, call_litlab, processes_in
 from support.thorough import THOROUGH
@@ -24,23 +24,23 @@ SMALL = (
     *TINY, "name=tried", "study.name=mine",
     "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
 )  # fmt: skip
-SLOW = ("+callbacks.slow._target_=saboteur.Slow", "+callbacks.slow.seconds=0.05", "checkpoint.every_steps=2")
+SLOW = ("+callbacks.slow._target_=failing_jobs.SlowJob", "+callbacks.slow.seconds=0.05", "checkpoint.every_steps=2")
 NUM_SLOW = 4  # jobs of a grid whose controller is killed: some 1.5 s each
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with a module of the user's own."""
-    shutil.copy(Path(__file__).with_name("saboteur.py"), tmp_path)
+    """Create a project folder with a module of the user."""
+    shutil.copy(Path(__file__).with_name("failing_jobs.py"), tmp_path)
     return tmp_path
 
 
 @pytest.mark.row("a study of 20 jobs: 3 raise, 2 exit early, 2 are killed, 1 crashes, 1 hangs: each told, 11 done")
 @pytest.mark.timeout(300)
-def test_a_sabotaged_study(project: Path, tally: Tally) -> None:
-    saboteur = ("+callbacks.saboteur._target_=saboteur.Saboteur", "+callbacks.saboteur.seed=${seed}")
+def test_a_study_with_failing_jobs(project: Path, tally: Tally) -> None:
+    failing = ("+callbacks.failing._target_=failing_jobs.FailingJob", "+callbacks.failing.seed=${seed}")
     axis = ("seed=range(20)", "hydra.launcher.timeout=10")
-    done = call_litlab(project, "train", "-m", *SMALL, *saboteur, *axis, timeout=250)
+    done = call_litlab(project, "train", "-m", *SMALL, *failing, *axis, timeout=250)
     study = project / "outputs" / "mine"
     expected = {
         0: "a fault of the user's own", 8: "a fault of the user's own", 17: "a fault of the user's own",
@@ -65,7 +65,7 @@ def test_a_sabotaged_study(project: Path, tally: Tally) -> None:
 
 @pytest.fixture
 def little_memory() -> Iterator[Path]:
-    """A control group of 400 MB; none but root can make one."""
+    """Create a control group of 400 MB, which only root can."""
     group = Path("/sys/fs/cgroup/memory/litlab-test")
     try:
         group.mkdir()
@@ -79,7 +79,7 @@ def little_memory() -> Iterator[Path]:
 @pytest.mark.row("a job that the kernel ends for want of memory: told as such, the others done")
 @in_torture
 def test_out_of_memory(project: Path, little_memory: Path) -> None:
-    eater = ("+callbacks.eater._target_=saboteur.Eater", "+callbacks.eater.seed=${seed}")
+    eater = ("+callbacks.eater._target_=failing_jobs.MemoryEater", "+callbacks.eater.seed=${seed}")
     done = call_litlab(project, "train", "-m", *SMALL, *eater, f"+callbacks.eater.group={little_memory}", "seed=0,1,2")
     assert done.returncode == 1
     results = [read_result(RunDirectory(project / "outputs" / "mine" / f"000{n}_seed-{n}")) for n in range(3)]
@@ -93,7 +93,7 @@ def test_out_of_memory(project: Path, little_memory: Path) -> None:
 @pytest.mark.timeout(200)
 def test_ctrl_c(project: Path, tally: Tally) -> None:
     command = ("train", "-m", *SMALL, *SLOW, "seed=range(3)", "hydra.launcher.jobs=2")
-    controller = _started(project, *command)
+    controller = _start(project, *command)
     runs = [RunDirectory(project / "outputs" / "mine" / f"{number:04d}_seed-{number}") for number in range(3)]
     _wait_until(lambda: all((run.path / "starts").exists() for run in runs[:2]), controller)
     time.sleep(0.3)
@@ -105,7 +105,7 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     controller.send_signal(signal.SIGINT)
     since = time.monotonic()
     controller.wait(60)
-    said = (project / "said").read_text()
+    said = (project / "output").read_text()
     seconds = time.monotonic() - since
     tally.count(int(seconds < 10), 1, f"{seconds:.1f} s")
     assert controller.returncode == 130, said
@@ -136,7 +136,7 @@ def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
     draw, kills, moments = random.Random(0), times(1, 10), []
     while len(moments) < kills:
         before = _done_in(project)
-        controller = _started(project, *command)
+        controller = _start(project, *command)
         moment = draw.uniform(0.1, 1.0) * seconds
         time.sleep(moment)
         if controller.poll() is None:
@@ -166,18 +166,18 @@ def _assert_equal(project: Path, undisturbed: Path) -> None:
 
 
 def _done_in(project: Path) -> dict[str, float]:
-    """Directory of a job that is done -> when it was."""
+    """Return the time at which each completed job ended, by its directory."""
     results = (project / "outputs" / "mine").glob("*/result.json")
     return {each.parent.name: each.stat().st_mtime for each in results if json.loads(each.read_text())["objective"]}
 
 
-def _started(project: Path, *arguments: str) -> "WarmProcess | subprocess.Popen[bytes]":
-    """What it says is in the file `said`. In torture it starts cold."""
-    with (project / "said").open("w") as said:  # emptied
+def _start(project: Path, *arguments: str) -> "WarmProcess | subprocess.Popen[bytes]":
+    """Start a command, with its output in the file `output`; in torture in a new interpreter."""
+    with (project / "output").open("w") as said:  # emptied
         if THOROUGH:
             command = [sys.executable, "-m", "litlab", *arguments]
             return subprocess.Popen(command, cwd=project, stdout=said, stderr=said, process_group=0)
-    return WarmProcess(["litlab", *arguments], project, stdout=project / "said", stderr=project / "said")
+    return WarmProcess(["litlab", *arguments], project, stdout=project / "output", stderr=project / "output")
 
 
 def _wait_until(
@@ -191,5 +191,5 @@ def _wait_until(
 
 
 def _state(pid: int) -> str:
-    """As the kernel calls it; T is stopped."""
+    """Return the state of a process as the kernel names it; T is stopped."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -6,11 +6,11 @@ torchrun would set.
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reliability.counting import in_torture, times, trials
+from reliability.report import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
 from reliability.workers import Workers, rank_of, session, wait_until
 
@@ -25,7 +25,6 @@ from litlab.training.checkpoint_io import read_checkpoint
 TWO = (*SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")
 SOON = 5  # seconds
 SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.15"}  # ranks agree four times a second: a shorter run would be through
-Make = Callable[..., Reference]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +36,8 @@ def undisturbed(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory)
 
 def go_on(workers: Workers, run: RunDirectory) -> None:
     """Two ranks, until the run is complete."""
-    for worker in workers.forked_ranks(run, 2):
-        assert worker.wait() == 0, worker.said()
+    for worker in workers.fork_ranks(run, 2):
+        assert worker.wait() == 0, worker.stderr()
 
 
 def has_batches(run: RunDirectory, number: int) -> bool:
@@ -52,7 +51,7 @@ MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1"
 @pytest.mark.parametrize("moment", MOMENTS[: times(1, 5)])
 def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
-    ranks = workers.forked_ranks(run, 2, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}", **SLOWLY)
+    ranks = workers.fork_ranks(run, 2, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}", **SLOWLY)
     assert [worker.wait() for worker in ranks] == [143, 143]
     assert read_result(run)["error"].startswith("stopped by SIGTERM, saved at step ")
     go_on(workers, run)
@@ -64,12 +63,12 @@ def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, 
 @trials(1, 3)
 def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
-    worker = workers.new(run, **SLOWLY)
-    wait_until(lambda: has_batches(run, 1 + 3 * number) or worker.ended() is not None, 120, worker.said)
+    worker = workers.start(run, **SLOWLY)
+    wait_until(lambda: has_batches(run, 1 + 3 * number) or worker.poll() is not None, 120, worker.stderr)
     assert len(session(worker.session)) == 3
     os.kill(rank_of(worker.session, number % 2), signal.SIGTERM)
-    assert worker.wait(10) == 143, worker.said()
-    assert "stopped by SIGTERM, saved at step " in worker.said()
+    assert worker.wait(10) == 143, worker.stderr()
+    assert "stopped by SIGTERM, saved at step " in worker.stderr()
     go_on(workers, run)
     undisturbed.assert_equal(run)
 
@@ -78,10 +77,10 @@ def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbe
 @trials(1, 10)
 def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
-    worker = workers.new(run, **SLOWLY)
-    wait_until(lambda: has_batches(run, 3 + number % 6) or worker.ended() is not None, 120, worker.said)
+    worker = workers.start(run, **SLOWLY)
+    wait_until(lambda: has_batches(run, 3 + number % 6) or worker.poll() is not None, 120, worker.stderr)
     os.kill(rank_of(worker.session, 1 - number % 2), signal.SIGKILL)
-    wait_until(lambda: not session(worker.session), SOON, worker.said)
+    wait_until(lambda: not session(worker.session), SOON, worker.stderr)
     assert worker.wait() == 128 + signal.SIGKILL
     assert read_result(run)["status"] == "failed"
     assert read_checkpoint(run.last)["global_step"] > 0
@@ -97,16 +96,14 @@ def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) ->
     overrides = (*kept, "model.widths=[2,4]", "model.hidden=[8]")
     whole, run = (small_run(tmp_path / name, *overrides) for name in ("whole", "run"))
     go_on(workers, whole)
-    ranks = workers.forked_ranks(
-        run, 2, LITLAB_TEST_SIGNAL=f"train_batch {3 + 2 * number} {signal.SIGTERM:d}", **SLOWLY
-    )
+    ranks = workers.fork_ranks(run, 2, LITLAB_TEST_SIGNAL=f"train_batch {3 + 2 * number} {signal.SIGTERM:d}", **SLOWLY)
     assert [worker.wait() for worker in ranks] == [143, 143]
     on_one = ["trainer.devices=1", "trainer.strategy=auto"]
     changed = change_config(from_yaml(run.config.read_text()), on_one, dict)
     assert changed.notes[0].startswith("on other devices or threads the stream of samples stays the same, but")
     write_text(run.config, to_yaml(changed.config))
     sign(run)
-    assert workers.forked(run).wait() == 0
+    assert workers.fork(run).wait() == 0
     assert dict(samples(run)) == dict(samples(whole))
     expected, found = Reference.of(whole).outcome, Reference.of(run).outcome
     assert [row.metric for row in found["rows"]] == [row.metric for row in expected["rows"]]

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from reliability.counting import Tally, in_torture, times
+from reliability.report import Tally, in_torture, times
 from reliability.runs import SMALL, Reference, small_run
-from reliability.workers import PATIENCE, Workers, session, variables
+from reliability.workers import TIMEOUT, Workers, session, variables
 from support.runs import call_litlab
 
 from litlab.config.config_file import from_yaml
@@ -27,8 +27,8 @@ def test_fresh_runs_are_equal(tally: Tally, workers: Workers, tmp_path: Path) ->
     hashes = []
     for number in range(times(2, 10)):
         run = small_run(tmp_path / str(number), *SMALL)
-        worker = workers.new(run) if number in range(2, 4) else workers.forked(run)
-        assert worker.wait() == 0, worker.said()
+        worker = workers.start(run) if number in range(2, 4) else workers.fork(run)
+        assert worker.wait() == 0, worker.stderr()
         hashes.append(read_result(run)["weights"])
     tally.count(hashes.count(hashes[0]), len(hashes))
     assert len(set(hashes)) == 1
@@ -53,7 +53,7 @@ def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
     ]
     try:
         found = stopped_when_placed(processes, tmp_path / "outputs")
-        codes = [process.wait(PATIENCE) for process in processes]
+        codes = [process.wait(TIMEOUT) for process in processes]
     finally:
         for process in processes:
             for pid in session(process.pid):
@@ -68,7 +68,7 @@ def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
 def stopped_when_placed(processes: "list[subprocess.Popen[bytes]]", outputs: Path) -> dict[Path, int]:
     """Run directory -> the seed in its config, which is the number of its process."""
     found: dict[Path, int] = {}
-    end = time.monotonic() + 5 * PATIENCE
+    end = time.monotonic() + 5 * TIMEOUT
     while len(found) < len(processes) and time.monotonic() < end:
         for config in set(outputs.glob("*/*/config.yaml")) - {path / "config.yaml" for path in found}:
             found[config.parent] = from_yaml(config.read_text(encoding="utf-8"))["seed"]

@@ -7,12 +7,11 @@ from outside.
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reliability.counting import in_torture, times, trials
-from reliability.runs import SMALL, Reference, seen, small_run
+from reliability.report import in_torture, times, trials
+from reliability.runs import SMALL, GetReference, seen, small_run
 from reliability.workers import Worker, Workers, wait_until
 
 from litlab.process.signals import DUPLICATE_SECONDS
@@ -22,14 +21,13 @@ from litlab.training.checkpoint_io import read_checkpoint
 
 OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
 SOON = 10  # seconds
-Make = Callable[..., Reference]
 
 
 def counted(moment: str, most: int) -> list[str]:
     return [f"{moment} {number}" for number in range(1, most + 1)]
 
 
-# One of each kind first: the short version takes these. A moment is one of `reliability.disturbed`, and its number.
+# One of each kind first: the short version takes these. A moment is one of `reliability.faults`, and its number.
 MOMENTS = ["start_up 0.4", "validation_batch 2", "save 2"]
 MOMENTS += [f"start_up {seconds}" for seconds in (0, 0.15, 0.8, 1.5, 2.2, 3, 4, 5)]
 MOMENTS += [*counted("setup", 1), *counted("train_start", 1), *counted("train_batch", 12)]
@@ -39,96 +37,91 @@ MOMENTS = list(dict.fromkeys(MOMENTS))
 MOMENTS += [f"any {number}" for number in range(50 - len(MOMENTS))]
 
 
-def stopped_at(moment: str, run: RunDirectory, workers: Workers) -> Worker:
-    """A worker that gets a SIGTERM at this moment, if the run is not through before."""
+def start_and_stop(moment: str, run: RunDirectory, workers: Workers) -> Worker:
+    """Start a worker that gets SIGTERM at this moment, unless it ends before."""
     kind, number = moment.split()
     if kind == "start_up":
-        worker = workers.new(run, LITLAB_TEST_SLEEP="train_batch 0 0.3")
+        worker = workers.start(run, LITLAB_TEST_SLEEP="train_batch 0 0.3")
         time.sleep(float(number))
         worker.send(signal.SIGTERM)
     elif kind == "any":
-        worker = workers.forked(run, LITLAB_TEST_SLEEP="train_batch 0 0.1")
+        worker = workers.fork(run, LITLAB_TEST_SLEEP="train_batch 0 0.1")
         time.sleep(random.Random(number).uniform(0, 0.8))
         worker.send(signal.SIGTERM)
     else:
-        worker = workers.forked(run, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}")
+        worker = workers.fork(run, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}")
     return worker
 
 
 @pytest.mark.row("SIGTERM in start-up, training, validation, saving, test: 143, resumed to an equal end")
 @pytest.mark.parametrize("moment", MOMENTS[: times(3, 50)])
-def test_sigterm_at(moment: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_sigterm_at(moment: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = stopped_at(moment, run, workers)
-    assert worker.wait() == 143, worker.said()
-    assert "Traceback" not in worker.said()
+    worker = start_and_stop(moment, run, workers)
+    assert worker.wait() == 143, worker.stderr()
+    assert "Traceback" not in worker.stderr()
     if run.result.exists() or not moment.startswith("start_up"):  # else that is up to its controller
         assert read_result(run)["status"] == "interrupted"
-        assert "stopped by SIGTERM" in worker.said()
-    worker = workers.forked(run)
-    assert worker.wait() == 0, worker.said()
-    reference(*OVERRIDES).assert_equal(run)
+        assert "stopped by SIGTERM" in worker.stderr()
+    workers.resume(run, reference(*OVERRIDES))
 
 
 @in_torture
 @pytest.mark.row("torch's own loader with two processes, which cannot seek: SIGTERM, resumed to an equal end")
 @pytest.mark.parametrize("moment", ["train_batch 3", "train_batch 9", "validation_batch 1", "epoch_end 1"])
-def test_loader_processes(moment: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
-    overrides = (*SMALL, "data._target_=reliability.disturbed.Shuffled", "+data.num_workers=2")
+def test_loader_processes(moment: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
+    overrides = (*SMALL, "data._target_=reliability.faults.Shuffled", "+data.num_workers=2")
     run = small_run(tmp_path / "run", *overrides)
-    worker = workers.forked(run, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}")
-    assert worker.wait() == 143, worker.said()
-    assert workers.forked(run).wait() == 0
-    reference(*overrides).assert_equal(run)
+    worker = workers.fork(run, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}")
+    assert worker.wait() == 143, worker.stderr()
+    workers.resume(run, reference(*overrides))
 
 
 @pytest.mark.row("SIGINT: 130; SIGUSR1, SIGUSR2: 143; resumed to an equal end")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2][: times(1, 3)])
-def test_other_signals(signum: signal.Signals, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_other_signals(signum: signal.Signals, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = workers.forked(run, LITLAB_TEST_SIGNAL=f"train_batch 5 {signum:d}")
+    worker = workers.fork(run, LITLAB_TEST_SIGNAL=f"train_batch 5 {signum:d}")
     assert worker.wait() == (130 if signum == signal.SIGINT else 143)
     assert read_result(run)["error"] == f"stopped by {signum.name}, saved at step 5"
-    assert workers.forked(run).wait() == 0
-    reference(*OVERRIDES).assert_equal(run)
+    workers.resume(run, reference(*OVERRIDES))
 
 
 @pytest.mark.row("a signal after the last batch of the test: the run completes")
-def test_a_signal_too_late_to_stop(workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_a_signal_too_late_to_stop(workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = workers.forked(run, LITLAB_TEST_SIGNAL=f"test_batch 3 {signal.SIGTERM:d}")
-    assert worker.wait() == 0, worker.said()
+    worker = workers.fork(run, LITLAB_TEST_SIGNAL=f"test_batch 3 {signal.SIGTERM:d}")
+    assert worker.wait() == 0, worker.stderr()
     reference(*OVERRIDES).assert_equal(run)
 
 
 @pytest.mark.row("a second signal, the user's code asleep or deaf: ended within 10 s, resumed to an equal end")
 @pytest.mark.parametrize("how", ["SLEEP", "DEAF"][: times(1, 2)])
-def test_a_second_signal(how: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_a_second_signal(how: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """What it does at the fifth training batch takes a minute; the deaf one goes on after whatever is raised in it."""
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = workers.forked(run, **{f"LITLAB_TEST_{how}": "forward 5 60"})
-    wait_until(lambda: (run.path / "seen.0").exists() and len(seen(run)["seen.0"]) == 5, 60, worker.said)
+    worker = workers.fork(run, **{f"LITLAB_TEST_{how}": "forward 5 60"})
+    wait_until(lambda: (run.path / "seen.0").exists() and len(seen(run)["seen.0"]) == 5, 60, worker.stderr)
     time.sleep(0.3)
     worker.send(signal.SIGTERM)
     time.sleep(DUPLICATE_SECONDS + 0.3)
-    assert worker.ended() is None
+    assert worker.poll() is None
     worker.send(signal.SIGTERM)
     code = worker.wait(SOON)
     assert code == (143 if how == "SLEEP" else -signal.SIGALRM)
     assert read_checkpoint(run.last)["global_step"] == 4
-    assert workers.forked(run).wait() == 0
-    reference(*OVERRIDES).assert_equal(run)
+    workers.resume(run, reference(*OVERRIDES))
 
 
 @pytest.mark.row("preemption at each end of an epoch: no order comes twice, all batches as without")
-def test_preemptions_at_the_ends_of_epochs(workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_preemptions_at_the_ends_of_epochs(workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     preemptions = times(2, 5)
     overrides = (*SMALL, f"trainer.max_epochs={preemptions + 1}")
     run = small_run(tmp_path / "run", *overrides)
     for _ in range(preemptions):
-        worker = workers.forked(run, LITLAB_TEST_SIGNAL=f"epoch_end 1 {signal.SIGTERM:d}")
-        assert worker.wait() == 143, worker.said()
-    assert workers.forked(run).wait() == 0
+        worker = workers.fork(run, LITLAB_TEST_SIGNAL=f"epoch_end 1 {signal.SIGTERM:d}")
+        assert worker.wait() == 143, worker.stderr()
+    assert workers.fork(run).wait() == 0
     expected = reference(*overrides)
     expected.assert_equal(run)
     assert seen(run) == expected.seen
@@ -147,13 +140,13 @@ def orders(run: RunDirectory) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.row("two workers on one directory: the second says who owns it, the first is undisturbed")
 @trials(1, 5)
-def test_two_workers_on_one_directory(number: int, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_two_workers_on_one_directory(number: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
-    first = workers.forked(run, LITLAB_TEST_SLEEP="train_batch 0 0.2", said="first")
-    wait_until(lambda: (run.path / "seen.0").exists(), 60, first.said)
-    second = workers.forked(run, said="second")
+    first = workers.fork(run, LITLAB_TEST_SLEEP="train_batch 0 0.2", name="first")
+    wait_until(lambda: (run.path / "seen.0").exists(), 60, first.stderr)
+    second = workers.fork(run, name="second")
     assert second.wait(SOON) == 1
-    assert second.said().startswith(f"litlab: {run.path} is in use by process {first.session} on ")
-    assert first.ended() is None
+    assert second.stderr().startswith(f"litlab: {run.path} is in use by process {first.session} on ")
+    assert first.poll() is None
     assert first.wait() == 0
     reference(*OVERRIDES).assert_equal(run)

@@ -3,34 +3,34 @@
 The environment variable that causes the fault is what the user repairs. The processes are forked workers.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reliability.counting import times
-from reliability.runs import BATCHES, SMALL, Reference, seen, small_run
+from reliability.report import times
+from reliability.runs import BATCHES, SMALL, GetReference, seen, small_run
 from reliability.workers import Workers
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint
 
-FILE = Path(__file__).with_name("disturbed.py")
+FILE = Path(__file__).with_name("faults.py")
 MESSAGE = "ArithmeticError: a fault of the user's own"
 EVERY_2 = (*SMALL, "checkpoint.every_steps=2")
-Make = Callable[..., Reference]
 
 
-def fail_and_resume(fault: str, overrides: tuple[str, ...], workers: Workers, reference: Make, path: Path) -> int:
+def fail_and_resume(
+    fault: str, overrides: tuple[str, ...], workers: Workers, reference: GetReference, path: Path
+) -> int:
     """Run into the fault, then resume to an equal end.
 
     Returns:
         The step of the last checkpoint after the fault, 0 for none.
     """
     run = small_run(path, *overrides)
-    worker = workers.forked(run, LITLAB_TEST_FAULT=fault)
+    worker = workers.fork(run, LITLAB_TEST_FAULT=fault)
     assert worker.wait() == 1
-    message = worker.said()
+    message = worker.stderr()
     assert MESSAGE in message
     frames = [line for line in message.splitlines() if line.startswith("  File ")]
     assert frames
@@ -42,8 +42,8 @@ def fail_and_resume(fault: str, overrides: tuple[str, ...], workers: Workers, re
     step = last_step(run)
     assert ("(the last checkpoint is of step" in message) == (step > 0)
     assert not step or f"(the last checkpoint is of step {step}; `litlab resume` continues there)" in message
-    again = workers.forked(run)
-    assert again.wait() == 0, again.said()
+    again = workers.fork(run)
+    assert again.wait() == 0, again.stderr()
     expected = reference(*overrides)
     expected.assert_equal(run)
     assert set(seen(run)["seen.0"]) == set(expected.seen["seen.0"])
@@ -60,21 +60,23 @@ FORWARD = ["forward 8", "forward 1", "forward 2", "forward 3", "forward 6", "for
 
 @pytest.mark.row("an error in a training step: the last checkpoint is named, resumed to an equal end")
 @pytest.mark.parametrize("fault", FORWARD[: times(1, len(FORWARD))])
-def test_in_a_training_step(fault: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_in_a_training_step(fault: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     done = int(fault.split()[1]) - 1
     assert fail_and_resume(fault, EVERY_2, workers, reference, tmp_path / "run") == done - done % 2
 
 
 @pytest.mark.row("an error in a step that draws from Python's generators: resumed to an equal end")
 @pytest.mark.parametrize("fault", ["noise 12", "noise 11"][: times(1, 2)])
-def test_in_a_step_that_draws_random_numbers(fault: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
-    overrides = (*SMALL, "model._target_=reliability.disturbed.Noisy", "checkpoint.every_steps=5")
+def test_in_a_step_that_draws_random_numbers(
+    fault: str, workers: Workers, reference: GetReference, tmp_path: Path
+) -> None:
+    overrides = (*SMALL, "model._target_=reliability.faults.Noisy", "checkpoint.every_steps=5")
     assert fail_and_resume(fault, overrides, workers, reference, tmp_path / "run") == 10
 
 
 @pytest.mark.row("an error in the middle of accumulated gradients: the whole step is repeated, to an equal end")
 @pytest.mark.parametrize("fault", ["forward 4", "forward 5", "forward 9"][: times(1, 3)])
-def test_while_gradients_are_accumulated(fault: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_while_gradients_are_accumulated(fault: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     overrides = (*SMALL, "trainer.accumulate_grad_batches=2", "checkpoint.every_steps=1")
     done = (int(fault.split()[1]) - 1) // 2
     assert fail_and_resume(fault, overrides, workers, reference, tmp_path / "run") == done
@@ -82,7 +84,7 @@ def test_while_gradients_are_accumulated(fault: str, workers: Workers, reference
 
 @pytest.mark.row("an error in a validation: the state before it is saved, resumed to an equal end")
 @pytest.mark.parametrize("fault", [4, 1, 2, 3][: times(1, 4)])
-def test_in_a_validation(fault: int, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_in_a_validation(fault: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """A validation has two batches."""
     step = fail_and_resume(f"forward_evaluating {fault}", SMALL, workers, reference, tmp_path / "run")
     assert step == (BATCHES if fault <= 2 else 2 * BATCHES)
@@ -93,5 +95,5 @@ HOOKS = ["train_batch_end 9", "train_batch 9", "validation_end 2", "epoch_end 2"
 
 @pytest.mark.row("an error in a callback's hook: resumed from the newest checkpoint to an equal end")
 @pytest.mark.parametrize("fault", HOOKS[: times(1, len(HOOKS))])
-def test_in_a_hook(fault: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_in_a_hook(fault: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     fail_and_resume(fault, EVERY_2, workers, reference, tmp_path / "run")

@@ -8,13 +8,13 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from reliability.counting import times
-from reliability.runs import SMALL, Reference, seen, small_run
+from reliability.report import times
+from reliability.runs import SMALL, GetReference, Reference, seen, small_run
 from reliability.workers import Worker, Workers, wait_until
 
 from litlab.runs.directory import RunDirectory
@@ -25,12 +25,11 @@ SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.1"}
 ENDS_WITHIN = 30  # seconds
 MiB = 1 << 20
 RIGHTS = "-dac_override,-dac_read_search"  # of root, to pass over the modes of files
-Make = Callable[..., Reference]
 
 
 @contextmanager
 def small_disk(path: Path) -> Iterator[None]:
-    """A file system of a few megabytes there."""
+    """Mount a file system of a few megabytes."""
     path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", path], capture_output=True, text=True)
     if mounted.returncode:
@@ -55,84 +54,82 @@ def fill(directory: Path) -> Path:
 
 
 def has_saved(run: RunDirectory, worker: Worker) -> None:
-    wait_until(lambda: run.last.exists() or worker.ended() is not None, 60, worker.said)
-    assert worker.ended() is None, worker.said()
+    wait_until(lambda: run.last.exists() or worker.poll() is not None, 60, worker.stderr)
+    assert worker.poll() is None, worker.stderr()
 
 
 def assert_ends(worker: Worker, run: RunDirectory, *causes: str) -> None:
     """Soon, with a message that has one of the causes, and the checkpoint still whole."""
     started = time.monotonic()
-    assert worker.wait(ENDS_WITHIN) == 1, worker.said()
+    assert worker.wait(ENDS_WITHIN) == 1, worker.stderr()
     assert time.monotonic() - started < ENDS_WITHIN
-    said = worker.said()
+    said = worker.stderr()
     assert any(f"cannot be written: {cause}" in said for cause in causes), said
     assert "Traceback" not in said
     assert 'File "' not in said
     assert read_checkpoint(run.last)["global_step"] > 0
 
 
-def assert_goes_on(run: RunDirectory, workers: Workers, expected: Reference) -> None:
-    worker = workers.forked(run)
-    assert worker.wait() == 0, worker.said()
-    expected.assert_equal(run)
+def assert_resumes(run: RunDirectory, workers: Workers, expected: Reference) -> None:
+    workers.resume(run, expected)
 
 
 @pytest.mark.row("disk full: ended within 30 s, the checkpoint whole, resumed to an equal end")
 @pytest.mark.parametrize("batches", [0.0, 0.15, 0.35][: times(1, 3)])
-def test_a_full_disk(batches: float, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_a_full_disk(batches: float, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     expected = reference(*OVERRIDES)
     with small_disk(tmp_path / "run"):
         run = small_run(tmp_path / "run", *OVERRIDES)
-        worker = workers.forked(run, **SLOWLY)
+        worker = workers.fork(run, **SLOWLY)
         has_saved(run, worker)
         time.sleep(batches)
         filler = fill(run.path)
         assert_ends(worker, run, "No space left on device")
         filler.unlink()
-        assert_goes_on(run, workers, expected)
+        assert_resumes(run, workers, expected)
 
 
 @pytest.mark.row("a limit on the size of files: ended within 30 s, the checkpoint whole, resumed to an equal end")
 @pytest.mark.parametrize("limit", [16_000, 1_000][: times(1, 2)])
-def test_a_limit_on_the_size_of_files(limit: int, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files(limit: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = workers.forked(run, **SLOWLY)
+    worker = workers.fork(run, **SLOWLY)
     has_saved(run, worker)
     resource.prlimit(worker.session, resource.RLIMIT_FSIZE, (limit, limit))
     assert_ends(worker, run, "File too large")
-    assert_goes_on(run, workers, reference(*OVERRIDES))
+    assert_resumes(run, workers, reference(*OVERRIDES))
 
 
 @pytest.mark.row("a read-only directory: ended within 30 s, the checkpoint whole, resumed to an equal end")
 @pytest.mark.parametrize("which", ["checkpoints", "."][: times(1, 2)])
-def test_a_read_only_directory(which: str, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_a_read_only_directory(which: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     before: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root may write everywhere, and there is no setpriv to take that from it")
         before = ("setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}")
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = workers.new(run, before=before, **SLOWLY)
+    worker = workers.start(run, before=before, **SLOWLY)
     has_saved(run, worker)
     modes = {path: path.stat().st_mode for path in (run.path / which, run.checkpoints)}
     for path in modes:
         path.chmod(0o555)
     assert_ends(worker, run, "Permission denied")
     if which == ".":  # a start is refused there, too
-        again = workers.new(run, before=before)
+        again = workers.start(run, before=before)
         assert_ends(again, run, "Permission denied")
     for path, mode in modes.items():
         path.chmod(mode)
-    assert_goes_on(run, workers, reference(*OVERRIDES))
+    assert_resumes(run, workers, reference(*OVERRIDES))
 
 
 @pytest.mark.row("checkpoints/ removed in the middle: it is made anew, the end is equal")
 @pytest.mark.parametrize("batch", [4, 5, 6][: times(1, 3)])
-def test_checkpoints_removed(batch: int, workers: Workers, reference: Make, tmp_path: Path) -> None:
+def test_checkpoints_removed(batch: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """Before the first validation: a best one that is gone is gone."""
     run = small_run(tmp_path / "run", *OVERRIDES)
-    worker = workers.forked(run, LITLAB_TEST_SLEEP=f"train_batch {batch} 1")
-    wait_until(lambda: len(seen(run).get("seen.0", [])) == batch, 60, worker.said)
+    worker = workers.fork(run, LITLAB_TEST_SLEEP=f"train_batch {batch} 1")
+    wait_until(lambda: len(seen(run).get("seen.0", [])) == batch, 60, worker.stderr)
     shutil.rmtree(run.checkpoints)
-    assert worker.wait() == 0, worker.said()
+    assert worker.wait() == 0, worker.stderr()
     reference(*OVERRIDES).assert_equal(run)

@@ -1,4 +1,4 @@
-"""Real processes that train, to be stopped, killed and watched: new ones, and forks of one that has torch already."""
+"""Worker processes to be stopped, killed and watched: new ones, and forks of a process that has imported torch."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from reliability.runs import Reference
 from support.warm import WarmProcess
 
 from litlab.process.ranks import reserve_port, store_environment
@@ -17,56 +18,50 @@ from litlab.process.signals import blocked_signals
 from litlab.runs.directory import RunDirectory
 
 TESTS = Path(__file__).parents[1]
-PATIENCE = 120  # seconds; a machine may be busy
+TIMEOUT = 120  # seconds; a machine may be busy
 
 
 class Worker:
-    """A process that leads a session of its own.
+    """Process that leads a session.
 
     Attributes:
-        session: its id, the process's own.
-        started: when, by the monotonic clock.
+        session: Session id, which is its process id.
     """
 
-    def __init__(self, pid: int, ended: Callable[[], int | None], said: Path) -> None:
-        self.session = pid
-        self.started = time.monotonic()
-        self._ended = ended
-        self._file = said
-
-    def ended(self) -> int | None:
-        """Its exit code; negative for a signal that killed it; None while it goes on."""
-        return self._ended()
+    def __init__(self, process: "WarmProcess | subprocess.Popen[bytes]", stderr: Path) -> None:
+        self.session = process.pid
+        self.poll = process.poll
+        self._stderr = stderr
 
     def send(self, signum: int) -> None:
-        """To this process alone."""
+        """Send a signal to this process alone."""
         with suppress(ProcessLookupError):
             os.kill(self.session, signum)
 
-    def wait(self, seconds: float = PATIENCE) -> int:
-        """Its exit code, and nobody of its session may be left."""
-        wait_until(lambda: self.ended() is not None, seconds, self.said)
+    def wait(self, seconds: float = TIMEOUT) -> int:
+        """Wait for the exit code, and check that its session is empty."""
+        wait_until(lambda: self.poll() is not None, seconds, self.stderr)
         wait_until(lambda: not session(self.session), 1, lambda: f"left behind: {session(self.session)}")
-        code = self.ended()
+        code = self.poll()
         assert code is not None
         return code
 
-    def said(self) -> str:
-        """Everything on its standard error."""
-        return self._file.read_text(encoding="utf-8")
+    def stderr(self) -> str:
+        """Return its standard error so far."""
+        return self._stderr.read_text(encoding="utf-8")
 
 
 class Workers:
-    """Starts them; none of them outlives the test."""
+    """Starts worker processes, none of which outlives the test."""
 
     def __init__(self) -> None:
         self._sessions: list[int] = []
 
-    def forked(
-        self, run: RunDirectory, *, module: str = "litlab.training.worker", said: str = "said", **environment: str
+    def fork(
+        self, run: RunDirectory, *, module: str = "litlab.training.worker", name: str = "stderr", **environment: str
     ) -> Worker:
-        """`python -m litlab.training.worker` as a fork of a process that has imported torch and lightning."""
-        file = new_file(run, said)
+        """Fork `python -m MODULE DIR`, with its standard error in a file of this name beside the run directory."""
+        file = new_file(run, name)
         process = WarmProcess(
             [module, str(run.path)],
             Path.cwd(),
@@ -76,39 +71,44 @@ class Workers:
             block_signals=True,
         )
         self._sessions.append(process.pid)
-        return Worker(process.pid, process.poll, file)
+        return Worker(process, file)
 
-    def forked_ranks(self, run: RunDirectory, num_ranks: int, **environment: str) -> list[Worker]:
-        """As torchrun starts them: nobody above them. The environment is of the last rank alone."""
+    def fork_ranks(self, run: RunDirectory, num_ranks: int, **environment: str) -> list[Worker]:
+        """Fork ranks as torchrun starts them, without a parent worker; the environment is for the last one alone."""
         with reserve_port() as reserved:
-            everywhere = store_environment(reserved) | {
-                "WORLD_SIZE": str(num_ranks),
-                "LOCAL_WORLD_SIZE": str(num_ranks),
-            }
+            common = store_environment(reserved) | {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
         ranks = []
         for rank in range(num_ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} | (environment if rank == num_ranks - 1 else {})
-            ranks.append(self.forked(run, said=f"said-{rank}", **everywhere, **own))
+            ranks.append(self.fork(run, name=f"stderr-{rank}", **common, **own))
         return ranks
 
-    def new(self, run: RunDirectory, *, before: tuple[str, ...] = (), **environment: str) -> Worker:
-        """`python -m litlab.training.worker`; `before`: what the command starts with, of programs that start another one."""
-        file = new_file(run, "said")
+    def start(self, run: RunDirectory, *, before: tuple[str, ...] = (), **environment: str) -> Worker:
+        """Start `python -m litlab.training.worker DIR` anew; `before` is a program that starts it, with arguments."""
+        file = new_file(run, "stderr")
         command = [*before, sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
-        with blocked_signals(), file.open("a") as said:
+        with blocked_signals(), file.open("a") as stderr:
             process = subprocess.Popen(
                 command,
                 env=variables() | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
+                stderr=stderr,
                 start_new_session=True,
             )
         self._sessions.append(process.pid)
-        return Worker(process.pid, process.poll, file)
+        return Worker(process, file)
+
+    def resume(self, run: RunDirectory, expected: Reference | None = None) -> Worker:
+        """Fork a worker that completes the run, and compare how it ends with a reference."""
+        worker = self.fork(run)
+        assert worker.wait() == 0, worker.stderr()
+        if expected is not None:
+            expected.assert_equal(run)
+        return worker
 
     def end_all(self) -> None:
-        """After a test that failed half-way."""
+        """Kill what a failed test left behind."""
         for leader in self._sessions:
             for pid in session(leader):
                 with suppress(ProcessLookupError):
@@ -117,41 +117,41 @@ class Workers:
 
 
 def variables() -> dict[str, str]:
-    """The environment of all of them: one thread, and the classes of the tests."""
+    """Return the environment of all workers: one thread, and the classes of the tests."""
     return dict(os.environ) | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def new_file(run: RunDirectory, name: str) -> Path:
-    """Beside the run directory, empty."""
+    """Create an empty file beside the run directory."""
     file = run.path.with_name(f"{run.path.name}.{name}")
     file.write_bytes(b"")
     return file
 
 
 def session(leader: int) -> list[int]:
-    """The processes of a session that have not ended."""
-    found = []
+    """List the processes of a session that have not ended."""
+    pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, its_session, *_ = path.read_text().rpartition(")")[2].split()
+            state, _, _, session_id, *_ = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(its_session) == leader and state != "Z":
-            found.append(int(path.parent.name))
-    return found
+        if int(session_id) == leader and state != "Z":
+            pids.append(int(path.parent.name))
+    return pids
 
 
 def rank_of(leader: int, rank: int) -> int:
-    """The process of a session that is this rank."""
+    """Find the process of a session that is this rank."""
     for pid in session(leader):
         if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             return pid
     raise AssertionError(f"no rank {rank} among {session(leader)}")
 
 
-def wait_until(condition: Callable[[], Any], seconds: float, said: Callable[[], object] = lambda: "") -> None:
-    """Look every few milliseconds; fail after so many seconds, with what is `said`."""
+def wait_until(condition: Callable[[], Any], seconds: float, message: Callable[[], object] = lambda: "") -> None:
+    """Poll a condition every few milliseconds, and fail with the message after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {said()}"
+        assert time.monotonic() < end, f"not within {seconds} s: {message()}"
         time.sleep(0.003)

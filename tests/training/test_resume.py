@@ -58,10 +58,10 @@ def test_two_ranks_with_averages_resume_exactly(tmp_path: Path) -> None:
     slowly = {"LITLAB_TEST_SIGNAL": f"train_batch 4 {signal.SIGTERM:d}", "LITLAB_TEST_SLEEP": "train_batch 0 0.15"}
     workers = Workers()
     try:
-        undisturbed, stopped = workers.forked_ranks(whole, 2), workers.forked_ranks(run, 2, **slowly)
-        assert [worker.wait() for worker in stopped] == [143, 143], stopped[0].said()
-        for worker in (*undisturbed, *workers.forked_ranks(run, 2)):
-            assert worker.wait() == 0, worker.said()
+        undisturbed, stopped = workers.fork_ranks(whole, 2), workers.fork_ranks(run, 2, **slowly)
+        assert [worker.wait() for worker in stopped] == [143, 143], stopped[0].stderr()
+        for worker in (*undisturbed, *workers.fork_ranks(run, 2)):
+            assert worker.wait() == 0, worker.stderr()
     finally:
         workers.end_all()
     Reference.of(whole).assert_equal(run)

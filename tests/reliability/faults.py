@@ -1,11 +1,11 @@
-"""Classes of a user's own, for the runs of these tests: they tell where a run is, and disturb it there.
+"""User classes that cause faults at chosen moments of a run.
 
-The environment says how, since a frozen config stays what it is:
+The environment chooses, since a frozen config stays what it is:
 
     LITLAB_TEST_SIGNAL="MOMENT NUMBER SIGNAL"    sends this process a signal at a moment, counted from 1 in each process
-    LITLAB_TEST_FAULT="MOMENT NUMBER"            raises an error there; also `forward` and `forward_evaluating`
+    LITLAB_TEST_FAULT="MOMENT NUMBER"            raises an error there
     LITLAB_TEST_SLEEP="MOMENT NUMBER SECONDS"    sleeps there; number 0: each time
-    LITLAB_TEST_DEAF="MOMENT NUMBER SECONDS"     sleeps there, whatever is raised in it
+    LITLAB_TEST_DEAF="MOMENT NUMBER SECONDS"     sleeps there and ignores what is raised in it
 """
 
 import os
@@ -30,7 +30,7 @@ _seen: Counter[str] = Counter()
 
 
 def reaches(moment: str) -> None:
-    """The run is at this moment of its life."""
+    """Act as the environment says for this moment."""
     _seen[moment] += 1
     for name, act in (("SIGNAL", _send), ("FAULT", _fail), ("SLEEP", time.sleep), ("DEAF", _be_deaf)):
         where, number, *argument = os.environ.get(f"LITLAB_TEST_{name}", " 0").split(" ")
@@ -121,8 +121,8 @@ class Shuffled(Shapes):
         return Batch(images, self.arrays.train_labels[chosen], chosen, len(rows), len(rows))
 
 
-class Disturbed(Dropping):
-    """Batch norm and dropout, and the user's own faults in it."""
+class Faulty(Dropping):
+    """Network with batch norm and dropout that may fail in its forward."""
 
     def forward(self, images: Tensor) -> Tensor:
         output: Tensor = super().forward(images)

@@ -1,7 +1,7 @@
-"""How often each thing is tried, and the table of what came of it.
+"""Table of the reliability tests: how many trials of each row passed.
 
-A row is a name; tests carry it as `@pytest.mark.row(NAME)`. Each test is one trial of its row, unless it counts several
-itself, by the fixture `tally`. So a row's numbers are of all tests that carry its name, over all processes of xdist.
+Tests name their row by `@pytest.mark.row(NAME)`. Each test is one trial of its row, unless it counts several by the
+fixture `tally`. So a row has the numbers of all tests that name it, over all processes of xdist.
 """
 
 import datetime
@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 from support.thorough import THOROUGH
 
-FILE = "LITLAB_RELIABILITY"  # environment: where the table goes, with LITLAB_THOROUGH=1
+FILE = "LITLAB_RELIABILITY"  # environment variable: file for the table, with LITLAB_THOROUGH=1
 _PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "litlab")
 
 
 def times(short: int, whole: int) -> int:
-    """How often, in `make test` and in `make torture`."""
+    """Return the number of trials, in `make test` or in `make torture`."""
     return whole if THOROUGH else short
 
 
 def trials(short: int, whole: int) -> pytest.MarkDecorator:
-    """Calls a test so many times, as trial `number`, from 0; trial 3 is the same in both."""
+    """Parametrize a test by the `number` of its trial, from 0; equal numbers are equal trials."""
     return pytest.mark.parametrize("number", range(times(short, whole)))
 
 
@@ -35,25 +35,25 @@ in_torture = pytest.mark.skipif(not THOROUGH, reason="in make torture")
 
 
 def register(config: pytest.Config) -> None:
-    """Make the marker known, and the table be written at the end, by the process that prints the reports."""
+    """Register the marker, and the hook that prints the table."""
     config.addinivalue_line("markers", "row(name): a row of the reliability table, which this test is a trial of")
     if not config.pluginmanager.has_plugin("reliability"):
         config.pluginmanager.register(sys.modules[__name__], "reliability")
 
 
 class Tally:
-    """How many trials one test made."""
+    """Counter of the trials of one test."""
 
     def __init__(self, properties: list[tuple[str, object]]) -> None:
         self._properties = properties
 
     def count(self, passed: int, total: int, note: str = "") -> None:
-        """To be called once, before the test asserts that all have passed. `note` stands behind the numbers."""
+        """Record the trials, before the test asserts that all passed; the note is printed after the numbers."""
         self._properties.append(("reliability", (passed, total, note)))
 
 
 def rows_of(reporter: pytest.TerminalReporter) -> dict[str, dict[str, Any]]:
-    """Row name -> passed, total, seconds, notes, skipped; of this session, in the order of the files."""
+    """Collect the passed and total trials, seconds and notes of each row, in the order of the files."""
     rows: dict[str, dict[str, Any]] = {}
     reports = [
         report for outcome in ("passed", "failed", "skipped", "error") for report in reporter.getreports(outcome)
@@ -81,12 +81,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     width = max(map(len, rows))
     terminalreporter.section("reliability")
     for name, row in rows.items():
-        terminalreporter.write_line(f"{name:{width}}  {_said(row)}")
+        terminalreporter.write_line(f"{name:{width}}  {_format(row)}")
     if THOROUGH and (file := os.environ.get(FILE)):
         Path(file).write_text("\n".join(_table(rows, terminalreporter)) + "\n", encoding="utf-8")
 
 
-def _said(row: dict[str, Any]) -> str:
+def _format(row: dict[str, Any]) -> str:
     counted = f"{row['passed']} of {row['total']}" if row["total"] else ""
     return "; ".join(filter(None, [counted, *dict.fromkeys(row["notes"])]))
 
@@ -95,7 +95,7 @@ def _table(rows: dict[str, dict[str, Any]], reporter: pytest.TerminalReporter) -
     yield from ("# Reliability", "", "What `make torture` found; `make test` tries each of these a few times.", "")
     yield from ("| what | held | seconds |", "|---|---|---:|")
     for name, row in rows.items():
-        yield f"| {name} | {_said(row)} | {row['seconds']:.0f} |"
+        yield f"| {name} | {_format(row)} | {row['seconds']:.0f} |"
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     arguments = shlex.join(reporter.config.invocation_params.args)

@@ -1,4 +1,4 @@
-"""Callbacks of a user's own that end their job, each in its way; copied into the project of a test."""
+"""User callbacks that end a job in different ways; copied into the project of a test."""
 
 import ctypes
 import os
@@ -17,8 +17,8 @@ def segfault() -> None:
     ctypes.string_at(0)
 
 
-class Saboteur(Callback):
-    """Ends the job of some seeds at the third step, each in its way."""
+class FailingJob(Callback):
+    """Ends the job of some seeds at the third step, as `HOW` says."""
 
     def __init__(self, *, seed: int) -> None:
         self.how = HOW.get(seed, "")
@@ -50,8 +50,8 @@ class Saboteur(Callback):
             time.sleep(1)
 
 
-class Eater(Callback):
-    """Lets one job run out of memory, for real: in a control group of little."""
+class MemoryEater(Callback):
+    """Makes one job run out of memory in a small control group."""
 
     def __init__(self, *, seed: int, group: str) -> None:
         self.seed, self.group = seed, Path(group)
@@ -59,11 +59,11 @@ class Eater(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.seed == 1 and trainer.global_step == 3:
             (self.group / "cgroup.procs").write_text(str(os.getpid()))
-            self.eaten = [bytearray(os.urandom(1 << 20)) for _ in range(2000)]
+            self.memory = [bytearray(os.urandom(1 << 20)) for _ in range(2000)]
 
 
-class Slow(Callback):
-    """Takes its time at each step, and notes that a step began: a job that is done twice would note all twice."""
+class SlowJob(Callback):
+    """Sleeps at each step, and records each start of the job."""
 
     def __init__(self, *, seconds: float) -> None:
         self.seconds = seconds
