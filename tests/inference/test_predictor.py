@@ -177,7 +177,7 @@ def switched_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirector
     return run
 
 
-def test_what_was_tested_is_what_is_evaluated_and_predicted(
+def test_evaluation_and_prediction_agree_with_the_test(
     switched_run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -202,34 +202,34 @@ def make_predictor(channels: int = 3) -> Predictor:
     )
 
 
-def test_all_kinds_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:
+def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:
     predictor = make_predictor()
     as_image(pixels).save(tmp_path / "image.png")
     array = pixels.permute(1, 2, 0).numpy()
-    kinds = [pixels, pixels[None], array, as_image(pixels), tmp_path / "image.png", str(tmp_path / "image.png")]
+    images = [pixels, pixels[None], array, as_image(pixels), tmp_path / "image.png", str(tmp_path / "image.png")]
     expected = predictor(pixels)
-    for kind in kinds:
-        assert torch.equal(predictor(kind), expected), type(kind)
-    torch.testing.assert_close(predictor(kinds), expected.expand(len(kinds), -1))
+    for image in images:
+        assert torch.equal(predictor(image), expected), type(image)
+    torch.testing.assert_close(predictor(images), expected.expand(len(images), -1))
     assert predictor([]).shape == (0, 3)
 
 
-def test_alpha_is_dropped_and_grey_becomes_colour(pixels: Tensor) -> None:
+def test_alpha_is_dropped_and_gray_becomes_color(pixels: Tensor) -> None:
     predictor = make_predictor()
     alpha = torch.full((1, SIZE, SIZE), 7, dtype=torch.uint8)
     assert torch.equal(predictor(torch.cat([pixels, alpha])), predictor(pixels))
     assert torch.equal(predictor(as_image(torch.cat([pixels, alpha]))), predictor(pixels))
-    grey = pixels[:1]
-    expected = predictor(grey.expand(3, -1, -1))
-    for kind in (grey, torch.cat([grey, alpha]), grey[0].numpy(), PIL.Image.fromarray(grey[0].numpy())):
-        assert torch.equal(predictor(kind), expected)
+    gray = pixels[:1]
+    expected = predictor(gray.expand(3, -1, -1))
+    for image in (gray, torch.cat([gray, alpha]), gray[0].numpy(), PIL.Image.fromarray(gray[0].numpy())):
+        assert torch.equal(predictor(image), expected)
 
 
-def test_colours_become_grey_for_a_grey_network(pixels: Tensor) -> None:
+def test_colors_become_gray_for_a_gray_network(pixels: Tensor) -> None:
     predictor = make_predictor(channels=1)
     expected = torch.from_numpy(np.array(as_image(pixels).convert("L")))
-    for kind in (pixels, as_image(pixels), expected[None]):
-        assert torch.equal(predictor.pixels(kind)[0, 0], expected)
+    for image in (pixels, as_image(pixels), expected[None]):
+        assert torch.equal(predictor.pixels(image)[0, 0], expected)
 
 
 def test_other_sizes_are_resized(tmp_path: Path) -> None:
@@ -237,8 +237,8 @@ def test_other_sizes_are_resized(tmp_path: Path) -> None:
     large = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
     as_image(large).save(tmp_path / "image.png")
     resized = np.array(as_image(large).resize((SIZE, SIZE), PIL.Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-    for kind in (as_image(large), tmp_path / "image.png"):
-        assert np.array_equal(predictor.pixels(kind)[0].numpy(), resized)
+    for image in (as_image(large), tmp_path / "image.png"):
+        assert np.array_equal(predictor.pixels(image)[0].numpy(), resized)
     torch.testing.assert_close(predictor(large), predictor(torch.from_numpy(resized)), atol=0.01, rtol=0)
 
 
@@ -263,7 +263,7 @@ def test_many_images_are_split_into_batches() -> None:
         (__file__, "test_predictor.py can't be read as a JPEG"),
     ],
 )
-def test_what_is_no_image_is_named(image: Any, words: str) -> None:
+def test_other_values_are_refused(image: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_predictor()(image)
 

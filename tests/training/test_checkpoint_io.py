@@ -1,4 +1,4 @@
-"""Checkpoints as files: whole, sealed, in pairs, and of plain data."""
+"""Checkpoint files: whole, verified, in pairs, and of plain data."""
 
 import zipfile
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_other_programs_can_read_it(run: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 40, 700, -30, -1])
-def test_one_wrong_bit_is_found(run: RunDirectory, place: int) -> None:
+def test_one_wrong_bit_is_detected(run: RunDirectory, place: int) -> None:
     content = bytearray(run.last.read_bytes())
     content[place] ^= 1
     run.last.write_bytes(content)
@@ -53,12 +53,12 @@ def test_one_wrong_bit_is_found(run: RunDirectory, place: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\0" * 5000])
-def test_something_else_is_no_checkpoint(run: RunDirectory, content: bytes) -> None:
+def test_another_file_is_not_a_checkpoint(run: RunDirectory, content: bytes) -> None:
     run.last.write_bytes(content)
     assert find_newest_checkpoint(run)[0] == run.previous
 
 
-def test_a_torn_or_longer_file_is_found(run: RunDirectory) -> None:
+def test_a_torn_or_longer_file_is_detected(run: RunDirectory) -> None:
     whole = run.last.read_bytes()
     for content in (whole[:-100], whole + b"x"):
         run.last.write_bytes(content)
@@ -66,7 +66,7 @@ def test_a_torn_or_longer_file_is_found(run: RunDirectory) -> None:
             verify_checkpoint(run.last)
 
 
-def test_all_damaged_is_no_start_from_scratch(run: RunDirectory) -> None:
+def test_all_damaged_is_an_error(run: RunDirectory) -> None:
     for path in (run.last, run.previous):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(
@@ -75,7 +75,7 @@ def test_all_damaged_is_no_start_from_scratch(run: RunDirectory) -> None:
         find_newest_checkpoint(run)
 
 
-def test_before_the_first_there_is_none(tmp_path: Path) -> None:
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert find_newest_checkpoint(RunDirectory(tmp_path)) == (None, [])
 
 
@@ -86,7 +86,7 @@ def test_hyperparameters_become_plain(tmp_path: Path) -> None:
     assert found == {"lr": 0.1, "nested": {"sizes": [1, 2]}}
 
 
-def test_what_could_not_be_read_again_is_not_saved(run: RunDirectory) -> None:
+def test_unreadable_objects_are_not_saved(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"it holds pathlib.*Path.*on_save_checkpoint"):
         AtomicCheckpointIO().save_checkpoint(WEIGHTS | {"path": Path("/")}, run.last, storage_options=run.previous)
     assert [read_checkpoint(path)["global_step"] for path in (run.last, run.previous)] == [2, 1]
@@ -102,4 +102,4 @@ def test_hash_of_weights_sees_names_types_shapes_and_bits() -> None:
         {"c": weights["a"], "b": weights["b"]},
     ]
     assert hash_weights(weights) == hash_weights(dict(reversed(weights.items())))
-    assert len({hash_weights(each) for each in [weights, *others]}) == 6
+    assert len({hash_weights(state) for state in [weights, *others]}) == 6

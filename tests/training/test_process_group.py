@@ -1,4 +1,4 @@
-"""While litlab works, whatever of it listens does so on loopback alone, where no other machine can reach it."""
+"""Sockets of litlab listen on loopback alone, where no other machine can reach them."""
 
 import ipaddress
 import os
@@ -49,8 +49,8 @@ def sockets(number: int) -> set[str]:
 
 
 def listening(number: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses at which a process, or one below it, waits for connections."""
-    inodes = {inode for each in family(number) for inode in sockets(each)}
+    """List the addresses at which a process or a descendant waits for connections."""
+    inodes = {inode for pid in family(number) for inode in sockets(pid)}
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -63,13 +63,13 @@ def listening(number: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def outside(addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> list[str]:
-    """Those that others can reach; an IPv4 address may be written as an IPv6 one."""
+    """Select those that other machines can reach; an IPv4 address may be written as an IPv6 one."""
     return [str(each) for each in addresses if not (getattr(each, "ipv4_mapped", None) or each).is_loopback]
 
 
 @contextmanager
 def training(project: Path, *overrides: str) -> Iterator[int]:
-    """A real run that has come to its first row of metrics; interrupted afterwards."""
+    """Train until the first row of metrics, and interrupt the run afterwards."""
     command = ["litlab", "train", *TINY, "trainer.max_epochs=10000", "hydra.run.dir=run", *overrides]
     process = WarmProcess(command, project, stderr=project / "said")
     try:
@@ -107,7 +107,7 @@ def test_tensorboard_and_its_reader_listen_on_loopback(tiny_run: RunDirectory) -
 
 
 def test_a_reserved_port_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until its ranks meet there; and a choice of interfaces that somebody has made stays."""
+    """The port stays reserved until the ranks use it; an interface that the user chose stays."""
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
     with reserve_port() as one, reserve_port() as other:

@@ -1,4 +1,4 @@
-"""A run from end to end: what it leaves, that it repeats itself, and that two processes are one."""
+"""Runs from end to end: their files, reproducibility, and two ranks against one."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from litlab.errors import UserError
 from litlab.inference.evaluate import evaluate
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import read_metrics
+from litlab.runs.metrics import Row, read_metrics
 from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint, read_network_weights
 
@@ -35,7 +35,11 @@ def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
     return read_network_weights(run.last)
 
 
-def test_a_run_directory_holds_what_the_design_promises(tiny_run: RunDirectory) -> None:
+def computed_rows(run: RunDirectory) -> list[Row]:
+    return [row for row in read_metrics(run.metrics) if "throughput" not in row.metric]
+
+
+def test_files_of_a_run_directory(tiny_run: RunDirectory) -> None:
     config = from_yaml(tiny_run.config.read_text())
     assert config["name"] == "shapes_cnn"
     assert config["threads"] == 1
@@ -51,7 +55,7 @@ def test_a_run_directory_holds_what_the_design_promises(tiny_run: RunDirectory) 
     assert names == {"config", "dataset", "provenance", "metrics", "events", "checkpoints", "result", ""}  # "": .hydra
 
 
-def test_what_validation_measures_is_what_an_objective_can_be(tiny_run: RunDirectory) -> None:
+def test_validation_measures_every_metric_that_can_be_an_objective(tiny_run: RunDirectory) -> None:
     assert set(read_result(tiny_run)["best"]) == set(VALIDATION_METRICS)
 
 
@@ -90,7 +94,7 @@ def test_tensorboard_shows_the_values_of_metrics_csv(tiny_run: RunDirectory) -> 
         assert shown[row.metric, row.step] == pytest.approx(row.value, rel=1e-6)
 
 
-def test_config_stands_in_tensorboard_as_text(tiny_run: RunDirectory) -> None:
+def test_the_config_is_in_tensorboard_as_text(tiny_run: RunDirectory) -> None:
     texts = []
     for file in tiny_run.path.glob("events.*"):
         events = EventAccumulator(str(file), size_guidance={"tensors": 0}).Reload()
@@ -105,13 +109,11 @@ def test_the_same_config_gives_the_same_bits(tiny_run: RunDirectory, tmp_path: P
     first, second = weights(tiny_run), weights(again)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert [r for r in read_metrics(tiny_run.metrics) if "throughput" not in r.metric] == [
-        r for r in read_metrics(again.metrics) if "throughput" not in r.metric
-    ]
+    assert computed_rows(tiny_run) == computed_rows(again)
     assert read_result(again)["identity"] == read_result(tiny_run)["identity"]
 
 
-def test_a_secret_reaches_its_object_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_reaches_its_object_but_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITLAB_TEST_CANARY", "canary-4711")
     token = "+callbacks.keeper={_target_: support.runs.KeepsToken, token: '${oc.env:LITLAB_TEST_CANARY}'}"
     run = train_here(tmp_path / "run", *TINY, "trainer.max_epochs=1", token)
@@ -140,7 +142,7 @@ def test_without_validation_the_last_checkpoint_is_tested(tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run of two real processes, whose last batch of every split doesn't divide by two."""
+    """Train on two ranks, with a last batch in each split that doesn't divide by two."""
     run = RunDirectory(tmp_path_factory.mktemp("two") / "run")
     done = call_litlab(
         run.path.parent,
@@ -157,7 +159,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 def test_two_processes_train_as_one(two_ranks: RunDirectory, tmp_path: Path) -> None:
-    """The same global batches: the same rows and weights, up to the order in which floats are added."""
+    """Equal global batches give equal rows and weights, up to the order in which floats are added."""
     one = train_here(tmp_path / "one", *UNEVEN)
     single, double = weights(one), weights(two_ranks)
     for name in single:
@@ -170,7 +172,7 @@ def test_two_processes_train_as_one(two_ranks: RunDirectory, tmp_path: Path) -> 
 
 
 def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirectory) -> None:
-    """2,003 test images on two ranks count 2,003: the counts are equal, the floats to 1e-6."""
+    """2,003 test images on two ranks count as 2,003: counts are equal, floats within 1e-6."""
     finished = FinishedRun.open(two_ranks.path)
     config = finished.select_settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
     here = evaluate(finished, config, two_ranks.best, split="test", device="cpu")["metrics"]
@@ -183,7 +185,7 @@ def test_two_processes_measure_as_one_for_the_same_weights(two_ranks: RunDirecto
         assert there[name] == pytest.approx(here[name], abs=1e-6)
 
 
-def test_two_processes_are_one_session(two_ranks: RunDirectory) -> None:
+def test_two_processes_write_one_session(two_ranks: RunDirectory) -> None:
     (shown,) = sessions(two_ranks.path.parent).values()
     assert (shown.status, shown.settings["seed"]) == ("STATUS_SUCCESS", 0)
     result = read_result(two_ranks)

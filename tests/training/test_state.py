@@ -1,4 +1,4 @@
-"""States that go into a checkpoint and come back."""
+"""Capture and restoration of random numbers and metrics."""
 
 import random
 from pathlib import Path
@@ -23,7 +23,7 @@ def _draws() -> list[float]:
     return [*gauss, random.random(), np.random.rand(), torch.rand(()).item()]
 
 
-def test_random_numbers_go_on(tmp_path: Path) -> None:
+def test_random_numbers_continue(tmp_path: Path) -> None:
     _draws()  # leaves half a pair of normal numbers in Python's and NumPy's generators
     torch.save(get_random_state(CPU), tmp_path / "state.pt")
     expected = _draws()
@@ -42,9 +42,9 @@ def _measured(*values: float) -> dict[str, Metric]:
     return module
 
 
-def test_metrics_in_flight_go_on() -> None:
+def test_unfinished_metrics_continue() -> None:
     state = get_metrics_state(_measured(1.0, 2.0))
-    assert list(state) == ["mean"], "one that has not been updated is in no flight"
+    assert list(state) == ["mean"], "a metric without updates has no state"
     other = _measured(50.0)
     set_metrics_state(other, state)
     other["mean"].update(6.0)

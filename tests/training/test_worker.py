@@ -1,4 +1,4 @@
-"""A prepared run directory under torchrun: its processes are the ranks."""
+"""Workers on a prepared run directory, under torchrun and on several machines."""
 
 import signal
 import subprocess
@@ -19,7 +19,7 @@ from litlab.training.worker import main
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    """Two ranks, whatever the config says of devices; rank 0 owns the directory and clears an older result."""
+    """torchrun, not the config, decides on two ranks; rank 0 owns the directory and removes an older result."""
     config = compose_config(*TINY, "trainer.max_epochs=1")
     run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
     write_result(run, Result(status=RunStatus.FAILED, identity="older", error="a machine failed"))
@@ -35,7 +35,7 @@ def test_torchrun(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
-    """A prepared directory for a worker in this process, which gets back what a worker changes in its own."""
+    """Prepare a directory for a worker in this process, and restore what the worker changes here."""
     run = RunDirectory.create(tmp_path / "run", to_yaml(compose_config(*TINY, "trainer.num_nodes=2")), {})
     monkeypatch.setattr(sys, "argv", ["litlab.training.worker", str(run.path)])
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -60,7 +60,7 @@ def test_rank_0_starts_only_in_a_directory_that_is_free(
 
 
 def test_several_machines_are_left_to_torchrun(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    """Which needs the directory: the run is not refused."""
+    """torchrun needs the directory, so the run is not refused."""
     assert main() == 1
     assert f"start `-m litlab.training.worker {run.path}` with torchrun on every machine" in capsys.readouterr().err
     assert read_result(run)["status"] == "failed"
