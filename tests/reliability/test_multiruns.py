@@ -42,22 +42,23 @@ def test_a_study_with_failing_jobs(project: Path, tally: Tally) -> None:
     axis = ("seed=range(20)", "hydra.launcher.timeout=10")
     done = call_litlab(project, "train", "-m", *SMALL, *failing, *axis, timeout=250)
     study = project / "outputs" / "mine"
+    fault = ("failed", "a fault of the user's own")
     expected = {
-        0: "a fault of the user's own", 8: "a fault of the user's own", 17: "a fault of the user's own",
-        2: "exit code 0", 11: "exit code 0", 3: "SIGKILL", 13: "SIGKILL", 5: "SIGSEGV", 7: "stopped after",
+        0: fault, 8: fault, 17: fault, 2: ("failed", "exit code 0"), 11: ("failed", "exit code 0"),
+        3: ("killed", "SIGKILL"), 13: ("killed", "SIGKILL"), 5: ("crashed", "SIGSEGV"), 7: ("timed_out", "stopped after"),
     }  # fmt: skip
     results = {number: read_result(RunDirectory(study / f"{number:04d}_seed-{number}")) for number in range(20)}
-    right = [
-        number
-        for number, result in results.items()
-        if (result["status"] == "completed" and number not in expected)
-        or (result["status"] == "failed" and number in expected and expected[number] in result["error"])
-    ]
+    right = []
+    for number, result in results.items():
+        status, message = expected.get(number, ("completed", ""))
+        if result["status"] == status and message in (result["error"] or ""):
+            right.append(number)
     tally.count(len(right), 20)
-    assert right == list(range(20)), {n: (each["status"], each["error"]) for n, each in results.items()}
+    assert right == list(range(20)), {n: (result["status"], result["error"]) for n, result in results.items()}
     assert done.returncode == 1, done.stderr
-    for number, said in expected.items():
-        assert any(f"{number:04d}_seed-{number}" in line and said in line for line in done.stdout.splitlines()), number
+    for number, (_, message) in expected.items():
+        name = f"{number:04d}_seed-{number}"
+        assert any(name in line and message in line for line in done.stdout.splitlines()), number
     assert "in segfault" in done.stdout, "the end of the log of the one that crashed"
     assert "src/litlab" not in done.stderr
     assert not processes_in(project)
@@ -83,7 +84,7 @@ def test_out_of_memory(project: Path, little_memory: Path) -> None:
     done = call_litlab(project, "train", "-m", *SMALL, *eater, f"+callbacks.eater.group={little_memory}", "seed=0,1,2")
     assert done.returncode == 1
     results = [read_result(RunDirectory(project / "outputs" / "mine" / f"000{n}_seed-{n}")) for n in range(3)]
-    assert [each["status"] for each in results] == ["completed", "failed", "completed"]
+    assert [result["status"] for result in results] == ["completed", "killed", "completed"]
     assert results[1]["error"] == "killed by the kernel for want of memory"
 
 
