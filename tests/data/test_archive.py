@@ -1,72 +1,104 @@
+"""Archives, intact, damaged and hostile: nothing is written, little memory is taken, and all errors are UserErrors."""
+
+import bz2
+import gzip
 import io
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.damage import damaged, small_images
+from support.thorough import examples
 
+from litlab.data import archive
 from litlab.data.archive import archive_members, is_archive
+from litlab.data.image_decoder import decode_images
+from litlab.data.image_listing import list_images
 from litlab.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("limited_memory")
+FORMATS = ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip")
+COMPRESS = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress}
 CONTENT = {"top/a.txt": b"first", "top/b/c.bin": bytes(range(256)) * 9}
 
 
-def write_tar(path: Path, entries: list[tuple[tarfile.TarInfo, bytes]], mode: str = "w") -> None:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for entry, content in entries:
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-
-
-def tar_entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+def header(name: str, size: int = 0, entry_type: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname = kind, link
-    return entry
+    entry.size, entry.type, entry.linkname = size, entry_type, link
+    return entry.tobuf(tarfile.GNU_FORMAT)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "mode"), [("tar", ""), ("tar.gz", "gz"), ("tgz", "gz"), ("tar.xz", "xz"), ("tar.bz2", "bz2")]
-)
-def test_reads_every_kind_of_tar(tmp_path: Path, suffix: str, mode: str) -> None:
-    path = tmp_path / f"data.{suffix}"
-    entries = [(tar_entry("top", tarfile.DIRTYPE), b"")] + [
-        (tar_entry(name), content) for name, content in CONTENT.items()
-    ]
-    write_tar(path, entries, f"w:{mode}")
-    assert is_archive(path)
-    assert {str(member.path): member.read() for member in archive_members(path)} == CONTENT
+def with_field(entry: bytes, start: int, field: bytes) -> bytes:
+    """Replace a field of a header, with the right checksum."""
+    changed = bytearray(entry)
+    changed[start : start + len(field)] = field
+    changed[148:156] = b"%06o\0 " % sum(changed[:148] + b" " * 8 + changed[156:])
+    return bytes(changed)
 
 
-def test_reads_zip(tmp_path: Path) -> None:
-    path = tmp_path / "data.ZIP"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.mkdir("top")
-        for name, content in CONTENT.items():
-            archive.writestr(name, content)
-    assert is_archive(path)
-    assert {str(member.path): member.read() for member in archive_members(path)} == CONTENT
+def pack(path: Path, contents: dict[str, bytes]) -> None:
+    """Write an archive of the format that its name says, with an entry for the folder `top`."""
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.mkdir("top")
+            for name, content in contents.items():
+                file.writestr(name, content)
+    else:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            folder = tarfile.TarInfo("top")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            for name, member in contents.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(member)
+                tar.addfile(entry, io.BytesIO(member))
+        compress = COMPRESS.get(path.suffix.removeprefix(".").replace("tgz", "gz"), bytes)
+        path.write_bytes(compress(content.getvalue()))
+
+
+def read_all(path: Path, **limits: int) -> dict[str, bytes]:
+    return {str(member.path): member.read() for member in archive_members(path, **limits)}
+
+
+def assert_refused(path: Path, message: str, **limits: int) -> str:
+    """Read in a limited address space, where a bomb raises MemoryError before the error is ours."""
+    before = sorted(path.parent.rglob("*"))
+    with pytest.raises(UserError, match=message) as refused:
+        read_all(path, **limits)
+    assert sorted(path.parent.rglob("*")) == before
+    assert str(path) in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", [*(f"data.{suffix}" for suffix in FORMATS), "data.tgz", "data.ZIP"])
+def test_every_format_is_read(tmp_path: Path, name: str) -> None:
+    pack(tmp_path / name, CONTENT)
+    assert is_archive(tmp_path / name)
+    assert read_all(tmp_path / name) == CONTENT
     assert not is_archive(tmp_path / "data.txt")
 
 
 @pytest.mark.parametrize("name", ["../evil", "top/../../evil", "/etc/evil", "..\\evil", "C:\\evil"])
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_refuses_paths_that_leave(tmp_path: Path, name: str, kind: str) -> None:
-    path = tmp_path / f"data.{kind}"
-    if kind == "tar":
-        write_tar(path, [(tar_entry(name), b"x")])
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(name), b"x")
-    with pytest.raises(UserError, match="evil' leaves the archive: refused") as caught:
-        list(archive_members(path))
-    assert str(path) in str(caught.value)
+@pytest.mark.parametrize("suffix", ["tar", "zip"])
+def test_paths_that_leave_the_archive(tmp_path: Path, name: str, suffix: str) -> None:
+    pack(tmp_path / f"data.{suffix}", {name: b"x"})
+    assert_refused(tmp_path / f"data.{suffix}", "evil' leaves the archive: refused")
 
 
 @pytest.mark.parametrize(
-    ("kind", "word"),
+    ("entry_type", "description"),
     [
         (tarfile.SYMTYPE, "a link"),
         (tarfile.LNKTYPE, "a link"),
@@ -74,36 +106,31 @@ def test_refuses_paths_that_leave(tmp_path: Path, name: str, kind: str) -> None:
         (tarfile.FIFOTYPE, "a device"),
     ],
 )
-def test_refuses_what_is_no_plain_file(tmp_path: Path, kind: bytes, word: str) -> None:
-    write_tar(tmp_path / "data.tar", [(tar_entry("odd", kind, "/etc/passwd"), b"")])
-    with pytest.raises(UserError, match=f"odd is {word}"):
-        list(archive_members(tmp_path / "data.tar"))
+def test_tar_members_that_are_no_plain_files(tmp_path: Path, entry_type: bytes, description: str) -> None:
+    (tmp_path / "a.tar").write_bytes(header("odd", 0, entry_type, "/etc/passwd") + bytes(1024))
+    assert_refused(tmp_path / "a.tar", f"odd is {description}")
 
 
-def test_refuses_links_in_zip(tmp_path: Path) -> None:
+def test_links_in_zip(tmp_path: Path) -> None:
     entry = zipfile.ZipInfo("odd")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
-        archive.writestr(entry, "/etc/passwd")
-    with pytest.raises(UserError, match="odd is a link: refused"):
-        list(archive_members(tmp_path / "data.zip"))
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as file:
+        file.writestr(entry, "/etc/passwd")
+    assert_refused(tmp_path / "data.zip", "odd is a link: refused")
 
 
-def test_refuses_bombs(tmp_path: Path) -> None:
+def test_limits_on_members_and_sizes(tmp_path: Path) -> None:
     path = tmp_path / "data.tar"
-    write_tar(path, [(tar_entry(name), b"12345") for name in "abc"])
-    with pytest.raises(UserError, match="more than 2 members"):
-        list(archive_members(path, max_members=2))
-    with pytest.raises(UserError, match=r"unpacks to more than 14 bytes \(at c\)"):
-        list(archive_members(path, max_total_bytes=14))
-    huge = tar_entry("huge")
-    huge.size = 2**30
-    path.write_bytes(huge.tobuf())
-    with pytest.raises(UserError, match=r"huge unpacks to .* bytes.*refused"):
-        list(archive_members(path))
+    path.write_bytes(b"".join(header(name, 5) + b"12345".ljust(512, b"\0") for name in "abc") + bytes(1024))
+    assert_refused(path, "more than 2 members", max_members=2)
+    assert_refused(path, r"unpacks to more than 14 bytes \(at c\)", max_total_bytes=14)
+    path.write_bytes(header("huge", 2**30))
+    assert_refused(path, r"huge unpacks to .* bytes.*refused")
+    path.write_bytes(header("a/", 0, tarfile.DIRTYPE) * 9 + bytes(1024))
+    assert_refused(path, "more than 8 members", max_members=8)
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -111,16 +138,200 @@ def replace(path: Path) -> None:
     path.write_bytes(b"<html>not found</html>" * 50)
 
 
-@pytest.mark.parametrize("damage", [cut, replace])
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "tar.bz2", "zip"])
-def test_damaged(tmp_path: Path, kind: str, damage: Callable[[Path], None]) -> None:
-    path = tmp_path / f"data.{kind}"
-    noise = os.urandom(200_000)
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("noise", noise)
-    else:
-        write_tar(path, [(tar_entry("noise"), noise)], f"w:{kind.partition('.')[2]}")
-    damage(path)
-    with pytest.raises(UserError, match=f"{kind} is damaged or not of the type its name says"):
-        [member.read() for member in archive_members(path)]
+@pytest.mark.parametrize("damage", [truncate, replace])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_damaged(tmp_path: Path, suffix: str, damage: Callable[[Path], None]) -> None:
+    pack(tmp_path / f"data.{suffix}", {"noise": os.urandom(200_000)})
+    damage(tmp_path / f"data.{suffix}")
+    assert_refused(tmp_path / f"data.{suffix}", f"{suffix} is damaged or not of the type its name says")
+
+
+def endless_headers() -> list[bytes]:
+    record = b"20 comment=xxxxxxxxx\n".ljust(512, b"\0")
+    return [header("././@PaxHeader", 21, tarfile.XGLTYPE), record] * 5000
+
+
+def endless_sparse_map() -> list[bytes]:
+    start = with_field(header("sparse", 512, tarfile.GNUTYPE_SPARSE), 482, b"\1" + b"0" * 11 + b"\0")  # extended
+    return [start, *[(b"00000000000\0" * 42)[:504] + b"\1" + bytes(7)] * 20_000]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        *(
+            # tarfile reads such a header into memory as a whole
+            ([header("././@x", 2**31, entry_type), bytes(2**24)], r"has headers of more than 1,048,576 bytes: refused")
+            for entry_type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        ),
+        (endless_headers(), "has headers of more than|recursion"),
+        (endless_sparse_map(), "has headers of more than 1,048,576 bytes: refused"),
+    ],
+    ids=["xhd", "xgl", "longname", "longlink", "endless headers", "endless sparse map"],
+)
+def test_headers_that_are_bombs(tmp_path: Path, chunks: list[bytes], message: str) -> None:
+    with gzip.open(tmp_path / "bomb.tar.gz", "wb", compresslevel=1) as file:
+        for chunk in chunks:
+            file.write(chunk)
+    assert_refused(tmp_path / "bomb.tar.gz", message)
+
+
+def test_sparse_members(tmp_path: Path) -> None:
+    records = b"22 GNU.sparse.major=1\n" + b"22 GNU.sparse.minor=0\n" + b"31 GNU.sparse.realsize=9999999\n"
+    content = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
+    start = header("././@PaxHeader", len(records), tarfile.XHDTYPE) + records.ljust(512, b"\0")
+    (tmp_path / "data.tar").write_bytes(start + header("hole.png", 513) + content + bytes(1024))
+    assert_refused(tmp_path / "data.tar", "hole.png is sparse: refused")
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tar.bz2", "zip"])
+def test_a_small_file_that_unpacks_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(archive, "_MIN_RATIO_BYTES", 2**20)
+    pack(tmp_path / f"a.{suffix}", {f"{number}.png": bytes(2**18) for number in range(9)})
+    assert_refused(tmp_path / f"a.{suffix}", r"unpacks to more than 1,048,576 bytes \(at 4.png\): refused")
+
+
+def test_xz_that_declares_gigabytes_of_memory(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**20}]
+    packed = bytearray(lzma.compress(header("a.png", 3) + b"abc".ljust(512, b"\0"), filters=filters))
+    assert packed[16] == 16  # the size of the dictionary, in the header of the first block
+    packed[16] = 40  # 4 GB
+    packed[20:24] = zlib.crc32(packed[12:20]).to_bytes(4, "little")
+    (tmp_path / "a.tar.xz").write_bytes(packed)
+    assert_refused(tmp_path / "a.tar.xz", "Memory usage limit exceeded")
+
+
+def test_xz_in_several_streams(tmp_path: Path) -> None:
+    content = header("a.png", 700) + b"abc".ljust(1024, b"\0") + bytes(1024)
+    parts = [lzma.compress(content[start : start + 300]) for start in range(0, len(content), 300)]
+    (tmp_path / "a.tar.xz").write_bytes(bytes(4).join(parts) + bytes(8))
+    assert read_all(tmp_path / "a.tar.xz") == {"a.png": b"abc".ljust(700, b"\0")}
+
+
+def set_zip_size(path: Path, written: bytearray, size: int) -> None:
+    """Declare another size of the first member, in its header and in the index."""
+    for place in (22, written.index(b"PK\x01\x02") + 24):
+        written[place : place + 4] = struct.pack("<I", size)
+    path.write_bytes(written)
+
+
+def zip_of(path: Path, content: bytes, name: str = "a.png", compression: int = zipfile.ZIP_DEFLATED) -> bytearray:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr(name, content)
+    return bytearray(path.read_bytes())
+
+
+def test_zip_that_declares_a_wrong_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed, packed.open("a.png", "w") as file:
+        for _ in range(800):
+            file.write(bytes(2**20))
+    set_zip_size(path, bytearray(path.read_bytes()), 100)
+    assert_refused(path, r"is damaged or not of the type its name says \(Bad CRC-32 for file 'a.png'\)")
+    set_zip_size(path, zip_of(path, bytes(1000)), 2000)
+    assert_refused(path, "damaged")
+    set_zip_size(path, zip_of(path, bytes(1000)), 2**32 - 2)
+    assert_refused(path, "a.png unpacks to 4,294,967,294 bytes: refused")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_methods_without_a_limit(tmp_path: Path, method: int) -> None:
+    zip_of(tmp_path / "a.zip", bytes(1000), compression=method)
+    assert_refused(tmp_path / "a.zip", f"a.png is compressed by method {method}: pack it with deflate")
+
+
+def test_encrypted_zip(tmp_path: Path) -> None:
+    written = zip_of(tmp_path / "a.zip", b"abc")
+    written[6] |= 1
+    written[written.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(written)
+    assert_refused(tmp_path / "a.zip", "encrypted")
+
+
+def test_zip_with_an_index_of_gigabytes(tmp_path: Path) -> None:
+    written = zip_of(tmp_path / "a.zip", b"abc")
+    index = bytes(written[written.index(b"PK\x01\x02") : written.index(b"PK\x05\x06")])
+    with (tmp_path / "a.zip").open("wb") as file:
+        file.write(written[: -len(index) - 22])
+        file.truncate(2**29)
+        file.seek(2**29)
+        file.write(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, 2**29 - 100, 100, 0))
+    assert_refused(tmp_path / "a.zip", "an index of 536,870,812 bytes")
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[31m.png", "a\udcff.png", "x" * 5000, "a\x85.png"])
+def test_invalid_names(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.addfile(tarfile.TarInfo(name))
+    message = assert_refused(tmp_path / "a.tar", "has the invalid name .*: refused")
+    assert message.isascii()
+    assert message.isprintable()
+
+
+def test_zip_names_with_null(tmp_path: Path) -> None:
+    """Python's zipfile truncates them there, so nothing after it is ever used."""
+    written = zip_of(tmp_path / "a.zip", b"x", "a.pngXevil")
+    (tmp_path / "a.zip").write_bytes(written.replace(b"a.pngX", b"a.png\0"))
+    assert list(read_all(tmp_path / "a.zip")) == ["a.png"]
+
+
+@pytest.mark.parametrize("size", [b"\x80" + b"\xff" * 11, b"\xff" * 12, b"77777777777\0"])
+def test_impossible_sizes(tmp_path: Path, size: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(with_field(header("a.png"), 124, size) + bytes(1024))
+    assert_refused(tmp_path / "a.tar", "a.png unpacks to -?[0-9,]+ bytes: refused")
+
+
+@cache
+def image_archives() -> dict[str, bytes]:
+    """Pack three images, one with a name so long that there is an extended header, in every format."""
+    names = [f"train/cat/{'long' * 40}.png", "train/dog/b.jpg", "test/cat/c.webp"]
+    content, zipped = io.BytesIO(), io.BytesIO()
+    with (
+        tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as file,
+        zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as zip_file,
+    ):
+        for name, image in zip(names, small_images().values(), strict=False):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(image)
+            file.addfile(entry, io.BytesIO(image))
+            zip_file.writestr(name, image)
+    tar = content.getvalue()
+    return {"tar": tar, **{f"tar.{key}": compress(tar) for key, compress in COMPRESS.items()}, "zip": zipped.getvalue()}
+
+
+def use(path: Path) -> int:
+    """Do all that litlab does with an archive; return the number of images, 0 if it is refused."""
+    num_images = 0
+    try:
+        images = list_images(path)
+        for member in archive_members(path):
+            assert len(member.read()) == member.num_bytes
+        decode_images(path, {image.path: np.empty((3, 8, 8), np.uint8) for image in images})
+        num_images = len(images)
+    except UserError:
+        pass
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "nothing is written"
+    return num_images
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_damaged_archives_of_images(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(image_archives()[suffix])
+    assert list(read_all(path).values()) == list(small_images().values())[:3]
+    assert use(path) == 3
+    starts = st.sampled_from([b"", b"\x1f\x8b\x08\0", b"BZh9", b"\xfd7zXZ\0", b"PK\x03\x04", b"PK\x05\x06" + bytes(18)])
+    random_content = st.builds(bytes.__add__, starts, st.binary(max_size=600))
+    compress = COMPRESS.get(suffix.removeprefix("tar."))
+    # Damage before the compression is met by the reader of the tar, not by a checksum.
+    contents = [damaged(image_archives()[suffix], image_archives()["tar"]), random_content]
+    if compress is not None:
+        contents.append(damaged(image_archives()["tar"], image_archives()["zip"]).map(compress))
+
+    @examples(30 * len(contents))
+    @given(st.one_of(contents))
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        use(path)
+
+    check()

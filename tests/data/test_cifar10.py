@@ -1,15 +1,14 @@
-"""The official loader, on a small release of the same layout, served on loopback."""
+"""CIFAR10 on a small release of the same layout, served on loopback."""
 
 import dataclasses
-import hashlib
 import io
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,12 +17,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.cifar10 import checksum, tar_gz
+from support.damage import damaged
+from support.thorough import examples
+from torchvision.datasets import CIFAR10 as TORCHVISION
 
-from litlab.data.cifar10 import CIFAR10, CLASS_NAMES
+from litlab.data.cifar10 import CIFAR10, CLASS_NAMES, OFFICIAL, parse_binary, parse_pickle
 from litlab.data.download import Checksum
 from litlab.errors import UserError
 
 Make = Callable[..., CIFAR10]
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
+BINARY = "cifar-10-binary.tar.gz"
 
 
 def assert_is_the_small_release(module: CIFAR10, small_cifar: Any) -> None:
@@ -36,23 +43,22 @@ def assert_is_the_small_release(module: CIFAR10, small_cifar: Any) -> None:
     assert (module.info.name, module.info.class_names) == ("CIFAR-10", CLASS_NAMES)
 
 
-def test_fetches_once_and_decodes_once(
+def test_downloads_once_and_decodes_once(
     cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path, capfd: Any, caplog: Any
 ) -> None:
     server.content = small_cifar.binary
     with caplog.at_level(logging.INFO):
         assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
-    line = f"Downloading cifar-10-binary.tar.gz ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
+    line = f"Downloading {BINARY} ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
     assert [record.getMessage() for record in caplog.records] == [line]
     assert capfd.readouterr() == (f"{line}\n", "")
-    names = {path.name for path in (tmp_path / "root").iterdir()}
-    assert names == {"cifar-10-binary.tar.gz", ".cifar-10-binary.tar.gz.lock"}
+    assert {path.name for path in (tmp_path / "root").iterdir()} == {BINARY, f".{BINARY}.lock"}
     assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
     assert_is_the_small_release(cifar_module(url=server.url, cache=str(tmp_path / "other")), small_cifar)
-    assert server.num_requests == 1
+    assert len(server.requests) == 1
 
 
-def test_a_terminal_sees_how_far_the_transfer_is(
+def test_a_terminal_shows_the_progress(
     cifar_module: Make, small_cifar: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.content = small_cifar.binary
@@ -68,9 +74,7 @@ def _prepare(module: CIFAR10, barrier: Any) -> None:
     module.prepare_data()
 
 
-def test_one_request_when_two_processes_prepare_at_once(
-    cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path
-) -> None:
+def test_one_request_of_two_processes(cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path) -> None:
     server.content = small_cifar.binary
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
@@ -81,77 +85,63 @@ def test_one_request_when_two_processes_prepare_at_once(
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert server.num_requests == 1
+    assert len(server.requests) == 1
     for module in modules:
         assert_is_the_small_release(module, small_cifar)
 
 
-def refused(module: CIFAR10, tmp_path: Path) -> str:
-    """The message; makes sure that nothing but locks stays behind."""
-    with pytest.raises(UserError) as caught:
+def refusal(module: CIFAR10, tmp_path: Path) -> str:
+    """Return the message of the error; nothing but locks may be left behind."""
+    with pytest.raises(UserError) as refused:
         module.prepare_data()
     for name in ("root", "cache"):
         assert all(path.name.endswith(".lock") for path in (tmp_path / name).iterdir())
-    return str(caught.value)
+    return str(refused.value)
 
 
-def test_truncated_download(cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path) -> None:
+def test_content_that_is_not_the_archive(cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path) -> None:
     server.content, server.declared = small_cifar.binary[:-100], len(small_cifar.binary)
-    message = refused(cifar_module(url=server.url), tmp_path)
-    assert f"The file from {server.url} is not cifar-10-binary.tar.gz" in message
+    message = refusal(cifar_module(url=server.url), tmp_path)
+    assert f"The file from {server.url} is not {BINARY}" in message
     assert f"it has {len(server.content):,} bytes, expected {len(small_cifar.binary):,}" in message
-
-
-def test_download_with_a_wrong_checksum(cifar_module: Make, small_cifar: Any, server: Any, tmp_path: Path) -> None:
     server.content = small_cifar.binary[:-1] + bytes([small_cifar.binary[-1] ^ 1])
-    message = refused(cifar_module(url=server.url), tmp_path)
+    message = refusal(cifar_module(url=server.url), tmp_path)
     assert "its SHA-256 is " in message
     assert f"expected {small_cifar.release.binary.sha256}" in message
 
 
-def test_nothing_at_the_url(cifar_module: Make, server: Any, tmp_path: Path) -> None:
-    message = refused(cifar_module(url=server.url), tmp_path)
-    assert f"can't be downloaded from {server.url}: HTTP Error 404" in message
-    assert_names_ways_on(message, tmp_path)
-
-
-def test_unreachable(cifar_module: Make, tmp_path: Path) -> None:
+def test_urls_that_can_not_be_read(cifar_module: Make, server: Any, tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
-        message = refused(cifar_module(url=url), tmp_path)
-    assert f"CIFAR-10 isn't in {tmp_path / 'root'} and can't be downloaded from {url}: " in message
-    assert "Connection refused" in message
-    assert_names_ways_on(message, tmp_path)
-
-
-def assert_names_ways_on(message: str, tmp_path: Path) -> None:
-    assert f"Put cifar-10-binary.tar.gz at {tmp_path / 'root' / 'cifar-10-binary.tar.gz'}" in message
-    assert "data=image_folder data.root=" in message
-    assert "data=shapes" in message
-
-
-def test_url_that_is_none(cifar_module: Make, tmp_path: Path) -> None:
-    assert "can't be downloaded from nonsense: unknown url type" in refused(cifar_module(url="nonsense"), tmp_path)
+        for url, reason in (
+            (server.url, "HTTP Error 404"),
+            (f"http://127.0.0.1:{unused.getsockname()[1]}/x", "<urlopen error [Errno 111] Connection refused>"),
+            ("nonsense", "unknown url type"),
+        ):
+            message = refusal(cifar_module(url=url), tmp_path)
+            assert f"CIFAR-10 isn't in {tmp_path / 'root'} and can't be downloaded from {url}: {reason}" in message
+            assert f"Put {BINARY} at {tmp_path / 'root' / BINARY}" in message
+            assert "data=image_folder data.root=" in message
+            assert "data=shapes" in message
 
 
 def test_interrupted_download(cifar_module: Make, server: Any, tmp_path: Path) -> None:
-    """Ctrl-C while bytes arrive."""
-    server.content, server.declared, server.finish = b"x" * 3 * 10**5, 10**7, threading.Event()
+    """Send Ctrl-C while bytes arrive."""
+    server.content, server.declared, server.release = b"x" * 3 * 10**5, 10**7, threading.Event()
     process = multiprocessing.get_context("fork").Process(
         target=_prepare_interrupted, args=(cifar_module(url=server.url),)
     )
     process.start()
-    unfinished = tmp_path / "root" / ".cifar-10-binary.tar.gz.part"
-    give_up = time.monotonic() + 30
-    while not (unfinished.exists() and unfinished.stat().st_size) and time.monotonic() < give_up:
+    unfinished = tmp_path / "root" / f".{BINARY}.part"
+    deadline = time.monotonic() + 30
+    while not (unfinished.exists() and unfinished.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(30)
-    server.finish.set()
+    server.release.set()
     assert process.exitcode == 130
-    assert [path.name for path in (tmp_path / "root").iterdir()] == [".cifar-10-binary.tar.gz.lock"]
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [f".{BINARY}.lock"]
 
 
 def _prepare_interrupted(module: CIFAR10) -> None:
@@ -180,25 +170,20 @@ def test_python_archive_and_folder(cifar_module: Make, small_cifar: Any, tmp_pat
     assert other.info.fingerprint == module.info.fingerprint
 
 
-def test_read_only_root(cifar_module: Make, small_cifar: Any, tmp_path: Path) -> None:
-    root = put(tmp_path, {"cifar-10-binary.tar.gz": small_cifar.binary})
+def test_root_that_can_not_be_written(cifar_module: Make, small_cifar: Any, tmp_path: Path) -> None:
+    root = put(tmp_path, {BINARY: small_cifar.binary})
     root.chmod(0o555)
     assert_is_the_small_release(cifar_module(), small_cifar)
-    assert [path.name for path in root.iterdir()] == ["cifar-10-binary.tar.gz"]  # also where tests run as root
+    assert [path.name for path in root.iterdir()] == [BINARY]  # also where tests run as root
     root.chmod(0o755)
-
-
-def test_root_that_cannot_be_made(cifar_module: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        UserError, match=r"CIFAR-10 isn't in .*/file/root and can't be downloaded .*Not a directory.*data=shapes"
-    ):
-        cifar_module(root=str(tmp_path / "file" / "root")).prepare_data()
+    with pytest.raises(UserError, match=r"CIFAR-10 isn't in .*/file/root and can't be downloaded .*Not a directory"):
+        cifar_module(root=str(tmp_path / "file" / "root"), cache=str(tmp_path / "other")).prepare_data()
 
 
-@pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"])
+@pytest.mark.parametrize("name", [BINARY, "cifar-10-python.tar.gz"])
 def test_a_damaged_archive_is_named_and_kept(cifar_module: Make, small_cifar: Any, tmp_path: Path, name: str) -> None:
-    good = small_cifar.binary if "binary" in name else small_cifar.python
+    good = small_cifar.binary if name == BINARY else small_cifar.python
     for bad, problem in ((good[:-1], f"bytes, expected {len(good):,}"), (good[:-1] + b"\x07", "its SHA-256 is ")):
         root = put(tmp_path, {name: bad})
         with pytest.raises(UserError, match=f"{name} is damaged or another file: .*{problem}.*Delete it"):
@@ -216,16 +201,6 @@ def test_a_damaged_folder_is_named_and_kept(cifar_module: Make, small_cifar: Any
         cifar_module().prepare_data()
 
 
-def archive_of(members: dict[str, bytes]) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for name, member in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(member)
-            archive.addfile(entry, io.BytesIO(member))
-    return content.getvalue()
-
-
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -238,11 +213,98 @@ def archive_of(members: dict[str, bytes]) -> bytes:
 def test_even_a_verified_archive_is_not_trusted(
     cifar_module: Make, small_cifar: Any, tmp_path: Path, members: dict[str, bytes], message: str
 ) -> None:
-    content = archive_of(members)
-    facts = Checksum("cifar-10-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest())
+    content = tar_gz(members)
     module = cifar_module()
-    type(module).release = dataclasses.replace(small_cifar.release, binary=facts)
-    put(tmp_path, {"cifar-10-binary.tar.gz": content})
+    type(module).release = dataclasses.replace(small_cifar.release, binary=checksum(BINARY, content))
+    put(tmp_path, {BINARY: content})
     with pytest.raises(UserError, match=message):
         module.prepare_data()
     assert all(path.name.endswith(".lock") for path in (tmp_path / "cache").iterdir())
+
+
+def test_official_checksums_are_torchvisions() -> None:
+    assert [list(file) for file in OFFICIAL.python_md5] == TORCHVISION.train_list + TORCHVISION.test_list
+    assert isinstance(OFFICIAL.python, Checksum)
+    assert OFFICIAL.python.name == TORCHVISION.filename
+
+
+def test_binary_records() -> None:
+    content = b"".join(bytes([label]) + row.tobytes() for label, row in zip([3, 0, 9, 1], PIXELS, strict=True))
+    images, labels = parse_binary(content, "x")
+    assert labels.tolist() == [3, 0, 9, 1]
+    assert images[2, 1, 5, 7] == PIXELS[2, 1024 + 5 * 32 + 7]
+    with pytest.raises(UserError, match="x has 12,291 bytes, expected a multiple of 3,073"):
+        parse_binary(content[:-1], "x")
+    with pytest.raises(UserError, match="x: expected a label from 0 to 9 for each image"):
+        parse_binary(b"\x0a" + content[1:], "x")
+
+
+def test_pickles_of_python_3() -> None:
+    content = {b"data": PIXELS, b"labels": [3, 0, 9, 1]}
+    images, labels = parse_pickle(pickle.dumps(content, protocol=4), "x")
+    np.testing.assert_array_equal(images.reshape(4, 3072), PIXELS)
+    assert labels.tolist() == [3, 0, 9, 1]
+    # In protocol 2, bytes go through _codecs.encode, which the official files don't need.
+    with pytest.raises(UserError, match=r"asks for _codecs.encode"):
+        parse_pickle(pickle.dumps(content, protocol=2), "x")
+
+
+class _Hostile:
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.call = call, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def test_hostile_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    for hostile, name in (
+        (_Hostile(os.system, f"touch {mark}"), "posix.system"),
+        (_Hostile(eval, f"open({str(mark)!r}, 'w')"), "builtins.eval"),
+        (_Hostile(np.load, str(mark)), "numpy.load"),
+        (_Hostile(getattr, np.ndarray, "tofile"), "builtins.getattr"),
+    ):
+        for content in ({b"data": hostile}, {b"data": PIXELS, b"labels": [0, hostile, 1, 2]}):
+            with pytest.raises(UserError, match=f"x: the pickle asks for {name}, .*: refused"):
+                parse_pickle(pickle.dumps(content, protocol=4), "x")
+    assert not mark.exists()
+
+
+LABELS = "x: expected a label from 0 to 9 for each image"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ""),
+        (b"no pickle", ""),
+        (pickle.dumps([1, 2]), ""),
+        (pickle.dumps({b"data": PIXELS}), ""),
+        (pickle.dumps({b"data": PIXELS.astype(np.float32), b"labels": [0, 1, 2, 3]}), ""),
+        (pickle.dumps({b"data": PIXELS[:, :5], b"labels": [0, 1, 2, 3]}), ""),
+        (pickle.dumps({b"data": b"bytes", b"labels": [0]}), ""),
+        (pickle.dumps({b"data": PIXELS, b"labels": ["cat"] * 4}), ""),
+        (pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 2]}), LABELS),
+        (pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 2, 10]}), LABELS),
+        (pickle.dumps({b"data": PIXELS, b"labels": [0, 1, 2, -1]}), LABELS),
+    ],
+    ids=range(11),
+)
+def test_other_pickles(content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message or r"x is not a file of CIFAR-10 \(.*\): download it again"):
+        parse_pickle(content, "x")
+
+
+PICKLE = pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2]}, protocol=4)
+
+
+@examples(60)
+@given(damaged(PICKLE, b"\x80\x04cos\nsystem\nV" * 200) | st.binary(max_size=60))
+def test_damaged_files(content: bytes) -> None:
+    for parse in (parse_pickle, parse_binary):
+        try:
+            pixels, labels = parse(content, "here")
+        except UserError:
+            continue
+        assert len(pixels) == len(labels)

@@ -1,4 +1,4 @@
-"""Whole runs: that where the images come from makes no difference, and what the settings of the data do in them."""
+"""Whole runs with streamed, mixed and progressively resized images."""
 
 import os
 import time
@@ -14,13 +14,16 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
-# Batch norm, which takes images of any size; everything else small.
 SMALL = (
     "model=resnet18", "model.width=2", "optimizer.lr=0.01", "data.batch_size=8", "data.crop_padding=2",
     "callbacks.confusion_matrix=null", "~logger", "trainer=cpu", "trainer.max_epochs=2",
     "trainer.log_every_n_steps=2", "threads=1",
 )  # fmt: skip
+
+
 SHAPES = ("data=shapes", "data.num_train=40", "data.num_test=16", "data.val_size=8", *SMALL)
+
+
 MIXED = ("data.mixup=0.2", "data.cutmix=1.0", "data.cutout=6", "data.flip=alternating")
 
 

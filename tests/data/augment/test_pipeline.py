@@ -1,4 +1,4 @@
-"""Crop, flip and what holds for every augmentation of single images."""
+"""Distributions of the augmentations of single images, and what holds for all of them."""
 
 import hashlib
 from itertools import pairwise
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from litlab.data.augment import Augmentation, shift_and_flip
+from litlab.data.augment import Augmentation
 from litlab.data.augment.geometry import random_flips
 
 ALL: dict[str, Any] = {
@@ -19,6 +19,8 @@ ALL: dict[str, Any] = {
     "rand_augment": {"num_ops": 2, "magnitude": 9},
     "cutout": 4,
 }
+
+
 NONE: dict[str, Any] = {"crop_padding": 0, "flip": False, "color_jitter": None, "rand_augment": None, "cutout": 0}
 
 
@@ -34,24 +36,6 @@ def augmented(images: Tensor, indices: Tensor, *, seed: int = 0, epoch: int = 0,
 def some_images(num_images: int, num_channels: int = 3, height: int = 9, width: int = 12) -> Tensor:
     random = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (num_images, num_channels, height, width), dtype=torch.uint8, generator=random)
-
-
-def slow_reference(image: np.ndarray, down: int, right: int, mirrored: bool, padding: int) -> np.ndarray:
-    """Pad by reflection, cut the window out, mirror it: one image at a time."""
-    _, height, width = image.shape
-    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode="reflect")
-    window = padded[:, padding + down : padding + down + height, padding + right : padding + right + width]
-    return window[:, :, ::-1] if mirrored else window
-
-
-def test_crop_and_flip_against_a_slow_reference() -> None:
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (200, 3, 9, 12), dtype=np.uint8)
-    down, right = random.integers(-5, 6, (2, 200))
-    mirrored = random.random(200) < 0.5
-    fast = shift_and_flip(*(torch.from_numpy(each) for each in (images, down, right, mirrored)))
-    slow = [slow_reference(*each, padding=5) for each in zip(images, down, right, mirrored, strict=True)]
-    np.testing.assert_array_equal(fast.numpy(), np.stack(slow))
 
 
 def test_shifts_and_flips_are_uniform() -> None:

@@ -1,0 +1,102 @@
+"""Color operations and jitter against torchvision, one image at a time with the same decisions."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy import stats
+from support.pixels import NUM_IMAGES, differences
+from torch import Tensor
+from torchvision.transforms.v2 import functional as reference
+
+from litlab.data.augment import color
+from litlab.data.augment.color import ColorJitter
+
+Operation = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "low", "high"),
+    [
+        (color.adjust_brightness, reference.adjust_brightness, 0, 2),
+        (color.adjust_contrast, reference.adjust_contrast, 0, 2),
+        (color.adjust_saturation, reference.adjust_saturation, 0, 2),
+        (color.adjust_hue, reference.adjust_hue, -0.5, 0.5),
+        (color.adjust_sharpness, reference.adjust_sharpness, 0, 2),
+    ],
+)
+def test_color_operations(
+    images: Tensor, num_channels: int, ours: Operation, theirs: Operation, low: float, high: float
+) -> None:
+    """Brightness is exact. In the others torchvision fuses products with sums, so where the value is a whole number it
+    may be cut to the one below: one grey level.
+    """
+    images = images[:, :num_channels]
+    amounts = low + (high - low) * torch.rand(NUM_IMAGES, generator=torch.Generator().manual_seed(1))
+    expected = torch.stack([theirs(image, float(each)) for image, each in zip(images, amounts, strict=True)])
+    level, share = differences(ours(images, amounts), expected)
+    assert level <= (0 if ours is color.adjust_brightness else 1)
+    assert share < 0.002
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_operations_on_tables_of_grey_levels_are_exact(images: Tensor, num_channels: int) -> None:
+    images = images[:, :num_channels]
+    for num_bits in range(9):
+        assert torch.equal(color.posterize(images, num_bits), reference.posterize(images, num_bits))
+    for threshold in (0, 100.5, 128, 255):
+        assert torch.equal(color.solarize(images, threshold), reference.solarize(images, threshold))
+    for ours, theirs in ((color.autocontrast, reference.autocontrast), (color.equalize, reference.equalize)):
+        assert torch.equal(ours(images), torch.stack([theirs(image) for image in images]))
+
+
+def test_images_too_small_to_smooth_stay(images: Tensor) -> None:
+    narrow = images[..., :2]
+    assert torch.equal(color.adjust_sharpness(narrow, torch.full((NUM_IMAGES,), 1.7)), narrow)
+
+
+def test_hue_by_nothing_changes_nothing(images: Tensor) -> None:
+    assert torch.equal(color.adjust_hue(images, torch.zeros(NUM_IMAGES)), images)
+
+
+def test_color_jitter(images: Tensor) -> None:
+    """All four in each image's own order: a difference of one level may grow in the operations that follow."""
+    jitter, indices = (
+        ColorJitter(seed=3, brightness=0.5, contrast=0.4, saturation=0.3, hue=0.1),
+        torch.arange(NUM_IMAGES),
+    )
+    drawn = jitter.amounts(indices, 2)
+    kernels = (
+        reference.adjust_brightness,
+        reference.adjust_contrast,
+        reference.adjust_saturation,
+        reference.adjust_hue,
+    )
+    expected = images.clone()
+    for row in range(NUM_IMAGES):
+        for number in drawn.order[row].tolist():
+            expected[row] = kernels[number](expected[row], float(drawn[number][row]))
+    level, share = differences(jitter(images, indices, 2), expected)
+    assert level <= 3
+    assert share < 0.005
+
+
+def test_color_jitter_leaves_out_what_is_zero(images: Tensor) -> None:
+    only = ColorJitter(seed=3, brightness=0, contrast=0, saturation=0.9, hue=0)
+    indices = torch.arange(NUM_IMAGES)
+    assert torch.equal(only(images, indices, 0), color.adjust_saturation(images, only.amounts(indices, 0).saturation))
+    assert torch.equal(only(images[:, :1], indices, 0), images[:, :1])
+
+
+def test_the_amounts_of_color_jitter_are_uniform() -> None:
+    drawn = ColorJitter(seed=0, brightness=0.5, contrast=1.5, saturation=0.2, hue=0.1).amounts(torch.arange(10_000), 0)
+    ranges = ((0.5, 1.5), (0, 2.5), (0.8, 1.2), (-0.1, 0.1))
+    for amounts, (low, high) in zip(drawn[:4], ranges, strict=True):
+        assert low <= amounts.min()
+        assert amounts.max() <= high
+        assert stats.kstest(amounts.numpy(), stats.uniform(low, high - low).cdf).pvalue > 0.001
+    orders = (drawn.order * torch.tensor([64, 16, 4, 1])).sum(1)
+    counts = torch.bincount(orders)
+    assert len(counts[counts > 0]) == 24
+    assert stats.chisquare(counts[counts > 0].numpy()).pvalue > 0.001
