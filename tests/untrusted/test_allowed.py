@@ -81,7 +81,7 @@ def test_an_allowed_package_does_not_allow_what_it_imports(
 
 def test_allowing_one_class(run: Path) -> None:
     change(run, model={"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1})
-    assert FinishedRun.open(run, ["torch.nn.Linear"], ["model"]).settings("model")
+    assert FinishedRun.open(run, ["torch.nn.Linear"], ["model"]).select_settings("model")
     with pytest.raises(UserError, match=r"--allow torch\.nn\.Linear"):
         FinishedRun.open(run, ["torch.nn.Conv2d"], ["model"])
 

@@ -41,10 +41,11 @@ def test_caches_are_those_of_the_user(whole: RunDirectory) -> None:
     node = yaml.safe_load(whole.config.read_text())["data"]
     kept = {key: value for key, value in node.items() if key not in ("num_train", "num_test", "data_seed")}
     folder = {"_target_": "litlab.data.image_folder.ImageFolder", "root": "/r", "cache": "/etc", "image_size": 32}
+    folder |= {"storage": "memory", "num_workers": 0}
     change(whole.path, data=kept | folder)
-    assert FinishedRun.open(whole.path).settings("data")["data"]["cache"] == os.environ["LITLAB_CACHE"]
+    assert FinishedRun.open(whole.path).select_settings("data")["data"]["cache"] == os.environ["LITLAB_CACHE"]
     sign(whole)
-    assert FinishedRun.open(whole.path).settings("data")["data"]["cache"] == "/etc"
+    assert FinishedRun.open(whole.path).select_settings("data")["data"]["cache"] == "/etc"
 
 
 @pytest.mark.parametrize(
