@@ -113,6 +113,8 @@ def test_places_in_a_run(tmp_path: Path) -> None:
     assert value("epoch=1", "train/loss") == 2 / 3
     assert value("best", "train/loss") == 2 / 4  # the last before the second validation
     assert value("last", "train/loss") == 2 / 5
+    with pytest.raises(UserError, match="--metric lr: it is unknown which values are better"):
+        value("last", "lr")
     with pytest.raises(UserError, match="no run has a value of val/accuracy at epoch=4; the longest has 3 epochs"):
         value("epoch=4")
     for wrong in ("epoch=0", "epoch=-1", "first", "epoch=", "epoch=1.5"):

@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
 }
 
 _KNOWN = [Metric(f"{split}/accuracy", "%", "max", (0.0, 1.0)) for split in ("val", "test")]
-_KNOWN += [Metric(f"{split}/loss", "", "min") for split in ("val", "test")]
+_KNOWN += [Metric(f"{split}/loss", "", "min") for split in ("train", "val", "test")]
 METRICS = {metric.name: metric for metric in _KNOWN}
 
 Outcome = Mapping[str, Any]  # fields of Result that differ from those of a run that is complete; `{}` for one that is
@@ -100,7 +100,7 @@ def make_run(
     writer = MetricsWriter(run.metrics)
     for epoch, value in enumerate(points):
         for row in range(rows_per_epoch):
-            writer.append(epoch, epoch * 10 + row * 3 + 1, {"train/loss": 2.0 / (epoch + row + 1), "lr": 0.1})
+            writer.append(epoch, epoch * 10 + row * 3 + 1, {"train/loss": 2.0 / (epoch + row + 1), "lr": 0.1}, METRICS)
         writer.append(epoch, epoch * 10 + 10, {"val/loss": 2 * (1 - value), "val/accuracy": value}, METRICS)
         writer.append(epoch, epoch * 10 + 10, {"throughput/images_per_second": 1000.0 + epoch})
     writer.close()

@@ -18,6 +18,7 @@ from litlab.compare.metric_values import (
     metric_table,
     no_values_error,
     test_counterpart,
+    unknown_direction_error,
     value_of,
 )
 from litlab.compare.model import Comparison, Group, Run, Skipped
@@ -72,10 +73,11 @@ def compare(
     chosen = choose_metric(kept, metric, mode, table)
     test = test_counterpart(chosen, table)
     table[test.name] = test
-    assert chosen.mode is not None
     values = _values(kept, chosen.name, at)
     if not values:
         raise no_values_error(kept, chosen.name, at)
+    if chosen.mode is None:
+        raise unknown_direction_error(chosen.name)
     specs, notes = exclude_runs(grouping.groups, values)
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)

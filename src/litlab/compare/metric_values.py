@@ -19,7 +19,7 @@ _NUM_NAMED = 12
 
 
 def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, table: MetricTable) -> Metric:
-    """Return the metric that was named, or else the objective of the runs, with its direction.
+    """Return the metric that was named, or else the objective of the runs, with its direction if known.
 
     Args:
         runs: Runs to compare.
@@ -28,7 +28,7 @@ def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, tabl
         table: Metrics of the runs by name.
 
     Raises:
-        UserError: If it is a test metric, if its direction is unknown, or if the runs have several objectives or none.
+        UserError: If it is a test metric, or if the runs have several objectives or none.
     """
     if name is None:
         objective = _shared_objective(runs)
@@ -41,12 +41,15 @@ def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, tabl
         )
     modes = {run.objective.mode for run in runs if run.objective and run.objective.metric == name}
     mode = mode or (modes.pop() if len(modes) == 1 else metric.mode)
-    if mode is None and any(name in values for run in runs for values in (run.best, run.last)):
-        raise UserError(
-            f"--metric {format_value(name)}: it is unknown which values are better, since it is not the objective "
-            "and its class has no `higher_is_better`; add --mode max or --mode min"
-        )
-    return replace(metric, mode=mode or "max")  # a metric without a direction that no run has is refused later
+    return replace(metric, mode=mode)
+
+
+def unknown_direction_error(metric: str) -> UserError:
+    """Ask for the direction of a metric that is not the objective, and whose class has none."""
+    return UserError(
+        f"--metric {format_value(metric)}: it is unknown which values are better, since it is not the objective and "
+        "its class has no `higher_is_better`; add --mode max or --mode min"
+    )
 
 
 def _shared_objective(runs: Sequence[Run]) -> Objective:
