@@ -1,4 +1,4 @@
-"""What differs between two runs, told from files like those that runs write."""
+"""Differences between two runs, from files like those that runs write."""
 
 import itertools
 import json
@@ -64,21 +64,23 @@ def test_a_run_equals_itself(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_equals_itself(tiny_run: RunDirectory) -> None:
-    found = diff_runs(tiny_run, tiny_run)
-    assert found.differences == []
-    assert found.identical
-    assert found.num_rows == 2 * (4 * 3 + 4) + 4  # 4 rows an epoch of 3 training values, 4 of validation; 4 of the test
+    result = diff_runs(tiny_run, tiny_run)
+    assert result.differences == []
+    assert result.identical
+    assert (
+        result.num_rows == 2 * (4 * 3 + 4) + 4
+    )  # 4 rows an epoch of 3 training values, 4 of validation; 4 of the test
 
 
-def test_what_a_clock_measures_is_not_compared(tmp_path: Path) -> None:
+def test_timings_are_not_compared(tmp_path: Path) -> None:
     clock = {
         "result": RUN["result"] | {"seconds": {"fit": 9.0}, "images_per_second": 3.0, "last": {"throughput/x": 4.0}},
         "metrics": [*RUN["metrics"], (0, 2, "throughput/images_per_second", 123.0)],
         "provenance": RUN["provenance"] | {"started": "later", "command": ["litlab", "rerun"]},
     }
-    found = compared(tmp_path, {}, clock)
-    assert found.differences == []
-    assert found.identical
+    result = compared(tmp_path, {}, clock)
+    assert result.differences == []
+    assert result.identical
 
 
 @pytest.mark.parametrize(
@@ -122,11 +124,11 @@ def test_what_a_clock_measures_is_not_compared(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_went_in(tmp_path: Path, changes: dict[str, Any], expected: list[Difference]) -> None:
-    found = compared(tmp_path, {}, changes)
-    assert found.differences == expected
-    assert found.identical
-    assert not found.same_recipe
+def test_inputs(tmp_path: Path, changes: dict[str, Any], expected: list[Difference]) -> None:
+    result = compared(tmp_path, {}, changes)
+    assert result.differences == expected
+    assert result.identical
+    assert not result.same_recipe
 
 
 @pytest.mark.parametrize(
@@ -139,10 +141,10 @@ def test_what_went_in(tmp_path: Path, changes: dict[str, Any], expected: list[Di
     ],
 )
 def test_results_to_the_last_bit(tmp_path: Path, changes: dict[str, Any], expected: Difference) -> None:
-    found = compared(tmp_path, {}, {"result": RUN["result"] | changes})
-    assert found.differences == [expected]
-    assert not found.identical
-    assert found.same_recipe
+    result = compared(tmp_path, {}, {"result": RUN["result"] | changes})
+    assert result.differences == [expected]
+    assert not result.identical
+    assert result.same_recipe
 
 
 LAST = "the last of them shown"
@@ -162,25 +164,25 @@ LAST = "the last of them shown"
 )
 def test_metric_rows(tmp_path: Path, rows: list[tuple[int, int, float]], values: tuple[str, str], note: str) -> None:
     metrics = [(epoch, step, "train/loss", value) for epoch, step, value in rows]
-    found = compared(tmp_path, {}, {"metrics": [*metrics, RUN["metrics"][2]]})
-    assert found.differences == [Difference("metrics", "train/loss", *values, note=note)]
-    assert not found.identical
+    result = compared(tmp_path, {}, {"metrics": [*metrics, RUN["metrics"][2]]})
+    assert result.differences == [Difference("metrics", "train/loss", *values, note=note)]
+    assert not result.identical
 
 
-def test_a_loss_that_is_not_a_number_twice_is_the_same(tmp_path: Path) -> None:
+def test_nan_equals_nan(tmp_path: Path) -> None:
     rows = {"metrics": [(0, 1, "train/loss", float("nan"))]}
     assert compared(tmp_path, rows, rows).identical
 
 
-def test_what_was_not_recorded_is_not_called_the_same(tmp_path: Path) -> None:
+def test_missing_records_are_unknown(tmp_path: Path) -> None:
     bare = {"provenance": {"code": None}, "dataset": None, "result": {"steps": 2}}
-    found = compared(tmp_path, bare, bare)
-    assert found.unknown.keys() == {"code", "packages", "hardware", "data", "weights"}
-    assert found.differences == []
-    assert not found.identical
+    result = compared(tmp_path, bare, bare)
+    assert result.unknown.keys() == {"code", "packages", "hardware", "data", "weights"}
+    assert result.differences == []
+    assert not result.identical
 
 
-def test_a_diff_that_was_cut_is_not_called_the_same(tmp_path: Path) -> None:
+def test_a_cut_diff_is_unknown(tmp_path: Path) -> None:
     cut = with_code(diff="+", diff_complete=False)
     assert "too long" in compared(tmp_path, cut, cut).unknown["code"]
 
@@ -192,7 +194,7 @@ def test_a_diff_that_was_cut_is_not_called_the_same(tmp_path: Path) -> None:
         {"provenance": {"code": 1, "machine": {"packages": [1]}}, "dataset": {}, "result": {"best": [1]}},
     ],
 )
-def test_files_of_another_make_are_no_crash(tmp_path: Path, junk: dict[str, Any]) -> None:
+def test_malformed_files_raise_nothing(tmp_path: Path, junk: dict[str, Any]) -> None:
     assert not compared(tmp_path, {}, junk).identical
 
 
@@ -207,7 +209,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         diff_runs(old, write_run(tmp_path / "new", metrics=None))
 
 
-def test_values_are_shown_short_and_printable() -> None:
+def test_values_are_short_and_printable() -> None:
     assert format_value(None) == "null"
     assert format_value("a\x1b[31mb\n") == r"a\x1b[31mb\n"
     assert len(format_value("a" * 100)) == 48
@@ -233,15 +235,15 @@ NOISY = 0.10000000149011612  # 0.1 in single precision
     ],
 )
 def test_two_values(old: Any, new: Any, expected: tuple[str, str]) -> None:
-    (found,) = diff_values("config", {"a": old}, {"a": new})
-    assert (found.old, found.new) == expected
+    (result,) = diff_values("config", {"a": old}, {"a": new})
+    assert (result.old, result.new) == expected
 
 
 def test_long_values_are_shown_where_they_differ() -> None:
     values = list(range(100))
-    (found,) = diff_values("config", {"a": [*values, 1]}, {"a": [*values, 2]})
-    assert (found.old[0], found.old[-4:], found.new[-4:]) == ("…", "9,1]", "9,2]")
-    assert len(found.old) <= 48
+    (result,) = diff_values("config", {"a": [*values, 1]}, {"a": [*values, 2]})
+    assert (result.old[0], result.old[-4:], result.new[-4:]) == ("…", "9,1]", "9,2]")
+    assert len(result.old) <= 48
 
 
 def test_runs_that_end_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

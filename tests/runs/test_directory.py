@@ -1,4 +1,4 @@
-"""A run directory is claimed once, and tells what it lacks."""
+"""Claiming a run directory, and reading its records."""
 
 import json
 import subprocess
@@ -14,16 +14,14 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 
 
-def test_it_holds_the_config_and_the_record_of_hydra(tmp_path: Path) -> None:
+def test_a_new_directory_holds_the_config_and_the_record_of_hydra(tmp_path: Path) -> None:
+    (tmp_path / "a" / "empty").mkdir(parents=True)
+    assert RunDirectory.create(tmp_path / "a" / "empty", "seed: 0\n", {}).config.exists()
     run = RunDirectory.create(tmp_path / "a" / "run", "seed: 0\n", {"overrides.yaml": "- seed=0\n"})
     assert run.config.read_text() == "seed: 0\n"
     assert (run.path / ".hydra" / "overrides.yaml").read_text() == "- seed=0\n"
     assert {path.name for path in run.path.iterdir()} == {"config.yaml", ".hydra"}
     assert RunDirectory.existing(run.path) == run
-
-
-def test_an_empty_directory_may_be_there_already(tmp_path: Path) -> None:
-    assert RunDirectory.create(tmp_path, "seed: 0\n", {}).config.exists()
 
 
 def test_an_existing_run_is_refused(tmp_path: Path) -> None:
@@ -33,20 +31,15 @@ def test_an_existing_run_is_refused(tmp_path: Path) -> None:
     assert run.config.read_text() == "seed: 0\n"
 
 
-def test_a_directory_that_holds_anything_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [".", ".hidden"])
+def test_a_directory_with_content_and_a_file_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / ".hidden").touch()
     with pytest.raises(UserError, match="not empty"):
-        RunDirectory.create(tmp_path, "", {})
+        RunDirectory.create(tmp_path / name, "", {})
     assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
 
 
-def test_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run").touch()
-    with pytest.raises(UserError, match="not empty"):
-        RunDirectory.create(tmp_path / "run", "", {})
-
-
-def test_of_many_threads_one_gets_it(tmp_path: Path) -> None:
+def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:
     for attempt in range(10):
         start = Barrier(8)
 
@@ -80,14 +73,14 @@ else:
 """
 
 
-def test_of_two_processes_one_gets_it(tmp_path: Path) -> None:
+def test_one_of_two_processes_gets_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CLAIM, str(tmp_path / "run"), str(time.time() + 1)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
-    assert said == ["lost", "won"]
+    output = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+    assert output == ["lost", "won"]
 
 
-def test_where_there_is_no_run(tmp_path: Path) -> None:
+def test_a_missing_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: no run directory: it does not exist"):
         RunDirectory.existing(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"it has no config\.yaml"):
@@ -117,3 +110,12 @@ def test_the_project_is_where_the_run_was_started(tmp_path: Path, monkeypatch: p
     assert run.project() == project
     project.rmdir()
     assert run.project() == here, "the run was moved to a machine without it"
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_configs_of_another_format_are_refused(number: int, tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, f"format: {number}\nseed: 0\n", {})
+    with pytest.raises(
+        UserError, match=rf"config\.yaml: its format is {number}: this version of litlab reads format 2"
+    ):
+        run.read_config()

@@ -1,4 +1,4 @@
-"""One owner of a run directory at a time, however the last one ended."""
+"""Locks of directories, and their owners."""
 
 import os
 import signal
@@ -18,18 +18,18 @@ from pathlib import Path
 from litlab.runs.lock import directory_lock
 
 with directory_lock(Path(sys.argv[1])):
-    print("mine", flush=True)
+    print("locked", flush=True)
     time.sleep(100)
 """
 
 
-def test_a_second_process_is_told_who_owns_it_until_it_is_killed(tmp_path: Path) -> None:
+def test_the_error_names_the_owner_until_it_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
         try:
             assert owner.stdout is not None
-            assert owner.stdout.readline() == "mine\n"
-            told = rf"is in use by process {owner.pid} on \S+; wait for it or stop it"
-            with pytest.raises(UserError, match=told), directory_lock(tmp_path):
+            assert owner.stdout.readline() == "locked\n"
+            message = rf"is in use by process {owner.pid} on \S+; wait for it or stop it"
+            with pytest.raises(UserError, match=message), directory_lock(tmp_path):
                 pass
         finally:
             owner.send_signal(signal.SIGKILL)
@@ -37,20 +37,20 @@ def test_a_second_process_is_told_who_owns_it_until_it_is_killed(tmp_path: Path)
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
-def test_it_can_be_had_again(tmp_path: Path) -> None:
+def test_it_can_be_acquired_again(tmp_path: Path) -> None:
     for _ in range(2):
         with directory_lock(tmp_path), pytest.raises(UserError, match="in use"), directory_lock(tmp_path):
             pass
 
 
-def test_it_is_freed_by_an_error(tmp_path: Path) -> None:
+def test_an_error_releases_it(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), directory_lock(tmp_path):
         raise ZeroDivisionError
     with directory_lock(tmp_path):
         pass
 
 
-def test_a_child_that_lives_on_does_not_keep_it(tmp_path: Path) -> None:
+def test_a_child_process_does_not_keep_it(tmp_path: Path) -> None:
     with directory_lock(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:

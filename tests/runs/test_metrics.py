@@ -32,7 +32,7 @@ def written(path: Path) -> Path:
 ROWS = [Row(0, 10, "val/accuracy", 0.1), Row(0, 10, "val/loss", 1 / 3), Row(1, 20, "val/accuracy", 0.5)]
 
 
-def test_rows_come_back_to_the_last_bit(tmp_path: Path) -> None:
+def test_rows_are_exact(tmp_path: Path) -> None:
     file = written(tmp_path / "metrics.csv")
     assert read_metrics(file) == ROWS
     assert file.read_text().splitlines()[:2] == ["epoch,step,metric,value", "0,10,val/accuracy,0.1"]
@@ -54,7 +54,7 @@ def test_a_reader_sees_each_row_at_once(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_names_may_hold_commas_quotes_and_letters_of_all_kinds(tmp_path: Path) -> None:
+def test_names_with_commas_quotes_and_unicode(tmp_path: Path) -> None:
     names = ['a,"b"', "größe", "a\u2028b"]
     writer = MetricsWriter(tmp_path / "metrics.csv")
     writer.append(0, 1, dict.fromkeys(names, 1.0))
@@ -62,7 +62,7 @@ def test_names_may_hold_commas_quotes_and_letters_of_all_kinds(tmp_path: Path) -
     assert [row.metric for row in read_metrics(tmp_path / "metrics.csv")] == names
 
 
-def test_a_torn_last_line_is_left_out_wherever_it_is_torn(tmp_path: Path) -> None:
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     file = written(tmp_path / "metrics.csv")
     whole = file.read_bytes() + "2,30,größe,0.5".encode()
     for length in range(len(",".join(HEADER)) + 1, len(whole)):
@@ -72,7 +72,7 @@ def test_a_torn_last_line_is_left_out_wherever_it_is_torn(tmp_path: Path) -> Non
     assert rows == ROWS
 
 
-def test_numbers_that_are_none_are_kept(tmp_path: Path) -> None:
+def test_nonfinite_values_are_kept(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path / "metrics.csv")
     writer.append(0, 1, {"a": math.nan, "b": math.inf})
     writer.close()
@@ -89,7 +89,7 @@ def test_another_header_is_refused(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["1,2,lr", "one,2,lr,0.5", "1,2,lr,much"])
-def test_a_damaged_line_before_the_last_is_no_torn_one(line: str, tmp_path: Path) -> None:
+def test_a_damaged_line_before_the_last_is_refused(line: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(f"{','.join(HEADER)}\n{line}\n1,3,lr,0.5\n")
     with pytest.raises(ValueError, match=r"."):
         read_metrics(tmp_path / "metrics.csv")
@@ -106,7 +106,7 @@ LOGGED = [
 ]
 
 
-def test_last_values_are_those_of_validation() -> None:
+def test_last_validation_values() -> None:
     assert last_values(LOGGED) == {"val/accuracy": 0.4, "val/loss": 4.0}
 
 

@@ -1,4 +1,4 @@
-"""Following a metrics.csv that grows, is torn at any byte, and is cut back."""
+"""Progress of a run whose metrics.csv grows, is torn at any byte, and is truncated by a resume."""
 
 import random
 from contextlib import closing
@@ -36,7 +36,7 @@ def text_of(run: RunDirectory) -> bytes:
     return run.metrics.read_bytes()
 
 
-def test_every_row_comes_once_wherever_the_file_is_torn(run: RunDirectory) -> None:
+def test_every_row_is_read_once_wherever_the_file_is_torn(run: RunDirectory) -> None:
     text, numbers = text_of(run), random.Random(0)
     rows = read_metrics(run.metrics)
     for _ in range(30):
@@ -69,7 +69,7 @@ def test_progress(run: RunDirectory) -> None:
     assert now.step == 80
 
 
-def test_steps_limit_too(run: RunDirectory) -> None:
+def test_a_limit_of_steps(run: RunDirectory) -> None:
     follower = ProgressReader(run, {"trainer": {"max_epochs": None, "max_steps": 40}, "objective": None})
     append(run, 0, 10, {"train/loss": 1.0})
     follower.read()
@@ -79,7 +79,7 @@ def test_steps_limit_too(run: RunDirectory) -> None:
     assert endless.progress == Progress(1, 10, None, None, None)
 
 
-def test_after_a_resume_it_starts_over(run: RunDirectory) -> None:
+def test_a_truncated_file_is_read_from_the_start(run: RunDirectory) -> None:
     text = text_of(run)
     follower = ProgressReader(run, CONFIG)
     num_rows = len(follower.read())
@@ -96,7 +96,7 @@ def test_after_a_resume_it_starts_over(run: RunDirectory) -> None:
     assert follower.read() == []
 
 
-def test_what_is_no_row_is_left_out(run: RunDirectory) -> None:
+def test_malformed_lines_are_left_out(run: RunDirectory) -> None:
     run.metrics.write_bytes(
         b"epoch,step,metric,value\n\xff\n0,1\n0,1,a,b\n0,1,val/accuracy,0.5\n\n1,x,y,z\n"
         b"-1,1,val/accuracy,1\n0,-1,val/accuracy,1\n0," + b"9" * 400 + b",val/accuracy,1\n" + b"9" * 9999

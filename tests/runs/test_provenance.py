@@ -1,4 +1,4 @@
-"""What made a run: the state of a real git repository, the command, the machine."""
+"""Provenance of a run: the state of a real git repository, the command, the machine."""
 
 import subprocess
 from pathlib import Path
@@ -11,10 +11,10 @@ from litlab.runs.provenance import MAX_TEXT, describe_launch, describe_machine
 
 def git(project: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "-C", str(project), *identity, *arguments], capture_output=True, text=True, check=True
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_clean_tree(project: Path) -> None:
     assert code == {"commit": commit, "diff": "", "diff_complete": True, "untracked": {}}
 
 
-def test_changes_are_kept_as_a_diff_that_makes_them_again(project: Path) -> None:
+def test_the_diff_restores_the_changes(project: Path) -> None:
     (project / "net.py").write_text("width = 4\n")
     (project / "staged.py").write_text("depth = 2\n")
     git(project, "add", "staged.py")
@@ -47,7 +47,7 @@ def test_changes_are_kept_as_a_diff_that_makes_them_again(project: Path) -> None
     assert (project / "staged.py").read_text() == "depth = 2\n"
 
 
-def test_untracked_sources_with_their_text_and_all_else_by_name(project: Path) -> None:
+def test_untracked_sources_are_recorded_with_their_text(project: Path) -> None:
     (project / "new").mkdir()
     (project / "new" / "größe.py").write_text("depth = 2\n")
     (project / "weights.bin").write_bytes(b"\0" * 10)
@@ -62,14 +62,14 @@ def test_untracked_sources_with_their_text_and_all_else_by_name(project: Path) -
     }
 
 
-def test_a_diff_that_is_too_long_is_cut_and_says_so(project: Path) -> None:
+def test_a_long_diff_is_cut(project: Path) -> None:
     (project / "net.py").write_text("# long\n" * (MAX_TEXT // 7 + 1))
     code = describe_launch(project, [])["code"]
     assert not code["diff_complete"]
     assert len(code["diff"]) == MAX_TEXT
 
 
-def test_other_runs_are_none_of_its_sources(project: Path) -> None:
+def test_other_runs_are_no_sources(project: Path) -> None:
     RunDirectory.create(project / "outputs" / "name" / "run", "seed: 0\n", {"config.yaml": ""})
     (project / "outputs" / "notes.md").write_text("mine")
     assert describe_launch(project, [])["code"]["untracked"] == {"outputs/notes.md": "mine"}
@@ -87,9 +87,9 @@ def test_a_folder_inside_a_repository(project: Path) -> None:
 def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     (tmp_path / "net.py").touch()
-    found = describe_launch(tmp_path, ["litlab", "train"])
-    assert found["code"] is None
-    assert (found["project"], found["command"]) == (str(tmp_path), ["litlab", "train"])
+    provenance = describe_launch(tmp_path, ["litlab", "train"])
+    assert provenance["code"] is None
+    assert (provenance["project"], provenance["command"]) == (str(tmp_path), ["litlab", "train"])
 
 
 def test_without_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_without_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("name=a@b", "name=a@b"),
     ],
 )
-def test_credentials_in_addresses_are_hidden(word: str, expected: str, tmp_path: Path) -> None:
+def test_credentials_in_urls_are_masked(word: str, expected: str, tmp_path: Path) -> None:
     assert describe_launch(tmp_path, ["litlab", "train", word])["command"] == ["litlab", "train", expected]
 
 

@@ -1,11 +1,11 @@
-"""Texts without secrets: what is masked, and what is left as it was."""
+"""Texts without secrets."""
 
 import logging
 import time
 
 import pytest
 
-from litlab.runs import redact as masking
+from litlab.runs import redact as redact_module
 from litlab.runs.redact import (
     RedactingFormatter,
     is_secret,
@@ -30,7 +30,7 @@ from litlab.runs.redact import (
         ("git@host:x me@example.org a://b/c@d", "git@host:x me@example.org a://b/c@d"),
     ],
 )
-def test_addresses(text: str, expected: str) -> None:
+def test_urls(text: str, expected: str) -> None:
     assert mask_addresses(text) == expected
 
 
@@ -54,15 +54,15 @@ def test_diffs_by_file() -> None:
     assert mask_diff(diff) == diff.replace("abc", "***")
 
 
-def test_lines_of_any_length_are_looked_through_at_once() -> None:
+def test_long_lines_are_masked_quickly() -> None:
     start = time.perf_counter()
     for text in ("a" * 10**6, "a='b=\"" * 10**5, "x://a" * 10**5, "token=" * 10**5, "?a&" * 10**5, "a-b.c " * 10**5):
         mask_source(text, ".yaml")
     assert time.perf_counter() - start < 10
 
 
-def test_what_a_process_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "_registered", set())
+def test_registered_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact_module, "_registered", set())
     register_secrets(["hunter2", "hunter2-long", "abc", "https://me:geheim@h/x?sig=4711abc"])
     assert redact("hunter2-long, hunter2; geheim 4711abc") == "***, ***; *** ***"
     assert redact("abc") == "abc", "too short to be told from other text"

@@ -1,4 +1,4 @@
-"""result.json: how a run ended."""
+"""The result of a run in result.json."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def test_a_result_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_null(value: float, tmp_path: Path) -> None:
+def test_nonfinite_values_are_null(value: float, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     write_result(
         run, Result(status=RunStatus.COMPLETED, identity="", objective=value, test={"test/loss": value, "x": 1.0})
@@ -33,6 +33,9 @@ def test_what_is_no_number_is_null(value: float, tmp_path: Path) -> None:
     assert (read["objective"], read["test"]) == (None, {"test/loss": None, "x": 1.0})
 
 
-def test_a_missing_result_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_result_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did not get that far"):
+        read_result(RunDirectory(tmp_path))
+    (tmp_path / "result.json").write_text("[]")
+    with pytest.raises(UserError, match="expected a JSON object"):
         read_result(RunDirectory(tmp_path))

@@ -14,7 +14,7 @@ from litlab.runs.signature import is_own, key_file, sign, signature_problem
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user without a key."""
+    """Set up a user without a key."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ.pop("LITLAB_SESSION_KEY", None)
     os.environ["XDG_STATE_HOME"] = str(tmp_path / "state")

@@ -1,4 +1,4 @@
-"""In what state a run is, told from real files, locks and processes."""
+"""The state of a run, read from real files, locks and processes."""
 
 import json
 import os
@@ -51,40 +51,40 @@ def worker(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
     process.communicate()
 
 
-def test_a_run_that_nobody_has_begun_waits(run: RunDirectory) -> None:
+def test_a_new_run_is_queued(run: RunDirectory) -> None:
     assert read_state(run).status == "queued"
 
 
-def test_a_run_ends_in_what_its_result_says(run: RunDirectory) -> None:
+def test_the_result_determines_the_state(run: RunDirectory) -> None:
     seconds = {"start": 1.0, "fit": 5.0, "training": 4.0, "saving": 0.5}
     write_result(run, Result(RunStatus.COMPLETED, "", objective=0.5, seconds=seconds, error="none"))
-    found = read_state(run)
-    assert (found.status, found.message, found.objective, found.seconds) == ("completed", "", 0.5, 6.0)
+    state = read_state(run)
+    assert (state.status, state.message, state.objective, state.seconds) == ("completed", "", 0.5, 6.0)
     for status in (RunStatus.FAILED, RunStatus.REFUSED, RunStatus.INTERRUPTED, RunStatus.PRUNED):
         write_result(run, Result(status, "", error="why\nand where"))
-        found = read_state(run)
-        assert (found.status, found.message, found.objective, found.seconds) == (status, "why\nand where", None, None)
+        state = read_state(run)
+        assert (state.status, state.message, state.objective, state.seconds) == (status, "why\nand where", None, None)
 
 
-def test_alive_and_killed(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
-    found = read_state(run)
-    assert (found.status, found.progress and found.progress.epoch) == ("running", None)
+def test_a_running_process_and_a_killed_one(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
+    state = read_state(run)
+    assert (state.status, state.progress and state.progress.epoch) == ("running", None)
     with closing(MetricsWriter(run.metrics)) as writer:
         writer.append(1, 20, {"val/accuracy": 0.25})
-    found = read_state(run)
-    assert found.progress is not None
-    assert (found.progress.epoch, found.progress.num_epochs, found.objective) == (2, 4, 0.25)
-    assert found.seconds is not None
-    assert 0 <= found.seconds < 60
+    state = read_state(run)
+    assert state.progress is not None
+    assert (state.progress.epoch, state.progress.num_epochs, state.objective) == (2, 4, 0.25)
+    assert state.seconds is not None
+    assert 0 <= state.seconds < 60
     worker.kill()
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-    found = read_state(run)
-    assert (found.status, found.message, found.objective) == ("interrupted", "its process is gone", 0.25)
+    state = read_state(run)
+    assert (state.status, state.message, state.objective) == ("interrupted", "its process is gone", 0.25)
     run.metrics.unlink()
     assert read_state(run).status == "queued"
 
 
-def test_looking_does_not_take_the_lock(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
+def test_reading_leaves_the_lock_alone(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
     worker.kill()
     worker.wait()
     before = (run.path / ".lock").read_text()
@@ -152,30 +152,30 @@ HOSTILE: list[Any] = [
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_what_others_wrote_raises_nothing(hostile: Any, run: RunDirectory) -> None:
+def test_an_untrusted_result_raises_nothing(hostile: Any, run: RunDirectory) -> None:
     run.result.write_text(json.dumps(hostile))
-    found = read_state(run)
-    assert found.status == (
+    state = read_state(run)
+    assert state.status == (
         "completed" if isinstance(hostile, dict) and hostile.get("status") == "completed" else "failed"
     )
-    assert found.objective is None
+    assert state.objective is None
 
 
-def test_what_is_nested_too_deeply_is_said(run: RunDirectory) -> None:
+def test_a_deeply_nested_result_has_failed(run: RunDirectory) -> None:
     for depth in (400, 10**5):  # the first can be read, but not be shown
         run.result.write_text('{"status": "failed", "error": ' + "[" * depth + "]" * depth + "}")
         assert read_state(run).status == "failed"
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.yaml", "metrics.csv", ".lock"])
-def test_a_pipe_is_not_waited_for(name: str, run: RunDirectory) -> None:
+def test_a_pipe_does_not_block(name: str, run: RunDirectory) -> None:
     run.metrics.touch()
     (run.path / name).unlink(missing_ok=True)
     os.mkfifo(run.path / name)
     assert read_state(run).status == ("failed" if name == "result.json" else "interrupted")
 
 
-def test_damaged_files_are_said(run: RunDirectory) -> None:
+def test_damaged_files_are_reported(run: RunDirectory) -> None:
     run.config.write_text("{{")
     run.metrics.write_bytes(b"\xff\xfe\x00")
     assert "config.yaml is damaged" in read_state(run).message
