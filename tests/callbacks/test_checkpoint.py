@@ -9,26 +9,26 @@ from litlab.errors import UserError
 
 
 @pytest.mark.parametrize(("mode", "values", "step"), [("max", [1, 3, 3, 2], 2), ("min", [3, 1, 2, 1], 2)])
-def test_the_first_of_the_best(mode: str, values: list[float], step: int) -> None:
+def test_first_of_equal_values_is_the_best(mode: str, values: list[float], step: int) -> None:
     best = BestTracker("val/loss", mode)
     improved = [best.improved({"val/loss": value}, number) for number, value in enumerate(values, start=1)]
     assert (best.step, best.value) == (step, values[step - 1])
     assert improved == [True, mode == "max" or True, False, False]
 
 
-def test_no_number_is_never_the_best() -> None:
+def test_nan_is_never_the_best() -> None:
     best = BestTracker("val/loss", "min")
     assert not best.improved({"val/loss": math.nan}, 1)
     assert best.improved({"val/loss": math.inf}, 2)
     assert best.improved({"val/loss": 1.0}, 3)
 
 
-def test_an_unknown_metric_is_said() -> None:
+def test_missing_metric_is_an_error() -> None:
     with pytest.raises(UserError, match=r"objective.metric=val/f1: was not logged.*logged: val/loss"):
         BestTracker("val/f1", "max").improved({"val/loss": 1.0}, 1)
 
 
-def test_it_goes_on_from_a_state() -> None:
+def test_state_is_restored() -> None:
     best, other = BestTracker("m", "max"), BestTracker("m", "max")
     best.improved({"m": 2.0}, 7)
     other.set_state(best.state())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from litlab.callbacks.confusion_matrix import draw_confusion_matrix
 
 
-def test_the_color_of_a_cell_is_the_share_of_its_true_class() -> None:
+def test_color_is_the_fraction_of_the_true_class() -> None:
     picture = draw_confusion_matrix(np.array([[30, 10], [5, 5]]), ("yes", "no"))
 
     def center(color: tuple[int, int, int]) -> NDArray[np.float64]:  # the same colors in the scale are a few lines
@@ -23,7 +23,7 @@ def test_the_color_of_a_cell_is_the_share_of_its_true_class() -> None:
 
 @pytest.mark.parametrize("num_classes", [1, 2, 10, 25, 26, 60, 61, 200, 1500])
 @pytest.mark.parametrize("name", ["a", "a long name of a class, " * 9, "кошка\nи собака", ""])
-def test_all_of_the_matrix_is_in_its_picture(num_classes: int, name: str) -> None:
+def test_nothing_is_cut_off_at_the_edge(num_classes: int, name: str) -> None:
     counts = np.eye(num_classes, dtype=np.int64) * 1_234_567
     picture = draw_confusion_matrix(counts, [name] * num_classes)
     assert min(picture.shape[:2]) > 280
@@ -33,7 +33,7 @@ def test_all_of_the_matrix_is_in_its_picture(num_classes: int, name: str) -> Non
     assert (picture == 255).all()  # nothing but paper at the edge
 
 
-def test_counts_names_and_numbers_are_shown() -> None:
+def test_counts_and_names_are_drawn_if_they_fit() -> None:
     def is_seen(num_classes: int, counts: NDArray[np.int64], name: str) -> bool:
         names = [f"class {row}" for row in range(num_classes)]
         return not np.array_equal(

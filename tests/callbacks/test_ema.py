@@ -53,7 +53,7 @@ def averaged(states: list[dict[str, Tensor]], *, decay: float, every_steps: int)
 
 
 @pytest.mark.parametrize(("decay", "every_steps", "accumulate"), [(0.3, 1, 1), (0.9, 2, 1), (0.15, 1, 2), (0.0, 1, 1)])
-def test_validation_sees_the_average(decay: float, every_steps: int, accumulate: int) -> None:
+def test_average_is_validated(decay: float, every_steps: int, accumulate: int) -> None:
     task, recorder = task_with_norm(), Recorder()
     before = copy.deepcopy(task.state_dict())
     callbacks = [EMA(decay=decay, every_steps=every_steps), recorder]
@@ -61,16 +61,16 @@ def test_validation_sees_the_average(decay: float, every_steps: int, accumulate:
     trainer.fit(task, Batches(40), Batches(8))
     assert len(recorder.trained) == 3 * -(-5 // accumulate)
     expected = averaged([before, *recorder.trained], decay=decay, every_steps=every_steps)
-    for name, found in recorder.validated[-1].items():
-        if found.is_floating_point():
-            torch.testing.assert_close(found.double(), expected[name], rtol=1e-5, atol=1e-6)
+    for name, value in recorder.validated[-1].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
         else:
-            assert torch.equal(found, recorder.trained[-1][name])  # counts of batches are as they are
-    for name, found in task.state_dict().items():  # and training went on with the weights themselves
-        assert torch.equal(found, recorder.trained[-1][name])
+            assert torch.equal(value, recorder.trained[-1][name])  # counts of batches are as they are
+    for name, value in task.state_dict().items():  # and training went on with the weights themselves
+        assert torch.equal(value, recorder.trained[-1][name])
 
 
-def test_training_is_the_same_with_and_without() -> None:
+def test_training_is_not_changed() -> None:
     weights = []
     for callbacks in ([], [EMA(decay=0.9, every_steps=1)]):
         task = make_task()
@@ -91,7 +91,7 @@ def test_a_checkpoint_holds_the_average_and_the_weights_under_the_same_names() -
         assert torch.equal(value, recorder.trained[-1][name])
 
 
-def test_the_average_moves_under_bfloat16() -> None:
+def test_average_changes_under_bfloat16() -> None:
     """One hundredth of a difference is lost where the sum is rounded to bfloat16."""
     task, recorder = task_with_norm(), Recorder()
     before = copy.deepcopy(task.to(torch.bfloat16).state_dict())
@@ -102,10 +102,10 @@ def test_the_average_moves_under_bfloat16() -> None:
     average = {name: each.float() for name, each in before.items()}
     for state in recorder.trained:
         average = {name: torch.lerp(each, state[name].float(), 0.005) for name, each in average.items()}
-    for name, found in recorder.validated[-1].items():
-        if found.is_floating_point():
-            assert found.dtype == torch.bfloat16
-            torch.testing.assert_close(found.float(), average[name], rtol=2**-8, atol=1e-5)
+    for name, value in recorder.validated[-1].items():
+        if value.is_floating_point():
+            assert value.dtype == torch.bfloat16
+            torch.testing.assert_close(value.float(), average[name], rtol=2**-8, atol=1e-5)
 
 
 def test_sharded_weights_are_refused() -> None:

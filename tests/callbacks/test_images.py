@@ -28,7 +28,7 @@ def expected_counts(task: ImageClassifier, batches: Batches) -> np.ndarray:
     return counts
 
 
-def test_pictures_hold_the_right_images_names_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_show_the_expected_images_captions_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown, task, logger = Shown(monkeypatch), make_task(), TensorBoardLogger(tmp_path)
     train, val, test = Batches(40), Batches(21), Batches(NUM_TEST)
     callbacks = [
@@ -68,7 +68,7 @@ def test_pictures_hold_the_right_images_names_and_counts(tmp_path: Path, monkeyp
     }
 
 
-def test_no_mistakes_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_picture_without_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, test = Shown(monkeypatch), Batches(NUM_TEST)
     task = make_task()
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_no_mistakes_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.sheets == []
 
 
-def test_pixels_are_those_before_the_normalisation() -> None:
+def test_pixels_are_those_before_the_normalization() -> None:
     pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     assert np.array_equal(to_pixels((pixels / 255 - mean) / std, mean=MEAN, std=STD), pixels.permute(0, 2, 3, 1))
@@ -96,7 +96,7 @@ def test_tiles_are_enlarged_by_whole_factors_or_reduced(size: int, shown_size: i
     assert (sheet[20, columns[shown_size:]] == (200, 0, 0)).all()
 
 
-def test_long_lines_are_shortened_to_their_width() -> None:
+def test_long_lines_are_truncated_to_their_width() -> None:
     font = get_font(14)
     assert truncate("a cat", 100, font) == "a cat"
     for line in ("W" * 255, "some words that go on", "i" * 255):

@@ -73,7 +73,7 @@ def test_throughput_counts_images_of_all_ranks_but_not_the_time_of_validation(mo
     assert rows.values("throughput/images_per_second") == {4: 4.0, 8: 4.0}
 
 
-def test_accumulated_batches_make_one_step() -> None:
+def test_accumulated_batches_are_one_step() -> None:
     rows = Rows()
     trainer = make_trainer([rows], [TrainingLog()], max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=2)
     trainer.fit(make_task(), Batches(40))
@@ -99,7 +99,7 @@ class Loader(list[Tensor]):
         return len(self.batches)
 
 
-def test_other_modules_and_loggers_are_left_alone() -> None:
+def test_other_modules_and_loggers_work() -> None:
     rows = Rows()
     callbacks = [
         TrainingLog(),

@@ -64,9 +64,9 @@ def test_two_ranks_log_and_draw_what_one_process_does(tmp_path: Path, monkeypatc
     for environment, file in zip(environments, files, strict=True):
         processes.append(WarmProcess(command, tmp_path, stderr=file, environment=environment))
     codes = [process.wait(120) for process in processes]
-    said = [file.read_text() for file in files]
-    assert codes == [0, 0], "\n".join(said)
-    assert "sync_dist" not in said[0]
+    errors_text = [file.read_text() for file in files]
+    assert codes == [0, 0], "\n".join(errors_text)
+    assert "sync_dist" not in errors_text[0]
     two, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
 
     rows, task, shown = Rows(), make_task(metrics=F1), Shown(monkeypatch)
@@ -76,9 +76,9 @@ def test_two_ranks_log_and_draw_what_one_process_does(tmp_path: Path, monkeypatc
     trainer.test(task, Batches(NUM_TEST), verbose=False)
 
     assert [step for step, _ in two["rows"]] == [step for step, _ in rows.rows]
-    for (_, ours), (_, theirs) in zip(two["rows"], rows.rows, strict=True):
-        assert ours.keys() == theirs.keys()
-        assert all(ours[name] == pytest.approx(theirs[name], abs=1e-6) for name in ours if "second" not in name)
+    for (_, row), (_, expected) in zip(two["rows"], rows.rows, strict=True):
+        assert row.keys() == expected.keys()
+        assert all(row[name] == pytest.approx(expected[name], abs=1e-6) for name in row if "second" not in name)
     assert two["counts"] == [counts.tolist() for counts in shown.counts]
     assert two["captions"] == [captions for _, captions in shown.sheets]
     assert (other["counts"], other["captions"]) == ([], [])

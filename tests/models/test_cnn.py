@@ -8,7 +8,7 @@ from litlab.errors import UserError
 from litlab.models.cnn import CNN
 
 
-def test_it_is_the_network_of_the_tutorial() -> None:
+def test_is_the_network_of_the_tutorial() -> None:
     network = CNN(num_classes=10, image_shape=(3, 32, 32), widths=(6, 16), hidden=(120, 84))
     weights = list(network.state_dict().values())
     images = torch.randn(2, 3, 32, 32)
@@ -25,7 +25,7 @@ def test_it_is_the_network_of_the_tutorial() -> None:
 
 
 @pytest.mark.parametrize(("widths", "smallest"), [((6,), 6), ((6, 16), 16), ((6, 16, 32), 36)])
-def test_images_may_not_be_too_small(widths: tuple[int, ...], smallest: int) -> None:
+def test_too_small_images_are_refused(widths: tuple[int, ...], smallest: int) -> None:
     network = CNN(num_classes=2, image_shape=(1, smallest, smallest), widths=widths, hidden=())
     assert network(torch.zeros(1, 1, smallest, smallest)).shape == (1, 2)
     with pytest.raises(

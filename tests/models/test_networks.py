@@ -1,4 +1,4 @@
-"""One suite over every network of conf/model."""
+"""The same tests for every network of conf/model."""
 
 import importlib
 import io
@@ -33,7 +33,7 @@ FIXED = {  # parameters that are not trained
 Build = Callable[..., nn.Module]
 
 
-def test_every_network_is_known_here() -> None:
+def test_every_network_of_conf_is_tested() -> None:
     assert {path.stem for path in CONFIGS} == NUM_PARAMETERS.keys()
 
 
@@ -72,7 +72,7 @@ def test_one_logit_for_each_class(build: Build, name: str, num_classes: int, ima
     assert logits.isfinite().all()
 
 
-def test_the_gradient_reaches_every_parameter(build: Build, name: str) -> None:
+def test_every_trained_parameter_gets_a_gradient(build: Build, name: str) -> None:
     network = build(5, (3, 32, 32))
     nn.functional.cross_entropy(network(torch.randn(8, 3, 32, 32)), torch.arange(8) % 5).backward()
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -81,7 +81,7 @@ def test_the_gradient_reaches_every_parameter(build: Build, name: str) -> None:
     assert without == []
 
 
-def test_evaluation_is_deterministic_and_row_by_row(build: Build) -> None:
+def test_evaluation_is_deterministic_and_independent_of_the_batch(build: Build) -> None:
     network = build(5, (3, 32, 32)).eval()
     images = torch.randn(6, 3, 32, 32)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_evaluation_is_deterministic_and_row_by_row(build: Build) -> None:
         torch.testing.assert_close(network(images[2:4]), logits[2:4], rtol=1e-4, atol=1e-5)
 
 
-def test_weights_round_trip_as_plain_tensors(build: Build) -> None:
+def test_weights_are_saved_and_loaded_as_plain_tensors(build: Build) -> None:
     network, other = build(5, (3, 32, 32)).eval(), build(5, (3, 32, 32)).eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.05)

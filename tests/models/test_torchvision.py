@@ -1,4 +1,4 @@
-"""torchvision's registry: every network can be built, weights come as tensors only, errors say what to do."""
+"""Networks of torchvision's registry and their pretrained weights."""
 
 import sys
 import urllib.request
@@ -46,7 +46,7 @@ def official_state() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", smallest_of_each_family())
-def test_every_family_of_the_registry_can_have_ten_classes(name: str) -> None:
+def test_every_family_of_the_registry_is_built_with_ten_classes(name: str) -> None:
     with torch.device("cpu" if name.startswith("regnet") else "meta"):  # RegNet reads numbers out of tensors
         network = build(name=name, pretrained=False, num_classes=10, image_shape=(3, 224, 224))
     *_, head = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
@@ -61,19 +61,19 @@ def test_networks_with_auxiliary_heads_return_plain_logits_in_training(name: str
         assert network(torch.zeros(2, 3, 224, 224)).shape == (2, 10)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match=r"model\.name=resnet19: .*nearest: resnet18"):
         build(name="resnet19", pretrained=False, num_classes=10, image_shape=(3, 32, 32))
 
 
 @pytest.mark.parametrize(("name", "image_shape"), [("alexnet", (3, 32, 32)), ("shufflenet_v2_x0_5", (1, 64, 64))])
-def test_images_that_a_network_does_not_take(name: str, image_shape: tuple[int, int, int]) -> None:
+def test_unsupported_images_are_refused(name: str, image_shape: tuple[int, int, int]) -> None:
     channels, height, width = image_shape
     with pytest.raises(UserError, match=f"does not take images of {channels} channels and {height}x{width} pixels"):
         build(name=name, pretrained=False, num_classes=10, image_shape=image_shape)
 
 
-def test_pretrained_weights_but_for_the_head(weights_folder: Path) -> None:
+def test_pretrained_weights_are_loaded_except_the_head(weights_folder: Path) -> None:
     state = official_state()
     torch.save(state, weights_folder / FILE)
     network = build(name="shufflenet_v2_x0_5", pretrained=True, num_classes=10, image_shape=(3, 32, 32))
@@ -97,10 +97,10 @@ class Hostile:
         return sys.intern, ("executed",)
 
 
-@pytest.mark.parametrize("kind", ["hostile", "truncated"])
-def test_a_file_that_is_no_weights_is_refused(weights_folder: Path, kind: str) -> None:
+@pytest.mark.parametrize("content", ["hostile", "truncated"])
+def test_invalid_weights_file_is_refused(weights_folder: Path, content: str) -> None:
     torch.save({"weight": Hostile()}, weights_folder / FILE)
-    if kind == "truncated":
+    if content == "truncated":
         (weights_folder / FILE).write_bytes((weights_folder / FILE).read_bytes()[:100])
     with pytest.raises(
         UserError, match=r"model\.pretrained=true: cannot load the weights of .*delete .*downloaded again"
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_weights_is_refused(weights_folder: Path, kind: str) -
         build(name="shufflenet_v2_x0_5", pretrained=True, num_classes=10, image_shape=(3, 32, 32))
 
 
-def test_offline_says_where_the_file_can_be_put(weights_folder: Path) -> None:
+def test_offline_error_names_the_file_to_download(weights_folder: Path) -> None:
     with pytest.raises(UserError) as raised:
         build(name="shufflenet_v2_x0_5", pretrained=True, num_classes=10, image_shape=(3, 32, 32))
     url = torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT.url

@@ -1,4 +1,4 @@
-"""The whitened network: what its first layer does to images, its shapes, its cost, its errors."""
+"""Whitened network: its first layer, shapes, initialization and errors."""
 
 from typing import Any
 
@@ -28,7 +28,9 @@ def smooth_images(num_images: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("patch", "stride", "whitened"), [(2, 1, None), (3, 2, None), (4, 2, 32)])
-def test_directions_are_uncorrelated_and_of_about_variance_one(patch: int, stride: int, whitened: int | None) -> None:
+def test_whitened_channels_are_uncorrelated_with_variance_near_one(
+    patch: int, stride: int, whitened: int | None
+) -> None:
     network = WhitenedCNN(**PAPER | {"patch": patch, "stride": stride, "whitened": whitened})
     images = smooth_images(200)
     network.initialize_from(images)
@@ -43,7 +45,7 @@ def test_directions_are_uncorrelated_and_of_about_variance_one(patch: int, strid
     assert 0.8 < covariance.diagonal().min() <= covariance.diagonal().max() < 1.001  # less where epsilon counts
 
 
-def test_kept_directions_are_those_that_vary_most() -> None:
+def test_directions_with_the_largest_variance_are_kept() -> None:
     images = smooth_images(200)
     all_of_them = WhitenedCNN(**PAPER | {"patch": 4, "stride": 2})
     few = WhitenedCNN(**PAPER | {"patch": 4, "stride": 2, "whitened": 8})
@@ -54,7 +56,7 @@ def test_kept_directions_are_those_that_vary_most() -> None:
     assert norms.max() < others.min()
 
 
-def test_it_is_the_network_of_the_paper() -> None:
+def test_is_the_network_of_the_paper() -> None:
     network = WhitenedCNN(**PAPER).eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
@@ -74,7 +76,7 @@ def test_it_is_the_network_of_the_paper() -> None:
     torch.testing.assert_close(network(images), logits, rtol=1e-4, atol=1e-5)
 
 
-def test_convolutions_start_as_the_identity() -> None:
+def test_convolutions_are_initialized_as_the_identity() -> None:
     network = WhitenedCNN(**PAPER | {"widths": [32, 32, 16]})
     features = torch.randn(2, 24, 6, 6)
     first = network.stages[0].convolutions[0]  # type: ignore[index]
@@ -84,7 +86,7 @@ def test_convolutions_start_as_the_identity() -> None:
     assert torch.equal(narrowing(wide), wide[:, :16])  # type: ignore[operator]
 
 
-def test_pooling_first_costs_less_and_gives_the_same_shapes() -> None:
+def test_pooling_first_gives_the_same_shapes() -> None:
     settings = PAPER | {"patch": 4, "stride": 2, "whitened": 32, "widths": [32, 64, 128], "convolutions": [1, 2, 2]}
     first = WhitenedCNN(**settings | {"pool_first": True, "residual": True, "activation": "relu"})
     shapes: list[tuple[int, ...]] = []
@@ -94,7 +96,7 @@ def test_pooling_first_costs_less_and_gives_the_same_shapes() -> None:
     assert shapes == [(2, 32, 15, 15), (2, 64, 7, 7), (2, 128, 3, 3)]
 
 
-def test_it_is_shown_training_images_unless_a_checkpoint_has_its_filters() -> None:
+def test_filters_come_from_training_images_unless_a_checkpoint_has_them() -> None:
     config = compose_config(*FEW, "trainer=cpu", "model=whitened", "model.widths=[8,8,8]")
     shown, other = assemble(config, rank=0), assemble(config, rank=0, from_checkpoint=True)
     assert isinstance(shown.network, WhitenedCNN)
@@ -107,13 +109,13 @@ def test_it_is_shown_training_images_unless_a_checkpoint_has_its_filters() -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"convolutions": [2, 2]}, r"model.convolutions=\[2, 2\] must have one number for each of model.widths"),
         ({"whitened": 26}, "model.whitened=26 must be even and at most 24, twice the pixels of a patch"),
         ({"whitened": 3}, "model.whitened=3 must be even"),
     ],
 )
-def test_what_does_not_fit_is_said(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_inconsistent_arguments_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         WhitenedCNN(**PAPER | change)

@@ -31,7 +31,7 @@ def take_steps(network: nn.Module, optimizer: torch.optim.Optimizer, num_steps: 
 
 
 @pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
-def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) -> None:
+def test_orthogonalize_keeps_singular_vectors_and_brings_values_near_one(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     result = orthogonalize(matrix, 5)
@@ -44,11 +44,11 @@ def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) 
     assert not torch.allclose(values, s, atol=0.1)
 
 
-def test_a_matrix_of_zeros_stays() -> None:
+def test_orthogonalize_keeps_zeros() -> None:
     assert orthogonalize(torch.zeros(4, 9), 5).abs().max() == 0
 
 
-def test_filters_move_by_lr_on_a_sphere() -> None:
+def test_filters_have_a_fixed_norm_and_step_size() -> None:
     network = make_network()
     filters = network.get_parameter("0.weight")
     optimizer = Muon(network.parameters(), **SETTINGS)
@@ -60,23 +60,23 @@ def test_filters_move_by_lr_on_a_sphere() -> None:
     assert moved.median() > 0.6
 
 
-def test_all_else_is_nesterov_sgd() -> None:
+def test_other_parameters_are_updated_by_nesterov_sgd() -> None:
     network, twin = make_network(), make_network()
     filters = twin.get_parameter("0.weight")
     take_steps(network, Muon(network.parameters(), **SETTINGS | {"lr": 1e-12}), 4)
     filters.data = filters.data * (8**0.5 / filters.data.norm())  # as Muon scales it: the norm behind it hides that
     nesterov: dict[str, Any] = {"momentum": 0.85, "nesterov": True, "weight_decay": 0.01}
     groups = [
-        {"params": [each for each in twin.parameters() if each.ndim == 1], "lr": 2.0},
+        {"params": [parameter for parameter in twin.parameters() if parameter.ndim == 1], "lr": 2.0},
         {"params": [twin.get_parameter("3.weight")], "lr": 0.3},
         {"params": [filters], "lr": 0.0},
     ]
     take_steps(twin, SGD(groups, lr=0.1, **nesterov), 4)
-    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=2e-3)
+    for value, expected in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, atol=2e-4, rtol=2e-3)
 
 
-def test_groups_are_named_and_scheduled_by_one_factor() -> None:
+def test_schedule_multiplies_all_groups_by_one_factor() -> None:
     optimizer = Muon([{"params": list(make_network().parameters()), "name": "decay"}], **SETTINGS)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {
         "filters": 0.2,
@@ -87,7 +87,7 @@ def test_groups_are_named_and_scheduled_by_one_factor() -> None:
     assert schedule.get_last_lr() == [0.1, 0.15, 1.0]
 
 
-def test_goes_on_exactly_from_its_state() -> None:
+def test_state_dict_continues_exactly() -> None:
     whole, halves = make_network(), make_network()
     take_steps(whole, Muon(whole.parameters(), **SETTINGS), 3)
     first = Muon(halves.parameters(), **SETTINGS)
@@ -103,6 +103,6 @@ def test_goes_on_exactly_from_its_state() -> None:
     assert not torch.equal(whole.get_parameter("3.weight"), halves.get_parameter("3.weight"))
 
 
-def test_without_filters_it_says_what_to_use() -> None:
+def test_networks_without_filters_are_refused() -> None:
     with pytest.raises(UserError, match=r"no trainable parameter has four axes .*use optimizer=sgd or adamw"):
         Muon(nn.Linear(3, 3).parameters(), **SETTINGS)

@@ -26,12 +26,12 @@ def test_an_empty_group_is_left_out() -> None:
     assert [group["name"] for group in parameter_groups(nn.Linear(2, 2, bias=False), ["weight"])] == ["decay"]
 
 
-def test_nothing_to_train_is_an_error() -> None:
+def test_no_trainable_parameters_are_refused() -> None:
     with pytest.raises(UserError, match="Linear has no trainable parameters"):
         parameter_groups(nn.Linear(2, 2).requires_grad_(False), [])
 
 
-def test_names_decide_once_the_shapes_are_gone() -> None:
+def test_flattened_parameters_are_grouped_by_name() -> None:
     """FSDP replaces parameters by flat shards, and puts a prefix into their names."""
     network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     decayed = decayed_names(network)
@@ -42,5 +42,7 @@ def test_names_decide_once_the_shapes_are_gone() -> None:
         for name, parameter in layer.named_parameters():
             shard.register_parameter(name, nn.Parameter(parameter.detach().flatten()))
         flat._fsdp_wrapped_module.add_module(str(index), shard)
-    sizes = {group["name"]: [each.numel() for each in group["params"]] for group in parameter_groups(flat, decayed)}
+    sizes = {
+        group["name"]: [parameter.numel() for parameter in group["params"]] for group in parameter_groups(flat, decayed)
+    }
     assert sizes == {"decay": [6, 4], "no_decay": [2, 2]}

@@ -32,8 +32,8 @@ def rates(schedule: LambdaLR, num_steps: int) -> list[float]:
 
 
 @pytest.mark.parametrize("total_steps", [10, 100, 101])
-def test_one_cycle_is_torchs_curve(total_steps: int) -> None:
-    theirs = OneCycleLR(
+def test_one_cycle_equals_that_of_torch(total_steps: int) -> None:
+    expected = OneCycleLR(
         make_optimizer(),
         max_lr=0.3,
         total_steps=total_steps,
@@ -42,11 +42,11 @@ def test_one_cycle_is_torchs_curve(total_steps: int) -> None:
         final_div_factor=50,
         cycle_momentum=False,
     )
-    ours = one_cycle(make_optimizer(0.3), total_steps=total_steps, warmup=0.3, initial=1 / 20, final=1 / 1000)
-    assert rates(ours, total_steps) == pytest.approx(rates(theirs, total_steps), abs=1e-12)
+    schedule = one_cycle(make_optimizer(0.3), total_steps=total_steps, warmup=0.3, initial=1 / 20, final=1 / 1000)
+    assert rates(schedule, total_steps) == pytest.approx(rates(expected, total_steps), abs=1e-12)
 
 
-def test_cosine_by_hand() -> None:
+def test_cosine_values() -> None:
     factor = partial(cosine_factor, total_steps=11, warmup=2 / 11, final=0.1)
     assert [factor(step) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
     assert factor(6) == pytest.approx(0.55)  # half-way between the peak and the last step
@@ -63,7 +63,7 @@ def test_constant() -> None:
 
 @pytest.mark.parametrize("warmup", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 7])
-def test_short_trainings_come_near_the_peak_and_stay_in_0_to_1(total_steps: int, warmup: float) -> None:
+def test_factors_of_short_trainings_peak_near_one(total_steps: int, warmup: float) -> None:
     for factor in (
         partial(one_cycle_factor, warmup=warmup, initial=0.1, final=0.0),
         partial(cosine_factor, warmup=warmup, final=0.0),

@@ -132,7 +132,7 @@ def test_steps_return_the_real_rows_for_callbacks() -> None:
     )
 
 
-def test_top5_of_fewer_classes_is_always_right() -> None:
+def test_top5_accuracy_of_fewer_classes_is_one() -> None:
     metrics = EvaluationMetrics(num_classes=3, metrics={})
     metrics.update(torch.zeros(4), torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))
     assert metrics.compute()["top5_accuracy"] == 1
@@ -149,7 +149,7 @@ def test_metrics_keep_counting_in_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
-def test_one_epoch_in_each_precision_learns(precision: str) -> None:
+def test_training_reduces_the_loss_in_each_precision(precision: str) -> None:
     task = make_task(schedule=partial(optim.one_cycle, warmup=0.25, initial=0.04, final=0.0))
     batches = [make_batch(16)] * 30
     (before,) = make_trainer(precision=precision).test(task, Batches(batches[:1]), verbose=False)
@@ -165,7 +165,7 @@ def test_weight_decay_reaches_matrices_only() -> None:
     assert decay == {"decay": 0.5, "no_decay": 0.0}
 
 
-def test_total_steps_reach_the_schedule_which_moves_at_each_step() -> None:
+def test_schedule_gets_total_steps_and_is_stepped_at_each_step() -> None:
     task = make_task(schedule=partial(OneCycleLR, max_lr=0.3, cycle_momentum=False))
     trainer = make_trainer(max_epochs=2)
     trainer.fit(task, Batches([make_batch(4)] * 5))
@@ -174,7 +174,7 @@ def test_total_steps_reach_the_schedule_which_moves_at_each_step() -> None:
     assert config.scheduler.last_epoch == 10
 
 
-def test_total_steps_set_by_the_user_stay() -> None:
+def test_total_steps_of_the_user_are_kept() -> None:
     task = make_task(schedule=partial(OneCycleLR, max_lr=0.3, cycle_momentum=False, total_steps=40))
     trainer = make_trainer()
     trainer.fit(task, Batches([make_batch(4)] * 5))
@@ -193,19 +193,19 @@ class Pair(nn.Sequential):
 
 
 @pytest.mark.parametrize(
-    ("network", "found"),
+    ("network", "returned"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(16, 1000)), r"shape \(6, 1000\)"),
         (Pair(nn.Flatten(), nn.Linear(16, NUM_CLASSES)), "tuple"),
     ],
 )
-def test_a_network_with_another_head_is_refused(network: nn.Module, found: str) -> None:
+def test_wrong_logits_are_refused(network: nn.Module, returned: str) -> None:
     task = make_task(network=network)
-    with pytest.raises(UserError, match=f"{found}.* expects logits of shape \\(6, 7\\)"):
+    with pytest.raises(UserError, match=f"{returned}.* expects logits of shape \\(6, 7\\)"):
         task.validation_step(make_batch(6), 0)
 
 
-def test_state_holds_the_network_alone() -> None:
+def test_state_dict_holds_only_the_network() -> None:
     task: LightningModule = make_task()
     assert all(key.startswith("network.") for key in task.state_dict())
     assert len(task.state_dict()) == 6

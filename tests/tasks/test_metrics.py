@@ -38,66 +38,66 @@ def steps(number: int) -> list[Step]:
     ]
 
 
-def added_up(each: list[Step]) -> tuple[float, float]:
+def sum_directly(batches: list[Step]) -> tuple[float, float]:
     """One by one, in float32."""
     loss_sum = torch.zeros(())
-    for losses, _, _ in each:
+    for losses, _, _ in batches:
         loss_sum += losses.sum()
-    correct = sum(int((logits.argmax(1) == labels).sum()) for _, logits, labels in each)
-    number = sum(len(labels) for _, _, labels in each)
+    correct = sum(int((logits.argmax(1) == labels).sum()) for _, logits, labels in batches)
+    number = sum(len(labels) for _, _, labels in batches)
     return (loss_sum / number).item(), correct / number
 
 
-def values(measured: TrainingMetrics) -> tuple[float, float]:
-    found = measured.compute()
-    return found["loss"].item(), found["accuracy"].item()
+def values(metric: TrainingMetrics) -> tuple[float, float]:
+    computed = metric.compute()
+    return computed["loss"].item(), computed["accuracy"].item()
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10**6])
-def test_it_makes_no_difference_how_long_they_wait(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_do_not_depend_on_when_batches_are_added(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MAX_PENDING_BATCHES", limit)
-    measured, all_steps = TrainingMetrics(), steps(60)
+    metric, all_steps = TrainingMetrics(), steps(60)
     for start, end in pairwise([0, 1, 20, 60]):
-        for each in all_steps[start:end]:
-            measured.update(*each)
-        loss, accuracy = values(measured)
-        expected = added_up(all_steps[:end])
+        for step in all_steps[start:end]:
+            metric.update(*step)
+        loss, accuracy = values(metric)
+        expected = sum_directly(all_steps[:end])
         assert loss == expected[0]
         assert accuracy == pytest.approx(expected[1], rel=1e-6)
-    measured.reset()
-    measured.update(*all_steps[3])
-    assert values(measured)[0] == added_up(all_steps[3:4])[0]
+    metric.reset()
+    metric.update(*all_steps[3])
+    assert values(metric)[0] == sum_directly(all_steps[3:4])[0]
 
 
-def test_few_logits_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_pending_logits_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "MAX_PENDING_LOGITS", 100)
-    measured = LossAndAccuracy()
+    metric = LossAndAccuracy()
     for _ in range(9):
-        measured.update_later(torch.ones(8), torch.zeros(8, 5), torch.zeros(8, dtype=torch.int64))
-        assert len(measured._pending) * 40 <= 100
-    measured.flush()
-    assert measured.num_images == 72
+        metric.update_later(torch.ones(8), torch.zeros(8, 5), torch.zeros(8, dtype=torch.int64))
+        assert len(metric._pending) * 40 <= 100
+    metric.flush()
+    assert metric.num_images == 72
 
 
-def test_no_graph_waits() -> None:
-    measured, weight = LossAndAccuracy(), torch.ones(8, 5, requires_grad=True)
+def test_pending_batches_hold_no_graph() -> None:
+    metric, weight = LossAndAccuracy(), torch.ones(8, 5, requires_grad=True)
     logits = weight * 2
-    measured.update_later(logits.sum(1), logits, torch.zeros(8, dtype=torch.int64))
-    assert not any(each.requires_grad for each in measured._pending[0])
-    measured.flush()
-    assert not measured.loss_sum.requires_grad
+    metric.update_later(logits.sum(1), logits, torch.zeros(8, dtype=torch.int64))
+    assert not any(tensor.requires_grad for tensor in metric._pending[0])
+    metric.flush()
+    assert not metric.loss_sum.requires_grad
 
 
-def test_a_checkpoint_holds_what_waits() -> None:
-    measured, other, all_steps = TrainingMetrics(), TrainingMetrics(), steps(30)
-    for each in all_steps[:10]:
-        measured.update(*each)
-    set_metrics_state(find_metrics(other), get_metrics_state(find_metrics(measured)))
-    for each in all_steps[10:]:
-        measured.update(*each)
-        other.update(*each)
-    assert values(other) == values(measured)
-    assert values(measured)[0] == added_up(all_steps)[0]
+def test_pending_batches_are_in_a_checkpoint() -> None:
+    metric, other, all_steps = TrainingMetrics(), TrainingMetrics(), steps(30)
+    for step in all_steps[:10]:
+        metric.update(*step)
+    set_metrics_state(find_metrics(other), get_metrics_state(find_metrics(metric)))
+    for step in all_steps[10:]:
+        metric.update(*step)
+        other.update(*step)
+    assert values(other) == values(metric)
+    assert values(metric)[0] == sum_directly(all_steps)[0]
 
 
 MODULE = '''
@@ -128,7 +128,7 @@ def runs(project: Path) -> list[RunDirectory]:
     return [RunDirectory(path.parent) for path in sorted(project.glob("outputs/s/*/result.json"))]
 
 
-def test_its_unit_direction_and_bounds_are_recorded(project: Path) -> None:
+def test_unit_direction_and_bounds_are_recorded(project: Path) -> None:
     table = read_metric_table(runs(project)[0])
     for split in ("val", "test"):
         assert table[f"{split}/f1"] == MetricInfo(f"{split}/f1", unit="%", mode="max", bounds=(0.0, 1.0))
@@ -137,7 +137,7 @@ def test_its_unit_direction_and_bounds_are_recorded(project: Path) -> None:
     assert table["train/loss"].mode == "min"
 
 
-def test_it_is_the_objective(project: Path) -> None:
+def test_custom_metric_is_the_objective(project: Path) -> None:
     for run in runs(project):
         values = [row.value for row in read_metrics(run.metrics) if row.metric == "val/f1"]
         assert len(values) == 2
@@ -146,7 +146,7 @@ def test_it_is_the_objective(project: Path) -> None:
         assert 0 <= result["test"]["test/f1"] <= 1
 
 
-def test_the_console_shows_its_unit(project: Path) -> None:
+def test_console_shows_the_unit(project: Path) -> None:
     (run, _) = runs(project)
     log, result = run.log.read_text(), read_result(run)
     assert re.search(r"validation  loss .* calibration error \d\.\d+  f1 \d+\.\d\d %  miss \d\.\d{4} images", log)
@@ -154,7 +154,7 @@ def test_the_console_shows_its_unit(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "header", "direction"), [("f1", "(%)", "higher"), ("miss", "(images)", "lower")])
-def test_comparing_by_it(project: Path, name: str, header: str, direction: str) -> None:
+def test_compare_by_a_custom_metric(project: Path, name: str, header: str, direction: str) -> None:
     command = call_litlab(project, "compare", "outputs/s", "--metric", f"val/{name}", "--format", "csv")
     assert command.returncode == 0, command.stderr
     values = [float(row[f"val/{name} mean"]) for row in csv.DictReader(command.stdout.splitlines())]
@@ -167,7 +167,7 @@ def test_comparing_by_it(project: Path, name: str, header: str, direction: str) 
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_counts_real_rows_of_all_batches() -> None:
+def test_custom_metric_counts_the_real_rows_of_all_batches() -> None:
     rows, data = Rows(), Batches(21)
     task = make_task(metrics={"f1": MulticlassF1Score(len(CLASS_NAMES))})
     make_trainer([rows], [], max_epochs=1).fit(task, Batches(BATCH_SIZE), data)
