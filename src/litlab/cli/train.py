@@ -18,7 +18,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litlab.config.compose import register_resolvers, set_output_dir, swept_overrides
-from litlab.config.freeze import hydra_record
 from litlab.config.hydra_errors import explain_error, explain_write_error
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.secrets import refuse_secret_arguments, refuse_secret_literals, resolve_secrets
@@ -92,6 +91,7 @@ def _train(composed: DictConfig) -> float | None:
     try:
         config = _freeze(composed, directory)
         from litlab.config.config_file import to_yaml  # imported late, so that a wrong key is reported quickly
+        from litlab.config.freeze import hydra_record
         from litlab.process.controller import run_worker
         from litlab.runs.provenance import describe_launch
         from litlab.runs.signature import sign
