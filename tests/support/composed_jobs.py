@@ -1,4 +1,4 @@
-"""Studies for the tests: composed jobs of one real config, as `litlab.config.job_configs` makes them, and their plan."""
+"""Studies for the tests: composed jobs of one real config, with their plan."""
 
 import copy
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def _base() -> dict[str, Any]:
 
 
 def base(**changes: Any) -> dict[str, Any]:
-    """A frozen config; `optimizer__lr=1` sets optimizer.lr."""
+    """Return a frozen config; `optimizer__lr=1` sets optimizer.lr."""
     config = copy.deepcopy(_base())
     for key, value in changes.items():
         node, parts = config, key.split("__")
@@ -38,7 +38,7 @@ def base(**changes: Any) -> dict[str, Any]:
 
 
 def jobs_of(study: Study, configs: Sequence[dict[str, Any]], points: Sequence[dict[str, str]]) -> list[ComposedJob]:
-    """Known ones keep their numbers, the others get the next."""
+    """Make composed jobs: known ones keep their numbers, others get the next."""
     found: list[ComposedJob] = []
     known = dict(study.known_jobs)
     for config, point in zip(configs, points, strict=True):
@@ -52,7 +52,7 @@ def jobs_of(study: Study, configs: Sequence[dict[str, Any]], points: Sequence[di
 
 
 def seeds(study: Study, values: Sequence[int], **changes: Any) -> list[ComposedJob]:
-    """A grid over seeds."""
+    """Make a grid over seeds."""
     configs = [base(seed=value, **changes) for value in values]
     return jobs_of(study, configs, [{"seed": str(value)} for value in values])
 

@@ -1,4 +1,4 @@
-"""A search in processes that are killed at chosen moments; called with them, as `main` says."""
+"""Run a search in processes that are killed at chosen moments."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ MOMENTS: dict[str, tuple[Any, str, bool]] = {
 
 
 def kill_at(moment: str, call: int) -> None:
-    """Let this process be killed with the nth call of a function."""
+    """Have this process killed at the nth call of a function."""
     owner, name, before = MOMENTS[moment]
     function, calls = getattr(owner, name), itertools.count(1)
 
@@ -47,10 +47,9 @@ def kill_at(moment: str, call: int) -> None:
 
 
 def main() -> None:
-    """Directory, number of trials, then `moment=call` for each time that it is killed, and nothing for an end in peace.
+    """Run with the arguments: directory, number of trials, `moment=call` for each kill, empty to let it end.
 
-    Each time in a process of its own, forked so that the imports are paid once. Prints the exit code of each, and
-    how many trials were in which state then.
+    Each process is forked, so that the imports are paid once. Prints its exit code and the number of trials by state.
     """
     path, trials, *moments = sys.argv[1:]
     for moment in moments:

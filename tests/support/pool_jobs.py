@@ -1,13 +1,16 @@
-"""Jobs for the pool: real run directories, ready for a worker."""
+"""Real jobs for the local pool."""
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from support.runs import TINY, compose_config
 
@@ -36,7 +39,7 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def quick_config(*overrides: str, how: str | None = None, **trainer: Any) -> dict[str, Any]:
-    """A frozen config; `how` it is sabotaged, and keys of its trainer."""
+    """Compose the config of a short run, with keys of its trainer; `how` it is sabotaged."""
     config = copy.deepcopy(_composed(overrides))
     config["trainer"] |= trainer
     if how is not None:
@@ -49,7 +52,7 @@ def endless(**trainer: Any) -> dict[str, Any]:
 
 
 def new_job(folder: Path, number: int, config: dict[str, Any]) -> Job:
-    """A run directory as the controller leaves it to a worker; its project is the tests' folder."""
+    """Create a run directory for a worker; its project is the folder of the tests."""
     run = RunDirectory.create(folder / str(number), to_yaml(config), {})
     write_json(run.provenance, {"project": str(Path(__file__).parents[1])})
     sign(run)
@@ -57,7 +60,7 @@ def new_job(folder: Path, number: int, config: dict[str, Any]) -> Job:
 
 
 def run_all(pool: LocalPool, jobs: Sequence[Job]) -> dict[int, JobExit]:
-    """Submit each as soon as there is room, and wait for all."""
+    """Submit each job as soon as there is capacity, and wait for all."""
     waiting, ended = list(jobs), dict[int, JobExit]()
     end = time.monotonic() + PATIENCE
     while len(ended) < len(jobs):
@@ -69,29 +72,29 @@ def run_all(pool: LocalPool, jobs: Sequence[Job]) -> dict[int, JobExit]:
 
 
 def next_ended(pool: LocalPool, number: int) -> list[JobExit]:
-    found: list[JobExit] = []
+    values: list[JobExit] = []
     end = time.monotonic() + PATIENCE
-    while len(found) < number:
-        found += pool.poll(1)
+    while len(values) < number:
+        values += pool.poll(1)
         assert time.monotonic() < end
-    return found
+    return values
 
 
 def told(job: Job, rank: int = 0) -> dict[str, Any]:
-    """What the job's callback wrote down."""
-    found = json.loads((job.run.path / f"told.{rank}.json").read_text())
-    assert isinstance(found, dict)
-    return found
+    """Read the file of the job's callback `Tell`."""
+    values = json.loads((job.run.path / f"told.{rank}.json").read_text())
+    assert isinstance(values, dict)
+    return values
 
 
 def result(run: RunDirectory) -> dict[str, Any]:
-    """What two equal runs agree in."""
+    """Return the values that are the same in two equal runs."""
     keys = ("status", "objective", "best", "last", "test", "weights", "epochs", "steps", "identity")
     return {key: read_result(run)[key] for key in keys}
 
 
 def trained_here(folder: Path, config: dict[str, Any]) -> RunDirectory:
-    """By this process, which is no fork."""
+    """Train in this process, which is no fork."""
     job = new_job(folder, 0, config)
     before = torch.get_num_threads()
     torch.set_num_threads(config["threads"])
@@ -101,14 +104,14 @@ def trained_here(folder: Path, config: dict[str, Any]) -> RunDirectory:
 
 
 def with_settings(pool: LocalPool, settings: PoolSettings, machine: Machine | None = None) -> LocalPool:
-    """Another pool over the server that has started; the fixture closes it."""
+    """Copy a pool with other settings; both use the same server, which the fixture closes."""
     other = copy.copy(pool)
     other.__dict__ |= {"_settings": settings, "_machine": machine, "_known_devices": None, "_running": {}, "_exits": []}
     return other
 
 
 def until(condition: Callable[[], Any], pool: LocalPool | None = None, seconds: float = PATIENCE) -> None:
-    """Look every few milliseconds; a pool, meanwhile, does its part, and nothing may end."""
+    """Wait for a condition, polling a pool meanwhile, none of whose jobs may end."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -119,26 +122,23 @@ def until(condition: Callable[[], Any], pool: LocalPool | None = None, seconds: 
 
 
 def group(leader: int) -> list[int]:
-    """The processes of a group that have not ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(its_group) == leader and state != "Z":
-            found.append(int(path.parent.name))
-    return found
+    """List the processes of a group that have not ended."""
+    members = []
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError):
+            if os.getpgid(pid) == leader and is_alive(pid):
+                members.append(pid)
+    return members
 
 
 def is_alive(pid: int) -> bool:
-    """Neither gone nor a zombie, of which process 1 may not rid us."""
-    return state(pid) not in ("Z", "")
+    """Return True unless the process has ended; process 1 of a container may not reap zombies."""
+    return state(pid) not in (psutil.STATUS_ZOMBIE, "")
 
 
 def state(pid: int) -> str:
-    """Its letter in /proc; empty if there is no such process."""
+    """Return the status of a process in psutil's words; empty if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
+        return str(psutil.Process(pid).status())
+    except psutil.NoSuchProcess:
         return ""

@@ -1,4 +1,4 @@
-"""Callbacks of a user's own, for the jobs of these tests: they end their process in every bad way, or tell about it."""
+"""Callbacks for the jobs of the tests: end their process in a bad way, or record facts about it."""
 
 import ctypes
 import os
@@ -21,7 +21,7 @@ def _raise() -> None:
 
 
 def _hang() -> None:
-    """Deaf to whatever is raised in it."""
+    """Ignore every exception."""
     while True:
         with suppress(BaseException):
             time.sleep(60)
@@ -39,7 +39,7 @@ HOW: dict[str, Callable[[], object]] = {
 
 
 class Sabotage(Callback):
-    """From the third batch on."""
+    """Acts from the third batch on."""
 
     def __init__(self, *, how: str) -> None:
         self._act = HOW[how]
@@ -50,7 +50,7 @@ class Sabotage(Callback):
 
 
 class Tell(Callback):
-    """Writes down what the process of each rank is, in told.RANK.json; prints a line."""
+    """Writes facts about the process of each rank to told.RANK.json; prints a line."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         print(f"printed by rank {trainer.global_rank}")

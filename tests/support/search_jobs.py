@@ -1,6 +1,6 @@
-"""A search without training: jobs whose files are written as a worker writes them, with values of a known function.
+"""Searches without training: jobs whose files are written as a worker does, with values of a known function.
 
-Everything else is real: Optuna, SQLite, the study's directory, the loop.
+Everything else is real: Optuna, SQLite, the directory of the study, the scheduler.
 """
 
 import copy
@@ -55,13 +55,13 @@ BASE: Config = {
 
 
 def best_at(lr: float) -> Function:
-    """A parabola over the logarithm of the learning rate, 1 at its top."""
+    """Make a parabola over the logarithm of the learning rate, with a maximum of 1."""
     return lambda point: 1 - (math.log10(float(point["optimizer.lr"])) - math.log10(lr)) ** 2 / 4
 
 
 @dataclass(frozen=True)
 class Composed:
-    """As litlab.config.job_configs has it."""
+    """Stands in for litlab.config.job_configs.ComposedJob."""
 
     overrides: tuple[str, ...]
     point: dict[str, str]
@@ -73,7 +73,7 @@ class Composed:
 
 
 class Composer:
-    """Puts a point into the config; refuses what it is told to."""
+    """Composes the config of a point; refuses points on request."""
 
     def __init__(self, study: Study, refuses: Callable[[dict[str, str]], bool] = lambda point: False) -> None:
         self.study, self.refuses = study, refuses
@@ -93,7 +93,7 @@ class Composer:
 
 
 class Machine:
-    """A `Backend` whose jobs do a validation at each look, `slots` of them at once."""
+    """Backend whose jobs do a validation at each poll, `slots` jobs at once."""
 
     def __init__(self, function: Function, slots: int = 2, seconds: float = 0.0) -> None:
         self.function, self.slots, self.seconds = function, slots, seconds
@@ -158,8 +158,8 @@ class Machine:
             self.num_validations += 1
             return None
         result = Result(
-            RunStatus.COMPLETED, identity(job.config), objective=value, best={self.metric: value}, parameters=len(str(point)),
-            seconds={"training": 5.0},
+            RunStatus.COMPLETED, identity(job.config), objective=value, best={self.metric: value},
+            parameters=len(str(point)), seconds={"training": 5.0},
         )  # fmt: skip
         return self._ended(job, result, 0)
 
@@ -186,7 +186,7 @@ def plan_of(search: SearchSpec) -> Plan:
 
 @contextmanager
 def unsynced() -> Iterator[None]:
-    """Nothing waits for the disk, which takes most of the time, and is for power cuts: a kill loses nothing by it."""
+    """Skip waiting for the disk, which takes most of the time; it matters for power cuts, not for kills."""
 
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
@@ -198,7 +198,7 @@ def unsynced() -> Iterator[None]:
 
 
 def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings: Any) -> SearchSource:
-    """A whole search, or the rest of one."""
+    """Run a search, or the rest of one."""
     study = Study.load_own(path)
     search = search_of(study, *dimensions, **settings)
     plan = plan_of(search)
@@ -222,7 +222,7 @@ def search_source(study: Study, search: SearchSpec) -> SearchSource:
 
 
 def drive(study: Study, source: SearchSource) -> SearchSource:
-    """One job after the other, each done at once."""
+    """Complete one job after the other at once."""
     with study.lock():
         while not source.is_exhausted():
             job = source.next_job(lambda config: True)

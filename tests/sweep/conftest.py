@@ -1,4 +1,4 @@
-"""A pool that has started, for all tests of a module, and what its jobs are held against."""
+"""Fixtures: a started pool for all tests of a module, and a reference run."""
 
 import resource
 import subprocess
@@ -14,7 +14,7 @@ from litlab.sweep.backends.local import LocalPool, PoolSettings
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[LocalPool]:
-    """Two jobs at a time, whatever the machine has. Nothing that crashes in it leaves a file."""
+    """Start a pool of two jobs at once, without core dumps."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, before[1]))
     started = LocalPool(PoolSettings(jobs=2, jobs_per_device=1, timeout=None, retries=0))
@@ -26,7 +26,7 @@ def pool() -> Iterator[LocalPool]:
 
 @pytest.fixture(scope="module")
 def fresh(pool: LocalPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RunDirectory]]:
-    """A run of two ranks, none of which is a fork; it trains while the other tests do."""
+    """Start a run of two ranks that are no forks; it trains while the tests run."""
     job = new_job(tmp_path_factory.mktemp("fresh"), 0, quick_config(devices=2))
     command = [sys.executable, "-P", "-m", "litlab.training.worker", str(job.run.path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)

@@ -72,7 +72,7 @@ def test_a_fixed_value_in_a_swept_group_has_to_stay_the_same(tmp_path: Path) -> 
 
 
 def asked(study: Study, values: list[int], root: str, swept: tuple[str, ...] = ("seed",)) -> tuple[Plan, list[Any]]:
-    """A grid over seeds of images that lie somewhere."""
+    """Compose a grid over seeds, with images at `root`."""
     study_of = {"name": "s", "swept": list(swept)}
     configs = [base(seed=value, data__root=root, study=study_of) for value in values]
     points = [{"seed": str(value)} | dict.fromkeys(swept[1:], root) for value in values]

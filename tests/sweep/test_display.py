@@ -30,7 +30,7 @@ LONG = "0002_model-resnet18_optimizer.lr-0.1_data.batch_size-128_seed-3"
 
 
 def job(folder: Path, name: str, *epochs: float) -> Job:
-    """A run directory that has logged a validation for each of these values."""
+    """Create a run directory with a validation for each value."""
     run = RunDirectory(folder / name)
     run.path.mkdir(parents=True)
     writer = MetricsWriter(run.metrics)
@@ -61,7 +61,8 @@ def test_a_line_for_each_event_without_a_terminal(tmp_path: Path, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["study: 5 jobs, 2 of them before", "0000_lr-0.1: started", "0001_lr-[red]10: started"]
     assert lines[3] == (
-        "0000_lr-0.1: completed: val/accuracy 65.12 %  [2 before, 1 completed, 1 running, 1 queued of 5; 0:00, 1:00 left]"
+        "0000_lr-0.1: completed: val/accuracy 65.12 %  "
+        "[2 before, 1 completed, 1 running, 1 queued of 5; 0:00, 1:00 left]"
     )
     assert lines[4].startswith(
         "0001_lr-[red]10: failed: ValueError:  [31mno; it is tried again  [2 before, 1 completed, 2 q"
@@ -122,7 +123,7 @@ def test_failures_stand_above_the_table_and_nothing_is_markup(tmp_path: Path, mo
 def _on_terminal(
     columns: int, lines: int, running: list[Job], monkeypatch: pytest.MonkeyPatch, *, failing: Job | None = None
 ) -> str:
-    """What a terminal of this size gets when the table is drawn once."""
+    """Return the output to a terminal of this size when the table is drawn once."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     monkeypatch.setattr(display, "REFRESH_SECONDS", 0.0)
@@ -146,6 +147,6 @@ def _on_terminal(
 
 
 def _table(text: str) -> list[str]:
-    """The lines of the last drawing, without colours."""
+    """Return the lines of the last drawing, without colors."""
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
     return [line.rstrip() for line in plain[plain.rindex("0 completed") :].splitlines() if line.strip()]

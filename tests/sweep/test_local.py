@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from support.pool_jobs import (
@@ -66,7 +67,7 @@ def test_a_job_starts_quickly_and_logs_each_line_once(pool: LocalPool, tmp_path:
 def test_each_job_has_its_own_process_group_and_environment(
     pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two at once, and one after them. What a scheduler set for the controller would hang a run."""
+    """Run two jobs at once, and one after them. Rank variables of the controller's scheduler would hang a run."""
     jobs = [new_job(tmp_path, number, quick_config()) for number in range(3)]
     for name in RANK:
         monkeypatch.setenv(name, "3")
@@ -90,7 +91,7 @@ def test_each_job_has_its_own_process_group_and_environment(
 
 
 def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path) -> None:
-    """A job, or a child that it leaves behind, would keep the controller waiting for the end of the server."""
+    """Such a pipe in a job, or in its child, would keep the controller waiting for the end of the server."""
     job = new_job(tmp_path, 1, quick_config())
     run_all(pool, [job])
     server = Path(f"/proc/{told(job)['environment']['LITLAB_PARENT']}/fd")
@@ -100,7 +101,7 @@ def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("how", "kind", "said"),
+    ("how", "status", "message"),
     [
         ("raise", "failed", "ArithmeticError: a fault of the user's own"),
         ("sys.exit", "failed", "exit code 0"),
@@ -110,14 +111,14 @@ def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path
     ],
 )
 def test_failures_of_a_job_are_classified_and_the_next_one_runs(
-    how: str, kind: str, said: str, pool: LocalPool, tmp_path: Path
+    how: str, status: str, message: str, pool: LocalPool, tmp_path: Path
 ) -> None:
     bad, good = new_job(tmp_path, 1, quick_config(how=how)), new_job(tmp_path, 2, quick_config())
     ended = run_all(pool, [bad, good])
     outcome = determine_outcome(ended[1])
-    assert (outcome.status, outcome.is_failure) == (kind, True)
-    assert said in outcome.message
-    assert read_result(bad.run)["status"] == "failed"
+    assert (outcome.status, outcome.is_failure) == (status, True)
+    assert message in outcome.message
+    assert read_result(bad.run)["status"] == status
     if how == "segfault":
         assert "Fatal Python error: Segmentation fault" in bad.run.log.read_text()
         assert "sabotage.py" in "".join(outcome.log) + bad.run.log.read_text()
@@ -125,7 +126,7 @@ def test_failures_of_a_job_are_classified_and_the_next_one_runs(
 
 
 def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One saves when it is asked, one is deaf. A second in which they are paused does not count."""
+    """Time out a job that saves and one that ignores signals; a second in which they are paused does not count."""
     monkeypatch.setattr("litlab.sweep.backends.local.GRACE_SECONDS", 2.0)
     timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
     slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
@@ -133,7 +134,7 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     timed.submit(deaf)
     until(lambda: all((job.run.path / "told.0.json").exists() for job in (slow, deaf)), timed)
     timed.pause()
-    until(lambda: {state(told(job)["pid"]) for job in (slow, deaf)} == {"T"}, seconds=1)
+    until(lambda: {state(told(job)["pid"]) for job in (slow, deaf)} == {psutil.STATUS_STOPPED}, seconds=1)
     time.sleep(1)
     timed.resume()
     ended = {each.job.number: each for each in next_ended(timed, 2)}
@@ -145,7 +146,7 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_cancelled_job_saves_and_stops(pool: LocalPool, tmp_path: Path) -> None:
-    """Also one of two ranks; a third is killed at once. Nobody of their groups is left."""
+    """Cancel a job of one rank and one of two; no process of their groups is left."""
     jobs = [new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, endless(devices=2))]
     for job in jobs:
         pool.submit(job)
@@ -178,7 +179,7 @@ def test_the_ranks_of_a_killed_leader_end(pool: LocalPool, tmp_path: Path) -> No
 
 
 def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
-    """There are none here: they train on the CPU, in the environment that they would have."""
+    """The jobs train on the CPU, in the environment that they would have with GPUs."""
     four = with_settings(pool, PoolSettings(None, 1, None, 0), Machine(gpus=("0", "1", "2", "3"), cores=8))
     jobs = [new_job(tmp_path, number, quick_config(accelerator="auto")) for number in range(5)]
     jobs.append(new_job(tmp_path, 5, quick_config(accelerator="cpu")))
@@ -187,7 +188,7 @@ def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
     assert not four.has_capacity(jobs[4].config)
     seen = next_ended(four, 1)
     four.submit(jobs[4])
-    next_ended(four, 5)
+    next_ended(four, 6 - len(seen))
     visible = [told(job)["environment"].get("CUDA_VISIBLE_DEVICES") for job in jobs]
     assert visible[:4] == ["0", "1", "2", "3"]
     assert visible[5] == ""
@@ -204,7 +205,7 @@ def test_missing_devices_are_refused(pool: LocalPool) -> None:
 
 
 def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path) -> None:
-    """Every rank trains, the test is reached, and all weights are those of a run of two new processes."""
+    """Compare the results with those of a run of two new processes."""
     jobs = [new_job(tmp_path, number, quick_config(devices=2)) for number in range(3)]
     ended = run_all(pool, jobs)
     expected = result(fresh())
@@ -218,7 +219,7 @@ def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirecto
 
 
 def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_path: Path) -> None:
-    """On one thread and on two."""
+    """Compare jobs of one thread and of two."""
     configs = [quick_config() | {"threads": threads} for threads in (1, 2)]
     jobs = [new_job(tmp_path, number, config) for number, config in enumerate(configs)]
     ended = run_all(pool, jobs)
@@ -230,7 +231,10 @@ def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_
 
 
 def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One job saves, one is deaf, one it had not read of. This is the last of these tests: it closes the pool."""
+    """Kill the server of a job that saves, one that ignores signals and one whose request it had not read.
+
+    This has to be the last test that uses the pool: it closes it.
+    """
     monkeypatch.setattr("litlab.process.fork_server.GRACE", 2.0)
     three = with_settings(pool, PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
     saves, deaf, unread = jobs = [
@@ -272,7 +276,7 @@ def test_a_worker_that_exits_with_zero_fails(
 
 
 def test_a_server_that_cannot_start_gives_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It needs no room in /tmp for that."""
+    """The output of the server needs no space in /tmp."""
     monkeypatch.setattr("tempfile.tempdir", "/proc/full")
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.99: no such file')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -303,7 +307,7 @@ def test_a_failed_fork_is_logged_and_the_server_continues(tmp_path: Path, monkey
 
 
 def test_an_oom_kill_counts_for_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is killed by hand long after another was for want of memory was killed by hand."""
+    """A job that is killed by hand long after an OOM kill is no victim of it."""
     counts = tmp_path / "vmstat"
     counts.write_text("oom_kill 3\n")
     monkeypatch.setattr("litlab.sweep.backends.local.VMSTAT", counts)

@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(project: Path) -> "subprocess.CompletedProcess[str]":
-    """A search of a good and a hopeless learning rate, in a database of the user's."""
+    """Search over a good and a hopeless learning rate, in a database of the user."""
     with pytest.MonkeyPatch.context() as environment:
         url = f"sqlite:///file:{project / 'trials.db'}?uri=true&password={SECRET}"
         environment.setenv("SEARCH_STORAGE", url)
@@ -93,7 +93,7 @@ def answered(address: str) -> bytes:
 
 
 def said_by(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command says that is refused."""
+    """Return the error message of a command that is refused."""
     command = ["litlab", "train", "-m", "hydra/sweeper=search", *TINY, *arguments]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as ended:

@@ -30,7 +30,7 @@ def settings(**values: Any) -> Any:
 def searched(
     sampler: BaseSampler, space: Space, num_trials: int, function: Callable[[dict[str, str]], float]
 ) -> optuna.Study:
-    """So many trials, two at a time, in memory."""
+    """Run trials in memory, two at a time."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)
     waiting: list[tuple[optuna.Trial, float]] = []
@@ -50,7 +50,7 @@ def distinct(name: str, options: dict[str, Any], space: Space, seed: int = 0) ->
 
 
 def valley(point: dict[str, str]) -> float:
-    """Lowest at a learning rate of 0.03 and a width of 32."""
+    """Compute a function with its minimum at a learning rate of 0.03 and a width of 32."""
     return (math.log10(float(point["optimizer.lr"])) - math.log10(0.03)) ** 2 + (
         int(point["model.width"]) / 32 - 1
     ) ** 2
@@ -87,7 +87,7 @@ def test_a_sampler_learns_as_well_as_optunas_own(name: str, options: dict[str, A
 
 
 def late_mean(study: optuna.Study) -> float:
-    """What the trials of the second half come to: those that know something."""
+    """Return the mean value of the trials that know something, the second half."""
     return mean(each.value for each in study.get_trials()[20:] if each.value is not None)
 
 

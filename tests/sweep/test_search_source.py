@@ -56,7 +56,7 @@ def points(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchSource, Machine, Path]:
-    """A search of 30 trials with pruning, for the best learning rate, which is 0.03."""
+    """Run a search of 30 trials with pruning for the best learning rate, which is 0.03."""
     path, machine = tmp_path_factory.mktemp("search") / "lr", Machine(best_at(0.03))
     return run_search(path, machine, LR, trials=30, pruner="median"), machine, path
 
@@ -321,7 +321,7 @@ def test_a_job_to_be_continued_whose_config_is_damaged(tmp_path: Path) -> None:
 
 
 def search(path: Path, *moments: str) -> list[dict[str, Any]]:
-    """How each of the processes ended, and the states of the trials then."""
+    """Return how each of the processes ended, and the states of the trials then."""
     command = [sys.executable, "-m", "support.killed_search", str(path), str(TRIALS), *moments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=TESTS)
     assert "Traceback" not in done.stderr, done.stderr
@@ -335,7 +335,7 @@ def trials_of(path: Path) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a search that was killed at each moment in turn, and then left to end."""
+    """Run a search that is killed at each moment in turn, and then completed."""
     path = tmp_path_factory.mktemp("killed") / "study"
     *killed, last = search(path, *(f"{moment}={CALLS.get(moment, 1)}" for moment in MOMENTS), "")
     assert [each["code"] for each in killed] == [-signal.SIGKILL] * len(MOMENTS), killed

@@ -20,7 +20,7 @@ METRICS = {"val/accuracy": Metric("val/accuracy", unit="%", mode="max")}
 
 
 def job(folder: Path, name: str, *epochs: float) -> Job:
-    """A run directory that has logged a validation for each of these values."""
+    """Create a run directory with a validation for each value."""
     run = RunDirectory(folder / name)
     run.path.mkdir(parents=True)
     writer = MetricsWriter(run.metrics)

@@ -126,7 +126,7 @@ def resume_grid(
     Args:
         study: Study to continue.
         backend: Backend that runs the jobs.
-        provenance: Provenance of the command, see `runs.provenance.describe_launch`; None if the resume is recorded already.
+        provenance: Provenance of the command, see `runs.provenance.describe_launch`; None if it is recorded already.
         retries: Number of times that a failed job is started again.
         on_start: Called when the files of the study are complete.
 
