@@ -1,4 +1,4 @@
-"""YAML of strangers: refused before it takes the process or the memory."""
+"""Untrusted YAML is refused before it exhausts the stack or the memory."""
 
 import subprocess
 import sys
@@ -17,25 +17,25 @@ MERGED = b"a: &a {x: 1}\n" + b"".join(
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"{a: " * 30_000, b"- " * 60_000, b"? " * 60_000])
-def test_no_depth_that_overflows_the_stack(content: bytes) -> None:
+def test_deep_nesting_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="no config is nested like that"):
         load_yaml(content)
 
 
 @pytest.mark.parametrize("content", [b"[" * 5000, b"- " * 5000, b"\n".join(b" " * n + b"a:" for n in range(700))])
-def test_what_is_just_not_refused_is_survived(content: bytes) -> None:
-    """By a process with the usual stack of 8 MB."""
+def test_nesting_below_the_limit_does_not_crash(content: bytes) -> None:
+    """Load it in a process with the usual stack of 8 MB."""
     code = f"import yaml\nfrom litlab.runs.safe_yaml import load_yaml\ntry: load_yaml({content!r})\n"
     code += "except (yaml.YAMLError, RecursionError): pass\n"
     assert subprocess.run([sys.executable, "-"], input=code.encode()).returncode == 0
 
 
-def test_no_merge_keys() -> None:
+def test_merge_keys_are_refused() -> None:
     with pytest.raises(yaml.YAMLError, match="merge"):
         load_yaml(MERGED)
 
 
-def test_many_short_lines_and_no_objects() -> None:
+def test_many_short_lines_are_accepted_and_objects_refused() -> None:
     assert load_yaml(b"a:\n" + b"- x-y\n" * 9000) == {"a": ["x-y"] * 9000}
     with pytest.raises(yaml.YAMLError):
         load_yaml(b"!!python/object/apply:os.getpid []")
@@ -51,7 +51,7 @@ PIECES = [
 
 
 def outcome(load, content: bytes) -> str:
-    """With the types, the order and NaN; of an error its text, which says where it is."""
+    """Return the value with types, order and NaN, or the text of the error with its position."""
     try:
         return repr(load(content))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
@@ -60,14 +60,14 @@ def outcome(load, content: bytes) -> str:
 
 @examples(300)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
-def test_what_is_read_by_sections_is_what_the_whole_says(text: str) -> None:
+def test_sections_give_the_same_as_the_whole(text: str) -> None:
     content = text.encode()
     expected = outcome(lambda whole: yaml.load(whole, _loader()), content)
     assert outcome(load_yaml, content) == expected
-    assert outcome(load_yaml, content) == expected, "and so it is when its sections are known"
+    assert outcome(load_yaml, content) == expected, "so do cached sections"
 
 
-def test_nobody_shares_what_was_read() -> None:
+def test_loaded_values_are_not_shared() -> None:
     first = load_yaml(b"a: [1]\nb: {c: 2}\n")
     first["a"].append(2)
     first["b"]["c"] = 3

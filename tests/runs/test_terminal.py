@@ -1,4 +1,4 @@
-"""Output that outlives its terminal."""
+"""Text for a terminal, and a stream that survives it."""
 
 import subprocess
 import sys
