@@ -99,7 +99,7 @@ def test_long_changes_are_cut(tmp_path: Path, capsys: Output) -> None:
     record(old, {})
     record(new, {"diff": "".join(f"+{number} {'x' * 300}\n" for number in range(10_000))})
     lines = lines_of(capsys, old, new)
-    assert lines[-1] == f"  and {3 + 5000 - diff.MOST_CODE} more lines"
+    assert lines[-1] == f"  and {3 + 5000 - diff.MAX_CODE_LINES} more lines"
     assert len(lines) < 100
     assert max(map(len, lines[3:])) < 250
 
@@ -108,7 +108,7 @@ def test_many_differences_are_counted(tmp_path: Path, capsys: Output) -> None:
     old, new = (make_run(tmp_path / name, {}, 0.5) for name in "ab")
     record(old, {}, packages={f"p{number}": "1" for number in range(60)})
     record(new, {}, packages={})
-    assert section(lines_of(capsys, old, new), "packages")[-1] == f"and {60 - diff.MOST_LINES} more"
+    assert section(lines_of(capsys, old, new), "packages")[-1] == f"and {60 - diff.MAX_LINES} more"
 
 
 def test_a_failed_run(tmp_path: Path, capsys: Output) -> None:
@@ -215,7 +215,7 @@ def test_it_only_reads(tmp_path: Path, capsys: Output) -> None:
 
 def test_no_heavy_import(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", {}, 0.5)
-    code = "import sys\nfrom litlab.cli.arguments import diff\ndiff.main(sys.argv[1:])\n"
+    code = "import sys\nfrom litlab.cli import diff\ndiff.main(sys.argv[1:])\n"
     code += f"print(*(each for each in {HEAVY} if each in sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code, run.path, run.path], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, "")

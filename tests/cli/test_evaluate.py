@@ -100,7 +100,7 @@ def test_other_data_are_noted_and_other_classes_refused(
 
 def test_only_the_place_of_the_data_can_be_set(tiny_run: RunDirectory) -> None:
     for setting, words in (
-        ("data.batch_size=3", r"only data\.root and data\.cache"),
+        ("data.batch_size=3", r"a key of data\.root or data\.cache"),
         ("data.root", "as KEY=PATH"),
         ("data.root=/elsewhere", r"litlab\.data\.shapes\.Shapes, have no 'root'"),
     ):

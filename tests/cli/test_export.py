@@ -136,12 +136,12 @@ def test_files_are_replaced_only_by_force(tiny_run: RunDirectory, tmp_path: Path
     export.main([*arguments, "--force"])
     assert output.read_text() == "exported"
     for path in (tmp_path, tmp_path / "none" / "network.pt2"):
-        with pytest.raises(UserError, match="expected the name of a file in an existing folder"):
+        with pytest.raises(UserError, match="expected a file name in an existing folder"):
             export.main([*arguments[:-1], str(path), "--force"])
 
 
 def test_a_missing_extra_is_named(tiny_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"ONNX needs onnxruntime, .*pip install 'litlab\[onnx\]'"):
+    with pytest.raises(UserError, match=r"missing packages onnxruntime; .*pip install 'litlab\[onnx\]'"):
         export.main([str(tiny_run.path), "--format", "onnx", "--output", str(tmp_path / "network.onnx")])
     assert list(tmp_path.iterdir()) == []

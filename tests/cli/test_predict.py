@@ -95,4 +95,4 @@ def test_top_is_a_count(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         predict.main(["somewhere", "--images", "x", "--top", "0"])
     assert exit_.value.code == 2
-    assert "expected a number from 1" in capsys.readouterr().err
+    assert "expected a whole number of at least 1" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from support.runs import Command
 from litlab.cli import rerun
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
-from litlab.runs.diff import diff_runs
+from litlab.runs.diff import diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
@@ -92,8 +92,8 @@ def test_a_rerun_that_is_not_identical_says_what_differs(original: RunDirectory,
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
-        (None, "it has no result.json: it is still running, or was killed"),
-        ({"status": "interrupted", "error": "stopped by SIGTERM"}, "it interrupted: stopped by SIGTERM"),
+        (None, "it has no result.json: it is running, or was killed"),
+        ({"status": "interrupted", "error": "stopped by SIGTERM"}, "status interrupted: stopped by SIGTERM"),
     ],
 )
 def test_only_a_complete_run_is_repeated(original: RunDirectory, ending: dict[str, str] | None, words: str) -> None:
@@ -152,7 +152,7 @@ def test_many_differences_are_cut(original: RunDirectory, tmp_path: Path) -> Non
     known = original.read_json(original.provenance)
     packages = {f"new{number}": "1" for number in range(20)}
     write_json(other.provenance, known | {"machine": known["machine"] | {"packages": packages}})
-    lines = rerun._differences(diff_runs(original, other))
+    lines = format_diff(diff_runs(original, other), rerun.MAX_LINES)
     start = next(number for number, line in enumerate(lines) if line.startswith("packages"))
     assert re.fullmatch(r" +and \d+ more", lines[start + 12])
     assert re.fullmatch(r"hardware +the same", lines[start + 13])

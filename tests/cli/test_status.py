@@ -41,7 +41,7 @@ ERROR = '  File "/home/me/net.py", line 3, in forward\n    x = 1 / 0\nZeroDivisi
 WATCH = """
 import sys
 from litlab.cli import main, status
-status.EVERY = 0.1
+status.INTERVAL = 0.1
 sys.argv = ["litlab", "status", "--watch", *sys.argv[1:]]
 main.main()
 """

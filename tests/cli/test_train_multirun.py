@@ -92,7 +92,7 @@ def test_all_that_is_wrong_is_said_at_once(
         (["hydra.launcher.job=1"], {}, "hydra.launcher.job: unknown key; did you mean hydra.launcher.jobs?"),
         (["optimizer.lr=range(0,0)"], {}, "optimizer.lr=range(0,0): an empty axis"),
         (["+hydra.job.env_set.A=b"], {}, "hydra.job.env_set"),
-        (["--dry-run", "hydra/launcher=basic"], {}, "--dry-run: only hydra/launcher=pool"),
+        (["--dry-run", "hydra/launcher=basic"], {}, "--dry-run: expected hydra/launcher=pool"),
         (["--dry-run", "hydra/sweeper=basic"], {}, "--dry-run: expected hydra/sweeper=grid or search"),
         (["--dry-run", "trainer.devices=1,999", "data.batch_size=999"], {}, "trainer.devices=999: this machine has"),
         (["--dry-run", "trainer.num_nodes=2"], {}, "trainer.num_nodes=2: the pool is one machine"),

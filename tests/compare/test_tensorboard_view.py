@@ -176,7 +176,7 @@ def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, place: Path)
 def test_the_view_is_updated_and_an_error_is_printed_once(
     outputs: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tensorboard, "EVERY", 0.01)
+    monkeypatch.setattr(tensorboard, "INTERVAL", 0.01)
     monkeypatch.setattr(tensorboard, "_SHARE", 1.0)
     with tensorboard._updated_view(outputs, place):
         num_threads = threading.active_count()
