@@ -13,6 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from litlab.config.tree import flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
@@ -144,16 +145,7 @@ def _is_same(old: Any, new: Any) -> bool:
 
 
 def _diff_configs(diff: RunDiff, *runs: RunDirectory) -> None:
-    diff.differences += diff_values("config", *(_flatten(run.read_config()) for run in runs))
-
-
-def _flatten(node: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Map the dotted keys of all leaves to their values (`litlab.config` is above this package)."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        name = f"{path}.{key}" if path else str(key)
-        flat |= _flatten(value, name) if isinstance(value, dict) and value else {name: value}
-    return flat
+    diff.differences += diff_values("config", *(flatten(run.read_config()) for run in runs))
 
 
 def _diff_code(diff: RunDiff, *runs: RunDirectory) -> None:
