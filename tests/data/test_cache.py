@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 2, 3), dtype=np.uint8)
 
 
 class Plan:
-    """Fills in PIXELS (4 to train, 2 to test), or fails half way; counts how often."""
+    """Decode PIXELS (4 to train, 2 to test), or fail half way; count the calls."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
@@ -32,7 +33,7 @@ class Plan:
         train_labels[:], images[:], labels[:] = [0, 1, 0, 1], PIXELS[4:], [1, 0]
 
 
-def test_what_was_decoded_comes_back(tmp_path: Path) -> None:
+def test_decoded_arrays_are_loaded(tmp_path: Path) -> None:
     cache, plan = ArrayCache(tmp_path / "new" / "cache"), Plan()
     cache.build("six", plan)
     cache.build("six", plan)
@@ -53,7 +54,7 @@ def test_what_was_decoded_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_images", "lines"), [(5_000, []), (5_001, ["Decoding 5,001 images of dots, once, into "])]
 )
-def test_what_takes_long_is_announced(tmp_path: Path, capsys: Any, num_images: int, lines: list[str]) -> None:
+def test_decoding_many_images_is_announced(tmp_path: Path, capsys: Any, num_images: int, lines: list[str]) -> None:
     def fill(*arrays: np.ndarray) -> None:
         for array in arrays:
             array[:] = 0
@@ -86,38 +87,10 @@ def test_processes_share_the_memory_of_what_they_read(tmp_path: Path) -> None:
     images = cache.load("ones").train_images
     assert images.long().sum() == images.numel()
     _, _, mapping = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "ones" / "train_images.npy"))
-    kilobytes = {name: int(value.split()[0]) for name, _, value in map(of_smaps, mapping.splitlines()[1:12])}
+    fields = (line.partition(":") for line in mapping.splitlines()[1:12])
+    kilobytes = {name: int(value.split()[0]) for name, _, value in fields}
     assert kilobytes["Rss"] * 1024 >= images.numel()
     assert kilobytes["Private_Dirty"] == 0, "no page of it is this process's own"
-
-
-def of_smaps(line: str) -> tuple[str, str, str]:
-    return line.partition(":")
-
-
-def truncate(entry: Path) -> None:
-    os.truncate(entry / "train_images.npy", 140)
-
-
-def extend(entry: Path) -> None:
-    with (entry / "test_labels.npy").open("ab") as file:
-        file.write(b"12345678")
-
-
-def other_array(entry: Path) -> None:
-    np.save(entry / "train_labels.npy", np.array([0, 1, 0, 1], dtype=np.int32))
-
-
-def pickled(entry: Path) -> None:
-    np.save(entry / "train_labels.npy", np.array([Path, None], dtype=object), allow_pickle=True)
-
-
-def no_index(entry: Path) -> None:
-    (entry / "arrays.json").unlink()
-
-
-def torn_index(entry: Path) -> None:
-    os.truncate(entry / "arrays.json", 50)
 
 
 def other_format(entry: Path) -> None:
@@ -125,15 +98,22 @@ def other_format(entry: Path) -> None:
     (entry / "arrays.json").write_text(json.dumps({**index, "format": 0}))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [truncate, extend, other_array, pickled, no_index, torn_index, other_format],
-    ids=lambda each: each.__name__,
-)
-def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: object) -> None:
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda entry: os.truncate(entry / "train_images.npy", 140),
+    "extended": lambda entry: os.truncate(entry / "test_labels.npy", (entry / "test_labels.npy").stat().st_size + 8),
+    "other array": lambda entry: np.save(entry / "train_labels.npy", np.array([0, 1, 0, 1], dtype=np.int32)),
+    "pickled": lambda entry: np.save(entry / "train_labels.npy", np.array([Path, None], dtype=object)),
+    "no index": lambda entry: (entry / "arrays.json").unlink(),
+    "torn index": lambda entry: os.truncate(entry / "arrays.json", 50),
+    "other format": other_format,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: str) -> None:
     cache, plan = ArrayCache(tmp_path), Plan()
     cache.build("six", plan)
-    damage(tmp_path / "six")  # type: ignore[operator]
+    DAMAGES[damage](tmp_path / "six")
     with pytest.raises(LookupError, match="six"):
         cache.load("six")
     cache.build("six", plan)
@@ -149,7 +129,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, error: BaseException) -
     assert [path.name for path in tmp_path.iterdir()] == [".six.lock"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".six.part-abc").mkdir()
     ArrayCache(tmp_path).build("six", Plan())
     assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}

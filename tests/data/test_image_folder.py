@@ -20,7 +20,7 @@ PIXELS = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Three classes, 5 + 2 images each, all 24 pixels wide and high, plus files that are none."""
+    """Write 5 + 2 images of 24 x 24 pixels for each of three classes, with files that are no images."""
     root = tmp_path / "images"
     random = np.random.default_rng(3)
     for split, num_images in (("train", 5), ("test", 2)):
@@ -73,20 +73,20 @@ def test_the_default_validation_fits_any_size(
 
 
 def zipped(root: Path, top: str) -> Path:
-    path = root.parent / "packed.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for each in sorted(root.rglob("*"), reverse=True):
-            archive.write(each, f"{top}{each.relative_to(root)}")
+    packed = root.parent / "packed.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted(root.rglob("*"), reverse=True):
+            archive.write(path, f"{top}{path.relative_to(root)}")
         archive.writestr("__MACOSX/train/cat/._0.png", b"no image")
-    return path
+    return packed
 
 
 def tarred(root: Path, top: str) -> Path:
-    path = root.parent / "packed.tar.xz"
-    with tarfile.open(path, "w:xz") as archive:
-        for each in sorted(root.rglob("*"), reverse=True):
-            archive.add(each, f"{top}{each.relative_to(root)}", recursive=False)
-    return path
+    packed = root.parent / "packed.tar.xz"
+    with tarfile.open(packed, "w:xz") as archive:
+        for path in sorted(root.rglob("*"), reverse=True):
+            archive.add(path, f"{top}{path.relative_to(root)}", recursive=False)
+    return packed
 
 
 @pytest.mark.parametrize("top", ["", "./", "my-images-main/"])

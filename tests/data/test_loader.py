@@ -37,12 +37,12 @@ def test_last_batch_is_padded_with_real_rows() -> None:
     assert [int(part.labels[0]) for part in parts] == [16 % 7, 16 % 7, 16 % 7, 17 % 7]
 
 
-def test_shares_are_contiguous_and_even() -> None:
-    members = torch.arange(10, 20)
-    assert [rank_slice(members, rank, 4)[0].tolist() for rank in range(4)] == [
+def test_rank_slices_are_contiguous_and_even() -> None:
+    indices = torch.arange(10, 20)
+    assert [rank_slice(indices, rank, 4)[0].tolist() for rank in range(4)] == [
         [10, 11, 10], [12, 13, 14], [15, 16, 15], [17, 18, 19],
     ]  # fmt: skip
-    assert [rank_slice(members, rank, 4)[1] for rank in range(4)] == [2, 3, 2, 3]
+    assert [rank_slice(indices, rank, 4)[1] for rank in range(4)] == [2, 3, 2, 3]
 
 
 def test_batch_size_that_the_devices_do_not_divide() -> None:
@@ -66,7 +66,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert zero[:6].tolist() == [973, 159, 323, 330, 725, 37]
 
 
-def test_seeking_continues_where_the_position_says_once() -> None:
+def test_seeking_applies_to_one_iteration() -> None:
     seeking = loader(100, 8)
     seeking.sampler.set_epoch(5)
     whole = [batch.indices.tolist() for batch in seeking]

@@ -29,7 +29,7 @@ Make = Callable[..., ImageDataModule]
 
 
 def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
-    """The augmented training batches of one rank."""
+    """Return the augmented training batches of one rank."""
     sampler = EpochSampler(indices=module.train_indices, seed=module.seed, shuffle=True)
     sampler.set_epoch(epoch)
     loader = MemoryLoader(
@@ -44,19 +44,19 @@ def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size
     return [module.transform_batch(batch, epoch=epoch) for batch in loader]
 
 
-def test_facts_are_complete_and_consistent(make_module: Make) -> None:
+def test_info_is_complete_and_consistent(make_module: Make) -> None:
     module = make_module()
-    facts, arrays = module.info, module.arrays
-    assert facts.num_classes == len(set(facts.class_names)) >= 2
-    assert facts.image_shape == tuple(arrays.train_images.shape[1:]) == tuple(arrays.test_images.shape[1:])
-    assert facts.num_train + facts.num_val == len(arrays.train_images)
-    assert (facts.num_val, facts.num_test) == (20, len(arrays.test_images))
-    assert set(arrays.train_labels.tolist()) == set(arrays.test_labels.tolist()) == set(range(facts.num_classes))
-    assert facts.statistics_source == f"computed from the {len(arrays.train_labels):,} training images"
+    info, arrays = module.info, module.arrays
+    assert info.num_classes == len(set(info.class_names)) >= 2
+    assert info.image_shape == tuple(arrays.train_images.shape[1:]) == tuple(arrays.test_images.shape[1:])
+    assert info.num_train + info.num_val == len(arrays.train_images)
+    assert (info.num_val, info.num_test) == (20, len(arrays.test_images))
+    assert set(arrays.train_labels.tolist()) == set(arrays.test_labels.tolist()) == set(range(info.num_classes))
+    assert info.statistics_source == f"computed from the {len(arrays.train_labels):,} training images"
     pixels = arrays.train_images.double() / 255
-    torch.testing.assert_close(torch.tensor(facts.mean).double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
-    torch.testing.assert_close(torch.tensor(facts.std).double(), pixels.std((0, 2, 3), correction=0), rtol=0, atol=1e-6)
-    assert DatasetInfo.from_dict(json.loads(json.dumps(facts.to_dict()))) == facts
+    torch.testing.assert_close(torch.tensor(info.mean).double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(info.std).double(), pixels.std((0, 2, 3), correction=0), rtol=0, atol=1e-6)
+    assert DatasetInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info
 
 
 def test_fingerprint_is_of_the_content(make_module: Make) -> None:
@@ -71,9 +71,9 @@ def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
     assert train | val == set(range(len(module.arrays.train_labels)))
     num_classes = module.info.num_classes
     counts = torch.bincount(module.arrays.train_labels[module.val_indices], minlength=num_classes)
-    shares = torch.bincount(module.arrays.train_labels) * 20 / len(module.arrays.train_labels)
+    expected = torch.bincount(module.arrays.train_labels) * 20 / len(module.arrays.train_labels)
     assert counts.sum() == 20
-    assert (counts - shares).abs().max() < 1
+    assert (counts - expected).abs().max() < 1
     assert make_module(seed=9).val_indices.tolist() == module.val_indices.tolist()
     assert make_module(val_seed=1).val_indices.tolist() != module.val_indices.tolist()
 
@@ -90,7 +90,7 @@ def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> Non
     assert isinstance(val, BatchLoader)
     official = {"train": (module.arrays.train_images, module.arrays.train_labels)}
     official["test"] = (module.arrays.test_images, module.arrays.test_labels)
-    for loader, split, members in (
+    for loader, split, rows in (
         (train, "train", module.train_indices),
         (val, "train", module.val_indices),
         (test, "test", torch.arange(module.info.num_test)),
@@ -101,8 +101,8 @@ def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> Non
             assert torch.equal(batch.labels, official[split][1][batch.indices])
             assert batch.num_valid == batch.num_global == len(batch.labels)
             seen += batch.indices.tolist()
-        assert sorted(seen) == members.tolist()
-        assert (seen == members.tolist()) == (loader is not train)  # evaluation goes in order, training does not
+        assert sorted(seen) == rows.tolist()
+        assert (seen == rows.tolist()) == (loader is not train)  # evaluation goes in order, training does not
 
 
 def test_same_seed_same_stream(make_module: Make) -> None:
@@ -131,15 +131,8 @@ def test_values_against_a_plain_reference(make_module: Make) -> None:
     assert module.info.statistics_source == "data.mean and data.std as configured"
     batch = next(iter(module.test_dataloader()))
     images = module.transform_batch(batch, epoch=None).images
-    expected = np.stack(
-        [
-            [
-                (channel / 255 - mean) / std
-                for channel, mean, std in zip(image, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), strict=True)
-            ]
-            for image in batch.images.numpy().astype(np.float64)
-        ]
-    )
+    mean, std = (np.array(values)[:, None, None] for values in ((0.5, 0.4, 0.3), (0.2, 0.25, 0.5)))
+    expected = (batch.images.numpy().astype(np.float64) / 255 - mean) / std
     assert images.dtype == torch.float32
     np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=2e-6)
 
@@ -163,7 +156,7 @@ def test_prepare_and_setup_twice_change_nothing(make_module: Make) -> None:
 
 
 class _Recorder(LightningModule):
-    """Trains nothing; keeps what it is given."""
+    """Task that trains nothing and keeps its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,18 +177,10 @@ class _Recorder(LightningModule):
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_under_a_trainer(make_module: Make) -> None:
-    """Lightning sets the epoch, augments training only, and counts every image once."""
+    """Check that Lightning sets the epoch, augments training only, and counts every image once."""
     module, recorder = make_module(), _Recorder()
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=1,
-    )
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=2, num_sanity_val_steps=1, **off)  # type: ignore[arg-type]
     trainer.fit(recorder, datamodule=module)
     trainer.test(recorder, datamodule=module, verbose=False)
     expected = epoch_batches(module, 0) + epoch_batches(module, 1)
@@ -224,16 +209,16 @@ def test_errors_of_common_keys(make_module: Make) -> None:
             make_module(**keys)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("image_folder", ImageFolder), ("shapes", Shapes)])
-def test_yaml_has_exactly_the_constructors_keys(name: str, kind: type[LightningDataModule]) -> None:
+@pytest.mark.parametrize(("name", "cls"), [("cifar10", CIFAR10), ("image_folder", ImageFolder), ("shapes", Shapes)])
+def test_yaml_has_exactly_the_constructors_keys(name: str, cls: type[LightningDataModule]) -> None:
     text = (Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml").read_text()
     common = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "base" / "images.yaml").read_text())
     keys = yaml.safe_load(text)
-    assert keys.pop("_target_") == f"{kind.__module__}.{kind.__name__}"
+    assert keys.pop("_target_") == f"{cls.__module__}.{cls.__name__}"
     assert keys.pop("defaults") == ["base/images"]
-    *parameters, settings = inspect.signature(kind).parameters.values()
-    assert list(keys) == [*(each.name for each in parameters), "val_size"]
-    assert all(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters)
+    *parameters, settings = inspect.signature(cls).parameters.values()
+    assert list(keys) == [*(parameter.name for parameter in parameters), "val_size"]
+    assert all(key.kind is key.KEYWORD_ONLY and key.default is key.empty for key in parameters)
     assert settings.kind is settings.VAR_KEYWORD
     assert ["batch_size", "val_size", *list(common)[1:]] == list(ImageSettings.__annotations__)
     assert text.startswith("# ")
@@ -256,7 +241,7 @@ def made(make: Make, **changes: Any) -> Shapes:
 
 
 class Task(LightningModule):
-    """A task that trains nothing; with a network or without."""
+    """Task that trains nothing, with a network or without."""
 
     def __init__(self, network: nn.Module | None = None, *, supports_mixed_targets: bool = True) -> None:
         super().__init__()
@@ -266,7 +251,7 @@ class Task(LightningModule):
 
 
 def under_trainer(module: ImageDataModule, task: Task) -> ImageDataModule:
-    """As if Lightning had attached its Trainer, with what a data module asks it for."""
+    """Attach the attributes of a Trainer that a data module reads."""
     module.trainer = SimpleNamespace(  # type: ignore[assignment]
         lightning_module=task,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
@@ -277,7 +262,7 @@ def under_trainer(module: ImageDataModule, task: Task) -> ImageDataModule:
     return module
 
 
-def test_images_come_in_the_type_and_format_of_the_network(shapes_module: Make) -> None:
+def test_images_have_the_dtype_and_memory_format_of_the_task(shapes_module: Make) -> None:
     plain = made(shapes_module)
     batch = next(iter(plain.train_dataloader()))
     expected = plain.transform_batch(batch, epoch=1).images
@@ -305,7 +290,7 @@ def test_images_in_memory_are_moved_once_for_all_loaders(shapes_module: Make) ->
     assert module.transfer_batch_to_device(batch, torch.device("meta"), 0) is batch
 
 
-def test_mixing_takes_each_partner_as_it_would_be_itself(shapes_module: Make) -> None:
+def test_partners_are_augmented_as_they_would_be_themselves(shapes_module: Make) -> None:
     mixed, plain = made(shapes_module, mixup=0.4, cutout=8), made(shapes_module, cutout=8)
     batch = next(iter(mixed.train_dataloader()))
     assert batch.partners is not None
@@ -315,14 +300,14 @@ def test_mixing_takes_each_partner_as_it_would_be_itself(shapes_module: Make) ->
     assert finished.partners is not None
     assert finished.partners.lam is not None
     own = plain.transform_batch(batch._replace(partners=None), epoch=3).images
-    theirs = batch._replace(images=batch.partners.images, indices=batch.partners.indices, partners=None)
+    others = batch._replace(images=batch.partners.images, indices=batch.partners.indices, partners=None)
     lam = finished.partners.lam[:, None, None, None]
-    expected = lam * own + (1 - lam) * plain.transform_batch(theirs, epoch=3).images
+    expected = lam * own + (1 - lam) * plain.transform_batch(others, epoch=3).images
     torch.testing.assert_close(finished.images, expected, rtol=0, atol=1e-5)
     assert next(iter(mixed.val_dataloader())).partners is None  # type: ignore[arg-type]
 
 
-def test_each_size_has_an_equal_share_of_the_epochs(shapes_module: Make) -> None:
+def test_each_size_has_an_equal_number_of_epochs(shapes_module: Make) -> None:
     assert [epoch_size([16, 24, 32], epoch, 7) for epoch in range(8)] == [16, 16, 16, 24, 24, 32, 32, 32]
     assert [epoch_size([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
     module = under_trainer(made(shapes_module, progressive_sizes=[24, 32]), Task())
@@ -331,7 +316,7 @@ def test_each_size_has_an_equal_share_of_the_epochs(shapes_module: Make) -> None
     assert sizes == [24, 24, 32, 32, 32]
 
 
-def test_what_does_not_fit_the_images_is_said(shapes_module: Make) -> None:
+def test_settings_that_do_not_fit_the_images(shapes_module: Make) -> None:
     for message, keys in {
         r"data\.cutout=33: .* larger than the images \(32 pixels\)": {"cutout": 33},
         r"progressive_sizes=\[24\]: the last must be the images' own size, which is 32x32": {"progressive_sizes": [24]},
@@ -369,14 +354,14 @@ def test_values_out_of_range_are_refused(override: str, message: str) -> None:
         compose_config(*TINY, override)
 
 
-def test_a_task_that_knows_nothing_of_partners_is_refused(shapes_module: Make) -> None:
+def test_a_task_without_mixed_targets_is_refused(shapes_module: Make) -> None:
     module = made(shapes_module, cutmix=1.0)
     with pytest.raises(UserError, match="would learn from mixed images as if each had one label"):
         check_task(Task(supports_mixed_targets=False), module.mixing)
     check_task(Task(supports_mixed_targets=False), made(shapes_module).mixing)
 
 
-def test_looking_at_the_network_leaves_it_as_it_was() -> None:
+def test_checking_the_network_does_not_change_it() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network[1].eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}

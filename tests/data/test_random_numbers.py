@@ -6,7 +6,7 @@ MASK = 2**64 - 1
 
 
 def splitmix(value: int) -> int:
-    """The published generator's output function, in unsigned Python integers."""
+    """Compute the published generator's output function in unsigned Python integers."""
     value = (value + 0x9E3779B97F4A7C15) & MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
@@ -24,7 +24,7 @@ def test_bits_against_python_integers() -> None:
     assert [bits & MASK for bits in random_bits(counters, *key).tolist()] == expected
 
 
-def test_streams_are_the_published_sequence() -> None:
+def test_sequences_are_the_published_sequence() -> None:
     first_of_seed_0 = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     streams = random_sequences(torch.tensor([0, 7]), 3)
     assert [bits & MASK for bits in streams[0].tolist()] == first_of_seed_0

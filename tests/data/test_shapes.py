@@ -32,15 +32,15 @@ def test_pixels_use_the_range_and_all_channels() -> None:
     assert (pixels.std((0, 2, 3)) > 0.2).all()
 
 
-def test_classes_can_be_told_apart_but_not_by_colour() -> None:
-    """Nearest class mean of edges beats chance; of mean colours it doesn't."""
+def test_classes_can_be_told_apart_but_not_by_color() -> None:
+    """Check that nearest class means of edges beat chance, and those of mean colors don't."""
     train, test = (draw_images(num, 0, split).double() / 255 for num, split in ((3000, 0), (1000, 1)))
     labels = torch.arange(3000) % len(CLASS_NAMES)
 
     def accuracy(features: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        known, new = features(train).flatten(1), features(test).flatten(1)
-        means = torch.stack([known[labels == label].mean(0) for label in range(len(CLASS_NAMES))])
-        nearest = torch.cdist(new, means).argmin(1)
+        known_features, new_features = features(train).flatten(1), features(test).flatten(1)
+        means = torch.stack([known_features[labels == label].mean(0) for label in range(len(CLASS_NAMES))])
+        nearest = torch.cdist(new_features, means).argmin(1)
         return float((nearest == torch.arange(1000) % len(CLASS_NAMES)).double().mean())
 
     assert accuracy(lambda images: images.mean((2, 3))) < 0.15

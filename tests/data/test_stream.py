@@ -26,7 +26,7 @@ MIXED = {"mixup": 0.2, "cutmix": 1.0}
 
 @pytest.fixture
 def make(folder_module: Make, tmp_path: Path) -> Make:
-    """Makes data modules of one folder of images, set up."""
+    """Return a factory of data modules of one folder of images, set up."""
     write_folder(tmp_path / "images")
 
     def made(**changes: Any) -> ImageFolder:
@@ -51,17 +51,17 @@ def train_loader(module: ImageFolder, rank: int = 0, world_size: int = 1, epoch:
 
 
 def assert_equal(streamed: Iterator[Batch], expected: Iterator[Batch]) -> int:
-    """Returns the number of batches."""
+    """Compare batches; return their number."""
     number = 0
     for one, other in zip(streamed, expected, strict=True):
         number += 1
-        for left, right in zip(flat(one), flat(other), strict=True):
+        for left, right in zip(flatten(one), flatten(other), strict=True):
             assert type(left) is type(right)
             assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
     return number
 
 
-def flat(batch: Batch) -> list[Any]:
+def flatten(batch: Batch) -> list[Any]:
     return [*batch[:-1], *(batch.partners or ())]
 
 
@@ -74,9 +74,9 @@ def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, nu
             left, right = (train_loader(module, rank, world_size) for module in (stream, memory))
             assert assert_equal(iter(left), iter(right)) == 5
             if rank == world_size - 1:
-                for each in (left, right):
-                    each.seek(3)
-                    each.sampler.set_epoch(2)
+                for loader in (left, right):
+                    loader.seek(3)
+                    loader.sampler.set_epoch(2)
                 assert assert_equal(iter(left), iter(right)) == 2
                 next(iter(left))  # left early: what was read ahead is not in the way of the next epoch
                 assert assert_equal(iter(left), iter(right)) == 5
@@ -85,7 +85,7 @@ def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, nu
         assert assert_equal(iter(getattr(stream, name)()), iter(getattr(memory, name)())) == {"v": 1, "t": 2}[name[0]]
 
 
-def test_finished_batches_are_equal(make: Make) -> None:
+def test_transformed_batches_are_equal(make: Make) -> None:
     memory, stream = make(**MIXED, cutout=8), make(**MIXED, cutout=8, storage="stream")
     assert_equal(
         (stream.transform_batch(batch, epoch=1) for batch in train_loader(stream)),
@@ -93,7 +93,7 @@ def test_finished_batches_are_equal(make: Make) -> None:
     )
 
 
-def test_facts_are_kept_and_made_anew_when_a_file_changes(make: Make, tmp_path: Path) -> None:
+def test_statistics_are_cached_until_a_file_changes(make: Make, tmp_path: Path) -> None:
     before = make(storage="stream").info
     (kept,) = (tmp_path / "cache").glob("*.json")
     kept.write_text(kept.read_text().replace(before.fingerprint, "0" * 64))
@@ -117,7 +117,7 @@ def test_a_zip_archive_streams_and_a_tar_archive_says_what_to_do(make: Make, tmp
         make(root=str(tmp_path / "packed.tar"), storage="stream")
 
 
-def test_arrays_that_are_not_there(make: Make) -> None:
+def test_streamed_images_have_no_arrays(make: Make) -> None:
     with pytest.raises(UserError, match=r"streamed from their files.*data\.storage=memory"):
         _ = make(storage="stream").arrays
 
@@ -148,7 +148,7 @@ def test_a_member_that_is_gone(make: Make, tmp_path: Path) -> None:
 
 
 def workers(loader: BatchLoader) -> list[Any]:
-    """The processes that a loader has read with, and goes on to read with."""
+    """Return the worker processes of a loader."""
     return list(loader._iterator._workers)  # type: ignore[attr-defined]
 
 
@@ -160,8 +160,8 @@ def in_another_process(work: Callable[[], object]) -> None:
     os.waitpid(child, 0)
 
 
-def test_signals_to_all_processes_of_a_run_leave_workers_at_work(make: Make) -> None:
-    """The process that trains has to save at them. At its own SIGTERM they end."""
+def test_workers_survive_signals_to_all_processes_of_a_run(make: Make) -> None:
+    """Check that workers end at a SIGTERM of their parent only, which needs batches until it has saved."""
     loader, expected = train_loader(make(storage="stream", num_workers=2)), train_loader(make())
     batches = iter(loader)
     seen = [next(batches)]

@@ -28,24 +28,22 @@ MIXED = ("data.mixup=0.2", "data.cutmix=1.0", "data.cutout=6", "data.flip=altern
 
 
 def completed(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:
-    """What came out of it: all rows, the metrics, a hash of the weights, and which experiment it was."""
+    """Train to the end; return all rows, the metrics, a hash of the weights and the identity."""
     train_until(run, config, None)
-    found = outcome(run)
-    return {"rows": found["rows"], "result": found["result"], "identity": read_result(run)["identity"]}
+    result = outcome(run)
+    return {"rows": result["rows"], "result": result["result"], "identity": read_result(run)["identity"]}
 
 
 @pytest.fixture
-def of_folder(tmp_path: Path) -> tuple[str, ...]:
+def folder_overrides(tmp_path: Path) -> tuple[str, ...]:
     write_folder(tmp_path / "images", num_train=12, num_test=3)
     own = (f"data.root={tmp_path / 'images'}", f"data.cache={tmp_path / 'cache'}", "data.image_size=16")
     return ("data=image_folder", *own, "data.val_size=4", *SMALL, *MIXED)
 
 
-def test_a_streamed_run_is_that_of_images_in_memory_also_when_it_is_stopped(
-    of_folder: tuple[str, ...], tmp_path: Path
-) -> None:
-    expected = completed(*new_run(tmp_path / "memory", *of_folder))
-    streamed = (*of_folder, "data.storage=stream", "data.num_workers=2")
+def test_a_streamed_run_equals_one_in_memory_even_if_stopped(folder_overrides: tuple[str, ...], tmp_path: Path) -> None:
+    expected = completed(*new_run(tmp_path / "memory", *folder_overrides))
+    streamed = (*folder_overrides, "data.storage=stream", "data.num_workers=2")
     assert differences(expected, completed(*new_run(tmp_path / "stream", *streamed))) == []
     run, config = new_run(tmp_path / "stopped", *streamed)
     assert train_until(run, config, 3) is None  # in the first epoch
@@ -53,8 +51,8 @@ def test_a_streamed_run_is_that_of_images_in_memory_also_when_it_is_stopped(
     assert differences(expected, completed(run, other_workers)) == []
 
 
-def test_a_damaged_image_ends_a_streamed_run_with_its_name(of_folder: tuple[str, ...], tmp_path: Path) -> None:
-    run, config = new_run(tmp_path / "run", *of_folder, "data.storage=stream", "data.num_workers=2")
+def test_a_damaged_image_ends_a_streamed_run_with_its_name(folder_overrides: tuple[str, ...], tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *folder_overrides, "data.storage=stream", "data.num_workers=2")
     train_until(run, config, 2)
     for path in (tmp_path / "images" / "train" / "dog").iterdir():
         status = path.stat()
@@ -77,8 +75,8 @@ def test_progressive_sizes_and_mixing_resume_exactly(tmp_path: Path) -> None:
         assert differences(outcome(whole), outcome(run)) == []
 
 
-def test_a_network_that_takes_one_size_only_is_named_before_training(tmp_path: Path) -> None:
-    others = [each for each in SHAPES if not each.startswith("model")]
+def test_a_network_of_one_image_size_is_refused_before_training(tmp_path: Path) -> None:
+    others = [override for override in SHAPES if not override.startswith("model")]
     run, config = new_run(tmp_path / "run", *others, "model=cnn", "data.progressive_sizes=[16,32]")
     with pytest.raises(UserError, match=r"progressive_sizes=\[16, 32\]: CNN can't take images of 16x16 .*resnet18"):
         train_until(run, config, None)

@@ -17,7 +17,7 @@ Operation = Callable[..., Tensor]
 
 @pytest.mark.parametrize("num_channels", [1, 3])
 @pytest.mark.parametrize(
-    ("ours", "theirs", "low", "high"),
+    ("operation", "expected_operation", "low", "high"),
     [
         (color.adjust_brightness, reference.adjust_brightness, 0, 2),
         (color.adjust_contrast, reference.adjust_contrast, 0, 2),
@@ -27,46 +27,49 @@ Operation = Callable[..., Tensor]
     ],
 )
 def test_color_operations(
-    images: Tensor, num_channels: int, ours: Operation, theirs: Operation, low: float, high: float
+    images: Tensor, num_channels: int, operation: Operation, expected_operation: Operation, low: float, high: float
 ) -> None:
-    """Brightness is exact. In the others torchvision fuses products with sums, so where the value is a whole number it
-    may be cut to the one below: one grey level.
+    """Compare with torchvision; only brightness is exact.
+
+    In the others torchvision fuses products with sums, so a whole number may be truncated to the one below.
     """
     images = images[:, :num_channels]
     amounts = low + (high - low) * torch.rand(NUM_IMAGES, generator=torch.Generator().manual_seed(1))
-    expected = torch.stack([theirs(image, float(each)) for image, each in zip(images, amounts, strict=True)])
-    level, share = differences(ours(images, amounts), expected)
-    assert level <= (0 if ours is color.adjust_brightness else 1)
-    assert share < 0.002
+    expected = torch.stack(
+        [expected_operation(image, float(amount)) for image, amount in zip(images, amounts, strict=True)]
+    )
+    level, fraction = differences(operation(images, amounts), expected)
+    assert level <= (0 if operation is color.adjust_brightness else 1)
+    assert fraction < 0.002
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])
-def test_operations_on_tables_of_grey_levels_are_exact(images: Tensor, num_channels: int) -> None:
+def test_operations_on_tables_of_gray_levels_are_exact(images: Tensor, num_channels: int) -> None:
     images = images[:, :num_channels]
     for num_bits in range(9):
         assert torch.equal(color.posterize(images, num_bits), reference.posterize(images, num_bits))
     for threshold in (0, 100.5, 128, 255):
         assert torch.equal(color.solarize(images, threshold), reference.solarize(images, threshold))
-    for ours, theirs in ((color.autocontrast, reference.autocontrast), (color.equalize, reference.equalize)):
-        assert torch.equal(ours(images), torch.stack([theirs(image) for image in images]))
+    for operation, expected in ((color.autocontrast, reference.autocontrast), (color.equalize, reference.equalize)):
+        assert torch.equal(operation(images), torch.stack([expected(image) for image in images]))
 
 
-def test_images_too_small_to_smooth_stay(images: Tensor) -> None:
+def test_images_too_small_to_smooth_are_kept(images: Tensor) -> None:
     narrow = images[..., :2]
     assert torch.equal(color.adjust_sharpness(narrow, torch.full((NUM_IMAGES,), 1.7)), narrow)
 
 
-def test_hue_by_nothing_changes_nothing(images: Tensor) -> None:
+def test_hue_shift_of_zero_is_exact(images: Tensor) -> None:
     assert torch.equal(color.adjust_hue(images, torch.zeros(NUM_IMAGES)), images)
 
 
 def test_color_jitter(images: Tensor) -> None:
-    """All four in each image's own order: a difference of one level may grow in the operations that follow."""
+    """Compare all four in each image's own order: a difference of one level may grow in later operations."""
     jitter, indices = (
         ColorJitter(seed=3, brightness=0.5, contrast=0.4, saturation=0.3, hue=0.1),
         torch.arange(NUM_IMAGES),
     )
-    drawn = jitter.amounts(indices, 2)
+    jitter_amounts = jitter.amounts(indices, 2)
     kernels = (
         reference.adjust_brightness,
         reference.adjust_contrast,
@@ -75,11 +78,11 @@ def test_color_jitter(images: Tensor) -> None:
     )
     expected = images.clone()
     for row in range(NUM_IMAGES):
-        for number in drawn.order[row].tolist():
-            expected[row] = kernels[number](expected[row], float(drawn[number][row]))
-    level, share = differences(jitter(images, indices, 2), expected)
+        for number in jitter_amounts.order[row].tolist():
+            expected[row] = kernels[number](expected[row], float(jitter_amounts[number][row]))
+    level, fraction = differences(jitter(images, indices, 2), expected)
     assert level <= 3
-    assert share < 0.005
+    assert fraction < 0.005
 
 
 def test_color_jitter_leaves_out_what_is_zero(images: Tensor) -> None:
@@ -90,13 +93,15 @@ def test_color_jitter_leaves_out_what_is_zero(images: Tensor) -> None:
 
 
 def test_the_amounts_of_color_jitter_are_uniform() -> None:
-    drawn = ColorJitter(seed=0, brightness=0.5, contrast=1.5, saturation=0.2, hue=0.1).amounts(torch.arange(10_000), 0)
+    jitter_amounts = ColorJitter(seed=0, brightness=0.5, contrast=1.5, saturation=0.2, hue=0.1).amounts(
+        torch.arange(10_000), 0
+    )
     ranges = ((0.5, 1.5), (0, 2.5), (0.8, 1.2), (-0.1, 0.1))
-    for amounts, (low, high) in zip(drawn[:4], ranges, strict=True):
+    for amounts, (low, high) in zip(jitter_amounts[:4], ranges, strict=True):
         assert low <= amounts.min()
         assert amounts.max() <= high
         assert stats.kstest(amounts.numpy(), stats.uniform(low, high - low).cdf).pvalue > 0.001
-    orders = (drawn.order * torch.tensor([64, 16, 4, 1])).sum(1)
+    orders = (jitter_amounts.order * torch.tensor([64, 16, 4, 1])).sum(1)
     counts = torch.bincount(orders)
     assert len(counts[counts > 0]) == 24
     assert stats.chisquare(counts[counts > 0].numpy()).pvalue > 0.001

@@ -8,8 +8,8 @@ from litlab.data.augment.color import ColorJitter
 from litlab.data.augment.rand_augment import RandAugment
 
 
-class Elsewhere(Tensor):
-    """Says that it is not on the CPU, and so takes the way of other devices."""
+class OtherDevice(Tensor):
+    """Tensor that is dispatched as on other devices than the CPU."""
 
     is_cpu = False
 
@@ -20,6 +20,6 @@ def test_other_devices_compute_the_same(images: Tensor) -> None:
         RandAugment(seed=0, num_ops=2, magnitude=9),
         ColorJitter(seed=3, brightness=0.5, contrast=0.4, saturation=0.3, hue=0.1),
     ):
-        elsewhere = operations(images.as_subclass(Elsewhere), indices, 0)
-        assert isinstance(elsewhere, Elsewhere)
-        assert torch.equal(elsewhere.as_subclass(Tensor), operations(images, indices, 0))
+        result = operations(images.as_subclass(OtherDevice), indices, 0)
+        assert isinstance(result, OtherDevice)
+        assert torch.equal(result.as_subclass(Tensor), operations(images, indices, 0))

@@ -12,95 +12,95 @@ from litlab.data.random_numbers import random_bits, symmetric_beta, uniform
 BOTH = Mixing(seed=5, mixup=0.8, cutmix=1.0)
 
 
-def a_batch(num_images: int = 300) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, their partners, indices."""
+def make_batch(num_images: int = 300) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images, their partners and indices."""
     random = torch.Generator().manual_seed(0)
     images, partners = torch.randn(2, num_images, 3, 9, 12, generator=random)
     return images, partners, torch.arange(50, 50 + num_images)
 
 
 def test_mixup_against_a_slow_reference() -> None:
-    images, partners, indices = a_batch()
-    mixed, share = Mixing(seed=5, mixup=0.8, cutmix=0)(images, partners, indices, 3)
-    assert share.dtype == torch.float32
-    assert share.std() > 0.2
-    for row, own in enumerate(share.tolist()):
+    images, partners, indices = make_batch()
+    mixed, lam = Mixing(seed=5, mixup=0.8, cutmix=0)(images, partners, indices, 3)
+    assert lam.dtype == torch.float32
+    assert lam.std() > 0.2
+    for row, own in enumerate(lam.tolist()):
         expected = own * images[row].numpy() + (1 - own) * partners[row].numpy()
         np.testing.assert_allclose(mixed[row].numpy(), expected, atol=1e-6)
 
 
 def test_cutmix_against_a_slow_reference() -> None:
-    """The boxes of the paper's own code: floor of half the cut on both sides of a pixel, clipped."""
-    images, partners, indices = a_batch()
+    """Compare with the paper's own code: floor of half the cut on both sides of a pixel, clipped."""
+    images, partners, indices = make_batch()
     mixing = Mixing(seed=5, mixup=0, cutmix=1.0)
-    mixed, share = mixing(images, partners, indices, 3)
+    mixed, lam = mixing(images, partners, indices, 3)
     boxes = mixing.cutmix_boxes(indices, 3, 9, 12)
-    for row, (top, bottom, left, right) in enumerate(zip(*(each.tolist() for each in boxes), strict=True)):
+    for row, (top, bottom, left, right) in enumerate(zip(*(side.tolist() for side in boxes), strict=True)):
         assert 0 <= top <= bottom <= 9
         assert 0 <= left <= right <= 12
         expected = images[row].clone()
         expected[:, top:bottom, left:right] = partners[row, :, top:bottom, left:right]
         assert torch.equal(mixed[row], expected)
         own = (mixed[row] == images[row]).double().mean()
-        assert share[row].item() == pytest.approx(own.item(), abs=1e-6)
+        assert lam[row].item() == pytest.approx(own.item(), abs=1e-6)
     assert len({tuple(box) for box in torch.stack(boxes, 1).tolist()}) > 100
 
 
 def test_the_box_has_the_drawn_area_before_it_is_clipped() -> None:
-    """On images so large that rounding to pixels does not count: boxes inside have 1 - Beta of the area."""
+    """Use images so large that rounding to pixels does not count: boxes inside have 1 - Beta of the area."""
     size, indices = 1000, torch.arange(20_000)
     top, bottom, left, right = Mixing(seed=1, mixup=0, cutmix=1.0).cutmix_boxes(indices, 0, size, size)
     inside = (top > 0) & (bottom < size) & (left > 0) & (right < size)
-    shares = ((bottom - top) * (right - left))[inside] / size**2
+    areas = ((bottom - top) * (right - left))[inside] / size**2
     # A side s is inside with probability (1 - s)^2; of s^2 uniform that leaves a density in proportion to s (1 - s)^2.
-    sides = shares.sqrt().numpy()
+    sides = areas.sqrt().numpy()
     assert stats.kstest(sides, stats.beta(2, 3).cdf).pvalue > 0.001
     assert ((bottom - top) == (right - left))[inside].all()
     assert stats.kstest(((top + bottom) / 2 / size)[inside & (bottom - top < 20)].numpy(), "uniform").pvalue > 0.001
 
 
 def test_with_both_each_image_takes_one_of_them() -> None:
-    images, partners, indices = a_batch(4000)
-    mixed, share = BOTH(images, partners, indices, 3)
+    images, partners, indices = make_batch(4000)
+    mixed, lam = BOTH(images, partners, indices, 3)
     boxed = BOTH.uses_cutmix(indices, 3)
     assert abs(int(boxed.sum()) - 2000) < 130  # 4 deviations
     for part, mixing in (
         (boxed, Mixing(seed=5, mixup=0, cutmix=1.0)),
         (~boxed, Mixing(seed=5, mixup=0.8, cutmix=0)),
     ):
-        alone, alone_share = mixing(images, partners, indices, 3)
+        alone, alone_lam = mixing(images, partners, indices, 3)
         assert torch.equal(mixed[part], alone[part])
-        assert torch.equal(share[part], alone_share[part])
+        assert torch.equal(lam[part], alone_lam[part])
 
 
-def test_without_either_nothing_happens() -> None:
+def test_without_either_images_stay() -> None:
     off = Mixing(seed=5, mixup=0, cutmix=0)
-    images, partners, indices = a_batch(4)
-    mixed, share = off(images, partners, indices, 3)
+    images, partners, indices = make_batch(4)
+    mixed, lam = off(images, partners, indices, 3)
     assert not off.active
     assert BOTH.active
     assert torch.equal(mixed, images)
-    assert share.tolist() == [1] * 4
+    assert lam.tolist() == [1] * 4
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 2.0])
-def test_shares_are_distributed_as_beta(alpha: float) -> None:
-    shares = Mixing(seed=0, mixup=alpha, cutmix=0).mixup_lam(torch.arange(20_000), 0)
+def test_lam_is_distributed_as_beta(alpha: float) -> None:
+    lam = Mixing(seed=0, mixup=alpha, cutmix=0).mixup_lam(torch.arange(20_000), 0)
     if alpha == 0.2:  # 2 % are closer to each end than float32 tells apart, which the test would take for steps
-        inside = shares[(shares > 1e-6) & (shares < 1 - 1e-6)].double().numpy()
+        inside = lam[(lam > 1e-6) & (lam < 1 - 1e-6)].double().numpy()
         low, high = stats.beta(alpha, alpha).cdf([1e-6, 1 - 1e-6])
-        assert abs(len(inside) - (high - low) * len(shares)) < 150  # 3 deviations
+        assert abs(len(inside) - (high - low) * len(lam)) < 150  # 3 deviations
         assert stats.kstest(inside, lambda x: (stats.beta(alpha, alpha).cdf(x) - low) / (high - low)).pvalue > 0.001
     else:
-        assert stats.kstest(shares.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > 0.001
+        assert stats.kstest(lam.double().numpy(), stats.beta(alpha, alpha).cdf).pvalue > 0.001
 
 
 def test_a_tiny_alpha_and_extreme_numbers_stay_in_range() -> None:
     extremes = torch.tensor([0, -1, 1, 2**63 - 1, -(2**63)])
-    radius, angle = (each.flatten() for each in torch.meshgrid(extremes, extremes, indexing="ij"))
+    radius, angle = (bits.flatten() for bits in torch.meshgrid(extremes, extremes, indexing="ij"))
     for alpha in (0.001, 0.1, 1.0, 1000.0):
-        shares = symmetric_beta(alpha, radius, angle)
-        assert ((shares >= 0) & (shares <= 1)).all()
+        lam = symmetric_beta(alpha, radius, angle)
+        assert ((lam >= 0) & (lam <= 1)).all()
     numbers = uniform(torch.cat([extremes, random_bits(torch.arange(20_000), 0)]))
     assert 0 < numbers.min() < numbers.max() < 1
     assert stats.kstest(numbers[5:].numpy(), "uniform").pvalue > 0.001
@@ -118,26 +118,26 @@ def test_partners_are_any_members_for_any_split_of_the_batch() -> None:
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
-    images, partners, indices = a_batch(64)
-    mixed, share = BOTH(images, partners, indices, 3)
+    images, partners, indices = make_batch(64)
+    mixed, lam = BOTH(images, partners, indices, 3)
     for sizes in ([0, 64], [1, 63], [13, 50, 1]):
         parts = [
-            BOTH(*part, 3) for part in zip(*(each.split(sizes) for each in (images, partners, indices)), strict=True)
+            BOTH(*part, 3) for part in zip(*(rows.split(sizes) for rows in (images, partners, indices)), strict=True)
         ]
-        for whole, pieces in zip((mixed, share), zip(*parts, strict=True), strict=True):
+        for whole, pieces in zip((mixed, lam), zip(*parts, strict=True), strict=True):
             assert torch.equal(torch.cat(pieces), whole)
     for other in (
         BOTH(images, partners, indices, 4),
         Mixing(seed=6, mixup=0.8, cutmix=1.0)(images, partners, indices, 3),
     ):
-        assert (other[1] != share).float().mean() > 0.9
+        assert (other[1] != lam).float().mean() > 0.9
 
 
 def test_memory_format_and_precision_stay() -> None:
-    images, partners, indices = a_batch(8)
-    wide = [each.to(torch.bfloat16, memory_format=torch.channels_last) for each in (images, partners)]
-    mixed, share = BOTH(*wide, indices, 3)
+    images, partners, indices = make_batch(8)
+    wide = [batch.to(torch.bfloat16, memory_format=torch.channels_last) for batch in (images, partners)]
+    mixed, lam = BOTH(*wide, indices, 3)
     assert mixed.dtype == torch.bfloat16
     assert mixed.is_contiguous(memory_format=torch.channels_last)
-    assert share.dtype == torch.float32
+    assert lam.dtype == torch.float32
     torch.testing.assert_close(mixed.float(), BOTH(images, partners, indices, 3)[0], atol=0.05, rtol=0.02)

@@ -25,7 +25,7 @@ NONE: dict[str, Any] = {"crop_padding": 0, "flip": False, "color_jitter": None, 
 
 
 def augmented(images: Tensor, indices: Tensor, *, seed: int = 0, epoch: int = 0, **settings: Any) -> Tensor:
-    """Without the settings that are not named; float, so that cutout shows as -1."""
+    """Augment with the given settings alone; return floats, so that cutout shows as -1."""
     augment = Augmentation(seed=seed, **{**NONE, **settings})
     pixels = augment.on_pixels(images, indices, epoch)
     assert pixels.dtype == torch.uint8
@@ -39,12 +39,12 @@ def some_images(num_images: int, num_channels: int = 3, height: int = 9, width: 
 
 
 def test_shifts_and_flips_are_uniform() -> None:
-    """Read off from an image whose pixels say where they come from."""
+    """Read the shifts from an image whose pixels encode their positions."""
     num_images, padding = 4000, 2
     pixels = torch.arange(49, dtype=torch.uint8).view(1, 1, 7, 7).expand(num_images, 1, 7, 7)
     moved = augmented(pixels, torch.arange(num_images), crop_padding=padding, flip=True)
-    centre = moved[:, 0, 3, 3].long() - 24
-    down, right = (centre + 3).div(7, rounding_mode="floor"), (centre + 3) % 7 - 3
+    center = moved[:, 0, 3, 3].long() - 24
+    down, right = (center + 3).div(7, rounding_mode="floor"), (center + 3) % 7 - 3
     flipped = moved[:, 0, 3, 2] > moved[:, 0, 3, 4]
     for shifts in (down, right):
         counts = torch.bincount(shifts + padding, minlength=5)
@@ -60,13 +60,13 @@ def test_parts_can_be_switched_off() -> None:
     assert torch.equal(augmented(images, indices), images.float())
     many = images[:1].expand(50, 1, 5, 5)
     flips = augmented(many, torch.arange(50), flip=True)
-    assert {tuple(each.flatten().tolist()) for each in flips} == {
+    assert {tuple(image.flatten().tolist()) for image in flips} == {
         tuple(images[0].flatten().tolist()),
         tuple(images[0].flip(2).flatten().tolist()),
     }
     crops = augmented(many, torch.arange(50), crop_padding=1)
-    assert len({int(each[0, 2, 2]) for each in crops}) == 9
-    assert all(int(each[0, 2, 2]) < int(each[0, 2, 3]) or int(each[0, 2, 2]) % 5 == 3 for each in crops)
+    assert len({int(image[0, 2, 2]) for image in crops}) == 9
+    assert all(int(crop[0, 2, 2]) < int(crop[0, 2, 3]) or int(crop[0, 2, 2]) % 5 == 3 for crop in crops)
 
 
 def test_crop_and_flip_give_the_values_that_recorded_runs_had() -> None:
@@ -86,7 +86,7 @@ def test_alternating_flip_begins_at_random_and_then_flips_every_other_epoch() ->
     for epoch in (0, 1):
         flips = augmented(images, indices[:20], seed=3, epoch=epoch, flip="alternating")
         expected = [
-            image.flip(2) if mirrored else image for image, mirrored in zip(images, epochs[epoch][:20], strict=True)
+            image.flip(2) if is_flipped else image for image, is_flipped in zip(images, epochs[epoch][:20], strict=True)
         ]
         assert torch.equal(flips, torch.stack(expected).float())
 
@@ -104,7 +104,7 @@ def test_cutout_erases_a_clipped_square_around_any_pixel() -> None:
             box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
             assert (image == box).all()
             seen.add((rows.min(), rows.max(), columns.min(), columns.max()))
-        starts = [centre - side // 2 for centre in range(max(height, width))]
+        starts = [center - side // 2 for center in range(max(height, width))]
         rows_of, columns_of = (
             [(max(first, 0), min(first + side, size) - 1) for first in starts[:size]] for size in (height, width)
         )
@@ -133,7 +133,7 @@ def test_epochs_and_seeds_differ_and_repeat(name: str) -> None:
     assert not torch.equal(augmented(images, indices + 1, **settings), first)
 
 
-def test_no_pixels_of_the_data_set_are_written_over() -> None:
+def test_augmentation_does_not_overwrite_the_data_set() -> None:
     images = some_images(64)
     before = images.clone()
     augmented(images, torch.arange(64), **{**ALL, "crop_padding": 0, "flip": False})

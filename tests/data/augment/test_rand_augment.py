@@ -13,27 +13,27 @@ from litlab.data.augment.rand_augment import NUM_BINS, OPERATIONS, RandAugment
 @pytest.mark.parametrize("num_channels", [1, 3])
 @pytest.mark.parametrize("magnitude", [0, 4, 9, 20, NUM_BINS - 1])
 def test_every_operation_of_rand_augment(images: Tensor, magnitude: int, num_channels: int) -> None:
-    """Exact, but for one grey level where torchvision fuses (above), and for source points between two pixels."""
+    """Compare exactly, but for one gray level where torchvision fuses, and for source points between two pixels."""
     images = images[:, :num_channels]
-    ours, theirs = RandAugment(seed=0, num_ops=1, magnitude=magnitude), v2.RandAugment(magnitude=magnitude)
+    policy, reference = RandAugment(seed=0, num_ops=1, magnitude=magnitude), v2.RandAugment(magnitude=magnitude)
     for number, name in enumerate(OPERATIONS):
         for negative in (False, True):
             operation, sign = torch.full((NUM_IMAGES,), number), torch.full((NUM_IMAGES,), negative)
-            amounts, signed = theirs._AUGMENTATION_SPACE[name]
+            amounts, signed = reference._AUGMENTATION_SPACE[name]
             table = amounts(NUM_BINS, *images.shape[2:])
             amount = 0.0 if table is None else float(table[magnitude]) * (-1 if signed and negative else 1)
-            expected = theirs._apply_image_or_video_transform(
-                images, name, amount, interpolation=InterpolationMode.NEAREST, fill=theirs._fill
+            expected = reference._apply_image_or_video_transform(
+                images, name, amount, interpolation=InterpolationMode.NEAREST, fill=reference._fill
             )
             clear = between_pixels(name, amount, *images.shape[2:]).logical_not()
-            level, share = differences(ours.apply(images, operation, sign)[..., clear], expected[..., clear])
+            level, fraction = differences(policy.apply(images, operation, sign)[..., clear], expected[..., clear])
             fused = name in ("Color", "Contrast", "Sharpness")
             assert level <= fused, (name, negative)
-            assert share < 0.15, (name, negative)
+            assert fraction < 0.15, (name, negative)
 
 
 def between_pixels(name: str, amount: float, height: int, width: int) -> Tensor:
-    """Where the nearest pixel is a matter of rounding: the source is half-way between two, to 0.001 pixels."""
+    """Mark pixels whose source is half-way between two, to 0.001 pixels: the nearest is a matter of rounding."""
     x = torch.arange(width, dtype=torch.float64) + 0 * torch.arange(height)[:, None]
     y = torch.arange(height, dtype=torch.float64)[:, None] + 0 * torch.arange(width)
     angle = torch.tensor(amount, dtype=torch.float64).deg2rad()
