@@ -28,7 +28,7 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def copied(tiny_run: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """A run to change, which knows its data by a root."""
+    """Copy a run whose data has a root."""
     return RunDirectory(Path(shutil.copytree(tiny_run.path, tmp_path / "copied")))
 
 
@@ -101,8 +101,8 @@ def test_other_data_are_noted_and_other_classes_refused(
 def test_only_the_place_of_the_data_can_be_set(tiny_run: RunDirectory) -> None:
     for setting, words in (
         ("data.batch_size=3", r"a key of data\.root or data\.cache"),
-        ("data.root", "as KEY=PATH"),
-        ("data.root=/elsewhere", r"litlab\.data\.shapes\.Shapes, have no 'root'"),
+        ("data.root", "expected KEY=PATH"),
+        ("data.root=/elsewhere", r"litlab\.data\.shapes\.Shapes, the data of this run, has no 'root'"),
     ):
         with pytest.raises(UserError, match=words):
             evaluate.main([str(tiny_run.path), "--set", setting])

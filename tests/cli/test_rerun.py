@@ -30,7 +30,7 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.fixture
 def original(tiny_run: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """A finished run of one's own, in a folder where it is alone."""
+    """Train a run of the user's own in an empty folder."""
     run = RunDirectory(Path(shutil.copytree(tiny_run.path, tmp_path / "runs" / "original")))
     known = run.read_json(run.provenance)
     write_json(run.provenance, known | {"project": str(tmp_path), "code": None})

@@ -35,7 +35,7 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., RunDirectory]:
-    """Makes a run of the user's own as `litlab train` leaves it before the worker starts."""
+    """Create a run of the user's own as `litlab train` does before the worker starts."""
 
     def make(*overrides: str, name: str = "run") -> RunDirectory:
         config = compose_config(*TINY, "schedule=constant", *overrides)

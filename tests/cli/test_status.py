@@ -154,7 +154,7 @@ def test_lines_that_are_no_jobs(line: str, study: Path) -> None:
 
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A study of 1,000 jobs, of which 900 have ended. To make it has to be quick, too."""
+    """Create a study of 1,000 jobs, 900 of them ended, quickly."""
     path = tmp_path_factory.mktemp("thousand") / "s"
     study = Study.load_own(path)
     composed = seeds(study, range(1000))

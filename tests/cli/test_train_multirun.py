@@ -23,7 +23,7 @@ COUNTED = ("trainer.devices=auto", "trainer.accelerator=auto")  # the worker cou
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder, after a multirun of two seeds in it."""
+    """Run a multirun of two seeds in an empty folder."""
     folder = tmp_path_factory.mktemp("multirun")
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("OMP_NUM_THREADS")  # the tests' own

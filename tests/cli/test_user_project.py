@@ -32,7 +32,7 @@ class MyNet(nn.Module):
 """,
     "conf/model/mynet.yaml": "_target_: mypkg.net.MyNet\nwidth: 12\n",
     "conf/data/few.yaml": "defaults: [shapes]\nnum_train: 100\nnum_test: 30\nval_size: 20\nbatch_size: 16\n",
-    "conf/schedule/constant.yaml": "_target_: litlab.optim.schedules.cosine\nwarmup: 0.5\nfinal: 0.125\n",  # shadows litlab's
+    "conf/schedule/constant.yaml": "_target_: litlab.optim.schedules.cosine\nwarmup: 0.5\nfinal: 0.125\n",
     "conf/experiment/mine.yaml": """\
 # @package _global_
 defaults:
@@ -59,7 +59,7 @@ main()
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with litlab's wheel; its dependencies are those of this one, by a path file."""
+    """Install litlab's wheel into a virtual environment that takes its dependencies from this one by a path file."""
     folder = tmp_path_factory.mktemp("installed")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=CHECKOUT, check=True, capture_output=True)
