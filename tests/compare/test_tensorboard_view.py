@@ -177,7 +177,7 @@ def test_the_view_is_updated_and_an_error_is_printed_once(
     outputs: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tensorboard, "INTERVAL", 0.01)
-    monkeypatch.setattr(tensorboard, "_SHARE", 1.0)
+    monkeypatch.setattr(tensorboard, "_MAX_LOAD", 1.0)
     with tensorboard._updated_view(outputs, place):
         num_threads = threading.active_count()
         log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
