@@ -1,6 +1,5 @@
 """Locations of configs, caches and the user's own packages."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,15 +16,13 @@ def test_in_a_checkout_the_configs_lie_beside_src() -> None:
 
 
 def test_a_project_may_have_configs_of_its_own(tmp_path: Path) -> None:
-    assert project_conf(tmp_path) is None
-    (tmp_path / "conf").mkdir()
-    assert project_conf(tmp_path) == (tmp_path / "conf").resolve()
-
-
-def test_the_checkout_itself_is_not_a_project(tmp_path: Path) -> None:
     assert project_conf(CHECKOUT) is None
+    assert project_conf(tmp_path) is None
     (tmp_path / "conf").symlink_to(CHECKOUT / "conf")
     assert project_conf(tmp_path) is None
+    (tmp_path / "conf").unlink()
+    (tmp_path / "conf").mkdir()
+    assert project_conf(tmp_path) == (tmp_path / "conf").resolve()
 
 
 def test_cache_by_environment_then_by_the_xdg_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +44,11 @@ def test_packages_of_a_project_follow_installed_ones(tmp_path: Path, monkeypatch
     (tmp_path / "src").mkdir()
     before = list(sys.path)
     monkeypatch.setattr(sys, "path", list(before))
-    add_project_to_path(tmp_path)
-    add_project_to_path(tmp_path)
-    assert sys.path == [*before, str(tmp_path), str(tmp_path / "src")]
-
-
-def test_the_project_is_by_default_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
+    add_project_to_path(tmp_path)
     add_project_to_path()
-    assert sys.path[-1] == os.fspath(tmp_path)
+    assert sys.path == [*before, str(tmp_path), str(tmp_path / "src")]
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    add_project_to_path()
+    assert sys.path[-1] == str(tmp_path / "inner")

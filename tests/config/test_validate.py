@@ -8,7 +8,7 @@ from support.runs import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
 from litlab.config.suggestions import did_you_mean, unknown_key_message
-from litlab.config.tree import nodes
+from litlab.config.tree import nodes, put
 from litlab.config.validate import validate
 from litlab.errors import UserError
 
@@ -19,11 +19,7 @@ def problems(**changes: Any) -> list[str]:
     """Return the problems of a config in which `group__key` is replaced."""
     config = deepcopy(CONFIG)
     for path, value in changes.items():
-        *parents, key = path.split("__")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[key] = value
+        put(config, path.replace("__", "."), value)
     with pytest.raises(UserError) as refused:
         validate(config)
     return str(refused.value).splitlines()
