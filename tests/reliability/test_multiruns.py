@@ -45,7 +45,8 @@ def test_a_study_with_failing_jobs(project: Path, tally: Tally) -> None:
     fault = ("failed", "a fault of the user's own")
     expected = {
         0: fault, 8: fault, 17: fault, 2: ("failed", "exit code 0"), 11: ("failed", "exit code 0"),
-        3: ("killed", "SIGKILL"), 13: ("killed", "SIGKILL"), 5: ("crashed", "SIGSEGV"), 7: ("timed_out", "stopped after"),
+        3: ("killed", "SIGKILL"), 13: ("killed", "SIGKILL"), 5: ("crashed", "SIGSEGV"),
+        7: ("timed_out", "stopped after"),
     }  # fmt: skip
     results = {number: read_result(RunDirectory(study / f"{number:04d}_seed-{number}")) for number in range(20)}
     right = []
