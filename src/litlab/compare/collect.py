@@ -29,17 +29,17 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
     seen: set[Path] = set()
     swept_places: set[str] = set()
     for directory in directories:
-        for found in _runs_below(directory, skipped):
-            path = found.run.path.resolve()
+        for discovered in _runs_below(directory, skipped):
+            path = discovered.run.path.resolve()
             if path in seen:
                 continue
             seen.add(path)
             try:
-                config = _read_config(found.run)
-                runs.append(_read_run(found, config, _name(found.run.path, directory, len(directories) > 1)))
+                config = _read_config(discovered.run)
+                runs.append(_read_run(discovered, config, _name(discovered.run.path, directory, len(directories) > 1)))
                 swept_places.update(swept_keys(config))
             except (UserError, OSError) as error:
-                skipped.append(Skipped(found.run.path, _reason(error, found.run.path)))
+                skipped.append(Skipped(discovered.run.path, _reason(error, discovered.run.path)))
     return comparable(runs, swept_places), skipped
 
 
@@ -104,19 +104,19 @@ def _refuse_large(file: Path) -> None:
         raise UserError(f"{file} is damaged: it is longer than {_MAX_FILE >> 20} MiB")
 
 
-def _read_run(found: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
-    run = found.run
+def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
+    run = discovered.run
     state, result = _read_result(run)
     seed = config.get("seed")
     return Run(
         path=run.path,
         name=name,
-        study=found.study,
+        study=discovered.study,
         status=state.status,
         message=state.message,
         seed=seed if type(seed) is int else None,
         settings=flatten(config),
-        choices=found.point,
+        choices=discovered.point,
         objective=_objective(config.get("objective")),
         data=data if isinstance(data := result.get("data"), str) else None,
         best=_metrics(result.get("best")),

@@ -120,9 +120,9 @@ def shorten(texts: Iterable[str | None]) -> dict[str, str]:
 
 
 def _rounded(value: str, digits: int) -> str:
-    def short(found: re.Match[str]) -> str:
-        rounded = f"{float(found[0]):.{digits}g}" if "." in found[0] else found[0]
-        return min(found[0], rounded, key=len)  # 123456.7 stays as it is
+    def short(match: re.Match[str]) -> str:
+        rounded = f"{float(match[0]):.{digits}g}" if "." in match[0] else match[0]
+        return min(match[0], rounded, key=len)  # 123456.7 stays as it is
 
     return _NUMBER.sub(short, value) if value.startswith("[") or _NUMBER.fullmatch(value) else value
 

@@ -68,9 +68,9 @@ class Point:
 def update_summary(study: Path) -> None:
     """Update the summary of a study whose jobs log for TensorBoard; any error, also a bug, becomes a warning."""
     try:
-        found = Study.load(study)
-        if found.plan is not None and logs_to_tensorboard(found.plan.base):
-            if (num_jobs := len(found.records)) >= MANY_JOBS:
+        loaded = Study.load(study)
+        if loaded.plan is not None and logs_to_tensorboard(loaded.plan.base):
+            if (num_jobs := len(loaded.records)) >= MANY_JOBS:
                 print(f"litlab: bringing TensorBoard's summary of {num_jobs:,} jobs up to date", file=sys.stderr)
             write_summaries(study)
     except Exception as error:
@@ -90,11 +90,11 @@ def write_summaries(study: Path) -> int:
         UserError: If the directory is not a study, is damaged, or something else is in the place of its summary.
         OSError: If the summary cannot be written.
     """
-    found = Study.load(study)
-    if found.plan is None:
+    loaded = Study.load(study)
+    if loaded.plan is None:
         raise UserError(f"{study} is no study: it has no {STUDY_FILE}")
     runs, _ = collect([study])
-    start, folder = _timestamp(found.plan.started), _make_folder(study / FOLDER)
+    start, folder = _timestamp(loaded.plan.started), _make_folder(study / FOLDER)
     curves: dict[str, Mapping[str, Sequence[Point]]] = {}
     for name, members in _groups(runs).items():
         completed = [run for run in members if run.is_completed]
@@ -102,7 +102,7 @@ def write_summaries(study: Path) -> int:
             curves[name] = means
             write_events(_make_folder(folder / name) / MEANS, _events(means, completed, start))
     first = folder / next(iter(curves), "")
-    columns = experiment(_swept_settings(found), metric_columns(runs), start)
+    columns = experiment(_swept_settings(loaded), metric_columns(runs), start)
     write_events(first / EXPERIMENT, [LoggedSummary(columns, 0, start)])
     if curves:
         layout = margin_charts(_CATEGORY, _objectives_first(curves, runs))
