@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from PIL import Image
 from support.images import write_folder
+from support.processes import is_alive
 
 from litlab.data.image_folder import ImageFolder
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, MemoryLoader
@@ -199,13 +200,6 @@ def test_workers_end_with_the_training_and_with_its_process(make: Make, tmp_path
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
     deadline = time.monotonic() + 2
-    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+    while any(is_alive(int(pid)) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not any(is_running(pid) for pid in pids)
-
-
-def is_running(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except FileNotFoundError:
-        return False
+    assert not any(is_alive(int(pid)) for pid in pids)

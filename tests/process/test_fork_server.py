@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from support.pool_jobs import PATIENCE, endless, group, is_alive, new_job, quick_config, until
+from support.pool_jobs import PATIENCE, endless, new_job, quick_config, until
+from support.processes import group, is_alive
 from support.warm import WarmProcess
 
 from litlab.runs.result import read_result

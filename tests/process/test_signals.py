@@ -17,7 +17,8 @@ from typing import IO
 
 import pytest
 import torch
-from support.runs import TINY, compose_config, processes_in
+from support.processes import is_stopped, processes_in
+from support.runs import TINY, compose_config
 from support.warm import WarmProcess
 
 from litlab.config.config_file import to_yaml
@@ -55,11 +56,8 @@ class Training:
         return result["status"], result["error"]
 
     def pauses(self) -> list[bool]:
-        """Of the command and of its workers, whether it is stopped, not ended."""
-        states = [
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in (self.process.pid, *self.workers())
-        ]
-        return [state.split()[0] == "T" for state in states]
+        """Return for the command and its workers whether each is paused."""
+        return [is_stopped(pid) for pid in (self.process.pid, *self.workers())]
 
     def assert_saved(self, name: str) -> None:
         """It says where it stopped, and its last.ckpt continues there."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from reliability.report import Tally, in_torture, times
 from support.exact_resume import differences, outcome
-from support.runs import TINY, call_cold, call_litlab, processes_in
+from support.processes import is_stopped, processes_in
+from support.runs import TINY, call_cold, call_litlab
 from support.thorough import THOROUGH
 from support.warm import WarmProcess
 
@@ -101,9 +102,9 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     time.sleep(0.3)
     controller.send_signal(signal.SIGTSTP)
     workers = [int((run.path / ".lock").read_text().split()[1]) for run in runs[:2]]
-    _wait_until(lambda: all(_state(pid) == "T" for pid in (controller.pid, *workers)), None, 20)
+    _wait_until(lambda: all(is_stopped(pid) for pid in (controller.pid, *workers)), None, 20)
     controller.send_signal(signal.SIGCONT)
-    _wait_until(lambda: all(_state(pid) != "T" for pid in (controller.pid, *workers)), None, 20)
+    _wait_until(lambda: all(not is_stopped(pid) for pid in (controller.pid, *workers)), None, 20)
     controller.send_signal(signal.SIGINT)
     since = time.monotonic()
     controller.wait(60)
@@ -190,8 +191,3 @@ def _wait_until(
         assert controller is None or controller.poll() is None, f"it ended with {controller.returncode}"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def _state(pid: int) -> str:
-    """Return the state of a process as the kernel names it; T is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

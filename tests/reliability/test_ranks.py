@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from reliability.report import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
-from reliability.workers import Workers, rank_of, session, wait_until
+from reliability.workers import Workers, rank_of, wait_until
+from support.processes import session
 
 from litlab.config.config_file import from_yaml, to_yaml
 from litlab.config.overrides import change_config

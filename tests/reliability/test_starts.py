@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from reliability.report import Tally, in_torture, times
 from reliability.runs import SMALL, Reference, small_run
-from reliability.workers import TIMEOUT, Workers, session, variables
+from reliability.workers import TIMEOUT, Workers, variables
+from support.processes import session
 from support.runs import call_litlab
 
 from litlab.config.config_file import from_yaml

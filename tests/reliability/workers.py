@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from reliability.runs import Reference
+from support.processes import session
 from support.warm import WarmProcess
 
 from litlab.process.ranks import reserve_port, store_environment
@@ -128,23 +130,10 @@ def new_file(run: RunDirectory, name: str) -> Path:
     return file
 
 
-def session(leader: int) -> list[int]:
-    """List the processes of a session that have not ended."""
-    pids = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, session_id, *_ = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(session_id) == leader and state != "Z":
-            pids.append(int(path.parent.name))
-    return pids
-
-
 def rank_of(leader: int, rank: int) -> int:
     """Find the process of a session that is this rank."""
     for pid in session(leader):
-        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        if psutil.Process(pid).environ().get("RANK") == str(rank):
             return pid
     raise AssertionError(f"no rank {rank} among {session(leader)}")
 

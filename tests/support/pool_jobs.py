@@ -119,26 +119,3 @@ def until(condition: Callable[[], Any], pool: LocalPool | None = None, seconds: 
             time.sleep(0.005)
         else:
             assert pool.poll(0.005) == []
-
-
-def group(leader: int) -> list[int]:
-    """List the processes of a group that have not ended."""
-    members = []
-    for pid in psutil.pids():
-        with suppress(ProcessLookupError):
-            if os.getpgid(pid) == leader and is_alive(pid):
-                members.append(pid)
-    return members
-
-
-def is_alive(pid: int) -> bool:
-    """Return True unless the process has ended; process 1 of a container may not reap zombies."""
-    return state(pid) not in (psutil.STATUS_ZOMBIE, "")
-
-
-def state(pid: int) -> str:
-    """Return the status of a process in psutil's words; empty if there is none."""
-    try:
-        return str(psutil.Process(pid).status())
-    except psutil.NoSuchProcess:
-        return ""

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +70,6 @@ def call_cold(project: Path, *arguments: str, timeout: float = 200) -> "subproce
     """The same in an interpreter that starts for it, as do its workers: seconds longer."""
     command = [sys.executable, "-m", "litlab", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
-
-
-def processes_in(folder: Path) -> list[int]:
-    """Those that work in this folder and have not ended: of a project's, its commands, their workers and ranks."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended meanwhile
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-            if state != "Z" and (process / "cwd").readlink() == folder.resolve():
-                found.append(int(process.name))
-    return found
 
 
 class Dropping(nn.Sequential):

@@ -15,19 +15,17 @@ import torch
 from support.pool_jobs import (
     PATIENCE,
     endless,
-    group,
-    is_alive,
     new_job,
     next_ended,
     quick_config,
     result,
     run_all,
-    state,
     told,
     trained_here,
     until,
     with_settings,
 )
+from support.processes import group, is_alive, is_stopped
 
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import FAILED
@@ -134,7 +132,7 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     timed.submit(deaf)
     until(lambda: all((job.run.path / "told.0.json").exists() for job in (slow, deaf)), timed)
     timed.pause()
-    until(lambda: {state(told(job)["pid"]) for job in (slow, deaf)} == {psutil.STATUS_STOPPED}, seconds=1)
+    until(lambda: all(is_stopped(told(job)["pid"]) for job in (slow, deaf)), seconds=1)
     time.sleep(1)
     timed.resume()
     ended = {each.job.number: each for each in next_ended(timed, 2)}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from support.runs import TINY
 from support.warm import WarmProcess
@@ -18,52 +19,26 @@ from support.warm import WarmProcess
 from litlab.process.ranks import reserve_port, store_environment
 from litlab.runs.directory import RunDirectory
 
-LISTENING = "0A"  # in /proc/net/tcp
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def family(number: int) -> set[int]:
-    """Return a process and its descendants."""
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # ended meanwhile
-            continue
-    found = {number}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
+def listening(pid: int) -> list[Address]:
+    """Return the addresses at which a process, or one below it, waits for connections."""
+    process = psutil.Process(pid)
+    connections = [
+        connection
+        for member in (process, *process.children(recursive=True))
+        for connection in member.net_connections("tcp")
+    ]
+    return [
+        ipaddress.ip_address(connection.laddr.ip)
+        for connection in connections
+        if connection.status == psutil.CONN_LISTEN
+    ]
 
 
-def sockets(number: int) -> set[str]:
-    """Return the inodes of the sockets of a process."""
-    found = set()
-    for path in Path(f"/proc/{number}/fd").iterdir():
-        try:
-            target = str(path.readlink())
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            found.add(target[8:-1])
-    return found
-
-
-def listening(number: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """List the addresses at which a process or a descendant waits for connections."""
-    inodes = {inode for pid in family(number) for inode in sockets(pid)}
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            columns = line.split()
-            if columns[3] == LISTENING and columns[9] in inodes:
-                words = bytes.fromhex(columns[1].partition(":")[0])
-                swapped = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
-                found.append(ipaddress.ip_address(swapped))
-    return found
-
-
-def outside(addresses: list[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> list[str]:
-    """Select those that other machines can reach; an IPv4 address may be written as an IPv6 one."""
+def outside(addresses: list[Address]) -> list[str]:
+    """Return the addresses that others can reach; an IPv4 address may be written as an IPv6 one."""
     return [str(each) for each in addresses if not (getattr(each, "ipv4_mapped", None) or each).is_loopback]
 
 
