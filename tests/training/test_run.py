@@ -7,7 +7,8 @@ import pytest
 import torch
 from support.exact_resume import new_run, train_until
 from support.hparams_page import sessions
-from support.runs import TINY, Command, KeepsToken, call_litlab, processes_in, train_here
+from support.processes import processes_in
+from support.runs import TINY, Command, KeepsToken, call_litlab, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.config.config_file import from_yaml
