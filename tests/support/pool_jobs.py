@@ -2,15 +2,12 @@
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from support.runs import TINY, compose_config
 
