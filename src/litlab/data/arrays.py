@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -69,7 +70,6 @@ class ImageArrays(ImageSplits):
             train: Images and labels of the training split.
             test: Images and labels of the test split.
         """
-        mean, std = pixel_statistics(train[0].numpy())
         return cls(
             name=name,
             class_names=class_names,
@@ -77,9 +77,7 @@ class ImageArrays(ImageSplits):
             train_labels=train[1],
             test_images=test[0],
             test_labels=test[1],
-            mean=mean,
-            std=std,
-            fingerprint=fingerprint(*(tensor.numpy() for tensor in (*train, *test))),
+            **array_statistics(*(tensor.numpy() for tensor in (*train, *test))),
         )
 
 
@@ -125,20 +123,17 @@ class Fingerprint:
         return self._digest.hexdigest()
 
 
-def pixel_statistics(images: UInt8[np.ndarray, "n c h w"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compute mean and standard deviation per channel of pixels in 0..1."""
-    histogram = PixelHistogram(images.shape[1])
-    histogram.update(images)
-    return histogram.mean_and_std()
-
-
-def fingerprint(*arrays: np.ndarray) -> str:
-    """Compute the fingerprint of arrays that are in memory."""
-    digest = Fingerprint()
-    for array in arrays:
+def array_statistics(
+    train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
+) -> dict[str, Any]:
+    """Compute the fields `mean`, `std` and `fingerprint` of `ImageSplits` from arrays in memory."""
+    histogram, digest = PixelHistogram(train_images.shape[1]), Fingerprint()
+    histogram.update(train_images)
+    for array in (train_images, train_labels, test_images, test_labels):
         digest.start_array(array.dtype, array.shape)
         digest.update(array)
-    return digest.hexdigest()
+    mean, std = histogram.mean_and_std()
+    return {"mean": mean, "std": std, "fingerprint": digest.hexdigest()}
 
 
 def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:

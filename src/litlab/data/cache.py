@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from litlab.data.arrays import ImageArrays, fingerprint, pixel_statistics
+from litlab.data.arrays import ImageArrays, array_statistics
 from litlab.errors import UserError
 from litlab.runs.lock import file_lock
 
@@ -158,14 +158,11 @@ def _write_entry(folder: Path, plan: DecodingPlan) -> None:
     plan.fill(*arrays)
     for array in arrays:
         array.flush()
-    mean, std = pixel_statistics(arrays[0])
     index = {
         "format": _FORMAT,
         "name": plan.name,
         "class_names": plan.class_names,
-        "mean": mean,
-        "std": std,
-        "fingerprint": fingerprint(*arrays),
+        **array_statistics(*arrays),
         "arrays": {name: _describe(array) for name, array in zip(_ARRAYS, arrays, strict=True)},
     }
     (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

@@ -92,7 +92,7 @@ def decode_contents(root: Path, contents: Iterator[tuple[str, bytes]], outputs: 
     with warnings.catch_warnings(), ThreadPoolExecutor(_NUM_THREADS) as threads:
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata and large images; too large ones are refused
         try:
-            for chunk in _chunks(contents):
+            while chunk := list(islice(contents, _CHUNK_IMAGES)):
                 if sum(len(content) for _, content in chunk) < _MIN_THREAD_BYTES * len(chunk):
                     decode(chunk)
                 else:
@@ -132,8 +132,3 @@ def _find_excess(image: Image.Image, content: bytes) -> str | None:
     if image.format in ("JPEG", "MPO") and content.count(_SCAN) > _MAX_SCANS:
         return f"is a JPEG of more than {_MAX_SCANS} scans, more than decoding could need"
     return None
-
-
-def _chunks(contents: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    while chunk := list(islice(contents, _CHUNK_IMAGES)):
-        yield chunk

@@ -12,7 +12,7 @@ from litlab.data.cache import ArrayCache, DecodingPlan
 from litlab.data.image_decoder import decode_images
 from litlab.data.image_listing import ImageListing, OutputRows, check_root, file_stamps
 from litlab.data.module import ImageDataModule, ImageSettings
-from litlab.data.stream import ImageReader, StatisticsCache, StreamedImages
+from litlab.data.stream import ImageReader, StreamedImages, build_statistics, load_statistics
 
 
 class ImageFolder(ImageDataModule):
@@ -65,7 +65,7 @@ class ImageFolder(ImageDataModule):
             ArrayCache(self.cache).build(self._key, self._decoding_plan)
         else:
             key = self._key
-            StatisticsCache(self.cache).build(key, ImageReader(self.root, self.image_size), self._listing)
+            build_statistics(self.cache, key, ImageReader(self.root, self.image_size), self._listing)
 
     def load_images(self) -> ImageArrays | StreamedImages:
         """Map the arrays in the cache into memory, or list the files that are streamed.
@@ -75,7 +75,7 @@ class ImageFolder(ImageDataModule):
         """
         if self.storage == "memory":
             return ArrayCache(self.cache).load(self._key)
-        statistics = StatisticsCache(self.cache).load(self._key)
+        statistics = load_statistics(self.cache, self._key)
         reader = ImageReader(self.root, self.image_size)
         return StreamedImages.of(self._listing, statistics, reader, self.num_workers)
 

@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,38 +86,60 @@ class ImageReader:
             return decode_image(self.content(path), size, image_source(self.root, path))
 
 
-@dataclass(frozen=True)
-class PixelStatistics:
-    """Statistics of streamed images.
+def build_statistics(folder: Path, key: str, reader: ImageReader, listing: ImageListing) -> None:
+    """Make sure that a cache has the statistics of streamed images, which takes one pass over all of them.
 
-    Attributes:
-        mean: Mean per channel of the training pixels in 0..1.
-        std: Standard deviation per channel of the training pixels in 0..1.
-        fingerprint: SHA-256 over pixels and labels of both splits.
+    Args:
+        folder: The cache.
+        key: Source and content of the data set, as part of a file name.
+        reader: Reads the images.
+        listing: Lists the images.
+
+    Raises:
+        UserError: if the folder can't be written, or an image can't be decoded.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fingerprint: str
+    def write() -> None:
+        num_images = len(listing.train.paths) + len(listing.test.paths)
+        if num_images > MANY_IMAGES:
+            announce(f"Reading {num_images:,} images of {listing.name}, once, for their mean and deviation")
+        write_json(_statistics_file(folder, key), {"format": _FORMAT} | _compute_statistics(reader, listing))
 
-    @classmethod
-    def of(cls, reader: ImageReader, listing: ImageListing) -> "PixelStatistics":
-        """Compute the statistics in one pass over all images.
+    build_once(folder, key, lambda key: load_statistics(folder, key), write)
 
-        Raises:
-            UserError: for the first image that can't be decoded.
-        """
-        histogram, digest = PixelHistogram(3), Fingerprint()
-        for split in (listing.train, listing.test):
-            shape = (len(split.paths), 3, reader.image_size, reader.image_size)
-            digest.start_array(np.dtype(np.uint8), shape)
-            for images in _decode_in_chunks(reader, split):
-                digest.update(images)
-                if split is listing.train:
-                    histogram.update(images)
-            digest.start_array(split.labels.dtype, split.labels.shape)
-            digest.update(split.labels)
-        return cls(*histogram.mean_and_std(), digest.hexdigest())
+
+def load_statistics(folder: Path, key: str) -> dict[str, Any]:
+    """Read the fields `mean`, `std` and `fingerprint` of `ImageSplits` from a cache.
+
+    Raises:
+        LookupError: if it has no intact file of them.
+    """
+    file = _statistics_file(folder, key)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values["format"] != _FORMAT:
+            raise LookupError(f"{file} has format {values['format']}")
+        return {"mean": tuple(values["mean"]), "std": tuple(values["std"]), "fingerprint": values["fingerprint"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LookupError(f"{file} is absent or damaged: {error}") from error
+
+
+def _statistics_file(folder: Path, key: str) -> Path:
+    return folder / f"{key}-stream.json"
+
+
+def _compute_statistics(reader: ImageReader, listing: ImageListing) -> dict[str, Any]:
+    histogram, digest = PixelHistogram(3), Fingerprint()
+    for split in (listing.train, listing.test):
+        digest.start_array(np.dtype(np.uint8), (len(split.paths), 3, reader.image_size, reader.image_size))
+        for images in _decode_in_chunks(reader, split):
+            digest.update(images)
+            if split is listing.train:
+                histogram.update(images)
+        digest.start_array(split.labels.dtype, split.labels.shape)
+        digest.update(split.labels)
+    mean, std = histogram.mean_and_std()
+    return {"mean": mean, "std": std, "fingerprint": digest.hexdigest()}
 
 
 def _decode_in_chunks(reader: ImageReader, split: Split) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
@@ -129,46 +151,6 @@ def _decode_in_chunks(reader: ImageReader, split: Split) -> Iterator[UInt8[np.nd
         contents = ((path.decode(), reader.content(path.decode())) for path in paths)
         decode_contents(reader.root, contents, OutputRows((paths, images)))
         yield images[: len(paths)]
-
-
-@dataclass(frozen=True)
-class StatisticsCache:
-    """The statistics of data sets in one folder; a key identifies source and content of a data set in a file name."""
-
-    folder: Path
-
-    def load(self, key: str) -> PixelStatistics:
-        """Read the statistics of a data set.
-
-        Raises:
-            LookupError: if there is no intact file.
-        """
-        file = self._file(key)
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            if values["format"] != _FORMAT:
-                raise LookupError(f"{file} has format {values['format']}")
-            return PixelStatistics(tuple(values["mean"]), tuple(values["std"]), values["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LookupError(f"{file} is absent or damaged: {error}") from error
-
-    def build(self, key: str, reader: ImageReader, listing: ImageListing) -> None:
-        """Make sure that an intact file exists.
-
-        Raises:
-            UserError: if the folder can't be written, or an image can't be decoded.
-        """
-
-        def write() -> None:
-            num_images = len(listing.train.paths) + len(listing.test.paths)
-            if num_images > MANY_IMAGES:
-                announce(f"Reading {num_images:,} images of {listing.name}, once, for their mean and deviation")
-            write_json(self._file(key), {"format": _FORMAT} | asdict(PixelStatistics.of(reader, listing)))
-
-        build_once(self.folder, key, self.load, write)
-
-    def _file(self, key: str) -> Path:
-        return self.folder / f"{key}-stream.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,15 +171,15 @@ class StreamedImages(ImageSplits):
 
     @classmethod
     def of(
-        cls, listing: ImageListing, statistics: PixelStatistics, reader: ImageReader, num_workers: int
+        cls, listing: ImageListing, statistics: dict[str, Any], reader: ImageReader, num_workers: int
     ) -> "StreamedImages":
-        """Combine the listing of the images with their statistics."""
+        """Combine the listing of the images with their statistics from `load_statistics`."""
         return cls(
             name=listing.name,
             class_names=listing.class_names,
             train_labels=torch.from_numpy(listing.train.labels),
             test_labels=torch.from_numpy(listing.test.labels),
-            **asdict(statistics),
+            **statistics,
             reader=reader,
             train_paths=listing.train.paths,
             test_paths=listing.test.paths,
