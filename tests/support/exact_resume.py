@@ -1,4 +1,4 @@
-"""Runs that are stopped and continued, and what must be the same afterwards as if they had not been."""
+"""Runs that are stopped and resumed in this process, and the comparison with an uninterrupted run."""
 
 import signal
 import time
@@ -19,7 +19,7 @@ _TIMED = ("seconds_saving", "training", "sizes")
 
 
 class StopsAt(StopRequest):
-    """A signal comes right before it is looked for the `number`-th time, counted from 1; None: never."""
+    """Request to stop that appears right before the `number`-th look for it, counted from 1; None for never."""
 
     def __init__(self, number: int | None) -> None:
         super().__init__()
@@ -34,13 +34,17 @@ class StopsAt(StopRequest):
 
 
 def new_run(directory: Path, *overrides: str) -> tuple[RunDirectory, dict[str, Any]]:
-    """A run directory as `litlab train` makes it, without training."""
+    """Create a run directory as `litlab train` does, without training."""
     config = compose_config(*overrides)
     return RunDirectory.create(directory, to_yaml(config), {}), config
 
 
 def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -> int | None:
-    """Train, or go on, in this process; returns how often was looked for a signal, None if it was stopped by it."""
+    """Train or resume in this process.
+
+    Returns:
+        Number of looks for a signal; None if one stopped the run.
+    """
     from litlab.training.run import train
 
     stop = StopsAt(number)
@@ -52,7 +56,7 @@ def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -
 
 
 def outcome(run: RunDirectory) -> dict[str, Any]:
-    """Everything that two bit-equal runs agree in: state, rows, result; without times and speeds."""
+    """Collect what two bit-equal runs agree in: state, rows and result, without times and speeds."""
     rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("throughput")]
     result = {key: read_result(run)[key] for key in ("best", "last", "test", "objective", "weights", "epochs", "steps")}
     found: dict[str, Any] = {"rows": rows, "result": result, "last": _state(run.last)}
@@ -63,12 +67,12 @@ def outcome(run: RunDirectory) -> dict[str, Any]:
 
 def _state(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
-    part = checkpoint.get("litlab", {})  # none in a best one with weights alone
-    return checkpoint | {"litlab": {key: value for key, value in part.items() if key not in _TIMED}}
+    saved = checkpoint.get("litlab", {})  # missing in a best checkpoint with weights alone
+    return checkpoint | {"litlab": {key: value for key, value in saved.items() if key not in _TIMED}}
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[str]:
-    """Where two nested values differ; tensors are compared bit by bit."""
+    """List the places where two nested values differ; tensors are compared bit by bit."""
     if isinstance(left, dict) and isinstance(right, dict):
         keys = [*left, *(key for key in right if key not in left)]
         return [line for key in keys for line in differences(left.get(key), right.get(key), f"{path}.{key}")]

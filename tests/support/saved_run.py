@@ -1,4 +1,4 @@
-"""A run directory as a finished run leaves it, made without training."""
+"""Run directory of a finished run, made without training."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def make_network(channels: int = 3, seed: int = 0) -> nn.Module:
 
 
 def make_run(path: Path, network: nn.Module, node: dict[str, Any], info: DatasetInfo) -> Path:
-    """A run directory with what `load` reads; `network` is its last checkpoint."""
+    """Create a run directory with what `litlab.load` reads; the network is its last checkpoint."""
     (path / "checkpoints").mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | {"model": node}))
     (path / "dataset.json").write_text(json.dumps(info.to_dict()))
