@@ -39,7 +39,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """A shell starts its background jobs with Ctrl-C ignored, which all processes of the tests would inherit."""
+    """Handle Ctrl-C: a shell starts its background jobs with it ignored, which all processes would inherit."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -52,7 +52,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 @pytest.fixture
 def litlab(tmp_path: Path) -> Command:
-    """The command line, called in an empty folder that is the user's project."""
+    """Return the command line, called in an empty folder that is the user's project."""
     project = tmp_path / "project"
     project.mkdir()
 

@@ -1,6 +1,6 @@
-"""Stopping a run: real processes and signals. It ends at a sound moment, says so once, and leaves no process.
+"""Stop a run with signals: it ends at a safe point, says so once and leaves no process.
 
-In a terminal, and while it starts, it is a command that starts cold.
+In a terminal, and where it is stopped while it starts, the command starts cold.
 """
 
 import os
@@ -41,11 +41,11 @@ class Training:
         self._project = project
 
     def workers(self) -> list[int]:
-        """Everything that was started for this run, but the command itself."""
+        """Return the processes of this run, but the command itself."""
         return [pid for pid in processes_in(self._project) if pid != self.process.pid]
 
     def ends(self) -> tuple[int, list[str]]:
-        """Its exit code and what it says of the end."""
+        """Return the exit code and what it prints of the end."""
         return self.process.wait(timeout=SOON), self.said()
 
     def said(self) -> list[str]:
@@ -60,7 +60,7 @@ class Training:
         return [is_stopped(pid) for pid in (self.process.pid, *self.workers())]
 
     def assert_saved(self, name: str) -> None:
-        """It says where it stopped, and its last.ckpt continues there."""
+        """Check that it says where it stopped, and that last.ckpt continues there."""
         status, error = self.status()
         assert status == "interrupted"
         step = re.fullmatch(rf"stopped by {name}, saved at step (\d+)", error)
@@ -72,7 +72,7 @@ class Training:
 
 
 def has_begun(started: Training) -> bool:
-    """Whether the first values are logged."""
+    """Return whether the first values are logged."""
     metrics = started.run.metrics
     return metrics.exists() and "train/loss" in metrics.read_text()
 
@@ -118,7 +118,7 @@ def training(
 def cold_process(
     command: list[str], folder: Path, terminal: int | None, said: IO[str]
 ) -> "subprocess.Popen[bytes] | WarmProcess":
-    """The command, with its errors in a file; in this session, for in one without us, nothing can be paused."""
+    """Start the command with its errors in a file, in this session: in one without us nothing can be paused."""
     if terminal is not None:  # the leader of a new session gets the first terminal that it opens
         adopt = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
         command = [sys.executable, "-c", adopt, *command]

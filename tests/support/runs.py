@@ -48,7 +48,7 @@ def compose_config(*overrides: str) -> dict[str, Any]:
 
 
 def train_here(directory: Path, *overrides: str) -> RunDirectory:
-    """A whole run, as the worker does it, in this process."""
+    """Train a whole run in this process, as the worker does it."""
     from litlab.process.signals import StopRequest
     from litlab.training.run import train
 
@@ -62,12 +62,12 @@ def train_here(directory: Path, *overrides: str) -> RunDirectory:
 def call_litlab(
     project: Path, *arguments: str, timeout: float = 200, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """The command line, in a process of its own that has imported all already, called in a user's project folder."""
+    """Call the command line in a user's project folder, in a process that has imported everything already."""
     return run_warm(["litlab", *arguments], project, timeout=timeout, environment=os.environ | variables)
 
 
 def call_cold(project: Path, *arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
-    """The same in an interpreter that starts for it, as do its workers: seconds longer."""
+    """Call the command line in a new interpreter, whose workers are new ones, too: seconds longer."""
     command = [sys.executable, "-m", "litlab", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
 

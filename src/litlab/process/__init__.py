@@ -1,1 +1,1 @@
-"""process."""
+"""Processes of a run: started, stopped and watched."""
