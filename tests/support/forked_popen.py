@@ -54,8 +54,10 @@ def _become(arguments: Sequence[str], environment: Mapping[str, str] | None, pas
         stream = open(number, "w" if number else "r", buffering=1, closefd=False)  # noqa: SIM115  (open to the end)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    variables = dict(os.environ if environment is None else environment)
+    os.environ.pop("PYTHONPATH", None)  # none of its folders is in `_path`
     sys.path[:] = _path
-    set_environment(os.environ.copy() if environment is None else dict(environment))
+    set_environment(variables)
     module = arguments.index("-m") + 1
     run_and_exit(partial(run_module, arguments[module], arguments[module + 1 :]))
 

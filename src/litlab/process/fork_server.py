@@ -387,9 +387,10 @@ def set_environment(environment: dict[str, str]) -> None:
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ.clear()
     os.environ.update(environment)
-    own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = own + [path for path in sys.path if path not in inherited]
-    importlib.invalidate_caches()
+    own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if own != inherited:
+        sys.path[:] = [path for path in own if path] + [path for path in sys.path if path not in inherited]
+        importlib.invalidate_caches()
 
 
 def _send_signal(pid: int, signum: int) -> None:
