@@ -89,6 +89,7 @@ OTHERS = (
     "lightning.pytorch.cli.LightningCLI", "lightning.pytorch.Trainer", "lightning.pytorch.loggers.CSVLogger",
     "lightning.pytorch.demos.boring_classes.BoringModel.load_from_checkpoint",
     "lightning.pytorch.demos.mnist_datamodule.MNISTDataModule", "lightning.fabric.utilities.cloud_io._load",
-    "litlab.__main__.main", "litlab.training.checkpoint_io.read_checkpoint", "litlab.config.targets.find", "litlab.optim.schedules.constant",
-    "litlab.tasks.image_classifier.ImageClassifier", "..os.system", "os", "", None, 5, ["os.system"], "torch.nn.Linear\n",
+    "litlab.__main__.main", "litlab.training.checkpoint_io.read_checkpoint", "litlab.config.targets.import_target",
+    "litlab.optim.schedules.constant", "litlab.tasks.image_classifier.ImageClassifier",
+    "..os.system", "os", "", None, 5, ["os.system"], "torch.nn.Linear\n",
 )  # fmt: skip

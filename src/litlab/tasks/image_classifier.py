@@ -162,8 +162,8 @@ class ImageClassifier(LightningModule):
         if not isinstance(output, Tensor) or output.shape != expected:
             returned = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
             raise UserError(
-                f"{type(self.network).__name__} returned {returned} for {len(batch.labels)} images, but the task expects "
-                f"logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
+                f"{type(self.network).__name__} returned {returned} for {len(batch.labels)} images, but the task "
+                f"expects logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
                 "let the network take num_classes"
             )
         logits, labels = output.float(), batch.labels
