@@ -1,9 +1,6 @@
 """Claiming a run directory, and reading its records."""
 
 import json
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -22,12 +19,8 @@ def test_a_new_directory_holds_the_config_and_the_record_of_hydra(tmp_path: Path
     assert (run.path / ".hydra" / "overrides.yaml").read_text() == "- seed=0\n"
     assert {path.name for path in run.path.iterdir()} == {"config.yaml", ".hydra"}
     assert RunDirectory.existing(run.path) == run
-
-
-def test_an_existing_run_is_refused(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path, "seed: 0\n", {})
     with pytest.raises(UserError, match="existing run, which is never overwritten"):
-        RunDirectory.create(tmp_path, "seed: 1\n", {})
+        RunDirectory.create(run.path, "seed: 1\n", {})
     assert run.config.read_text() == "seed: 0\n"
 
 
@@ -57,29 +50,6 @@ def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:
         assert (tmp_path / str(attempt) / "config.yaml").read_text() == f"seed: {won.index(True)}\n"
 
 
-CLAIM = """
-import sys, time
-from pathlib import Path
-from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory
-
-time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
-try:
-    RunDirectory.create(Path(sys.argv[1]), "seed: 0\\n", {})
-except UserError:
-    print("lost")
-else:
-    print("won")
-"""
-
-
-def test_one_of_two_processes_gets_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CLAIM, str(tmp_path / "run"), str(time.time() + 1)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    output = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
-    assert output == ["lost", "won"]
-
-
 def test_a_missing_run_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: no run directory: it does not exist"):
         RunDirectory.existing(tmp_path / "nowhere")
@@ -91,12 +61,10 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     with pytest.raises(UserError, match=r"result\.json is missing"):
         run.read_json(run.result)
-    run.result.write_text('{"status": ')
-    with pytest.raises(UserError, match=r"result\.json is damaged"):
-        run.read_json(run.result)
-    run.result.write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"result\.json is damaged"):
-        run.read_json(run.result)
+    for content in (b'{"status": ', b"\xff\xfe"):
+        run.result.write_bytes(content)
+        with pytest.raises(UserError, match=r"result\.json is damaged"):
+            run.read_json(run.result)
 
 
 def test_the_project_is_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Files that are complete or absent at every moment."""
+"""Files that are complete or absent at every moment; append-only files, truncated to a checkpoint."""
 
 import signal
 import subprocess
@@ -8,7 +8,15 @@ from typing import BinaryIO
 
 import pytest
 
-from litlab.runs.files import remove_if_empty, remove_temporary_files, write_atomic, write_json, write_text
+from litlab.runs.files import (
+    remove_if_empty,
+    remove_temporary_files,
+    sync_appended,
+    truncate_appended,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 
 def test_text_and_json(tmp_path: Path) -> None:
@@ -61,8 +69,6 @@ def test_a_killed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name.startswith(".") for path in sorted(tmp_path.iterdir())] == [True, False]
-    write_text(tmp_path / "a", "newer")
-    assert (tmp_path / "a").read_text() == "newer"
     remove_temporary_files(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
@@ -90,3 +96,32 @@ def test_empty_directories_are_removed_up_to_the_working_directory(
     remove_if_empty(cwd / "outputs" / "other")
     assert list(cwd.iterdir()) == []
     assert cwd.is_dir()
+
+
+def test_files_are_truncated_to_the_checkpoint(tmp_path: Path) -> None:
+    metrics, events = tmp_path / "metrics.csv", tmp_path / "events.out.tfevents.1"
+    metrics.write_text("a\nb\n")
+    events.write_bytes(b"12345")
+    lengths = sync_appended(tmp_path)
+    assert lengths == {"metrics.csv": 4, "events.out.tfevents.1": 5}
+    with metrics.open("a") as file:
+        file.write("c\n")
+    (tmp_path / "events.out.tfevents.2").write_bytes(b"later")
+    kept = {metrics, events, tmp_path / "events.out.tfevents.0000000000.session", tmp_path / "run.log"}
+    for file in kept - {metrics, events}:
+        file.write_text("not append-only")
+    assert truncate_appended(tmp_path, lengths) == []
+    assert metrics.read_text() == "a\nb\n"
+    assert set(tmp_path.iterdir()) == kept
+
+
+def test_lost_content_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("a\n")
+    warnings = truncate_appended(tmp_path, {"metrics.csv": 4, "events.out.tfevents.1": 5})
+    assert [line.partition(str(tmp_path))[2] for line in warnings] == [
+        "/metrics.csv has lost 2 bytes since the checkpoint was saved",
+        "/events.out.tfevents.1 is gone",
+    ]
+    assert (tmp_path / "metrics.csv").read_text() == "a\n", "the rest is kept"
+    assert truncate_appended(tmp_path, {}) == []
+    assert not any(tmp_path.iterdir()), "without a checkpoint all of them are removed"

@@ -26,9 +26,7 @@ def test_a_result_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_nonfinite_values_are_null(value: float, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    write_result(
-        run, Result(status=RunStatus.COMPLETED, identity="", objective=value, test={"test/loss": value, "x": 1.0})
-    )
+    write_result(run, Result(RunStatus.COMPLETED, "", objective=value, test={"test/loss": value, "x": 1.0}))
     read = json.loads(run.result.read_text(), parse_constant=pytest.fail)
     assert (read["objective"], read["test"]) == (None, {"test/loss": None, "x": 1.0})
 

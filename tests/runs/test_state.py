@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -17,17 +18,17 @@ from litlab.runs import lock as lock_module
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import Heartbeat
 from litlab.runs.lock import directory_lock, is_locked
-from litlab.runs.metrics import MetricsWriter
+from litlab.runs.metrics import MetricsWriter, read_metrics
 from litlab.runs.result import Result, write_result
-from litlab.runs.state import RunStatus, read_state
+from litlab.runs.state import Progress, ProgressReader, RunStatus, read_state
 
-CONFIG = {"trainer": {"max_epochs": 4}, "objective": {"metric": "val/accuracy", "mode": "max"}}
+CONFIG: dict[str, Any] = {
+    "trainer": {"max_epochs": 4, "max_steps": -1}, "objective": {"metric": "val/accuracy", "mode": "max"},
+}  # fmt: skip
 OWNER = """
 import sys, time
 from pathlib import Path
-from litlab.runs import lock as lock_module
-from litlab.runs.heartbeat import Heartbeat
-from litlab.runs.lock import directory_lock, is_locked
+from litlab.runs.lock import directory_lock
 with directory_lock(Path(sys.argv[1])):
     print("owns", flush=True)
     time.sleep(60)
@@ -51,10 +52,6 @@ def worker(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
     process.communicate()
 
 
-def test_a_new_run_is_queued(run: RunDirectory) -> None:
-    assert read_state(run).status == "queued"
-
-
 def test_the_result_determines_the_state(run: RunDirectory) -> None:
     seconds = {"start": 1.0, "fit": 5.0, "training": 4.0, "saving": 0.5}
     write_result(run, Result(RunStatus.COMPLETED, "", objective=0.5, seconds=seconds, error="none"))
@@ -69,8 +66,7 @@ def test_the_result_determines_the_state(run: RunDirectory) -> None:
 def test_a_running_process_and_a_killed_one(run: RunDirectory, worker: "subprocess.Popen[str]") -> None:
     state = read_state(run)
     assert (state.status, state.progress and state.progress.epoch) == ("running", None)
-    with closing(MetricsWriter(run.metrics)) as writer:
-        writer.append(1, 20, {"val/accuracy": 0.25})
+    append(run, 1, 20, {"val/accuracy": 0.25})
     state = read_state(run)
     assert state.progress is not None
     assert (state.progress.epoch, state.progress.num_epochs, state.objective) == (2, 4, 0.25)
@@ -156,15 +152,18 @@ def test_an_untrusted_result_raises_nothing(hostile: Any, run: RunDirectory) -> 
     run.result.write_text(json.dumps(hostile))
     state = read_state(run)
     assert state.status == (
-        "completed" if isinstance(hostile, dict) and hostile.get("status") == "completed" else "failed"
+        hostile["status"]
+        if isinstance(hostile, dict) and hostile.get("status") in ("completed", "failed")
+        else "unknown"
     )
     assert state.objective is None
 
 
-def test_a_deeply_nested_result_has_failed(run: RunDirectory) -> None:
-    for depth in (400, 10**5):  # the first can be read, but not be shown
-        run.result.write_text('{"status": "failed", "error": ' + "[" * depth + "]" * depth + "}")
-        assert read_state(run).status == "failed"
+@pytest.mark.parametrize(("depth", "status"), [(400, "failed"), (10**5, "unknown")])
+def test_a_deeply_nested_result(depth: int, status: str, run: RunDirectory) -> None:
+    """The first can be read, but its message cannot be shown."""
+    run.result.write_text('{"status": "failed", "error": ' + "[" * depth + "]" * depth + "}")
+    assert read_state(run).status == status
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.yaml", "metrics.csv", ".lock"])
@@ -172,7 +171,7 @@ def test_a_pipe_does_not_block(name: str, run: RunDirectory) -> None:
     run.metrics.touch()
     (run.path / name).unlink(missing_ok=True)
     os.mkfifo(run.path / name)
-    assert read_state(run).status == ("failed" if name == "result.json" else "interrupted")
+    assert read_state(run).status == ("unknown" if name == "result.json" else "interrupted")
 
 
 def test_damaged_files_are_reported(run: RunDirectory) -> None:
@@ -180,4 +179,87 @@ def test_damaged_files_are_reported(run: RunDirectory) -> None:
     run.metrics.write_bytes(b"\xff\xfe\x00")
     assert "config.yaml is damaged" in read_state(run).message
     run.result.write_text('{"status": ')
+    assert read_state(run).status is RunStatus.UNKNOWN
     assert "result.json is damaged" in read_state(run).message
+
+
+def append(run: RunDirectory, epoch: int, step: int, values: dict[str, float]) -> None:
+    with closing(MetricsWriter(run.metrics)) as writer:
+        writer.append(epoch, step, values)
+
+
+def write_rows(run: RunDirectory) -> bytes:
+    """Write the rows of two epochs of 20 steps; return the content of metrics.csv."""
+    for step in range(10, 41, 10):
+        append(run, (step - 1) // 20, step, {"train/loss": 1 / step, "throughput/images": 3.0})
+        if step % 20 == 0:
+            append(run, (step - 1) // 20, step, {"val/accuracy": step / 100})
+    return run.metrics.read_bytes()
+
+
+def test_every_row_is_read_once_wherever_the_file_is_torn(run: RunDirectory) -> None:
+    text, numbers = write_rows(run), random.Random(0)
+    rows = read_metrics(run.metrics)
+    for _ in range(30):
+        places = [*sorted(numbers.sample(range(len(text)), 6)), len(text)]
+        run.metrics.unlink()
+        reader, rows_read = ProgressReader(run, CONFIG), []
+        for place in places:
+            rows_read += reader.read()
+            run.metrics.write_bytes(text[:place])
+        assert rows_read + reader.read() == rows
+        assert reader.read() == []
+
+
+def test_progress(run: RunDirectory) -> None:
+    reader = ProgressReader(run, CONFIG)
+    assert reader.progress == Progress(num_epochs=4, fraction=0.0)
+    expected = [
+        ((0, 10, {"train/loss": 1.0}), (1, 0.0, None)),  # how long an epoch is, nobody knows yet
+        ((0, 20, {"val/accuracy": 0.1}), (1, 0.25, 0.1)),
+        ((1, 30, {"lr": 1.0}), (2, 0.375, 0.1)),
+        ((3, 80, {"val/accuracy": 0.3}), (4, 1.0, 0.3)),
+        ((3, 40, {"test/accuracy": 0.2}), (4, 1.0, 0.3)),  # the best checkpoint was tested
+    ]
+    for row, (epoch, fraction, objective) in expected:
+        append(run, *row)
+        reader.read()
+        progress = reader.progress
+        assert (progress.epoch, progress.fraction, progress.objective) == (epoch, fraction, objective)
+    assert progress.step == 80
+
+
+def test_a_limit_of_steps(run: RunDirectory) -> None:
+    reader = ProgressReader(run, {"trainer": {"max_epochs": None, "max_steps": 40}, "objective": None})
+    append(run, 0, 10, {"train/loss": 1.0})
+    reader.read()
+    assert (reader.progress.fraction, reader.progress.num_epochs) == (0.25, None)
+    endless = ProgressReader(run, {"trainer": {"max_epochs": -1}})
+    endless.read()
+    assert endless.progress == Progress(1, 10, None, None, None)
+
+
+def test_a_truncated_file_is_read_from_the_start(run: RunDirectory) -> None:
+    text = write_rows(run)
+    reader = ProgressReader(run, CONFIG)
+    num_rows = len(reader.read())
+    run.metrics.write_bytes(text[: text.index(b"20,train")])
+    assert len(reader.read()) == 2
+    assert reader.progress.step == 10
+    run.metrics.write_bytes(text)
+    assert len(reader.read()) == num_rows - 2
+    changed = text.replace(b"images,3.0", b"images,12345.5")  # truncated, and longer than before at the next read
+    run.metrics.write_bytes(changed)
+    assert len(reader.read()) == num_rows
+    run.metrics.unlink()
+    assert reader.read() == []
+
+
+def test_malformed_lines_are_left_out(run: RunDirectory) -> None:
+    run.metrics.write_bytes(
+        b"epoch,step,metric,value\n\xff\n0,1\n0,1,a,b\n0,1,val/accuracy,0.5\n\n1,x,y,z\n"
+        b"-1,1,val/accuracy,1\n0,-1,val/accuracy,1\n0," + b"9" * 400 + b",val/accuracy,1\n" + b"9" * 9999
+    )
+    reader = ProgressReader(run, {"trainer": 5, "objective": []})
+    assert [row.value for row in reader.read()] == [0.5]
+    assert ProgressReader(run, {"trainer": {"max_epochs": 10**400, "max_steps": 10**400}}).progress.num_epochs is None

@@ -32,13 +32,8 @@ def test_durations_below_a_second_have_one_digit() -> None:
 
 
 def test_format_clock() -> None:
-    assert [format_clock(each) for each in (None, 0.4, 59.6, 3599.0, 3661.0)] == [
-        "-",
-        "0:00",
-        "1:00",
-        "59:59",
-        "1:01:01",
-    ]
+    clocks = [format_clock(seconds) for seconds in (None, 0.4, 59.6, 3599.0, 3661.0)]
+    assert clocks == ["-", "0:00", "1:00", "59:59", "1:01:01"]
 
 
 def test_headline_is_the_exception() -> None:

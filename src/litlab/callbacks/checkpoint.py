@@ -14,9 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from litlab.callbacks.training_log import Timing
 from litlab.errors import UserError
 from litlab.process.signals import Stopped, StopRequest
-from litlab.runs.appended_files import sync_appended
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import hard_link
+from litlab.runs.files import hard_link, sync_appended
 from litlab.tasks.metrics import logged_values
 from litlab.training.state import Hook, LoaderState, TrainState, restore_train_state, state_of_rank
 

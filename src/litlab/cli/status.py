@@ -163,8 +163,9 @@ def _fit_screen(runs: Runs, states: Sequence[RunState]) -> tuple[Runs, list[RunS
 
 
 def _priority(status: RunStatus) -> tuple[bool, ...]:
-    """Sort key: running, failed, interrupted, queued, others."""
-    return status is not RunStatus.RUNNING, not status.is_failure, status is not RunStatus.INTERRUPTED, status.is_final
+    """Sort key: running, failed, interrupted or unknown, queued, others."""
+    is_open = status in (RunStatus.INTERRUPTED, RunStatus.UNKNOWN)
+    return status is not RunStatus.RUNNING, not status.is_failure, not is_open, status.is_final
 
 
 def _watch_as_lines(directory: Path) -> None:

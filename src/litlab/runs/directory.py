@@ -13,6 +13,16 @@ CHECKPOINTS = ("best", "last")  # names on the command line
 
 
 @dataclass(frozen=True)
+class _Entry:
+    """Descriptor: the path of a file in the directory."""
+
+    name: str
+
+    def __get__(self, run: "RunDirectory", owner: type) -> Path:
+        return run.path / self.name
+
+
+@dataclass(frozen=True)
 class RunDirectory:
     """Directory of one run; docs/architecture.md describes its files.
 
@@ -22,65 +32,18 @@ class RunDirectory:
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """Frozen config."""
-        return self.path / "config.yaml"
-
-    @property
-    def dataset(self) -> Path:
-        """Facts about the data set."""
-        return self.path / "dataset.json"
-
-    @property
-    def provenance(self) -> Path:
-        """Command, code and machine."""
-        return self.path / "provenance.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Rows of logged values."""
-        return self.path / "metrics.csv"
-
-    @property
-    def metric_table(self) -> Path:
-        """Unit and direction of each metric."""
-        return self.path / "metrics.json"
-
-    @property
-    def heartbeat(self) -> Path:
-        """Sign of life of the worker."""
-        return self.path / ".heartbeat"
-
-    @property
-    def log(self) -> Path:
-        """Log of the worker."""
-        return self.path / "run.log"
-
-    @property
-    def result(self) -> Path:
-        """Result of a run that has ended."""
-        return self.path / "result.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """Checkpoint with the best objective."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        """Newest checkpoint."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def previous(self) -> Path:
-        """Checkpoint before the newest."""
-        return self.checkpoints / "previous.ckpt"
+    config = _Entry("config.yaml")  # frozen
+    dataset = _Entry("dataset.json")  # facts about the data set
+    provenance = _Entry("provenance.json")  # command, code and machine
+    metrics = _Entry("metrics.csv")  # rows of logged values
+    metric_table = _Entry("metrics.json")  # unit and direction of each metric
+    heartbeat = _Entry(".heartbeat")  # sign of life of the worker
+    log = _Entry("run.log")  # of the worker
+    result = _Entry("result.json")  # of a run that has ended
+    checkpoints = _Entry("checkpoints")
+    best = _Entry("checkpoints/best.ckpt")  # with the best objective
+    last = _Entry("checkpoints/last.ckpt")  # the newest
+    previous = _Entry("checkpoints/previous.ckpt")  # the one before the newest
 
     @classmethod
     def create(cls, path: Path, config: str, hydra: dict[str, str], *, sync: bool = True) -> "RunDirectory":

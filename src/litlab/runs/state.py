@@ -1,4 +1,4 @@
-"""The status of a run, read from its files while others write them; the files may be untrusted."""
+"""The state of a run, read from its files while others write them; the files may be untrusted."""
 
 import math
 import time
@@ -10,9 +10,10 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import STALE_AFTER, STALLED_AFTER, Heartbeat, file_system_time, heartbeat_time
 from litlab.runs.lock import LockOwner
-from litlab.runs.progress import Progress, ProgressReader
+from litlab.runs.metrics import MetricsReader, Row, is_validation, split_of
 from litlab.runs.terminal import format_clock
 
+_MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
 _NESTED_PHASES = ("training", "saving")  # of the seconds in result.json: parts of another phase
 
 
@@ -33,7 +34,7 @@ class RunStatus(StrEnum):
         DIVERGED: Its loss is no finite number any more.
         PRUNED: It was stopped by the search, since other trials were better.
         REFUSED: Its config or data were rejected before the training.
-        UNKNOWN: Its files do not say.
+        UNKNOWN: Its result.json cannot be read, or does not say how it ended.
     """
 
     QUEUED = "queued"
@@ -64,21 +65,30 @@ class RunStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """True if no process works at it, or will without another command."""
-        return self not in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.UNKNOWN)
+        return self not in (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
-_FAILURES = frozenset(
-    {
-        RunStatus.FAILED,
-        RunStatus.KILLED,
-        RunStatus.CRASHED,
-        RunStatus.TIMED_OUT,
-        RunStatus.LOST,
-        RunStatus.DIVERGED,
-        RunStatus.REFUSED,
-    }
-)
-_FINAL = {status.value: status for status in RunStatus if status.is_final}
+_FAILURES = frozenset(map(RunStatus, ("failed", "killed", "crashed", "timed_out", "lost", "diverged", "refused")))
+_REPORTED = {status.value: status for status in RunStatus if status.is_final and status is not RunStatus.UNKNOWN}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of a run.
+
+    Attributes:
+        epoch: Current epoch, counted from 1; None before the first row.
+        step: Optimizer steps so far.
+        num_epochs: Number of epochs in total; None where nothing in the config limits them.
+        fraction: Completed fraction of the training, 0 to 1; None where its length is not known.
+        objective: Last value of the objective; None before the first.
+    """
+
+    epoch: int | None = None
+    step: int = 0
+    num_epochs: int | None = None
+    fraction: float | None = None
+    objective: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +110,71 @@ class RunState:
     progress: Progress | None = None
 
 
+class ProgressReader:
+    """Follow the progress of a run.
+
+    Attributes:
+        progress: Progress according to the rows read so far.
+    """
+
+    def __init__(self, run: RunDirectory, config: dict[str, Any]) -> None:
+        """Prepare to read; nothing is read yet.
+
+        Args:
+            run: Directory of the run.
+            config: Frozen config, which may be untrusted.
+        """
+        trainer, objective = _mapping(config.get("trainer")), _mapping(config.get("objective"))
+        self._reader = MetricsReader(run.metrics)
+        self._num_epochs, self._num_steps = _limit(trainer.get("max_epochs")), _limit(trainer.get("max_steps"))
+        self._metric = objective.get("metric")
+        self._start_over()
+
+    def _start_over(self) -> None:
+        is_limited = self._num_epochs is not None or self._num_steps is not None
+        self._steps_per_epoch = 0.0
+        self.progress = Progress(num_epochs=self._num_epochs, fraction=0.0 if is_limited else None)
+
+    def read(self) -> list[Row]:
+        """Read and return the new rows, and update the progress."""
+        num_restarts = self._reader.num_restarts
+        rows = self._reader.read()
+        if self._reader.num_restarts > num_restarts:  # a resume truncated metrics.csv
+            self._start_over()
+        for row in rows:
+            self._update(row)
+        return rows
+
+    def _update(self, row: Row) -> None:
+        if split_of(row.metric) == "test":  # logged at the step of the checkpoint that was tested
+            return
+        if is_validation(row.metric):  # usually at the end of an epoch
+            self._steps_per_epoch = max(self._steps_per_epoch, row.step / (row.epoch + 1))
+        self.progress = Progress(
+            epoch=row.epoch + 1,
+            step=row.step,
+            num_epochs=self._num_epochs,
+            fraction=self._fraction(row),
+            objective=row.value if row.metric == self._metric else self.progress.objective,
+        )
+
+    def _fraction(self, row: Row) -> float | None:
+        """Compute the fraction by the limit that is reached first; within an epoch by the length of earlier ones."""
+        fractions = []
+        if self._num_steps:
+            fractions.append(row.step / self._num_steps)
+        if self._num_epochs:
+            in_epoch = row.step / self._steps_per_epoch - row.epoch if self._steps_per_epoch else 0.0
+            fractions.append((row.epoch + min(max(in_epoch, 0.0), 1.0)) / self._num_epochs)
+        return min(max(fractions), 1.0) if fractions else None
+
+
 def read_state(run: RunDirectory) -> RunState:
     """Read the state of a run. Files that are damaged or cannot be read are reported in the message."""
     try:
         return _read_state(run)
     except OSError as error:
-        return RunState(RunStatus.FAILED, f"{error.filename or run.path}: {error.strerror}")
+        return RunState(RunStatus.UNKNOWN, f"{error.filename or run.path}: {error.strerror}")
 
 
 def _read_state(run: RunDirectory) -> RunState:
@@ -113,7 +182,7 @@ def _read_state(run: RunDirectory) -> RunState:
         return state_from_result(run.read_json(run.result))
     except UserError as error:
         if run.result.exists():
-            return RunState(RunStatus.FAILED, str(error))
+            return RunState(RunStatus.UNKNOWN, str(error))
     owner = LockOwner.read(run.path)
     if owner is not None and (owner.is_alive() or not owner.is_local):
         return _owned(run, owner)
@@ -155,15 +224,21 @@ def state_from_result(result: Any) -> RunState:
     Args:
         result: Content of its result.json, which may be untrusted.
     """
-    content = result if isinstance(result, dict) else {}
-    status = _FINAL.get(_text(content.get("status")))
+    content = _mapping(result)
+    status = _REPORTED.get(_text(content.get("status")))
     if status is None:
-        return RunState(RunStatus.FAILED, "result.json does not say how it ended")
-    seconds = content.get("seconds")
-    phases = seconds.items() if isinstance(seconds, dict) else ()
-    known = [number for name, value in phases if name not in _NESTED_PHASES and (number := _number(value)) is not None]
+        return RunState(RunStatus.UNKNOWN, "result.json does not say how it ended")
+    phases = [(name, _number(value)) for name, value in _mapping(content.get("seconds")).items()]
+    seconds = [
+        number for name, value in phases if name not in _NESTED_PHASES and (number := _number(value)) is not None
+    ]
     message = "" if status is RunStatus.COMPLETED else _text(content.get("error"))
-    return RunState(status, message, _number(content.get("objective")), sum(known) if known else None)
+    return RunState(status, message, _number(content.get("objective")), sum(seconds) if seconds else None)
+
+
+def _limit(value: Any) -> int | None:
+    """Return a limit of the Trainer; null and -1 mean none."""
+    return value if isinstance(value, int) and 0 < value < _MAX_COUNT else None
 
 
 def _text(value: Any) -> str:
@@ -173,3 +248,7 @@ def _text(value: Any) -> str:
 def _number(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and abs(value) < 1e300 and math.isfinite(value) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from litlab.runs.metrics import Metric, read_metric_table
-from litlab.runs.progress import ProgressReader
-from litlab.runs.state import RunStatus
+from litlab.runs.state import ProgressReader, RunStatus
 from litlab.runs.terminal import FaultTolerantStream, format_clock, headline, printable
 from litlab.sweep.backends.base import Job
 from litlab.sweep.eta import job_eta, multirun_eta
