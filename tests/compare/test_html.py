@@ -17,10 +17,9 @@ from support.browser import needs_browser, open_page
 from support.studies import make_run, make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.environment import environment_of
-from litlab.compare.html import to_html, unfinished_section, write_page
+from litlab.compare.html import environment_of, to_html, unfinished_section
 from litlab.compare.model import Comparison
-from litlab.errors import UserError
+from litlab.compare.output_files import write_output
 from litlab.runs.files import write_json
 
 HOSTILE = (
@@ -83,7 +82,7 @@ def visited(browser: Browser, file: Path, **settings: Any) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def file(comparison: Comparison, folder: Path) -> Path:
     file = folder.parent / "made" / "comparison.html"
-    write_page(comparison, file)
+    write_output(file, to_html(comparison))
     return file
 
 
@@ -175,7 +174,7 @@ def test_untrusted_names_stay_text(browser: Browser, tmp_path: Path) -> None:
         run = make_run(tmp_path / "runs" / str(number), {"model.hidden": value}, 0.5)
         write_json(run.provenance, {"started": HOSTILE, "machine": {HOSTILE: 1, "packages": {HOSTILE: HOSTILE}}})
     make_run(tmp_path / "runs" / "failed", {"seed": 2}, 0.0, status="failed", error=HOSTILE)
-    write_page(compare([tmp_path / "runs"]), tmp_path / "page.html")
+    write_output(tmp_path / "page.html", to_html(compare([tmp_path / "runs"])))
     with visited(browser, tmp_path / "page.html") as page:
         assert page.evaluate("[window.hacked, document.scripts.length]") == [None, 1]
         for shown in (page.locator("table.results"), page.locator("table.unfinished"), page.locator("pre").first):
@@ -218,16 +217,6 @@ def test_a_thousand_groups_stay_one_small_page(comparison: Comparison) -> None:
     assert html.count('<svg class="interval"') == 1000
     assert html.count('<pre class="config"') == 50
     assert "The first 50 of 1,000 groups." in html
-
-
-@pytest.mark.parametrize(("name", "said"), [("", "is a directory"), ("file/page.html", "can't be written")])
-def test_a_target_that_can_not_be_written_is_refused(
-    comparison: Comparison, tmp_path: Path, name: str, said: str
-) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=said):
-        write_page(comparison, tmp_path / name)
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_unfinished_runs_are_not_read_again(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ import pytest
 from support.studies import make_study
 
 from litlab.cli import compare
-from litlab.compare.output_files import FIGURE_FORMATS
-from litlab.compare.plots import files as writing
 from litlab.errors import UserError
 
 NOWHERE = "nowhere"  # where there is nothing to compare, which would be said first
@@ -59,10 +57,6 @@ def test_the_suffix_of_a_figure_is_checked_first(name: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"a figure can be written as png, svg, pdf; end its name in one of these"):
         compare.main([str(tmp_path / NOWHERE), "--plot", str(tmp_path / name), "--output", str(tmp_path / "t.txt")])
     assert not list(tmp_path.iterdir())
-
-
-def test_figures_that_can_be_written() -> None:
-    assert set(FIGURE_FORMATS) == set(writing._METADATA)
 
 
 def test_a_file_that_is_named_twice(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from litlab.compare.model import Comparison, Summary
 from litlab.compare.plots import figures
 from litlab.compare.plots.axes import is_geometric, scale_of
 from litlab.compare.plots.cost import pareto_front
-from litlab.compare.plots.files import save, svg
+from litlab.compare.output_files import save_figures, svg
 from litlab.compare.plots.style import Dot
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric
@@ -260,7 +260,7 @@ def twice(grid: Comparison) -> list[dict[str, Any]]:
 def test_the_same_comparison_gives_the_same_bytes(twice: list[dict[str, Any]], tmp_path: Path, kind: str) -> None:
     contents = []
     for part, drawn in enumerate(twice):
-        written = save(drawn, tmp_path / str(part) / f"figure.{kind}")
+        written = save_figures(drawn, tmp_path / str(part) / f"figure.{kind}")
         contents.append({file.name: file.read_bytes() for file in written})
     assert contents[0] == contents[1]
     names = ["figure.pdf"] if kind == "pdf" else [f"figure-curves.{kind}", f"figure-time.{kind}"]
@@ -272,7 +272,7 @@ def test_the_same_comparison_gives_the_same_bytes(twice: list[dict[str, Any]], t
 
 def test_one_figure_has_the_name_that_was_asked_for(drawn: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "one.SVG"
-    assert save({"curves": drawn["curves"]}, file) == [file]
+    assert save_figures({"curves": drawn["curves"]}, file) == [file]
     assert svg(drawn["curves"]).startswith("<svg")
     assert "<text" not in file.read_text()  # but paths
 
@@ -280,17 +280,17 @@ def test_one_figure_has_the_name_that_was_asked_for(drawn: dict[str, Any], tmp_p
 def test_errors_of_files_that_cannot_be_written(drawn: dict[str, Any], tmp_path: Path) -> None:
     one = {"curves": drawn["curves"]}
     with pytest.raises(UserError, match=r"figure\.jpg.*png, svg, pdf"):
-        save(one, tmp_path / "figure.jpg")
+        save_figures(one, tmp_path / "figure.jpg")
     with pytest.raises(UserError, match="png, svg, pdf"):
-        save(one, tmp_path / "figure")
+        save_figures(one, tmp_path / "figure")
     with pytest.raises(UserError, match="nothing to draw"):
-        save({}, tmp_path / "figure.png")
+        save_figures({}, tmp_path / "figure.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match="is a directory"):
-        save(one, tmp_path / "folder.png")
+        save_figures(one, tmp_path / "folder.png")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't be written"):
-        save(one, tmp_path / "file" / "figure.png")
+        save_figures(one, tmp_path / "file" / "figure.png")
 
 
 def test_global_matplotlib_settings_are_neither_used_nor_changed(grid: Comparison) -> None:
@@ -311,7 +311,7 @@ from hashlib import sha256
 from pathlib import Path
 from litlab.compare.comparison import compare
 from litlab.compare.plots import figures
-from litlab.compare.plots.files import svg
+from litlab.compare.output_files import svg
 assert "matplotlib" not in sys.modules
 drawn = svg(figures(compare([Path({str(grid.directories[0])!r})]))["curves"])
 assert not {{"matplotlib.pyplot", "torch", "optuna", "scipy.stats"}} & sys.modules.keys()

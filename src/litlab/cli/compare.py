@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
-from litlab.runs.files import write_text
 from litlab.runs.terminal import printable
 
 if TYPE_CHECKING:
@@ -96,25 +95,18 @@ def _options(arguments: list[str]) -> Namespace:
 def _print_table(comparison: "Comparison", options: Namespace) -> None:
     """Print or write the table; print its notes on standard error if the format has no place for them."""
     from litlab.compare.formats import render
+    from litlab.compare.output_files import write_output
 
     is_on_terminal = options.output is None and sys.stdout.isatty()
     text = render(comparison, options.format, get_terminal_size().columns if is_on_terminal else None)
     if options.output is None:
         print(text, end="", flush=True)
     else:
-        _write(options.output, text)
+        write_output(options.output, text)
     if options.output is not None or options.format not in ("table", "markdown"):
         skipped = [f"skipped {entry.path}: {entry.reason}" for entry in comparison.skipped]
         for line in [*comparison.notes, *skipped]:
             print(printable(line), file=sys.stderr)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, text)
-    except OSError as error:
-        raise UserError(f"{file} can't be written: {error.strerror}") from error
 
 
 def _write_files(comparison: "Comparison", options: Namespace) -> Iterator[str]:
@@ -122,16 +114,17 @@ def _write_files(comparison: "Comparison", options: Namespace) -> Iterator[str]:
     if options.output is not None:
         yield f"table        {options.output}"
     if options.plot:
+        from litlab.compare.output_files import save_figures
         from litlab.compare.plots import figures
-        from litlab.compare.plots.files import save
 
         drawn = figures(comparison)
         for plot in options.plot:
-            yield from (f"figure       {file}" for file in save(drawn, plot))
+            yield from (f"figure       {file}" for file in save_figures(drawn, plot))
     if options.html is not None:
-        from litlab.compare.html import write_page
+        from litlab.compare.html import to_html
+        from litlab.compare.output_files import write_output
 
-        write_page(comparison, options.html)
+        write_output(options.html, to_html(comparison))
         yield f"page         {options.html}"
     if options.tensorboard:
         yield from _write_summaries(comparison)

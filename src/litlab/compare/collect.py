@@ -27,20 +27,20 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
     runs: list[Run] = []
     skipped: list[Skipped] = []
     seen: set[Path] = set()
-    swept_places: set[str] = set()
+    swept: set[str] = set()
     for directory in directories:
         for discovered in _runs_below(directory, skipped):
-            path = discovered.run.path.resolve()
-            if path in seen:
+            path = discovered.run.path
+            if (real := path.resolve()) in seen:
                 continue
-            seen.add(path)
+            seen.add(real)
             try:
                 config = _read_config(discovered.run)
-                runs.append(_read_run(discovered, config, _name(discovered.run.path, directory, len(directories) > 1)))
-                swept_places.update(swept_keys(config))
+                runs.append(_read_run(discovered, config, _name(path, directory, len(directories) > 1)))
+                swept.update(swept_keys(config))
             except (UserError, OSError) as error:
-                skipped.append(Skipped(discovered.run.path, _reason(error, discovered.run.path)))
-    return comparable(runs, swept_places), skipped
+                skipped.append(Skipped(path, _reason(error, path)))
+    return comparable(runs, swept), skipped
 
 
 def studies(directories: Sequence[Path]) -> list[Path]:
@@ -148,8 +148,8 @@ def _objective(value: Any) -> Objective | None:
 
 def _metrics(value: Any) -> dict[str, float]:
     """Keep the metrics that have a finite value."""
-    values = {name: _number(number) for name, number in _mapping(value).items() if _is_name(name)}
-    return {name: number for name, number in values.items() if number is not None}
+    items = _mapping(value).items()
+    return {name: number for name, value in items if _is_name(name) and (number := _number(value)) is not None}
 
 
 def _is_name(name: str) -> bool:

@@ -1,16 +1,17 @@
-"""The comparison that `litlab compare` shows: runs of directories, grouped, averaged, tested and sorted."""
+"""The comparison that `litlab compare` shows: groups of runs averaged over seeds, each of which counts once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from statistics import fmean
 
-from litlab.compare.averaging import SeedValues, Values, exclude_runs, names, runs_are, summarize_group, values_by_seed
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
 from litlab.compare.filters import filter_runs
-from litlab.compare.grouping import GroupSpec, define_groups, group_by_settings
+from litlab.compare.grouping import GroupSpec, Subgroup, define_groups, group_by_settings
+from litlab.compare.hyperparameters import listed
 from litlab.compare.metric_values import (
     BEST,
     check_at,
@@ -21,18 +22,21 @@ from litlab.compare.metric_values import (
     unknown_direction_error,
     value_of,
 )
-from litlab.compare.model import Comparison, Group, Run, Skipped
-from litlab.compare.ranking import find_group, rank_groups, tied_groups
-from litlab.compare.statistics import differences
+from litlab.compare.model import Comparison, Group, Run, Summary, best_group
+from litlab.compare.statistics import differences, summarize
 from litlab.compare.table import sort_groups
 from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricTable, Mode
-from litlab.runs.terminal import printable
+from litlab.runs.terminal import format_value, printable
 
-_NUM_DIRECTORIES = 5  # directories in a message
+_NUM_LISTED = 5  # directories, runs or groups in a message
+_NUM_GROUPS = 12  # groups in the message about a baseline
 _NUM_ADVICE = 8  # groups for which it is said one by one that they do not differ from the baseline
 _SPEED = Metric("images/s", mode="max")
 _SECONDS = Metric("seconds", "s", mode="min")
+Values = Mapping[Path, float]  # directory of a run -> its value
+SeedValues = list[tuple[int | None, float]]  # None: a run without a seed
 
 
 def compare(
@@ -64,31 +68,36 @@ def compare(
     check_at(at)
     runs, skipped = collect(directories)
     if not runs:
-        raise UserError("\n".join(["there is nothing to compare", *_describe_skipped(skipped)]))
+        reasons = [printable(f"{entry.path}: {entry.reason}") for entry in skipped]
+        raise UserError("\n".join(["there is nothing to compare", *_first(reasons, _NUM_LISTED)]))
     all_groups = group_by_settings(runs)
-    run_groups = filter_runs(all_groups, filters)
-    grouping = define_groups(run_groups, group, all_groups)
+    grouping = define_groups(filter_runs(all_groups, filters), group, all_groups)
     kept = [run for spec in grouping.groups for run in spec.runs]
     table = metric_table(kept)
     chosen = choose_metric(kept, metric, mode, table)
     test = test_counterpart(chosen, table)
     table[test.name] = test
-    values = _values(kept, chosen.name, at)
+    values = {
+        run.path: value for run in kept if run.is_completed and (value := value_of(run, chosen.name, at)) is not None
+    }
     if not values:
         raise no_values_error(kept, chosen.name, at)
     if chosen.mode is None:
         raise unknown_direction_error(chosen.name)
-    specs, notes = exclude_runs(grouping.groups, values)
+    specs, notes = _exclude_runs(grouping.groups, values)
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)
     groups = [_group(spec, values, chosen, table) for spec in specs]
     notes += caution(groups, chosen.mode)
-    base = None if baseline is None else find_group(groups, baseline)
+    base = None if baseline is None else _find_group(groups, baseline)
     if base is not None:
-        by_seed = {spec.name: values_by_seed(spec.subgroups, values) for spec in specs}
+        by_seed = {spec.name: _values_by_seed(spec.subgroups, values) for spec in specs}
         groups, remarks = _against(base, groups, by_seed, chosen)
         notes += remarks
     num_filtered = len(runs) - len(kept)
+    filtered = [f"--filter leaves out {num_filtered} of {len(runs)} runs"] * (num_filtered > 0)
+    sign = -1 if chosen.mode == "max" else 1
+    ranked = sorted(groups, key=lambda group: (sign * group.value.mean if group.value else inf, group.name))
     comparison = Comparison(
         directories=tuple(directories),
         metric=chosen,
@@ -96,28 +105,88 @@ def compare(
         at=at,
         labels=tuple(grouping.keys),
         keys=grouping.keys,
-        groups=tuple(rank_groups(groups, chosen.mode)),
+        groups=tuple(ranked),
         baseline=base.name if base else None,
-        ties=tied_groups(groups, chosen.mode),
-        notes=(
-            *[f"--filter leaves out {num_filtered} of {len(runs)} runs"] * (num_filtered > 0),
-            *grouping.notes,
-            *notes,
-        ),
+        ties=_tied_groups(groups, chosen.mode),
+        notes=(*filtered, *grouping.notes, *notes),
         skipped=tuple(skipped),
         unfinished=tuple(run for run in runs if not run.is_completed),
     )
     return comparison if sort is None else replace(comparison, groups=sort_groups(comparison, sort, table))
 
 
-def _describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
-    lines = [printable(f"{entry.path}: {entry.reason}") for entry in skipped[:_NUM_DIRECTORIES]]
-    return lines + [f"and {len(skipped) - _NUM_DIRECTORIES} more"] * (len(skipped) > _NUM_DIRECTORIES)
+def _exclude_runs(groups: Sequence[GroupSpec], values: Values) -> tuple[list[GroupSpec], list[str]]:
+    """Remove completed runs that may not count, and describe them in notes.
+
+    Of runs with the same settings and seed the newest counts: copies and repetitions must not narrow an interval. With
+    `--group`, a seed counts only if it has a completed run in all settings that are averaged over: otherwise its mean
+    would be one over other settings.
+    """
+    old = [run for group in groups for part in group.subgroups for run in _superseded(part.runs, values)]
+    kept = [_without(group, old) for group in groups]
+    partial: list[Run] = []
+    unmatched: list[str] = []
+    for group in kept:
+        seeds = {seed for seed, _ in _values_by_seed(group.subgroups, values)}
+        valued = [run for run in group.runs if run.path in values]
+        if seeds:
+            partial += [run for run in valued if run.seed not in seeds]
+        elif valued:
+            unmatched.append(group.name)
+    notes = []
+    if old:
+        notes.append(f"{_runs_are(old)} not averaged, as a newer one has the same settings and seed: {_names(old)}")
+    if partial:
+        reason = "as not all settings that --group averages over have a completed one with the same seed"
+        notes.append(f"{_runs_are(partial)} not averaged, {reason}: {_names(partial)}")
+    if unmatched:
+        names = listed(unmatched, _NUM_LISTED)
+        notes.append(f"{names}: no seed has all settings that --group averages over, so no interval")
+    return [_without(group, partial) for group in kept], notes
 
 
-def _values(runs: Sequence[Run], metric: str, at: str) -> dict[Path, float]:
-    values = {run.path: value_of(run, metric, at) for run in runs if run.is_completed}
-    return {path: value for path, value in values.items() if value is not None}
+def _superseded(runs: Sequence[Run], values: Values) -> list[Run]:
+    """Return all but the newest of the completed runs with the same seed; those with a value come before others."""
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        if run.is_completed and run.seed is not None:
+            by_seed.setdefault(run.seed, []).append(run)
+
+    def order(run: Run) -> tuple[bool, float]:
+        return run.path in values, RunDirectory(run.path).result.stat().st_mtime
+
+    return [run for same in by_seed.values() if len(same) > 1 for run in sorted(same, key=order)[:-1]]
+
+
+def _without(group: GroupSpec, runs: Sequence[Run]) -> GroupSpec:
+    paths = {run.path for run in runs}
+    parts = (replace(part, runs=tuple(run for run in part.runs if run.path not in paths)) for part in group.subgroups)
+    return replace(group, subgroups=tuple(parts))
+
+
+def _values_by_seed(subgroups: Sequence[Subgroup], values: Values) -> SeedValues:
+    """Return the value of each seed; with several subgroups, its mean over all of them, if they share any seed."""
+    pairs = [[(run.seed, values[run.path]) for run in part.runs if run.path in values] for part in subgroups]
+    pairs = list(filter(None, pairs))
+    if len(pairs) < 2:
+        return pairs[0] if pairs else []
+    by_seed = [dict(part) for part in pairs]
+    shared = set.intersection(*map(set, by_seed)) - {None}
+    return [(seed, fmean(part[seed] for part in by_seed)) for seed in sorted(shared, key=lambda seed: seed or 0)]
+
+
+def summarize_group(subgroups: Sequence[Subgroup], values: Values, metric: Metric) -> Summary | None:
+    """Summarize values over seeds, with the best value of a single run.
+
+    If no seed is in all subgroups, the summary is over runs and has no interval. None without any value.
+    """
+    of_runs = [values[run.path] for part in subgroups for run in part.runs if run.path in values]
+    if not of_runs:
+        return None
+    over_runs, by_seed = summarize(of_runs, metric), _values_by_seed(subgroups, values)
+    if not by_seed:
+        return replace(over_runs, low=None, high=None)
+    return replace(summarize([value for _, value in by_seed], metric), best=over_runs.best)
 
 
 def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) -> Group:
@@ -125,25 +194,63 @@ def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) 
         (run for run in spec.runs if run.is_completed), key=lambda run: (run.seed is None, run.seed or 0)
     )
     counted = [run for run in completed if run.path in values]  # the same runs in all columns
-    test: dict[str, dict[Path, float]] = {}
-    for run in counted:
-        for name, value in run.test.items():
-            test.setdefault(name, {})[run.path] = value
-    seconds = {run.path: run.training_seconds for run in counted if run.training_seconds is not None}
-    speeds = {run.path: run.images_per_second for run in counted if run.images_per_second is not None}
+    tests = dict.fromkeys(name for run in counted for name in run.test)
+
+    def summary(values: Mapping[Path, float | None], metric: Metric) -> Summary | None:
+        known = {path: value for path, value in values.items() if value is not None}
+        return summarize_group(spec.subgroups, known, metric)
+
+    test = {name: summary({run.path: run.test.get(name) for run in counted}, table[name]) for name in tests}
     parameters = {run.parameters for run in completed}
-    summaries = {name: summarize_group(spec.subgroups, known, table[name]) for name, known in test.items()}
     return Group(
         name=spec.name,
         settings=spec.settings,
         runs=tuple(completed),
         others=dict(Counter(run.status for run in spec.runs if not run.is_completed)),
         value=summarize_group(spec.subgroups, values, metric),
-        test={name: summary for name, summary in summaries.items() if summary is not None},
-        seconds=summarize_group(spec.subgroups, seconds, _SECONDS),
-        images_per_second=summarize_group(spec.subgroups, speeds, _SPEED),
+        test={name: value for name, value in test.items() if value is not None},
+        seconds=summary({run.path: run.training_seconds for run in counted}, _SECONDS),
+        images_per_second=summary({run.path: run.images_per_second for run in counted}, _SPEED),
         parameters=parameters.pop() if len(parameters) == 1 else None,
     )
+
+
+def _tied_groups(groups: Sequence[Group], mode: Mode) -> frozenset[str]:
+    """Return the names of the best group and of those whose interval overlaps that of the best.
+
+    The value of a single run stands for its interval. The rule is simple and conservative: intervals that do not
+    overlap mean a difference well below p = 0.05; a test (`--baseline`) may tell groups with overlapping ones apart.
+    """
+    best = best_group(groups, mode)
+    assert best is not None
+    intervals = {group.name: _interval(group.value) for group in groups if group.value is not None}
+    low, high = intervals[best.name]
+    return frozenset(name for name, (lower, upper) in intervals.items() if lower <= high and upper >= low)
+
+
+def _interval(summary: Summary) -> tuple[float, float]:
+    if summary.low is None or summary.high is None:
+        return summary.mean, summary.mean
+    return summary.low, summary.high
+
+
+def _find_group(groups: Sequence[Group], name: str) -> Group:
+    """Return the group with a name, or the only one with these settings (`lr=0.1`), or with this text in its name."""
+    wanted = set(name.split())
+    matches: list[Group] = []
+    for fits in (
+        lambda group: group.name == name,
+        lambda group: wanted <= {f"{label}={value}" for label, value in group.settings.items()},
+        lambda group: name in group.name,
+    ):
+        matches = [group for group in groups if fits(group)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            break
+    problem = "is a part of several names" if matches else "is not a group"
+    names = _first([f"  {group.name}" for group in matches or groups], _NUM_GROUPS, "  ")
+    raise UserError("\n".join([f"--baseline {format_value(name)}: {problem}; name one of", *names]))
 
 
 def _against(
@@ -157,15 +264,11 @@ def _against(
             f"--baseline {base.name}: no seed has a completed run of all settings that --group averages over there, so "
             "nothing can be tested against it; leave --group out, or let it name more settings"
         )
-    others = {
-        group.name: _seed_means(known) for group in groups if group.name != base.name and (known := seeds[group.name])
-    }
     if len(groups) == 1:
         return [base], [f"{base.name} is the only group: there is nothing to compare with it"]
-    tested = differences(_seed_means(seeds[base.name]), others)
-    sentences = [
-        sentence for name, difference in tested.items() if (sentence := advice(name, difference, metric)) is not None
-    ]
+    means = {group.name: _seed_means(seeds[group.name]) for group in groups if seeds[group.name]}
+    tested = differences(means.pop(base.name), means)
+    sentences = [sentence for name, difference in tested.items() if (sentence := advice(name, difference, metric))]
     remarks = sentences[:_NUM_ADVICE]
     if (num_more := len(sentences) - _NUM_ADVICE) > 0:
         remarks.append(f"{num_more} more group{'s' * (num_more != 1)} can't be told from {base.name} either")
@@ -183,12 +286,12 @@ def _seed_means(seeds: SeedValues) -> dict[int | None, float]:
 def _not_averaged(runs: Sequence[Run], values: Values, metric: str, at: str) -> list[str]:
     """Describe runs that are counted only: those that are not completed, and those without the metric."""
     notes = []
-    statuses = Counter(run.status for run in runs if not run.is_completed)
-    if statuses:
-        counts = ", ".join(f"{num} {status.label}" for status, num in statuses.items())
-        notes.append(f"{runs_are(statuses.total())} not completed and not averaged: {counts}")
+    if unfinished := [run for run in runs if not run.is_completed]:
+        statuses = Counter(run.status.label for run in unfinished)
+        counts = ", ".join(f"{num} {status}" for status, num in statuses.items())
+        notes.append(f"{_runs_are(unfinished)} not completed and not averaged: {counts}")
     if without := [run for run in runs if run.is_completed and run.path not in values]:
-        notes.append(f"{runs_are(len(without))} completed, but without {metric} at {at}: {names(without)}")
+        notes.append(f"{_runs_are(without)} completed, but without {metric} at {at}: {_names(without)}")
     return notes
 
 
@@ -199,4 +302,16 @@ def _without_test(specs: Sequence[GroupSpec], values: Values, test_metric: str) 
     if not without or len(without) == len(runs):
         return []
     have = "1 run has" if len(without) == 1 else f"{len(without)} runs have"
-    return [f"{have} no {test_metric}, which is averaged over the others: {names(without)}"]
+    return [f"{have} no {test_metric}, which is averaged over the others: {_names(without)}"]
+
+
+def _runs_are(runs: Sequence[Run]) -> str:
+    return "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
+
+
+def _names(runs: Sequence[Run]) -> str:
+    return listed([format_value(run.name) for run in runs], _NUM_LISTED)
+
+
+def _first(lines: Sequence[str], num: int, indent: str = "") -> list[str]:
+    return [*lines[:num], *[f"{indent}and {len(lines) - num} more"] * (len(lines) > num)]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary
-from litlab.compare.ranking import best_group, has_interval
+from litlab.compare.grouping import ALL
+from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary, best_group
 from litlab.compare.statistics import MAX_SEEDS
-from litlab.compare.table import decimals, fixed
+from litlab.compare.table import INTERVAL, decimals, fixed, with_unit
 from litlab.runs.metrics import Metric, Mode
 from litlab.runs.terminal import printable
 
@@ -28,29 +28,28 @@ def question(comparison: Comparison) -> str:
         return f"What {metric} {'does the run' if num_runs == 1 else 'do the runs'} reach?"
     if not comparison.labels:
         return f"Which of {len(groups)} groups of runs has the best {metric}?"
-    return f"Which setting of {_listed([on_one_line(label) for label in comparison.labels])} gives the best {metric}?"
-
-
-def _listed(names: Sequence[str]) -> str:
+    names = [on_one_line(label) for label in comparison.labels]
     if len(names) > MAX_LABELS:
         names = [*names[: MAX_LABELS - 1], f"{len(names) - MAX_LABELS + 1} more settings"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"Which setting of {listed} gives the best {metric}?"
 
 
 def answer(comparison: Comparison) -> str:
     """Name the best group, its certainty, and how many groups cannot be told from it."""
-    best = best_group(comparison.groups, comparison.mode)
+    best = comparison.best
     if best is None or best.value is None:
         return f"No completed run has a value of {on_one_line(comparison.metric.name)}."
     value = _value(comparison, best.value, "seed" if all(run.seed is not None for run in best.runs) else "run")
-    known = [group for group in comparison.groups if group.value]
-    if len(known) == 1:
-        return f"{on_one_line(best.name).capitalize() if best.name == 'all runs' else on_one_line(best.name)}: {value}."
-    return f"{on_one_line(best.name)} is best: {value}; {_certainty(comparison, best, len(known) - 1)}."
+    name = "All runs" if best.name == ALL else on_one_line(best.name)
+    num_others = sum(group.value is not None for group in comparison.groups) - 1
+    if not num_others:
+        return f"{name}: {value}."
+    return f"{name} is best: {value}; {_certainty(comparison, best, num_others)}."
 
 
 def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
-    if best.value is None or best.value.low is None:
+    if not best.has_interval:
         what = "a mean without an interval" if best.value and best.value.num > 1 else "a single seed"
         return f"{what} does not tell whether that is more than chance"
     num_ties = len(comparison.ties - {best.name})
@@ -65,20 +64,19 @@ def _value(comparison: Comparison, value: Summary, one: str) -> str:
     """Return `63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`; `one` is `seed` or `run`."""
     metric = comparison.metric
     places = decimals(metric, (group.value for group in comparison.groups))
-    mean = f"{fixed(metric.scale * value.mean, places)} {metric.unit}".rstrip()
+    mean = with_unit(metric, value.mean, places)
     if value.low is None or value.high is None:
         return f"{mean} (one {one})" if value.num == 1 else f"{mean} ({value.num} runs)"
     low, high = fixed(metric.scale * value.low, places), fixed(metric.scale * value.high, places)
-    return f"{mean} ({100 * CONFIDENCE:.0f} % interval {low} to {high}, {value.num} {one}s)"
+    return f"{mean} ({INTERVAL} {low} to {high}, {value.num} {one}s)"
 
 
 def extent(comparison: Comparison, dates: Sequence[date]) -> str:
     """Describe the number of runs, and the dates on which they were started, given in any order."""
-    nums = sorted({len(group.runs) for group in comparison.groups})
-    num_runs, num_groups = sum(len(group.runs) for group in comparison.groups), len(comparison.groups)
-    text = f"{num_runs:,} completed run{'s' * (num_runs != 1)}"
-    if num_groups > 1:
-        text += f" in {num_groups:,} groups of {nums[0]}" + f" to {nums[-1]}" * (len(nums) > 1)
+    nums = sorted(len(group.runs) for group in comparison.groups)
+    text = f"{sum(nums):,} completed run{'s' * (sum(nums) != 1)}"
+    if len(nums) > 1:
+        text += f" in {len(nums):,} groups of {nums[0]}" + f" to {nums[-1]}" * (nums[0] < nums[-1])
     if dates:
         first, last = (f"{day.day} {day:%B %Y}" for day in (min(dates), max(dates)))
         text += f", made on {first}" if first == last else f", made from {first} to {last}"
@@ -89,7 +87,7 @@ def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
     """Warn if the best of several groups has no interval."""
     known = [group for group in groups if group.value]
     best = best_group(known, mode)
-    if len(known) < 2 or best is None or best.value is None or has_interval(best):
+    if len(known) < 2 or best is None or best.value is None or best.has_interval:
         return []
     if all(group.value and group.value.num == 1 for group in known):
         return ["one seed a group: no spread is known, so the order may be chance; run more seeds"]
@@ -101,22 +99,19 @@ def advice(name: str, difference: Difference, metric: Metric) -> str | None:
     """Say what would tell a group of that name from the baseline; None if its difference is significant."""
     if difference.corrected is not None and difference.corrected < 1 - CONFIDENCE:
         return None
-    start = f"{name}: {_gain(metric, difference.mean)} against the baseline"
+    if metric.unit == "%":
+        gain = f"{100 * difference.mean:{'+z.2f' if abs(difference.mean) < _MAX_FULL else '+.6g'}} points"
+    else:
+        gain = f"{difference.mean:+.4g} {metric.unit}".rstrip()
+    start = f"{name}: {gain} against the baseline"
     if difference.num < 2:
         return f"{start}, but with one seed no spread is known: it may be noise; run at least 2 more seeds"
-    runs = f"{difference.num} pairs of seeds" if difference.kind == "paired" else f"{difference.num} seeds"
+    is_paired = difference.kind == "paired"
+    start += f" ({difference.num} {'pairs of seeds' if is_paired else 'seeds'})"
     if difference.p is None:
-        same = "the difference is the same in all pairs" if difference.kind == "paired" else "all have the same value"
-        return f"{start} ({runs}), but {same}, so there is no spread to test with"
+        same = "the difference is the same in all pairs" if is_paired else "all have the same value"
+        return f"{start}, but {same}, so there is no spread to test with"
     if difference.needed is None:
-        return f"{start} ({runs}) can't be told from noise; so small a one would need more than {MAX_SEEDS:,} seeds"
-    return (
-        f"{start} ({runs}) can't be told from noise; if the true difference is as large as this, "
-        f"about {difference.needed} seeds of each would do"
-    )
-
-
-def _gain(metric: Metric, mean: float) -> str:
-    if metric.unit != "%":
-        return f"{mean:+.4g} {metric.unit}".rstrip()
-    return f"{100 * mean:+z.2f} points" if abs(mean) < _MAX_FULL else f"{100 * mean:+.6g} points"
+        return f"{start} can't be told from noise; so small a one would need more than {MAX_SEEDS:,} seeds"
+    enough = f"about {difference.needed} seeds of each would do"
+    return f"{start} can't be told from noise; if the true difference is as large as this, {enough}"

@@ -2,21 +2,18 @@
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from litlab.compare.grouping import RunGroup, Value, setting_column, setting_keys
-from litlab.compare.hyperparameters import SEED, full_name, parsed, text
+from litlab.compare.hyperparameters import SEED, full_name, listed, parsed, text
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
 
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|!=|<|>|=)\s*([^<>=!\s].*?)\s*")
-_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+_ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _SPACES = re.compile(r"\s*([][{},:])\s*")  # around the punctuation of lists and mappings
-_NUM_NAMED = 12  # values of a setting in a message
+_NUM_LISTED = 12  # values of a setting in a message
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Condition:
                     f"--filter {self.key}{self.operator}{self.value}: {format_value(str(side))} is not a number; "
                     f"{self.operator} compares numbers, use = or != for others"
                 )
-        return _ORDERS[self.operator](left, right)
+        return bool(_ORDERS[self.operator](left, right))
 
 
 def filter_runs(groups: Sequence[RunGroup], conditions: Sequence[str]) -> list[RunGroup]:
@@ -90,7 +87,10 @@ def filter_runs(groups: Sequence[RunGroup], conditions: Sequence[str]) -> list[R
         kept = [tuple(run for run in runs if condition.holds(value)) for runs, value in zip(kept, matched, strict=True)]
     left = [replace(group, runs=runs) for group, runs in zip(groups, kept, strict=True) if runs]
     if not left:
-        values_text = "; ".join(f"{format_value(key)} is {_listed(values)}" for key, values in values_by_key.items())
+        values_text = "; ".join(
+            f"{format_value(key)} is {listed(list(map(format_value, values)), _NUM_LISTED)}"
+            for key, values in values_by_key.items()
+        )
         raise UserError(f"no run is left by --filter {format_value(' '.join(conditions))}; {values_text}")
     return left
 
@@ -102,18 +102,10 @@ def _match_names(typed: str, key: str, groups: Sequence[RunGroup], values: Seque
     """
     if typed in values:
         return values
-    wanted = typed.casefold()
-    return [
-        typed if wanted in _names(key, group, value) else value for group, value in zip(groups, values, strict=True)
-    ]
-
-
-def _names(key: str, group: RunGroup, value: Value) -> set[str]:
-    target = group.settings.get(f"{key}._target_")
-    names = (value, group.choices.get(key), target, target and target.rpartition(".")[2])
-    return {name.casefold() for name in names if name is not None}
-
-
-def _listed(values: Sequence[str]) -> str:
-    more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
-    return ", ".join(map(format_value, values[:_NUM_NAMED])) + more
+    matched: list[Value] = []
+    for group, value in zip(groups, values, strict=True):
+        target = group.settings.get(f"{key}._target_")
+        names = (value, group.choices.get(key), target, target and target.rpartition(".")[2])
+        is_match = typed.casefold() in {name.casefold() for name in names if name is not None}
+        matched.append(typed if is_match else value)
+    return matched

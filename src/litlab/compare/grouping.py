@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from litlab.compare.hyperparameters import SEED, full_name, short_names, shorten, written
+from litlab.compare.hyperparameters import SEED, full_name, listed, short_names, shorten, text
 from litlab.compare.model import Run
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
@@ -18,7 +18,7 @@ ALL = "all runs"
 FINGERPRINT = "data fingerprint"
 _FINGERPRINT_LENGTH = 12
 _TARGET = "._target_"
-_NUM_NAMED = 5  # values of a setting in a note
+_NUM_LISTED = 5  # values of a setting in a note
 Value = str | None
 
 
@@ -99,7 +99,7 @@ def group_by_settings(runs: Sequence[Run]) -> list[RunGroup]:
     """Group runs in the order of their first ones; a run of unknown data joins the runs with its settings."""
     by_settings: dict[tuple[tuple[str, str], ...], dict[str | None, list[Run]]] = {}
     for run in runs:
-        key = tuple(sorted(written(run.settings).items()))
+        key = tuple(sorted((name, text(value)) for name, value in run.settings.items()))
         by_settings.setdefault(key, {}).setdefault(run.data, []).append(run)
     groups = []
     for by_data in by_settings.values():
@@ -111,7 +111,8 @@ def group_by_settings(runs: Sequence[Run]) -> list[RunGroup]:
             for run in members:
                 for choice, value in run.choices.items():
                     choices.setdefault(config_key(choice), value)
-            groups.append(RunGroup(written(members[0].settings), choices, data, tuple(members)))
+            settings = {key: text(value) for key, value in members[0].settings.items()}
+            groups.append(RunGroup(settings, choices, data, tuple(members)))
     return groups
 
 
@@ -226,12 +227,12 @@ def _choices(key: str, groups: Sequence[RunGroup]) -> list[Value]:
         if choice is not None:
             for trait in _traits(key, group):
                 known.setdefault(trait, set()).add(choice)
-    return [choice or _only_choice(key, group, known) for group, choice in zip(groups, choices, strict=True)]
 
+    def only_choice(group: RunGroup) -> Value:
+        candidates = (known.get(trait, set()) for trait in _traits(key, group))
+        return next((min(choices) for choices in candidates if len(choices) == 1), None)
 
-def _only_choice(key: str, group: RunGroup, known: dict[object, set[str]]) -> Value:
-    candidates = (known[trait] for trait in _traits(key, group) if trait in known)
-    return next((min(choices) for choices in candidates if len(choices) == 1), None)
+    return [choice or only_choice(group) for group, choice in zip(groups, choices, strict=True)]
 
 
 def _traits(key: str, group: RunGroup) -> list[object]:
@@ -261,8 +262,7 @@ def _averaging_notes(
     for column in averaged:
         short = shorten(column.values)
         values = ["absent" if value is None else format_value(short[value]) for value in dict.fromkeys(column.values)]
-        more = f" and {len(values) - _NUM_NAMED} more" * (len(values) > _NUM_NAMED)
-        settings.append(f"{format_value(labels[column.key])} ({', '.join(values[:_NUM_NAMED])}{more})")
+        settings.append(f"{format_value(labels[column.key])} ({listed(values, _NUM_LISTED)})")
     notes = [f"averaged over {', '.join(settings)} for each seed, and then over seeds, which n and intervals count"]
     completed = {
         frozenset(part.settings for part in spec.subgroups if any(run.is_completed for run in part.runs))

@@ -4,22 +4,23 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.compare.conclusion import answer, extent, on_one_line, question
-from litlab.compare.environment import MAX_RUNS, environment_of
 from litlab.compare.hyperparameters import shorten, text
 from litlab.compare.metric_values import value_of
-from litlab.compare.model import Comparison, Group
-from litlab.compare.ranking import best_group, has_interval
-from litlab.compare.table import INTERVAL, Column, Value, build_table, decimals, fixed, not_completed
+from litlab.compare.model import Comparison, Run, Summary
+from litlab.compare.output_files import svg
+from litlab.compare.table import INTERVAL, build_table, decimals, not_completed, with_unit
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
-from litlab.runs.files import write_text
+from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import headline
@@ -32,26 +33,17 @@ MAX_GROUPS = 50  # whose configs and runs are shown
 MAX_LISTED = 200  # runs of a group, and runs that are not completed
 MAX_LINES = 400  # of a config
 MAX_SKIPPED = 200  # directories that are named
+MAX_PROVENANCES = 200  # runs whose provenance.json is read
+MAX_PROVENANCE = 1 << 26  # bytes; the file holds some thousand, and the code that was not committed
+MAX_VALUES = 8  # of one fact in the environment
+MAX_PACKAGES = 500
+MAIN_PACKAGES = ("litlab", "torch", "lightning", "torchmetrics", "torchvision", "numpy", "hydra-core", "optuna")
 MAX_SVG = 600_000  # characters; a figure with more to draw becomes a picture
 RESOLUTION = 150  # pixels an inch of these pictures
+_MACHINE_FACTS = ("device", "processor", "cores", "ranks", "threads", "precision", "system", "python")
 _HERE = Path(__file__).parent
 _UNUSED = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)  # the page has the style
 _SVG_NAME = re.compile(r'(\bid="|href="#|url\(#)')
-
-
-def write_page(comparison: Comparison, file: Path) -> None:
-    """Write the page, whole or not at all.
-
-    Raises:
-        UserError: If the file cannot be written.
-    """
-    if file.is_dir():
-        raise UserError(f"{file} is a directory; name a file: {file / 'comparison.html'}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, to_html(comparison))
-    except OSError as error:
-        raise UserError(f"{file} can't be written: {error.strerror}") from error
 
 
 def to_html(comparison: Comparison) -> str:
@@ -69,7 +61,6 @@ def to_html(comparison: Comparison) -> str:
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return template.render(
         **_content(comparison),
-        interval=_interval_svg,
         policy=f"{policy}; base-uri 'none'; form-action 'none'",
         script=Markup(script),
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
@@ -99,35 +90,24 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "skipped": skipped[:MAX_SKIPPED],
         "num_skipped_left_out": max(len(skipped) - MAX_SKIPPED, 0),
         "environment": environment,
-        "max_runs": MAX_RUNS,
+        "max_runs": MAX_PROVENANCES,
     }
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Position of a group's mean and interval, in percent of the column's width; they may reach beyond it."""
-
-    mean: float
-    low: float | None
-    high: float | None
 
 
 def _page_table(comparison: Comparison) -> dict[str, Any]:
     """Return the columns of every other table, with the values that they are sorted by and intervals to draw.
 
-    `place` is the column before which intervals are drawn, `limit` the end of the best group's interval towards the
-    others, in percent of the width.
+    `place` is the column before which intervals are drawn.
     """
-    table, groups = build_table(comparison), comparison.groups
-    best = best_group(groups, comparison.mode)
-    is_marked = has_interval(best) or len(groups) == 1
-    drawn, limit = _draw_intervals(comparison, best)
+    table, groups, best = build_table(comparison), comparison.groups, comparison.best
+    is_marked = best is not None and (best.has_interval or len(groups) == 1)
+    drawn, has_limit = _draw_intervals(comparison)
+    pairs = list(zip(table.columns, table.cells, strict=True))
     rows = [
         {
             "mark": "best" if group is best and is_marked else "tie" if table.ties[index] else "",
             "cells": [
-                (cells[index], _sort_value(column, group))
-                for column, cells in zip(table.columns, table.cells, strict=True)
+                (cells[index], column.value(group) if column.is_number else cells[index]) for column, cells in pairs
             ],
             "drawn": drawn[index],
         }
@@ -137,65 +117,57 @@ def _page_table(comparison: Comparison) -> dict[str, Any]:
     over = [column.over for column in table.columns]
     if place is not None:
         over.insert(place, over[place - 1])  # drawn intervals stand below the same text as the column before them
-    headings = [
-        (column.header, column.is_number or all(_is_number(cell) for cell in cells if cell))
-        for column, cells in zip(table.columns, table.cells, strict=True)
-    ]
     return {
         "over": [(name, len(list(neighbors))) for name, neighbors in groupby(over)],
-        "headings": headings,
+        "headings": [(column.header, column.is_number or all(map(_is_number, cells))) for column, cells in pairs],
         "rows": rows,
         "place": place,
-        "limit": limit,
+        "has_limit": has_limit,
         "caption": table.caption,
     }
 
 
-def _sort_value(column: Column, group: Group) -> Value:
-    return column.value(group) if column.is_number else column.text(group)
-
-
 def _is_number(cell: str) -> bool:
+    """Return True for a cell of a column of numbers, also an empty one."""
     try:
-        float(cell)
+        float(cell or 0)
     except ValueError:
         return False
     return True
 
 
-def _draw_intervals(comparison: Comparison, best: Group | None) -> tuple[list[_Drawn | None], float | None]:
-    """Place means and intervals on one scale: from the lowest mean to the highest, with room for deviations."""
-    values = [group.value for group in comparison.groups]
-    known = [value for value in values if value]
-    if not known or best is None or best.value is None:
-        return [None] * len(values), None
-    lowest = min(value.mean - 2 * (value.deviation or 0.0) for value in known)
-    width = max(value.mean + 2 * (value.deviation or 0.0) for value in known) - lowest
-    left, width = (lowest - 0.05 * width, 1.1 * width) if width > 0 else (lowest - 0.5, 1.0)
+def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
+    """Draw each mean with its interval; also return True if the end of the best group's interval is drawn.
 
-    def position(value: float | None) -> float | None:
-        return None if value is None else round(min(max(100 * (value - left) / width, -10.0), 110.0), 2)
-
-    drawn = [
-        None if value is None else _Drawn(position(value.mean) or 0.0, position(value.low), position(value.high))
-        for value in values
-    ]
-    return drawn, position(best.value.low if comparison.mode == "max" else best.value.high)
-
-
-def _interval_svg(drawn: _Drawn | None, limit: float | None) -> "Markup":
-    """Draw a mean with its interval; the numbers stand beside it as text."""
+    All have one scale: from the lowest mean to the highest, with room for deviations.
+    """
     from markupsafe import Markup
 
-    if drawn is None:
-        return Markup("")
-    parts = []
-    if limit is not None:
-        parts.append(f'<line class="guide" x1="{limit}%" x2="{limit}%" y1="0" y2="100%"/>')
-    if drawn.low is not None and drawn.high is not None:
-        parts.append(f'<line x1="{drawn.low}%" x2="{drawn.high}%" y1="50%" y2="50%"/>')
-    parts.append(f'<circle cx="{drawn.mean}%" cy="50%" r="3"/>')
-    return Markup(f'<svg class="interval" aria-hidden="true">{"".join(parts)}</svg>')  # numbers alone
+    values = [group.value for group in comparison.groups]
+    best = comparison.best
+    if best is None or best.value is None:
+        return [Markup("")] * len(values), False
+    lowest = min(value.mean - 2 * (value.deviation or 0.0) for value in values if value)
+    width = max(value.mean + 2 * (value.deviation or 0.0) for value in values if value) - lowest
+    left, width = (lowest - 0.05 * width, 1.1 * width) if width > 0 else (lowest - 0.5, 1.0)
+
+    def position(value: float) -> float:
+        return round(min(max(100 * (value - left) / width, -10.0), 110.0), 2)  # in percent; beyond the width, cut
+
+    def image(value: Summary) -> "Markup":
+        interval = ""
+        if value.low is not None and value.high is not None:
+            interval = f'<line x1="{position(value.low)}%" x2="{position(value.high)}%" y1="50%" y2="50%"/>'
+        circle = f'<circle cx="{position(value.mean)}%" cy="50%" r="3"/>'
+        return Markup(f'<svg class="interval" aria-hidden="true">{guide}{interval}{circle}</svg>')  # numbers alone
+
+    limit = best.value.low if comparison.mode == "max" else best.value.high
+    guide = (
+        ""
+        if limit is None
+        else f'<line class="guide" x1="{position(limit)}%" x2="{position(limit)}%" y1="0" y2="100%"/>'
+    )
+    return [image(value) if value else Markup("") for value in values], limit is not None
 
 
 def _figures(comparison: Comparison) -> list[tuple["Markup", str]]:
@@ -213,8 +185,6 @@ def _figures(comparison: Comparison) -> list[tuple["Markup", str]]:
 def _image(figure: "Figure", caption: str, prefix: str) -> "Markup":
     """Return an element for the page; a prefix makes the names in it unique among all figures."""
     from markupsafe import Markup, escape
-
-    from litlab.compare.plots.files import svg
 
     source = _UNUSED.sub("", svg(figure))
     if len(source) > MAX_SVG:
@@ -234,7 +204,7 @@ def _group_sections(comparison: Comparison) -> list[dict[str, Any]]:
     test_places = decimals(test, (group.test.get(test.name) for group in groups))
     sections = []
     for group in groups[:MAX_GROUPS]:
-        value = _number(metric, group.value.mean if group.value else None, places)
+        value = with_unit(metric, group.value.mean, places) if group.value else ""
         keys = [comparison.keys[label] for label in group.settings if label in comparison.keys]
         runs = [
             {
@@ -262,7 +232,7 @@ def _group_sections(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _number(metric: Metric, value: float | None, places: int) -> str:
-    return "" if value is None else f"{fixed(metric.scale * value, places)} {metric.unit}".rstrip()
+    return "" if value is None else with_unit(metric, value, places)
 
 
 def _config_lines(settings: Mapping[str, Any], keys: Collection[str]) -> Sequence[tuple[str, bool]]:
@@ -303,3 +273,92 @@ def unfinished_section(comparison: Comparison) -> dict[str, Any]:
         "num_left_out": len(runs) - len(listed),
         "num_outside": max(len(runs) - num_inside, 0),
     }
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Environment of several runs.
+
+    Attributes:
+        num_read: Number of runs whose provenance.json was read; at most MAX_PROVENANCES are tried.
+        facts: Name -> values, the most frequent first.
+        packages: Versions of the packages that determine results, and of those that differ between runs.
+        other_packages: `name version` of all others.
+        dates: Dates on which the runs were started.
+    """
+
+    num_read: int
+    facts: Mapping[str, tuple[str, ...]]
+    packages: Mapping[str, tuple[str, ...]]
+    other_packages: tuple[str, ...]
+    dates: tuple[date, ...]
+
+
+def environment_of(runs: Sequence[Run]) -> Environment:
+    """Read the environment of runs; files that are missing, damaged or too large are left out."""
+    records = [record for run in runs[:MAX_PROVENANCES] if (record := _read_record(run))]
+    machines = [_mapping(machine) for _, machine, _ in records]
+    facts = {"commit": _values(commit for commit, _, _ in records)}
+    facts |= {name: _values(machine.get(name) for machine in machines) for name in _MACHINE_FACTS}
+    versions: dict[str, Counter[str]] = {}
+    for machine in machines:
+        for package, version in list(_mapping(machine.get("packages")).items())[:MAX_PACKAGES]:
+            versions.setdefault(on_one_line(package), Counter())[_text(version)] += 1
+    shown = {name for name, counts in versions.items() if len(counts) > 1} | set(MAIN_PACKAGES)
+    order = [*MAIN_PACKAGES, *sorted(versions.keys() - set(MAIN_PACKAGES), key=str.lower)][:MAX_PACKAGES]
+    return Environment(
+        num_read=len(records),
+        facts={name: values for name, values in facts.items() if values},
+        packages={name: _counted(versions[name]) for name in order if name in versions and name in shown},
+        other_packages=tuple(f"{name} {next(iter(versions[name]))}" for name in order if name not in shown),
+        dates=tuple(started for _, _, started in records if started),
+    )
+
+
+def _read_record(run: Run) -> tuple[str | None, Any, date | None] | None:
+    """Return commit, machine and date only: the file may hold megabytes of code."""
+    directory = RunDirectory(run.path)
+    try:
+        if directory.provenance.stat().st_size > MAX_PROVENANCE:
+            return None
+        record = _mapping(directory.read_json(directory.provenance))
+    except (UserError, OSError):
+        return None
+    return (_commit(record), record.get("machine"), _date(record.get("started"))) if record else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _date(value: Any) -> date | None:
+    try:
+        return date.fromisoformat(value[:10]) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _commit(record: Mapping[str, Any]) -> str | None:
+    code = _mapping(record.get("code"))
+    if not isinstance(code.get("commit"), str):
+        return None
+    is_changed = bool(code.get("diff") or code.get("untracked"))
+    return on_one_line(code["commit"])[:12] + " with uncommitted changes" * is_changed
+
+
+def _values(values: Iterable[Any]) -> tuple[str, ...]:
+    return _counted(Counter(_text(value) for value in values if value is not None))
+
+
+def _text(value: Any) -> str:
+    """Format a scalar; untrusted files may have values of other types."""
+    return on_one_line(str(value)) if isinstance(value, str | int | float) else "?"
+
+
+def _counted(counts: Counter[str]) -> tuple[str, ...]:
+    """Return `A100 (20)`, the most frequent first; a single value without its number."""
+    if len(counts) < 2:
+        return tuple(counts)
+    values = [f"{value} ({num})" for value, num in counts.most_common(MAX_VALUES)]
+    num_left_out = len(counts) - MAX_VALUES
+    return (*values, f"and {num_left_out} more") if num_left_out > 0 else tuple(values)

@@ -18,7 +18,6 @@ from litlab.runs.terminal import format_value
 SEED = "seed"
 DIGITS = 5  # significant ones of a setting in a table
 _MAX_DIGITS = 17  # a float has no more
-_NOT_SETTINGS = ("format", SEED)
 _NUMBER = re.compile(r"(?<![^\[,])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![^\],])")  # a whole text, or an item of a list
 _CONSTANTS = {"true": True, "false": False, "null": None}
 
@@ -32,12 +31,12 @@ def comparable(runs: Sequence[Run], swept: Collection[str]) -> list[Run]:
         runs: Runs with all leaves of their configs as settings.
         swept: Places in the config that a study sweeps; these are kept although they may be volatile.
     """
-    names = {key for run in runs for key in run.settings}
-    without_effect = {key for key in names if lies_under(key, *VOLATILE) and not lies_under(key, *swept)}
+    keys = {key for run in runs for key in run.settings}
+    without_effect = {key for key in keys if lies_under(key, *VOLATILE) and not lies_under(key, *swept)}
     by_study: dict[Path | None, list[Run]] = {}
     for run in runs:
         by_study.setdefault(run.study, []).append(run)
-    dropped = {study: {*_NOT_SETTINGS, *without_effect, *keys} for study, keys in _seed_followers(by_study).items()}
+    dropped = {study: {"format", SEED, *without_effect, *keys} for study, keys in _seed_followers(by_study).items()}
     return [
         replace(run, settings={key: value for key, value in run.settings.items() if key not in dropped[run.study]})
         for run in runs
@@ -54,23 +53,23 @@ def _seed_followers(by_study: Mapping[Path | None, Sequence[Run]]) -> dict[Path 
     equal: dict[Path | None, set[str]] = {}
     refuted: set[str] = set()
     num_seeds = {study: len({run.seed for run in runs}) for study, runs in by_study.items()}
+
+    def equals_seed(run: Run, name: str) -> bool:
+        value = run.settings.get(name, run.seed)
+        return type(value) is int and value == run.seed
+
     for study, runs in by_study.items():
         present = {name for name in names if any(name in run.settings for run in runs)}
-        equal[study] = {name for name in present if all(_equals_seed(run, name) for run in runs)}
+        equal[study] = {name for name in present if all(equals_seed(run, name) for run in runs)}
         if num_seeds[study] > 1:
             refuted |= present - equal[study]
     return {study: keys if num_seeds[study] > 1 else keys - refuted for study, keys in equal.items()}
 
 
-def _equals_seed(run: Run, name: str) -> bool:
-    value = run.settings.get(name, run.seed)
-    return type(value) is int and value == run.seed
-
-
 def text(value: Any) -> str:
     """Format a setting for people: `0.1`, `[16,32]`; two values have one text only if they are the same setting."""
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+        return "null" if value is None else str(value).lower()
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
@@ -101,16 +100,13 @@ def parsed(typed: str) -> Any:
     return typed
 
 
-def written(values: Mapping[str, Any]) -> dict[str, str]:
-    """Format all settings."""
-    return {key: text(value) for key, value in values.items()}
+def listed(texts: Sequence[str], limit: int) -> str:
+    """Join the first texts: `a, b and 3 more`."""
+    return ", ".join(texts[:limit]) + f" and {len(texts) - limit} more" * (len(texts) > limit)
 
 
 def shorten(texts: Iterable[str | None]) -> dict[str, str]:
-    """Map the texts of a setting to five significant digits, or to as many as keep them different.
-
-    Integers keep all digits.
-    """
+    """Map the texts of a setting to five significant digits, or to as many as keep them different; never integers."""
     values = {value for value in texts if value is not None}
     for digits in range(DIGITS, _MAX_DIGITS):
         short = {value: _rounded(value, digits) for value in values}
@@ -156,12 +152,9 @@ def full_name(name: str, known: Collection[str], option: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise UserError(
-            f"{option} {format_value(name)} is ambiguous: name one of {', '.join(map(format_value, candidates[:8]))}"
-        )
+        names = ", ".join(map(format_value, candidates[:8]))
+        raise UserError(f"{option} {format_value(name)} is ambiguous: name one of {names}")
     ends = {end: key for key in known for end in _ends(key)}
-    nearest = get_close_matches(name, ends, n=1)
-    hint = (
-        f"did you mean {format_value(ends[nearest[0]])}?" if nearest else "name one of the config, such as optimizer.lr"
-    )
+    nearest = [format_value(ends[end]) for end in get_close_matches(name, ends, n=1)]
+    hint = f"did you mean {nearest[0]}?" if nearest else "name one of the config, such as optimizer.lr"
     raise UserError(f"{option} {format_value(name)}: no run has such a setting; {hint}")

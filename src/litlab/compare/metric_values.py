@@ -54,12 +54,12 @@ def unknown_direction_error(metric: str) -> UserError:
 
 def _shared_objective(runs: Sequence[Run]) -> Objective:
     objectives = {run.objective for run in runs if run.objective}
-    if len(objectives) == 1:
-        return objectives.pop()
     if not objectives:
         raise UserError(f"the runs have no objective; choose a metric with --metric: {_metric_names(runs)}")
-    several = ", ".join(sorted(f"{objective.metric} ({objective.mode})" for objective in objectives)[:_NUM_NAMED])
-    raise UserError(f"the runs have several objectives: {several}; choose one with --metric: {_metric_names(runs)}")
+    if len(objectives) > 1:
+        several = ", ".join(sorted(f"{objective.metric} ({objective.mode})" for objective in objectives)[:_NUM_NAMED])
+        raise UserError(f"the runs have several objectives: {several}; choose one with --metric: {_metric_names(runs)}")
+    return objectives.pop()
 
 
 def metric_table(runs: Sequence[Run]) -> MetricTable:
@@ -86,11 +86,7 @@ def test_counterpart(metric: Metric, table: MetricTable) -> Metric:
 
 
 def check_at(at: str) -> None:
-    """Check the place in a run that `--at` names.
-
-    Raises:
-        UserError: If it is none.
-    """
+    """Raise a UserError if `--at` names no place in a run."""
     if at not in (BEST, LAST) and not _EPOCH.fullmatch(at):
         raise UserError(f"--at {format_value(at)}: expected best, last or epoch=N, with epochs counted from 1")
 
@@ -101,21 +97,20 @@ def value_of(run: Run, metric: str, at: str) -> float | None:
     Metrics that result.json does not have, such as those of the training, are read from metrics.csv: for `best`, the
     last value up to the validation at which the objective was best.
     """
-    known = {BEST: run.best, LAST: run.last}.get(at, {})
-    if metric in known:
-        return known[metric]
-    epoch = _EPOCH.fullmatch(at)
-    value = _value_at_best(run, metric) if at == BEST else _last_value(run, metric, int(epoch[1]) if epoch else None)
+    recorded = {BEST: run.best, LAST: run.last}.get(at, {})
+    if metric in recorded:
+        return recorded[metric]
+    value = _value_at_best(run, metric) if at == BEST else _last_value(run, metric, _EPOCH.fullmatch(at))
     return value if value is not None and math.isfinite(value) else None
 
 
-def _last_value(run: Run, metric: str, epoch: int | None) -> float | None:
+def _last_value(run: Run, metric: str, epoch: re.Match[str] | None) -> float | None:
     """Return the last value of the run or of an epoch counted from 1; rows count epochs from 0."""
     value = None
     for row in iterate_rows(RunDirectory(run.path).metrics, [metric]):
-        if epoch is not None and row.epoch + 1 > epoch:
+        if epoch is not None and row.epoch >= int(epoch[1]):
             break
-        if epoch is None or row.epoch + 1 == epoch:
+        if epoch is None or row.epoch == int(epoch[1]) - 1:
             value = row.value
     return value
 
@@ -136,7 +131,12 @@ def _value_at_best(run: Run, metric: str) -> float | None:
 def no_values_error(runs: Sequence[Run], metric: str, at: str) -> UserError:
     """Describe why no completed run has a value."""
     if not any(run.is_completed for run in runs):
-        return UserError("\n".join([f"No completed runs to compare ({_status_counts(runs)}).", *_first_messages(runs)]))
+        statuses = Counter(run.status.label for run in runs)
+        counts = ", ".join(f"{num} {status}" for status, num in statuses.items())
+        first = {run.status: run for run in reversed(runs) if run.message}  # of each status
+        lines = [f"{status.label}: {format_value(run.name)}: {headline(run.message)}" for status, run in first.items()]
+        lines = [f"No completed runs to compare ({counts}).", *reversed(lines), "litlab status DIR says more"]
+        return UserError("\n".join(lines))
     names = _names(runs)
     if at == BEST and not any(run.objective for run in runs):
         return UserError("the runs have no objective, so no epoch is the best one; choose --at last or --at epoch=N")
@@ -148,17 +148,6 @@ def no_values_error(runs: Sequence[Run], metric: str, at: str) -> UserError:
     nearest = get_close_matches(metric, names, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return UserError(f"no run has the metric {format_value(metric)}; {hint}known: {_metric_names(runs)}")
-
-
-def _status_counts(runs: Sequence[Run]) -> str:
-    return ", ".join(f"{num} {status}" for status, num in Counter(run.status.label for run in runs).items())
-
-
-def _first_messages(runs: Sequence[Run]) -> list[str]:
-    """Return the message of the first run in each state."""
-    first = {run.status: run for run in reversed(runs) if run.message}
-    lines = [f"{status.label}: {format_value(run.name)}: {headline(run.message)}" for status, run in first.items()]
-    return [*reversed(lines), "litlab status DIR says more"]
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

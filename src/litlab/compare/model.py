@@ -1,6 +1,6 @@
 """Data classes of a comparison: runs, groups of runs, and their statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -149,6 +149,18 @@ class Group:
     parameters: int | None = None
     difference: Difference | None = None
 
+    @property
+    def has_interval(self) -> bool:
+        """Return True if the mean has a confidence interval."""
+        return self.value is not None and self.value.low is not None
+
+
+def best_group(groups: Sequence[Group], mode: Mode) -> Group | None:
+    """Return the group with the best mean; None if no group has a value."""
+    choose = max if mode == "max" else min
+    means = [(group.value.mean, group) for group in groups if group.value]
+    return choose(means, key=lambda pair: pair[0])[1] if means else None
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -187,3 +199,8 @@ class Comparison:
         """Direction of the compared metric."""
         assert self.metric.mode is not None
         return self.metric.mode
+
+    @property
+    def best(self) -> Group | None:
+        """The group with the best mean; None if no group has a value."""
+        return best_group(self.groups, self.mode)

@@ -8,7 +8,7 @@ intervals are the same, takes 0.4 s more to import.
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from litlab.compare.model import CONFIDENCE, Difference, Summary
 from litlab.runs.metrics import Metric
@@ -21,24 +21,7 @@ LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 SCALE = 2.0**-64  # an exact factor with which a sum of huge values stays finite
 ROUNDING = 2.0**-22  # relative error of a difference of metrics, which are computed in single precision
 Seeds = Mapping[int | None, float]
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """A difference with the quantities that its test needs; no test is possible without a standard error.
-
-    Attributes:
-        error: Standard error of the difference; None if there are too few runs or no spread.
-        dof: Degrees of freedom.
-        error_of_one: Standard error for one seed a group, as in `num_seeds_needed`.
-        dof_of_one: Degrees of freedom, as in `num_seeds_needed`.
-    """
-
-    difference: Difference
-    error: float | None = None
-    dof: float = 0.0
-    error_of_one: float = 0.0
-    dof_of_one: float = 0.0
+_Estimate = tuple[Difference, float, float]
 
 
 def summarize(values: Sequence[float], metric: Metric) -> Summary:
@@ -112,15 +95,15 @@ def differences(baseline: Seeds, others: Mapping[str, Seeds]) -> dict[str, Diffe
         others: Group -> the same; each has at least one value.
     """
     estimates = {name: _estimate(baseline, values) for name, values in others.items()}
-    p_values = {name: estimate.difference.p for name, estimate in estimates.items()}
+    p_values = {name: difference.p for name, (difference, _, _) in estimates.items()}
     corrected = _holm({name: p for name, p in p_values.items() if p is not None})
     level = (1 - CONFIDENCE) / max(len(corrected), 1)  # Bonferroni's, sufficient for Holm whatever the other groups do
     tested = {}
-    for name, estimate in estimates.items():
+    for name, (difference, error_of_one, dof_of_one) in estimates.items():
         p, needed = corrected.get(name), None
         if p is not None and p >= 1 - CONFIDENCE:
-            needed = num_seeds_needed(estimate.difference.mean, estimate.error_of_one, estimate.dof_of_one, level)
-        tested[name] = replace(estimate.difference, corrected=p, needed=needed)
+            needed = num_seeds_needed(difference.mean, error_of_one, dof_of_one, level)
+        tested[name] = replace(difference, corrected=p, needed=needed)
     return tested
 
 
@@ -170,6 +153,7 @@ def num_seeds_needed(mean: float, error_of_one: float, dof_of_one: float, level:
 
 
 def _estimate(baseline: Seeds, values: Seeds) -> _Estimate:
+    """Return the uncorrected difference, with the last two arguments of `num_seeds_needed` but the level."""
     seeds = sorted(seed for seed in baseline.keys() & values.keys() if seed is not None)
     if len(seeds) >= 2:
         return _paired([(values[seed], baseline[seed]) for seed in seeds])
@@ -181,32 +165,31 @@ def _paired(pairs: Sequence[tuple[float, float]]) -> _Estimate:
     mean, deviation, num = _mean(gains), _deviation(gains), len(gains)
     difference = Difference("paired", num, mean)
     if deviation is None or not _is_spread(deviation, [value for pair in pairs for value in pair]):
-        return _Estimate(difference)
+        return difference, 0, 0
     effect = mean / deviation  # Cohen's d_z
-    return _tested(_Estimate(difference, deviation / math.sqrt(num), num - 1, deviation, 1), effect)
+    return _tested(difference, deviation / math.sqrt(num), num - 1, effect), deviation, 1
 
 
 def _welch(baseline: Sequence[float], values: Sequence[float]) -> _Estimate:
     difference = Difference("welch", min(len(baseline), len(values)), _finite(_mean(values) - _mean(baseline)))
     first, second = _deviation(baseline), _deviation(values)
     if first is None or second is None or not _is_spread(math.hypot(first, second), [*baseline, *values]):
-        return _Estimate(difference)
+        return difference, 0, 0
+    dofs = len(baseline) - 1, len(values) - 1
     errors = first / math.sqrt(len(baseline)), second / math.sqrt(len(values))
     error, error_of_one = math.hypot(*errors), math.hypot(first, second)
-    dof = _welch_dof(errors[0] / error, len(baseline) - 1, len(values) - 1)
-    estimate = _Estimate(difference, error, dof, error_of_one, _welch_dof(first / error_of_one, 1, 1))
-    return _tested(estimate, _hedges_g(difference.mean, first, second, len(baseline) - 1, len(values) - 1))
+    effect = _hedges_g(difference.mean, first, second, *dofs)
+    tested = _tested(difference, error, _welch_dof(errors[0] / error, *dofs), effect)
+    return tested, error_of_one, _welch_dof(first / error_of_one, 1, 1)
 
 
-def _tested(estimate: _Estimate, effect: float) -> _Estimate:
+def _tested(difference: Difference, error: float, dof: float, effect: float) -> Difference:
     """Add interval, p and effect."""
     from scipy.special import stdtr
 
-    assert estimate.error is not None
-    mean = estimate.difference.mean
-    low, high = mean_interval(mean, estimate.error, estimate.dof)
-    p = 2 * float(stdtr(estimate.dof, -abs(mean) / estimate.error))
-    return replace(estimate, difference=replace(estimate.difference, low=low, high=high, p=p, effect=effect))
+    low, high = mean_interval(difference.mean, error, dof)
+    p = 2 * float(stdtr(dof, -abs(difference.mean) / error))
+    return replace(difference, low=low, high=high, p=p, effect=effect)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,12 +8,10 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Literal
 
 from litlab.compare.hyperparameters import parsed, shorten
 from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary
-from litlab.compare.ranking import best_group, has_interval
 from litlab.compare.statistics import interval_method
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric, MetricTable, Mode
@@ -26,7 +24,6 @@ TIED = "the best group, and groups whose interval for the mean reaches that of t
 MAX_DECIMALS = 8
 MAX_DECIMALS_OF_PERCENT = 4
 LONGEST = 1e9  # from here on, numbers have an exponent
-_NUM_NAMED = 12  # test metrics in a message
 _AT = {"best": "where the objective was best", "last": "after the last epoch"}
 _TESTS = {
     "paired": "paired by seed (t-test of the pairs; effect: Cohen's d of the pairs)",
@@ -109,32 +106,30 @@ class Table:
     notes: tuple[str, ...]
 
 
+def _getter(source: Callable[[Group], object], attribute: str) -> Getter:
+    """Return a function from a group to an attribute of its summary or difference; None if it has none."""
+    return lambda group: getattr(source(group), attribute, None)
+
+
 def _setting_columns(comparison: Comparison) -> Iterable[Column]:
-    for label in comparison.labels:
-        short = shorten(group.settings.get(label) for group in comparison.groups)
+    return [_setting_column(comparison, label) for label in comparison.labels]
 
-        def value(group: Group, label: str = label) -> Value:
-            return group.settings.get(label)
 
-        def text(group: Group, label: str = label, short: dict[str, str] = short) -> str:
-            return format_value(short[group.settings[label]]) if label in group.settings else ""
-
-        data = {printable(label): lambda group, value=value: printable(value(group) or "")}
-        yield Column(
-            format_value(label),
-            value,
-            text,
-            data=data,
-            sort=(label, comparison.keys.get(label, label)),
-            is_number=False,
-        )
+def _setting_column(comparison: Comparison, label: str) -> Column:
+    short = shorten(group.settings.get(label) for group in comparison.groups)
+    return Column(
+        format_value(label),
+        lambda group: group.settings.get(label),
+        lambda group: format_value(short[group.settings[label]]) if label in group.settings else "",
+        data={printable(label): lambda group: printable(group.settings.get(label, ""))},
+        sort=(label, comparison.keys.get(label, label)),
+        is_number=False,
+    )
 
 
 def _metric_columns(comparison: Comparison) -> Iterable[Column]:
-    metric = comparison.metric
-    yield from _summary_columns(comparison, metric, lambda group: group.value, "value")
-    ties = comparison.ties
-    yield Column("tied with the best", lambda group: int(group.name in ties))
+    ties = Column("tied with the best", lambda group: int(group.name in comparison.ties))
+    return [*_summary_columns(comparison, comparison.metric, lambda group: group.value, "value"), ties]
 
 
 def _test_columns(comparison: Comparison) -> Iterable[Column]:
@@ -144,39 +139,32 @@ def _test_columns(comparison: Comparison) -> Iterable[Column]:
 
 
 def _summary_columns(
-    comparison: Comparison, metric: Metric, summary: Callable[[Group], Summary | None], what: str
+    comparison: Comparison, metric: Metric, summary: Callable[[Group], Summary | None], part: str
 ) -> list[Column]:
     """Return the columns of mean with deviation, interval, and best; with the same decimals in all of them."""
     scale, name = metric.scale, printable(metric.name)
     places = decimals(metric, map(summary, comparison.groups))
     over = format_value(metric.name) + (f" ({metric.unit})" if metric.unit else "")
-
-    def get(attribute: str) -> Getter:
-        return lambda group: getattr(summary(group), attribute, None)
+    get = {attribute: _getter(summary, attribute) for attribute in ("num", "mean", "deviation", "low", "high", "best")}
+    data = {f"{name} {attribute}": getter for attribute, getter in get.items()}
+    data[f"{name} num"] = lambda group: get["num"](group) or 0
+    first, middle = dict(list(data.items())[:3]), dict(list(data.items())[3:5])
 
     def mean_text(group: Group) -> str:
-        known = summary(group)
-        if known is None:
-            return ""
-        deviation = "" if known.deviation is None else f" ± {fixed(scale * known.deviation, places)}"
-        return fixed(scale * known.mean, places) + deviation
+        deviation = _number(get["deviation"](group), scale, places)
+        return _number(get["mean"](group), scale, places) + (f" ± {deviation}" if deviation else "")
 
-    def data(*attributes: str) -> dict[str, Getter]:
-        return {f"{name} {attribute}": get(attribute) for attribute in attributes}
-
-    num: dict[str, Getter] = {f"{name} num": lambda group: get("num")(group) or 0}
     return [
         Column(
-            MEAN, get("mean"), mean_text, over, name, num | data("mean", "deviation"), (metric.name,),
-            mode=metric.mode or "max", marks_ties=True,
+            MEAN, get["mean"], mean_text, over, name, first, (metric.name,), mode=metric.mode or "max", marks_ties=True,
         ),
         Column(
-            INTERVAL, get("low"), lambda group: _interval(summary(group), scale, places), over, f"{what} interval",
-            data("low", "high"), spare=4 * (what == "test"), latex="never" if what == "test" else "alone",
+            INTERVAL, get["low"], lambda group: _interval(summary(group), scale, places), over, f"{part} interval",
+            middle, spare=4 * (part == "test"), latex="never" if part == "test" else "alone",
         ),
         Column(
-            "best", get("best"), lambda group: _number(get("best")(group), scale, places), over,
-            data=data("best"), spare=5, latex="never",
+            "best", get["best"], lambda group: _number(get["best"](group), scale, places), over,
+            data={f"{name} best": get["best"]}, spare=5, latex="never",
         ),
     ]  # fmt: skip
 
@@ -188,12 +176,10 @@ def _difference_columns(comparison: Comparison) -> Iterable[Column]:
     unit = "points" if metric.unit == "%" else metric.unit
     places = decimals(metric, (group.value for group in comparison.groups))
     over = "difference" + (f" ({unit})" if unit else "")
-
-    def get(attribute: str) -> Getter:
-        return lambda group: getattr(group.difference, attribute, None)
+    get = {field.name: _getter(lambda group: group.difference, field.name) for field in fields(Difference)}
 
     def mean_text(group: Group) -> str:
-        return "baseline" if group.name == comparison.baseline else _number(get("mean")(group), scale, places, "+")
+        return "baseline" if group.name == comparison.baseline else _number(get["mean"](group), scale, places, "+")
 
     def p_text(group: Group) -> str:
         p = group.difference.corrected if group.difference else None
@@ -202,89 +188,58 @@ def _difference_columns(comparison: Comparison) -> Iterable[Column]:
     def kind_text(group: Group) -> str:
         return {"paired": "paired", "welch": "unpaired"}[group.difference.kind] if group.difference else ""
 
-    data = {f"difference {field.name}": get(field.name) for field in fields(Difference)}
-    yield Column(MEAN, get("mean"), mean_text, over, "difference", data, ("difference",), metric.mode or "max")
+    data = {f"difference {name}": getter for name, getter in get.items()}
+    yield Column(MEAN, get["mean"], mean_text, over, "difference", data, ("difference",), metric.mode or "max")
     yield Column(
-        INTERVAL, get("low"), lambda group: _interval(group.difference, scale, places, "+"), over,
+        INTERVAL, get["low"], lambda group: _interval(group.difference, scale, places, "+"), over,
         "difference interval", {},
     )  # fmt: skip
-    yield Column("p", get("corrected"), p_text, over, data={}, sort=("p",))
-    yield Column("effect", get("effect"), lambda group: _number(get("effect")(group), 1, 2, "+"), over, data={})
+    yield Column("p", get["corrected"], p_text, over, data={}, sort=("p",))
+    yield Column("effect", get["effect"], lambda group: _number(get["effect"](group), 1, 2, "+"), over, data={})
     if len(_kinds(comparison)) > 1:
         yield Column("compared", kind_text, kind_text, over, data={}, is_number=False, latex="alone")
 
 
 def _status_columns(comparison: Comparison) -> Iterable[Column]:
-    statuses = [status for status in RunStatus if status != RunStatus.COMPLETED]
-    return [Column(status.value, partial(_num_with_status, status)) for status in statuses]
+    return [
+        Column(status.value, lambda group, status=status: group.others.get(status, 0))  # type: ignore[misc]
+        for status in RunStatus
+        if status != RunStatus.COMPLETED
+    ]
 
 
-def _num_with_status(status: RunStatus, group: Group) -> int:
-    return group.others.get(status, 0)
+def not_completed(group: Group) -> str:
+    """Count the runs of a group that are not completed: `failed 1, pruned 2`."""
+    return ", ".join(f"{status.label} {group.others[status]}" for status in RunStatus if group.others.get(status))
 
 
-def _mean(summary: Summary | None) -> float | None:
-    return None if summary is None else summary.mean
-
-
-def _test_mean(name: str, group: Group) -> float | None:
-    return _mean(group.test.get(name))
-
-
+_num = _getter(lambda group: group.value, "num")
+_seconds = _getter(lambda group: group.seconds, "mean")
+_speed = _getter(lambda group: group.images_per_second, "mean")
 COLUMNS: tuple[Column | Callable[[Comparison], Iterable[Column]], ...] = (
     Column("group", lambda group: group.name, data={"group": lambda group: printable(group.name)}, sort=("name",)),
     _setting_columns,
-    Column(
-        "n",
-        lambda group: group.value.num if group.value else 0,
-        lambda group: str(group.value.num if group.value else 0),
-        data={},
-        sort=("n",),
-        mode="max",
-    ),
+    Column("n", lambda group: _num(group) or 0, lambda group: str(_num(group) or 0), data={}, sort=("n",), mode="max"),
     _metric_columns,
     _test_columns,
     _difference_columns,
     Column(
-        "training time",
-        lambda group: _mean(group.seconds),
-        lambda group: "" if group.seconds is None else format_duration(group.seconds.mean),
-        data={"training seconds mean": lambda group: _mean(group.seconds)},
-        sort=("time",),
-        is_said_once=True,
-        spare=3,
+        "training time", _seconds, lambda group: format_duration(group.seconds.mean) if group.seconds else "",
+        data={"training seconds mean": _seconds}, sort=("time",), is_said_once=True, spare=3, latex="never",
+    ),
+    Column(
+        "images/s", _speed, lambda group: f"{group.images_per_second.mean:.0f}" if group.images_per_second else "",
+        data={"images per second mean": _speed}, sort=("images/s",), mode="max", is_said_once=True, spare=1,
         latex="never",
     ),
     Column(
-        "images/s",
-        lambda group: _mean(group.images_per_second),
-        lambda group: "" if group.images_per_second is None else f"{group.images_per_second.mean:.0f}",
-        data={"images per second mean": lambda group: _mean(group.images_per_second)},
-        sort=("images/s",),
-        mode="max",
-        is_said_once=True,
-        spare=1,
-        latex="never",
-    ),
-    Column(
-        "parameters",
-        lambda group: group.parameters,
+        "parameters", lambda group: group.parameters,
         lambda group: "" if group.parameters is None else f"{group.parameters:,}",
-        sort=("parameters",),
-        is_said_once=True,
-        spare=2,
-        latex="alone",
+        sort=("parameters",), is_said_once=True, spare=2, latex="alone",
     ),
-    Column(
-        "not completed",
-        lambda group: not_completed(group),
-        lambda group: not_completed(group),
-        data={},
-        is_number=False,
-        latex="never",
-    ),
+    Column("not completed", not_completed, not_completed, data={}, is_number=False, latex="never"),
     _status_columns,
-)
+)  # fmt: skip
 
 
 def columns_of(comparison: Comparison) -> list[Column]:
@@ -300,17 +255,16 @@ def build_table(comparison: Comparison, leave_out: Callable[[Column], bool] = la
     keys = {column.name for column, _ in pairs}
     once = [pair for pair in pairs if pair[0].is_said_once and len(pair[1]) > 1 and len(set(pair[1])) == 1]
     same = ", ".join(f"{column.header} {cells[0]}" for column, cells in once)
-    shown_pairs = [pair for pair in pairs if pair not in once]
-    is_marked = len(comparison.groups) > 1 and has_interval(best_group(comparison.groups, comparison.mode))
-    notes = [printable(note) for note in comparison.notes]
-    notes += [printable(f"Skipped {entry.path}: {entry.reason}") for entry in comparison.skipped]
+    shown = [pair for pair in pairs if pair not in once]
+    is_marked = len(comparison.groups) > 1 and comparison.best is not None and comparison.best.has_interval
+    skipped = [f"Skipped {entry.path}: {entry.reason}" for entry in comparison.skipped]
     return Table(
         name=comparison.directories[0].resolve().name if comparison.directories else "",
-        columns=tuple(column for column, _ in shown_pairs),
-        cells=tuple(cells for _, cells in shown_pairs),
+        columns=tuple(column for column, _ in shown),
+        cells=tuple(cells for _, cells in shown),
         ties=tuple(is_marked and group.name in comparison.ties for group in comparison.groups),
         caption=(*_caption(comparison, keys), *([f"The same in all groups: {same}."] if same else [])),
-        notes=tuple(notes),
+        notes=tuple(map(printable, (*comparison.notes, *skipped))),
     )
 
 
@@ -325,21 +279,16 @@ def sort_groups(comparison: Comparison, sort: str, table: MetricTable) -> tuple[
     Raises:
         UserError: If there is no such column.
     """
-    columns = columns_of(comparison)
-    tested = sorted({name for group in comparison.groups for name in group.test})
-    columns += [
-        Column(name, partial(_test_mean, name), sort=(name,), mode=table[name].mode or "max") for name in tested
-    ]
-    names: dict[str, Column] = {}
-    for column in columns:
-        for name in column.sort:
-            names.setdefault(name, column)
-    if sort not in names:
-        first = [column.sort[0] for column in columns if column.sort]
-        expected = ", ".join(map(format_value, dict.fromkeys(first)))
+    columns = [column for column in columns_of(comparison) if column.sort]
+    for name in sorted({name for group in comparison.groups for name in group.test}):
+        value = _getter(lambda group, name=name: group.test.get(name), "mean")  # type: ignore[misc]
+        columns.append(Column(name, value, sort=(name,), mode=table[name].mode or "max"))
+    column = next((column for column in columns if sort in column.sort), None)
+    if column is None:
+        expected = ", ".join(map(format_value, dict.fromkeys(column.sort[0] for column in columns)))
         raise UserError(f"--sort {format_value(sort)}: no such column; expected one of {expected}")
-    column = names[sort]
-    return tuple(sorted(comparison.groups, key=lambda group: _sort_key(column.value(group), column.mode)))
+    value, mode = column.value, column.mode
+    return tuple(sorted(comparison.groups, key=lambda group: _sort_key(value(group), mode)))
 
 
 def _sort_key(value: Value, mode: Mode) -> tuple[int, float, str]:
@@ -352,24 +301,17 @@ def _sort_key(value: Value, mode: Mode) -> tuple[int, float, str]:
     return 0, -number if mode == "max" else number, str(value)
 
 
-def not_completed(group: Group) -> str:
-    """Count the runs of a group that are not completed: `failed 1, pruned 2`."""
-    return ", ".join(f"{status.label} {group.others[status]}" for status in RunStatus if group.others.get(status))
-
-
 def decimals(metric: Metric, summaries: Iterable[Summary | None]) -> int:
     """Return the decimals of a column: two significant digits of the median deviation; without one, as is usual."""
-    known = [summary for summary in summaries if summary is not None and math.isfinite(summary.mean)]
+    finite = [summary for summary in summaries if summary is not None and math.isfinite(summary.mean)]
     is_percent = metric.unit == "%"
-    deviations = [
-        metric.scale * summary.deviation for summary in known if summary.deviation and math.isfinite(summary.deviation)
-    ]
+    deviations = [summary.deviation for summary in finite if summary.deviation and math.isfinite(summary.deviation)]
     if deviations:
-        places = 1 - _exponent(statistics.median_low(deviations))
-    elif is_percent or not any(summary.mean for summary in known):
+        places = 1 - _exponent(metric.scale * statistics.median_low(deviations))
+    elif is_percent or not any(summary.mean for summary in finite):
         places = 2
     else:
-        places = 3 - _exponent(max(abs(summary.mean) for summary in known))
+        places = 3 - _exponent(max(abs(summary.mean) for summary in finite))
     return min(max(places, 0), MAX_DECIMALS_OF_PERCENT if is_percent else MAX_DECIMALS)
 
 
@@ -381,6 +323,11 @@ def _exponent(value: float) -> int:
 def fixed(value: float, places: int, sign: str = "") -> str:
     """Format a number with fixed decimals; never -0.00."""
     return f"{value:{sign}z.{places}f}" if abs(value) < LONGEST else f"{value:{sign}.4g}"
+
+
+def with_unit(metric: Metric, value: float, places: int) -> str:
+    """Format a value of a metric with fixed decimals: `84.5 %`."""
+    return f"{fixed(metric.scale * value, places)} {metric.unit}".rstrip()
 
 
 def _number(value: Value, scale: float, places: int, sign: str = "") -> str:
@@ -409,7 +356,7 @@ def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
     lines += _caption_of_differences(comparison, keys)
     statuses = sum((Counter(group.others) for group in groups), Counter[RunStatus]())
     if statuses and "not completed" not in keys:
-        counts = ", ".join(f"{statuses[status]} {status.label}" for status in RunStatus if statuses[status])
+        counts = ", ".join(f"{statuses[status]} {status.label}" for status in RunStatus if status in statuses)
         lines.append(f"Runs that are not completed are not averaged: {counts}.")
     return lines
 
