@@ -72,15 +72,23 @@ class Fork:
 
 
 def run_and_exit(function: Callable[[], int]) -> NoReturn:
-    """Call a function in a new fork and end the process with the exit code it returns.
-
-    The process ends as Python ends one, but without freeing its objects, which would copy the shared memory.
-    """
+    """Call a function in a new fork and end the process with the exit code it returns."""
     global _is_fork
     _is_fork = True
     code = FAILED
     try:
         code = _exit_code(function)
+    except BaseException:
+        traceback.print_exc()
+    exit_process(code)
+
+
+def exit_process(code: int) -> NoReturn:
+    """End this process as Python ends one, but without freeing its objects.
+
+    With torch imported, freeing them takes a second of computing; in a fork, it would copy the shared memory.
+    """
+    try:
         ignore_signals()
         threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that are not daemons
         atexit._run_exitfuncs()

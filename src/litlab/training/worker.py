@@ -22,10 +22,10 @@ from litlab.config.config_file import from_yaml
 from litlab.config.trust import Trust, trusted_config
 from litlab.config.validate import validate
 from litlab.errors import UserError
-from litlab.process.child_process import Fork, count_gpus, is_fork
+from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
 from litlab.process.failure import describe_error, log_traceback, record_failure
 from litlab.process.ranks import global_rank, is_rank, num_local_ranks, owns_run, run_ranks, start_rank
-from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code, ignore_signals
+from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
@@ -233,6 +233,4 @@ def _report_failure(run: RunDirectory, config: Config, code: int) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    ignore_signals()
-    sys.exit(code)
+    exit_process(main())
