@@ -1,6 +1,5 @@
 """Rows of training values against plain PyTorch, and other LightningModules."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
-from support.small_fit import CLASS_NAMES, NORMALISATION, Batches, Rows, make_task, make_trainer
+from support.small_fit import CLASS_NAMES, NORMALISATION, Batches, Loader, Rows, make_task, make_trainer
 from torch import Tensor
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
@@ -84,19 +83,6 @@ def test_a_training_that_stops_in_mid_epoch_logs_its_last_steps() -> None:
     rows = Rows()
     make_trainer([rows], [TrainingLog()], max_steps=4, log_every_n_steps=3).fit(make_task(), Batches(80))
     assert list(rows.values("train/loss")) == [3, 4]
-
-
-class Loader(list[Tensor]):
-    """Not a plain list, which Lightning would take for several loaders."""
-
-    def __init__(self, batches: list[Tensor]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 def test_other_modules_and_loggers_work() -> None:

@@ -12,22 +12,13 @@ import yaml
 from torch import nn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf/model").glob("*.yaml"))
-SMALL: dict[str, dict[str, Any]] = {
-    "resnet18": {"width": 8},
-    "whitened": {"widths": [8, 16, 16]},
-}  # quicker, where the size does not matter
+SMALL: dict[str, dict[str, Any]] = {"resnet18": {"width": 8}, "whitened": {"widths": [8, 16, 16]}}  # quicker
 CHOICES: dict[str, dict[str, Any]] = {"torchvision": {"name": "shufflenet_v2_x0_5"}}  # for keys without a value
-NUM_PARAMETERS = {
-    "cnn": 62_006,
-    "resnet18": 11_173_962,
-    "torchvision": 352_042,
-    "whitened": 1_972_792,
-}  # 3x32x32, ten classes
+NUM_PARAMETERS = {  # 3x32x32, ten classes
+    "cnn": 62_006, "resnet18": 11_173_962, "torchvision": 352_042, "whitened": 1_972_792,
+}  # fmt: skip
 FIXED = {  # parameters that are not trained
-    "whitened": {
-        "whitening.weight",
-        *(f"stages.{stage}.norms.{number}.weight" for stage in range(3) for number in range(2)),
-    }
+    "whitened": {"whitening.weight", *(f"stages.{stage}.norms.{n}.weight" for stage in range(3) for n in range(2))}
 }
 
 Build = Callable[..., nn.Module]

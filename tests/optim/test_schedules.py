@@ -9,13 +9,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from litlab.optim.schedules import (
-    constant,
-    cosine,
-    cosine_factor,
-    one_cycle,
-    one_cycle_factor,
-)
+from litlab.optim.schedules import constant, cosine, cosine_factor, linear_factor, one_cycle, one_cycle_factor
 
 
 def make_optimizer(lr: float = 1.0) -> SGD:
@@ -33,15 +27,8 @@ def rates(schedule: LambdaLR, num_steps: int) -> list[float]:
 
 @pytest.mark.parametrize("total_steps", [10, 100, 101])
 def test_one_cycle_equals_that_of_torch(total_steps: int) -> None:
-    expected = OneCycleLR(
-        make_optimizer(),
-        max_lr=0.3,
-        total_steps=total_steps,
-        pct_start=0.3,
-        div_factor=20,
-        final_div_factor=50,
-        cycle_momentum=False,
-    )
+    settings = {"pct_start": 0.3, "div_factor": 20, "final_div_factor": 50, "cycle_momentum": False}
+    expected = OneCycleLR(make_optimizer(), max_lr=0.3, total_steps=total_steps, **settings)
     schedule = one_cycle(make_optimizer(0.3), total_steps=total_steps, warmup=0.3, initial=1 / 20, final=1 / 1000)
     assert rates(schedule, total_steps) == pytest.approx(rates(expected, total_steps), abs=1e-12)
 
@@ -67,6 +54,7 @@ def test_factors_of_short_trainings_peak_near_one(total_steps: int, warmup: floa
     for factor in (
         partial(one_cycle_factor, warmup=warmup, initial=0.1, final=0.0),
         partial(cosine_factor, warmup=warmup, final=0.0),
+        partial(linear_factor, warmup=warmup, final=0.0),
     ):
         values = [factor(step, total_steps) for step in range(total_steps + 3)]
         assert max(values[:total_steps]) > 0.99  # the peak may lie between two steps

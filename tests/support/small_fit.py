@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import nn
-from torchmetrics import Metric
 
 from litlab.callbacks import confusion_matrix as confusion
 from litlab.callbacks import images as pictures
@@ -68,20 +67,35 @@ class Batches:
             yield Batch(self.images[rows], self.labels[rows], rows, num_valid, num_global)
 
 
-def make_task(lr: float = 0.05, metrics: Mapping[str, Metric] | None = None) -> ImageClassifier:
+class Loader:
+    """A loader of the given batches; Lightning would take a plain list for several loaders."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
+    """Make a task with a linear network, or with other arguments of ImageClassifier."""
     torch.manual_seed(2)
-    return ImageClassifier(
-        network=nn.Sequential(nn.Flatten(), nn.Linear(192, len(CLASS_NAMES))),
-        optimizer=partial(torch.optim.SGD, lr=lr),
-        schedule=partial(schedules.one_cycle, warmup=0.5, initial=0.1, final=0.0),
-        num_classes=len(CLASS_NAMES),
-        label_smoothing=0.0,
-        channels_last=False,
-        compile=False,
-        test_time_flip=False,
-        test_time_shift=0,
-        metrics=metrics or {},
-    )
+    arguments: dict[str, Any] = {
+        "network": nn.Sequential(nn.Flatten(), nn.Linear(192, len(CLASS_NAMES))),
+        "optimizer": partial(torch.optim.SGD, lr=lr),
+        "schedule": partial(schedules.one_cycle, warmup=0.5, initial=0.1, final=0.0),
+        "num_classes": len(CLASS_NAMES),
+        "label_smoothing": 0.0,
+        "channels_last": False,
+        "compile": False,
+        "test_time_flip": False,
+        "test_time_shift": 0,
+        "metrics": {},
+    }
+    return ImageClassifier(**(arguments | changes))
 
 
 def make_trainer(loggers: list[Logger], callbacks: list[Callback], **changes: Any) -> Trainer:

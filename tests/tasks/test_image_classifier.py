@@ -1,22 +1,28 @@
-"""The task against plain PyTorch: loss, gradient, metrics, precision, optimizer and schedule."""
+"""The task against plain PyTorch: loss, gradient, metrics, precision, optimizer, schedule and options."""
 
-from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
+from support import small_fit
+from support.small_fit import Batches, Loader, Rows
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.optim.lr_scheduler import OneCycleLR
 
-from litlab.data.loader import Batch
+from litlab.data.loader import Batch, Partners
 from litlab.errors import UserError
 from litlab.optim import schedules as optim
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.metrics import EvaluationMetrics
 
-pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
+]
 
 NUM_CLASSES = 7
 
@@ -29,49 +35,16 @@ def make_batch(size: int, *, num_valid: int | None = None, num_global: int | Non
     return Batch(images, labels, torch.arange(size), num_valid, num_valid if num_global is None else num_global)
 
 
-def make_task(**changes: object) -> ImageClassifier:
+def make_task(**changes: Any) -> ImageClassifier:
     torch.manual_seed(1)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.LayerNorm(8), nn.Linear(8, NUM_CLASSES))
-    arguments: dict = {
-        "network": network,
-        "optimizer": partial(torch.optim.SGD, lr=0.1, weight_decay=0.5),
-        "schedule": None,
-        "num_classes": NUM_CLASSES,
-        "label_smoothing": 0.0,
-        "channels_last": False,
-        "compile": False,
-        "test_time_flip": False,
-        "test_time_shift": 0,
-        "metrics": {},
-    }
-    return ImageClassifier(**(arguments | changes))
+    optimizer = partial(torch.optim.SGD, lr=0.1, weight_decay=0.5)
+    arguments = {"network": network, "optimizer": optimizer, "schedule": None, "num_classes": NUM_CLASSES}
+    return small_fit.make_task(**(arguments | changes))
 
 
-def make_trainer(**changes: object) -> Trainer:
-    arguments: dict = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "max_epochs": 1,
-        "log_every_n_steps": 1,
-    }
-    return Trainer(**(arguments | changes))
-
-
-class Batches:
-    """A loader; a plain list would be taken for a list of loaders."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+def make_trainer(**changes: Any) -> Trainer:
+    return small_fit.make_trainer([], [], **({"max_epochs": 1, "log_every_n_steps": 1} | changes))
 
 
 def gradient(task: ImageClassifier, loss: Tensor) -> Tensor:
@@ -101,13 +74,13 @@ def test_evaluation_counts_real_rows_only_and_logs_plain_cross_entropy() -> None
     images, labels = torch.cat([batches[0].images, batches[1].images[:5]]), torch.cat([b.labels for b in batches])[:11]
     with torch.no_grad():
         logits = task.network(images)
-    (values,) = make_trainer().validate(task, Batches(batches), verbose=False)
+    (values,) = make_trainer().validate(task, Loader(batches), verbose=False)
     ranks = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
     assert values["val/loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
     assert values["val/accuracy"] == pytest.approx((ranks == 0).float().mean().item(), rel=1e-6)
     assert values["val/top5_accuracy"] == pytest.approx((ranks < 5).float().mean().item(), rel=1e-6)
     assert values["val/calibration_error"] == pytest.approx(calibration_error(logits, labels), rel=1e-5)
-    (again,) = make_trainer().test(task, Batches(batches), verbose=False)
+    (again,) = make_trainer().test(task, Loader(batches), verbose=False)
     assert {name.replace("test/", "val/"): value for name, value in again.items()} == values
 
 
@@ -120,16 +93,6 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
         for number in bins.unique()
     ]
     return sum(gap.item() for gap in gaps)
-
-
-def test_steps_return_the_real_rows_for_callbacks() -> None:
-    task = make_task()
-    batch = make_batch(6, num_valid=4)
-    output = task.validation_step(batch, 0)
-    assert output["logits"].shape == (4, NUM_CLASSES)
-    torch.testing.assert_close(
-        output["losses"], F.cross_entropy(output["logits"], batch.labels[:4], reduction="none"), rtol=0, atol=0
-    )
 
 
 def test_top5_accuracy_of_fewer_classes_is_one() -> None:
@@ -152,9 +115,9 @@ def test_metrics_keep_counting_in_bfloat16() -> None:
 def test_training_reduces_the_loss_in_each_precision(precision: str) -> None:
     task = make_task(schedule=partial(optim.one_cycle, warmup=0.25, initial=0.04, final=0.0))
     batches = [make_batch(16)] * 30
-    (before,) = make_trainer(precision=precision).test(task, Batches(batches[:1]), verbose=False)
-    make_trainer(precision=precision).fit(task, Batches(batches))
-    (after,) = make_trainer(precision=precision).test(task, Batches(batches[:1]), verbose=False)
+    (before,) = make_trainer(precision=precision).test(task, Loader(batches[:1]), verbose=False)
+    make_trainer(precision=precision).fit(task, Loader(batches))
+    (after,) = make_trainer(precision=precision).test(task, Loader(batches[:1]), verbose=False)
     assert after["test/loss"] < 0.7 * before["test/loss"]
 
 
@@ -165,26 +128,19 @@ def test_weight_decay_reaches_matrices_only() -> None:
     assert decay == {"decay": 0.5, "no_decay": 0.0}
 
 
-def test_schedule_gets_total_steps_and_is_stepped_at_each_step() -> None:
-    task = make_task(schedule=partial(OneCycleLR, max_lr=0.3, cycle_momentum=False))
+@pytest.mark.parametrize(("arguments", "total_steps"), [({}, 10), ({"total_steps": 40}, 40)])
+def test_schedule_gets_total_steps_unless_the_user_sets_them(arguments: dict[str, int], total_steps: int) -> None:
+    task = make_task(schedule=partial(OneCycleLR, max_lr=0.3, cycle_momentum=False, **arguments))
     trainer = make_trainer(max_epochs=2)
-    trainer.fit(task, Batches([make_batch(4)] * 5))
+    trainer.fit(task, Loader([make_batch(4)] * 5))
     (config,) = trainer.lr_scheduler_configs
-    assert config.scheduler.total_steps == 10
-    assert config.scheduler.last_epoch == 10
-
-
-def test_total_steps_of_the_user_are_kept() -> None:
-    task = make_task(schedule=partial(OneCycleLR, max_lr=0.3, cycle_momentum=False, total_steps=40))
-    trainer = make_trainer()
-    trainer.fit(task, Batches([make_batch(4)] * 5))
-    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == 40
+    assert (config.scheduler.total_steps, config.scheduler.last_epoch) == (total_steps, 10)
 
 
 def test_unlimited_training_needs_a_constant_schedule() -> None:
     task = make_task(schedule=partial(optim.cosine, warmup=0.1, final=0.0))
     with pytest.raises(UserError, match="schedule=constant"):
-        make_trainer(max_epochs=-1).fit(task, Batches([make_batch(4)]))
+        make_trainer(max_epochs=-1).fit(task, Loader([make_batch(4)]))
 
 
 class Pair(nn.Sequential):
@@ -209,3 +165,103 @@ def test_state_dict_holds_only_the_network() -> None:
     task: LightningModule = make_task()
     assert all(key.startswith("network.") for key in task.state_dict())
     assert len(task.state_dict()) == 6
+
+
+def make_conv_task(**changes: Any) -> ImageClassifier:
+    """Make a task whose gradients are sums that other layouts and compilers add up in other orders."""
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6))
+    return small_fit.make_task(network=network, schedule=None, **changes)
+
+
+def fitted(task: ImageClassifier, num_images: int = 40, **changes: Any) -> dict[str, Tensor]:
+    small_fit.make_trainer([Rows()], [], **({"max_epochs": 2} | changes)).fit(task, Batches(num_images), Batches(8))
+    return task.state_dict()
+
+
+def test_channels_last_computes_the_same_and_is_saved_the_same() -> None:
+    plain, switched = make_conv_task(), make_conv_task(channels_last=True)
+    seen: list[Tensor] = []
+    switched.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    expected, found = fitted(plain), fitted(switched)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert switched.network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert switched.memory_format == torch.channels_last
+    assert list(found) == list(expected)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def _moved(images: Tensor, pixels: int) -> Tensor:
+    """Pixel by pixel: what lies outside is reflected at the border, which comes once."""
+    size = images.shape[2]
+    places = [-k if k < 0 else 2 * (size - 1) - k if k >= size else k for k in range(-pixels, size - pixels)]
+    return images[:, :, places][:, :, :, places]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_views_are_averaged_in_evaluation_alone(flip: bool, shift: int) -> None:
+    task, network = (
+        make_conv_task(test_time_flip=flip, test_time_shift=shift),
+        make_conv_task().network.eval(),
+    )
+    (batch,) = Batches(8)
+    rows = Rows()
+    small_fit.make_trainer([rows], []).validate(task, Batches(8), verbose=False)
+
+    def once(images: Tensor) -> Tensor:
+        return (network(images) + network(images.flip(3))) / 2 if flip else network(images)
+
+    moved = [once(_moved(batch.images, pixels)) for pixels in (shift, -shift)]
+    logits = once(batch.images) / 2 + sum(moved) / 4
+    assert rows.values("val/loss")[0] == pytest.approx(F.cross_entropy(logits, batch.labels).item(), rel=1e-6)
+    assert torch.allclose(logits, network(batch.images), rtol=1e-3) == (not flip and not shift)
+    task.train()
+    assert torch.equal(task(batch.images), make_conv_task()(batch.images))
+
+
+def test_images_are_not_moved_by_their_own_size() -> None:
+    with pytest.raises(UserError, match="test_time_shift=32 must be less than the images' size, 16x32"):
+        make_conv_task(test_time_shift=32).eval()(torch.zeros(1, 3, 16, 32))
+
+
+def test_the_loss_of_mixed_images_is_that_of_soft_labels() -> None:
+    task = make_conv_task(label_smoothing=0.1)
+    task.trainer = make_trainer()
+    (batch,) = Batches(7)  # seven real rows of eight
+    assert batch.num_valid == 7
+    partners = Partners(batch.images, batch.labels.flip(0), batch.indices.flip(0), torch.linspace(0, 1, 8))
+    loss = task.training_step(batch._replace(partners=partners), 0)
+    share = torch.linspace(0, 1, 8)[:, None]
+    soft = share * F.one_hot(batch.labels, 6) + (1 - share) * F.one_hot(batch.labels.flip(0), 6)
+    soft = 0.9 * soft + 0.1 / 6
+    expected = F.cross_entropy(make_conv_task()(batch.images)[:7], soft[:7])
+    torch.testing.assert_close(loss, expected)
+    assert task.train_metrics.compute()["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    own = (make_conv_task()(batch.images)[:7].argmax(dim=1) == batch.labels[:7]).float().mean()
+    assert task.train_metrics.compute()["accuracy"] == own
+
+
+def test_compiled_training_is_the_same_with_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated as always, but without C++ for it, which takes ten seconds."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    states = {}
+    for switched in (False, True):
+        states[switched] = fitted(
+            make_conv_task(compile=switched, channels_last=True, test_time_flip=True), max_epochs=3
+        )
+    assert counters["stats"]["unique_graphs"] == 1  # not for validation, nor anew in each epoch
+    assert list(states[True]) == list(states[False])
+    for name, value in states[False].items():
+        torch.testing.assert_close(states[True][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_missing_compiler_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/no/such/compiler"))
+    task = make_conv_task(compile=True)
+    with pytest.raises(UserError, match=r"task.compile=true needs a working C\+\+ compiler on a CPU: install"):
+        fitted(task)
+    assert task.trainer.global_step == 0
