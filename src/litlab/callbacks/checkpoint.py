@@ -25,19 +25,6 @@ MAX_REDUCE_BATCHES = 64
 _log = logging.getLogger("litlab")
 
 
-@dataclass(frozen=True)
-class SaveInterval:
-    """Interval between checkpoints, besides those at the end of each epoch.
-
-    Attributes:
-        every_steps: Optimizer steps, or None.
-        every_minutes: Minutes, or None.
-    """
-
-    every_steps: int | None
-    every_minutes: float | None
-
-
 class Checkpoints(Callback):
     """Save `last.ckpt`, the one before as `previous.ckpt` and the best as `best.ckpt`; restore what Lightning does not.
 
@@ -48,7 +35,8 @@ class Checkpoints(Callback):
     Args:
         run: Directory of the run.
         stop: Stop request of this process.
-        interval: Interval between checkpoints.
+        every_steps: Optimizer steps between checkpoints, besides those at the end of each epoch; or None.
+        every_minutes: Minutes between them, or None.
         metadata: Further entries of a checkpoint's `litlab` part.
         best: Objective, or None without one.
         timing: Clock of the training, which continues from the checkpoint; it has to be added to the callbacks, too.
@@ -64,7 +52,8 @@ class Checkpoints(Callback):
         *,
         run: RunDirectory,
         stop: StopRequest,
-        interval: SaveInterval,
+        every_steps: int | None,
+        every_minutes: float | None,
         metadata: dict[str, Any],
         best: "BestTracker | None",
         timing: Timing,
@@ -72,7 +61,8 @@ class Checkpoints(Callback):
     ) -> None:
         self.seconds = 0.0
         self.timing = timing
-        self._run, self._stop, self._interval, self._metadata, self._best = run, stop, interval, metadata, best
+        self._run, self._stop, self._metadata, self._best = run, stop, metadata, best
+        self._every_steps, self._every_minutes = every_steps, every_minutes
         self._maximum = RankMaximum()
         self._saved = saved  # None as soon as it is restored
         self._saving: TrainState | None = None
@@ -246,12 +236,11 @@ class Checkpoints(Callback):
 
     def _is_late(self, first_batch: bool) -> int:
         """Tell by this rank's clock whether a checkpoint is due, at the first batch of an epoch or another one."""
-        minutes, seconds = self._interval.every_minutes, time.monotonic() - self._saved_time
+        minutes, seconds = self._every_minutes, time.monotonic() - self._saved_time
         return int((first_batch and seconds >= MIN_EPOCH_SECONDS) or (minutes is not None and seconds >= 60 * minutes))
 
     def _is_due(self, step: int) -> bool:
-        every_steps = self._interval.every_steps
-        return self._new_best or (every_steps is not None and step % every_steps == 0)
+        return self._new_best or (self._every_steps is not None and step % self._every_steps == 0)
 
     def _save(self, trainer: Trainer, state: TrainState) -> None:
         started = time.perf_counter()

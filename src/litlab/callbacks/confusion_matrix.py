@@ -181,11 +181,8 @@ class ConfusionMatrix(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the counts."""
-        self._reset(pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the counts."""
-        self._reset(pl_module)
+        self._counts.to(pl_module.device).reset()
+        self._has_counts = False
 
     def on_validation_batch_end(
         self,
@@ -197,19 +194,14 @@ class ConfusionMatrix(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count a batch."""
-        self._count(outputs, batch)
+        if not (isinstance(batch, Batch) and isinstance(outputs, Mapping) and "logits" in outputs):
+            return
+        self._has_counts = True  # on all ranks alike, also on one with nothing but padding
+        if batch.num_valid:
+            self._counts.update(outputs["logits"], batch.labels[: batch.num_valid])
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        self._count(outputs, batch)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the last validation."""
@@ -219,17 +211,6 @@ class ConfusionMatrix(Callback):
         """Log the test."""
         self._log(trainer, "test")
 
-    def _reset(self, pl_module: LightningModule) -> None:
-        self._counts.to(pl_module.device).reset()
-        self._has_counts = False
-
-    def _count(self, outputs: Any, batch: Any) -> None:
-        if not (isinstance(batch, Batch) and isinstance(outputs, Mapping) and "logits" in outputs):
-            return
-        self._has_counts = True  # on all ranks alike, also on one with nothing but padding
-        if batch.num_valid:
-            self._counts.update(outputs["logits"], batch.labels[: batch.num_valid])
-
     def _log(self, trainer: Trainer, split: str) -> None:
         if not self._has_counts:
             return
@@ -237,6 +218,5 @@ class ConfusionMatrix(Callback):
         self._counts.reset()
         self._has_counts = False
         if trainer.is_global_zero:
-            log_image(
-                trainer, f"{split}/confusion_matrix", draw_confusion_matrix(counts.cpu().numpy(), self._class_names)
-            )
+            picture = draw_confusion_matrix(counts.cpu().numpy(), self._class_names)
+            log_image(trainer, f"{split}/confusion_matrix", picture)

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from litlab.data.module import ImageDataModule
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.result import Result
+from litlab.runs.terminal import display_path
 from litlab.tasks.metrics import logged_metrics, logged_values
 
 REFRESH_SECONDS = 0.2  # between two drawings of the progress bar
@@ -115,7 +115,7 @@ class Console(Callback):
         self._terminal.print(table)
         self._terminal.print()
         seconds = sum(value for phase, value in result.seconds.items() if phase not in ("training", "saving"))
-        directory = _relative(self._run.path)
+        directory = display_path(self._run.path)
         self._print(f"{_count(result.epochs, 'epoch')}, {_count(result.steps, 'step')} in {seconds:.1f} s{throughput}")
         self._print(f"run          {directory}")
         self._print(f"TensorBoard  litlab tensorboard {directory.parent}")
@@ -189,9 +189,3 @@ def _is_line_due(trainer: Trainer, batch_idx: int) -> bool:
 
 def _count(number: int | None, noun: str) -> str:
     return f"{noun}s without end" if number in (None, -1) else f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def _relative(path: Path) -> Path:
-    """Shorten a path below the current directory."""
-    folder = Path.cwd()
-    return path.relative_to(folder) if path.is_relative_to(folder) else path

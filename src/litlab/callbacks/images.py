@@ -108,8 +108,8 @@ def get_font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
 
 
-class TrainingImages(Callback):
-    """Log the first images of the first training batch as `train/images`: augmented, as the network gets them.
+class CaptionedImages(Callback):
+    """Log images with captions as one picture.
 
     Args:
         num_images: Largest number of images.
@@ -125,6 +125,13 @@ class TrainingImages(Callback):
         self._class_names = class_names
         self._mean = mean
         self._std = std
+
+    def _log(self, trainer: Trainer, tag: str, images: Tensor, captions: Sequence[str]) -> None:
+        log_image(trainer, tag, contact_sheet(to_pixels(images, mean=self._mean, std=self._std), captions))
+
+
+class TrainingImages(CaptionedImages):
+    """Log the first images of the first training batch as `train/images`: augmented, as the network gets them."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Log the picture at the first step."""
@@ -132,31 +139,17 @@ class TrainingImages(Callback):
             return
         num_images = min(self._num_images, batch.num_valid)
         captions = [self._class_names[label] for label in batch.labels[:num_images].tolist()]
-        pixels = to_pixels(batch.images[:num_images], mean=self._mean, std=self._std)
-        log_image(trainer, "train/images", contact_sheet(pixels, captions))
+        self._log(trainer, "train/images", batch.images[:num_images], captions)
 
 
-class WorstMistakes(Callback):
+class WorstMistakes(CaptionedImages):
     """Log the misclassified test images with the highest loss as `test/worst_mistakes`, the highest first.
 
     A caption has the predicted class and its probability, then the true class. The images are the worst of all ranks;
     without mistakes there is no picture. Test steps have to return `logits` and `losses` of the real rows.
-
-    Args:
-        num_images: Largest number of images.
-        class_names: Class names in the order of the labels.
-        mean: Mean of each channel in the normalization, which is undone.
-        std: Standard deviation of each channel in the normalization.
     """
 
-    def __init__(
-        self, *, num_images: int, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        self._num_images = num_images
-        self._class_names = class_names
-        self._mean = mean
-        self._std = std
-        self._worst: dict[str, Tensor] | None = None
+    _worst: dict[str, Tensor] | None = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier test."""
@@ -197,20 +190,16 @@ class WorstMistakes(Callback):
         self._worst = None
         num_mistakes = int((worst["losses"] >= 0).sum())
         if num_mistakes and trainer.is_global_zero:
-            pixels = to_pixels(worst["images"][:num_mistakes], mean=self._mean, std=self._std)
-            log_image(trainer, "test/worst_mistakes", contact_sheet(pixels, self._captions(worst)[:num_mistakes]))
+            rows = [worst[name][:num_mistakes].tolist() for name in ("predicted", "probabilities", "labels")]
+            captions = [
+                f"{self._class_names[predicted]} {100 * probability:.0f} %\nis {self._class_names[label]}"
+                for predicted, probability, label in zip(*rows, strict=True)
+            ]
+            self._log(trainer, "test/worst_mistakes", worst["images"][:num_mistakes], captions)
 
     def _highest(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         indices = rows["losses"].topk(self._num_images).indices
         return {name: value[indices] for name, value in rows.items()}
-
-    def _captions(self, worst: dict[str, Tensor]) -> list[str]:
-        return [
-            f"{self._class_names[predicted]} {100 * probability:.0f} %\nis {self._class_names[label]}"
-            for predicted, probability, label in zip(
-                worst["predicted"].tolist(), worst["probabilities"].tolist(), worst["labels"].tolist(), strict=True
-            )
-        ]
 
 
 def _gather(pl_module: LightningModule, rows: Tensor) -> Tensor:

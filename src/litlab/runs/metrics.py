@@ -117,8 +117,8 @@ class MetricsWriter:
             path: metrics.csv of a run. It may hold rows; a resume truncates it to the checkpoint first.
         """
         self._file = path.open("ab", buffering=0)  # unbuffered: bytes that a full disk refuses are not retried later
-        self._table_file = path.with_name("metrics.json")
-        self._table = _read_table(self._table_file)
+        run = RunDirectory(path.parent)
+        self._table_file, self._table = run.metric_table, read_metric_table(run)
         self._is_table_synced = True
         if self._file.tell() == 0:
             self._write([HEADER])
@@ -135,7 +135,12 @@ class MetricsWriter:
             metrics: Metrics by name, for those whose unit, mode or bounds are known. They go into metrics.json before
                 the first row does, so that a reader of the row finds them.
         """
-        self._describe(metrics or {})
+        metrics = metrics or {}
+        if any(self._table.get(name) != metric for name, metric in metrics.items()):
+            self._table |= metrics
+            # Not synced here: a table that a power cut takes is written again when the run is resumed.
+            write_json(self._table_file, {name: _to_json(metric) for name, metric in self._table.items()}, sync=False)
+            self._is_table_synced = False
         self._write([(epoch, step, metric, repr(float(value))) for metric, value in values.items()])
 
     def close(self) -> None:
@@ -145,14 +150,6 @@ class MetricsWriter:
             with self._table_file.open("rb") as file:
                 os.fsync(file.fileno())
             self._is_table_synced = True
-
-    def _describe(self, metrics: Mapping[str, Metric]) -> None:
-        if all(self._table.get(name) == metric for name, metric in metrics.items()):
-            return
-        self._table |= metrics
-        # Not synced here: a table that a power cut takes is written again when the run is resumed.
-        write_json(self._table_file, {name: _to_json(metric) for name, metric in self._table.items()}, sync=False)
-        self._is_table_synced = False
 
     def _write(self, rows: list[tuple[object, ...]]) -> None:
         text = io.StringIO(newline="")
@@ -170,13 +167,14 @@ class MetricTable(dict[str, Metric]):
 
 
 def read_metric_table(run: RunDirectory) -> MetricTable:
-    """Read metrics.json.
-
-    Returns:
-        Metric by name. `table[name]` of a name without an entry gives a metric without unit, direction or bounds. The
-        same holds for entries that are malformed, and for a file that is missing or damaged.
-    """
-    return _read_table(run.metric_table)
+    """Read metrics.json; entries that are malformed are left out or in part unknown, as is a file that is damaged."""
+    try:
+        with open_regular(run.metric_table) as file:
+            content = json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        return MetricTable()
+    entries = content.items() if isinstance(content, dict) else ()
+    return MetricTable({name: _from_json(name, entry) for name, entry in entries if isinstance(entry, dict)})
 
 
 class MetricsReader:
@@ -272,16 +270,6 @@ def _quoted(name: str) -> str:
 def _to_json(metric: Metric) -> dict[str, Any]:
     bounds = metric.bounds and [bound if math.isfinite(bound) else None for bound in metric.bounds]
     return {"unit": metric.unit, "mode": metric.mode, "bounds": bounds}
-
-
-def _read_table(path: Path) -> MetricTable:
-    try:
-        with open_regular(path) as file:
-            content = json.loads(file.read())
-    except (OSError, ValueError, RecursionError):
-        return MetricTable()
-    entries = content.items() if isinstance(content, dict) else ()
-    return MetricTable({name: _from_json(name, entry) for name, entry in entries if isinstance(entry, dict)})
 
 
 def _from_json(name: str, entry: dict[str, Any]) -> Metric:

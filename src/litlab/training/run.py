@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from litlab.callbacks.checkpoint import BestTracker, Checkpoints, SaveInterval
+from litlab.callbacks.checkpoint import BestTracker, Checkpoints
 from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.config_file import to_yaml
@@ -167,7 +167,7 @@ def _build_trainer(
     checkpoints = Checkpoints(
         run=run,
         stop=stop,
-        interval=SaveInterval(**config["checkpoint"]),
+        **config["checkpoint"],
         metadata={"limits": get_limits(config["trainer"]), "data": _fingerprint(experiment)},
         best=BestTracker(**config["objective"]) if config["objective"] else None,
         timing=Timing(),
