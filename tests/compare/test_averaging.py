@@ -8,8 +8,7 @@ import pytest
 from scipy import stats
 from support.studies import accuracy_interval, make_run, make_study
 
-from litlab.compare.comparison import summarize_group
-from litlab.compare.comparison import compare
+from litlab.compare.comparison import compare, summarize_group
 from litlab.compare.grouping import Subgroup
 from litlab.compare.model import Comparison, Group, Run
 from litlab.errors import UserError

@@ -16,11 +16,10 @@ from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.model import Comparison, Summary
-from litlab.compare.plots import figures
-from litlab.compare.plots.axes import is_geometric, scale_of
-from litlab.compare.plots.cost import pareto_front
 from litlab.compare.output_files import save_figures, svg
-from litlab.compare.plots.style import Dot
+from litlab.compare.plots import figures
+from litlab.compare.plots.cost import pareto_front
+from litlab.compare.plots.style import Dot, is_geometric, scale_of
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from litlab.compare.metric_values import value_of
 from litlab.compare.model import Comparison
+from litlab.errors import UserError
+from litlab.runs.files import open_regular
+from litlab.sweep.study import STUDY_FILE, Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,17 +26,22 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
         Name -> figure in display order: `curves`; one for each setting that varies, by its label; `heatmap`,
         `parallel`; `time`, or for searches `importance` and `pareto`. `get_label()` of a figure is its caption.
     """
-    from litlab.compare.plots.cost import TIME, draw_cost
+    from litlab.compare.plots.cost import TIME, draw_cost, search_cost
     from litlab.compare.plots.curves import draw_curves
-    from litlab.compare.plots.heatmap import draw_heatmap
-    from litlab.compare.plots.parallel import draw_parallel
-    from litlab.compare.plots.searches import cost_of, draw_importance, searches_of
-    from litlab.compare.plots.setting import draw_setting
-    from litlab.compare.plots.style import select_groups, styled
+    from litlab.compare.plots.importance import draw_importance
+    from litlab.compare.plots.settings import draw_heatmap, draw_parallel, draw_setting
+    from litlab.compare.plots.style import is_drawable, select_groups, styled
 
+    runs = [run for group in comparison.groups for run in group.runs]
+    values = {
+        run.path: value
+        for run in runs
+        if (value := value_of(run, comparison.metric.name, comparison.at)) is not None and is_drawable(value)
+    }
+    plans = {study: _read_plan(study / STUDY_FILE) for study in sorted({run.study for run in runs if run.study})}
+    searches = {study: plan for study, plan in plans.items() if plan is not None and plan.kind == "search"}
     with styled():
-        selected, searches = select_groups(comparison), searches_of(comparison)
-        values = _values(comparison)
+        selected = select_groups(comparison)
         drawn: dict[str, Figure | None] = {"curves": draw_curves(comparison, selected)}
         for label in comparison.labels[:MAX_SETTINGS]:
             drawn[_name(label, drawn)] = draw_setting(comparison, label, values)
@@ -41,19 +49,19 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
         drawn["parallel"] = draw_parallel(comparison)
         if searches:
             drawn["importance"] = draw_importance(comparison, searches)
-            drawn["pareto"] = draw_cost(comparison, cost_of(comparison, searches), None)
+            drawn["pareto"] = draw_cost(comparison, search_cost(comparison, searches.values()), None)
         else:
             drawn["time"] = draw_cost(comparison, TIME, selected)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _values(comparison: Comparison) -> dict[Path, float]:
-    """Return the values of single runs that can be drawn."""
-    from litlab.compare.plots.style import is_drawable
-
-    runs = [run for group in comparison.groups for run in group.runs]
-    values = {run.path: value_of(run, comparison.metric.name, comparison.at) for run in runs}
-    return {path: value for path, value in values.items() if value is not None and is_drawable(value)}
+def _read_plan(file: Path) -> Plan | None:
+    """Read the plan of a study; None if it is damaged."""
+    try:
+        with open_regular(file) as opened:
+            return Plan.from_yaml(file, opened.read())
+    except (OSError, UserError):
+        return None
 
 
 def _name(label: str, taken: Container[str]) -> str:

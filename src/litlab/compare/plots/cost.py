@@ -1,13 +1,13 @@
-"""Figure of the metric against its cost, with the Pareto front."""
+"""Figure of the metric against its cost, the time or another objective of a search, with the Pareto front."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from litlab.compare.model import Comparison, Group, Summary
-from litlab.compare.plots.axes import set_log, set_y_limits
+from litlab.compare.metric_values import metric_table
+from litlab.compare.model import Comparison, Group, Run, Summary
 from litlab.compare.plots.style import (
     FAINT,
     INTERVAL,
@@ -24,9 +24,13 @@ from litlab.compare.plots.style import (
     legend_names,
     make_dot,
     new_figure,
+    set_log,
+    set_y_limits,
     with_styles,
 )
-from litlab.runs.metrics import Mode
+from litlab.compare.statistics import summarize
+from litlab.runs.metrics import Metric, Mode, split_of
+from litlab.sweep.study import Plan
 
 _OTHERS = LineStyle(FAINT, "-", ".")
 _LOG_RATIO = 10.0  # of the largest to the smallest cost, from which on the axis is logarithmic
@@ -50,6 +54,35 @@ class Cost:
 
 
 TIME = Cost("training time (s)", "min", lambda group: group.seconds)
+_QUANTITIES: dict[str, tuple[str, Callable[[Run], float | None]]] = {  # objectives that are not metrics
+    "seconds.training": (TIME.label, lambda run: run.training_seconds),
+    "parameters": ("parameters", lambda run: run.parameters),
+    "images_per_second": ("images per second of training", lambda run: run.images_per_second),
+}
+
+
+def search_cost(comparison: Comparison, plans: Iterable[Plan]) -> Cost:
+    """Return the first other objective of the searches that is not measured on the test split, or else the time."""
+    for plan in plans:
+        for objective in plan.search.get("objectives") or ():
+            entry: dict[str, Any] = objective if isinstance(objective, dict) else {}
+            name, mode = entry.get("metric"), entry.get("mode")
+            is_other = isinstance(name, str) and name != comparison.metric.name and split_of(name) != "test"
+            if is_other and mode in ("max", "min"):
+                return _cost(comparison, str(name), mode)
+    return TIME
+
+
+def _cost(comparison: Comparison, name: str, mode: Mode) -> Cost:
+    table = metric_table([run for group in comparison.groups for run in group.runs])
+    metric = Metric(name, mode=mode) if name in _QUANTITIES else table[name]
+    label, value = _QUANTITIES.get(name, (axis_label(metric), lambda run: run.best.get(name)))
+
+    def of(group: Group) -> Summary | None:
+        values = [number for run in group.runs if (number := value(run)) is not None]
+        return summarize(values, metric) if values else None
+
+    return Cost(label, mode, of, metric.scale)
 
 
 def draw_cost(comparison: Comparison, cost: Cost, selected: Sequence[StyledGroup] | None) -> Figure | None:
@@ -61,26 +94,26 @@ def draw_cost(comparison: Comparison, cost: Cost, selected: Sequence[StyledGroup
         selected: Groups that are named; None for those on the front.
     """
     metric = comparison.metric
-    placed = {
-        group.name: (group, make_dot(known.mean * cost.scale, group.value, metric.scale))
-        for group in drawable_groups(comparison)
-        if group.value is not None and (known := cost.of(group)) is not None and is_drawable(known.mean)
-    }
-    if len(placed) < 2:
+    groups: dict[str, Group] = {}
+    dots: dict[str, Dot] = {}
+    for group in drawable_groups(comparison):
+        if group.value is not None and (price := cost.of(group)) is not None and is_drawable(price.mean):
+            groups[group.name] = group
+            dots[group.name] = make_dot(price.mean * cost.scale, group.value, metric.scale)
+    if len(dots) < 2:
         return None
-    front = pareto_front([dot for _, dot in placed.values()], cost.mode, comparison.mode)
+    front = pareto_front(list(dots.values()), cost.mode, comparison.mode)
     if selected is None:
-        on_front = [group for group, dot in placed.values() if dot in front]
+        on_front = [group for name, group in groups.items() if dots[name] in front]
         selected = with_styles(on_front[:MAX_GROUPS], comparison.baseline)
-    named = [entry for entry in selected if entry.group.name in placed]
-    dots = {name: dot for name, (_, dot) in placed.items()}
+    named = [(group, style) for group, style in selected if group.name in dots]
     figure = new_figure(f"{axis_label(metric)} against {cost.label}")
     axes = figure.add_subplot(xlabel=cost.label, ylabel=axis_label(metric))
     handles = _draw(axes, dots, named, front, "steps-post" if cost.mode == "min" else "steps-pre")
-    costs, means = [dot.x for dot in dots.values()], [dot.y for dot in dots.values()]
+    costs, means, lows, highs = zip(*dots.values(), strict=True)
     if min(costs) > 0 and max(costs) / min(costs) >= _LOG_RATIO:
         set_log(axes.xaxis, costs)
-    is_cut = set_y_limits(axes, means, [dot.low for dot in dots.values()], [dot.high for dot in dots.values()])
+    is_cut = set_y_limits(axes, means, lows, highs)
     add_legend(figure, list(handles.values()), list(handles))
     has_bars = any(dot.low < dot.high for dot in dots.values())
     add_note(figure, INTERVAL.format("bars") if has_bars else "", "bars cut" if is_cut else "")
@@ -91,11 +124,11 @@ def _draw(
     axes: Any, dots: Mapping[str, Dot], named: Sequence[StyledGroup], front: Sequence[Dot], steps: str
 ) -> dict[str, Any]:
     """Draw all groups and the front; return name -> handle for the legend."""
-    names = legend_names(entry.group.settings for entry in named)
+    names = legend_names(group.settings for group, _ in named)
     handles = {
-        name: draw_dots(axes, [dots[entry.group.name]], entry.style) for name, entry in zip(names, named, strict=True)
+        name: draw_dots(axes, [dots[group.name]], style) for name, (group, style) in zip(names, named, strict=True)
     }
-    others = [dot for name, dot in dots.items() if name not in {entry.group.name for entry in named}]
+    others = [dot for name, dot in dots.items() if name not in {group.name for group, _ in named}]
     if others:
         handles[f"{len(others)} other{'s' * (len(others) > 1)}"] = draw_dots(axes, others, _OTHERS, zorder=2.0)
     if len(front) > 1:

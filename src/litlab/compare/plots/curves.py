@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from litlab.compare.model import Comparison, Group, Run, Summary
-from litlab.compare.plots.axes import set_y_limits
 from litlab.compare.plots.style import (
     INTERVAL,
     LineStyle,
@@ -22,6 +21,7 @@ from litlab.compare.plots.style import (
     is_drawable,
     legend_names,
     new_figure,
+    set_y_limits,
 )
 from litlab.compare.statistics import summarize
 from litlab.runs.directory import RunDirectory
@@ -53,28 +53,27 @@ class Curve:
 def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figure | None:
     """Draw the curves of groups; None if no run has one."""
     metric = comparison.metric
-    curves = [(entry, curve_of(entry.group, metric)) for entry in selected]
-    drawn = [(entry, curve) for entry, curve in curves if any(curve.values)]
+    curves = [(group, style, curve_of(group, metric)) for group, style in selected]
+    drawn = [entry for entry in curves if any(entry[-1].values)]
     if not drawn:
         return None
     figure = new_figure(f"{axis_label(metric)} against epoch")
     axes = figure.add_subplot(xlabel="epoch", ylabel=axis_label(metric))
     alpha = 0.15 if len(drawn) < _MANY else 0.08
-    handles = [_draw(axes, curve, entry.style, metric.scale, alpha) for entry, curve in drawn]
-    lines = {
-        name: np.concatenate([curve.line(name, metric.scale) for _, curve in drawn]) for name in ("mean", "low", "high")
-    }
-    ends = {name: line[np.isfinite(line)].tolist() for name, line in lines.items()}
-    is_cut = set_y_limits(axes, ends["mean"], ends["low"], ends["high"])
+    handles = [_draw(axes, curve, style, metric.scale, alpha) for _, style, curve in drawn]
+    summaries = [value for *_, curve in drawn for value in curve.values if value is not None]
+    bands = [(value.low, value.high) for value in summaries if value.low is not None and value.high is not None]
+    means, lows, highs = [value.mean for value in summaries], [low for low, _ in bands], [high for _, high in bands]
+    is_cut = set_y_limits(axes, *([value * metric.scale for value in values] for values in (means, lows, highs)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    longest = max(curve.epochs[-1] for _, curve in drawn)
+    longest = max(curve.epochs[-1] for *_, curve in drawn)
     axes.set_xlim(1 - 0.03 * longest, 1.03 * longest)
-    add_legend(figure, handles, legend_names(entry.group.settings for entry, _ in drawn))
-    num_groups, num_without = len(comparison.groups), sum(curve.num_without for _, curve in curves)
+    add_legend(figure, handles, legend_names(group.settings for group, *_ in drawn))
+    num_groups, num_without = len(comparison.groups), sum(curve.num_without for *_, curve in curves)
     add_note(
         figure,
         f"{len(drawn)} of {num_groups} groups" if len(drawn) < num_groups else "",
-        INTERVAL.format("bands") if ends["low"] else "",
+        INTERVAL.format("bands") if bands else "",
         "bands cut" if is_cut else "",
         f"left out: {num_without} runs without a curve" if num_without else "",
     )
@@ -88,18 +87,14 @@ def curve_of(group: Group, metric: Metric) -> Curve:
     by_seed: dict[object, list[dict[int, float]]] = {}
     for run, curve in curves:
         by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(curve)
+    # A group may have none because its seeds do not have the same settings.
+    has_no_interval = group.value is not None and group.value.num > 1 and group.value.low is None
     summaries = []
     for epoch in epochs:
         values = [fmean(curve[epoch] for curve in members) for members in by_seed.values()]
-        summaries.append(_summary(values, group, metric) if all(map(math.isfinite, values)) else None)
+        summary = summarize(values, metric) if all(map(math.isfinite, values)) else None
+        summaries.append(replace(summary, low=None, high=None) if summary and has_no_interval else summary)
     return Curve([epoch + 1 for epoch in epochs], summaries, len(group.runs) - len(curves))
-
-
-def _summary(values: Sequence[float], group: Group, metric: Metric) -> Summary:
-    """Summarize without an interval if the group has none because its seeds do not have the same settings."""
-    summary = summarize(values, metric)
-    has_none = group.value is not None and group.value.num > 1 and group.value.low is None
-    return replace(summary, low=None, high=None) if has_none else summary
 
 
 def _read(run: Run, metric: Metric) -> dict[int, float]:

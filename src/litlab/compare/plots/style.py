@@ -1,4 +1,4 @@
-"""Style of all figures: sizes, fonts, colors, and the texts of values and names."""
+"""Style of all figures: fonts, colors, scales of axes, and the texts of values and names."""
 
 import functools
 import math
@@ -7,11 +7,14 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from statistics import fmean, pstdev
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from litlab.compare.model import CONFIDENCE, Comparison, Group, Summary
 from litlab.runs.metrics import Metric
@@ -29,6 +32,11 @@ INTERVAL = f"{{}}: {100 * CONFIDENCE:.0f} % t intervals of means over runs"
 COLOR_MAP = "cividis"  # perceptually uniform, also in gray
 MAX_SHAPES = 300  # of a kind; more become pixels, also in svg and pdf, which would be large and slow otherwise
 _FRACTION = re.compile(r"-?\d{1,20}\.\d{1,20}(e[+-]?\d{1,3})?")
+_MIN_RATIO = 4.0  # of the largest to the smallest value; below it a logarithm changes little
+_MIN_RATIO_OF_TWO = 10.0  # if there are only two values
+_MAX_TICKS = 8  # with one at each value
+_DIVERGED = 1000.0  # ratio of the largest to the smallest mean
+_MIN_DISTANCE = 0.07  # of the axis, between two ticks
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8,
@@ -77,8 +85,7 @@ def new_figure(label: str, height: float = SIZE[1]) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class LineStyle:
+class LineStyle(NamedTuple):
     """Color, dashes and marker of a group: each alone tells groups apart."""
 
     color: str
@@ -86,6 +93,7 @@ class LineStyle:
     marker: str
 
 
+StyledGroup = tuple[Group, LineStyle]
 BASELINE = LineStyle("#000000", "-", "X")
 
 
@@ -94,16 +102,8 @@ def line_style(index: int) -> LineStyle:
     return LineStyle(COLORS[index % len(COLORS)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
-@dataclass(frozen=True)
-class StyledGroup:
-    """A group with its style."""
-
-    group: Group
-    style: LineStyle
-
-
 def select_groups(comparison: Comparison) -> list[StyledGroup]:
-    """Return the best groups, as many as can be told apart, and the baseline."""
+    """Return the best groups with their styles, as many as can be told apart, and the baseline."""
     groups = drawable_groups(comparison)
     kept = [group for place, group in enumerate(groups) if place < MAX_GROUPS or group.name == comparison.baseline]
     return with_styles(kept, comparison.baseline)
@@ -112,16 +112,14 @@ def select_groups(comparison: Comparison) -> list[StyledGroup]:
 def with_styles(groups: Sequence[Group], baseline: str | None) -> list[StyledGroup]:
     """Give each group a style, the baseline its own."""
     others = [group for group in groups if group.name != baseline]
-    return [
-        StyledGroup(group, BASELINE if group.name == baseline else line_style(others.index(group))) for group in groups
-    ]
+    return [(group, BASELINE if group.name == baseline else line_style(others.index(group))) for group in groups]
 
 
 def drawable_groups(comparison: Comparison) -> list[Group]:
     """Return the groups with a value that can be drawn, the best first, in whatever order the table has them."""
-    known = [group for group in comparison.groups if group.value is not None and is_drawable(group.value.mean)]
+    groups = [group for group in comparison.groups if group.value is not None and is_drawable(group.value.mean)]
     sign = -1 if comparison.mode == "max" else 1
-    return sorted(known, key=lambda group: sign * group.value.mean if group.value else 0.0)
+    return sorted(groups, key=lambda group: sign * group.value.mean if group.value else 0.0)
 
 
 def is_drawable(value: float) -> bool:
@@ -138,9 +136,7 @@ def axis_label(metric: Metric) -> str:
 def drawable_text(text: str, max_length: int = MAX_TEXT) -> str:
     """Return a text on one line, cut in its middle, without characters that the font does not have."""
     known = _characters()
-    text = "".join(
-        character if ord(character) in known else "\N{REPLACEMENT CHARACTER}" for character in printable(text)
-    )
+    text = "".join(char if ord(char) in known else "\N{REPLACEMENT CHARACTER}" for char in printable(text))
     half = (max_length - 1) // 2
     return text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}"
 
@@ -159,11 +155,8 @@ def legend_names(groups: Iterable[Mapping[str, str]], default: str = "all runs")
     """
     names: list[str] = []
     for settings in groups:
-        parts = (
-            f"{key}={float(value):.4g}" if _FRACTION.fullmatch(value) else f"{key}={value}"
-            for key, value in settings.items()
-        )
-        name = drawable_text(" ".join(parts) or default)
+        short = {key: f"{float(text):.4g}" if _FRACTION.fullmatch(text) else text for key, text in settings.items()}
+        name = drawable_text(" ".join(f"{key}={text}" for key, text in short.items()) or default)
         num_equal = sum(other == name or other.startswith(f"{name} (") for other in names)
         names.append(f"{name} ({num_equal + 1})" if num_equal else name)
     return names
@@ -183,8 +176,7 @@ def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> 
     figure.legend(list(handles), list(names), loc="outside lower center", ncols=columns)
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """Mean of a group in the unit of the axis; without an interval, `low` and `high` equal it."""
 
     x: float
@@ -223,16 +215,118 @@ def draw_runs(axes: Any, runs: Sequence[tuple[float, float]], style: LineStyle) 
     """Draw single runs faintly, a little to the left of their mean."""
     from matplotlib.transforms import offset_copy
 
+    look = {"linestyle": "none", "marker": "o", "markersize": 2.5, "markeredgewidth": 0, "alpha": 0.5, "zorder": 2}
     axes.plot(
         [x for x, _ in runs],
         [y for _, y in runs],
-        linestyle="none",
-        marker="o",
-        markersize=2.5,
         color=style.color,
-        alpha=0.5,
-        markeredgewidth=0,
-        zorder=2,
+        **look,
         transform=offset_copy(axes.transData, axes.figure, x=-5, units="points"),
         rasterized=len(runs) > MAX_SHAPES,
     )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Scale of a setting.
+
+    Attributes:
+        positions: Text of a value -> position on the axis; names have 0, 1, 2, ...
+        is_numeric: True if all values are numbers.
+        is_log: True if the axis is logarithmic.
+    """
+
+    positions: dict[str, float]
+    is_numeric: bool
+    is_log: bool
+
+
+def scale_of(texts: Iterable[str]) -> Scale:
+    """Choose the scale for the values of a setting."""
+    values = sorted(set(texts), key=_natural_order)
+    numbers = [number for text in values if (number := _number(text)) is not None]
+    if len(numbers) < len(values):
+        return Scale({text: float(position) for position, text in enumerate(values)}, False, False)
+    positions = sorted(zip(values, numbers, strict=True), key=lambda pair: pair[1])
+    return Scale(dict(positions), True, is_geometric(numbers))
+
+
+def is_geometric(values: Iterable[float]) -> bool:
+    """Return True if the logarithms are spaced more evenly: 0.01, 0.1, 1 or 16, 32, 64, but not 1, 2, 3, ..., 10."""
+    numbers = sorted(set(values))
+    if len(numbers) < 2 or numbers[0] <= 0:
+        return False
+    ratio = numbers[-1] / numbers[0]
+    if len(numbers) == 2:
+        return ratio >= _MIN_RATIO_OF_TWO
+    return ratio >= _MIN_RATIO and _unevenness(map(math.log, numbers)) < _unevenness(numbers)
+
+
+def set_x_scale(axes: Any, scale: Scale) -> None:
+    """Apply the scale of a setting to the x axis."""
+    positions = list(scale.positions.values())
+    if not scale.is_numeric:
+        names = [drawable_text(text, 24) for text in scale.positions]
+        is_long = sum(map(len, names)) > 60
+        axes.set_xticks(positions, names, rotation=30 if is_long else 0, ha="right" if is_long else "center")
+        axes.set_xlim(-0.6, len(positions) - 0.4)
+        return
+    if scale.is_log:
+        set_log(axes.xaxis, positions)
+    inner = sorted(map(math.log, positions) if scale.is_log else positions)
+    closest = min((right - left for left, right in pairwise(inner)), default=0.0)
+    if len(positions) <= _MAX_TICKS and closest >= _MIN_DISTANCE * (inner[-1] - inner[0]) > 0:
+        axes.set_xticks(positions, [f"{position:g}" for position in positions])
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def set_log(axis: Any, values: Sequence[float]) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks: 0.01 instead of a power of ten."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    is_short = max(values) / min(values) < 100
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_short else (1.0,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def set_y_limits(axes: Any, means: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> bool:
+    """Limit the y axis by the means, which take at least a third of it; intervals beyond are cut.
+
+    If the largest mean is a thousand times the smallest, for example because a loss diverged in some runs, the axis is
+    logarithmic.
+
+    Returns:
+        True if an interval is cut.
+    """
+    least, most = min(means), max(means)
+    if least > 0 and most / least >= _DIVERGED:
+        set_log(axes.yaxis, means)
+        axes.set_ylim(least / 2, most * 2)
+        return min(lows) < least / 2 or max(highs) > most * 2
+    span = most - least or max((high - low for low, high in zip(lows, highs, strict=True)), default=0.0)
+    span = span or abs(most) / 10 or 1.0
+    low, high = min([least, *lows]), max([most, *highs])
+    bottom, top = max(low, least - span), min(high, most + span)
+    margin = 0.06 * (top - bottom or span)
+    axes.set_ylim(bottom - margin, top + margin)
+    return bottom > low or top < high
+
+
+def _unevenness(values: Iterable[float]) -> float:
+    """Return the deviation of the distances between sorted numbers, relative to their mean."""
+    distances = [right - left for left, right in pairwise(values)]
+    return pstdev(distances) / fmean(distances)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if is_drawable(value) and "_" not in text else None
+
+
+def _natural_order(text: str) -> list[tuple[float, str]]:
+    """Sort [6,16] before [16,32]."""
+    parts = re.split(r"(\d{1,15})", text)
+    return [(float(part), "") if part.isdigit() and part.isascii() else (-1.0, part) for part in parts]
