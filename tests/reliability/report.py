@@ -18,6 +18,13 @@ import pytest
 from support.thorough import THOROUGH
 
 FILE = "LITLAB_RELIABILITY"  # environment variable: file for the table, with LITLAB_THOROUGH=1
+INTRODUCTION = (
+    "`make torture` tests interruptions and failures of whole runs. `make test` makes a few trials of",
+    "each row.",
+    "",
+    '"Identical result" means equal bits: checkpoints, rows of metrics.csv, TensorBoard events and',
+    "result.json equal those of an uninterrupted run, apart from durations.",
+)
 _PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "litlab")
 
 
@@ -92,8 +99,8 @@ def _format(row: dict[str, Any]) -> str:
 
 
 def _table(rows: dict[str, dict[str, Any]], reporter: pytest.TerminalReporter) -> Iterator[str]:
-    yield from ("# Reliability", "", "What `make torture` found; `make test` tries each of these a few times.", "")
-    yield from ("| what | held | seconds |", "|---|---|---:|")
+    yield from ("# Reliability", "", *INTRODUCTION, "")
+    yield from ("| test | passed | seconds |", "|---|---|---:|")
     for name, row in rows.items():
         yield f"| {name} | {_format(row)} | {row['seconds']:.0f} |"
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
@@ -102,7 +109,7 @@ def _table(rows: dict[str, dict[str, Any]], reporter: pytest.TerminalReporter) -
     yield ""
     yield f"- Machine: {_processor()}, {cores} cores, {platform.platform()}, Python {platform.python_version()}"
     yield f"- Packages: {packages}"
-    yield f"- Date: {datetime.datetime.now(datetime.UTC).date()}; the seconds are the sums of those of the tests"
+    yield f"- Date: {datetime.datetime.now(datetime.UTC).date()}; seconds are summed over the tests of a row"
     yield f"- Command: `LITLAB_THOROUGH=1 {Path(sys.executable).name} -m pytest {arguments}`"
 
 

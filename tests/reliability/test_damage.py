@@ -78,7 +78,7 @@ def damage(path: Path, number: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.row("a damaged last checkpoint: named, and the one before used to an equal end")
+@pytest.mark.row("damaged last checkpoint: reported, the previous one is used; identical result after resume")
 @trials(2, 12)
 def test_a_damaged_one_is_named_and_the_one_before_used(
     number: int, run: RunDirectory, workers: Workers, reference: GetReference
@@ -92,7 +92,7 @@ def test_a_damaged_one_is_named_and_the_one_before_used(
     reference(*OVERRIDES).assert_equal(run)
 
 
-@pytest.mark.row("both checkpoints damaged: refused, nothing overwritten")
+@pytest.mark.row("both checkpoints damaged: resume refused, nothing overwritten")
 @trials(1, 6)
 def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
     damage(run.last, number)
@@ -111,7 +111,7 @@ def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
     assert read_result(run)["status"] == "failed"
 
 
-@pytest.mark.row("a damaged best checkpoint: said, and the best looked for anew")
+@pytest.mark.row("damaged best checkpoint: reported, the search for the best restarts")
 @trials(1, 3)
 def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, reference: GetReference) -> None:
     """The rest of the training is unchanged, and the best of the rest is tested."""
@@ -126,7 +126,7 @@ def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, refere
     assert result["best"] == result["last"] == undisturbed["last"]
 
 
-@pytest.mark.row("the best checkpoint lost when training is through: said, and the last one tested")
+@pytest.mark.row("best checkpoint missing after training: reported, the last one is tested")
 @trials(1, 4)
 def test_a_best_that_is_lost_when_training_is_through(
     number: int, run: RunDirectory, workers: Workers, reference: GetReference

@@ -22,7 +22,7 @@ SIZE = 1_000_000  # numbers in a checkpoint
 KILLS = 3
 
 
-@pytest.mark.row("kill -9 at random moments of a run, resumed to an equal end")
+@pytest.mark.row("kill -9 at random moments of a run: identical result after resume")
 @trials(2, 21)
 def test_kill_at_a_random_moment(number: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """Each run is killed up to three times, at moments drawn from the time that its training takes."""
@@ -47,7 +47,7 @@ def has_begun(run: RunDirectory) -> bool:
     return (run.path / "seen.0").exists()
 
 
-@pytest.mark.row("kill -9 during a save, TMPDIR on another device: the newest is whole and one of the last two")
+@pytest.mark.row("kill -9 during a save, TMPDIR on another device: newest checkpoint intact, one of the last two")
 @trials(3, 100)
 def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> None:
     if not ANOTHER_DEVICE.is_dir() or ANOTHER_DEVICE.stat().st_dev == tmp_path.stat().st_dev:

@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.row("a study of 20 jobs: 3 raise, 2 exit early, 2 are killed, 1 crashes, 1 hangs: each told, 11 done")
+@pytest.mark.row("study of 20 jobs (3 raise, 2 exit early, 2 killed, 1 crashes, 1 hangs): each reported, 11 completed")
 @pytest.mark.timeout(300)
 def test_a_study_with_failing_jobs(project: Path, tally: Tally) -> None:
     failing = ("+callbacks.failing._target_=failing_jobs.FailingJob", "+callbacks.failing.seed=${seed}")
@@ -79,7 +79,7 @@ def little_memory() -> Iterator[Path]:
     group.rmdir()
 
 
-@pytest.mark.row("a job that the kernel ends for want of memory: told as such, the others done")
+@pytest.mark.row("job killed by the kernel for lack of memory: reported as such, the others completed")
 @in_torture
 def test_out_of_memory(project: Path, little_memory: Path) -> None:
     eater = ("+callbacks.eater._target_=failing_jobs.MemoryEater", "+callbacks.eater.seed=${seed}")
@@ -91,7 +91,7 @@ def test_out_of_memory(project: Path, little_memory: Path) -> None:
 
 
 @pytest.mark.row(
-    "Ctrl-Z and Ctrl-C in a multirun: all pause; all saved and gone within 10 s, then continued to the end"
+    "Ctrl-Z and Ctrl-C in a multirun: all jobs pause; all save and end within 10 s; completed after resume"
 )
 @pytest.mark.timeout(200)
 def test_ctrl_c(project: Path, tally: Tally) -> None:
@@ -125,7 +125,7 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     assert all(len((run.path / "starts").read_text().split()) == 2 for run in runs[:2]), "continued, not begun anew"
 
 
-@pytest.mark.row("kill -9 of the controller at random moments of a grid: every job done once, equal to the bit")
+@pytest.mark.row("kill -9 of the controller at random moments of a grid: each job completed once, bit for bit")
 @pytest.mark.timeout(600)
 def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
     """The same command comes at once, while the jobs of the one before may still be saving."""

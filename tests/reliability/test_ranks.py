@@ -48,7 +48,7 @@ def has_batches(run: RunDirectory, number: int) -> bool:
 MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1", "save 3"]
 
 
-@pytest.mark.row("2 ranks, only one gets SIGTERM: both end, 143, resumed to an equal end")
+@pytest.mark.row("SIGTERM to one of 2 ranks: both end, exit code 143; identical result after resume")
 @pytest.mark.parametrize("moment", MOMENTS[: times(1, 5)])
 def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
@@ -59,7 +59,7 @@ def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, 
     undisturbed.assert_equal(run)
 
 
-@pytest.mark.row("2 ranks started by litlab, only one gets SIGTERM: all end, 143, nobody left, resumed to an equal end")
+@pytest.mark.row("SIGTERM to one of 2 ranks started by litlab: all end, exit code 143; identical result after resume")
 @in_torture
 @trials(1, 3)
 def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbe
     undisturbed.assert_equal(run)
 
 
-@pytest.mark.row("a rank killed: all gone within 5 s, failed, resumed to an equal end")
+@pytest.mark.row("rank killed: all processes end within 5 s, status failed; identical result after resume")
 @trials(1, 10)
 def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
@@ -89,7 +89,7 @@ def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference,
     undisturbed.assert_equal(run)
 
 
-@pytest.mark.row("2 ranks, resumed on 1 device: the same samples in each step, values within 1e-5")
+@pytest.mark.row("2 ranks, resumed on 1 device: same samples in each step, values within 1e-5")
 @trials(1, 3)
 def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) -> None:
     """Without batch norm and dropout, which are up to the ranks."""

@@ -22,7 +22,7 @@ from litlab.runs.result import read_result
 MOST = 0.02  # of the seconds of training, for saving
 
 
-@pytest.mark.row("fresh runs of one frozen config: one hash of the weights")
+@pytest.mark.row("new runs of one frozen config: equal hashes of the weights")
 def test_fresh_runs_are_equal(tally: Tally, workers: Workers, tmp_path: Path) -> None:
     """Forked workers; in torture, two new processes among them."""
     hashes = []
@@ -35,7 +35,7 @@ def test_fresh_runs_are_equal(tally: Tally, workers: Workers, tmp_path: Path) ->
     assert len(set(hashes)) == 1
 
 
-@pytest.mark.row("simultaneous starts of `litlab train`: a directory each")
+@pytest.mark.row("simultaneous starts of `litlab train`: separate directories")
 def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
     """Each gets a SIGTERM as soon as it has its directory, with the config in it."""
     command = [sys.executable, "-P", "-m", "litlab", "train", *[each for each in SMALL if "reliability" not in each]]
@@ -79,7 +79,7 @@ def stopped_when_placed(processes: "list[subprocess.Popen[bytes]]", outputs: Pat
 
 
 @in_torture
-@pytest.mark.row("`litlab resume`, after SIGTERM to `litlab train`: an equal end")
+@pytest.mark.row("SIGTERM to `litlab train`, then `litlab resume`: identical result")
 def test_the_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs = [RunDirectory(tmp_path / name) for name in ("whole", "run")]
     train = [["train", *SMALL, f"hydra.run.dir={run.path}"] for run in runs]
@@ -97,7 +97,7 @@ def test_the_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @in_torture
-@pytest.mark.row("the time that saving takes at the default interval, of `experiment=quickstart`: under 2 %")
+@pytest.mark.row("time for saving at the default interval in `experiment=quickstart`: under 2 %")
 def test_the_time_of_saving(tally: Tally, tmp_path: Path) -> None:
     completed = call_litlab(tmp_path, "train", "experiment=quickstart", f"hydra.run.dir={tmp_path / 'run'}")
     assert completed.returncode == 0, completed.stderr

@@ -53,7 +53,7 @@ def start_and_stop(moment: str, run: RunDirectory, workers: Workers) -> Worker:
     return worker
 
 
-@pytest.mark.row("SIGTERM in start-up, training, validation, saving, test: 143, resumed to an equal end")
+@pytest.mark.row("SIGTERM in start, training, validation, saving, test: exit code 143; identical result after resume")
 @pytest.mark.parametrize("moment", MOMENTS[: times(3, 50)])
 def test_sigterm_at(moment: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
@@ -67,7 +67,7 @@ def test_sigterm_at(moment: str, workers: Workers, reference: GetReference, tmp_
 
 
 @in_torture
-@pytest.mark.row("torch's own loader with two processes, which cannot seek: SIGTERM, resumed to an equal end")
+@pytest.mark.row("SIGTERM with a torch DataLoader of two workers, which cannot seek: identical result after resume")
 @pytest.mark.parametrize("moment", ["train_batch 3", "train_batch 9", "validation_batch 1", "epoch_end 1"])
 def test_loader_processes(moment: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     overrides = (*SMALL, "data._target_=reliability.faults.Shuffled", "+data.num_workers=2")
@@ -77,7 +77,7 @@ def test_loader_processes(moment: str, workers: Workers, reference: GetReference
     workers.resume(run, reference(*overrides))
 
 
-@pytest.mark.row("SIGINT: 130; SIGUSR1, SIGUSR2: 143; resumed to an equal end")
+@pytest.mark.row("SIGINT: exit code 130; SIGUSR1, SIGUSR2: 143; identical result after resume")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2][: times(1, 3)])
 def test_other_signals(signum: signal.Signals, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
@@ -87,7 +87,7 @@ def test_other_signals(signum: signal.Signals, workers: Workers, reference: GetR
     workers.resume(run, reference(*OVERRIDES))
 
 
-@pytest.mark.row("a signal after the last batch of the test: the run completes")
+@pytest.mark.row("signal after the last batch of the test: the run completes")
 def test_a_signal_too_late_to_stop(workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
     worker = workers.fork(run, LITLAB_TEST_SIGNAL=f"test_batch 3 {signal.SIGTERM:d}")
@@ -95,7 +95,7 @@ def test_a_signal_too_late_to_stop(workers: Workers, reference: GetReference, tm
     reference(*OVERRIDES).assert_equal(run)
 
 
-@pytest.mark.row("a second signal, the user's code asleep or deaf: ended within 10 s, resumed to an equal end")
+@pytest.mark.row("second signal, user code sleeps or ignores signals: ended within 10 s; identical result after resume")
 @pytest.mark.parametrize("how", ["SLEEP", "DEAF"][: times(1, 2)])
 def test_a_second_signal(how: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """What it does at the fifth training batch takes a minute; the deaf one goes on after whatever is raised in it."""
@@ -113,7 +113,7 @@ def test_a_second_signal(how: str, workers: Workers, reference: GetReference, tm
     workers.resume(run, reference(*OVERRIDES))
 
 
-@pytest.mark.row("preemption at each end of an epoch: no order comes twice, all batches as without")
+@pytest.mark.row("preemption at the end of each epoch: no order repeated, same batches as without")
 def test_preemptions_at_the_ends_of_epochs(workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     preemptions = times(2, 5)
     overrides = (*SMALL, f"trainer.max_epochs={preemptions + 1}")
@@ -138,7 +138,7 @@ def orders(run: RunDirectory) -> dict[str, tuple[str, ...]]:
     return found
 
 
-@pytest.mark.row("two workers on one directory: the second says who owns it, the first is undisturbed")
+@pytest.mark.row("two workers on one directory: the second names the owner, the first is not affected")
 @trials(1, 5)
 def test_two_workers_on_one_directory(number: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)

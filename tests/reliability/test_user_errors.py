@@ -58,14 +58,14 @@ def last_step(run: RunDirectory) -> int:
 FORWARD = ["forward 8", "forward 1", "forward 2", "forward 3", "forward 6", "forward 7", "forward 12"]
 
 
-@pytest.mark.row("an error in a training step: the last checkpoint is named, resumed to an equal end")
+@pytest.mark.row("error in a training step: the message names the last checkpoint; identical result after resume")
 @pytest.mark.parametrize("fault", FORWARD[: times(1, len(FORWARD))])
 def test_in_a_training_step(fault: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     done = int(fault.split()[1]) - 1
     assert fail_and_resume(fault, EVERY_2, workers, reference, tmp_path / "run") == done - done % 2
 
 
-@pytest.mark.row("an error in a step that draws from Python's generators: resumed to an equal end")
+@pytest.mark.row("error in a step that draws from Python's generators: identical result after resume")
 @pytest.mark.parametrize("fault", ["noise 12", "noise 11"][: times(1, 2)])
 def test_in_a_step_that_draws_random_numbers(
     fault: str, workers: Workers, reference: GetReference, tmp_path: Path
@@ -74,7 +74,7 @@ def test_in_a_step_that_draws_random_numbers(
     assert fail_and_resume(fault, overrides, workers, reference, tmp_path / "run") == 10
 
 
-@pytest.mark.row("an error in the middle of accumulated gradients: the whole step is repeated, to an equal end")
+@pytest.mark.row("error while gradients accumulate: the whole step is repeated; identical result after resume")
 @pytest.mark.parametrize("fault", ["forward 4", "forward 5", "forward 9"][: times(1, 3)])
 def test_while_gradients_are_accumulated(fault: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     overrides = (*SMALL, "trainer.accumulate_grad_batches=2", "checkpoint.every_steps=1")
@@ -82,7 +82,7 @@ def test_while_gradients_are_accumulated(fault: str, workers: Workers, reference
     assert fail_and_resume(fault, overrides, workers, reference, tmp_path / "run") == done
 
 
-@pytest.mark.row("an error in a validation: the state before it is saved, resumed to an equal end")
+@pytest.mark.row("error in a validation: the state before it is saved; identical result after resume")
 @pytest.mark.parametrize("fault", [4, 1, 2, 3][: times(1, 4)])
 def test_in_a_validation(fault: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """A validation has two batches."""
@@ -93,7 +93,7 @@ def test_in_a_validation(fault: int, workers: Workers, reference: GetReference, 
 HOOKS = ["train_batch_end 9", "train_batch 9", "validation_end 2", "epoch_end 2", "save 2", "fit_end 1", "test_batch 2"]
 
 
-@pytest.mark.row("an error in a callback's hook: resumed from the newest checkpoint to an equal end")
+@pytest.mark.row("error in a callback's hook: resumed from the newest checkpoint; identical result after resume")
 @pytest.mark.parametrize("fault", HOOKS[: times(1, len(HOOKS))])
 def test_in_a_hook(fault: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     fail_and_resume(fault, EVERY_2, workers, reference, tmp_path / "run")

@@ -74,7 +74,7 @@ def assert_resumes(run: RunDirectory, workers: Workers, expected: Reference) -> 
     workers.resume(run, expected)
 
 
-@pytest.mark.row("disk full: ended within 30 s, the checkpoint whole, resumed to an equal end")
+@pytest.mark.row("disk full: ended within 30 s, checkpoint intact; identical result after resume")
 @pytest.mark.parametrize("batches", [0.0, 0.15, 0.35][: times(1, 3)])
 def test_a_full_disk(batches: float, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     expected = reference(*OVERRIDES)
@@ -89,7 +89,7 @@ def test_a_full_disk(batches: float, workers: Workers, reference: GetReference, 
         assert_resumes(run, workers, expected)
 
 
-@pytest.mark.row("a limit on the size of files: ended within 30 s, the checkpoint whole, resumed to an equal end")
+@pytest.mark.row("file size limit: ended within 30 s, checkpoint intact; identical result after resume")
 @pytest.mark.parametrize("limit", [16_000, 1_000][: times(1, 2)])
 def test_a_limit_on_the_size_of_files(limit: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *OVERRIDES)
@@ -100,7 +100,7 @@ def test_a_limit_on_the_size_of_files(limit: int, workers: Workers, reference: G
     assert_resumes(run, workers, reference(*OVERRIDES))
 
 
-@pytest.mark.row("a read-only directory: ended within 30 s, the checkpoint whole, resumed to an equal end")
+@pytest.mark.row("read-only directory: ended within 30 s, checkpoint intact; identical result after resume")
 @pytest.mark.parametrize("which", ["checkpoints", "."][: times(1, 2)])
 def test_a_read_only_directory(which: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     before: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ def test_a_read_only_directory(which: str, workers: Workers, reference: GetRefer
     assert_resumes(run, workers, reference(*OVERRIDES))
 
 
-@pytest.mark.row("checkpoints/ removed in the middle: it is made anew, the end is equal")
+@pytest.mark.row("checkpoints/ removed during the run: created again; identical result")
 @pytest.mark.parametrize("batch", [4, 5, 6][: times(1, 3)])
 def test_checkpoints_removed(batch: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     """Before the first validation: a best one that is gone is gone."""
