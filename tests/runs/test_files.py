@@ -1,5 +1,6 @@
 """Files that are complete or absent at every moment; append-only files, truncated to a checkpoint."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -71,6 +72,31 @@ def test_a_killed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert [path.name.startswith(".") for path in sorted(tmp_path.iterdir())] == [True, False]
     remove_temporary_files(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_content_is_synced_before_the_rename_and_the_directory_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut between any two calls leaves complete files."""
+    path, kept, calls = tmp_path / "a", tmp_path / "kept", []
+    write_text(path, "old")
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        calls.append(("synced", "directory" if status.st_ino == tmp_path.stat().st_ino else f"{status.st_size} bytes"))
+
+    def record_replace(source: Path, target: Path) -> None:
+        replace(source, target)
+        calls.append(("renamed to", target.name))
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    write_atomic(path, lambda file: file.write(b"newer"), keep=kept)
+    directory = ("synced", "directory")
+    assert calls == [("synced", "5 bytes"), ("renamed to", "kept"), directory, ("renamed to", "a"), directory]
+    assert [file.read_text() for file in (path, kept)] == ["newer", "old"]
 
 
 def test_a_reader_sees_the_old_or_the_new_file(tmp_path: Path) -> None:

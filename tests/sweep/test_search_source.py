@@ -104,6 +104,13 @@ def test_a_small_space_is_walked_through_without_repetition(tmp_path: Path, samp
     assert "every point of the space has its trial now: 6 of the 20 asked for" in said
 
 
+def test_a_continued_search_repeats_no_point_of_a_small_space(tmp_path: Path) -> None:
+    run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=3, sampler="random")
+    source = run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=20, sampler="random")
+    assert states(source) == ["COMPLETE"] * 6
+    assert source.is_out_of_points
+
+
 def test_dimensions_on_a_condition(tmp_path: Path) -> None:
     depth = Dimension("model.depth", "model.depth", Numbers(1, 9, 1, False), "", ("model.name", "a"))
     source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, NAMES, depth, trials=8, sampler="random")

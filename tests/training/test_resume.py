@@ -16,6 +16,7 @@ from support.small_fit import Batches, Rows, make_task, make_trainer
 from torch import nn
 from torch._dynamo.utils import counters
 
+from litlab.errors import UserError
 from litlab.training.checkpoint_io import read_checkpoint
 
 pytestmark = [
@@ -65,6 +66,16 @@ def test_two_ranks_with_averages_resume_exactly(tmp_path: Path) -> None:
     finally:
         workers.end_all()
     Reference.of(whole).assert_equal(run)
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *SMALL)
+    assert train_until(run, config, 4) is None
+    before = run.last.read_bytes(), run.metrics.read_bytes()
+    other = config | {"data": config["data"] | {"num_train": 61}}
+    with pytest.raises(UserError, match="was trained on other data so far"):
+        train_until(run, other, None)
+    assert (run.last.read_bytes(), run.metrics.read_bytes()) == before
 
 
 def test_a_longer_training_continues_with_the_weights_instead_of_their_average(tmp_path: Path) -> None:
