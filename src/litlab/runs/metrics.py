@@ -1,7 +1,7 @@
 """The metrics of a run: their rows in metrics.csv, their units and directions in metrics.json.
 
 metrics.csv has one row for each value, appended in whole lines. Each epoch is counted from 0, each step is the number
-of optimizer steps before the value (of a foreign LightningModule: Lightning's own step).
+of optimizer steps before the value.
 """
 
 import csv
