@@ -171,6 +171,29 @@ class Trust:
         return config | {"data": data | folders}
 
 
+def open_config(run: RunDirectory, allow: Iterable[str] = ()) -> tuple[Config, Trust]:
+    """Read and validate config.yaml, in which secrets are still references.
+
+    Args:
+        run: Run directory.
+        allow: Names that the user allows to an untrusted run.
+
+    Returns:
+        Frozen config; permissions of the run.
+
+    Raises:
+        UserError: If config.yaml is damaged or of another version of litlab, or as by `Trust.of`.
+    """
+    content = run.config.read_bytes()
+    trust = Trust.of(run, content, allow)
+    try:
+        config = from_yaml(content.decode())
+        validate(config)
+    except ValueError as error:  # UserError, or bytes that are not UTF-8
+        raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
+    return config, trust
+
+
 def trusted_config(run: RunDirectory, frozen: Config) -> Config:
     """Return the config that a worker may build objects from.
 

@@ -7,10 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from litlab.config.config_file import from_yaml
 from litlab.config.secrets import resolve_secrets
-from litlab.config.trust import Trust
-from litlab.config.validate import validate
+from litlab.config.trust import Trust, open_config
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import CHECKPOINTS, RunDirectory
@@ -51,13 +49,7 @@ class FinishedRun:
                 names classes in these parts that are not allowed.
         """
         run = RunDirectory.existing(Path(directory))
-        content = run.config.read_bytes()
-        trust = Trust.of(run, content, allow)
-        try:
-            config = from_yaml(content.decode())
-            validate(config)
-        except ValueError as error:  # UserError, or bytes that are not UTF-8
-            raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
+        config, trust = open_config(run, allow)
         trust.check_names(config, parts)
         trust.make_importable()
         return cls(run, config, trust)
@@ -86,8 +78,7 @@ class FinishedRun:
             settings = deepcopy(settings)
             self.trust.check_imports(settings)
             settings = self.trust.with_own_caches(settings)
-        model = settings.get("model")
-        if model:
+        if model := settings.get("model"):
             model["_target_"] = _WITHOUT_WEIGHTS.get(model["_target_"], model["_target_"])
         return settings
 
@@ -112,7 +103,11 @@ class FinishedRun:
             raise UserError(
                 f"{self.run.path} has no best checkpoint: it had no objective or no validation; take the last one"
             )
-        raise UserError(f"{self.run.path} has no checkpoint {path.name}: {self._progress()}")
+        reason = "it has not completed its first epoch, or is not finished; wait for it, or train again"
+        if self.run.result.exists():
+            result = read_result(self.run)
+            reason = f"it {result.get('status')}: {result.get('error') or 'the file was removed'}"
+        raise UserError(f"{self.run.path} has no checkpoint {path.name}: {reason}")
 
     def dataset_info(self) -> DatasetInfo:
         """Read dataset.json.
@@ -130,9 +125,3 @@ class FinishedRun:
             return DatasetInfo.from_dict(self.run.read_json(file))
         except (TypeError, AttributeError) as error:
             raise UserError(f"{file} is damaged: it does not describe a data set ({error})") from error
-
-    def _progress(self) -> str:
-        if not self.run.result.exists():
-            return "it has not completed its first epoch, or is not finished; wait for it, or train again"
-        result = read_result(self.run)
-        return f"it {result.get('status')}: {result.get('error') or 'the file was removed'}"

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -92,11 +91,17 @@ class Predictor:
         """
         size = self.preprocess.image_size
         if isinstance(image, str | os.PathLike):
-            pixels = _to_tensor(decode_image(_read_file(Path(image)), size, str(image)))
+            try:
+                content = Path(image).read_bytes()
+            except OSError as error:
+                raise UserError(f"{Path(image)} can't be read: {error.strerror}") from error
+            pixels = _to_tensor(decode_image(content, size, str(image)))
         elif isinstance(image, PIL.Image.Image):
             pixels = _to_tensor(image_pixels(image, size))
         elif isinstance(image, np.ndarray):
-            pixels = _from_array(image)
+            if image.dtype != np.uint8 or image.ndim not in (2, 3):
+                raise UserError(f"{_IMAGES}; found {image.dtype} of shape {image.shape}")
+            pixels = _to_tensor(np.atleast_3d(image).transpose(2, 0, 1))
         elif isinstance(image, Tensor):
             pixels = image[None] if image.ndim == 3 else image
         else:
@@ -129,8 +134,12 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
         )
     info = finished.dataset_info()
     state = read_network_weights(path)
-    with torch.random.fork_rng(devices=[]):  # initializing weights must not move the caller's
-        network = _build(finished, node, info)
+    try:
+        with torch.random.fork_rng(devices=[]):  # initializing weights must not move the caller's
+            network = build_network(node, info)
+    except UserError as error:
+        where = f"\n(its project folder is {finished.run.project()})" if finished.own else ""
+        raise UserError(f"{finished.run.path}: {error}{where}") from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -145,37 +154,14 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
     return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta)
 
 
-def _build(finished: FinishedRun, node: dict[str, Any], info: DatasetInfo) -> nn.Module:
-    try:
-        return build_network(node, info)
-    except UserError as error:
-        where = f"\n(its project folder is {finished.run.project()})" if finished.own else ""
-        raise UserError(f"{finished.run.path}: {error}{where}") from error
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from error
-
-
 def _to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.copy())[None]  # arrays of images may be read-only
-
-
-def _from_array(array: np.ndarray) -> Tensor:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise UserError(f"{_IMAGES}; found {array.dtype} of shape {array.shape}")
-    return _to_tensor(np.atleast_3d(array).transpose(2, 0, 1))
 
 
 def _with_channels(pixels: Tensor, num_channels: int) -> Tensor:
     """Drop alpha; convert gray to color or color to gray."""
     channels = pixels.shape[1]
-    if channels == num_channels:
-        return pixels
-    opaque = pixels[:, :-1] if channels in (2, 4) else pixels
+    opaque = pixels[:, :-1] if channels in (2, 4) and channels != num_channels else pixels
     if opaque.shape[1] == num_channels:
         return opaque
     if opaque.shape[1] == 1 and num_channels == 3:

@@ -29,7 +29,6 @@ _PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
-_SPLIT_METHODS = {"validation": ("validation_step", "val_dataloader"), "test": ("test_step", "test_dataloader")}
 _HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
@@ -57,6 +56,11 @@ class Experiment:
     dataset_info: DatasetInfo | None
     network: nn.Module | None
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the data; None for a foreign data module."""
+        return self.dataset_info.fingerprint if self.dataset_info else None
+
 
 def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Experiment:
     """Build data, network and task, seeded: with equal weights on all ranks, and other random numbers after that.
@@ -70,7 +74,8 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
         UserError: If the data are not available, or a class refuses the arguments in the config.
     """
     data = build_data(config)
-    info = get_dataset_info(data)
+    info = getattr(data, "info", None)
+    info = info if isinstance(info, DatasetInfo) else None
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], info) if config["model"] else None
     if isinstance(network, DataDependentInit) and isinstance(data, ImageDataModule) and not from_checkpoint:
@@ -84,13 +89,14 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
 
 def find_missing_methods(experiment: Experiment) -> dict[str, list[str]]:
     """List the methods for `validation` and for `test` that a foreign module or data module does not define."""
+    task, data = experiment.task, experiment.data
+    methods = {
+        "validation": [(task, "validation_step"), (data, "val_dataloader")],
+        "test": [(task, "test_step"), (data, "test_dataloader")],
+    }
     return {
-        split: [
-            f"{type(owner).__name__}.{method}"
-            for owner, method in zip((experiment.task, experiment.data), methods, strict=True)
-            if not is_overridden(method, owner)
-        ]
-        for split, methods in _SPLIT_METHODS.items()
+        split: [f"{type(owner).__name__}.{name}" for owner, name in pairs if not is_overridden(name, owner)]
+        for split, pairs in methods.items()
     }
 
 
@@ -105,12 +111,6 @@ def build_data(config: Config) -> LightningDataModule:
     return data
 
 
-def get_dataset_info(data: LightningDataModule) -> DatasetInfo | None:
-    """Return the description of the data set, or None if it has none."""
-    info = getattr(data, "info", None)
-    return info if isinstance(info, DatasetInfo) else None
-
-
 def build_network(node: Config, info: DatasetInfo | None) -> nn.Module:
     """Build the network, with those properties of the data set that its signature names."""
     network = instantiate("model", node, **_as_arguments(info))
@@ -123,12 +123,12 @@ def build_network(node: Config, info: DatasetInfo | None) -> nn.Module:
 
 def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | None) -> LightningModule:
     """Build the LightningModule, with network, optimizer and schedule where its signature names them."""
-    offered = _as_arguments(info)
+    offered = _as_arguments(info) | {"schedule": None}
     if network is not None:
         offered["network"] = network
-    if config["optimizer"]:
-        offered["optimizer"] = bind_arguments("optimizer", config["optimizer"])
-    offered["schedule"] = bind_arguments("schedule", config["schedule"]) if config["schedule"] else None
+    for key in ("optimizer", "schedule"):
+        if config[key]:
+            offered[key] = bind_arguments(key, config[key])
     task = instantiate("task", config["task"], **offered)
     if not isinstance(task, LightningModule):
         raise UserError(f"task._target_: {config['task']['_target_']} is not a LightningModule")
@@ -139,9 +139,14 @@ def build_callbacks(config: Config, info: DatasetInfo | None) -> list[Callback]:
     """Build the callbacks in their order, without those that need dataset info where there is none."""
     callbacks = []
     for name, node in (config["callbacks"] or {}).items():
+        if not node:
+            continue
         path = f"callbacks.{name}"
-        if node and (info is not None or not _needs_dataset_info(path, node)):
-            callbacks.append(instantiate(path, node, **_as_arguments(info)))
+        if info is None:
+            parameters = inspect.signature(bind_arguments(path, node)).parameters
+            if any(fact in parameters and parameters[fact].default is inspect.Parameter.empty for fact in FACTS):
+                continue
+        callbacks.append(instantiate(path, node, **_as_arguments(info)))
     return callbacks
 
 
@@ -165,7 +170,7 @@ def build_trainer(
     Args:
         config: Config of which `trainer` is used.
         run: Run directory.
-        info: Description of the data set, if known.
+        info: Description of the data set; None for foreign data.
         devices: Number of devices on this machine, or their numbers.
         callbacks: All callbacks.
         loggers: All loggers.
@@ -249,11 +254,6 @@ def _instantiate_inner(path: str, value: Any, offered: dict[str, Any]) -> Any:
     if "_target_" not in value:
         return {key: _instantiate_inner(f"{path}.{key}", item, offered) for key, item in value.items()}
     return bind_arguments(path, value, **offered) if value.get("_partial_") else instantiate(path, value, **offered)
-
-
-def _needs_dataset_info(path: str, node: Config) -> bool:
-    parameters = inspect.signature(bind_arguments(path, node)).parameters
-    return any(name in parameters and parameters[name].default is inspect.Parameter.empty for name in FACTS)
 
 
 def _as_arguments(info: DatasetInfo | None) -> dict[str, Any]:

@@ -53,9 +53,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Checkpoint:
         """Read a checkpoint from a file or a web address, always with `weights_only=True`."""
-        if str(path).startswith(("http://", "https://")):
-            return _download(str(path), map_location)
-        return read_checkpoint(Path(path), map_location)
+        url = str(path)
+        if not url.startswith(("http://", "https://")):
+            return read_checkpoint(Path(path), map_location)
+        try:  # Lightning would unpickle it, and reuse an older file of the same name
+            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+                content = io.BytesIO(response.read())
+        except OSError as error:
+            raise UserError(f"{url}: cannot be downloaded: {error}") from error
+        return _load_dict(content, url, map_location)
 
 
 def read_checkpoint(path: Path, map_location: Any = None) -> Checkpoint:
@@ -65,7 +71,7 @@ def read_checkpoint(path: Path, map_location: Any = None) -> Checkpoint:
         UserError: If it is missing, damaged, or holds more than plain data.
     """
     verify_checkpoint(path)
-    return _read(path, str(path), map_location)
+    return _load_dict(path, str(path), map_location)
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -106,7 +112,7 @@ def find_newest_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
             continue
         try:
             verify_checkpoint(path)
-            _check_readable(path)
+            _check_safe(path)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -173,7 +179,7 @@ def _write(checkpoint: Checkpoint, file: BinaryIO) -> None:
         raise writer.error or error from None
     file.flush()
     try:
-        _check_readable(Path(file.name))
+        _check_safe(Path(file.name))
     except UserError as error:
         raise UserError(
             f"{error}; check what `on_save_checkpoint` and `state_dict` of your classes put into it"
@@ -187,16 +193,12 @@ def _checksum_comment(digest: "hashlib._Hash") -> bytes:
     return struct.pack("<H", len(comment)) + comment
 
 
-def _check_readable(path: Path) -> None:
-    """Read all but the contents of tensors.
-
-    Raises:
-        UserError: If `weights_only=True` rejects something in it.
-    """
+def _check_safe(path: Path) -> None:
+    """Read all but the contents of tensors; raise a UserError for what `weights_only=True` rejects."""
     _load(path, path.name, map_location="meta", mmap=True)
 
 
-def _read(file: Path | io.BytesIO, name: str, map_location: Any) -> Checkpoint:
+def _load_dict(file: Path | io.BytesIO, name: str, map_location: Any) -> Checkpoint:
     checkpoint = _load(file, name, map_location=map_location or "cpu")
     if not isinstance(checkpoint, dict):
         raise UserError(f"{name}: not a checkpoint: it holds a {type(checkpoint).__name__}, expected a dict")
@@ -222,13 +224,3 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     return value if type(value) in (bool, int, float, type(None)) else _OMITTED
-
-
-def _download(url: str, map_location: Any) -> Checkpoint:
-    """Download a checkpoint; Lightning would unpickle it, and reuse an older file of the same name."""
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-            content = io.BytesIO(response.read())
-    except OSError as error:
-        raise UserError(f"{url}: cannot be downloaded: {error}") from error
-    return _read(content, url, map_location)

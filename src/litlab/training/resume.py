@@ -41,10 +41,10 @@ class ResumeState:
             raise UserError(f"{path} was not saved by a run of this version of litlab, so it cannot be resumed from")
         if problem := find_best_problem(run, saved):
             saved["best"] = None
-            consequence = (
-                "the last one is tested" if saved["hook"] == "on_fit_end" else "the search for the best restarts"
+            finished = saved["hook"] == "on_fit_end"
+            warnings.append(
+                f"{problem}; {'the last one is tested' if finished else 'the search for the best restarts'}"
             )
-            warnings.append(f"{problem}; {consequence}")
         return cls(path, saved, warnings)
 
     def is_finished(self, trainer: dict[str, Any]) -> bool:

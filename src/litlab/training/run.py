@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from litlab.callbacks.checkpoint import BestTracker, Checkpoints
 from litlab.callbacks.console import Console
@@ -75,17 +75,21 @@ def train(
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
     missing = find_missing_methods(experiment)
-    resume.check(run, config["trainer"], _fingerprint(experiment))
+    resume.check(run, config["trainer"], experiment.fingerprint)
     if global_rank() == 0:
         resume.restore_files(run)
         start_session(run, frozen)
         if experiment.dataset_info is not None:
             write_json(run.dataset, experiment.dataset_info.to_dict())
-        _warn([*resume.warnings, *_describe_missing(missing)], silent=silent)
+        _warn(resume.warnings, missing, silent=silent)
     timer.end("data_and_network")
 
     console = Console(run=run, name=config["name"], seed=config["seed"], resumed=resume.saved, silent=silent)
-    trainer = _build_trainer(run, frozen, config, experiment, resume, stop, console)
+    trainer = _build_trainer(run, config, experiment, resume, stop, console)
+    if trainer.is_global_zero:
+        _record_machine(run, trainer)
+        if resume.checkpoint is None:
+            log_config(trainer.loggers, to_yaml(frozen))
     if heartbeat is not None:
         heartbeat.read_progress = partial(_read_progress, trainer)
     timer.end("trainer")
@@ -94,17 +98,11 @@ def train(
         if resume.saved is not None and resume.is_finished(config["trainer"]):
             set_progress(trainer, resume.saved["progress"])  # the test is logged at the last step
         else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
-                trainer.fit(experiment.task, datamodule=experiment.data, ckpt_path=resume.checkpoint)
+            _fit(trainer, experiment, resume.checkpoint)
         timer.end("fit")
 
         final = read_checkpoint(run.last)
-        test_metrics: dict[str, float] = {}
-        if not missing["test"]:
-            weights = str(_select_weights(run, final["litlab"]))
-            trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=weights, verbose=False)
-            test_metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        test_metrics = {} if missing["test"] else _test(trainer, experiment, _select_weights(run, final["litlab"]))
         timer.end("test")
 
     if trainer.is_global_zero:
@@ -115,6 +113,17 @@ def train(
         end_session(run, frozen, result)  # before the result, since a run that has one is not looked at again
         write_result(run, result)
         console.table(result)
+
+
+def _fit(trainer: Trainer, experiment: Experiment, checkpoint: Path | None) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+        trainer.fit(experiment.task, datamodule=experiment.data, ckpt_path=checkpoint)
+
+
+def _test(trainer: Trainer, experiment: Experiment, checkpoint: Path) -> dict[str, float]:
+    trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def _read_progress(trainer: Trainer) -> tuple[int, int, int]:
@@ -141,14 +150,10 @@ class PhaseTimer:
         self._started = now
 
 
-def _describe_missing(missing: dict[str, list[str]]) -> list[str]:
-    causes = {split: " and ".join(methods) for split, methods in missing.items() if methods}
-    line = "; ".join(f"no {split}: {methods} not defined" for split, methods in causes.items())
-    return [line] if line else []
-
-
-def _warn(messages: list[str], *, silent: bool) -> None:
-    for message in messages:
+def _warn(messages: list[str], missing: dict[str, list[str]], *, silent: bool) -> None:
+    """Log and print the messages, then the splits that lack methods."""
+    lacking = [f"no {split}: {' and '.join(methods)} not defined" for split, methods in missing.items() if methods]
+    for message in filter(None, [*messages, "; ".join(lacking)]):
         _log.warning(message)
         if not silent:
             print(f"litlab: {message}", file=sys.stderr)
@@ -156,39 +161,33 @@ def _warn(messages: list[str], *, silent: bool) -> None:
 
 def _build_trainer(
     run: RunDirectory,
-    frozen: Config,
     config: Config,
     experiment: Experiment,
     resume: ResumeState,
     stop: StopRequest,
     console: Console,
 ) -> Trainer:
-    """Build the Trainer with litlab's own callbacks before those of the config."""
+    """Build the Trainer, with litlab's own callbacks before those of the config."""
     checkpoints = Checkpoints(
         run=run,
         stop=stop,
         **config["checkpoint"],
-        metadata={"limits": get_limits(config["trainer"]), "data": _fingerprint(experiment)},
+        metadata={"limits": get_limits(config["trainer"]), "data": experiment.fingerprint},
         best=BestTracker(**config["objective"]) if config["objective"] else None,
         timing=Timing(),
         saved=resume.saved,
     )
-    callbacks: list[Callback] = [checkpoints, checkpoints.timing, console]
     devices = config["trainer"]["devices"]
     trainer = build_trainer(
         config | {"trainer": config["trainer"] | {"num_nodes": num_nodes()}},
         run,
         experiment.dataset_info,
         devices=devices if isinstance(devices, list) else num_local_ranks(),
-        callbacks=callbacks + build_callbacks(config, experiment.dataset_info),
+        callbacks=[checkpoints, checkpoints.timing, console, *build_callbacks(config, experiment.dataset_info)],
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )
     if config["trainer"].get("precision") == "16-mixed" != trainer.precision:  # on a CPU, Lightning takes bfloat16
         raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed, bf16-true or 32-true")
-    if trainer.is_global_zero:
-        _record_machine(run, trainer)
-        if resume.checkpoint is None:
-            log_config(trainer.loggers, to_yaml(frozen))
     return trainer
 
 
@@ -221,25 +220,22 @@ def _build_result(
 ) -> Result:
     """Build the result from the final checkpoint, so that interruptions make no difference to it."""
     saved = final["litlab"]
+    best = saved["best"] or {"value": None, "metrics": {}}
     clock = TrainingClock()
     clock.set_state(saved["training"])
     network = experiment.network or experiment.task
     return Result(
         status=RunStatus.COMPLETED,
         identity=identity(config),
-        objective=saved["best"]["value"] if saved["best"] else None,
-        best=saved["best"]["metrics"] if saved["best"] else {},
+        objective=best["value"],
+        best=best["metrics"],
         last=last_values(read_metrics(run.metrics)),
         test=test_metrics,
         epochs=saved["epoch"],
         steps=saved["step"],
-        data=_fingerprint(experiment),
+        data=experiment.fingerprint,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         weights=hash_weights(final["state_dict"]),
         seconds=seconds | {"training": round(clock.seconds, 3), "saving": round(saved["seconds_saving"], 3)},
         images_per_second=clock.images_per_second,
     )
-
-
-def _fingerprint(experiment: Experiment) -> str | None:
-    return experiment.dataset_info.fingerprint if experiment.dataset_info else None

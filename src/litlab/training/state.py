@@ -3,7 +3,7 @@
 import copy
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,19 +49,14 @@ class TrainState:
 
     @classmethod
     def capture(cls, trainer: Trainer, task: LightningModule, hook: Hook, loaders: LoaderRandomStates) -> "TrainState":
-        """Copy the state of this rank.
-
-        Args:
-            trainer: Trainer that is fitting.
-            task: Module that is trained.
-            hook: Hook that is running.
-            loaders: `LoaderState.random_states`.
-        """
+        """Copy the state of this rank in a hook, with the `LoaderState.random_states` of its loaders."""
         rank = {
             "random": get_random_state(trainer.strategy.root_device),
             "loaders": loaders,
             "metrics": get_metrics_state(find_metrics(task)),
-            "gradients": {} if task.automatic_optimization else _copy_gradients(task),
+            "gradients": {}
+            if task.automatic_optimization
+            else {name: p.grad.detach().clone() for name, p in task.named_parameters() if p.grad is not None},
         }
         return cls(
             hook=hook,
@@ -89,14 +84,9 @@ class TrainState:
 
 
 def restore_train_state(saved: dict[str, Any], trainer: Trainer, task: LightningModule) -> None:
-    """Restore what Lightning did not.
+    """Restore from `litlab` of the checkpoint what Lightning did not restore.
 
     To be called in the hook that the state was captured in; for a finished fit, in the first hook of those after it.
-
-    Args:
-        saved: `litlab` of the checkpoint.
-        trainer: Trainer that was restored from the checkpoint.
-        task: Module that is trained.
     """
     rank, device = state_of_rank(saved, trainer, task), trainer.strategy.root_device
     set_metrics_state(find_metrics(task), rank["metrics"])
@@ -146,13 +136,7 @@ class LoaderState:
             self._record_each_batch(trainer)
 
     def resume(self, trainer: Trainer, saved: dict[str, Any], rank: dict[str, Any]) -> None:
-        """Start the loaders in `on_train_start` of a resumed run.
-
-        Args:
-            trainer: Trainer that was restored from the checkpoint.
-            saved: `litlab` of the checkpoint.
-            rank: This rank's state in it.
-        """
+        """Start the loaders in `on_train_start` of a resumed run, from `litlab` of its checkpoint."""
         device, seeks = trainer.strategy.root_device, _can_seek(trainer)
         if not seeks:
             finished = saved["hook"] == "on_fit_end"
@@ -292,14 +276,6 @@ def _to(value: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Ten
     return [item.to(device) for item in value] if isinstance(value, list) else value.to(device, copy=True)
 
 
-def _copy_gradients(task: LightningModule) -> dict[str, Tensor]:
-    return {
-        name: parameter.grad.detach().clone()
-        for name, parameter in task.named_parameters()
-        if parameter.grad is not None
-    }
-
-
 def get_random_state(device: torch.device) -> RandomState:
     """Copy the states of the generators of Python, NumPy, torch and the device, as `weights_only=True` reads them."""
     version, words, gauss = random.getstate()
@@ -338,15 +314,10 @@ def gather_states(trainer: Trainer, state: Any) -> list[Any]:
     torch.save(state, buffer)
     device = trainer.strategy.root_device
     content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8).to(device)
-    sizes = _all_gather(trainer, torch.tensor([len(content)], device=device)).flatten().tolist()
+    all_gather: Callable[[Tensor], Any] = trainer.strategy.all_gather
+    sizes = all_gather(torch.tensor([len(content)], device=device)).flatten().tolist()
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
     padded[: len(content)] = content
-    rows = _all_gather(trainer, padded).reshape(len(sizes), -1).cpu()
+    rows = all_gather(padded).reshape(len(sizes), -1).cpu()
     contents = [row[:size].numpy().tobytes() for row, size in zip(rows, sizes, strict=True)]
     return [torch.load(io.BytesIO(content), weights_only=True) for content in contents]
-
-
-def _all_gather(trainer: Trainer, value: Tensor) -> Tensor:
-    gathered = trainer.strategy.all_gather(value)
-    assert isinstance(gathered, Tensor)
-    return gathered

@@ -18,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from litlab.config.config_file import from_yaml
-from litlab.config.trust import Trust, trusted_config
-from litlab.config.validate import validate
+from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
 from litlab.process.failure import describe_error, log_traceback, record_failure
@@ -46,21 +44,14 @@ def main() -> int:
 
 
 def work(directory: str, started: float) -> int:
-    """Train the run in a directory.
-
-    Args:
-        directory: Run directory.
-        started: Time at which this process started, by `time.perf_counter`.
-
-    Returns:
-        Exit code.
-    """
+    """Train the run in a directory, from a process that started at this `time.perf_counter`; return the exit code."""
     sys.stdout, sys.stderr = FaultTolerantStream(sys.stdout), FaultTolerantStream(sys.stderr)
     stop = StopRequest()
     try:
         stop.install()
         run = RunDirectory.existing(directory)
-        config = _read_config(run)
+        config, trust = open_config(run)
+        trust.make_importable()
         threads = config["threads"] or max(1, num_cores() // num_local_ranks())
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # torch reads it when imported
         if run.result.exists() and read_result(run).get("status") == RunStatus.COMPLETED:
@@ -68,11 +59,11 @@ def work(directory: str, started: float) -> int:
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
             return 0
         if not owns_run():
-            return _capture_failure(run, config, stop, lambda: _train(run, config, stop, started))
+            return _record_failures(run, config, stop, lambda: _train(run, config, stop, started))
         with directory_lock(run.path) as lock:
             run.result.unlink(missing_ok=True)
             remove_session_end(run)
-            code = _capture_failure(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
+            code = _record_failures(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
             return _report_failure(run, config, code)
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
@@ -84,24 +75,13 @@ def work(directory: str, started: float) -> int:
         return stopped.exit_code
 
 
-def _read_config(run: RunDirectory) -> Config:
-    content = run.config.read_bytes()
-    Trust.of(run, content).make_importable()
-    try:
-        config = from_yaml(content.decode())
-        validate(config)
-    except ValueError as error:  # UserError, or bytes that are not UTF-8
-        raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
-    return config
-
-
 def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, started: float, lock: TextIO) -> int:
     """Train in this process, or in several on this machine; those of several machines are started by torchrun."""
     num_nodes = config["trainer"]["num_nodes"]
     if num_nodes > 1 and not is_rank():
-        how = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
+        error = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
         # Not refused: the directory stays.
-        record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {how}")
+        record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {error}")
         return 1
     world_size = 1 if is_rank() else _count_devices(config["trainer"])
     if world_size == 1:
@@ -124,10 +104,8 @@ def _work_as_rank(run: RunDirectory, environment: dict[str, str]) -> int:
 def _count_devices(trainer: Config) -> int:
     """Count the devices to use on this machine; `auto` and -1 mean all."""
     devices = trainer["devices"]
-    if isinstance(devices, list):
-        return len(devices)
     if devices not in ("auto", -1):
-        return int(devices)
+        return len(devices) if isinstance(devices, list) else int(devices)
     if trainer["accelerator"] == "cpu":
         return 1
     if is_fork():
@@ -144,11 +122,10 @@ def _train(run: RunDirectory, config: Config, stop: StopRequest, started: float)
     _configure_logging(run.log)
     if is_fork():
         _configure_imported_libraries()
-    strategy = config["trainer"].get("strategy", "auto")
     heartbeat = HeartbeatThread(run) if global_rank() == 0 else None
-    with store_on_loopback(strategy=strategy), heartbeat or nullcontext():
-        frozen, silent = trusted_config(run, config), _prints_to(run.log)
-        train(run, frozen, stop, started=started, silent=silent, heartbeat=heartbeat)
+    with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")), heartbeat or nullcontext():
+        frozen = trusted_config(run, config)
+        train(run, frozen, stop, started=started, silent=_prints_to(run.log), heartbeat=heartbeat)
     return 0
 
 
@@ -191,7 +168,7 @@ def _prints_to(log: Path) -> bool:
         return False
 
 
-def _capture_failure(run: RunDirectory, config: Config, stop: StopRequest, function: Callable[[], int]) -> int:
+def _record_failures(run: RunDirectory, config: Config, stop: StopRequest, function: Callable[[], int]) -> int:
     """Call a function that returns an exit code; record what it raises in run.log and result.json."""
     try:
         return function()
