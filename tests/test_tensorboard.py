@@ -43,19 +43,14 @@ BEST = {"val/loss": 0.5, "val/accuracy": 0.75}
 UNKNOWN = "STATUS_UNKNOWN"
 
 
-def test_events_come_back(tmp_path: Path) -> None:
-    file = tmp_path / f"{PREFIX}0.test"
+def test_events_come_back_and_are_written_once(tmp_path: Path) -> None:
+    file, other = tmp_path / f"{PREFIX}0.test", tmp_path / f"{PREFIX}1.test"
     assert write_events(file, EVENTS)
     first, *events = EventFileLoader(str(file)).Load()
     assert (first.file_version, first.wall_time) == ("brain.Event:2", 1.5e9 + 10)
     values = [(e.step, e.wall_time, v.tag, v.tensor.float_val[0]) for e in events for v in e.summary.value]
     assert values == [(10, 1.5e9 + 10, "val/loss", 0.5), (20, 1.5e9 + 20, "val/loss", 0.25)]
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_the_same_events_are_written_once(tmp_path: Path) -> None:
-    file, other = tmp_path / f"{PREFIX}0.test", tmp_path / f"{PREFIX}1.test"
-    write_events(file, EVENTS)
     os.utime(file, (1, 1))
     assert not write_events(file, EVENTS)
     assert file.stat().st_mtime == 1
@@ -87,7 +82,7 @@ def test_neither_torch_nor_tensorflow_is_imported(tmp_path: Path) -> None:
 
 def new_run(path: Path, **values: Any) -> tuple[RunDirectory, dict[str, Any]]:
     """Make a job that sweeps the learning rate, as its controller leaves it to a worker."""
-    run = make_run(path, {"optimizer.lr": 0.1} | values, 0.5, swept=["optimizer.lr"])
+    run = make_run(path, {"optimizer.lr": 0.1} | values, 0.5, swept=["optimizer.lr", "model"])
     run.result.unlink()
     return run, run.read_config()
 
@@ -121,19 +116,14 @@ def test_a_failed_run_is_found_by_the_filter(status: RunStatus, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("status", [RunStatus.INTERRUPTED, RunStatus.PRUNED])
-def test_a_stopped_run_has_neither_failed_nor_succeeded(status: RunStatus, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_or_resumed_has_neither_failed_nor_succeeded(status: RunStatus, tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
     record_failure(run, config, RunStatus.FAILED, "at first")
     run.result.unlink()
     record_failure(run, config, status, "and then")
     assert [session.status for session in sessions(tmp_path).values()] == [UNKNOWN]
-
-
-def test_a_resumed_run_has_not_failed(tmp_path: Path) -> None:
-    run, config = new_run(tmp_path / "run")
-    start_session(run, config)
-    record_failure(run, config, RunStatus.FAILED, "at first")
+    end_session(run, config, Result(RunStatus.FAILED, ""))
     remove_session_end(run)
     start_session(run, config)
     assert [session.status for session in sessions(tmp_path).values()] == [UNKNOWN]
@@ -233,9 +223,8 @@ def test_a_hyperparameter_keeps_its_type(key: str, value: Any, expected: Any, tm
 
 
 def test_a_group_shows_its_option(tmp_path: Path) -> None:
-    hparams = job_hparams(
-        tmp_path / "run", {}, "model=cnn", "+experiment=cifar10", "data/augment@data.more=crop", "seed=3"
-    )
+    overrides = ("model=cnn", "+experiment=cifar10", "data/augment@data.more=crop", "seed=3")
+    hparams = job_hparams(tmp_path / "run", {}, *overrides)
     assert hparams == {"model": "cnn", "experiment": "cifar10", "data/augment@data.more": "crop", "seed": 0}
 
 
@@ -267,8 +256,3 @@ def test_a_single_run_shows_what_its_command_set(tmp_path: Path) -> None:
 def test_a_damaged_record_of_the_command_leaves_the_seed(record: str, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", "", {"overrides.yaml": record})
     assert session_hparams(run, config_with({})) == {"seed": 0}
-
-
-def test_a_job_without_a_record_shows_its_config(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", {"optimizer.lr": 0.2}, 0.5, swept=["optimizer.lr", "model"])
-    assert session_hparams(run, run.read_config()) == {"optimizer.lr": 0.2}

@@ -22,7 +22,7 @@ def test_color_is_the_fraction_of_the_true_class() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 10, 25, 26, 60, 61, 200, 1500])
-@pytest.mark.parametrize("name", ["a", "a long name of a class, " * 9, "кошка\nи собака", ""])
+@pytest.mark.parametrize("name", ["a long name of a class, " * 9, "кошка\nи собака", ""])
 def test_nothing_is_cut_off_at_the_edge(num_classes: int, name: str) -> None:
     counts = np.eye(num_classes, dtype=np.int64) * 1_234_567
     picture = draw_confusion_matrix(counts, [name] * num_classes)
