@@ -107,7 +107,8 @@ class Checkpoints(Callback):
             return
         first = batch_idx == 0
         signum, late = self._maximum(trainer, self._stop.pending(), self._is_late(first), now=first)
-        if signum or late or self._is_due(trainer.global_step):
+        is_due = self._every_steps is not None and trainer.global_step % self._every_steps == 0
+        if signum or late or is_due or self._new_best:
             if self._new_best or trainer.global_step != (self._saved_step or 0):
                 self._save(trainer, self._capture(trainer, pl_module, "on_train_batch_start"))
             if signum:
@@ -239,9 +240,6 @@ class Checkpoints(Callback):
         minutes, seconds = self._every_minutes, time.monotonic() - self._saved_time
         return int((first_batch and seconds >= MIN_EPOCH_SECONDS) or (minutes is not None and seconds >= 60 * minutes))
 
-    def _is_due(self, step: int) -> bool:
-        return self._new_best or (self._every_steps is not None and step % self._every_steps == 0)
-
     def _save(self, trainer: Trainer, state: TrainState) -> None:
         started = time.perf_counter()
         self._saving = state
@@ -350,9 +348,6 @@ class BestTracker:
 
 
 def _weight_norms(task: LightningModule) -> torch.Tensor:
-    """Compute the norm of each floating-point parameter, to see changes.
-
-    Buffers are left out: for a validation, DDP copies those of rank zero.
-    """
+    """Compute the norm of each floating-point parameter; for a validation, DDP copies the buffers of rank zero."""
     tensors = [parameter.detach() for parameter in task.parameters() if parameter.is_floating_point()]
     return torch.stack([norm.double() for norm in torch._foreach_norm(tensors)]) if tensors else torch.zeros(0)

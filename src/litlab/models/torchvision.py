@@ -93,11 +93,8 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
         file = _cache_file(weights)
         # torch's own message would advise to load the file with weights_only=False.
         reason = "it holds more than tensors" if isinstance(error, pickle.UnpicklingError) else str(error)
-        advice = (
-            f"delete {file}, and it is downloaded again"
-            if file.exists()
-            else f"download it elsewhere and save it as {file}"
-        )
+        download = f"download it elsewhere and save it as {file}"
+        advice = f"delete {file}, and it is downloaded again" if file.exists() else download
         raise UserError(
             f"model.pretrained=true: cannot load the weights of {weights.url} ({reason}): {advice}, "
             "or use model.pretrained=false"

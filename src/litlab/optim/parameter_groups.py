@@ -31,22 +31,17 @@ def parameter_groups(network: nn.Module, decayed: Collection[str]) -> list[dict[
     Raises:
         UserError: Nothing is trainable.
     """
-    trainable = [
-        (name.replace(_FSDP_PREFIX, ""), parameter)
-        for name, parameter in network.named_parameters()
-        if parameter.requires_grad
-    ]
+    parameters = [(name.replace(_FSDP_PREFIX, ""), parameter) for name, parameter in network.named_parameters()]
+    trainable = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     if not trainable:
         raise UserError(
             f"{type(network).__name__} has no trainable parameters, so there is nothing to optimize: "
             "at least one of its parameters must have requires_grad=True"
         )
+    decay = [parameter for name, parameter in trainable if name in decayed]
+    no_decay = [parameter for name, parameter in trainable if name not in decayed]
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for name, parameter in trainable if name in decayed], "name": "decay"},
-        {
-            "params": [parameter for name, parameter in trainable if name not in decayed],
-            "name": "no_decay",
-            "weight_decay": 0.0,
-        },
+        {"params": decay, "name": "decay"},
+        {"params": no_decay, "name": "no_decay", "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]

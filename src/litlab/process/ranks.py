@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
+from litlab.process.child_process import Fork
 from litlab.process.signals import PARENT_VARIABLE, StopRequest, blocked_signals
 
 STORE_SOCKET = "LITLAB_STORE_SOCKET"  # environment variable of rank 0: descriptor of the socket for the ranks' store
@@ -45,24 +45,7 @@ def num_nodes() -> int:
     return int(os.environ["WORLD_SIZE"]) // num_local_ranks() if is_rank() else 1
 
 
-class RankProcess(Protocol):
-    """A child process: a new interpreter (`subprocess.Popen`) or a fork."""
-
-    returncode: int | None
-
-    def poll(self) -> int | None:
-        """Return the exit code, or None while it runs."""
-
-    def wait(self) -> int:
-        """Wait for its end and return the exit code."""
-
-    def send_signal(self, signum: int, /) -> None:
-        """Send a signal, unless it has ended."""
-
-    def kill(self) -> None:
-        """Send SIGKILL, unless it has ended."""
-
-
+RankProcess = subprocess.Popen[bytes] | Fork
 StartRank = Callable[[dict[str, str], Sequence[int]], RankProcess]  # takes its variables and descriptors to inherit
 
 

@@ -173,10 +173,10 @@ def _digest(text: Any) -> str:
     """Shorten a text to its length and hash; a file that was recorded by its name alone has none."""
     if text is None:
         return "not recorded"
-    num_lines = str(text).count("\n")
-    return (
-        f"{num_lines} lines ({hashlib.sha256(str(text).encode(errors='replace')).hexdigest()[:8]})" if text else "none"
-    )
+    if not text:
+        return "none"
+    digest, num_lines = hashlib.sha256(str(text).encode(errors="replace")).hexdigest(), str(text).count("\n")
+    return f"{num_lines} lines ({digest[:8]})"
 
 
 def _diff_machines(diff: RunDiff, *runs: RunDirectory) -> None:
@@ -217,17 +217,14 @@ def _result_facts(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _diff_metrics(diff: RunDiff, *runs: RunDirectory) -> None:
-    old, new = (_rows_by_metric(run) for run in runs)
+    old, new = map(_rows_by_metric, runs)
     diff.num_rows = sum(map(len, old.values()))
     differences = (_diff_rows(metric, old.get(metric, {}), new.get(metric, {})) for metric in {**old, **new})
     diff.differences += filter(None, differences)
 
 
 def _diff_rows(metric: str, old: _Rows, new: _Rows) -> Difference | None:
-    """Compare the rows of a metric to the last bit.
-
-    The values shown are the last of each run, or those of the last row that differs if the runs end alike.
-    """
+    """Compare the rows of a metric to the last bit; show its last values, or the last that differ."""
     keys = old.keys() | new.keys()
     different = [key for key in keys if not _is_same(old.get(key), new.get(key))]
     if not different:
@@ -245,11 +242,7 @@ def _diff_rows(metric: str, old: _Rows, new: _Rows) -> Difference | None:
 
 
 def _rows_by_metric(run: RunDirectory) -> dict[str, _Rows]:
-    """Read the rows of metrics.csv except those that measure the machine.
-
-    Raises:
-        UserError: If it is missing or damaged.
-    """
+    """Read the rows of metrics.csv except those that measure the machine."""
     if not run.metrics.exists():
         raise UserError(f"{run.metrics} is missing")
     if not run.metrics.is_file():  # opening a pipe would block forever

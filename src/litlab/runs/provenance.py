@@ -51,32 +51,21 @@ def describe_machine() -> dict[str, Any]:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        if match:
-            return match[1]
-    return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def _code(project: Path) -> dict[str, Any] | None:
-    """Describe commit, diff and untracked files of the project's git repository; None outside one.
-
-    Literals that look like secrets are masked; other secrets in sources cannot be told from code.
-    """
+    """Describe commit, diff and untracked files of the project's git repository, masked; None outside one."""
     commit = _git(project, "rev-parse", "HEAD")
     if commit is None:
         return None
     diff = _git(project, "diff", "HEAD", "--no-color", "--no-ext-diff") or ""
     names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     names = [name for name in names if name and not _in_a_run(project, name)]
-    untracked: dict[str, str | None] = {name: _source(project / name) for name in names}
+    untracked = {name: _source(project / name) for name in names}
     masked = mask_diff(diff[:MAX_TEXT])
-    return {
-        "commit": commit.strip(),
-        "diff": masked,
-        "diff_complete": masked == diff,
-        "untracked": untracked,
-    }
+    return {"commit": commit.strip(), "diff": masked, "diff_complete": masked == diff, "untracked": untracked}
 
 
 def _in_a_run(project: Path, name: str) -> bool:

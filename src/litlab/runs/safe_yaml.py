@@ -36,12 +36,7 @@ def load_yaml(content: bytes) -> Any:
 
 
 def _load_by_section(content: bytes) -> dict[Any, Any]:
-    """Load YAML whose sections are mappings by themselves.
-
-    Raises:
-        ValueError: If there may be more to it than its sections.
-        yaml.YAMLError: If a section is no YAML.
-    """
+    """Load YAML whose sections are mappings by themselves; a ValueError says that there may be more to it."""
     first, *sections = _SECTION.split(content)
     if first or not sections or b"&" in content or b"\n---" in content or b"\n..." in content:
         raise ValueError("not made of sections alone")
@@ -52,12 +47,7 @@ def _load_by_section(content: bytes) -> dict[Any, Any]:
 
 
 def _load_section(section: bytes) -> bytes:
-    """Load a section; return it marshalled, which is the fastest form to copy from.
-
-    Raises:
-        ValueError: If it is no mapping, or holds other than plain values.
-        yaml.YAMLError: If it is no YAML.
-    """
+    """Load a section that is a mapping of plain values; return it marshalled, the fastest form to copy from."""
     import yaml
 
     mapping = yaml.load(section, _loader())

@@ -141,10 +141,7 @@ class ImageClassifier(LightningModule):
             return optimizer
         arguments = {"total_steps": self._total_steps()} if _wants_total_steps(self._make_schedule) else {}
         scheduler = self._make_schedule(optimizer, **arguments)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def describe_metrics(self) -> list[MetricInfo]:
         """Return unit, direction and bounds of each metric that is logged."""

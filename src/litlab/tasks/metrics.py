@@ -78,10 +78,7 @@ class LossAndAccuracy(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return `loss` and `accuracy`."""
-        return {
-            "loss": self.loss_sum / self.num_images,
-            "accuracy": self.num_correct / self.num_images,
-        }
+        return {"loss": self.loss_sum / self.num_images, "accuracy": self.num_correct / self.num_images}
 
     def reset(self) -> None:
         """Forget all batches, the pending ones included."""
@@ -196,13 +193,12 @@ def metric_info(name: str, metric: nn.Module) -> MetricInfo:
     """
     higher_is_better = getattr(metric, "higher_is_better", None)
     lower, upper = getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)
+    bounds = (-math.inf if lower is None else float(lower), math.inf if upper is None else float(upper))
     return MetricInfo(
         name,
         unit=str(getattr(metric, "unit", "")),
         mode=None if higher_is_better is None else "max" if higher_is_better else "min",
-        bounds=None
-        if lower is None and upper is None
-        else (-math.inf if lower is None else float(lower), math.inf if upper is None else float(upper)),
+        bounds=None if lower is None and upper is None else bounds,
     )
 
 
