@@ -15,7 +15,7 @@ from litlab.errors import UserError
 from litlab.tasks.image_classifier import ImageClassifier
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
+    pytest.mark.filterwarnings("ignore:The number of training batches")  # is smaller than the logging interval
 ]
 
 

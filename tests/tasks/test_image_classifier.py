@@ -202,10 +202,8 @@ def _moved(images: Tensor, pixels: int) -> Tensor:
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_views_are_averaged_in_evaluation_alone(flip: bool, shift: int) -> None:
-    task, network = (
-        make_conv_task(test_time_flip=flip, test_time_shift=shift),
-        make_conv_task().network.eval(),
-    )
+    task = make_conv_task(test_time_flip=flip, test_time_shift=shift)
+    network = make_conv_task().network.eval()
     (batch,) = Batches(8)
     rows = Rows()
     small_fit.make_trainer([rows], []).validate(task, Batches(8), verbose=False)

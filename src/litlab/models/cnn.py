@@ -27,12 +27,7 @@ class CNN(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        image_shape: tuple[int, int, int],
-        widths: Sequence[int],
-        hidden: Sequence[int],
+        self, *, num_classes: int, image_shape: tuple[int, int, int], widths: Sequence[int], hidden: Sequence[int]
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
