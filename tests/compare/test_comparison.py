@@ -1,16 +1,23 @@
-"""Comparisons: groups, order, baseline, notes."""
+"""Comparisons: groups, order, baseline, notes; n, intervals and tests count seeds, also with `--group`."""
 
 import re
 import shutil
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
+import numpy as np
 import pytest
-from support.grids import LR, SEED, names, put
-from support.studies import config_with, make_run, make_study
+from scipy import stats
+from support.grids import LR, SEED, WIDTHS, names, put
+from support.studies import accuracy_interval, config_with, make_run, make_study
 
 from litlab.compare.comparison import compare
+from litlab.compare.model import Comparison, Group
 from litlab.errors import UserError
 from litlab.runs.files import write_json
+
+AXES = {LR: [0.05, 0.1], WIDTHS: [[2, 4], [4, 8]], SEED: [0, 1, 2, 3]}
 
 
 def test_group_averages_over_the_rest(study: Path) -> None:
@@ -129,3 +136,75 @@ def test_untrusted_names_are_unique_and_printable(tmp_path: Path) -> None:
     assert len(set(found)) == 3
     assert all(name.isprintable() and len(name) < 80 for name in found)
     assert sum(name.endswith(" (2)") for name in found) == 1
+
+
+def accuracy_of_order(point: dict[str, Any]) -> float:
+    """Order the seeds differently for each learning rate; wider networks are much better."""
+    of_seed = {0.05: [0.2, 0.0, 0.1, 0.3], 0.1: [0.1, 0.3, 0.0, 0.15]}[point[LR]][point[SEED]]
+    return round(0.3 + point[LR] + (0.4 if point[WIDTHS] == [4, 8] else 0.0) + 0.1 * of_seed, 6)
+
+
+def of_seeds(lr: float, seeds: list[int]) -> list[float]:
+    return [fmean(accuracy_of_order({LR: lr, WIDTHS: widths, SEED: seed}) for widths in AXES[WIDTHS]) for seed in seeds]
+
+
+def group_named(comparison: Comparison, name: str) -> Group:
+    return next(group for group in comparison.groups if group.name == name)
+
+
+def test_the_interval_is_one_over_seeds(tmp_path: Path) -> None:
+    """The interval is that of the mean over the widths, which differ by far more than seeds do."""
+    make_study(tmp_path / "s", AXES, accuracy_of_order)
+    found = compare([tmp_path / "s"], group=["lr"], baseline="lr=0.05")
+    means = {lr: of_seeds(lr, AXES[SEED]) for lr in AXES[LR]}
+    for lr, values in means.items():
+        value = group_named(found, f"lr={lr}").value
+        assert value is not None
+        assert len(group_named(found, f"lr={lr}").runs) == 8
+        assert (value.num, value.mean) == (4, pytest.approx(np.mean(values)))
+        assert value.deviation == pytest.approx(np.std(values, ddof=1))
+        assert (value.low, value.high) == pytest.approx(accuracy_interval(values))
+        assert value.best == max(accuracy_of_order({LR: lr, WIDTHS: [4, 8], SEED: seed}) for seed in AXES[SEED])
+    difference = group_named(found, "lr=0.1").difference
+    assert difference is not None
+    assert (difference.num, difference.p) == (4, pytest.approx(stats.ttest_rel(means[0.1], means[0.05]).pvalue))
+
+
+def test_seeds_that_not_all_settings_have_are_left_out(tmp_path: Path) -> None:
+    """With them, the mean of a seed would be one over other settings."""
+
+    def status(point: dict[str, Any]) -> str:
+        return "failed" if (point[LR], point[WIDTHS], point[SEED]) == (0.1, [4, 8], 1) else "completed"
+
+    make_study(tmp_path / "s", AXES, accuracy_of_order, status=status)
+    found = compare([tmp_path / "s"], group=["lr"])
+    value = group_named(found, "lr=0.1").value
+    assert value is not None
+    assert (value.num, value.mean) == (3, pytest.approx(np.mean(of_seeds(0.1, [0, 2, 3]))))
+    assert [run.seed for run in group_named(found, "lr=0.1").runs] == [0, 0, 2, 2, 3, 3]
+    assert found.notes[1:] == (
+        "1 run is not averaged, as not all settings that --group averages over have a completed one with the same "
+        "seed: 0009_lr-0.1_widths-[2,4]_seed-1",
+        "1 run is not completed and not averaged: 1 failed",
+    )
+
+
+def test_without_a_seed_that_has_all_settings_there_is_no_interval(tmp_path: Path) -> None:
+    make_study(tmp_path / "a", {LR: [0.05, 0.1], WIDTHS: [[2, 4]], SEED: [0]}, accuracy_of_order)
+    make_study(tmp_path / "b", {LR: [0.05, 0.1], WIDTHS: [[4, 8]], SEED: [1]}, accuracy_of_order)
+    found = compare([tmp_path], group=["lr"])
+    value = group_named(found, "lr=0.1").value
+    assert value is not None
+    assert (value.num, value.low, value.high) == (2, None, None)
+    said = "lr=0.05, lr=0.1: no seed has all settings that --group averages over, so no interval"
+    assert said in found.notes
+    with pytest.raises(UserError, match=r"--baseline lr=0.1: no seed has a completed run of all settings"):
+        compare([tmp_path], group=["lr"], baseline="lr=0.1")
+
+
+def test_note_on_groups_that_average_over_different_settings(tmp_path: Path) -> None:
+    said = "the groups are not averaged over the same settings, which may be why they differ"
+    make_study(tmp_path / "s", AXES, accuracy_of_order)
+    assert said not in compare([tmp_path / "s"], group=["lr"]).notes
+    make_run(tmp_path / "more", {LR: 0.1, WIDTHS: [8, 8], SEED: 0}, 0.9)
+    assert said in compare([tmp_path], group=["lr"]).notes

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from scipy import stats
 from support.grids import by_hand, group, summary
-from support.studies import accuracy_interval, make_study
+from support.studies import make_study
 
 from litlab.cli import compare as command
 from litlab.compare.comparison import compare
@@ -67,43 +66,6 @@ def test_golden(study: Path, format: Format, suffix: str, baseline: str | None) 
     assert found == file.read_text()
 
 
-def test_numbers_match_scipy(study: Path) -> None:
-    """The row of one group against the accuracies that were planted."""
-    points = [{"optimizer.lr": 0.1, "model.widths": [4, 8], "seed": seed} for seed in AXES["seed"]]
-    base = [accuracy(point | {"model.widths": [2, 4]}) for point in points]
-    ours = [accuracy(point) for point in points]
-    cells = cells_of(render(compare([study], baseline=BASELINE), "markdown"), "0.1", r"\[4,8]")
-    mean, low, high, deviation = percent(ours)
-    tests_mean, tests_low, tests_high, _ = percent([on_test(point) for point in points])
-    pairs = [100 * (mine - other) for mine, other in zip(ours, base, strict=True)]
-    paired = stats.ttest_rel(ours, base)
-    interval = paired.confidence_interval(0.95)
-    effect = stats.tmean(pairs) / stats.tstd(pairs)
-    assert cells[2:8] == [
-        "4",
-        f"**{mean} ± {deviation}**",
-        f"[{low}, {high}]",
-        f"{100 * max(ours):.2f}",
-        f"{tests_mean} ± {deviation}",
-        f"[{tests_low}, {tests_high}]",
-    ]
-    assert cells[8] == f"{stats.tmean(pairs):+.2f}"
-    assert cells[9] == f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-    assert cells[11] == f"{effect:+.2f}"
-
-
-def percent(values: list[float]) -> tuple[str, ...]:
-    mean = stats.tmean(values)
-    low, high = accuracy_interval(values)
-    return tuple(f"{100 * each:.2f}" for each in (mean, low, high, stats.tstd(values)))
-
-
-def cells_of(markdown: str, *first: str) -> list[str]:
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in markdown.splitlines()]
-    (row,) = (row for row in rows if row[: len(first)] == list(first))
-    return row
-
-
 @pytest.mark.parametrize("format", get_args(Format))
 def test_the_same_bytes(study: Path, format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the terminal, and in whatever order a dict was filled."""
@@ -112,13 +74,7 @@ def test_the_same_bytes(study: Path, format: Format, monkeypatch: pytest.MonkeyP
         comparison,
         keys=reversed_dict(comparison.keys),
         groups=tuple(
-            replace(
-                each,
-                settings=reversed_dict(each.settings),
-                others=reversed_dict(each.others),
-                test=reversed_dict(each.test),
-                runs=tuple(replace(run, settings=reversed_dict(run.settings)) for run in each.runs),
-            )
+            replace(each, **{name: reversed_dict(getattr(each, name)) for name in ("settings", "others", "test")})
             for each in comparison.groups
         ),
     )
@@ -141,14 +97,11 @@ def test_csv_is_in_full_precision(study: Path) -> None:
         assert float(row["val/accuracy mean"]) == each.value.mean
         assert float(row["test/accuracy best"]) == each.test["test/accuracy"].best
         assert row["val/accuracy low"] == ("" if each.value.low is None else repr(each.value.low))
-        assert row["difference corrected"] == ("" if (found := each.difference) is None else text(found.corrected))
+        corrected = each.difference and each.difference.corrected
+        assert row["difference corrected"] == ("" if corrected is None else repr(corrected))
         assert int(row["tied with the best"]) == (each.name in comparison.ties)
     assert (rows[-1]["failed"], rows[-1]["pruned"], rows[-1]["parameters"]) == ("2", "1", "5016")
     assert rows[0]["widths"] == "[4,8]"
-
-
-def text(value: float | None) -> str:
-    return "" if value is None else repr(value)
 
 
 def test_json_has_the_whole_comparison(study: Path) -> None:

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from support.studies import make_study
 
 from litlab.cli import compare
+from litlab.compare.output_files import save_figures, svg, write_output
 from litlab.errors import UserError
 
 NOWHERE = "nowhere"  # where there is nothing to compare, which would be said first
@@ -57,6 +59,19 @@ def test_the_suffix_of_a_figure_is_checked_first(name: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"a figure can be written as png, svg, pdf; end its name in one of these"):
         compare.main([str(tmp_path / NOWHERE), "--plot", str(tmp_path / name), "--output", str(tmp_path / "t.txt")])
     assert not list(tmp_path.iterdir())
+
+
+def test_saved_figures(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "one.SVG"
+    figure = Figure()
+    figure.text(0.5, 0.5, "text")
+    assert save_figures({"curves": figure}, file) == [file]
+    assert svg(figure).startswith("<svg")
+    assert "<text" not in file.read_text(), "but paths"
+    with pytest.raises(UserError, match="nothing to draw"):
+        save_figures({}, file)
+    with pytest.raises(UserError, match=r"one\.SVG/page\.html can't be written"):
+        write_output(file / "page.html", "text")
 
 
 def test_a_file_that_is_named_twice(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import math
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from support.hparams_page import sessions
+from support.pool_jobs import until
 from support.studies import make_run, make_study
 
 from litlab.cli import tensorboard
@@ -57,33 +59,23 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "view"
 
 
-def everything_in(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
-
-
 def test_names_read_as_settings(outputs: Path, place: Path) -> None:
+    """Every run shows all settings that vary over the whole, and the final metrics of its result."""
     View(outputs, place).refresh()
-    assert set(sessions(place)) == {
+    rows = sessions(place)
+    assert set(rows) == {
         *(f"first/lr={lr} seed={seed}" for lr in ("0.01", "0.1") for seed in (0, 1)),
         *(f"second/widths={widths} seed={seed}" for widths in ("[2,4]", "[4,8]") for seed in (0, 1)),
         "shapes_cnn/lr=0.1 2026-01-30 12:00",
         "shapes_cnn/lr=0.2 2026-01-31 12:00",
     }
-
-
-def test_every_run_shows_all_settings_that_vary_over_the_whole(outputs: Path, place: Path) -> None:
-    View(outputs, place).refresh()
-    found = {name: row.settings for name, row in sessions(place).items()}
-    assert found["first/lr=0.01 seed=1"] == {"optimizer.lr": 0.01, "model.widths": "[2,4]", "seed": 1}
-    assert found["second/widths=[4,8] seed=0"] == {"optimizer.lr": 0.05, "model.widths": "[4,8]", "seed": 0}
-    assert found["shapes_cnn/lr=0.2 2026-01-31 12:00"] == {"optimizer.lr": 0.2, "model.widths": "[2,4]", "seed": 0}
-
-
-def test_final_metrics_are_those_of_the_results(outputs: Path, place: Path) -> None:
-    View(outputs, place).refresh()
-    found = sessions(place)["first/lr=0.1 seed=1"].metrics
-    assert found["result/best/val/accuracy"] == 0.625
-    assert found["result/test/accuracy"] == 0.625
+    assert rows["first/lr=0.01 seed=1"].settings == {"optimizer.lr": 0.01, "model.widths": "[2,4]", "seed": 1}
+    of_second = {"optimizer.lr": 0.05, "model.widths": "[4,8]", "seed": 0}
+    assert rows["second/widths=[4,8] seed=0"].settings == of_second
+    of_single = {"optimizer.lr": 0.2, "model.widths": "[2,4]", "seed": 0}
+    assert rows["shapes_cnn/lr=0.2 2026-01-31 12:00"].settings == of_single
+    metrics = rows["first/lr=0.1 seed=1"].metrics
+    assert (metrics["result/best/val/accuracy"], metrics["result/test/accuracy"]) == (0.625, 0.625)
 
 
 def test_summaries_of_the_studies_are_shown_but_not_their_columns(outputs: Path, place: Path) -> None:
@@ -98,12 +90,15 @@ def test_summaries_of_the_studies_are_shown_but_not_their_columns(outputs: Path,
     assert [path.parent.name for path in place.rglob("*.experiment")] == ["lr=0.01 seed=0"]  # which has curves
 
 
-def test_nothing_is_written_into_the_studies(outputs: Path, place: Path) -> None:
-    before = everything_in(outputs)
-    view = View(outputs, place)
+def test_nothing_is_written_into_the_studies_and_a_second_refresh_changes_nothing(outputs: Path, place: Path) -> None:
+    def times(folder: Path) -> dict[Path, int]:
+        return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+    before, view = times(outputs), View(outputs, place)
     view.refresh()
+    first = times(place)
     view.refresh()
-    assert everything_in(outputs) == before
+    assert (times(outputs), times(place)) == (before, first)
 
 
 def test_it_follows_the_runs(outputs: Path, place: Path) -> None:
@@ -126,14 +121,6 @@ def test_it_follows_the_runs(outputs: Path, place: Path) -> None:
         file.unlink() if file.is_file() else file.rmdir()
     view.refresh()
     assert not (place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00").exists()
-
-
-def test_a_second_refresh_changes_nothing(outputs: Path, place: Path) -> None:
-    view = View(outputs, place)
-    view.refresh()
-    before = {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")}
-    view.refresh()
-    assert {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")} == before
 
 
 def test_damaged_runs_are_named_and_the_others_shown(outputs: Path, place: Path) -> None:
@@ -182,21 +169,14 @@ def test_the_view_is_updated_and_an_error_is_printed_once(
         num_threads = threading.active_count()
         log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
         new = place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00"
-        deadline = threading.Event()
-        for _ in range(1000):
-            if new.is_dir() or deadline.wait(0.01):
-                break
-        assert new.is_dir()
+        until(new.is_dir)
         (place / "third").write_text("in the way")
         log(make_run(outputs / "third" / "2026-02-01_12-00-00_ab12cd", {}, 0.75))
-        said = ""
-        for _ in range(1000):
-            said += capsys.readouterr().err
-            if said or deadline.wait(0.01):
-                break
-        deadline.wait(0.3)
-        said += capsys.readouterr().err
-    assert said.count("the view is not up to date") == 1
+        said: list[str] = []
+        until(lambda: (said.append(capsys.readouterr().err), any(said))[1])
+        time.sleep(0.3)
+        said.append(capsys.readouterr().err)
+    assert "".join(said).count("the view is not up to date") == 1
     assert threading.active_count() == num_threads - 1
 
 

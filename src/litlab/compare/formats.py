@@ -6,13 +6,13 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from litlab.compare.model import CONFIDENCE, Comparison
-from litlab.compare.table import TIED, Column, Table, build_table, columns_of
+from litlab.compare.model import CONFIDENCE, Comparison, Group
+from litlab.compare.table import TIED, Column, Table, Value, build_table, columns_of
 
 Format = Literal["table", "markdown", "csv", "json", "latex"]
 WIDTH = 100  # of the text below a table, whatever the terminal: the same text everywhere
@@ -64,18 +64,15 @@ def _narrow_text(comparison: Comparison, width: int) -> list[str]:
             break
         dropped.append(column.name)
         table = build_table(comparison, lambda column: column.name in dropped)
-    text = f"Left out, as the terminal is too narrow: {', '.join(dropped)}; --format csv has all columns."
-    return [*_text(table), *(textwrap.wrap(text, WIDTH, subsequent_indent="  ") if dropped else [])]
+    left_out = f"Left out, as the terminal is too narrow: {', '.join(dropped)}; --format csv has all columns."
+    return _text(table, *[left_out] * bool(dropped))
 
 
-def _text(table: Table) -> list[str]:
+def _text(table: Table, *remarks: str) -> list[str]:
     marked = [f"*: {TIED}."] if any(table.ties) else []
-    sentences = [*table.caption, *marked, *table.notes]
-    return [
-        *_rows(table),
-        "",
-        *(part for line in sentences for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")),
-    ]
+    sentences = [*table.caption, *marked, *table.notes, *remarks]
+    wrapped = [part for line in sentences for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+    return [*_rows(table), "", *wrapped]
 
 
 def _rows(table: Table) -> list[str]:
@@ -108,17 +105,23 @@ def _markdown(table: Table) -> list[str]:
         text = text if column.is_number else _escape_markdown(text)
         return f"**{text}**" if text and tie and column.marks_ties else text
 
-    bold = [f"Bold: {TIED}."] if any(table.ties) else []
     return [
         row([_escape_markdown(column.title) for column in table.columns]),
         row(["---:" if column.is_number else ":---" for column in table.columns]),
-        *(
-            row([cell(column, text, tie) for column, text in zip(table.columns, texts, strict=True)])
-            for tie, texts in zip(table.ties, zip(*table.cells, strict=True), strict=True)
-        ),
+        *map(row, _cells(table, cell)),
         "",
-        *(f"- {_escape_markdown(line)}" for line in (*table.caption, *bold, *table.notes)),
+        *(f"- {_escape_markdown(line)}" for line in (*table.caption, *_bold(table), *table.notes)),
     ]
+
+
+def _cells(table: Table, format: Callable[[Column, str, bool], str]) -> list[list[str]]:
+    """Return the rows of formatted cells; the function gets a column, its text, and True for a tied group."""
+    rows = zip(table.ties, zip(*table.cells, strict=True), strict=True)
+    return [[format(column, text, tie) for column, text in zip(table.columns, row, strict=True)] for tie, row in rows]
+
+
+def _bold(table: Table) -> list[str]:
+    return [f"Bold: {TIED}."] if any(table.ties) else []
 
 
 def _escape_markdown(text: str) -> str:
@@ -127,22 +130,18 @@ def _escape_markdown(text: str) -> str:
 
 def _latex(table: Table) -> list[str]:
     r"""Format a floating table with caption and label, for \input; the notes are comments above it."""
-    bold = [f"Bold: {TIED}."] if any(table.ties) else []
     name = re.sub(r"[^A-Za-z0-9]+", "-", table.name).strip("-") or "comparison"
     return [
         *(f"% {note}" for note in table.notes),
         r"\begin{table}",
         r"  \centering\footnotesize\setlength{\tabcolsep}{2.5pt}\setlength{\belowcaptionskip}{6pt}",
-        rf"  \caption{{{escape_latex(' '.join([*table.caption, *bold]))}}}",
+        rf"  \caption{{{escape_latex(' '.join([*table.caption, *_bold(table)]))}}}",
         rf"  \label{{tab:{name}}}",
         rf"  \begin{{tabular}}{{{''.join('r' if column.is_number else 'l' for column in table.columns)}}}",
         r"    \toprule",
         *_latex_header(table.columns),
         r"    \midrule",
-        *(
-            _latex_row([_latex_cell(column, text, tie) for column, text in zip(table.columns, texts, strict=True)])
-            for tie, texts in zip(table.ties, zip(*table.cells, strict=True), strict=True)
-        ),
+        *map(_latex_row, _cells(table, _latex_cell)),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",
@@ -186,7 +185,7 @@ def _latex_cell(column: Column, text: str, tie: bool) -> str:
 def _csv(comparison: Comparison) -> str:
     """Write a row for each group and a column for each value; percentages are fractions, times are in seconds."""
     columns = columns_of(comparison)
-    rows = [[pair for column in columns for pair in column.values(group).items()] for group in comparison.groups]
+    rows = [_values(columns, group) for group in comparison.groups]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([name for name, _ in rows[0]] if rows else [])
@@ -194,13 +193,16 @@ def _csv(comparison: Comparison) -> str:
     return file.getvalue()
 
 
+def _values(columns: list[Column], group: Group) -> list[tuple[str, Value]]:
+    return [pair for column in columns for pair in column.values(group).items()]
+
+
 def _json(comparison: Comparison) -> str:
     """Write the whole comparison with its runs, and the columns of each group; ASCII without NaN and infinity."""
     content = {"format": 1, "level": CONFIDENCE} | _plain(comparison)
     columns = columns_of(comparison)
     for entry, group in zip(content["groups"], comparison.groups, strict=True):
-        pairs = [pair for column in columns for pair in column.values(group).items()]
-        entry["columns"] = _plain(dict(pairs))
+        entry["columns"] = _plain(dict(_values(columns, group)))
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 

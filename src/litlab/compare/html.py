@@ -6,7 +6,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from itertools import groupby, islice, takewhile
 from pathlib import Path
@@ -56,6 +55,7 @@ def to_html(comparison: Comparison) -> str:
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"line": on_one_line, "headline": headline}
     template = environment.from_string((_HERE / "page.html.jinja").read_text(encoding="utf-8"))
     # The styles that matplotlib gives to lines stand in attributes, which can't be listed by their digests.
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -71,24 +71,22 @@ def to_html(comparison: Comparison) -> str:
 def _content(comparison: Comparison) -> dict[str, Any]:
     runs = [run for group in comparison.groups for run in group.runs]
     environment = environment_of(runs)
-    skipped = [(on_one_line(str(entry.path)), on_one_line(entry.reason)) for entry in comparison.skipped]
+    order = sorted(RunStatus, key=lambda status: not status.is_failure)
+    unfinished = sorted(comparison.unfinished, key=lambda run: order.index(run.status))
+    num_inside = sum(sum(group.others.values()) for group in comparison.groups)
     return {
+        "comparison": comparison,
         "question": question(comparison),
         "answer": answer(comparison),
-        "extent": extent(comparison, environment.dates),
-        "directories": [on_one_line(str(directory)) for directory in comparison.directories],
-        "metric": on_one_line(comparison.metric.name),
-        "test_metric": on_one_line(comparison.test_metric.name),
+        "extent": extent(comparison, environment["dates"]),
         "table": _page_table(comparison),
-        "has_ties": len(comparison.ties) > 1,
-        "notes": [on_one_line(note) for note in comparison.notes],
         "figures": _figures(comparison),
         "groups": _group_sections(comparison),
-        "num_groups": len(comparison.groups),
         "num_runs": len(runs),
-        "unfinished": unfinished_section(comparison),
-        "skipped": skipped[:MAX_SKIPPED],
-        "num_skipped_left_out": max(len(skipped) - MAX_SKIPPED, 0),
+        "unfinished": unfinished,
+        "max_listed": MAX_LISTED,
+        "num_outside": len(unfinished) - num_inside,
+        "max_skipped": MAX_SKIPPED,
         "environment": environment,
         "max_runs": MAX_PROVENANCES,
     }
@@ -207,22 +205,18 @@ def _group_sections(comparison: Comparison) -> list[dict[str, Any]]:
         value = with_unit(metric, group.value.mean, places) if group.value else ""
         keys = [comparison.keys[label] for label in group.settings if label in comparison.keys]
         runs = [
-            {
-                "name": on_one_line(run.name),
-                "seed": "" if run.seed is None else str(run.seed),
-                "value": _number(metric, value_of(run, metric.name, comparison.at), places),
-                "test": _number(test, run.test.get(test.name), test_places),
-                "status": run.status.label,
-            }
+            (
+                run,
+                _number(metric, value_of(run, metric.name, comparison.at), places),
+                _number(test, run.test.get(test.name), test_places),
+            )
             for run in group.runs[:MAX_LISTED]
         ]
         sections.append(
             {
-                "name": on_one_line(group.name),
+                "name": group.name,
                 "summary": ", ".join(filter(None, [value, f"n = {len(group.runs)}", not_completed(group)])),
-                "settings": [
-                    (on_one_line(label), on_one_line(short[label][value])) for label, value in group.settings.items()
-                ],
+                "settings": [(label, short[label][value]) for label, value in group.settings.items()],
                 "config": _config_lines(group.runs[0].settings, keys) if group.runs else [],
                 "runs": runs,
                 "num_left_out": len(group.runs) - len(runs),
@@ -254,48 +248,11 @@ def _outline(settings: Mapping[str, Any], keys: Collection[str]) -> Iterator[tup
         before = parents
 
 
-def unfinished_section(comparison: Comparison) -> dict[str, Any]:
-    """Return the runs that are not completed, failures first, and the number of those outside of all groups."""
-    order = sorted(RunStatus, key=lambda status: not status.is_failure)
-    runs = sorted(comparison.unfinished, key=lambda run: order.index(run.status))
-    listed = [
-        {
-            "name": on_one_line(run.name),
-            "status": run.status.label,
-            "reason": on_one_line(headline(run.message)),
-            "is_failure": run.status.is_failure,
-        }
-        for run in runs[:MAX_LISTED]
-    ]
-    num_inside = sum(sum(group.others.values()) for group in comparison.groups)
-    return {
-        "runs": listed,
-        "num_left_out": len(runs) - len(listed),
-        "num_outside": max(len(runs) - num_inside, 0),
-    }
+def environment_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the environment of runs by their provenance.json: each value once, with the number of runs that have it.
 
-
-@dataclass(frozen=True)
-class Environment:
-    """Environment of several runs.
-
-    Attributes:
-        num_read: Number of runs whose provenance.json was read; at most MAX_PROVENANCES are tried.
-        facts: Name -> values, the most frequent first.
-        packages: Versions of the packages that determine results, and of those that differ between runs.
-        other_packages: `name version` of all others.
-        dates: Dates on which the runs were started.
+    Files that are missing, damaged or too large are left out.
     """
-
-    num_read: int
-    facts: Mapping[str, tuple[str, ...]]
-    packages: Mapping[str, tuple[str, ...]]
-    other_packages: tuple[str, ...]
-    dates: tuple[date, ...]
-
-
-def environment_of(runs: Sequence[Run]) -> Environment:
-    """Read the environment of runs; files that are missing, damaged or too large are left out."""
     records = [record for run in runs[:MAX_PROVENANCES] if (record := _read_record(run))]
     machines = [_mapping(machine) for _, machine, _ in records]
     facts = {"commit": _values(commit for commit, _, _ in records)}
@@ -306,13 +263,13 @@ def environment_of(runs: Sequence[Run]) -> Environment:
             versions.setdefault(on_one_line(package), Counter())[_text(version)] += 1
     shown = {name for name, counts in versions.items() if len(counts) > 1} | set(MAIN_PACKAGES)
     order = [*MAIN_PACKAGES, *sorted(versions.keys() - set(MAIN_PACKAGES), key=str.lower)][:MAX_PACKAGES]
-    return Environment(
-        num_read=len(records),
-        facts={name: values for name, values in facts.items() if values},
-        packages={name: _counted(versions[name]) for name in order if name in versions and name in shown},
-        other_packages=tuple(f"{name} {next(iter(versions[name]))}" for name in order if name not in shown),
-        dates=tuple(started for _, _, started in records if started),
-    )
+    return {
+        "num_read": len(records),
+        "facts": {name: values for name, values in facts.items() if values},
+        "packages": {name: _counted(versions[name]) for name in order if name in versions and name in shown},
+        "other_packages": [f"{name} {next(iter(versions[name]))}" for name in order if name not in shown],
+        "dates": [started for _, _, started in records if started],
+    }
 
 
 def _read_record(run: Run) -> tuple[str | None, Any, date | None] | None:

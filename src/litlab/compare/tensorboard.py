@@ -11,20 +11,20 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from litlab.compare.collect import collect
 from litlab.compare.grouping import define_groups, group_by_settings
 from litlab.compare.hyperparameters import short_names
 from litlab.compare.metric_values import metric_table, test_counterpart
 from litlab.compare.model import CONFIDENCE, Run
+from litlab.compare.model import Summary as MeanOfRuns  # TensorBoard has another Summary
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import Metric, is_validation, iterate_rows
+from litlab.runs.metrics import is_validation, iterate_rows
 from litlab.runs.result import Result
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import printable
@@ -52,17 +52,7 @@ _CATEGORY = f"mean over seeds with {100 * CONFIDENCE:.0f} % interval"
 _MAX_NAME = 200  # bytes of the name of a folder
 _MAX_BOXES = 9  # values that the HParams page has boxes to tick for
 _LAST_STEP = 1 << 53
-Curves = Mapping[str, Mapping[int, float]]  # metric -> optimizer step -> value
-
-
-@dataclass(frozen=True)
-class Point:
-    """Mean over runs after `step` optimizer steps, with its confidence interval."""
-
-    step: int
-    mean: float
-    low: float
-    high: float
+Curves = dict[str, dict[int, MeanOfRuns]]  # metric -> optimizer step -> mean over runs with its interval
 
 
 def update_summary(study: Path) -> None:
@@ -95,20 +85,22 @@ def write_summaries(study: Path) -> int:
         raise UserError(f"{study} is no study: it has no {STUDY_FILE}")
     runs, _ = collect([study])
     start, folder = _timestamp(loaded.plan.started), _make_folder(study / FOLDER)
-    curves: dict[str, Mapping[str, Sequence[Point]]] = {}
+    means: dict[str, Curves] = {}
     for name, members in _groups(runs).items():
         completed = [run for run in members if run.is_completed]
-        if means := mean_curves(completed):
-            curves[name] = means
-            write_events(_make_folder(folder / name) / MEANS, _events(means, completed, start))
-    first = folder / next(iter(curves), "")
+        if curves := _mean_curves(completed):
+            means[name] = curves
+            write_events(_make_folder(folder / name) / MEANS, _events(curves, completed, start))
+    first = folder / next(iter(means), "")
     columns = experiment(_swept_settings(loaded), metric_columns(runs), start)
     write_events(first / EXPERIMENT, [LoggedSummary(columns, 0, start)])
-    if curves:
-        layout = margin_charts(_CATEGORY, _objectives_first(curves, runs))
+    if means:
+        objectives = {run.objective.metric for run in runs if run.objective is not None}
+        metrics = {name for curves in means.values() for name in curves}
+        layout = _margin_charts(sorted(metrics, key=lambda name: (name not in objectives, name)))
         write_events(first / LAYOUT, [LoggedSummary(layout, 0, start)])
-    _remove_others(folder, {first / EXPERIMENT, first / LAYOUT, *(folder / name / MEANS for name in curves)})
-    return len(curves)
+    _remove_others(folder, {first / EXPERIMENT, first / LAYOUT, *(folder / name / MEANS for name in means)})
+    return len(means)
 
 
 def experiment(settings: Mapping[str, Iterable[HParam]], metrics: Mapping[str, str], start: float) -> "Summary":
@@ -139,7 +131,12 @@ def _hparam(name: str, short: str, values: Iterable[HParam]) -> "HParamInfo":
     from tensorboard.plugins.hparams import api_pb2
 
     distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-    info = api_pb2.HParamInfo(name=name, display_name=short, type=_type(distinct), differs=len(distinct) != 1)
+    num_bools, num_texts = (sum(isinstance(value, kind) for value in distinct) for kind in (bool, str))
+    if not distinct or num_texts or 0 < num_bools < len(distinct):
+        data_type = api_pb2.DATA_TYPE_STRING
+    else:
+        data_type = api_pb2.DATA_TYPE_BOOL if num_bools else api_pb2.DATA_TYPE_FLOAT64
+    info = api_pb2.HParamInfo(name=name, display_name=short, type=data_type, differs=len(distinct) != 1)
     if info.type == api_pb2.DATA_TYPE_FLOAT64 and len(distinct) > _MAX_BOXES:
         info.domain_interval.min_value, info.domain_interval.max_value = distinct[0], distinct[-1]
     elif len(distinct) <= _MAX_BOXES:
@@ -147,23 +144,8 @@ def _hparam(name: str, short: str, values: Iterable[HParam]) -> "HParamInfo":
     return info
 
 
-def _type(values: Sequence[HParam]) -> Any:
-    from tensorboard.plugins.hparams import api_pb2
-
-    if values and all(isinstance(value, bool) for value in values):
-        return api_pb2.DATA_TYPE_BOOL
-    if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return api_pb2.DATA_TYPE_FLOAT64
-    return api_pb2.DATA_TYPE_STRING
-
-
-def margin_charts(category: str, metrics: Sequence[str]) -> "Summary":
-    """Return a layout of the Custom Scalars page: `METRIC/mean` between `/lower` and `/upper` for each metric.
-
-    Args:
-        category: Title of the section.
-        metrics: Metrics in display order; the page reverses that of a layout.
-    """
+def _margin_charts(metrics: Sequence[str]) -> "Summary":
+    """Return a layout of the Custom Scalars page: `METRIC/mean` between `/lower` and `/upper` for each metric."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.compat.proto.tensor_pb2 import TensorProto  # type: ignore[import-untyped]
     from tensorboard.compat.proto.types_pb2 import DT_STRING  # type: ignore[import-untyped]
@@ -175,9 +157,9 @@ def margin_charts(category: str, metrics: Sequence[str]) -> "Summary":
             title=metric,
             margin=margin(series=[series(value=f"{metric}/mean", lower=f"{metric}/lower", upper=f"{metric}/upper")]),
         )
-        for metric in reversed(metrics)
+        for metric in reversed(metrics)  # the page reverses them again
     ]
-    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=category, chart=charts)])
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=_CATEGORY, chart=charts)])
     tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString(deterministic=True)])
     about = metadata.create_summary_metadata()
     return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, metadata=about, tensor=tensor)])
@@ -201,28 +183,21 @@ def _tag(part: str, metric: str) -> str:
     return tag
 
 
-def mean_curves(runs: Sequence[Run]) -> dict[str, list[Point]]:
-    """Return the points of each metric at the steps at which every run has a finite value, if there are any.
+def _mean_curves(runs: Sequence[Run]) -> Curves:
+    """Return the means of each metric at the steps at which every run has a finite value, if there are any.
 
-    Runs without readable values in metrics.csv are left out; fewer than two runs have no interval, and no points.
+    Runs without readable values in metrics.csv are left out; fewer than two runs have no interval, and no means.
     """
-    known = [curves for run in runs if (curves := _read_curves(run))]
-    if len(known) < 2:
+    of_runs = [curves for run in runs if (curves := _read_curves(run))]
+    if len(of_runs) < 2:
         return {}
     table = metric_table(runs)
-    shared = [metric for metric in known[0] if all(metric in curves for curves in known)]
-    points = {metric: _points([curves[metric] for curves in known], table[metric]) for metric in shared}
-    return {metric: line for metric, line in points.items() if line}
-
-
-def _points(curves: Sequence[Mapping[int, float]], metric: Metric) -> list[Point]:
-    points = []
-    for step in sorted(set.intersection(*map(set, curves))):
-        summary = summarize([curve[step] for curve in curves], metric)
-        assert summary.low is not None
-        assert summary.high is not None
-        points.append(Point(step, summary.mean, summary.low, summary.high))
-    return points
+    means: Curves = {}
+    for name in of_runs[0]:
+        values = [curves.get(name, {}) for curves in of_runs]
+        if steps := sorted(set.intersection(*map(set, values))):
+            means[name] = {step: summarize([curve[step] for curve in values], table[name]) for step in steps}
+    return means
 
 
 def _read_curves(run: Run) -> dict[str, dict[int, float]]:
@@ -281,23 +256,18 @@ def _groups(runs: Sequence[Run]) -> dict[str, tuple[Run, ...]]:
     return named
 
 
-def _events(curves: Mapping[str, Sequence[Point]], runs: Sequence[Run], start: float) -> list[LoggedSummary]:
-    """Log the points with the times of a run of mean speed that started with the study."""
+def _events(curves: Curves, runs: Sequence[Run], start: float) -> list[LoggedSummary]:
+    """Log the means with the times of a run of mean speed that started with the study."""
     speeds = [run.training_seconds / run.steps for run in runs if run.training_seconds and run.steps]
     seconds = sum(speeds) / len(speeds) if speeds else 0.0
     values: dict[int, dict[str, float]] = {}
-    for metric, points in curves.items():
-        for point in points:
-            named = (("mean", point.mean), ("lower", point.low), ("upper", point.high))
-            values.setdefault(point.step, {}).update({f"{metric}/{name}": value for name, value in named})
+    for metric, curve in curves.items():
+        for step, value in curve.items():
+            assert value.low is not None
+            assert value.high is not None
+            named = {f"{metric}/mean": value.mean, f"{metric}/lower": value.low, f"{metric}/upper": value.high}
+            values.setdefault(step, {}).update(named)
     return [LoggedSummary(scalars(values[step]), step, start + step * seconds) for step in sorted(values)]
-
-
-def _objectives_first(curves: Mapping[str, Mapping[str, Sequence[Point]]], runs: Sequence[Run]) -> list[str]:
-    objectives = {run.objective.metric for run in runs if run.objective is not None}
-    return sorted(
-        {name for means in curves.values() for name in means}, key=lambda name: (name not in objectives, name)
-    )
 
 
 def _remove_others(folder: Path, kept: Container[Path]) -> None:

@@ -119,7 +119,7 @@ def _write(file: Path, summary: object, time: float = 0.0) -> None:
 
 def _parent_of(run: Run) -> Path:
     """Return the study of a run, or the folder of a single run."""
-    return run.study if run.study is not None else run.path.parent
+    return run.study or run.path.parent
 
 
 def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, HParam]]:
@@ -129,18 +129,13 @@ def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, HParam]]:
     keys = {format_value(label): key for label, key in grouping.keys.items()}
     for group in grouping.groups:
         for run in group.runs:
-            hparams[run.path] = {
-                keys[label]: _typed(run, keys[label], value) for label, value in group.settings.items()
-            }
-            if (seed := to_hparam(run.seed)) is not None:
-                hparams[run.path][SEED] = seed
+            hparams[run.path] = {} if (seed := to_hparam(run.seed)) is None else {SEED: seed}
+            for label, shown in group.settings.items():
+                value = to_hparam(run.settings.get(keys[label]))
+                # A number or a truth value goes as itself, unless the study has a name for it.
+                is_itself = isinstance(value, bool | int | float) and text(value) == shown
+                hparams[run.path][keys[label]] = value if is_itself and value is not None else shown
     return hparams
-
-
-def _typed(run: Run, key: str, label: str) -> HParam:
-    """Return a number or a truth value itself, unless the study has a name for it."""
-    value = to_hparam(run.settings.get(key))
-    return value if isinstance(value, bool | int | float) and text(value) == label else label
 
 
 def _names(runs: Sequence[Run]) -> dict[Path, str]:

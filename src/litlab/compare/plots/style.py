@@ -38,30 +38,16 @@ _MAX_TICKS = 8  # with one at each value
 _DIVERGED = 1000.0  # ratio of the largest to the smallest mean
 _MIN_DISTANCE = 0.07  # of the axis, between two ticks
 _STYLE: Any = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.labelsize": 9,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "legend.frameon": False,
-    "legend.fontsize": 7,
-    "legend.handlelength": 3.0,
+    "font.family": ["DejaVu Sans"], "font.size": 8,
+    "axes.labelsize": 9, "axes.linewidth": 0.6, "axes.axisbelow": True, "axes.grid": True,
+    "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#dddddd", "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.4, "lines.markersize": 4,
+    "legend.frameon": False, "legend.fontsize": 7, "legend.handlelength": 3.0,
     "text.parse_math": False,  # names are untrusted
-    "svg.fonttype": "path",
-    "svg.hashsalt": "litlab",
+    "svg.fonttype": "path", "svg.hashsalt": "litlab",
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
-}
+}  # fmt: skip
 
 
 @contextmanager
