@@ -13,7 +13,7 @@ def test_first_of_equal_values_is_the_best(mode: str, values: list[float], step:
     best = BestTracker("val/loss", mode)
     improved = [best.improved({"val/loss": value}, number) for number, value in enumerate(values, start=1)]
     assert (best.step, best.value) == (step, values[step - 1])
-    assert improved == [True, mode == "max" or True, False, False]
+    assert improved == [True, True, False, False]
 
 
 def test_nan_is_never_the_best() -> None:

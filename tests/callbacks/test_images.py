@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
-from support.small_fit import CLASS_NAMES, MEAN, NORMALISATION, NUM_TEST, STD, Batches, Shown, make_task, make_trainer
+from support.small_fit import CLASS_NAMES, MEAN, NORMALIZATION, NUM_TEST, STD, Batches, Shown, make_task, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
@@ -32,8 +32,8 @@ def test_pictures_show_the_expected_images_captions_and_counts(tmp_path: Path, m
     shown, task, logger = Shown(monkeypatch), make_task(), TensorBoardLogger(tmp_path)
     train, val, test = Batches(40), Batches(21), Batches(NUM_TEST)
     callbacks = [
-        TrainingImages(num_images=5, **NORMALISATION),
-        WorstMistakes(num_images=6, **NORMALISATION),
+        TrainingImages(num_images=5, **NORMALIZATION),
+        WorstMistakes(num_images=6, **NORMALIZATION),
         ConfusionMatrix(class_names=CLASS_NAMES),
     ]
     trainer = make_trainer([logger], callbacks, max_epochs=2)
@@ -73,7 +73,7 @@ def test_no_picture_without_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task()
     with torch.no_grad():
         test.labels = task(test.images).argmax(dim=1)
-    make_trainer([], [WorstMistakes(num_images=6, **NORMALISATION)]).test(task, test, verbose=False)
+    make_trainer([], [WorstMistakes(num_images=6, **NORMALIZATION)]).test(task, test, verbose=False)
     assert shown.sheets == []
 
 
@@ -81,8 +81,8 @@ def test_pixels_are_those_before_the_normalization() -> None:
     pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     assert np.array_equal(to_pixels((pixels / 255 - mean) / std, mean=MEAN, std=STD), pixels.permute(0, 2, 3, 1))
-    grey = to_pixels((pixels[:, :1] / 255 - 0.5) / 0.2, mean=(0.5,), std=(0.2,))
-    assert np.array_equal(grey, pixels[:, :1].expand(-1, 3, -1, -1).permute(0, 2, 3, 1))
+    gray = to_pixels((pixels[:, :1] / 255 - 0.5) / 0.2, mean=(0.5,), std=(0.2,))
+    assert np.array_equal(gray, pixels[:, :1].expand(-1, 3, -1, -1).permute(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize(("size", "shown_size"), [(32, 128), (28, 112), (224, 112)])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
-from support.small_fit import CLASS_NAMES, NORMALISATION, Batches, Loader, Rows, make_task, make_trainer
+from support.small_fit import CLASS_NAMES, NORMALIZATION, Batches, Loader, Rows, make_task, make_trainer
 from torch import Tensor
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
@@ -89,8 +89,8 @@ def test_other_modules_and_loggers_work() -> None:
     rows = Rows()
     callbacks = [
         TrainingLog(),
-        TrainingImages(num_images=4, **NORMALISATION),
-        WorstMistakes(num_images=4, **NORMALISATION),
+        TrainingImages(num_images=4, **NORMALIZATION),
+        WorstMistakes(num_images=4, **NORMALIZATION),
         ConfusionMatrix(class_names=CLASS_NAMES),
     ]
     trainer = make_trainer([rows], callbacks, max_epochs=1, log_every_n_steps=1, limit_train_batches=2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from support.small_fit import CLASS_NAMES, NORMALISATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
+from support.small_fit import CLASS_NAMES, NORMALIZATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
 from support.warm import WarmProcess
 from torchmetrics.classification import MulticlassF1Score
 
@@ -30,7 +30,7 @@ def fit_and_test(monkeypatch: pytest.MonkeyPatch, rank: int = 0, world_size: int
     Of 21 images, rank 0 has four real rows in the last batch and rank 1 has one; of 17, rank 1 has none.
     """
     rows, task, shown = Rows(), make_task(metrics=F1), Shown(monkeypatch)
-    callbacks = [TrainingLog(), WorstMistakes(num_images=6, **NORMALISATION), ConfusionMatrix(class_names=CLASS_NAMES)]
+    callbacks = [TrainingLog(), WorstMistakes(num_images=6, **NORMALIZATION), ConfusionMatrix(class_names=CLASS_NAMES)]
     trainer = make_trainer([rows], callbacks, max_epochs=2, log_every_n_steps=2, **changes)
     fit, val, test = (Batches(size, rank=rank, world_size=world_size) for size in (21, 17, NUM_TEST))
     trainer.fit(task, fit, val)

@@ -22,7 +22,7 @@ FEW = ("data=shapes", "data.num_train=200", "data.num_test=50", "data.val_size=5
 
 
 def smooth_images(num_images: int) -> Tensor:
-    """Neighbouring pixels and channels alike, as in photographs."""
+    """Make images whose neighboring pixels and channels are alike, as in photographs."""
     noise = torch.randn(num_images, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     return functional.avg_pool2d(noise, 3, stride=1, padding=1) + noise.mean(dim=1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""Muon: what it orthogonalises, how far filters move, and that all else is plain SGD."""
+"""Muon: what it orthogonalizes, how far filters move, and that all else is plain SGD."""
 
 from typing import Any
 

@@ -106,6 +106,11 @@ def test_a_lock_without_a_living_owner(text: str, run: RunDirectory) -> None:
     assert read_state(run).status == "queued"
 
 
+def status(run: RunDirectory) -> tuple[RunStatus, str]:
+    state = read_state(run)
+    return state.status, state.message
+
+
 def set_age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
@@ -115,16 +120,12 @@ def test_a_run_on_another_host_is_alive_as_long_as_its_heartbeat(run: RunDirecto
     lock.write_text("process 1 on elsewhere")
     assert read_state(run).status is RunStatus.RUNNING, "it has some time for its first heartbeat"
     set_age(lock, 200)
-    assert (read_state(run).status, read_state(run).message) == (
-        RunStatus.LOST, "no heartbeat from process 1 on elsewhere for 3:20",
-    )  # fmt: skip
+    assert status(run) == ("lost", "no heartbeat from process 1 on elsewhere for 3:20")
     Heartbeat(step=20, epoch=1, time=time.time(), host="elsewhere", pid=1).write(run)
     state = read_state(run)
     assert (state.status, state.message, state.seconds) == (RunStatus.RUNNING, "", pytest.approx(200, abs=5))
     set_age(run.heartbeat, 61)
-    assert (read_state(run).status, read_state(run).message) == (
-        RunStatus.LOST, "no heartbeat from process 1 on elsewhere for 1:01",
-    )  # fmt: skip
+    assert status(run) == ("lost", "no heartbeat from process 1 on elsewhere for 1:01")
     set_age(run.heartbeat, 300)
     set_age(lock, 0)  # resumed elsewhere
     assert read_state(run).status is RunStatus.RUNNING
@@ -135,28 +136,23 @@ def test_a_process_that_hangs_is_reported(run: RunDirectory, monkeypatch: pytest
     with directory_lock(run.path):
         set_age(run.path / ".lock", 3600)
         Heartbeat(step=20, epoch=1, time=time.time() - 900).write(run)
-        assert (read_state(run).status, read_state(run).message) == (RunStatus.RUNNING, "no progress for 15:00")
+        assert status(run) == ("running", "no progress for 15:00")
         set_age(run.heartbeat, 120)
-        assert (read_state(run).status, read_state(run).message) == (RunStatus.RUNNING, "no heartbeat for 2:00")
+        assert status(run) == ("running", "no heartbeat for 2:00")
 
 
-HOSTILE: list[Any] = [
-    5, [], {}, {"status": 5}, {"status": "\x1b[2J"}, {"status": "completed", "objective": 10**400, "seconds": 3},
-    {"status": "completed", "objective": True, "seconds": {"fit": "long", "test": [1]}},
-    {"status": "failed", "error": {"a": ["b"]}},
+HOSTILE: list[tuple[Any, str]] = [
+    (5, "unknown"), ([], "unknown"), ({}, "unknown"), ({"status": 5}, "unknown"), ({"status": "\x1b[2J"}, "unknown"),
+    ({"status": "running"}, "unknown"), ({"status": "completed", "objective": 10**400, "seconds": 3}, "completed"),
+    ({"status": "completed", "objective": True, "seconds": {"fit": "long", "test": [1]}}, "completed"),
+    ({"status": "failed", "error": {"a": ["b"]}}, "failed"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_an_untrusted_result_raises_nothing(hostile: Any, run: RunDirectory) -> None:
-    run.result.write_text(json.dumps(hostile))
-    state = read_state(run)
-    assert state.status == (
-        hostile["status"]
-        if isinstance(hostile, dict) and hostile.get("status") in ("completed", "failed")
-        else "unknown"
-    )
-    assert state.objective is None
+@pytest.mark.parametrize(("result", "status"), HOSTILE)
+def test_an_untrusted_result_raises_nothing(result: Any, status: str, run: RunDirectory) -> None:
+    run.result.write_text(json.dumps(result))
+    assert (read_state(run).status, read_state(run).objective) == (status, None)
 
 
 @pytest.mark.parametrize(("depth", "status"), [(400, "failed"), (10**5, "unknown")])
@@ -180,6 +176,7 @@ def test_damaged_files_are_reported(run: RunDirectory) -> None:
     assert "config.yaml is damaged" in read_state(run).message
     run.result.write_text('{"status": ')
     assert read_state(run).status is RunStatus.UNKNOWN
+    assert (RunStatus.UNKNOWN.is_final, RunStatus.UNKNOWN.is_failure) == (True, False)
     assert "result.json is damaged" in read_state(run).message
 
 

@@ -20,7 +20,7 @@ from litlab.tasks.image_classifier import ImageClassifier
 
 CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
-NORMALISATION: dict[str, Any] = {"class_names": CLASS_NAMES, "mean": MEAN, "std": STD}
+NORMALIZATION: dict[str, Any] = {"class_names": CLASS_NAMES, "mean": MEAN, "std": STD}
 NUM_TEST, BATCH_SIZE = 23, 8
 
 
