@@ -71,62 +71,45 @@ def test_timings_are_not_compared(tmp_path: Path) -> None:
     assert compared(tmp_path, {}, clock) == RunDiff([], {}, num_rows=3)
 
 
+def with_result(**changes: Any) -> dict[str, Any]:
+    return {"result": RUN["result"] | changes}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [  # a text is told by the beginning of its SHA-256
+    [  # a text is shown by the beginning of its SHA-256
         (
             {"config": {"seed": 0, "optimizer": {"lr": 0.2}, "callbacks": {"a": {"_target_": "b.C"}}}},
             [
-                Difference("config", "callbacks", "{}", ABSENT),
-                Difference("config", "optimizer.lr", "0.1", "0.2"),
-                Difference("config", "callbacks.a._target_", ABSENT, "b.C"),
+                "config callbacks: {} -> absent",
+                "config optimizer.lr: 0.1 -> 0.2",
+                "config callbacks.a._target_: absent -> b.C",
             ],
         ),
-        ({"config": RUN["config"] | {"seed": 0.0}}, [Difference("config", "seed", "0", "0.0")]),
+        ({"config": RUN["config"] | {"seed": 0.0}}, ["config seed: 0 -> 0.0"]),
         (
             with_code(commit="b" * 40, untracked={"net.py": "w = 3\n"}),
-            [
-                Difference("code", "commit", "a" * 12, "b" * 12),
-                Difference("code", "untracked net.py", ABSENT, "1 lines (a4aef219)"),
-            ],
+            ["code commit: aaaaaaaaaaaa -> bbbbbbbbbbbb", "code untracked net.py: absent -> 1 lines (a4aef219)"],
         ),
-        (with_code(diff="+w = 3\n"), [Difference("code", "uncommitted changes", "none", "1 lines (4a12cd8a)")]),
+        (with_code(diff="+w = 3\n"), ["code uncommitted changes: none -> 1 lines (4a12cd8a)"]),
         (
             with_machine(packages={"litlab": "2", "jax": "1"}),
-            [
-                Difference("code", "litlab", "1", "2"),
-                Difference("packages", "torch", "2", ABSENT),
-                Difference("packages", "jax", ABSENT, "1"),
-            ],
+            ["code litlab: 1 -> 2", "packages torch: 2 -> absent", "packages jax: absent -> 1"],
         ),
-        (with_machine(cores=4, host="other"), [Difference("hardware", "cores", "2", "4")]),
-        (
-            {"dataset": RUN["dataset"] | {"fingerprint": "e" * 64}},
-            [Difference("data", "fingerprint", "f" * 12, "e" * 12)],
-        ),
+        (with_machine(cores=4, host="other"), ["hardware cores: 2 -> 4"]),
+        ({"dataset": RUN["dataset"] | {"fingerprint": "e" * 64}}, ["data fingerprint: ffffffffffff -> eeeeeeeeeeee"]),
+        (with_result(weights="2" * 64), ["result weights: 111111111111 -> 222222222222"]),
+        (with_result(test={"test/loss": 0.25 + 2**-40}), ["result test test/loss: 0.25 -> 0.250000000001"]),
+        (with_result(best={}), ["result best val/loss: 0.5 -> absent"]),
+        (with_result(steps=3), ["result steps: 2 -> 3"]),
     ],
 )
-def test_inputs(tmp_path: Path, changes: dict[str, Any], expected: list[Difference]) -> None:
+def test_inputs_and_results(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
+    """Results are compared to the last bit."""
     result = compared(tmp_path, {}, changes)
-    assert result.differences == expected
-    assert result.identical
-    assert not result.same_recipe
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"weights": "2" * 64}, Difference("result", "weights", "1" * 12, "2" * 12)),
-        ({"test": {"test/loss": 0.25 + 2**-40}}, Difference("result", "test test/loss", "0.25", "0.250000000001")),
-        ({"best": {}}, Difference("result", "best val/loss", "0.5", ABSENT)),
-        ({"steps": 3}, Difference("result", "steps", "2", "3")),
-    ],
-)
-def test_results_to_the_last_bit(tmp_path: Path, changes: dict[str, Any], expected: Difference) -> None:
-    result = compared(tmp_path, {}, {"result": RUN["result"] | changes})
-    assert result.differences == [expected]
-    assert not result.identical
-    assert result.same_recipe
+    assert [f"{item.section} {item.name}: {item.old} -> {item.new}" for item in result.differences] == expected
+    is_result = "result" in changes
+    assert (result.identical, result.same_recipe) == (not is_result, is_result)
 
 
 LAST = "the last of them shown"
