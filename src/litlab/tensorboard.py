@@ -44,10 +44,6 @@ def start_session(run: RunDirectory, config: dict[str, Any]) -> None:
     """Write the start of the session of a run that starts or is resumed.
 
     A file that cannot be written is a warning, since the run can do without it.
-
-    Args:
-        run: Directory of the run.
-        config: Frozen config.
     """
     if logs_to_tensorboard(config):
         _write(run.path / SESSION_START, [session_start_summary(session_hparams(run, config), time.time())], step=0)
@@ -141,12 +137,7 @@ def to_hparam(value: Any) -> HParam | None:
 
 
 def session_start_summary(hparams: Mapping[str, HParam], start_time: float) -> "Summary":
-    """Return the start of a session with its hyperparameters.
-
-    Args:
-        hparams: Value by key.
-        start_time: Seconds since 1970.
-    """
+    """Return the start of a session with its hyperparameters by key, at a time in seconds since 1970."""
     from tensorboard.plugins.hparams import metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=start_time)
@@ -201,24 +192,19 @@ def write_events(file: Path, events: Iterable[LoggedSummary], *, sync: bool = Tr
     Raises:
         OSError: If it cannot be written.
     """
-    content = _encode(list(events))
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+    records = [Event(wall_time=event.time, step=event.step, summary=event.summary) for event in events]
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for record in (Event(wall_time=records[0].wall_time, file_version=_VERSION), *records):
+        writer.write(record.SerializeToString(deterministic=True))
+    content = buffer.getvalue()
     if file.is_file() and file.read_bytes() == content:
         return False
     write_atomic(file, lambda opened: opened.write(content), sync=sync)
     return True
-
-
-def _encode(events: list[LoggedSummary]) -> bytes:
-    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
-
-    buffer = io.BytesIO()
-    writer = RecordWriter(buffer)
-    records = [Event(wall_time=events[0].time, file_version=_VERSION)]
-    records += [Event(wall_time=event.time, step=event.step, summary=event.summary) for event in events]
-    for record in records:
-        writer.write(record.SerializeToString(deterministic=True))
-    return buffer.getvalue()
 
 
 def _summary(tag: str, content: Any) -> "Summary":

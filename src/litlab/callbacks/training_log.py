@@ -85,12 +85,10 @@ class Timing(Callback):
         self.clock.count(batch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause the clock."""
-        self.clock.pause()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pause the clock until the next batch."""
         self.clock.pause()
+
+    on_train_epoch_end = on_validation_start
 
 
 class TrainingLog(Callback):

@@ -63,8 +63,7 @@ class Heartbeat:
         """Read the file, which may be untrusted; None if it is missing or malformed."""
         try:
             with open_regular(run.heartbeat) as file:
-                content = json.loads(file.read(_SIZE))
-            beat = cls(**content)
+                beat = cls(**json.loads(file.read(_SIZE)))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         numbers = (beat.step, beat.epoch, beat.pid)

@@ -39,16 +39,11 @@ def sign(run: RunDirectory, *, next_config: bytes | None = None, sync: bool = Tr
         OSError: If the run directory can't be written.
     """
     configs = [run.config.read_bytes()] + ([] if next_config is None else [next_config])
-    project = _project(run)
-    _write_signature(run.path, [(config, project) for config in configs], sync=sync)
+    _write_signature(run.path, [(config, _project(run)) for config in configs], sync=sync)
 
 
 def sign_study(directory: Path, *contents: bytes) -> None:
-    """Sign a study as the user's own.
-
-    Args:
-        directory: Study directory.
-        contents: Content of study.yaml and, if it is replaced next, its next content.
+    """Sign a study as the user's own, with the content of study.yaml and, if it is replaced next, the next one.
 
     Raises:
         OSError: If the directory can't be written.
