@@ -16,7 +16,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from support.runs import TINY, compose_config
 from torch import nn
 
-from litlab.data.augment.progressive_resizing import epoch_size
+from litlab.data.augment.geometry import epoch_size
 from litlab.data.cifar10 import CIFAR10
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_folder import ImageFolder

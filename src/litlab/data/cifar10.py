@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from litlab.data.archive import archive_members
-from litlab.data.arrays import ImageArrays
-from litlab.data.cache import ArrayCache, DecodingPlan
+from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.download import Checksum, download
 from litlab.data.module import ImageDataModule, ImageSettings
 from litlab.errors import UserError
@@ -46,11 +45,6 @@ class Release:
     python: Checksum
     python_md5: tuple[tuple[str, str], ...]
     num_per_file: int
-
-    @property
-    def num_train_files(self) -> int:
-        """Number of files without the test file."""
-        return len(self.python_md5) - 1
 
 
 # Sizes and SHA-256 as measured on the official archives; the MD5s are those that torchvision's CIFAR10 checks.
@@ -116,18 +110,15 @@ class CIFAR10(ImageDataModule):
 
     def _decoding_plan(self) -> DecodingPlan:
         files = _read_files(self.root, self.url, self.release)
-        num_train_files, num_per_file = self.release.num_train_files, self.release.num_per_file
+        num_train_files, num_per_file = len(self.release.python_md5) - 1, self.release.num_per_file
 
-        def fill(
-            train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
-        ) -> None:
+        def fill(*arrays: np.ndarray) -> None:
             for number, (images, labels) in files:
                 if len(images) != num_per_file:
                     raise UserError(f"{self.root}: a file has {len(images)} images, expected {num_per_file}")
-                is_test = number == num_train_files
-                start = 0 if is_test else number * num_per_file
-                (test_images if is_test else train_images)[start : start + num_per_file] = images
-                (test_labels if is_test else train_labels)[start : start + num_per_file] = labels
+                first_array, start = (2, 0) if number == num_train_files else (0, number * num_per_file)
+                arrays[first_array][start : start + num_per_file] = images
+                arrays[first_array + 1][start : start + num_per_file] = labels
 
         return DecodingPlan(
             name="CIFAR-10",

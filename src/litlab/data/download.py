@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from litlab.data.cache import announce
+from litlab.data.arrays import announce
 from litlab.errors import UserError
 from litlab.runs.redact import mask_addresses
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import numpy as np
+import torch
 
-from litlab.data.arrays import ImageArrays
-from litlab.data.cache import ArrayCache, DecodingPlan
+from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.image_decoder import decode_images
 from litlab.data.image_listing import ImageListing, OutputRows, check_root, file_stamps
 from litlab.data.module import ImageDataModule, ImageSettings
@@ -64,7 +64,7 @@ class ImageFolder(ImageDataModule):
         if self.storage == "memory":
             ArrayCache(self.cache).build(self._key, self._decoding_plan)
         else:
-            key = self._key
+            key = self._key  # which checks the root
             build_statistics(self.cache, key, ImageReader(self.root, self.image_size), self._listing)
 
     def load_images(self) -> ImageArrays | StreamedImages:
@@ -75,19 +75,25 @@ class ImageFolder(ImageDataModule):
         """
         if self.storage == "memory":
             return ArrayCache(self.cache).load(self._key)
-        statistics = load_statistics(self.cache, self._key)
-        reader = ImageReader(self.root, self.image_size)
-        return StreamedImages.of(self._listing, statistics, reader, self.num_workers)
+        listing = self._listing
+        return StreamedImages(
+            name=listing.name,
+            class_names=listing.class_names,
+            train_labels=torch.from_numpy(listing.train.labels),
+            test_labels=torch.from_numpy(listing.test.labels),
+            **load_statistics(self.cache, self._key),
+            reader=ImageReader(self.root, self.image_size),
+            listing=listing,
+            num_workers=self.num_workers,
+        )
 
     def _decoding_plan(self) -> DecodingPlan:
         listing = ImageListing.of(self.root)
         train, test = listing.train, listing.test
 
-        def fill(
-            train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
-        ) -> None:
-            train_labels[:], test_labels[:] = train.labels, test.labels
-            decode_images(self.root, OutputRows((train.paths, train_images), (test.paths, test_images)))
+        def fill(*arrays: np.ndarray) -> None:
+            arrays[1][:], arrays[3][:] = train.labels, test.labels
+            decode_images(self.root, OutputRows((train.paths, arrays[0]), (test.paths, arrays[2])))
 
         return DecodingPlan(
             name=listing.name,

@@ -9,15 +9,17 @@ from jaxtyping import Float
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from litlab.data.arrays import ImageArrays, ImageSplits
+from litlab.data.arrays import ImageArrays
 from litlab.data.augment import Augmentation, Mixing
-from litlab.data.augment.progressive_resizing import check_sizes, epoch_size, shrink
+from litlab.data.augment.geometry import epoch_size, shrink
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
 from litlab.data.preprocess import Preprocess
 from litlab.data.split import stratified_split
 from litlab.data.stream import StreamedImages, StreamLoader
 from litlab.errors import UserError
+
+_MIN_SIZE = 8  # pixels, of progressive resizing
 
 
 class ImageSettings(TypedDict):
@@ -95,7 +97,7 @@ class ImageDataModule(LightningDataModule, ABC):
             cutout=settings["cutout"],
         )
         self.mixing = Mixing(seed=settings["seed"], mixup=settings["mixup"], cutmix=settings["cutmix"])
-        self._splits: ImageSplits | None = None
+        self._splits: ImageArrays | StreamedImages | None = None
         self._resident: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
 
     @abstractmethod
@@ -198,8 +200,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return batch._replace(images=self._match_task(images), partners=batch.partners._replace(lam=lam))
 
     def _augment(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        pixels = self.augment.on_pixels(images, indices, epoch)
-        images = self._normalize(pixels)
+        images = self._normalize(self.augment.on_pixels(images, indices, epoch))
         sizes, trainer = self.settings["progressive_sizes"], self.trainer
         if sizes and trainer is not None:  # without a Trainer the number of epochs is unknown
             assert trainer.max_epochs is not None
@@ -247,7 +248,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self._resident[split, device] = images.to(device), labels.to(device)
         return self._resident[split, device]
 
-    def _describe(self, splits: ImageSplits) -> DatasetInfo:
+    def _describe(self, splits: ImageArrays | StreamedImages) -> DatasetInfo:
         computed = f"computed from the {len(splits.train_labels):,} training images"
         configured = [f"data.{key}" for key in ("mean", "std") if self.settings[key] is not None]
         source = f"{' and '.join(configured)} as configured" + (
@@ -291,8 +292,18 @@ def check_image_shape(settings: ImageSettings, image_shape: tuple[int, int, int]
                 f"data.{key} is for images of 1 (gray) or 3 (red, green, blue) channels, not of {num_channels}: "
                 "set it to null"
             )
-    if settings["progressive_sizes"]:
-        check_sizes(settings["progressive_sizes"], (height, width))
+    sizes = settings["progressive_sizes"]
+    if not sizes:
+        return
+    setting = f"data.progressive_sizes={list(sizes)}"
+    if height != width or sizes[-1] != height:
+        raise UserError(
+            f"{setting}: the last must be the images' own size, which is {height}x{width}, "
+            + (f"as in [{height * 3 // 4}, {height}]" if height == width else "and only square images can be shrunk")
+        )
+    for size in sizes:
+        if not _MIN_SIZE <= size <= height:
+            raise UserError(f"{setting}: expected sizes from {_MIN_SIZE} to the images' own, {height}; found {size}")
 
 
 def check_task(task: LightningModule, mixing: Mixing) -> None:

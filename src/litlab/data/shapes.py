@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from litlab.data.arrays import ImageArrays
+from litlab.data.arrays import ImageArrays, image_statistics
 from litlab.data.module import ImageDataModule, ImageSettings
 from litlab.data.random_numbers import random_bits, random_sequences
 
@@ -23,7 +23,6 @@ IMAGE_SIZE = 32
 
 _TRAIN, _TEST = 0, 1  # keys of the random numbers
 _CHUNK = 10 * len(CLASS_NAMES)  # images drawn at a time: they stay in the processor's cache
-_NUM_CLUTTER = 1
 _LARGEST_TURN = 16  # of a shape, to either side, in 256ths of a turn
 _MIN_RADIUS, _MAX_RADIUS = 0.6, 0.85  # of a shape; the image's half width is 1
 _NOISE = 0.11  # largest deviation of a pixel, in 0..1
@@ -49,15 +48,20 @@ class Shapes(ImageDataModule):
 
     def load_images(self) -> ImageArrays:
         """Draw both splits."""
-        return ImageArrays.from_tensors(
+        images, labels = {}, {}
+        for key, num_images, split in (("train", self.num_train, _TRAIN), ("test", self.num_test, _TEST)):
+            images[key] = draw_images(num_images, self.data_seed, split)
+            labels[key] = torch.arange(num_images) % len(CLASS_NAMES)
+        arrays = (tensor.numpy() for key in images for tensor in (images[key], labels[key]))
+        return ImageArrays(
             name="shapes",
             class_names=CLASS_NAMES,
-            train=self._split(self.num_train, _TRAIN),
-            test=self._split(self.num_test, _TEST),
+            train_images=images["train"],
+            train_labels=labels["train"],
+            test_images=images["test"],
+            test_labels=labels["test"],
+            **image_statistics(*((array.dtype, array.shape, [array]) for array in arrays)),
         )
-
-    def _split(self, num_images: int, split: int) -> tuple[Tensor, Tensor]:
-        return draw_images(num_images, self.data_seed, split), torch.arange(num_images) % len(CLASS_NAMES)
 
 
 def draw_images(num_images: int, seed: int, split: int) -> UInt8[Tensor, "n 3 32 32"]:
@@ -110,18 +114,12 @@ def _draw_chunk(indices: Int64[Tensor, " n"], seed: int, split: int) -> UInt8[Te
     axis = (torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1
     down, right = axis[:, None], axis[None, :]
     background = generator.uniform(0.0, 1.0, 3)
-    foreground = _contrasting(background, generator)
+    foreground = background + generator.uniform(0.3, 0.7, 3)  # differs from it by that much in each channel
+    foreground = torch.where(foreground > 1, foreground - 1, foreground)
     canvas = _textured(background, right, down, generator)
-    for _ in range(_NUM_CLUTTER):
-        canvas = _paint(canvas, generator.uniform(0.0, 1.0, 3), _clutter(right, down, generator))
+    canvas = _paint(canvas, generator.uniform(0.0, 1.0, 3), _clutter(right, down, generator))
     canvas = _paint(canvas, _textured(foreground, right, down, generator), _shape_cover(right, down, generator))
-    return _to_uint8(canvas, _noise(indices, seed, split))
-
-
-def _contrasting(color: Tensor, generator: _Generator) -> Tensor:
-    """Draw a color that differs in each channel by 0.3 to 0.7."""
-    other = color + generator.uniform(0.3, 0.7, 3)
-    return torch.where(other > 1, other - 1, other)
+    return ((canvas + _noise(indices, seed, split) * _NOISE) * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _textured(color: Tensor, right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
@@ -162,18 +160,17 @@ def _clutter(right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
 def _shape_cover(right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
     radius = generator.uniform(_MIN_RADIUS, _MAX_RADIUS)
     x, y = _placed(right, down, generator, radius, _LARGEST_TURN)
-    num_classes = len(CLASS_NAMES)
-    distance = torch.empty_like(x)
-    for label in range(num_classes):  # chunks begin with class 0, and classes alternate
-        distance[label::num_classes] = _distance(label, x[label::num_classes], y[label::num_classes])
+    num_classes, distance = len(CLASS_NAMES), torch.empty_like(x)
+    for label, name in enumerate(CLASS_NAMES):  # chunks begin with class 0, and classes alternate
+        distance[label::num_classes] = _distance(name, x[label::num_classes], y[label::num_classes])
     return _cover(distance, radius)
 
 
-def _distance(label: int, x: Tensor, y: Tensor) -> Tensor:
+def _distance(name: str, x: Tensor, y: Tensor) -> Tensor:
     """Return the approximate signed distance to the shape of a class in a frame of radius 1; its zero is exact."""
     radius = (x * x + y * y).sqrt()
     square = torch.maximum(x.abs(), y.abs()) - 0.85
-    match CLASS_NAMES[label]:
+    match name:
         case "disk":
             return radius - 0.95
         case "ring":
@@ -208,7 +205,3 @@ def _noise(indices: Tensor, seed: int, split: int) -> Tensor:
     bits = random_sequences(random_bits(indices, seed, split, 0), IMAGE_SIZE * IMAGE_SIZE // 2)  # a hash for 2 pixels
     levels = torch.stack([(bits >> low) & 255 for low in range(0, 48, 8)], dim=1).float()
     return levels.div_(127.5).sub_(1).view(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
-
-
-def _to_uint8(canvas: Tensor, noise: Tensor) -> Tensor:
-    return ((canvas + noise * _NOISE) * 255).round_().clamp_(0, 255).to(torch.uint8)

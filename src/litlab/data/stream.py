@@ -11,8 +11,7 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from litlab.data.archive import ZipReader
-from litlab.data.arrays import Fingerprint, ImageSplits, PixelHistogram
-from litlab.data.cache import MANY_IMAGES, announce, build_once
+from litlab.data.arrays import MANY_IMAGES, ImageSplits, announce, build_once, image_statistics
 from litlab.data.image_decoder import decode_contents, decode_image, image_source, read_file
 from litlab.data.image_listing import ImageListing, OutputRows, Split
 from litlab.data.loader import Batch, BatchLoader, BatchRows, Partners
@@ -103,9 +101,14 @@ def build_statistics(folder: Path, key: str, reader: ImageReader, listing: Image
         num_images = len(listing.train.paths) + len(listing.test.paths)
         if num_images > MANY_IMAGES:
             announce(f"Reading {num_images:,} images of {listing.name}, once, for their mean and deviation")
-        write_json(_statistics_file(folder, key), {"format": _FORMAT} | _compute_statistics(reader, listing))
+        arrays: list[tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]] = []
+        for split in (listing.train, listing.test):
+            shape = (len(split.paths), 3, reader.image_size, reader.image_size)
+            arrays.append((np.dtype(np.uint8), shape, _decode_in_chunks(reader, split)))
+            arrays.append((split.labels.dtype, split.labels.shape, [split.labels]))
+        write_json(folder / f"{key}-stream.json", {"format": _FORMAT} | image_statistics(*arrays))
 
-    build_once(folder, key, lambda key: load_statistics(folder, key), write)
+    build_once(folder, key, lambda: load_statistics(folder, key), write)
 
 
 def load_statistics(folder: Path, key: str) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def load_statistics(folder: Path, key: str) -> dict[str, Any]:
     Raises:
         LookupError: if it has no intact file of them.
     """
-    file = _statistics_file(folder, key)
+    file = folder / f"{key}-stream.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:
@@ -122,24 +125,6 @@ def load_statistics(folder: Path, key: str) -> dict[str, Any]:
         return {"mean": tuple(values["mean"]), "std": tuple(values["std"]), "fingerprint": values["fingerprint"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LookupError(f"{file} is absent or damaged: {error}") from error
-
-
-def _statistics_file(folder: Path, key: str) -> Path:
-    return folder / f"{key}-stream.json"
-
-
-def _compute_statistics(reader: ImageReader, listing: ImageListing) -> dict[str, Any]:
-    histogram, digest = PixelHistogram(3), Fingerprint()
-    for split in (listing.train, listing.test):
-        digest.start_array(np.dtype(np.uint8), (len(split.paths), 3, reader.image_size, reader.image_size))
-        for images in _decode_in_chunks(reader, split):
-            digest.update(images)
-            if split is listing.train:
-                histogram.update(images)
-        digest.start_array(split.labels.dtype, split.labels.shape)
-        digest.update(split.labels)
-    mean, std = histogram.mean_and_std()
-    return {"mean": mean, "std": std, "fingerprint": digest.hexdigest()}
 
 
 def _decode_in_chunks(reader: ImageReader, split: Split) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
@@ -159,32 +144,13 @@ class StreamedImages(ImageSplits):
 
     Attributes:
         reader: Reads the images.
-        train_paths: Paths of the training images as bytes, shape n_train.
-        test_paths: Paths of the test images as bytes, shape n_test.
+        listing: Paths of the images.
         num_workers: Number of processes that read and decode; 0 for this one.
     """
 
     reader: ImageReader
-    train_paths: np.ndarray
-    test_paths: np.ndarray
+    listing: ImageListing
     num_workers: int
-
-    @classmethod
-    def of(
-        cls, listing: ImageListing, statistics: dict[str, Any], reader: ImageReader, num_workers: int
-    ) -> "StreamedImages":
-        """Combine the listing of the images with their statistics from `load_statistics`."""
-        return cls(
-            name=listing.name,
-            class_names=listing.class_names,
-            train_labels=torch.from_numpy(listing.train.labels),
-            test_labels=torch.from_numpy(listing.test.labels),
-            **statistics,
-            reader=reader,
-            train_paths=listing.train.paths,
-            test_paths=listing.test.paths,
-            num_workers=num_workers,
-        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -216,15 +182,14 @@ class StreamLoader(BatchLoader):
         self._row_batches = _RowBatches()
         self._persistent_workers = persistent_workers
         self._active_iterator: Any = None
-        paths, self._labels = images.train_paths, images.train_labels
-        if split == "test":
-            paths, self._labels = images.test_paths, images.test_labels
+        self._labels = images.train_labels if split == "train" else images.test_labels
+        paths = (images.listing.train if split == "train" else images.listing.test).paths
         num_workers = images.num_workers
         self._loader: DataLoader[Any] = DataLoader(
             _DecodedImages(images.reader, paths),
             batch_sampler=self._row_batches,
             num_workers=num_workers,
-            collate_fn=_identity,
+            collate_fn=lambda images: images,
             pin_memory=pin_memory,
             worker_init_fn=_init_worker if num_workers else None,
             multiprocessing_context="fork" if num_workers else None,
@@ -245,7 +210,9 @@ class StreamLoader(BatchLoader):
         """Start the workers at the first batch: Lightning begins iterations that it does not use."""
         requested: deque[BatchRows | None] = deque()  # not yet returned; the DataLoader keeps their order
         self._row_batches.rows = _record_requests(rows, requested)
-        with _worker_start():
+        with blocked_signals(), warnings.catch_warnings():
+            # A worker reads and decodes in one thread, and needs none of the locks of other threads.
+            warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
             self._active_iterator = iter(self._loader)
         for images in self._active_iterator:
             current = requested.popleft()
@@ -258,13 +225,10 @@ class StreamLoader(BatchLoader):
         if isinstance(images, _ReadError):
             _shutdown_workers_and_reset_iterator(self)
             raise UserError(str(images))
-        num_rows = len(rows.indices)
-        partners = None
+        size, partners = len(rows.indices), None
         if rows.partners is not None:
-            partners = Partners(images[num_rows:], self._labels[rows.partners], rows.partners)
-        return Batch(
-            images[:num_rows], self._labels[rows.indices], rows.indices, rows.num_valid, rows.num_global, partners
-        )
+            partners = Partners(images[size:], self._labels[rows.partners], rows.partners)
+        return Batch(images[:size], self._labels[rows.indices], rows.indices, rows.num_valid, rows.num_global, partners)
 
 
 class _ReadError(str):
@@ -300,21 +264,6 @@ def _record_requests(rows: Iterator[BatchRows], requested: deque[BatchRows | Non
         requested.append(batch)
         yield batch.indices.tolist() + ([] if batch.partners is None else batch.partners.tolist())
     requested.append(None)
-
-
-def _identity(batch: Any) -> Any:
-    return batch
-
-
-@contextmanager
-def _worker_start() -> Iterator[None]:
-    """Block the signals that stop a run while workers start, and silence Python's warning of forks beside threads.
-
-    A worker reads and decodes in one thread, and needs none of the locks of other threads.
-    """
-    with blocked_signals(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-        yield
 
 
 def _init_worker(number: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from litlab.data.augment.progressive_resizing import shrink
+from litlab.data.augment.geometry import shrink
 
 
 def test_shrinking_is_antialiased_bilinear_resampling() -> None:

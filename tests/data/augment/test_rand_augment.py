@@ -65,9 +65,7 @@ def test_rand_augment_does_the_drawn_operations_in_turn(images: Tensor) -> None:
 
 
 def test_the_choices_of_rand_augment_are_uniform_and_independent() -> None:
-    drawn = RandAugment(seed=0, num_ops=2, magnitude=9).choices(torch.arange(20_000), 0)
-    pairs = torch.bincount(
-        drawn.operations[:, 0] * 28 + drawn.operations[:, 1] * 2 + drawn.negative[:, 0], minlength=392
-    )
+    operations, negative = RandAugment(seed=0, num_ops=2, magnitude=9).choices(torch.arange(20_000), 0)
+    pairs = torch.bincount(operations[:, 0] * 28 + operations[:, 1] * 2 + negative[:, 0], minlength=392)
     assert len(pairs) == 392
     assert stats.chisquare(pairs.numpy()).pvalue > 0.001

@@ -4,6 +4,7 @@ As in torchvision.transforms.v2.functional, pixels are uint8 again after each op
 No two steps of the arithmetic are fused, so that the bits are the same on every device and in every batch.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,16 +12,17 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from litlab.data.augment.dispatch import Operation, dispatch, identity
 from litlab.data.random_numbers import Stream, random_bits, random_sequences, uniform
 
 Pixels = UInt8[Tensor, "b c h w"]
 Factors = Float32[Tensor, " b"]
+Operation = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
+"""A function of images, with its further arguments: tensors with a row for each image of the batch."""
 
 
 def adjust_brightness(images: Pixels, factors: Factors) -> Pixels:
     """Multiply pixels by a factor of at least 0; 0 is black, 1 the image."""
-    return _to_pixels(images * _per_image(factors))
+    return _to_pixels(images * factors[:, None, None, None])
 
 
 def adjust_contrast(images: Pixels, factors: Factors) -> Pixels:
@@ -92,7 +94,7 @@ def equalize(images: Pixels) -> Pixels:
     return torch.where(step == 0, images.flatten(2), table.gather(2, values)).view_as(images)
 
 
-def adjust_sharpness(images: Pixels, factors: Float32[Tensor, " b"]) -> Pixels:
+def adjust_sharpness(images: Pixels, factors: Factors) -> Pixels:
     """Extrapolate from the smoothed image for a factor above 1, interpolate below.
 
     Smoothed is the mean of 3 x 3 pixels, the middle one counted five times. The border is kept, as are images smaller
@@ -106,6 +108,32 @@ def adjust_sharpness(images: Pixels, factors: Float32[Tensor, " b"]) -> Pixels:
     smooth = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * middle).div_(13).round_()
     middle += (smooth - middle) * (1 - factors)[:, None, None, None]
     return pixels.clamp_(0, 255).to(torch.uint8)
+
+
+def dispatch(images: Pixels, choices: Int64[Tensor, " b"], operations: Sequence[Operation]) -> Pixels:
+    """Apply to each image the operation whose number it has.
+
+    A CPU applies each operation only to the images that chose it, sorted into slices. Other devices apply all
+    operations to all images and select: the sizes of slices would need a synchronization.
+    """
+    if not images.is_cpu:
+        result = images
+        for number, (function, arguments) in enumerate(operations):
+            result = torch.where((choices == number)[:, None, None, None], function(images, *arguments), result)
+        return result
+    order = choices.argsort(stable=True)
+    counts = torch.bincount(choices, minlength=len(operations)).tolist()
+    results = [
+        function(images.index_select(0, rows), *(argument[rows] for argument in arguments))
+        for rows, (function, arguments) in zip(torch.split(order, counts), operations, strict=True)
+        if len(rows)
+    ]
+    return torch.cat(results).index_select(0, order.argsort()) if results else images
+
+
+def identity(images: Pixels) -> Pixels:
+    """Return the images unchanged."""
+    return images
 
 
 class JitterAmounts(NamedTuple):
@@ -144,19 +172,15 @@ class ColorJitter:
         """Draw the amounts from (seed, epoch, index of the image)."""
         bits = random_sequences(random_bits(indices, self.seed, epoch, Stream.JITTER), 8)
         numbers = uniform(bits[:, :4])
-        brightness, contrast, saturation = (
-            max(0.0, 1 - limit) + (1 + limit - max(0.0, 1 - limit)) * number
-            for limit, number in zip(
-                (self.brightness, self.contrast, self.saturation), numbers[:, :3].unbind(1), strict=True
-            )
+        factors = (
+            max(0.0, 1 - limit) + (1 + limit - max(0.0, 1 - limit)) * numbers[:, column]
+            for column, limit in enumerate((self.brightness, self.contrast, self.saturation))
         )
-        hue = self.hue * (2 * numbers[:, 3] - 1)
-        return JitterAmounts(brightness, contrast, saturation, hue, order=bits[:, 4:].argsort(dim=1))
+        return JitterAmounts(*factors, hue=self.hue * (2 * numbers[:, 3] - 1), order=bits[:, 4:].argsort(dim=1))
 
     def __call__(self, images: Pixels, indices: Int64[Tensor, " b"], epoch: int) -> Pixels:
         """Apply the drawn operations to each image, in its own order."""
-        jitter = self.amounts(indices, epoch)
-        limits = (self.brightness, self.contrast, self.saturation, self.hue)
+        jitter, limits = self.amounts(indices, epoch), (self.brightness, self.contrast, self.saturation, self.hue)
         functions = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         operations: list[Operation] = [
             (function, (amounts,)) if limit > 0 else (identity, ())
@@ -175,12 +199,8 @@ def _gray(images: Pixels) -> Float32[Tensor, "b 1 h w"]:
 
 def _blend(images: Pixels, others: Float32[Tensor, "b 1 _ _"], factors: Factors) -> Pixels:
     """Compute factor * image + (1 - factor) * other."""
-    ratios = _per_image(factors)
+    ratios = factors[:, None, None, None]
     return _to_pixels((images * ratios).add_(others * (1 - ratios)))
-
-
-def _per_image(factors: Factors) -> Float32[Tensor, "b 1 1 1"]:
-    return factors[:, None, None, None]
 
 
 def _to_pixels(values: Float32[Tensor, "b c h w"]) -> Pixels:

@@ -2,23 +2,12 @@
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from litlab.data.augment.color import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-    adjust_sharpness,
-    autocontrast,
-    equalize,
-    posterize,
-    solarize,
-)
-from litlab.data.augment.dispatch import Operation, dispatch, identity
+from litlab.data.augment import color
 from litlab.data.augment.geometry import IDENTITY, Matrix, rotate, shear_x, shear_y, translate, warp
 from litlab.data.random_numbers import Stream, random_below, random_bits, random_sequences
 
@@ -29,18 +18,6 @@ OPERATIONS = (
 )
 NUM_BINS = 31
 _NUM_WARPS = 6  # the first operations, identity included
-
-
-class Choices(NamedTuple):
-    """Operations drawn for each image, in their order.
-
-    Attributes:
-        operations: Positions in OPERATIONS, shape b num_ops.
-        negative: Sign of the strength, for operations that have one, shape b num_ops.
-    """
-
-    operations: Int64[Tensor, "b num_ops"]
-    negative: Bool[Tensor, "b num_ops"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +35,20 @@ class RandAugment:
     num_ops: int
     magnitude: int
 
-    def choices(self, indices: Int64[Tensor, " b"], epoch: int) -> Choices:
-        """Draw the operations from (seed, epoch, index of the image)."""
+    def choices(
+        self, indices: Int64[Tensor, " b"], epoch: int
+    ) -> tuple[Int64[Tensor, "b num_ops"], Bool[Tensor, "b num_ops"]]:
+        """Draw positions in OPERATIONS from (seed, epoch, index of the image), with signs of the strengths."""
         bits = random_sequences(random_bits(indices, self.seed, epoch, Stream.RAND_AUGMENT), 2 * self.num_ops)
         operations, signs = bits[:, : self.num_ops], bits[:, self.num_ops :]
-        return Choices(random_below(operations, len(OPERATIONS)), random_below(signs, 2) == 1)
+        return random_below(operations, len(OPERATIONS)), random_below(signs, 2) == 1
 
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], indices: Int64[Tensor, " b"], epoch: int
     ) -> UInt8[Tensor, "b c h w"]:
         """Apply the drawn operations to each image, in their order."""
-        choices = self.choices(indices, epoch)
-        for operation, negative in zip(choices.operations.unbind(1), choices.negative.unbind(1), strict=True):
+        operations, negatives = self.choices(indices, epoch)
+        for operation, negative in zip(operations.unbind(1), negatives.unbind(1), strict=True):
             images = self.apply(images, operation, negative)
         return images
 
@@ -83,20 +62,20 @@ class RandAugment:
         factors = torch.where(negative, 1 - strength, 1 + strength)
         num_bits = round(8 - _strength(self.magnitude, 4.0))
         threshold = 255 * _strength(self.magnitude, strongest=0.0, weakest=1.0)
-        operations: list[Operation] = [
-            (identity, ()),
+        operations: list[color.Operation] = [
+            (color.identity, ()),
             (warp, (matrices,)),
-            (adjust_brightness, (factors,)),
-            (adjust_saturation, (factors,)),
-            (adjust_contrast, (factors,)),
-            (adjust_sharpness, (factors,)),
-            (partial(posterize, num_bits=num_bits), ()),
-            (partial(solarize, threshold=threshold), ()),
-            (autocontrast, ()),
-            (equalize, ()),
+            (color.adjust_brightness, (factors,)),
+            (color.adjust_saturation, (factors,)),
+            (color.adjust_contrast, (factors,)),
+            (color.adjust_sharpness, (factors,)),
+            (partial(color.posterize, num_bits=num_bits), ()),
+            (partial(color.solarize, threshold=threshold), ()),
+            (color.autocontrast, ()),
+            (color.equalize, ()),
         ]
         numbers = torch.where(operation < _NUM_WARPS, operation.clamp(max=1), operation - (_NUM_WARPS - 2))
-        return dispatch(images, numbers, operations)
+        return color.dispatch(images, numbers, operations)
 
 
 @cache  # creating a tensor from numbers synchronizes other devices than the CPU

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from litlab.data.cache import ArrayCache, DecodingPlan
+from litlab.data.arrays import ArrayCache, DecodingPlan
 from litlab.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 2, 3), dtype=np.uint8)
