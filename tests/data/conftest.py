@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from support.cifar10 import SmallCifar, make_small_cifar
 from support.images import write_folder
+from support.pixels import awkward_images
+from torch import Tensor
 
 from litlab.data.cifar10 import CIFAR10
 from litlab.data.image_folder import ImageFolder
@@ -22,6 +24,11 @@ COMMON: dict[str, Any] = {
     "mixup": 0.0, "cutmix": 0.0, "color_jitter": None, "rand_augment": None, "progressive_sizes": None,
     "mean": None, "std": None,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return awkward_images()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,11 @@ class Plan:
         train_labels[:], images[:], labels[:] = [0, 1, 0, 1], PIXELS[4:], [1, 0]
 
 
+def fill_with_ones(*arrays: np.ndarray) -> None:
+    for array in arrays:
+        array[:] = 1
+
+
 def test_decoded_arrays_are_loaded(tmp_path: Path) -> None:
     cache, plan = ArrayCache(tmp_path / "new" / "cache"), Plan()
     cache.build("six", plan)
@@ -51,21 +56,16 @@ def test_decoded_arrays_are_loaded(tmp_path: Path) -> None:
     assert arrays.fingerprint == digest.hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("num_images", "lines"), [(5_000, []), (5_001, ["Decoding 5,001 images of dots, once, into "])]
-)
+@pytest.mark.parametrize(("num_images", "lines"), [(5000, []), (5001, ["Decoding 5,001 images of dots, once, into "])])
 def test_decoding_many_images_is_announced(tmp_path: Path, capsys: Any, num_images: int, lines: list[str]) -> None:
-    def fill(*arrays: np.ndarray) -> None:
-        for array in arrays:
-            array[:] = 0
-
-    plan = DecodingPlan("dots", ("a", "b"), (1, 1, 1), num_images - 1, 1, fill)
+    plan = DecodingPlan("dots", ("a", "b"), (1, 1, 1), num_images - 1, 1, fill_with_ones)
     for _ in range(2):
         ArrayCache(tmp_path).build("dots", lambda: plan)
     assert capsys.readouterr().out.splitlines() == [f"{line}{tmp_path}" for line in lines]
 
 
 def test_files_are_plain_arrays_and_processes_cannot_change_them(tmp_path: Path) -> None:
+    (tmp_path / ".six.part-abc").mkdir()  # left by a killed process
     cache = ArrayCache(tmp_path)
     cache.build("six", Plan())
     assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
@@ -78,12 +78,8 @@ def test_files_are_plain_arrays_and_processes_cannot_change_them(tmp_path: Path)
 
 
 def test_processes_share_the_memory_of_what_they_read(tmp_path: Path) -> None:
-    def fill(*arrays: np.ndarray) -> None:
-        for array in arrays:
-            array[:] = 1
-
     cache = ArrayCache(tmp_path)
-    cache.build("ones", lambda: DecodingPlan("ones", ("a", "b"), (3, 32, 32), 1000, 10, fill))
+    cache.build("ones", lambda: DecodingPlan("ones", ("a", "b"), (3, 32, 32), 1000, 10, fill_with_ones))
     images = cache.load("ones").train_images
     assert images.long().sum() == images.numel()
     _, _, mapping = Path("/proc/self/smaps").read_text().partition(str(tmp_path / "ones" / "train_images.npy"))
@@ -127,12 +123,6 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, error: BaseException) -
     with pytest.raises(type(error)):
         ArrayCache(tmp_path).build("six", Plan(error))
     assert [path.name for path in tmp_path.iterdir()] == [".six.lock"]
-
-
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".six.part-abc").mkdir()
-    ArrayCache(tmp_path).build("six", Plan())
-    assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -23,12 +23,7 @@ def images(tmp_path: Path) -> Path:
     """Write 5 + 2 images of 24 x 24 pixels for each of three classes, with files that are no images."""
     root = tmp_path / "images"
     random = np.random.default_rng(3)
-    for split, num_images in (("train", 5), ("test", 2)):
-        for class_name in ("cat", "dog", "emu"):
-            folder = root / split / class_name
-            folder.mkdir(parents=True)
-            for number in range(num_images):
-                save(folder / f"{number}.png", random.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    write_classes(root, (5, 2), lambda: random.integers(0, 256, (24, 24, 3), dtype=np.uint8))
     (root / "train" / "cat" / ".hidden.png").write_bytes(b"no image")
     (root / "train" / "cat" / "notes.txt").write_text("no image")
     (root / "train" / ".DS_Store").write_bytes(b"no folder")
@@ -38,6 +33,16 @@ def images(tmp_path: Path) -> Path:
 
 def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
+
+
+def write_classes(root: Path, num_images: tuple[int, int], make_pixels: Callable[[], np.ndarray]) -> None:
+    """Write so many training and test images for each of three classes."""
+    for split, num in zip(("train", "test"), num_images, strict=True):
+        for class_name in ("cat", "dog", "emu"):
+            folder = root / split / class_name
+            folder.mkdir(parents=True)
+            for number in range(num):
+                save(folder / f"{number}.png", make_pixels())
 
 
 def prepared(module: ImageFolder) -> ImageFolder:
@@ -61,41 +66,32 @@ def test_the_default_validation_fits_any_size(
     folder_module: Make, tmp_path: Path, num_train: int, num_val: int
 ) -> None:
     default = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "image_folder.yaml").read_text())
-    for folder, num_images in (("train", num_train), ("test", 1)):
-        for class_name in ("cat", "dog", "emu"):
-            (tmp_path / "images" / folder / class_name).mkdir(parents=True)
-            for number in range(num_images):
-                save(tmp_path / "images" / folder / class_name / f"{number}.png", PIXELS)
+    write_classes(tmp_path / "images", (num_train, 1), lambda: PIXELS)
     module = prepared(folder_module(val_size=default["val_size"]))
     assert (module.info.num_train, module.info.num_val) == (3 * num_train - num_val, num_val)
     loader = module.val_dataloader()
     assert (sum(batch.num_valid for batch in loader) if num_val else loader) == (num_val or [])
 
 
-def zipped(root: Path, top: str) -> Path:
-    packed = root.parent / "packed.zip"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for path in sorted(root.rglob("*"), reverse=True):
-            archive.write(path, f"{top}{path.relative_to(root)}")
-        archive.writestr("__MACOSX/train/cat/._0.png", b"no image")
-    return packed
-
-
-def tarred(root: Path, top: str) -> Path:
-    packed = root.parent / "packed.tar.xz"
-    with tarfile.open(packed, "w:xz") as archive:
-        for path in sorted(root.rglob("*"), reverse=True):
-            archive.add(path, f"{top}{path.relative_to(root)}", recursive=False)
-    return packed
+def packed(root: Path, suffix: str = "zip", top: str = "") -> str:
+    path, members = root.parent / f"packed.{suffix}", sorted(root.rglob("*"), reverse=True)
+    if suffix == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for member in members:
+                archive.write(member, f"{top}{member.relative_to(root)}")
+            archive.writestr("__MACOSX/train/cat/._0.png", b"no image")
+    else:
+        with tarfile.open(path, "w:xz") as tar:
+            for member in members:
+                tar.add(member, f"{top}{member.relative_to(root)}", recursive=False)
+    return str(path)
 
 
 @pytest.mark.parametrize("top", ["", "./", "my-images-main/"])
-@pytest.mark.parametrize("pack", [zipped, tarred])
-def test_an_archive_is_the_same_data_set(
-    images: Path, folder_module: Make, pack: Callable[[Path, str], Path], top: str
-) -> None:
+@pytest.mark.parametrize("suffix", ["zip", "tar.xz"])
+def test_an_archive_is_the_same_data_set(images: Path, folder_module: Make, suffix: str, top: str) -> None:
     folder = prepared(folder_module(val_size=3))
-    archive = prepared(folder_module(val_size=3, root=str(pack(images, top))))
+    archive = prepared(folder_module(val_size=3, root=packed(images, suffix, top)))
     assert archive.info.name == "packed"
     assert archive.info.fingerprint == folder.info.fingerprint
     assert torch.equal(archive.arrays.train_images, folder.arrays.train_images)
@@ -135,15 +131,11 @@ def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: 
     refused("README.md is neither a folder nor a tar or zip archive", root=str(images / "README.md"))
     refused("has no folder train", root=str(tmp_path))
     bad = images / "train" / "dog" / "bad.jpg"
-    for content in (
-        b"",
-        b"no image",
-        encode(Image.fromarray(PIXELS), "JPEG")[:300],
-        encode(Image.fromarray(PIXELS), "BMP"),
-    ):
+    image = Image.fromarray(PIXELS)
+    for content in (b"", b"no image", encode(image, "JPEG")[:300], encode(image, "BMP")):
         bad.write_bytes(content)
         refused("train/dog/bad.jpg can't be read as a JPEG, PNG or WebP image")
-    refused("train/dog/bad.jpg in .*packed.zip can't be read", root=str(zipped(images, "")))
+    refused("train/dog/bad.jpg in .*packed.zip can't be read", root=packed(images))
     bad.unlink()
     (images / "train" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
     refused("gone.png can't be read: No such file")
@@ -158,10 +150,3 @@ def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: 
     refused("has only the class cat: at least two are needed")
     shutil.rmtree(images / "test" / "cat")
     refused(r"has no images in test/<class>/: expected train/<class>/\*")
-
-
-def test_a_path_that_leaves_the_archive(folder_module: Make, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
-        archive.writestr("train/../../evil.png", b"x")
-    with pytest.raises(UserError, match=r"evil.zip: the path of the member 'train/../../evil.png' leaves the archive"):
-        folder_module(root=str(tmp_path / "evil.zip")).prepare_data()

@@ -3,7 +3,6 @@
 import inspect
 import json
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,11 +58,6 @@ def test_info_is_complete_and_consistent(make_module: Make) -> None:
     assert DatasetInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info
 
 
-def test_fingerprint_is_of_the_content(make_module: Make) -> None:
-    assert make_module().info.fingerprint == make_module(seed=5, val_size=0).info.fingerprint
-    assert len(make_module().info.fingerprint) == 64
-
-
 def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
     module = make_module()
     train, val = set(module.train_indices.tolist()), set(module.val_indices.tolist())
@@ -79,26 +73,27 @@ def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
 
 
 def test_without_validation_data(make_module: Make) -> None:
-    module = make_module(val_size=0)
+    module = make_module(val_size=0, seed=5)
     assert module.val_dataloader() == []
     assert module.info.num_train == len(module.arrays.train_labels)
+    assert module.info.fingerprint == make_module().info.fingerprint, "it is of the content alone"
+    assert len(module.info.fingerprint) == 64
 
 
 def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> None:
     module = make_module()
     train, val, test = module.train_dataloader(), module.val_dataloader(), module.test_dataloader()
     assert isinstance(val, BatchLoader)
-    official = {"train": (module.arrays.train_images, module.arrays.train_labels)}
-    official["test"] = (module.arrays.test_images, module.arrays.test_labels)
-    for loader, split, rows in (
-        (train, "train", module.train_indices),
-        (val, "train", module.val_indices),
-        (test, "test", torch.arange(module.info.num_test)),
+    arrays = module.arrays
+    for loader, images, labels, rows in (
+        (train, arrays.train_images, arrays.train_labels, module.train_indices),
+        (val, arrays.train_images, arrays.train_labels, module.val_indices),
+        (test, arrays.test_images, arrays.test_labels, torch.arange(module.info.num_test)),
     ):
         seen = []
         for batch in loader:
-            assert torch.equal(batch.images, official[split][0][batch.indices])
-            assert torch.equal(batch.labels, official[split][1][batch.indices])
+            assert torch.equal(batch.images, images[batch.indices])
+            assert torch.equal(batch.labels, labels[batch.indices])
             assert batch.num_valid == batch.num_global == len(batch.labels)
             seen += batch.indices.tolist()
         assert sorted(seen) == rows.tolist()
@@ -106,10 +101,15 @@ def test_loaders_give_the_rows_that_their_indices_name(make_module: Make) -> Non
 
 
 def test_same_seed_same_stream(make_module: Make) -> None:
+    # (Python's own state is drawn from by beartype, which is switched on in these tests.)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     first, again = epoch_batches(make_module(), 3), epoch_batches(make_module(), 3)
     assert all(torch.equal(one.images, other.images) for one, other in zip(first, again, strict=True))
     for changed in (epoch_batches(make_module(), 4), epoch_batches(make_module(seed=1), 3)):
         assert not torch.equal(first[0].indices, changed[0].indices)
+    list(make_module().test_dataloader())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
 
 
 def test_ranks_share_the_same_global_batches(make_module: Make) -> None:
@@ -129,6 +129,10 @@ def test_ranks_share_the_same_global_batches(make_module: Make) -> None:
 def test_values_against_a_plain_reference(make_module: Make) -> None:
     module = make_module(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.5])
     assert module.info.statistics_source == "data.mean and data.std as configured"
+    arrays = module.arrays
+    module.prepare_data()
+    module.setup("test")
+    assert module.arrays is arrays, "the second call does nothing"
     batch = next(iter(module.test_dataloader()))
     images = module.transform_batch(batch, epoch=None).images
     mean, std = (np.array(values)[:, None, None] for values in ((0.5, 0.4, 0.3), (0.2, 0.25, 0.5)))
@@ -137,29 +141,14 @@ def test_values_against_a_plain_reference(make_module: Make) -> None:
     np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=2e-6)
 
 
-def test_global_random_state_is_untouched(make_module: Make) -> None:
-    # (Python's own is drawn from by beartype, which is switched on in these tests.)
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    module = make_module()
-    epoch_batches(module, 0)
-    list(module.test_dataloader())
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
-
-
-def test_prepare_and_setup_twice_change_nothing(make_module: Make) -> None:
-    module = make_module()
-    arrays = module.arrays
-    module.prepare_data()
-    module.setup("test")
-    assert module.arrays is arrays
-
-
-class _Recorder(LightningModule):
+class Task(LightningModule):
     """Task that trains nothing and keeps its batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module | None = None, *, supports_mixed_targets: bool = True) -> None:
         super().__init__()
+        self.network = network
+        self.supports_mixed_targets = supports_mixed_targets
+        self.memory_format = torch.contiguous_format
         self.seen: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
 
     def training_step(self, batch: Batch) -> None:
@@ -178,7 +167,7 @@ class _Recorder(LightningModule):
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_under_a_trainer(make_module: Make) -> None:
     """Check that Lightning sets the epoch, augments training only, and counts every image once."""
-    module, recorder = make_module(), _Recorder()
+    module, recorder = make_module(), Task()
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=2, num_sanity_val_steps=1, **off)  # type: ignore[arg-type]
     trainer.fit(recorder, datamodule=module)
@@ -211,8 +200,9 @@ def test_errors_of_common_keys(make_module: Make) -> None:
 
 @pytest.mark.parametrize(("name", "cls"), [("cifar10", CIFAR10), ("image_folder", ImageFolder), ("shapes", Shapes)])
 def test_yaml_has_exactly_the_constructors_keys(name: str, cls: type[LightningDataModule]) -> None:
-    text = (Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml").read_text()
-    common = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "base" / "images.yaml").read_text())
+    folder = Path(__file__).parents[2] / "conf" / "data"
+    text = (folder / f"{name}.yaml").read_text()
+    common = yaml.safe_load((folder / "base" / "images.yaml").read_text())
     keys = yaml.safe_load(text)
     assert keys.pop("_target_") == f"{cls.__module__}.{cls.__name__}"
     assert keys.pop("defaults") == ["base/images"]
@@ -226,28 +216,10 @@ def test_yaml_has_exactly_the_constructors_keys(name: str, cls: type[LightningDa
     assert "Offline: " in text
 
 
-def test_epochs_differ_for_every_image(make_module: Make) -> None:
-    module = make_module()
-    whole = torch.arange(len(module.arrays.train_images))
-    epochs = [module.augment.on_pixels(module.arrays.train_images, whole, epoch) for epoch in range(4)]
-    for one, other in pairwise(epochs):
-        assert (one != other).flatten(1).any(1).double().mean() > 0.9
-
-
 def made(make: Make, **changes: Any) -> Shapes:
     module = make(num_train=60, num_test=20, val_size=10, **changes)
     module.setup()
     return module
-
-
-class Task(LightningModule):
-    """Task that trains nothing, with a network or without."""
-
-    def __init__(self, network: nn.Module | None = None, *, supports_mixed_targets: bool = True) -> None:
-        super().__init__()
-        self.network = network
-        self.supports_mixed_targets = supports_mixed_targets
-        self.memory_format = torch.contiguous_format
 
 
 def under_trainer(module: ImageDataModule, task: Task) -> ImageDataModule:
@@ -373,9 +345,8 @@ def test_checking_the_network_does_not_change_it() -> None:
 
 
 @pytest.mark.parametrize("key", ["color_jitter", "rand_augment"])
-def test_colors_of_two_channels_are_refused(key: str) -> None:
-    settings: Any = {"crop_padding": 0, "cutout": 0, "progressive_sizes": None}
-    settings |= {"color_jitter": None, "rand_augment": None}
+def test_colors_of_two_channels_are_refused(shapes_module: Make, key: str) -> None:
+    settings: Any = shapes_module().settings
     check_image_shape(settings, (2, 8, 8))
     check_image_shape({**settings, key: {}}, (1, 8, 8))
     with pytest.raises(UserError, match=f"data.{key} is for images of 1 .* or 3 .* not of 2: set it to null"):

@@ -19,11 +19,7 @@ SMALL = (
     "callbacks.confusion_matrix=null", "~logger", "trainer=cpu", "trainer.max_epochs=2",
     "trainer.log_every_n_steps=2", "threads=1",
 )  # fmt: skip
-
-
 SHAPES = ("data=shapes", "data.num_train=40", "data.num_test=16", "data.val_size=8", *SMALL)
-
-
 MIXED = ("data.mixup=0.2", "data.cutmix=1.0", "data.cutout=6", "data.flip=alternating")
 
 

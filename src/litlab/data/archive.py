@@ -13,15 +13,15 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from litlab.errors import UserError
 
 # ImageNet-1k has 1.3 million files in 150 GB.
-MAX_MEMBERS = 2_000_000
-MAX_TOTAL_BYTES = 500 * 10**9
+_MAX_MEMBERS = 2_000_000
+_MAX_TOTAL_BYTES = 500 * 10**9
 # A member is read into memory as a whole. CIFAR-10's largest has 31 MB.
 MAX_MEMBER_BYTES = 256 * 2**20
 # Images are compressed already, so large archives of them hardly shrink. Small ones may, such as those of tests.
@@ -52,22 +52,19 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_SUFFIXES)
 
 
-def archive_members(
-    path: Path, *, max_members: int = MAX_MEMBERS, max_total_bytes: int = MAX_TOTAL_BYTES
-) -> Iterator[Member]:
+def archive_members(path: Path) -> Iterator[Member]:
     """Yield the regular files of a tar (plain, gzip, xz, bzip2) or zip archive in stored order.
 
     Raises:
         UserError: for a damaged archive and for what this module refuses, naming the archive and the member.
     """
-    num_members = total_bytes = 0
+    total_bytes = 0
     with _damage_as_user_error(path):
         members = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
-        limit = min(max_total_bytes, max(_MIN_RATIO_BYTES, _MAX_RATIO * path.stat().st_size))
-        for member in members:
-            num_members += 1
-            if num_members > max_members:
-                raise UserError(f"{path} has more than {max_members:,} members: refused")
+        limit = min(_MAX_TOTAL_BYTES, max(_MIN_RATIO_BYTES, _MAX_RATIO * path.stat().st_size))
+        for num_members, member in enumerate(members, start=1):
+            if num_members > _MAX_MEMBERS:
+                raise UserError(f"{path} has more than {_MAX_MEMBERS:,} members: refused")
             if member is None:  # a folder
                 continue
             total_bytes += member.num_bytes
@@ -109,7 +106,7 @@ class ZipReader:
 
 def _tar_members(path: Path) -> Iterator[Member | None]:
     # tarfile's own decompression copies its buffer at every read: ten times slower for small files
-    with _open_decompressed(path) as file:
+    with closing(_open_decompressed(path)) as file:
         stream = _TarStream(path, file)
         with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
             for entry in archive:
@@ -141,7 +138,7 @@ def _tar_member(path: Path, archive: tarfile.TarFile, entry: tarfile.TarInfo) ->
 class _TarStream:
     """Stream that ends at the last member plus the largest header, whatever the headers declare."""
 
-    def __init__(self, path: Path, stream: io.BufferedIOBase) -> None:
+    def __init__(self, path: Path, stream: "io.BufferedIOBase | _XzFile") -> None:
         self._path, self._stream = path, stream
         self._num_read = 0
         self.limit = _MAX_HEADER_BYTES
@@ -193,7 +190,7 @@ class _ZipFile(io.BufferedReader):
         return super().read(size)
 
 
-def _open_decompressed(path: Path) -> io.BufferedIOBase:
+def _open_decompressed(path: Path) -> "io.BufferedIOBase | _XzFile":
     """Open a file, decompressing it if it begins as a gzip, bzip2 or xz file does."""
     with path.open("rb") as file:
         start = file.read(6)
@@ -201,56 +198,37 @@ def _open_decompressed(path: Path) -> io.BufferedIOBase:
         return gzip.open(path)
     if start.startswith(b"BZh"):
         return bz2.open(path)
-    return io.BufferedReader(_XzFile(path), _READ_BYTES) if start.startswith(b"\xfd7zXZ\x00") else path.open("rb")
+    return _XzFile(path) if start.startswith(b"\xfd7zXZ\x00") else path.open("rb")
 
 
-class _XzFile(io.RawIOBase):
-    """Decompressed content of an xz file, read with a limit on memory, which `lzma.open` does not have.
-
-    Raises:
-        lzma.LZMAError: for a damaged file.
-        EOFError: for a truncated file.
-    """
+class _XzFile:
+    """Decompressed content of an xz file, read with a limit on memory, which `lzma.open` does not have."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._stream: lzma.LZMADecompressor | None = None
         self._pending = b""  # read, but not yet given to the decompressor
+        self.close = self._file.close
 
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+    def read(self, size: int) -> bytes:
         while True:
-            if self._stream is None and not self._next_stream():
-                return 0
-            assert self._stream is not None
-            if self._stream.needs_input and not self._pending:
+            if not self._pending and (self._stream is None or self._stream.needs_input):
                 self._pending = self._file.read(_READ_BYTES)
+                if not self._pending and self._stream is None:
+                    return b""
                 if not self._pending:
                     raise EOFError("the file ends before its content does")
-            content = self._stream.decompress(self._pending, len(buffer))
+            if self._stream is None:  # a file may consist of several streams with zeros between them
+                self._pending = self._pending.lstrip(b"\0")
+                if not self._pending:
+                    continue
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)
+            content = self._stream.decompress(self._pending, size)
             self._pending = self._stream.unused_data
             if self._stream.eof:
                 self._stream = None
             if content:
-                buffer[: len(content)] = content
-                return len(content)
-
-    def _next_stream(self) -> bool:
-        """Start the next of the streams that a file may consist of, with zeros between them; False at the end."""
-        self._pending = self._pending.lstrip(b"\0")
-        while not self._pending:
-            content = self._file.read(_READ_BYTES)
-            if not content:
-                return False
-            self._pending = content.lstrip(b"\0")
-        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)
-        return True
+                return content
 
 
 def _check_size(archive: Path, name: str, num_bytes: int) -> None:

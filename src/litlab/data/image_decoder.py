@@ -47,9 +47,8 @@ def decode_image(content: bytes, size: tuple[int, int], source: str) -> UInt8[np
     except Image.DecompressionBombError as error:
         raise UserError(f"{source} is too large to be decoded safely ({error}): shrink or remove it") from error
     except Exception as error:  # Pillow's decoders raise all kinds of errors for damaged files
-        raise UserError(
-            f"{source} can't be read as a JPEG, PNG or WebP image ({error}): repair or remove it"
-        ) from error
+        problem = f"can't be read as a JPEG, PNG or WebP image ({error})"
+        raise UserError(f"{source} {problem}: repair or remove it") from error
 
 
 def image_pixels(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "3 h w"]:

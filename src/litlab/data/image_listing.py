@@ -15,6 +15,7 @@ from litlab.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _LAYOUT = "expected train/<class>/* and test/<class>/* with JPEG, PNG or WebP images"
+_HIDDEN = re.compile(r"(^|/)\.|^__MACOSX(/|$)")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # Python's surrogates for bytes that can't be decoded
 
 
@@ -80,24 +81,26 @@ def list_images(root: Path) -> list[ImageFile]:
     if root.is_dir():
         paths = [PurePosixPath(path) for path, _ in _walk(root)]
     else:
-        paths = [path for path in (member.path for member in archive_members(root)) if not _is_hidden(path)]
+        members = (member.path for member in archive_members(root))
+        paths = [path for path in members if not _HIDDEN.search(str(path))]
     top_folders = {path.parts[0] for path in paths}
     depth = 1 if len(top_folders) == 1 and top_folders.isdisjoint({"train", "test"}) else 0
-    images = [image for path in paths if (image := _image_file(path, depth))]
-    seen: set[ImageFile] = set()
-    for image in images:
-        if image in seen:  # one would overwrite the other
+    images: dict[ImageFile, None] = {}
+    for path in paths:
+        parts = path.parts[depth:]
+        if len(parts) < 3 or parts[0] not in ("train", "test") or not path.name.lower().endswith(SUFFIXES):
+            continue
+        image = ImageFile(parts[0], parts[1], "/".join(parts[2:]), str(path))
+        if image in images:  # one would overwrite the other
             raise UserError(f"{root} holds {image.path} twice: remove one of them")
-        seen.add(image)
-    return images
+        images[image] = None
+    return list(images)
 
 
 def file_stamps(root: Path) -> list[tuple[str, int, int]]:
     """Return path, size in bytes and time of change in ns of an archive, or of each image of a folder."""
-    if not root.is_dir():
-        status = root.stat()
-        return [(root.name, status.st_size, status.st_mtime_ns)]
-    return [(path, status.st_size, status.st_mtime_ns) for path, status in _walk(root)]
+    files = _walk(root) if root.is_dir() else [(root.name, root.stat())]
+    return [(path, status.st_size, status.st_mtime_ns) for path, status in files]
 
 
 def check_root(root: Path) -> None:
@@ -173,29 +176,15 @@ def _check_file(path: str, status: os.stat_result) -> None:
         raise UserError(f"{path!a} has a name that is not UTF-8: rename it")
 
 
-def _image_file(path: PurePosixPath, depth: int) -> ImageFile | None:
-    parts = path.parts[depth:]
-    if len(parts) < 3 or parts[0] not in ("train", "test") or not path.name.lower().endswith(SUFFIXES):
-        return None
-    return ImageFile(parts[0], parts[1], "/".join(parts[2:]), str(path))
-
-
-def _is_hidden(path: PurePosixPath) -> bool:
-    return path.parts[0] == "__MACOSX" or any(part.startswith(".") for part in path.parts)
-
-
 def _class_names(root: Path, images: Sequence[ImageFile]) -> tuple[str, ...]:
     """Return the sorted names of the classes, which both splits must have."""
-    train, test = ({image.class_name for image in images if image.split == split} for split in ("train", "test"))
-    for split, classes in (("train", train), ("test", test)):
-        if not classes:
+    classes = {split: {image.class_name for image in images if image.split == split} for split in ("train", "test")}
+    for split in classes:
+        if not classes[split]:
             raise UserError(f"{root} has no images in {split}/<class>/: {_LAYOUT}")
-    for present, absent, classes in (("train", "test", train - test), ("test", "train", test - train)):
-        if classes:
-            raise UserError(
-                f"{root}: {', '.join(sorted(classes))} has images in {present} but none in {absent}: "
-                "every class needs both"
-            )
-    if len(train) < 2:
-        raise UserError(f"{root} has only the class {', '.join(train)}: at least two are needed")
-    return tuple(sorted(train))
+    for present, absent in (("train", "test"), ("test", "train")):
+        if alone := ", ".join(sorted(classes[present] - classes[absent])):
+            raise UserError(f"{root}: {alone} has images in {present} but none in {absent}: every class needs both")
+    if len(classes["train"]) < 2:
+        raise UserError(f"{root} has only the class {', '.join(classes['train'])}: at least two are needed")
+    return tuple(sorted(classes["train"]))

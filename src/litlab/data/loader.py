@@ -123,9 +123,16 @@ class BatchLoader(ABC):
     batch_sampler = None  # Lightning reads it of everything that has a `sampler`
 
     def __init__(self, **args: Unpack[LoaderArgs]) -> None:
-        _check_divisible(args["batch_size"], args["world_size"])
+        batch_size, world_size = args["batch_size"], args["world_size"]
+        if batch_size % world_size:
+            below = batch_size // world_size * world_size
+            choices = f"{below} or {below + world_size}" if below else f"{world_size}"
+            raise UserError(
+                f"data.batch_size={batch_size} is global and must be divisible by the number of devices "
+                f"({world_size}): use {choices}"
+            )
         self.sampler = args["sampler"]
-        self.batch_size = args["batch_size"]
+        self.batch_size = batch_size
         self._args = args
 
     def __len__(self) -> int:
@@ -187,8 +194,7 @@ def rank_slice(indices: Int64[Tensor, " n"], rank: int, world_size: int) -> tupl
     num_padding = -(-len(indices) // world_size) - (end - start)
     part = indices[start:end]
     if num_padding:
-        filler = part[:1] if len(part) else indices[:1]
-        part = torch.cat([part, filler.expand(num_padding)])
+        part = torch.cat([part, (part if len(part) else indices)[:1].expand(num_padding)])
     return part, end - start
 
 
@@ -207,13 +213,3 @@ def _batch_rows(numbers: Iterable[int], args: LoaderArgs) -> Iterator[BatchRows]
         return BatchRows(part, partners, num_valid, len(batch))
 
     return map(rows, numbers)
-
-
-def _check_divisible(batch_size: int, world_size: int) -> None:
-    if batch_size % world_size:
-        below = batch_size // world_size * world_size
-        choices = f"{below} or {below + world_size}" if below else f"{world_size}"
-        raise UserError(
-            f"data.batch_size={batch_size} is global and must be divisible by the number of devices "
-            f"({world_size}): use {choices}"
-        )

@@ -32,17 +32,11 @@ class ImageSettings(TypedDict):
         val_size: Number of images drawn from the training split, stratified, or their fraction below 1; 0 for none.
         val_seed: Seed of the validation split.
         seed: Seed of the order of the epochs and of the augmentation.
-        crop_padding: See `Augmentation`.
-        flip: See `Augmentation`.
-        cutout: See `Augmentation`.
-        mixup: See `Mixing`.
-        cutmix: See `Mixing`.
-        color_jitter: See `Augmentation`.
-        rand_augment: See `Augmentation`.
+        crop_padding, flip, cutout, color_jitter, rand_augment: See `Augmentation`.
+        mixup, cutmix: See `Mixing`.
         progressive_sizes: Heights and widths in pixels that training images are shrunk to, for an equal number of
             epochs each; the last is the images' own. None for that one alone.
-        mean: Per channel, of pixels in 0..1; None for that of the training split.
-        std: Per channel, of pixels in 0..1; None for that of the training split.
+        mean, std: Per channel, of pixels in 0..1; None for those of the training split.
     """
 
     batch_size: int
@@ -84,7 +78,14 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def __init__(self, **settings: Unpack[ImageSettings]) -> None:
         super().__init__()
-        _check_keys(type(self).__name__, settings)
+        expected = ImageSettings.__annotations__.keys()
+        problems = [f"lacks {key}" for key in expected - settings.keys()]
+        problems += [f"has no {key}" for key in settings.keys() - expected]
+        if problems:
+            raise UserError(
+                f"data: {type(self).__name__} {', '.join(sorted(problems))}. Add `defaults: [base/images]` to its "
+                "YAML, which has the settings of all data sets, and pass them on in its constructor as **settings"
+            )
         self.settings = settings
         self.batch_size = settings["batch_size"]
         self.seed = settings["seed"]
@@ -222,45 +223,41 @@ class ImageDataModule(LightningDataModule, ABC):
     def _loader(
         self, split: Literal["train", "test"], indices: Tensor, *, shuffle: bool = False, mixing: Mixing | None = None
     ) -> BatchLoader:
-        trainer = self.trainer
+        trainer, splits = self.trainer, self._splits
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
-        streams = isinstance(self._splits, StreamedImages)
+        indices = indices if isinstance(splits, StreamedImages) else indices.to(device)
         args = LoaderArgs(
-            sampler=EpochSampler(indices=indices.to("cpu" if streams else device), seed=self.seed, shuffle=shuffle),
+            sampler=EpochSampler(indices=indices, seed=self.seed, shuffle=shuffle),
             batch_size=self.batch_size,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
             mixing=mixing,
         )
-        if isinstance(self._splits, StreamedImages):
+        if isinstance(splits, StreamedImages):
             pin_memory = device.type == "cuda"
-            return StreamLoader(self._splits, split, pin_memory=pin_memory, persistent_workers=shuffle, **args)
-        images, labels = self._on_device(split, device)
-        return MemoryLoader(images=images, labels=labels, **args)
-
-    def _on_device(self, split: Literal["train", "test"], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return images and labels of a split on a device; they are moved once, for all loaders."""
-        if (split, device) not in self._resident:
+            return StreamLoader(splits, split, pin_memory=pin_memory, persistent_workers=shuffle, **args)
+        if (split, device) not in self._resident:  # moved once, for all loaders
             arrays = self.arrays
             images, labels = arrays.train_images, arrays.train_labels
             if split == "test":
                 images, labels = arrays.test_images, arrays.test_labels
             self._resident[split, device] = images.to(device), labels.to(device)
-        return self._resident[split, device]
+        images, labels = self._resident[split, device]
+        return MemoryLoader(images=images, labels=labels, **args)
 
     def _describe(self, splits: ImageArrays | StreamedImages) -> DatasetInfo:
         computed = f"computed from the {len(splits.train_labels):,} training images"
         configured = [f"data.{key}" for key in ("mean", "std") if self.settings[key] is not None]
-        source = f"{' and '.join(configured)} as configured" + (
-            "" if len(configured) == 2 else f", the other {computed}"
-        )
+        source = f"{' and '.join(configured)} as configured" if configured else computed
+        if len(configured) == 1:
+            source += f", the other {computed}"
         return DatasetInfo(
             name=splits.name,
             class_names=splits.class_names,
             image_shape=splits.image_shape,
             mean=_per_channel("mean", self.settings["mean"], splits.mean),
             std=_per_channel("std", self.settings["std"], splits.std),
-            statistics_source=source if configured else computed,
+            statistics_source=source,
             fingerprint=splits.fingerprint,
             num_train=len(self.train_indices),
             num_val=len(self.val_indices),
@@ -344,17 +341,6 @@ def check_network(task: LightningModule, sizes: Sequence[int] | None, num_channe
         finally:
             for module in training:
                 module.training = True
-
-
-def _check_keys(name: str, settings: Mapping[str, object]) -> None:
-    expected = ImageSettings.__annotations__.keys()
-    problems = [f"lacks {key}" for key in expected - settings.keys()]
-    problems += [f"has no {key}" for key in settings.keys() - expected]
-    if problems:
-        raise UserError(
-            f"data: {name} {', '.join(sorted(problems))}. Add `defaults: [base/images]` to its YAML, which has the "
-            "settings of all data sets, and pass them on in its constructor as **settings"
-        )
 
 
 def _per_channel(key: str, configured: Sequence[float] | None, computed: tuple[float, ...]) -> tuple[float, ...]:

@@ -85,13 +85,7 @@ class ImageReader:
 
 
 def build_statistics(folder: Path, key: str, reader: ImageReader, listing: ImageListing) -> None:
-    """Make sure that a cache has the statistics of streamed images, which takes one pass over all of them.
-
-    Args:
-        folder: The cache.
-        key: Source and content of the data set, as part of a file name.
-        reader: Reads the images.
-        listing: Lists the images.
+    """Make sure that the cache in `folder` has the statistics of streamed images, which takes one pass over them.
 
     Raises:
         UserError: if the folder can't be written, or an image can't be decoded.
@@ -267,10 +261,9 @@ def _record_requests(rows: Iterator[BatchRows], requested: deque[BatchRows | Non
 
 
 def _init_worker(number: int) -> None:
-    """Let a worker end with the process that trains, but not at signals.
+    """Let a worker end with the process that trains or at its SIGTERM, but not at signals to all processes of a run.
 
-    Signals that stop a run may be sent to all its processes. The one that trains has to save a checkpoint, for which it
-    needs its batches. So workers start with these signals blocked, and end at a SIGTERM of their parent alone.
+    The process that trains needs its batches until it has saved a checkpoint.
     """
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,5 @@
 """Color operations and jitter against torchvision, one image at a time with the same decisions."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from scipy import stats
@@ -11,35 +9,27 @@ from torchvision.transforms.v2 import functional as reference
 
 from litlab.data.augment import color
 from litlab.data.augment.color import ColorJitter
+from litlab.data.augment.rand_augment import RandAugment
 
-Operation = Callable[..., Tensor]
+JITTER = ColorJitter(seed=3, brightness=0.5, contrast=0.4, saturation=0.3, hue=0.1)
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])
 @pytest.mark.parametrize(
-    ("operation", "expected_operation", "low", "high"),
-    [
-        (color.adjust_brightness, reference.adjust_brightness, 0, 2),
-        (color.adjust_contrast, reference.adjust_contrast, 0, 2),
-        (color.adjust_saturation, reference.adjust_saturation, 0, 2),
-        (color.adjust_hue, reference.adjust_hue, -0.5, 0.5),
-        (color.adjust_sharpness, reference.adjust_sharpness, 0, 2),
-    ],
+    ("name", "low", "high"),
+    [("brightness", 0, 2), ("contrast", 0, 2), ("saturation", 0, 2), ("hue", -0.5, 0.5), ("sharpness", 0, 2)],
 )
-def test_color_operations(
-    images: Tensor, num_channels: int, operation: Operation, expected_operation: Operation, low: float, high: float
-) -> None:
+def test_color_operations(images: Tensor, num_channels: int, name: str, low: float, high: float) -> None:
     """Compare with torchvision; only brightness is exact.
 
     In the others torchvision fuses products with sums, so a whole number may be truncated to the one below.
     """
     images = images[:, :num_channels]
     amounts = low + (high - low) * torch.rand(NUM_IMAGES, generator=torch.Generator().manual_seed(1))
-    expected = torch.stack(
-        [expected_operation(image, float(amount)) for image, amount in zip(images, amounts, strict=True)]
-    )
+    operation, slow = (getattr(module, f"adjust_{name}") for module in (color, reference))
+    expected = torch.stack([slow(image, float(amount)) for image, amount in zip(images, amounts, strict=True)])
     level, fraction = differences(operation(images, amounts), expected)
-    assert level <= (0 if operation is color.adjust_brightness else 1)
+    assert level <= (name != "brightness")
     assert fraction < 0.002
 
 
@@ -54,33 +44,22 @@ def test_operations_on_tables_of_gray_levels_are_exact(images: Tensor, num_chann
         assert torch.equal(operation(images), torch.stack([expected(image) for image in images]))
 
 
-def test_images_too_small_to_smooth_are_kept(images: Tensor) -> None:
+def test_no_shift_of_hue_or_nothing_to_smooth_keeps_images(images: Tensor) -> None:
+    assert torch.equal(color.adjust_hue(images, torch.zeros(NUM_IMAGES)), images)
     narrow = images[..., :2]
     assert torch.equal(color.adjust_sharpness(narrow, torch.full((NUM_IMAGES,), 1.7)), narrow)
 
 
-def test_hue_shift_of_zero_is_exact(images: Tensor) -> None:
-    assert torch.equal(color.adjust_hue(images, torch.zeros(NUM_IMAGES)), images)
-
-
 def test_color_jitter(images: Tensor) -> None:
     """Compare all four in each image's own order: a difference of one level may grow in later operations."""
-    jitter, indices = (
-        ColorJitter(seed=3, brightness=0.5, contrast=0.4, saturation=0.3, hue=0.1),
-        torch.arange(NUM_IMAGES),
-    )
-    jitter_amounts = jitter.amounts(indices, 2)
-    kernels = (
-        reference.adjust_brightness,
-        reference.adjust_contrast,
-        reference.adjust_saturation,
-        reference.adjust_hue,
-    )
+    indices = torch.arange(NUM_IMAGES)
+    jitter_amounts = JITTER.amounts(indices, 2)
+    kernels = [getattr(reference, f"adjust_{name}") for name in ("brightness", "contrast", "saturation", "hue")]
     expected = images.clone()
     for row in range(NUM_IMAGES):
         for number in jitter_amounts.order[row].tolist():
             expected[row] = kernels[number](expected[row], float(jitter_amounts[number][row]))
-    level, fraction = differences(jitter(images, indices, 2), expected)
+    level, fraction = differences(JITTER(images, indices, 2), expected)
     assert level <= 3
     assert fraction < 0.005
 
@@ -93,9 +72,8 @@ def test_color_jitter_leaves_out_what_is_zero(images: Tensor) -> None:
 
 
 def test_the_amounts_of_color_jitter_are_uniform() -> None:
-    jitter_amounts = ColorJitter(seed=0, brightness=0.5, contrast=1.5, saturation=0.2, hue=0.1).amounts(
-        torch.arange(10_000), 0
-    )
+    jitter = ColorJitter(seed=0, brightness=0.5, contrast=1.5, saturation=0.2, hue=0.1)
+    jitter_amounts = jitter.amounts(torch.arange(10_000), 0)
     ranges = ((0.5, 1.5), (0, 2.5), (0.8, 1.2), (-0.1, 0.1))
     for amounts, (low, high) in zip(jitter_amounts[:4], ranges, strict=True):
         assert low <= amounts.min()
@@ -105,3 +83,17 @@ def test_the_amounts_of_color_jitter_are_uniform() -> None:
     counts = torch.bincount(orders)
     assert len(counts[counts > 0]) == 24
     assert stats.chisquare(counts[counts > 0].numpy()).pvalue > 0.001
+
+
+class OtherDevice(Tensor):
+    """Tensor that is dispatched as on other devices than the CPU."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize("operations", [RandAugment(seed=0, num_ops=2, magnitude=9), JITTER])
+def test_other_devices_compute_the_same(images: Tensor, operations: ColorJitter | RandAugment) -> None:
+    indices = torch.arange(NUM_IMAGES)
+    result = operations(images.as_subclass(OtherDevice), indices, 0)
+    assert isinstance(result, OtherDevice)
+    assert torch.equal(result.as_subclass(Tensor), operations(images, indices, 0))

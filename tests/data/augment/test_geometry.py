@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from support.pixels import NUM_IMAGES
 from torch import Tensor
+from torch.nn import functional
 
-from litlab.data.augment import geometry as warp
-from litlab.data.augment import shift_and_flip
+from litlab.data.augment import geometry
+from litlab.data.augment.geometry import shift_and_flip, shrink
 
 
 def slow_reference(image: np.ndarray, down: int, right: int, flipped: bool, padding: int) -> np.ndarray:
@@ -28,5 +29,12 @@ def test_crop_and_flip_against_a_slow_reference() -> None:
 
 
 def test_identity_keeps_every_pixel(images: Tensor) -> None:
-    matrices = torch.tensor([warp.IDENTITY], dtype=torch.float32).expand(NUM_IMAGES, 6)
-    assert torch.equal(warp.warp(images, matrices), images)
+    matrices = torch.tensor([geometry.IDENTITY], dtype=torch.float32).expand(NUM_IMAGES, 6)
+    assert torch.equal(geometry.warp(images, matrices), images)
+
+
+def test_shrinking_is_antialiased_bilinear_resampling() -> None:
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for size in (32, 24, 16, 9):
+        expected = functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        torch.testing.assert_close(shrink(images, size), expected, rtol=0, atol=2e-6)

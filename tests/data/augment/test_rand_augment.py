@@ -34,8 +34,7 @@ def test_every_operation_of_rand_augment(images: Tensor, magnitude: int, num_cha
 
 def between_pixels(name: str, amount: float, height: int, width: int) -> Tensor:
     """Mark pixels whose source is half-way between two, to 0.001 pixels: the nearest is a matter of rounding."""
-    x = torch.arange(width, dtype=torch.float64) + 0 * torch.arange(height)[:, None]
-    y = torch.arange(height, dtype=torch.float64)[:, None] + 0 * torch.arange(width)
+    y, x = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in (height, width)), indexing="ij")
     angle = torch.tensor(amount, dtype=torch.float64).deg2rad()
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     sources = {

@@ -172,11 +172,12 @@ class ColorJitter:
         """Draw the amounts from (seed, epoch, index of the image)."""
         bits = random_sequences(random_bits(indices, self.seed, epoch, Stream.JITTER), 8)
         numbers = uniform(bits[:, :4])
-        factors = (
+        brightness, contrast, saturation = (
             max(0.0, 1 - limit) + (1 + limit - max(0.0, 1 - limit)) * numbers[:, column]
             for column, limit in enumerate((self.brightness, self.contrast, self.saturation))
         )
-        return JitterAmounts(*factors, hue=self.hue * (2 * numbers[:, 3] - 1), order=bits[:, 4:].argsort(dim=1))
+        hue = self.hue * (2 * numbers[:, 3] - 1)
+        return JitterAmounts(brightness, contrast, saturation, hue, order=bits[:, 4:].argsort(dim=1))
 
     def __call__(self, images: Pixels, indices: Int64[Tensor, " b"], epoch: int) -> Pixels:
         """Apply the drawn operations to each image, in its own order."""
