@@ -154,12 +154,6 @@ def test_only_finite_numbers_are_metrics(tmp_path: Path) -> None:
     assert (found.seed, found.objective, found.training_seconds) == (None, None, None)
 
 
-def test_a_test_metric_is_no_objective(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", {"objective.metric": "test/accuracy"}, 0.5)
-    ((found,), _) = collect([run.path])
-    assert found.objective is None
-
-
 def test_error_if_no_run_is_usable(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"there is nothing to compare\n.*empty: holds no runs\n.*x: no such directory"):
