@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.signature import sign
 from litlab.training.checkpoint_io import AtomicCheckpointIO
-
-
-@pytest.fixture(autouse=True)
-def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture

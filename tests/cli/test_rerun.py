@@ -1,10 +1,8 @@
 """`litlab rerun`: real runs, run again."""
 
 import json
-import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,9 +20,7 @@ from litlab.runs.signature import is_own, sign
 
 
 @pytest.fixture(autouse=True)
-def _environment_restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def _in_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 

@@ -107,6 +107,6 @@ def test_data_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_command_is_told_the_nearest(litlab: Command) -> None:
+def test_an_unknown_command_is_refused_with_the_nearest(litlab: Command) -> None:
     done = litlab("trian")
-    assert (done.returncode, done.stderr) == (1, "litlab: trian: no such command; did you mean train?\n")
+    assert (done.returncode, done.stderr) == (1, "litlab: trian: unknown command; did you mean train?\n")

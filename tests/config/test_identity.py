@@ -9,8 +9,7 @@ import pytest
 import yaml
 from support.runs import TINY, compose_config
 
-from litlab.config.config_file import to_yaml
-from litlab.config.identity import VOLATILE, identity
+from litlab.config.config_file import VOLATILE, identity, to_yaml
 from litlab.config.tree import flatten, get, lies_under, put
 
 CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
@@ -79,7 +78,7 @@ def test_missing_keys_and_the_order_of_lists_count_but_not_the_order_of_keys() -
 
 def test_identity_is_the_same_in_another_process() -> None:
     script = (
-        "import sys; from litlab.config.identity import identity; from litlab.config.config_file import from_yaml\n"
+        "import sys; from litlab.config.config_file import identity; from litlab.config.config_file import from_yaml\n"
     )
     script += "print(identity(from_yaml(sys.stdin.read())))"
     command = [sys.executable, "-c", script]

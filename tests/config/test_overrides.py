@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.runs import TINY, compose_config
 
-from litlab.config.identity import identity
+from litlab.config.config_file import identity
 from litlab.config.overrides import (
     CHANGEABLE,
     LENGTH_KEYS,

@@ -7,8 +7,7 @@ import pytest
 from support.runs import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
-from litlab.config.suggestions import did_you_mean, unknown_key_message
-from litlab.config.tree import nodes, put
+from litlab.config.tree import did_you_mean, nodes, put, unknown_key_message
 from litlab.config.validate import validate
 from litlab.errors import UserError
 

@@ -18,7 +18,7 @@ from unittest.mock import patch
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from litlab.config.identity import identity
+from litlab.config.config_file import identity
 from litlab.config.search_space import Choices, Dimension, Numbers, Space
 from litlab.errors import UserError
 from litlab.process.signals import StopRequest
@@ -30,8 +30,7 @@ from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.scheduler import Scheduler
-from litlab.sweep.search.objectives import make_objectives
-from litlab.sweep.search.settings import read_settings
+from litlab.sweep.search.settings import make_objectives, read_settings
 from litlab.sweep.search.source import SearchSource
 from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.study import Plan, Study

@@ -2,7 +2,7 @@
 
 import pytest
 
-from litlab.sweep.eta import job_eta, multirun_eta
+from litlab.sweep.display import job_eta, multirun_eta
 
 
 def test_multirun_eta() -> None:

@@ -8,8 +8,15 @@ from support.search_jobs import BASE, DEFAULTS, LR, NAMES, WIDTH
 from litlab.config.schema import Objective
 from litlab.config.search_space import Space
 from litlab.errors import UserError
-from litlab.sweep.search.objectives import make_objectives, num_validations
-from litlab.sweep.search.settings import check_sampler, make_pruner, make_sampler, read_settings
+from litlab.sweep.search.settings import (
+    check_sampler,
+    make_objectives,
+    make_pruner,
+    make_sampler,
+    num_validations,
+    objective_value,
+    read_settings,
+)
 
 
 def settings(**values: Any) -> Any:
@@ -84,10 +91,11 @@ def test_an_objective_that_no_run_has_is_refused() -> None:
 
 
 def test_values_of_the_objectives() -> None:
-    wanted = [Objective(metric=each, mode="min") for each in ("val/loss", "parameters", "seconds.training")]
+    metrics = [Objective(metric=metric, mode="min") for metric in ("val/loss", "parameters", "seconds.training")]
+    objectives = make_objectives(BASE, metrics)
     result = {"best": {}, "last": {"val/loss": 0.5}, "parameters": 7, "seconds": {"training": 2.5}, "test": {}}
-    assert [each.value(result) for each in make_objectives(BASE, wanted)] == [0.5, 7.0, 2.5]
-    assert [each.value({"best": {"val/loss": None}}) for each in make_objectives(BASE, wanted)] == [None] * 3
+    assert [objective_value(objective, result) for objective in objectives] == [0.5, 7.0, 2.5]
+    assert [objective_value(objective, {"best": {"val/loss": None}}) for objective in objectives] == [None] * 3
 
 
 @pytest.mark.parametrize(

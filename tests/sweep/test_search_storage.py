@@ -7,8 +7,7 @@ import pytest
 from support.search_jobs import BASE, DEFAULTS
 
 from litlab.errors import UserError
-from litlab.sweep.search.objectives import make_objectives
-from litlab.sweep.search.settings import make_pruner, make_sampler, read_settings
+from litlab.sweep.search.settings import make_objectives, make_pruner, make_sampler, read_settings
 from litlab.sweep.search.storage import check_url, open_trials
 
 

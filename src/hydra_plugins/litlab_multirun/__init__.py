@@ -86,7 +86,7 @@ class PoolLauncher(Launcher):
         from litlab.process.signals import exit_code
         from litlab.sweep.backends import make_backend
         from litlab.sweep.compatibility import check_compatible
-        from litlab.sweep.dry_run import format_jobs
+        from litlab.sweep.summary import format_jobs
 
         points = [Point.of(overrides, swept_overrides(self.config)) for overrides in job_overrides]
         study = self.study()

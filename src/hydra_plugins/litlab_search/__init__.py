@@ -152,19 +152,7 @@ class SearchSweeper(Sweeper):
 
 
 def _report(search: SearchSpec, study: Study, source: SearchSource, signum: int | None) -> None:
-    """Print the results of a search.
-
-    Args:
-        search: Search.
-        study: Study of the search.
-        source: Source of its jobs, with their outcomes.
-        signum: Signal that stopped the search; None if it was not stopped.
-
-    Raises:
-        UserError: If the outcomes could not be written to the database.
-        RunFailed: If a job was neither completed nor pruned, or there was none.
-        RunStopped: After a signal.
-    """
+    """Print the results of a search."""
     from litlab.errors import RunFailed
     from litlab.process.controller import RunStopped
     from litlab.process.signals import exit_code

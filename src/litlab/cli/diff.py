@@ -45,11 +45,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _open(path: str) -> RunDirectory:
-    """Open a run that has a valid config.
-
-    Raises:
-        UserError: If there is no run, or its config is damaged.
-    """
+    """Open a run that has a valid config."""
     run = RunDirectory.existing(path)
     try:
         check_plain(run.read_config())

@@ -13,7 +13,7 @@ import yaml
 
 from litlab.cli.arguments import add_allow, new_parser
 from litlab.compare.tensorboard import update_summary
-from litlab.config.resume_record import write_resume_record
+from litlab.config.config_file import write_resume_record
 from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import check_foreign
 from litlab.config.trust import ALLOW
@@ -125,11 +125,7 @@ def prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config
 
 
 def _change_config(finished: FinishedRun, overrides: list[str], result: Config) -> "ConfigChange":
-    """Apply overrides to the frozen config.
-
-    Raises:
-        UserError: For a key that can't be changed, with the command that starts a new run with it.
-    """
+    """Apply overrides to the frozen config."""
     from litlab.config.overrides import AnotherExperiment, change_config
 
     try:
@@ -205,11 +201,7 @@ def _runs_in(directory: Path) -> list[RunDirectory]:
 
 
 def _choose_run(directory: Path, runs: list[RunDirectory]) -> str:
-    """Report that all runs of a directory are completed.
-
-    Raises:
-        UserError: If some are not, with the command that resumes one.
-    """
+    """Report that all runs of a directory are completed."""
     statuses = {run.path: _describe_status(run) for run in runs}
     unfinished = {path: status for path, status in statuses.items() if status != RunStatus.COMPLETED}
     if not unfinished:
@@ -275,11 +267,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
 
 
 def _change_jobs(study: Study, overrides: list[str], command: list[str]) -> None:
-    """Change the configs of the jobs that are not completed or would be trained longer.
-
-    Raises:
-        UserError: If one can't be changed or is in use; then none is changed.
-    """
+    """Change the configs of the jobs that are not completed or would be trained longer."""
     from litlab.config.tree import format_change
 
     with study.lock(), ExitStack() as locks:
@@ -304,11 +292,7 @@ def _change_jobs(study: Study, overrides: list[str], command: list[str]) -> None
 
 
 def _exec_command(study: Study, plan: Plan, overrides: list[str]) -> None:
-    """Replace this process by the command of the study, in its original folder.
-
-    Raises:
-        UserError: If that folder is gone, or there are overrides.
-    """
+    """Replace this process by the command of the study, in its original folder."""
     arguments = _with_directory(study.path.absolute(), plan.arguments)
     if overrides:
         reason = "a search, whose jobs are one experiment" if plan.kind == "search" else "not set up completely"

@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.compare.hyperparameters import comparable
 from litlab.compare.model import Objective, Run, Skipped
-from litlab.config.identity import swept_keys
+from litlab.config.config_file import swept_keys
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory

@@ -80,12 +80,7 @@ class Composer:
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
-        """Initialize the composer.
-
-        Args:
-            loader: Hydra's config loader.
-            master: Config of the multirun.
-        """
+        """Take Hydra's config loader and the config of the multirun."""
         self._loader, self._master = loader, master
         self._can_copy = isinstance(loader, ConfigLoaderImpl) and not master.hydra.searchpath  # it may add groups
         self._parser = OverridesParser.create()
@@ -101,13 +96,14 @@ class Composer:
             OmegaConfBaseException: If a value is wrong.
         """
         parsed = [self._parse(override) for override in overrides]
-        if not self._can_copy or any(each.is_sweep_override() or each.is_hydra_override() for each in parsed):
+        if not self._can_copy or any(line.is_sweep_override() or line.is_hydra_override() for line in parsed):
             return self._loader.load_sweep_config(self._master, list(overrides))
-        choices = tuple(line for line, each in zip(overrides, parsed, strict=True) if self._is_choice(each))
+        choices = tuple(line for line, override in zip(overrides, parsed, strict=True) if self._is_choice(override))
         if choices not in self._by_choices:
             self._by_choices[choices] = self._loader.load_sweep_config(self._master, list(choices))
         composed = deepcopy(self._by_choices[choices])
-        ConfigLoaderImpl._apply_overrides_to_config([each for each in parsed if not self._is_choice(each)], composed)
+        values = [override for override in parsed if not self._is_choice(override)]
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
         self._record_overrides(composed, parsed)
         return composed
 
@@ -129,11 +125,9 @@ class Composer:
         job = composed.hydra.job
         with open_dict(composed.hydra):
             composed.hydra.overrides.task = [override.input_line for override in overrides]
+            style = job.config.override_dirname
             job.override_dirname = get_overrides_dirname(
-                overrides=overrides,
-                kv_sep=job.config.override_dirname.kv_sep,
-                item_sep=job.config.override_dirname.item_sep,
-                exclude_keys=list(job.config.override_dirname.exclude_keys),
+                overrides, list(style.exclude_keys), kv_sep=style.kv_sep, item_sep=style.item_sep
             )
         OmegaConf.copy_cache(from_config=self._master, to_config=composed)
 

@@ -55,11 +55,7 @@ def make_paths_absolute(data: Config) -> None:
 
 
 def threads_per_rank(trainer: Config) -> int | None:
-    """Return the CPU cores of this process divided by the ranks of one machine.
-
-    Returns:
-        None if only the worker can count the devices.
-    """
+    """Return the CPU cores of this process over the ranks of a machine; None if only the worker can count devices."""
     devices = trainer["devices"]
     if devices in ("auto", -1):
         return num_cores() if trainer["accelerator"] == "cpu" else None
@@ -67,13 +63,7 @@ def threads_per_rank(trainer: Config) -> int | None:
 
 
 def hydra_record(composed: DictConfig) -> dict[str, str]:
-    """Return the files of `.hydra/`, as tools that read Hydra's output expect them.
-
-    Nothing in them is resolved, and secrets in Hydra's own keys are masked.
-
-    Returns:
-        File name -> text.
-    """
+    """Return name -> text of the files of `.hydra/`, unresolved and with secrets in Hydra's own keys masked."""
     settings = HydraConfig.get()
     return {
         "config.yaml": _to_hydra_yaml(composed),

@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from litlab.config.hydra_errors import explain_hydra_error
 from litlab.config.secrets import is_secret_key
-from litlab.config.suggestions import did_you_mean
-from litlab.config.tree import bare_key
+from litlab.config.tree import bare_key, did_you_mean
 from litlab.errors import UserError
 from litlab.runs.redact import has_credentials
 
@@ -51,12 +50,7 @@ def expand_grid(
 
 
 def params_with_references(params: Mapping[str, Any], settings: DictConfig) -> dict[str, Any]:
-    """Return the axes of a sweeper in which secrets are the references of its config, not their values.
-
-    Args:
-        params: Axes as Hydra passes them, resolved.
-        settings: `hydra.sweeper`.
-    """
+    """Return resolved axes of a sweeper, in which secrets are the references of `hydra.sweeper`, not their values."""
     unresolved = OmegaConf.to_container(settings, resolve=False)
     written = unresolved.get("params") if isinstance(unresolved, dict) else None
     written = written if isinstance(written, dict) else {}

@@ -15,24 +15,19 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
-from litlab.config.suggestions import did_you_mean, unknown_key_message
-from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config, bare_key, keys
+from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config, bare_key, did_you_mean, keys, unknown_key_message
 
 _NAMED_KEY = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
 
 
 def explain_error(error: Exception, arguments: list[str]) -> str | None:
-    """Return a message for an error that came out of Hydra's main; None for one that the user can't mend.
-
-    Args:
-        error: Error that Hydra raised.
-        arguments: Command line.
-    """
+    """Return a message for an error that Hydra raised on a command line; None for one that the user can't mend."""
     if isinstance(error, HydraException | OmegaConfBaseException):
         return explain_hydra_error(error, arguments)
     if isinstance(error, OSError) and error.filename:
         return explain_write_error(error.filename, error)
-    if isinstance(error, ValueError) and _is_raised_by_hydra(error):
+    file = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
+    if isinstance(error, ValueError) and "hydra" in Path(file).parts:  # some mistakes end in a bare ValueError of Hydra
         nulls = [argument.removesuffix("=null") for argument in arguments if argument.endswith("=null")]
         if nulls and "Config group override" in str(error):
             return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
@@ -72,11 +67,6 @@ def explain_hydra_error(error: HydraException | OmegaConfBaseException, argument
         return f"{key}: {reason}" if key in known else _unknown_key(key, known)
     full_key = getattr(cause, "full_key", None)
     return f"{full_key}: {reason}" if full_key else reason
-
-
-def _is_raised_by_hydra(error: ValueError) -> bool:
-    """Return whether Hydra raised it; some mistakes on the command line end in a bare ValueError."""
-    return "hydra" in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
 
 
 def _unknown_config(error: MissingConfigException) -> str:

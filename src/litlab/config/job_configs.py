@@ -11,9 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from litlab.config.compose import Composer, set_output_dir, set_swept_overrides
+from litlab.config.config_file import identity
 from litlab.config.freeze import freeze, hydra_record
 from litlab.config.hydra_errors import explain_error
-from litlab.config.identity import identity
 from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import foreign_problems
 from litlab.config.tree import Config, bare_key
@@ -26,11 +26,9 @@ _BAR_DELAY = 2.0  # seconds; composing that takes less shows no progress bar
 
 @dataclass(frozen=True)
 class Point:
-    """Point of a grid or search space: the settings of one job.
+    """Point of a grid or search space: fixed and swept overrides, the swept keys with their values as texts.
 
     Attributes:
-        overrides: Fixed and swept overrides in Hydra's grammar.
-        swept: Swept key -> value as text.
         number: Number of the job that the study already has there; None if it has none, or that is not known.
     """
 
@@ -40,12 +38,7 @@ class Point:
 
     @classmethod
     def of(cls, overrides: Iterable[str], swept: Collection[str]) -> "Point":
-        """Return the point with these overrides.
-
-        Args:
-            overrides: Overrides in Hydra's grammar.
-            swept: Keys that the multirun varies, without plus.
-        """
+        """Return the point with overrides in Hydra's grammar; `swept` are the keys that vary, without plus."""
         pairs = [(bare_key(line.partition("=")[0]), line.partition("=")[2]) for line in overrides]
         return cls(tuple(overrides), {key: value for key, value in pairs if key in swept})
 
@@ -130,12 +123,12 @@ def match_existing_jobs(
         axes: Keys that the study has ever swept; a key that was fixed may have become an axis.
     """
     keys = {*axes, *(key for point in points for key in point.swept)}
-    numbers = {_axis_values(overrides, keys): number for number, overrides in existing.items()}
-    return [replace(point, number=numbers.get(_axis_values(point.overrides, keys))) for point in points]
 
+    def axis_values(overrides: Iterable[str]) -> frozenset[tuple[str, str]]:
+        return frozenset(Point.of(overrides, keys).swept.items())
 
-def _axis_values(overrides: Iterable[str], keys: Collection[str]) -> frozenset[tuple[str, str]]:
-    return frozenset(Point.of(overrides, keys).swept.items())
+    numbers = {axis_values(overrides): number for number, overrides in existing.items()}
+    return [replace(point, number=numbers.get(axis_values(point.overrides))) for point in points]
 
 
 def _compose_known_or_new(composer: Composer, point: Point, known: Collection[str], next_number: int) -> ComposedJob:
@@ -163,15 +156,8 @@ def _compose(composer: Composer, point: Point, number: int) -> ComposedJob:
     config = freeze(composed, fill_threads=False)
     config["study"]["swept"] = list(point.swept)
     resolve_secrets(config)  # raises an error if the environment lacks one
-    return ComposedJob(
-        overrides=point.overrides,
-        point=point.swept,
-        config=config,
-        identity=identity(config),
-        number=number,
-        directory=directory,
-        hydra=hydra_record(composed),
-    )
+    record = hydra_record(composed)
+    return ComposedJob(point.overrides, point.swept, config, identity(config), number, directory, record)
 
 
 class _NumberedJobs:
@@ -252,13 +238,8 @@ def _with_progress(num_jobs: int) -> Iterator[int]:
             from rich.console import Console  # slow to import, and rarely needed
             from rich.progress import track
 
-            yield from track(
-                range(index, num_jobs),
-                f"composing {num_jobs} jobs",
-                total=num_jobs,
-                completed=index,
-                console=Console(stderr=True),
-                transient=True,
-            )
+            console = Console(stderr=True)
+            jobs, text = range(index, num_jobs), f"composing {num_jobs} jobs"
+            yield from track(jobs, text, total=num_jobs, completed=index, console=console, transient=True)
             return
         yield index

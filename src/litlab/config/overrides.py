@@ -1,7 +1,6 @@
 """Overrides of the frozen config of a run that is resumed, as far as they keep what it has computed so far."""
 
 import inspect
-import itertools
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from litlab.config.config_file import VOLATILE, swept_keys
 from litlab.config.freeze import make_paths_absolute, threads_per_rank
 from litlab.config.hydra_errors import explain_hydra_error, explain_interpolation_error
-from litlab.config.identity import VOLATILE, identity, swept_keys
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references
-from litlab.config.suggestions import unknown_key_message
 from litlab.config.targets import import_target
 from litlab.config.tree import (
     GROUPS,
@@ -31,6 +29,7 @@ from litlab.config.tree import (
     lies_under,
     nodes,
     put,
+    unknown_key_message,
 )
 from litlab.config.validate import validate
 from litlab.errors import UserError
@@ -48,13 +47,11 @@ class AnotherExperiment(UserError):
 
 @dataclass(frozen=True)
 class ConfigChange:
-    """The frozen config that a run resumes with.
+    """The frozen config that a run resumes with, and notes for the user.
 
     Attributes:
-        config: Config with the overrides applied.
         changed: Dotted key -> [value before, value after] where they differ; `tree.ABSENT` for a missing key.
         extends_training: Whether training continues beyond the end that it had.
-        notes: What the user should know, a line each.
     """
 
     config: Config
@@ -186,10 +183,6 @@ def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Ca
             refused.append(f"{format_change(key, old, new)} {reason}")
     if refused:
         raise AnotherExperiment("\n".join(refused))
-    before, after = deepcopy(before), deepcopy(after)
-    for config, key in itertools.product((before, after), LENGTH_KEYS):
-        put(config, key, None)
-    assert identity(after) == identity(before)
 
 
 def _length_problem(max_epochs: Any, num_epochs_begun: int, schedule: Config | None, data: Config) -> str | None:

@@ -190,26 +190,17 @@ class Muon(Section):
     weight_decay: NonNegative
 
 
-class OneCycle(Section):
+class WarmupSchedule(Section):
+    """Keys of `schedule=cosine` and `schedule=linear`."""
+
+    warmup: Fraction
+    final: Fraction
+
+
+class OneCycle(WarmupSchedule):
     """Keys of `schedule=one_cycle`."""
 
-    warmup: Fraction
     initial: Fraction
-    final: Fraction
-
-
-class Cosine(Section):
-    """Keys of `schedule=cosine`."""
-
-    warmup: Fraction
-    final: Fraction
-
-
-class Linear(Section):
-    """Keys of `schedule=linear`."""
-
-    warmup: Fraction
-    final: Fraction
 
 
 class NoArguments(Section):
@@ -296,9 +287,7 @@ class Trainer(Section):
     devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]
     num_nodes: Count
     strategy: str | dict[str, Any]
-    precision: Literal[
-        "64-true", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
-    ]  # fmt: skip
+    precision: Literal["64-true", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"]
     max_epochs: Count | Literal[-1] | None
     accumulate_grad_batches: Count
     gradient_clip_val: NonNegative | None
@@ -340,8 +329,8 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
     "optimizer": {"torch.optim.SGD": SGD, "torch.optim.AdamW": AdamW, "litlab.optim.muon.Muon": Muon},
     "schedule": {
         "litlab.optim.schedules.one_cycle": OneCycle,
-        "litlab.optim.schedules.cosine": Cosine,
-        "litlab.optim.schedules.linear": Linear,
+        "litlab.optim.schedules.cosine": WarmupSchedule,
+        "litlab.optim.schedules.linear": WarmupSchedule,
         "litlab.optim.schedules.constant": NoArguments,
     },
     "callbacks": {

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.suggestions import did_you_mean
-from litlab.config.tree import bare_key
+from litlab.config.tree import bare_key, did_you_mean
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ class Numbers:
     """Numbers from `low` to `high`, both included; integers if `low` is one.
 
     Attributes:
-        low: Smallest number.
-        high: Largest number.
         step: Distance of neighbors; None for a continuous interval.
         log: Whether to search the logarithm evenly.
     """
@@ -189,7 +186,12 @@ def parse_space(
         ]
     if problems:
         raise UserError("\n".join(problems))
-    return Space(tuple(_with_unique_names(dimensions)), tuple(_fixed_line(override) for override in fixed.values()))
+    lines = (
+        override.get_key_element() + ("" if is_bare else f"={override.get_value_element_as_str()}")
+        for override in fixed.values()
+        for is_bare in [override.is_delete() and override.value() is None]
+    )
+    return Space(tuple(_with_unique_names(dimensions)), tuple(lines))
 
 
 def _lines(params: Mapping[str, Any]) -> list[str]:
@@ -206,13 +208,6 @@ def _parse(loader: "ConfigLoader", lines: Sequence[str]) -> "list[Override]":
         return OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
     except HydraException as error:
         raise UserError(explain_hydra_error(error, list(lines))) from error
-
-
-def _fixed_line(override: "Override") -> str:
-    key = override.get_key_element()
-    if override.is_delete() and override.value() is None:
-        return key
-    return f"{key}={override.get_value_element_as_str()}"
 
 
 def _conditional(
@@ -241,19 +236,14 @@ def _conditional(
         return []
     for dimension in inner_dimensions:
         for other in dimensions:
-            if bare_key(other.key) == bare_key(dimension.key) and _may_coexist(other, key, value):
-                found = " ".join([other.expression, *other.condition_text()])
-                problems.append(f"{where}: {dimension.key} is searched already: {found}")
+            coexists = other.condition is None or bare_key(other.condition[0]) != key or other.condition[1] == value
+            if bare_key(other.key) == bare_key(dimension.key) and coexists:
+                values_text = " ".join([other.expression, *other.condition_text()])
+                problems.append(f"{where}: {dimension.key} is searched already: {values_text}")
                 break
     if key not in choices:
         return inner_dimensions
     return [replace(dimension, condition=(choices[key].key, value)) for dimension in inner_dimensions]
-
-
-def _may_coexist(dimension: Dimension, key: str, value: str) -> bool:
-    """Return whether a dimension may exist where `key` has this value."""
-    condition = dimension.condition
-    return condition is None or bare_key(condition[0]) != key or condition[1] == value
 
 
 def _condition_problem(

@@ -51,8 +51,7 @@ def keep_references(resolved: Config, raw: Any) -> Config:
 def resolve_secrets(config: Config) -> Config:
     """Return a copy in which the environment's value replaces each `${oc.env:NAME}`; for use in memory only.
 
-    `litlab.runs.redact.redact` masks these values from then on. Other interpolations have no meaning in a frozen
-    config: they stay the text that they are.
+    `litlab.runs.redact.redact` masks these values from then on. Other interpolations stay texts.
 
     Raises:
         UserError: If the environment has no such variable.
@@ -95,7 +94,15 @@ def refuse_secret_literals(raw: Any) -> None:
 
 def mask_arguments(arguments: list[str]) -> list[str]:
     """Return a command line in which secrets are masked; references stay, so that it can be called again."""
-    return [_mask_argument(argument) for argument in arguments]
+
+    def mask(argument: str) -> str:
+        try:
+            refuse_secret_arguments([argument])
+        except UserError:
+            return mask_command([argument])[0]
+        return argument
+
+    return list(map(mask, arguments))
 
 
 def mask_secrets(raw: Any, *, is_secret_value: bool = False) -> Any:
@@ -146,14 +153,6 @@ def _resolve(key: str, value: Any) -> Any:
         raise UserError(f"{key}: cannot be resolved: there is no environment variable {reference['name']}; set it")
     register_secrets([os.environ[reference["name"]]])
     return os.environ[reference["name"]]
-
-
-def _mask_argument(argument: str) -> str:
-    try:
-        refuse_secret_arguments([argument])
-    except UserError:
-        return mask_command([argument])[0]
-    return argument
 
 
 def _secret_values(value: Any, key: str, is_secret_value: bool) -> Iterator[tuple[str, Any]]:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.config.schema import SECTIONS
-from litlab.config.suggestions import did_you_mean
-from litlab.config.tree import Config, nodes
+from litlab.config.tree import Config, did_you_mean, nodes
 from litlab.errors import UserError
 
 Call = tuple[str, str, tuple[str, ...]]  # dotted key, target, names of the arguments
@@ -49,28 +48,22 @@ def check_foreign(config: Config, project: Path | None = None) -> None:
 
 
 def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> list[list[str]]:
-    """Check several configs in a single process.
-
-    Args:
-        configs: Configs to check.
-        project: Folder whose packages are importable; by default the current one.
-
-    Returns:
-        The problems of each config.
+    """Return the problems of each of several configs, checked in a single process; see `check_foreign`.
 
     Raises:
         UserError: If an import ends that process.
     """
     calls = [
-        [_call(key, node) for key, node in nodes(config) if node["_target_"] not in SECTIONS] for config in configs
+        [
+            (key, node["_target_"], tuple(name for name in node if not name.startswith("_")))
+            for key, node in nodes(config)
+            if node["_target_"] not in SECTIONS
+        ]
+        for config in configs
     ]
     distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
     problems = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
     return [[problem for call in calls_of_config if (problem := problems[call])] for calls_of_config in calls]
-
-
-def _call(key: str, node: Config) -> Call:
-    return key, node["_target_"], tuple(name for name in node if not name.startswith("_"))
 
 
 @cache

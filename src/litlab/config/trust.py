@@ -51,7 +51,6 @@ class Trust:
     """Permissions of a run.
 
     Attributes:
-        run: Run directory.
         doubt: Reason why the run is not known as the user's own; None if it is.
         allowed: Dotted names of classes and packages that the user allows to untrusted runs.
     """
@@ -62,12 +61,7 @@ class Trust:
 
     @classmethod
     def of(cls, run: RunDirectory, config: bytes, allow: Iterable[str] = ()) -> "Trust":
-        """Return the permissions of a run.
-
-        Args:
-            run: Run directory.
-            config: Content of its config.yaml.
-            allow: Names to allow, besides those in the environment variable LITLAB_ALLOW.
+        """Return the permissions of a run with this config.yaml, with names to allow besides those in LITLAB_ALLOW.
 
         Raises:
             UserError: If one of the names can't be allowed, or if the directory holds a symbolic link that would be
@@ -111,11 +105,7 @@ class Trust:
                 sys.meta_path.append(finder)
 
     def check_names(self, config: Config, groups: Collection[str] | None = None) -> None:
-        """Check the class names and values of an untrusted run without importing anything.
-
-        Args:
-            config: Frozen config.
-            groups: Top-level keys to check; None for all.
+        """Check the class names and values of an untrusted run, or of some groups, without importing anything.
 
         Raises:
             UserError: With a line for each name or value that is refused.
@@ -195,13 +185,7 @@ def open_config(run: RunDirectory, allow: Iterable[str] = ()) -> tuple[Config, T
 
 
 def trusted_config(run: RunDirectory, frozen: Config) -> Config:
-    """Return the config that a worker may build objects from.
-
-    Names that an untrusted run may use come from the environment variable LITLAB_ALLOW.
-
-    Args:
-        run: Run directory.
-        frozen: Config as it was read from config.yaml.
+    """Return the config that a worker may build objects from, given what was read from config.yaml.
 
     Raises:
         UserError: If the run is not known as the user's own and names something that it may not, or if config.yaml
@@ -256,11 +240,10 @@ def _name_problem(key: str, target: Any, allowed: Collection[str]) -> str | None
         return f"is not the trainer of a run; expected {', '.join(ALLOWED_TARGETS['trainer'])}"
     if lies_under(target, *allowed):
         return None
-    return f"is not on the list of names for untrusted runs (docs/SECURITY.md); {_advice(target)}"
-
-
-def _advice(target: str) -> str:
-    return f"if you have read its code and trust it with your machine: --allow {target}"
+    return (
+        "is not on the list of names for untrusted runs (docs/SECURITY.md); "
+        f"if you have read its code and trust it with your machine: --allow {target}"
+    )
 
 
 def _interpolation_problem(key: str, value: Any) -> str | None:
@@ -284,6 +267,5 @@ class _AllowedPackages(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None or fullname not in self.packages:
-            return None
-        return PathFinder.find_spec(fullname, self.folders, target)
+        is_allowed = path is None and fullname in self.packages
+        return PathFinder.find_spec(fullname, self.folders, target) if is_allowed else None

@@ -5,8 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from litlab.config.schema import SECTIONS, Root, Section, Trainer, validation_metrics
-from litlab.config.suggestions import did_you_mean, unknown_key_message
-from litlab.config.tree import Config, check_plain, format_value, join, nodes, walk
+from litlab.config.tree import Config, check_plain, did_you_mean, format_value, join, nodes, unknown_key_message, walk
 from litlab.errors import UserError
 
 MISSING = "???"
@@ -34,12 +33,7 @@ def validate(config: Config) -> None:
 
 
 def check_settings(path: str, settings: Config, section: type[Section]) -> None:
-    """Check settings of Hydra, not of a run, such as those of a launcher.
-
-    Args:
-        path: Dotted key of the settings, for messages.
-        settings: Their values.
-        section: Schema of the settings.
+    """Check settings of Hydra at a dotted key, not of a run, such as those of a launcher.
 
     Raises:
         UserError: With a line for each problem.
@@ -56,16 +50,11 @@ def _check_node(path: str, node: Config) -> list[str]:
     if section is None and target.startswith("litlab."):
         return [f"{path}._target_={target}: litlab has no such class{did_you_mean(target, SECTIONS)}"]
     arguments = {key: value for key, value in node.items() if key != "_target_"}
-    if section is None and path == "trainer":
-        return _check_device_arguments(arguments)
+    if section is None and path == "trainer":  # litlab itself reads these arguments of a foreign Trainer
+        present = {name: arguments[name] for name in _DEVICE_ARGUMENTS if name in arguments}
+        keys = tuple(f"trainer.{name}" for name in _DEVICE_ARGUMENTS)
+        return [line for line in _check("trainer", present, Trainer) if line.startswith(keys)]
     return _check(path, arguments, section) if section else []
-
-
-def _check_device_arguments(arguments: Config) -> list[str]:
-    """Check those arguments of a foreign Trainer that litlab reads itself."""
-    present = {name: arguments[name] for name in _DEVICE_ARGUMENTS if name in arguments}
-    keys = tuple(f"trainer.{name}" for name in _DEVICE_ARGUMENTS)
-    return [line for line in _check("trainer", present, Trainer) if line.startswith(keys)]
 
 
 def _check(path: str, values: Config, section: type[Section]) -> list[str]:

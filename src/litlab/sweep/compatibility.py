@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.identity import DATA_SOURCE, VOLATILE, swept_keys
+from litlab.config.config_file import DATA_SOURCE, VOLATILE, swept_keys
 from litlab.config.tree import config_key, diff, format_change, lies_under
 from litlab.errors import UserError
-from litlab.sweep.study import JobRecord, Plan, Study
+from litlab.sweep.study import Plan, Study
 
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
@@ -18,12 +18,7 @@ _ADVICE = "choose another study.name for it, or give what was there before"
 
 
 def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]) -> None:
-    """Check that a command belongs to a study that has jobs already; anything goes for one without.
-
-    Args:
-        study: Study that the command would continue.
-        plan: Plan of the command.
-        composed: Jobs of the command; empty for a search.
+    """Check that a command belongs to a study that has jobs already; a search has no `composed` jobs.
 
     Raises:
         UserError: If the command would be another study, with the differences.
@@ -36,7 +31,9 @@ def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]
     after = Plan.from_yaml(study.path, plan.to_yaml().encode())  # the types that a file gives
     if plan.kind == "search":
         _refuse(study, "the space of the search", diff(before.axes, plan.axes))
-        _refuse(study, "what the search is for and keeps its trials in", _search_identity(before, after))
+        changes = diff(before.search, after.search)
+        changes = {f"hydra.sweeper.{key}": changes[key] for key in changes if lies_under(key, "objectives", "storage")}
+        _refuse(study, "what the search is for and keeps its trials in", changes)
     if plan.kind == "search" or not {record.identity for record in study.records} <= {job.identity for job in composed}:
         _refuse(study, "what is fixed in it", _fixed_values(before, after))
         _check_points(study, composed)
@@ -46,12 +43,6 @@ def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]
 def exclude(changes: Changes, keys: Collection[str]) -> Changes:
     """Leave out the changes at or below any of the keys."""
     return {key: values for key, values in changes.items() if not lies_under(key, *keys)}
-
-
-def _search_identity(before: Plan, after: Plan) -> Changes:
-    changes = diff(before.search, after.search)
-    relevant = {key: values for key, values in changes.items() if lies_under(key, "objectives", "storage")}
-    return {f"hydra.sweeper.{key}": values for key, values in relevant.items()}
 
 
 def _fixed_values(before: Plan, after: Plan) -> Changes:
@@ -64,33 +55,21 @@ def _fixed_values(before: Plan, after: Plan) -> Changes:
 
 
 def _check_points(study: Study, composed: Sequence["ComposedJob"]) -> None:
-    """Check that a point still gives the same job; otherwise a config group or a default has changed.
-
-    Raises:
-        UserError: With the differences of the first such job.
-    """
+    """Check that a point still gives the same job; otherwise a config group or a default has changed."""
     known = {record.identity for record in study.records}
     by_point = {frozenset(record.point.items()): record for record in study.records}
     for job in composed:
         record = by_point.get(frozenset(job.point.items()))
         if record is not None and job.identity not in known:
-            _refuse(study, f"what {record.directory} stands for", _config_changes(study, record, job.config))
-
-
-def _config_changes(study: Study, record: JobRecord, config: Config) -> Changes:
-    run = study.run_of(record)
-    if not run.config.exists():  # removed by the user, to be created again
-        return {}
-    changes = diff(run.read_config(), config)
-    return exclude(changes, VOLATILE) or exclude(changes, ("study", "threads"))
+            run = study.run_of(record)
+            if run.config.exists():  # else removed by the user, to be created again
+                changes = diff(run.read_config(), job.config)
+                changes = exclude(changes, VOLATILE) or exclude(changes, ("study", "threads"))
+                _refuse(study, f"what {record.directory} stands for", changes)
 
 
 def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequence["ComposedJob"]) -> None:
-    """Check that the data come from the same place as those that a job has read: the same place means the same data.
-
-    Raises:
-        UserError: If they come from another place; the data there are not known before a worker reads them.
-    """
+    """Check that the data come from the same place as those that a job has read: the same place means the same data."""
     begun = {record.identity: run for record, run in study.jobs() if run.dataset.exists() and run.config.exists()}
     known = next((job for job in composed if job.identity in begun), None)
     if not begun or (known is None and not _data_source_changes(before.base, after.base)):
@@ -116,11 +95,7 @@ def _data_source_changes(before: Config, after: Config) -> Changes:
 
 
 def _refuse(study: Study, subject: str, changes: Changes) -> None:
-    """Refuse a command that changes the study.
-
-    Raises:
-        UserError: If anything changed.
-    """
+    """Refuse a command that changes the study."""
     if not changes:
         return
     lines = [f"  {format_change(key, *values)}" for key, values in changes.items()]

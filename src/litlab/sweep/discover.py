@@ -13,13 +13,7 @@ MAX_DEPTH = 2  # levels below the named directory: outputs/NAME/RUN
 
 @dataclass(frozen=True)
 class DiscoveredRun:
-    """A run found on disk.
-
-    Attributes:
-        run: Its directory.
-        study: Directory of its study; None for a single run.
-        point: Swept keys with their values as texts.
-    """
+    """A run found on disk, with the directory of its study if it has one, and the swept keys with their values."""
 
     run: RunDirectory
     study: Path | None = None

@@ -1,10 +1,12 @@
-"""Display of a running multirun: a live table on a terminal, else a line for each event."""
+"""Display of a running multirun, with the estimated time left: a live table on a terminal, else a line an event."""
 
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import mean
 from typing import Any, Self, cast
 
 from rich.console import Console, Group, RenderableType
@@ -17,29 +19,20 @@ from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.state import ProgressReader, RunStatus
 from litlab.runs.terminal import FaultTolerantStream, format_clock, headline, printable
 from litlab.sweep.backends.base import Job
-from litlab.sweep.eta import job_eta, multirun_eta
 from litlab.sweep.outcome import Outcome
 
 REFRESH_SECONDS = 0.25
 _BAR_WIDTHS = ((100, 30), (80, 14))  # of the terminal, at least; of the progress bar
+_MIN_FRACTION = 0.05  # of a job that has to be done before its pace is meaningful
 _OTHER_LINES = 5  # besides those of the jobs: two of counts, the header, "and N more", the cursor's
 
 
 @dataclass
 class _RunningJob:
-    """A running job.
-
-    Attributes:
-        job: The job.
-        reader: Reads its progress from its files, as `litlab status` does.
-        started: When it started, by the monotonic clock.
-        start_fraction: Fraction of it that was done then.
-    """
-
     job: Job
     reader: ProgressReader
-    started: float
-    start_fraction: float | None
+    started: float  # by the monotonic clock
+    start_fraction: float | None  # of the job that was done then
 
     @classmethod
     def start(cls, job: Job) -> Self:
@@ -50,10 +43,6 @@ class _RunningJob:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
-
-    @property
-    def eta(self) -> float | None:
-        return job_eta(self.seconds, self.start_fraction, self.reader.progress.fraction)
 
     @cached_property
     def metric(self) -> Metric:
@@ -141,8 +130,11 @@ class Display:
     def _times(self) -> str:
         for running in self._running.values():
             running.reader.read()
-        etas = [(running.seconds, running.eta) for running in self._running.values()]
-        eta = multirun_eta(self._durations, etas, self._num_queued, self._num_slots)
+        jobs = [
+            (job.seconds, job_eta(job.seconds, job.start_fraction, job.reader.progress.fraction))
+            for job in self._running.values()
+        ]
+        eta = multirun_eta(self._durations, jobs, self._num_queued, self._num_slots)
         return f"{format_clock(time.monotonic() - self._started)}, {format_clock(eta)} left"
 
     def _render(self) -> RenderableType:
@@ -201,3 +193,35 @@ def _describe(job: Job, outcome: Outcome) -> str:
 
 def _objective_metric(job: Job) -> Metric:
     return read_metric_table(job.run)[job.config["objective"]["metric"]]
+
+
+def job_eta(seconds: float, start_fraction: float | None, fraction: float | None) -> float | None:
+    """Estimate the remaining seconds of a job from its pace; None as long as that is not known.
+
+    Args:
+        seconds: Seconds that it has run.
+        start_fraction: Fraction of the job that was done when it was started, more than 0 for a resumed one.
+        fraction: Fraction that is done now.
+    """
+    if start_fraction is None or fraction is None or fraction - start_fraction < _MIN_FRACTION:
+        return None
+    return seconds * (1 - fraction) / (fraction - start_fraction)
+
+
+def multirun_eta(
+    durations: Sequence[float], running: Sequence[tuple[float, float | None]], num_queued: int, num_slots: int
+) -> float | None:
+    """Estimate the seconds until all jobs have ended; None as long as the duration of no job is known.
+
+    Args:
+        durations: Seconds that the finished jobs took.
+        running: Seconds so far and `job_eta` of each running job.
+        num_queued: Number of jobs that have not started.
+        num_slots: Number of jobs that run at once.
+    """
+    known = [*durations, *(seconds + remaining for seconds, remaining in running if remaining is not None)]
+    if not known:
+        return None
+    average = mean(known)
+    etas = [max(average - seconds, 0.0) if remaining is None else remaining for seconds, remaining in running]
+    return max([*etas, (sum(etas) + num_queued * average) / max(num_slots, 1)])

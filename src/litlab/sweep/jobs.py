@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.config_file import to_yaml
+from litlab.config.config_file import to_yaml, write_resume_record
 from litlab.config.overrides import CHANGEABLE
-from litlab.config.resume_record import write_resume_record
 from litlab.config.tree import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -36,15 +35,12 @@ _JOB_NAME = re.compile(r"\d{4,}(_.*)?")  # unless hydra.sweep.subdir says otherw
 
 
 def create_jobs(study: Study, composed: Sequence["ComposedJob"], provenance: dict[str, Any]) -> list[Job]:
-    """Create and record the new jobs, and apply the settings of this command to the unfinished known ones.
+    """Create and record the new jobs of a locked study, and apply this command's settings to unfinished known ones.
 
     Args:
         study: The study, locked.
-        composed: Jobs to create; `threads` of new ones is settled as far as it can be.
+        composed: Jobs in their order; `threads` of new ones is settled as far as it can be.
         provenance: Provenance of the command, see `runs.provenance.describe_launch`.
-
-    Returns:
-        The jobs in the order of `composed`.
 
     Raises:
         UserError: If the directory of a job holds something else, or is not the user's own.
@@ -75,13 +71,7 @@ def create_jobs(study: Study, composed: Sequence["ComposedJob"], provenance: dic
 
 
 def record_resume(run: RunDirectory, config: Config, changes: Changes, provenance: dict[str, Any]) -> list[str]:
-    """Record that an unfinished run of the user's own is resumed, if it has begun or its config changes.
-
-    Args:
-        run: Run that is resumed.
-        config: Config to resume it with.
-        changes: Differences from the config it has.
-        provenance: Provenance of the command, see `runs.provenance.describe_launch`.
+    """Record that an unfinished run of the user's own is resumed with `config`, if it has begun or that changes.
 
     Returns:
         Notes about the code, one a line.
@@ -122,11 +112,7 @@ def _create(
 
 
 def _existing(study: Study, job: "ComposedJob", record: JobRecord, provenance: dict[str, Any], notes: list[str]) -> Job:
-    """Return a recorded job, resumed or created again if needed.
-
-    Raises:
-        UserError: If the directory of the job has been begun, and is damaged or not the user's own.
-    """
+    """Return a recorded job, resumed or created again if needed."""
     run = study.run_of(record)
     if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED):
         return Job(record.number, run, job.config)

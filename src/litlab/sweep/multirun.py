@@ -16,8 +16,7 @@ from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display
 from litlab.sweep.jobs import create_jobs, print_notes, record_resume
 from litlab.sweep.outcome import Outcome, read_outcome
-from litlab.sweep.scheduler import JobSource, Scheduler
-from litlab.sweep.signal_handling import handle_signals
+from litlab.sweep.scheduler import JobSource, Scheduler, handle_signals
 from litlab.sweep.study import Plan, Study
 from litlab.sweep.summary import summarize
 
@@ -48,12 +47,7 @@ class MultirunResult:
 
 
 class JobQueue:
-    """Source of the jobs of a grid.
-
-    Args:
-        jobs: Jobs that are left.
-        total: Number of jobs of the study.
-    """
+    """Source of the jobs of a grid that are left, of `total` ones in the study."""
 
     def __init__(self, jobs: Sequence[Job], total: int) -> None:
         self.total = total
@@ -97,8 +91,7 @@ def run_grid(
         on_start: Called when the files of the study are complete.
 
     Raises:
-        UserError: If the jobs don't belong to this study or can't run here, or the study is in use. Nothing has been
-            written then.
+        UserError: If the jobs don't belong to this study or can't run here, or the study is in use; nothing is written.
     """
     check_compatible(study, plan, composed)
     known = {record.identity: run for record, run in study.jobs()}
@@ -106,7 +99,9 @@ def run_grid(
     if left:  # a backend may take seconds to be ready
         backend.check(left)
     composed = [
-        job if job.identity in known else replace(job, config=_with_threads(job.config, backend, len(composed)))
+        job
+        if job.identity in known or job.config["threads"] is not None
+        else replace(job, config=job.config | {"threads": backend.threads(job.config, len(composed))})
         for job in composed
     ]
     num_jobs = len(known.keys() | {job.identity for job in composed})
@@ -121,14 +116,9 @@ def run_grid(
 def resume_grid(
     study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int, on_start: OnStart
 ) -> MultirunResult:
-    """Run the jobs of a grid that are not completed, with their frozen configs.
+    """Run the jobs of a grid that are not completed, with their frozen configs; see `run_grid` for the arguments.
 
-    Args:
-        study: Study to continue.
-        backend: Backend that runs the jobs.
-        provenance: Provenance of the command, see `runs.provenance.describe_launch`; None if it is recorded already.
-        retries: Number of times that a failed job is started again.
-        on_start: Called when the files of the study are complete.
+    `provenance` is None if it is recorded already.
 
     Raises:
         UserError: If the jobs can't run here, or the study is in use.
@@ -148,15 +138,7 @@ def resume_grid(
 def run_search(
     study: Study, plan: Plan, open_source: Callable[[], JobSource], backend: Backend, *, retries: int, on_start: OnStart
 ) -> MultirunResult:
-    """Run the jobs that a search proposes.
-
-    Args:
-        study: New study, or one to continue.
-        plan: Plan of this command.
-        open_source: Opens the source of the jobs once the study is locked.
-        backend: Backend that runs the jobs.
-        retries: Number of times that a failed job is started again.
-        on_start: Called when the files of the study are complete.
+    """Run the jobs of a source that is opened once the study is locked; see `run_grid` for the other arguments.
 
     Raises:
         UserError: If the search can't continue, or the study is in use.
@@ -212,9 +194,3 @@ def _completed(job: Job) -> Outcome | None:
     if state.status != RunStatus.COMPLETED:
         return None
     return Outcome(state.status, "", (), read_result(job.run), state.seconds or 0.0)
-
-
-def _with_threads(config: Config, backend: Backend, num_jobs: int) -> Config:
-    if config["threads"] is not None:
-        return config
-    return config | {"threads": backend.threads(config, num_jobs)}

@@ -24,7 +24,7 @@ class Outcome:
     """Outcome of a job.
 
     Attributes:
-        status: Final status. PRUNED and INTERRUPTED were asked to stop; failures say what happened to the process.
+        status: Final status; of a failure, what happened to the process.
         message: Reason of the status; empty for a completed job.
         log: Last lines of run.log, for a failure.
         result: Contents of result.json; empty if it can't be read.
@@ -81,23 +81,15 @@ def determine_outcome(job_exit: JobExit, *, requested: RunStatus | None = None) 
 def read_outcome(run: RunDirectory) -> Outcome | None:
     """Read the outcome of a job that nobody waited for; None if it has to be resumed."""
     result = _read_result(run)
-    outcome = Outcome(
-        _STATUSES.get(str(result.get("status")), RunStatus.UNKNOWN), str(result.get("error") or ""), (), result, 0.0
-    )
+    status = _STATUSES.get(str(result.get("status")), RunStatus.UNKNOWN)
+    outcome = Outcome(status, str(result.get("error") or ""), (), result, 0.0)
     return outcome if outcome.is_success or outcome.is_failure else None
 
 
 def _classify(
     job_exit: JobExit, reported: RunStatus | None, error: str, requested: RunStatus | None
 ) -> tuple[RunStatus, str]:
-    """Return the status of a job that is not completed, and the reason.
-
-    Args:
-        job_exit: End of its process.
-        reported: Status in its result.json; None if there is none.
-        error: Error in its result.json.
-        requested: Status that the scheduler asked for.
-    """
+    """Return the status of a job that is not completed, and the reason."""
     code = job_exit.code
     if reported is not None and reported.is_failure:
         return reported, error

@@ -1,15 +1,21 @@
-"""Scheduler of a multirun: starts jobs while there is capacity, polls them, retries, prunes, stops them on a signal."""
+"""Scheduler of a multirun: starts jobs while there is capacity, polls, retries or prunes them; handles signals."""
 
+import os
 import signal
+import sys
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 from litlab.errors import UserError
-from litlab.process.signals import Stopped, StopRequest
+from litlab.process.controller import RunStopped
+from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest
 from litlab.runs.lock import directory_lock
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job, JobExit
@@ -60,7 +66,6 @@ class Scheduler:
         pause: Called between two polls; blocks while the user has paused the multirun.
 
     Attributes:
-        stop: Signals that stop the multirun.
         outcomes: Outcome of each job that has ended, by number.
     """
 
@@ -181,8 +186,58 @@ def _remove_result(job: Job) -> None:
     """Remove the result of an earlier attempt, which would be taken for that of the next one if it dies early."""
     if not job.run.result.exists():
         return
-    with (
-        suppress(UserError),
-        directory_lock(job.run.path, timeout=0.0),
-    ):  # a process that holds the run makes the job fail
+    with suppress(UserError), directory_lock(job.run.path, timeout=0.0):  # who holds the run makes the job fail
         job.run.result.unlink(missing_ok=True)
+
+
+@contextmanager
+def handle_signals(study: Path, backend: Backend) -> Iterator[tuple[StopRequest, Callable[[], None] | None]]:
+    """Handle signals: the first one lets the jobs save and stop, a second one ends them; Ctrl-Z pauses them.
+
+    Yields:
+        The request to stop, and the function that pauses if that was requested. Outside of the main thread no signal
+        is handled, and the function is None.
+
+    Raises:
+        RunStopped: At a second signal.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop, None
+        return
+    pause = _Pause(backend)
+    handlers = {signum: signal.getsignal(signum) for signum in (*STOP_SIGNALS, signal.SIGTSTP)}
+    stop.install()
+    signal.signal(signal.SIGTSTP, pause.request)
+    try:
+        with stop.deferred():
+            yield stop, pause
+    except Stopped as stopped:
+        signal.alarm(0)
+        name = signal.Signals(stopped.signum).name
+        print(f"litlab: stopped at once by {name}; the study is in {study}", file=sys.stderr)
+        raise RunStopped(stopped.exit_code) from None
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+class _Pause:
+    """Stops all jobs and this process, once no other call to the backend is in progress, until it is continued."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._is_requested = False
+
+    def request(self, signum: int, frame: FrameType | None) -> None:
+        self._is_requested = True
+
+    def __call__(self) -> None:
+        if not self._is_requested:
+            return
+        self._is_requested = False
+        self._backend.pause()
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
+        self._backend.resume()

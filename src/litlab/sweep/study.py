@@ -66,11 +66,7 @@ class Plan:
 
     @classmethod
     def from_yaml(cls, file: Path, content: bytes) -> "Plan":
-        """Parse the contents of study.yaml.
-
-        Args:
-            file: Path for error messages.
-            content: Bytes of the file.
+        """Parse the contents of study.yaml, whose path is for error messages.
 
         Raises:
             UserError: If the file is damaged or has another format.
@@ -85,7 +81,8 @@ class Plan:
             raise UserError(f"{file}: its format is {number!r}; this version of litlab reads format {_FORMAT}")
         names = [field.name for field in fields(cls)]
         wrong = [name for name in names if not isinstance(values.get(name), _PLAN_TYPES.get(name, str))]
-        if wrong or values.keys() != set(names) or values["kind"] not in ("grid", "search") or not _are_axes(values):
+        are_axes = not wrong and all(map(_are_texts, [[*values["axes"]], *values["axes"].values()]))
+        if not are_axes or values.keys() != set(names) or values["kind"] not in ("grid", "search"):
             details = f"; wrong or missing: {', '.join(wrong)}" if wrong else ""
             raise UserError(f"{file} is damaged: expected the keys {', '.join(names)}{details}")
         return cls(**values)
@@ -218,9 +215,7 @@ class Study:
         before, content = self._plan_content, plan.to_yaml().encode()
         if content == before:
             return
-        sign_study(
-            self.path, *([before] if before is not None else []), content
-        )  # valid for either until it is replaced
+        sign_study(self.path, *filter(None, [before]), content)  # valid for either until it is replaced
         write_text(self.path / STUDY_FILE, content.decode())
         sign_study(self.path, content)
         self.plan, self._plan_content = plan, content
@@ -230,10 +225,8 @@ class Study:
         assert self._is_locked
         if not records:
             return
-        before, lines = (
-            _whole_lines(self._jobs_content or b""),
-            "".join(record.to_line() for record in records).encode(),
-        )
+        before = _whole_lines(self._jobs_content or b"")
+        lines = "".join(record.to_line() for record in records).encode()
         with (self.path / JOBS_FILE).open("ab", buffering=0) as file:
             file.truncate(len(before))  # without a torn last line
             remaining = lines
@@ -247,10 +240,6 @@ class Study:
 
 def _merge_axes(before: dict[str, list[str]], after: dict[str, list[str]]) -> dict[str, list[str]]:
     return {key: list(dict.fromkeys([*before.get(key, ()), *after.get(key, ())])) for key in {**before, **after}}
-
-
-def _are_axes(values: dict[str, Any]) -> bool:
-    return all(isinstance(key, str) and _are_texts(texts) for key, texts in values["axes"].items())
 
 
 def _are_texts(values: Any) -> bool:
@@ -270,11 +259,7 @@ def _whole_lines(content: bytes) -> bytes:
 
 
 def _parse_records(file: Path, content: bytes) -> list[JobRecord]:
-    """Parse jobs.jsonl, sorted by number.
-
-    Raises:
-        UserError: If the file is damaged, with the first damaged line.
-    """
+    """Parse jobs.jsonl, sorted by number."""
     records = []
     for number, line in enumerate(_whole_lines(content).splitlines(), 1):
         try:
@@ -289,11 +274,7 @@ def _parse_records(file: Path, content: bytes) -> list[JobRecord]:
 
 
 def _parse_record(values: Any) -> JobRecord:
-    """Validate a record.
-
-    Raises:
-        ValueError: If the values are no record.
-    """
+    """Validate a record."""
     not_a_job = ValueError("it does not describe a job")
     if not isinstance(values, dict) or values.keys() != {field.name for field in fields(JobRecord)}:
         raise not_a_job
@@ -311,11 +292,7 @@ def _parse_record(values: Any) -> JobRecord:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a read-only place before seconds have gone into composing.
-
-    Raises:
-        OSError: With the path.
-    """
+    """Refuse a read-only place before seconds have gone into composing."""
     parent = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
@@ -324,11 +301,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _refuse_other_directory(path: Path) -> None:
-    """Allow a new study only in a missing or empty directory, or one that a killed command has begun.
-
-    Raises:
-        UserError: With what the directory is or holds.
-    """
+    """Allow a new study only in a missing or empty directory, or one that a killed command has begun."""
     if not path.exists():
         return
     if not path.is_dir():
@@ -346,5 +319,5 @@ def _refuse_other_directory(path: Path) -> None:
 
 
 def _may_precede_plan(name: str) -> bool:
-    """Recognize files that may exist before study.yaml, such as the multirun.yaml of Hydra's sweepers."""
+    """Recognize files that may exist before study.yaml, such as that of Hydra's sweepers."""
     return name in (".lock", ".signature", "multirun.yaml") or (name.startswith(".") and name.endswith(".tmp"))

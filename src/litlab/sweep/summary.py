@@ -1,18 +1,41 @@
-"""Summary at the end of a multirun: counts, best jobs, failures, the commands to call next."""
+"""Summaries of a multirun: the jobs that a dry run finds; at the end counts, best jobs, failures, next commands."""
 
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table
-from litlab.runs.state import RunStatus
+from litlab.runs.redact import mask_command
+from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import display_path, printable
 from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
+from litlab.sweep.study import Study
+
+if TYPE_CHECKING:
+    from litlab.config.job_configs import ComposedJob
 
 NUM_BEST = 3
 NUM_FAILURES = 10  # shown in full
+
+
+def format_jobs(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
+    """Format a line for each distinct job of a dry run (directory, status, what varies), and a line with the counts."""
+    statuses = [
+        read_state(RunDirectory(study.path / job.directory)).status.label if job.identity in study.known_jobs else "new"
+        for job in jobs
+    ]
+    width = max((len(job.directory) for job in jobs), default=0)
+    lines = []
+    for job, status in zip(jobs, statuses, strict=True):
+        point = " ".join(mask_command([f"{key}={value}" for key, value in job.point.items()]))
+        lines.append(f"{job.directory:{width}}  {status:11}  {point}".rstrip())
+    counts = ", ".join(f"{count} {status}" for status, count in Counter(statuses).items())
+    place = display_path(study.path)
+    return [*lines, "", f"{len(jobs)} jobs ({counts}) in {place}; nothing was started or written"]
 
 
 def summarize(
@@ -27,7 +50,7 @@ def summarize(
 
     Args:
         path: Directory of the study.
-        jobs: All jobs that were asked for.
+        jobs: All jobs of the command.
         outcomes: Outcome by number of the job; a job without one has not started.
         signum: Signal that stopped the multirun; None if none came.
         retries_failures: True if the same command would start failed jobs again.

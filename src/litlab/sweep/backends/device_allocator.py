@@ -61,12 +61,7 @@ class DeviceAllocator:
         return list(dict.fromkeys(problem for config in configs for problem in self._problems(config)))
 
     def threads(self, config: Config, num_jobs: int) -> int:
-        """Return the number of threads for a process of a job: that of its config, else its share of the cores.
-
-        Args:
-            config: Frozen config of the job.
-            num_jobs: Number of such jobs.
-        """
+        """Return the threads of a process of one of `num_jobs` such jobs: of its config, else a share of the cores."""
         share = self.machine.cores // (self._num_parallel(config, num_jobs) * self._num_ranks(config))
         return int(config["threads"] or max(1, share))
 

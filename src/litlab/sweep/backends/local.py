@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from litlab.errors import UserError
 from litlab.process.controller import worker_environment
@@ -22,7 +21,6 @@ GRACE_SECONDS = 10.0  # to save in, for a job that takes too long
 OOM_SECONDS = 3.0  # after an OOM kill, in which a killed job is taken to be its victim
 VMSTAT = Path("/proc/vmstat")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_UNCOUNTED = {"accelerator": "cpu", "devices": 1}  # of GPUs, only a pool that has started knows how many there are
 
 
 @dataclass(frozen=True)
@@ -44,27 +42,14 @@ class PoolSettings:
 
 @dataclass
 class _RunningJob:
-    """A submitted job.
-
-    Attributes:
-        job: The job.
-        allocation: Its devices.
-        started: When it was submitted, by the monotonic clock.
-        deadline: When it is asked to stop, then when it is killed, by the monotonic clock.
-        pid: Process ID of its worker, once the server has reported it.
-        timed_out: True once it was asked to stop because it took too long.
-        last_signal: The last signal that it was sent.
-        orphan: Its process, if the server that forked it has ended.
-    """
-
     job: Job
     allocation: Allocation
-    started: float
-    deadline: float
-    pid: int | None = None
-    timed_out: bool = False
+    started: float  # by the monotonic clock, when it was submitted
+    deadline: float  # by the monotonic clock, when it is asked to stop, then when it is killed
+    pid: int | None = None  # of its worker, once the server has reported it
+    timed_out: bool = False  # once it was asked to stop because it took too long
     last_signal: int | None = None
-    orphan: Orphan | None = None
+    orphan: Orphan | None = None  # its process, if the server that forked it has ended
 
 
 class LocalPool:
@@ -103,8 +88,13 @@ class LocalPool:
             UserError: With a line for each thing that is missing.
         """
         devices = self._make_allocator(Machine(gpus=(), cores=num_cores())) if dry_run else self._devices
-        if dry_run:
-            configs = [_without_gpus(config) for config in configs]
+        if dry_run:  # only a pool that has started knows how many GPUs there are
+            configs = [
+                config | {"trainer": config["trainer"] | {"accelerator": "cpu", "devices": 1}}
+                if config["trainer"]["accelerator"] != "cpu"
+                else config
+                for config in configs
+            ]
         if problems := devices.problems(configs):
             raise UserError("\n".join(problems))
 
@@ -229,19 +219,16 @@ class LocalPool:
             time.sleep(timeout)
         else:
             for report in self._server.reports(timeout):
-                self._process_report(report)
+                if "started" in report:
+                    self._running[report["started"]].pid = report["pid"]
+                elif "ended" in report:
+                    self._finish(report["ended"], report["code"])
             if self._server.has_ended:  # somebody killed it
                 self._watch_orphans()
                 self._restart_unread()
         for number, running in list(self._running.items()):
             if running.orphan is not None and (code := running.orphan.code()) is not None:
                 self._finish(number, code)
-
-    def _process_report(self, report: dict[str, Any]) -> None:
-        if "started" in report:
-            self._running[report["started"]].pid = report["pid"]
-        elif "ended" in report:
-            self._finish(report["ended"], report["code"])
 
     def _finish(self, number: int, code: int) -> None:
         running = self._running.pop(number)
@@ -329,8 +316,3 @@ def _gpu_names(number: int) -> tuple[str, ...]:
     visible = os.environ.get(_VISIBLE)
     names = visible.split(",") if visible else map(str, range(number))
     return tuple(name.strip() for name in names)[:number]
-
-
-def _without_gpus(config: Config) -> Config:
-    trainer = config["trainer"]
-    return config if trainer["accelerator"] == "cpu" else config | {"trainer": trainer | _UNCOUNTED}

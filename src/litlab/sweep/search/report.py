@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from litlab.config.schema import Objective
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table
 from litlab.runs.result import read_result
 from litlab.runs.terminal import display_path, headline, printable
-from litlab.sweep.search.objectives import Objective, num_validations
+from litlab.sweep.search.settings import num_validations
 from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.study import Study
 
@@ -34,14 +35,7 @@ def describe_search(search: SearchSpec, study: Study) -> list[str]:
 
 
 def report_trials(search: SearchSpec, study: Study, trials: optuna.Study, *, is_out_of_points: bool) -> list[str]:
-    """Report the results of a search, line by line.
-
-    Args:
-        search: The search.
-        study: Its study.
-        trials: Its trials in Optuna.
-        is_out_of_points: True if it ended because every point of the space has been tried.
-    """
+    """Report the results of a search, line by line; `is_out_of_points` if every point of the space was tried."""
     completed = trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     pruned = trials.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     lines = ["", *_best(study, trials, completed, search.objectives)] if completed else []

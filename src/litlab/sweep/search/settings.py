@@ -1,17 +1,17 @@
-"""Settings of a search, with Optuna's samplers and pruners by name."""
+"""Settings of a search: Optuna's sampler, its pruner, the values of a run to optimize."""
 
 import hashlib
 import inspect
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from litlab.config.schema import Count, CountOrZero, Objective, Section
+from litlab.config.schema import SECTIONS, Count, CountOrZero, Objective, Section, validation_metrics
 from litlab.config.search_space import Numbers, Space
-from litlab.config.suggestions import did_you_mean
-from litlab.config.tree import format_value
+from litlab.config.tree import did_you_mean, format_value
 from litlab.config.validate import check_settings
 from litlab.errors import UserError
 
@@ -19,19 +19,10 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
-
 SECTION = "hydra.sweeper"
-SAMPLERS = {
-    "tpe": "TPESampler",
-    "cmaes": "CmaEsSampler",
-    "random": "RandomSampler",
-    "quasi_random": "QMCSampler",
-}
-PRUNERS = {
-    "median": "MedianPruner",
-    "successive_halving": "SuccessiveHalvingPruner",
-    "hyperband": "HyperbandPruner",
-}
+RUN_VALUES = ("parameters", "images_per_second", "seconds.training")  # of result.json, besides validation metrics
+SAMPLERS = {"tpe": "TPESampler", "cmaes": "CmaEsSampler", "random": "RandomSampler", "quasi_random": "QMCSampler"}
+PRUNERS = {"median": "MedianPruner", "successive_halving": "SuccessiveHalvingPruner", "hyperband": "HyperbandPruner"}
 # Arguments that a config can't hold, that litlab sets, or that only switch warnings.
 _NOT_OPTIONS = (
     "self", "seed", "gamma", "weights", "constraints_func", "independent_sampler", "source_trials",
@@ -85,30 +76,21 @@ def check_sampler(settings: SearchSettings, space: Space) -> None:
     Raises:
         UserError: If it can't.
     """
-    numbers = [
-        dimension
-        for dimension in space.dimensions
-        if isinstance(dimension.domain, Numbers) and dimension.condition is None
-    ]
-    if settings.sampler == "cmaes" and len(numbers) < 2:
+    count = sum(isinstance(dimension.domain, Numbers) and dimension.condition is None for dimension in space.dimensions)
+    if settings.sampler == "cmaes" and count < 2:
         raise UserError(
-            f"{SECTION}.sampler=cmaes: needs two or more dimensions of numbers, this space has {len(numbers)}; use tpe"
+            f"{SECTION}.sampler=cmaes: needs two or more dimensions of numbers, this space has {count}; use tpe"
         )
 
 
 def make_sampler(settings: SearchSettings, num_trials: int) -> "BaseSampler":
-    """Make Optuna's sampler.
-
-    Args:
-        settings: Settings of the search.
-        num_trials: Number of trials so far; a sampler with the same seed would repeat them. A quasi-random sequence
-            continues by itself.
+    """Make Optuna's sampler for the trials after the first `num_trials`, which the same seed would repeat.
 
     Raises:
         UserError: If Optuna refuses an option.
     """
     options: dict[str, Any] = dict(settings.sampler_options)
-    if settings.sampler == "quasi_random":
+    if settings.sampler == "quasi_random":  # a sequence that continues by itself
         options = {"scramble": True, "seed": settings.seed % 2**32} | options
     else:
         digest = hashlib.sha256(f"{settings.seed} {num_trials}".encode()).digest()
@@ -120,11 +102,7 @@ def make_sampler(settings: SearchSettings, num_trials: int) -> "BaseSampler":
 
 
 def make_pruner(settings: SearchSettings, num_validations: int | None) -> "BasePruner":
-    """Make Optuna's pruner.
-
-    Args:
-        settings: Settings of the search.
-        num_validations: Number of validations of a job that trains to the end; None if that is not known.
+    """Make Optuna's pruner for jobs of `num_validations`, which is None if that is not known.
 
     Raises:
         UserError: If Optuna refuses an option.
@@ -135,6 +113,65 @@ def make_pruner(settings: SearchSettings, num_validations: int | None) -> "BaseP
         options = {"max_resource": num_validations} | options
     pruner: BasePruner = _make("pruner", name, options)
     return pruner
+
+
+def make_objectives(config: Mapping[str, Any], several: list[Objective] | None) -> list[Objective]:
+    """Return the objectives of a search: `several` of `hydra.sweeper`, else that of the config of a typical job.
+
+    Raises:
+        UserError: If such jobs will not have these values.
+    """
+    if several is None and config.get("objective") is None:
+        raise UserError(
+            "objective=null: a search needs to know what is better: set objective.metric and objective.mode, "
+            "or several in hydra.sweeper.objectives"
+        )
+    objectives = several or [Objective(**config["objective"])]
+    known = (*validation_metrics(config["task"]), *RUN_VALUES)
+    for objective in objectives:
+        if config["task"]["_target_"] in SECTIONS and objective.metric not in known:
+            hint = did_you_mean(objective.metric, known)
+            raise UserError(
+                f"hydra.sweeper.objectives: {objective.metric} is no value of a run{hint}; known: {', '.join(known)}"
+            )
+    metrics = [objective.metric for objective in objectives if objective.metric not in RUN_VALUES]
+    data = config["data"]
+    if metrics and data["_target_"] in SECTIONS and data.get("val_size") == 0:
+        raise UserError(f"data.val_size=0: without validation data there is no {metrics[0]} to search by")
+    return objectives
+
+
+def objective_value(objective: Objective, result: Mapping[str, Any]) -> float | None:
+    """Look up an objective in a result.json: of a metric, the best value if it is known. None if there is none."""
+    group, _, key = objective.metric.partition(".")
+    if objective.metric in RUN_VALUES:
+        value = result.get(group)
+        value = value.get(key) if key and isinstance(value, dict) else value
+    else:
+        value = (result.get("best") or result.get("last") or {}).get(objective.metric)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def missing_metric(objectives: Sequence[Objective], reported: Sequence[str]) -> str | None:
+    """Return an error message if a run has not reported the metric of an objective, else None."""
+    missing = [objective.metric for objective in objectives if objective.metric not in (*RUN_VALUES, *reported)]
+    if not missing:
+        return None
+    known = ", ".join(reported) or "no validation metric"
+    return f"the objective {missing[0]} was not reported in validation; reported: {known}. No other job would have it"
+
+
+def num_validations(config: Mapping[str, Any]) -> int | None:
+    """Compute the number of validations of a run from its config; None if that depends on the number of steps."""
+    trainer = config["trainer"]
+    epochs, every, interval = (
+        trainer.get(key) for key in ("max_epochs", "check_val_every_n_epoch", "val_check_interval")
+    )
+    if not isinstance(epochs, int) or epochs < 1 or trainer.get("max_steps", -1) not in (-1, None):
+        return None
+    if not isinstance(every, int) or not isinstance(interval, float | None):
+        return None
+    return epochs // every * (int(1 / interval) if interval else 1) or None
 
 
 def _make(kind: str, name: str, options: dict[str, Any]) -> Any:

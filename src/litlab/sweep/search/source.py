@@ -1,5 +1,6 @@
 """Source of the jobs of a search: Optuna proposes a job when there is capacity, and is told its outcome."""
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -10,15 +11,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.metrics import MetricsReader
 from litlab.runs.redact import redact
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.jobs import create_jobs, print_notes, record_resume
 from litlab.sweep.outcome import Outcome, read_outcome
-from litlab.sweep.search.objectives import missing_metric, num_validations
-from litlab.sweep.search.pruning import ValidationReporter
 from litlab.sweep.search.sampler import DistinctSampler, make_distribution, suggest, to_point
-from litlab.sweep.search.settings import make_pruner, make_sampler
+from litlab.sweep.search.settings import make_pruner, make_sampler, missing_metric, num_validations, objective_value
 from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.search.storage import open_trials
 from litlab.sweep.study import Study
@@ -169,7 +169,11 @@ class SearchSource:
 
     def _create_job(self) -> Job | None:
         """Create a job from a new trial; None if its point can't be one, which counts as a failed trial."""
-        trial = self._pending_trials.popleft() if self._pending_trials else self._ask()
+        if self._pending_trials:
+            trial = self._pending_trials.popleft()
+        else:
+            trial = self.trials.ask()
+            self._num_trials += 1
         point = suggest(trial, self._search.space)
         self._sampler.seen.add(frozenset(point.items()))
         try:
@@ -184,11 +188,6 @@ class SearchSource:
         trial.set_user_attr("directory", job.name)
         self._add_reporter(trial, job)
         return job
-
-    def _ask(self) -> Trial:
-        trial = self.trials.ask()
-        self._num_trials += 1
-        return trial
 
     def _compose(self, overrides: list[str], number: int) -> "ComposedJob":
         composed = self._search.compose(overrides, number)
@@ -221,7 +220,7 @@ class SearchSource:
                     self._stop_unless_completed(outcome.message)
 
     def _tell_values(self, trial: Trial, outcome: Outcome) -> None:
-        values = [objective.value(outcome.result) for objective in self._search.objectives]
+        values = [objective_value(objective, outcome.result) for objective in self._search.objectives]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
             self.trials.tell(trial, known)
@@ -237,10 +236,38 @@ class SearchSource:
         self.trials.tell(trial, state=TrialState.FAIL)
 
     def _stop_unless_completed(self, message: str) -> None:
-        """Stop the search because its jobs do not have the objective.
-
-        Raises:
-            UserError: Unless another job had it.
-        """
+        """Stop the search because its jobs do not have the objective."""
         if not self.trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             raise UserError(message)
+
+
+class ValidationReporter:
+    """Reports the values of a metric to the trial of a job, each once, no matter how often the job is resumed.
+
+    The first validation is step 1 of the trial, whatever the optimizer step; `reported` steps it has already.
+    """
+
+    def __init__(self, trial: Trial, job: Job, metric: str | None, reported: Collection[int]) -> None:
+        self.trial = trial
+        self._metric = metric
+        self._reader = MetricsReader(job.run.metrics)
+        self._last_step = num_validations(job.config)
+        self._trial_steps: dict[int, int] = {}  # optimizer step -> step of the trial
+        self._reported = set(reported)
+
+    def report(self) -> bool:
+        """Report new values; returns True if the job should be pruned, unless its last validation is over."""
+        should_prune = False
+        for row in self._reader.read():
+            if row.metric != self._metric or row.step in self._trial_steps:
+                continue
+            step = self._trial_steps[row.step] = len(self._trial_steps) + 1
+            if step in self._reported:
+                continue
+            self.trial.report(row.value, step)
+            self._reported.add(step)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of values that are no numbers
+                is_hopeless = self.trial.should_prune()  # asked for each value: pruners count them
+            should_prune = is_hopeless and step != self._last_step
+        return should_prune

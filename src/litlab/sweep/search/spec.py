@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from litlab.config.schema import Objective
 from litlab.config.search_space import Space
 from litlab.errors import UserError
 from litlab.sweep.backends.base import Config
-from litlab.sweep.search.objectives import Objective, make_objectives, num_validations
-from litlab.sweep.search.settings import SearchSettings, make_pruner, make_sampler
+from litlab.sweep.search.settings import SearchSettings, make_objectives, make_pruner, make_sampler, num_validations
 from litlab.sweep.search.storage import storage_errors
 from litlab.sweep.study import Study
 
@@ -63,11 +63,7 @@ def make_search_spec(
 
 
 def _compose_typical(space: Space, compose: Compose) -> Config:
-    """Compose a job in the middle of the space, or elsewhere if that is impossible.
-
-    Raises:
-        UserError: If no point of several can be a job.
-    """
+    """Compose a job in the middle of the space, or elsewhere if that is impossible."""
     points, errors = space.examples(), list[UserError]()
     for point in points:
         try:

@@ -15,13 +15,12 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
+from litlab.config.schema import Objective
 from litlab.errors import UserError
 from litlab.runs.redact import redact, register_secrets
-from litlab.sweep.search.objectives import Objective
 from litlab.sweep.search.settings import SECTION
 
 FILE = "search.db"
@@ -30,13 +29,7 @@ _TIMEOUT_SECONDS = 60  # while another process reads the file
 
 
 def make_study_name(path: Path, url: str | None, known: dict[str, Any]) -> str:
-    """Return the name of a search in its database, a unique one in a database that others use as well.
-
-    Args:
-        path: Directory of the study.
-        url: URL of the database; None for the file in the directory.
-        known: Settings of the search in study.yaml.
-    """
+    """Return the name of a search in its database, known from study.yaml or new; unique in the database of a URL."""
     if "study_name" in known:
         return str(known["study_name"])
     return path.name if url is None else f"{path.name}-{secrets.token_hex(4)}"
@@ -74,15 +67,7 @@ def check_url(url: str) -> None:
 def open_trials(
     path: Path, url: str | None, name: str, objectives: Sequence[Objective], sampler: BaseSampler, pruner: BasePruner
 ) -> optuna.Study:
-    """Open the trials of a search, or create them.
-
-    Args:
-        path: Directory of the study, which is the user's own.
-        url: URL of a database, as Optuna takes it; None for the file in the directory.
-        name: Name of the search in the database.
-        objectives: Values to optimize.
-        sampler: Optuna's sampler.
-        pruner: Optuna's pruner.
+    """Open the trials of a search in the user's own study, or create them; `url` is None for the file in it.
 
     Raises:
         UserError: If they can't be opened, or belong to other objectives.
@@ -95,7 +80,7 @@ def open_trials(
         study = optuna.create_study(
             storage=_connect(path, url),
             study_name=name,
-            directions=[StudyDirection[objective.direction.upper()] for objective in objectives],
+            directions=["maximize" if objective.mode == "max" else "minimize" for objective in objectives],
             sampler=sampler,
             pruner=pruner,
             load_if_exists=True,
@@ -106,14 +91,9 @@ def open_trials(
             study.set_metric_names([objective.metric for objective in objectives])
     stored = study.user_attrs[_OBJECTIVES]
     if stored != requested:
-        raise UserError(
-            f"{path}: this search goes by {_join(stored)}, and not by {_join(requested)}; choose another study.name"
-        )
+        before, now = (", ".join(f"{metric} ({mode})" for metric, mode in pairs) for pairs in (stored, requested))
+        raise UserError(f"{path}: this search goes by {before}, and not by {now}; choose another study.name")
     return study
-
-
-def _join(objectives: Sequence[Sequence[str]]) -> str:
-    return ", ".join(f"{metric} ({mode})" for metric, mode in objectives)
 
 
 def _connect(path: Path, url: str | None) -> optuna.storages.RDBStorage:
