@@ -1,10 +1,13 @@
-"""Restore what commands change in this process: its environment and the places where it looks for packages."""
+"""Call commands in this process, and restore what they change in it: environment and import path."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from litlab.cli.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,22 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def call_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that calls `litlab` in a folder, and returns its exit code, output and errors."""
+
+    def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["litlab", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return call

@@ -58,13 +58,15 @@ def test_two_jobs_of_a_study(tmp_path: Path, capsys: Output) -> None:
     ]
 
 
-def test_a_run_and_itself(tmp_path: Path, capsys: Output) -> None:
+def test_a_run_and_itself_are_only_read(tmp_path: Path, capsys: Output) -> None:
     run = make_run(tmp_path / "a", {}, 0.5)
     record(run, {"diff": "+x\n"})
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
     lines = lines_of(capsys, run, run)
     for name in ("config", "code", "packages", "hardware", "result", "metrics"):
         assert section(lines, name) == ["the same"]
     assert lines[-1].startswith("metrics")
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
 
 
 def test_code_packages_and_hardware(tmp_path: Path, capsys: Output) -> None:
@@ -94,21 +96,15 @@ def test_code_packages_and_hardware(tmp_path: Path, capsys: Output) -> None:
     ]
 
 
-def test_long_changes_are_cut(tmp_path: Path, capsys: Output) -> None:
-    old, new = (make_run(tmp_path / name, {}, 0.5) for name in "ab")
-    record(old, {})
-    record(new, {"diff": "".join(f"+{number} {'x' * 300}\n" for number in range(10_000))})
-    lines = lines_of(capsys, old, new)
-    assert lines[-1] == f"  and {3 + 5000 - diff.MAX_CODE_LINES} more lines"
-    assert len(lines) < 100
-    assert max(map(len, lines[3:])) < 250
-
-
-def test_many_differences_are_counted(tmp_path: Path, capsys: Output) -> None:
+def test_long_changes_are_cut_and_many_differences_counted(tmp_path: Path, capsys: Output) -> None:
     old, new = (make_run(tmp_path / name, {}, 0.5) for name in "ab")
     record(old, {}, packages={f"p{number}": "1" for number in range(60)})
-    record(new, {}, packages={})
-    assert section(lines_of(capsys, old, new), "packages")[-1] == f"and {60 - diff.MAX_LINES} more"
+    record(new, {"diff": "".join(f"+{number} {'x' * 300}\n" for number in range(10_000))}, packages={})
+    lines = lines_of(capsys, old, new)
+    assert lines[-1] == f"  and {3 + 5000 - diff.MAX_CODE_LINES} more lines"
+    assert section(lines, "packages")[-1] == f"and {60 - diff.MAX_LINES} more"
+    assert len(lines) < 100 + diff.MAX_LINES
+    assert max(map(len, lines[3:])) < 250
 
 
 def test_a_failed_run(tmp_path: Path, capsys: Output) -> None:
@@ -206,17 +202,10 @@ def test_no_run_is_an_error(tmp_path: Path) -> None:
         diff.main([str(tmp_path), str(run.path)])
 
 
-def test_it_only_reads(tmp_path: Path, capsys: Output) -> None:
-    run = make_run(tmp_path / "a", {}, 0.5)
-    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
-    lines_of(capsys, run, run)
-    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
-
-
 def test_no_heavy_import(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", {}, 0.5)
     code = "import sys\nfrom litlab.cli import diff\ndiff.main(sys.argv[1:])\n"
-    code += f"print(*(each for each in {HEAVY} if each in sys.modules), file=sys.stderr)"
+    code += f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code, run.path, run.path], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, "")
     assert "config    the same" in done.stdout

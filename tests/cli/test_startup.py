@@ -1,9 +1,6 @@
-"""What is asked most often, and what is wrong, is answered at once: in little more time than importing Hydra takes.
+"""Help and errors take little more time than importing Hydra, and don't import torch.
 
-Counted is processor time (user and system) of the process. What else the machine does can only add to it: caches that
-others empty, pages that have to be mapped again. So the least of several measurements is the one that comes nearest to
-what the command itself takes; a median moves with the machine as soon as every second measurement is disturbed. The
-least is taken of both sides of a comparison alike, of equally many measurements, made in turn.
+The least processor time of several measurements counts, taken in turn: other load of the machine can only add to it.
 """
 
 import os
@@ -12,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from litlab.cli.train import help_text
 
 COMMANDS = {
     "litlab --help": ["--help"],
@@ -54,9 +53,19 @@ def test_answers_come_at_once(tmp_path: Path) -> None:
 def test_no_torch(name: str, tmp_path: Path) -> None:
     code = "import atexit, sys\n"
     code += "heavy = ('torch', 'lightning', 'numpy', 'torchmetrics', 'tensorboard')\n"
-    code += "atexit.register(lambda: print(*(each for each in heavy if each in sys.modules), file=sys.stderr))\n"
+    code += "atexit.register(lambda: print(*(name for name in heavy if name in sys.modules), file=sys.stderr))\n"
     command = [sys.executable, "-c", code + LITLAB, *COMMANDS[name]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (0, "")
     assert done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_what_can_be_chosen() -> None:
+    lines = help_text(["--help", "model=resnet18"]).splitlines()
+    groups = dict(line.split(": ", 1) for line in lines if ": " in line and line[0] != " ")
+    assert groups["data"] == "cifar10, image_folder, shapes"
+    assert groups["model"].split(", ") == ["cnn", "resnet18", "torchvision", "whitened"]
+    assert "sprint" in groups["experiment"]
+    assert "data/base" not in groups
+    assert "  _target_: litlab.models.resnet.ResNet18" in lines

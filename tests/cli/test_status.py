@@ -1,4 +1,4 @@
-"""`litlab status`: what it says of studies, runs and folders of runs, how fast, and that it disturbs nobody."""
+"""`litlab status` of studies, runs and folders of runs: its lines, its speed, and that it only reads."""
 
 import json
 import os
@@ -31,12 +31,8 @@ from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
 LIMIT = 0.5  # seconds for a thousand jobs, with the start of Python
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; sys.argv[0] = 'litlab'; from litlab.cli.main import main; main()",
-    "status",
-]
+CODE = "import sys; sys.argv[0] = 'litlab'; from litlab.cli.main import main; main()"
+COMMAND = [sys.executable, "-c", CODE, "status"]
 ERROR = '  File "/home/me/net.py", line 3, in forward\n    x = 1 / 0\nZeroDivisionError: division by zero'
 WATCH = """
 import sys
@@ -62,7 +58,7 @@ def study(tmp_path: Path) -> Path:
     return path
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+def lines_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     status.main([*arguments])
     return capsys.readouterr().out.splitlines()
 
@@ -72,7 +68,7 @@ def test_a_line_a_job(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(study / "0000_seed-0", study / "2026-01-31_12-00-00_1a2b3c")  # run again: no job
     with directory_lock(running.path):
         running.metrics.write_text("epoch,step,metric,value\n1,20,val/accuracy,0.375\n")
-        lines = said(capsys, str(study))
+        lines = lines_of(capsys, str(study))
     assert lines == [
         f"{study}: 7 jobs: 1 completed, 1 running, 1 failed, 2 interrupted, 1 pruned, 1 refused",
         "job          state        epoch  time  val/accuracy",
@@ -86,11 +82,11 @@ def test_a_line_a_job(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_of_others_and_read_only(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_untrusted_study_is_only_read(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for signature in study.rglob(".signature"):
         signature.unlink()
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
-    assert len(said(capsys, str(study))) == 9
+    assert len(lines_of(capsys, str(study))) == 9
     assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
 
 
@@ -101,17 +97,17 @@ def test_folders_and_single_runs(study: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "multirun_2026" / "multirun.yaml").touch()
     (tmp_path / "more" / "deeper" / "folder").mkdir(parents=True)
     (tmp_path / "notes.txt").touch()
-    lines = said(capsys, str(tmp_path))
+    lines = lines_of(capsys, str(tmp_path))
     assert lines[0].startswith(f"{tmp_path}: 10 jobs: 1 completed, ")
     assert [line.split()[0] for line in lines[2:]] == [
         "2026-01-31_12-00-00_1a2b3c", "multirun_2026/0", "multirun_2026/1", *(f"s/000{n}_seed-{n}" for n in range(7)),
     ]  # fmt: skip
-    single = said(capsys, str(study / "0001_seed-1"))
+    single = lines_of(capsys, str(study / "0001_seed-1"))
     assert single[0] == f"{study / '0001_seed-1'}: 1 job: 1 failed"
     assert single[2].split() == ["0001_seed-1", "failed", "ZeroDivisionError:", "division", "by", "zero"]
 
 
-def test_where_there_are_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_directories_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="nowhere: no such directory; name a study, a run"):
         status.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="holds no runs; name a study, a run, or a folder"):
@@ -119,13 +115,13 @@ def test_where_there_are_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     empty = Study.load_own(tmp_path / "s")
     with empty.lock():
         empty.write_plan(plan_of([], tmp_path))
-    assert said(capsys, str(tmp_path / "s")) == [f"{tmp_path / 's'}: 0 jobs"]
+    assert lines_of(capsys, str(tmp_path / "s")) == [f"{tmp_path / 's'}: 0 jobs"]
     (tmp_path / "s" / "study.yaml").write_text("{{")
     with pytest.raises(UserError, match=r"study\.yaml is damaged"):
         status.main([str(tmp_path / "s")])
 
 
-def test_what_is_shown_of_a_strangers_files_is_short_and_printable(
+def test_lines_of_untrusted_files_are_short_and_printable(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDirectory(study / "0001_seed-1")
@@ -133,7 +129,7 @@ def test_what_is_shown_of_a_strangers_files_is_short_and_printable(
     for name in ("0000_seed-0", "0001_seed-1", "0002_seed-2"):
         (study / name / "config.yaml").write_text(json.dumps({"objective": {"metric": "\x1b[31m" * 50}}))
     (study / "jobs.jsonl").write_text((study / "jobs.jsonl").read_text().replace("0006_seed-6", "\\u001b[2J" * 30))
-    text = "\n".join(said(capsys, str(study)))
+    text = "\n".join(lines_of(capsys, str(study)))
     assert all(character.isprintable() or character == "\n" for character in text)
     assert max(map(len, text.splitlines())) < 300
 
@@ -142,7 +138,7 @@ def test_what_is_shown_of_a_strangers_files_is_short_and_printable(
     "line",
     ['{"\\u001b[2J": 1}', '{"number": 0, "directory": "0", "identity": "", "overrides": [], "point": []}', "[[5]]"],
 )
-def test_lines_that_are_no_jobs(line: str, study: Path) -> None:
+def test_damaged_job_records(line: str, study: Path) -> None:
     (study / "jobs.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"jobs\.jsonl is damaged in line 1: it does not describe a job$"):
         status.main([str(study)])
@@ -185,30 +181,30 @@ def test_a_thousand_jobs_at_once(thousand: Path) -> None:
     assert min(taken) < LIMIT
 
 
-def test_nothing_heavy_is_imported(study: Path) -> None:
+def test_no_heavy_import(study: Path) -> None:
     code = "import atexit, sys\nheavy = ('torch', 'hydra', 'omegaconf', 'pydantic', 'rich', 'numpy')\n"
-    code += "atexit.register(lambda: print(*(each for each in heavy if each in sys.modules), file=sys.stderr))\n"
-    done = subprocess.run([sys.executable, "-c", code + COMMAND[2], "status", str(study)], capture_output=True)
+    code += "atexit.register(lambda: print(*(name for name in heavy if name in sys.modules), file=sys.stderr))\n"
+    done = subprocess.run([sys.executable, "-c", code + CODE, "status", str(study)], capture_output=True)
     assert (done.returncode, done.stderr.strip()) == (0, b"")
 
 
 @contextmanager
-def killed_in_time(process: "subprocess.Popen[Any]") -> Iterator[None]:
-    """So that a test that waits for what never comes ends."""
+def killed_after_timeout(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kill a process that a test would wait for without end."""
     timer = threading.Timer(30, process.kill)
     timer.start()
     yield
     timer.cancel()
 
 
-def test_watching_without_a_terminal_says_each_change(study: Path) -> None:
+def test_watching_without_a_terminal_prints_each_change(study: Path) -> None:
     run = RunDirectory(study / "0005_seed-5")
     with (
         directory_lock(run.path),
         subprocess.Popen([sys.executable, "-c", WATCH, str(study)], stdout=subprocess.PIPE, text=True) as process,
     ):
         assert process.stdout is not None
-        with killed_in_time(process):
+        with killed_after_timeout(process):
             for _ in range(9):
                 process.stdout.readline()
             time.sleep(0.3)
@@ -220,21 +216,21 @@ def test_watching_without_a_terminal_says_each_change(study: Path) -> None:
 
 
 def test_watching_on_a_terminal(study: Path) -> None:
-    """On a screen of 8 lines there is no room for all: those that failed come before those that are done."""
-    ours, theirs = pty.openpty()
+    """On a screen of 8 lines failed jobs are shown rather than completed ones."""
+    terminal, screen = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "LINES": "8", "COLUMNS": "70"}
     run = RunDirectory(study / "0005_seed-5")
     with directory_lock(run.path):
         command = [sys.executable, "-c", WATCH, study.name]
-        process = subprocess.Popen(command, stdout=theirs, env=environment, cwd=study.parent)
-        os.close(theirs)
+        process = subprocess.Popen(command, stdout=screen, env=environment, cwd=study.parent)
+        os.close(screen)
         text = b""
-        with killed_in_time(process):
+        with killed_after_timeout(process):
             while b"running" not in text.partition(b"0005")[2]:
-                text += os.read(ours, 4096)
+                text += os.read(terminal, 4096)
             process.send_signal(signal.SIGINT)
             assert process.wait() == 0
-    os.close(ours)
+    os.close(terminal)
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", text).decode()
     assert "7 jobs: 1 completed, 1 running, 1 failed" in plain
     assert "0001_seed-1  failed" in plain

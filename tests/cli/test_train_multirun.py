@@ -3,20 +3,22 @@
 By the pool, which is the default, and by Hydra's own launcher and sweeper, which go on working.
 """
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.runs import TINY, call_cold, call_litlab
 
-from litlab.cli.main import main
 from litlab.config.config_file import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 
+Call = Callable[..., tuple[int, str, str]]
 SHORT = (*TINY, "trainer.max_epochs=1")
 COUNTED = ("trainer.devices=auto", "trainer.accelerator=auto")  # the worker counts devices, by torch
 
@@ -51,36 +53,14 @@ def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> 
     assert results[0]["test"] != results[1]["test"]
 
 
-def called(
-    folder: Path, *arguments: str, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command line in this process, which has imported all already."""
-    patch.chdir(folder)
-    patch.setattr(sys, "argv", ["litlab", *arguments])
-    code = 0
-    try:
-        main()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    output = capture.readouterr()
-    return code, output.out, output.err
-
-
-def test_all_that_is_wrong_is_said_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> None:
     arguments = ("train", *SHORT, "study.name=mine", "optimizer.lr=-1,0.05", "seed=0,-1", "model=cnn,cn", "-m")
-    code, _, said = called(tmp_path, *arguments, patch=monkeypatch, capture=capsys)
-    assert code == 1
-    lines = said.splitlines()
-    assert len(lines) == 4, said
-    for expected in (
-        "optimizer.lr=-1: expected greater",
-        "seed=-1: expected",
-        "model=cn: no such config; did you mean",
-    ):
-        assert any(expected in line for line in lines)
-    assert "(in 4 of 8 jobs: optimizer.lr=-1 seed=0 model=cn and 3 more)" in said
+    code, _, errors = call_here(tmp_path, *arguments)
+    assert (code, len(errors.splitlines())) == (1, 4)
+    assert "optimizer.lr=-1: expected greater" in errors
+    assert "seed=-1: expected" in errors
+    assert "model=cn: no such config; did you mean" in errors
+    assert "(in 4 of 8 jobs: optimizer.lr=-1 seed=0 model=cn and 3 more)" in errors
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,24 +80,16 @@ def test_all_that_is_wrong_is_said_at_once(
         ([], {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "-m under torchrun"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_starts(
-    arguments: list[str],
-    environment: dict[str, str],
-    expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_impossible_multiruns_are_refused_before_anything_starts(
+    arguments: list[str], environment: dict[str, str], expected: str, tmp_path: Path, call_here: Call
 ) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    code, _, said = called(tmp_path, "train", "-m", *SHORT, "seed=0,1", *arguments, patch=monkeypatch, capture=capsys)
-    assert (code, said.startswith(f"litlab: {expected}")) == (1, True), said
+    os.environ.update(environment)
+    code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "seed=0,1", *arguments)
+    assert (code, errors.startswith(f"litlab: {expected}")) == (1, True), errors
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_new_study_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call) -> None:
     sweep = (
         "name=job_${hydra:job.num}",
         "seed=0,1,1",
@@ -125,8 +97,8 @@ def test_a_dry_run_of_a_new_study_writes_nothing(
         "hydra.sweeper.paired=[seed,optimizer.lr]",
         "study.name=mine",
     )
-    code, table, said = called(tmp_path, "train", *SHORT, *sweep, "-m", "--dry-run", patch=monkeypatch, capture=capsys)
-    assert (code, said) == (0, "")
+    code, table, errors = call_here(tmp_path, "train", *SHORT, *sweep, "-m", "--dry-run")
+    assert (code, errors) == (0, "")
     assert table.splitlines() == [
         "0000_lr-1_seed-0  new          seed=0 optimizer.lr=1",
         "0001_lr-2_seed-1  new          seed=1 optimizer.lr=2",
@@ -137,32 +109,24 @@ def test_a_dry_run_of_a_new_study_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_study_says_what_is_done(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_of_a_study_lists_completed_jobs(project: Path, call_here: Call) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
     before = {path: path.stat().st_mtime_ns for path in project.rglob("*")}
-    asked = (*SHORT, *COUNTED, "seed=0,1,2,2", f"hydra.sweep.dir={study.relative_to(project)}")
-    code, table, said = called(project, "train", "-m", *asked, "--dry-run", patch=monkeypatch, capture=capsys)
-    assert code == 0, said
-    assert said == "litlab: 4 points are 3 different experiments, each a job\n"
+    overrides = (*SHORT, *COUNTED, "seed=0,1,2,2", f"hydra.sweep.dir={study.relative_to(project)}")
+    code, table, errors = call_here(project, "train", "-m", *overrides, "--dry-run")
+    assert (code, errors) == (0, "litlab: 4 points are 3 different experiments, each a job\n")
     assert [line.split()[:2] for line in table.splitlines()[:3]] == [
         ["0000_seed-0", "completed"], ["0001_seed-1", "completed"], ["0002_seed-2", "new"],
     ]  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_a_dry_run_of_a_single_run(
-    wrong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    more = ["optimizer.lr=-1"] if wrong else []
-    code, text, said = called(tmp_path, "train", "--dry-run", *SHORT, *more, patch=monkeypatch, capture=capsys)
-    if wrong:
-        assert (code, text, said) == (1, "", "litlab: optimizer.lr=-1: expected greater than 0\n")
-    else:
-        assert (code, said) == (0, "")
-        assert text.startswith(f"a single run in {tmp_path}/outputs/shapes_cnn/")
+def test_a_dry_run_of_a_single_run(tmp_path: Path, call_here: Call) -> None:
+    code, text, errors = call_here(tmp_path, "train", "--dry-run", *SHORT)
+    assert (code, errors) == (0, "")
+    assert text.startswith(f"a single run in {tmp_path}/outputs/shapes_cnn/")
+    refused = call_here(tmp_path, "train", "--dry-run", *SHORT, "optimizer.lr=-1")
+    assert refused == (1, "", "litlab: optimizer.lr=-1: expected greater than 0\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,7 +139,7 @@ def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(tmp_path
     assert "optimizer.lr=-1: expected greater than 0" in done.stderr
     study = tmp_path / "outputs" / "mine"
     (job,) = [path for path in study.iterdir() if (path / "config.yaml").exists()]
-    assert job.name == "0001_lr-0.05", "the others left nothing behind"
+    assert job.name == "0001_lr-0.05", "the others leave nothing"
     assert (study / "multirun.yaml").exists()
     result = read_result(RunDirectory(job))
     assert result["status"] == "refused", "it went on after the first had failed"
@@ -183,13 +147,11 @@ def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(tmp_path
     assert from_yaml(RunDirectory(job).config.read_text())["study"]["swept"] == ["optimizer.lr"]
 
 
-def test_hydras_own_launcher_can_be_given_a_grid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hydras_own_launcher_can_be_given_a_grid(tmp_path: Path, call_here: Call) -> None:
     arguments = ("train", "-m", *SHORT, "hydra/launcher=basic", "study.name=mine", "optimizer.lr=-1,-2")
-    code, _, said = called(tmp_path, *arguments, patch=monkeypatch, capture=capsys)
+    code, _, errors = call_here(tmp_path, *arguments)
     assert code == 1
-    assert "optimizer.lr=-1: expected greater than 0" in said
+    assert "optimizer.lr=-1: expected greater than 0" in errors
     assert not list(tmp_path.rglob("config.yaml")), "neither left anything behind"
 
 
@@ -212,16 +174,9 @@ def test_a_process_that_only_imports_the_job_can_resolve_its_config() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RUN", "MULTIRUN"])
-def test_a_place_that_cannot_be_written(
-    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_place_that_cannot_be_written(mode: str, tmp_path: Path, call_here: Call) -> None:
     (tmp_path / "outputs").write_text("a file")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["litlab", "train", f"hydra.mode={mode}", "name=mine", "trainer=cpu"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr().err
-    assert ended.value.code == 1
-    assert said.startswith("litlab: outputs/mine/")
-    assert "Not a directory" in said
-    assert "hydra.run.dir=" in said
+    code, _, errors = call_here(tmp_path, "train", f"hydra.mode={mode}", "name=mine", "trainer=cpu")
+    assert (code, errors[:21]) == (1, "litlab: outputs/mine/")
+    assert "Not a directory" in errors
+    assert "hydra.run.dir=" in errors

@@ -80,9 +80,8 @@ def test_resolvers() -> None:
 
 
 def test_job_names_hold_swept_keys_only() -> None:
-    assert (
-        job_name(2, "+optimizer.eps=1,model=cnn,seed=3,trainer=cpu", ["seed", "+optimizer.eps"]) == "0002_eps-1_seed-3"
-    )
+    overrides = "+optimizer.eps=1,model=cnn,seed=3,trainer=cpu"
+    assert job_name(2, overrides, ["seed", "+optimizer.eps"]) == "0002_eps-1_seed-3"
 
 
 def test_swept_keys_are_found_in_the_multirun() -> None:

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -82,11 +81,6 @@ def accepted(config: Any) -> bool:
     return True
 
 
-def test_the_valid_config_is_accepted() -> None:
-    assert accepted(valid())
-    assert from_yaml(to_yaml(valid())) == valid()
-
-
 @examples(60)
 @given(st.data(), ODD, st.booleans(), st.booleans())
 def test_any_value_in_any_place(data: st.DataObject, value: Any, remove: bool, foreign: bool) -> None:
@@ -98,6 +92,7 @@ def test_any_value_in_any_place(data: st.DataObject, value: Any, remove: bool, f
 
 
 def test_values_that_yaml_cannot_hold_are_refused() -> None:
+    assert accepted(valid())
     for value in (nested(5000), 10**5000, "\ud800", {"a": {1: 2}}, b"bytes", {"x": {1, 2}}, {"\ud800": 1}):
         assert not accepted(valid() | {"model": {"_target_": "some.Net", "x": value}})
     assert accepted(valid() | {"model": {"_target_": "some.Net", "x": nested(40)}})
@@ -166,10 +161,9 @@ def test_any_text(text: str) -> None:
             resolve_secrets(config)
 
 
-@pytest.mark.parametrize("text", [yaml.safe_dump({"format": 2, "a": "${oc.env:LITLAB_NOT_THERE}"})])
-def test_only_references_to_the_environment_are_resolved(text: str) -> None:
+def test_only_references_to_the_environment_are_resolved() -> None:
     with pytest.raises(UserError, match="a: cannot be resolved: there is no environment variable LITLAB_NOT_THERE"):
-        resolve_secrets(from_yaml(text))
+        resolve_secrets({"format": 2, "a": "${oc.env:LITLAB_NOT_THERE}"})
     odd = {"a": "${oc.decode:1}", "b": "${oc.env:HOME,x}", "c": "x${oc.env:HOME}", "d": ["${hydra:runtime}"]}
     assert resolve_secrets(odd) == odd
 

@@ -91,12 +91,8 @@ def test_secrets_in_params_stay_references(monkeypatch: pytest.MonkeyPatch) -> N
     }  # fmt: skip
 
 
-def test_a_point_keeps_packages_apart() -> None:
+def test_a_point_keeps_packages_apart_and_masks_secrets_in_its_text() -> None:
     point = Point.of(["+model@net1=cnn", "model@net2=resnet18", "model=cnn"], ["model@net1", "model@net2"])
     assert point.swept == {"model@net1": "cnn", "model@net2": "resnet18"}
-
-
-def test_text_of_a_point_masks_secrets() -> None:
-    assert str(Point.of(["+callbacks.x.api_key=hunter22", "seed=1"], ["callbacks.x.api_key", "seed"])) == (
-        "callbacks.x.api_key=*** seed=1"
-    )
+    secret = Point.of(["+callbacks.x.api_key=hunter22", "seed=1"], ["callbacks.x.api_key", "seed"])
+    assert str(secret) == "callbacks.x.api_key=*** seed=1"

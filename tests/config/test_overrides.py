@@ -1,7 +1,6 @@
 """Overrides of a resumed run: what may change, and the messages for what may not."""
 
 import inspect
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -60,18 +59,20 @@ def another(value: Any) -> str:
 
 
 def with_schedule(node: dict[str, Any] | None) -> dict[str, Any]:
-    return deepcopy(CONFIG) | {"schedule": node}
+    return CONFIG | {"schedule": node}
 
 
-def test_each_accepted_key_keeps_the_identity() -> None:
+def test_each_accepted_key_keeps_the_identity_and_the_given_config() -> None:
     assert set(ACCEPTED) == set(CHANGEABLE)
+    before = deepcopy(CONFIG)
     for key, override in ACCEPTED.items():
         config = FOLDER if key in ("data.storage", "data.num_workers") else CONFIG
-        found = changed(override, config=config)
-        assert list(found.changed) != [], key
-        assert all(each.startswith(key) for each in found.changed)
-        assert identity(found.config) == identity(config)
-        assert not found.extends_training
+        change = changed(override, config=config)
+        assert list(change.changed) != [], key
+        assert all(name.startswith(key) for name in change.changed)
+        assert identity(change.config) == identity(config)
+        assert not change.extends_training
+    assert before == CONFIG
 
 
 def test_every_other_key_is_refused() -> None:
@@ -107,13 +108,12 @@ def test_a_value_written_in_another_way_is_no_change() -> None:
         changed("seed=false")
 
 
-@pytest.mark.parametrize("name", ["one_cycle", "cosine"])
-def test_extending_a_cyclic_schedule_is_refused(name: str) -> None:
-    config = compose_config(*TINY, f"schedule={name}")
+def test_extending_a_cyclic_schedule_is_refused() -> None:
+    config = compose_config(*TINY, "schedule=cosine")
     with pytest.raises(AnotherExperiment) as refused:
         changed("trainer.max_epochs=4", config=config)
     assert str(refused.value) == (
-        f"trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.{name} follows the total "
+        "trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.cosine follows the total "
         "number of steps, so the learning rate of every step so far would have been another "
         "(a run with schedule=constant can be extended)"
     )
@@ -152,14 +152,11 @@ def test_foreign_schedules_are_inspected(tmp_path: Path, monkeypatch: pytest.Mon
         changed("trainer.max_epochs=11", config=with_schedule({"_target_": "nowhere.Schedule"}))
 
 
-def test_fewer_epochs_than_begun_are_refused() -> None:
+def test_the_length_changes_by_epochs_that_have_not_begun() -> None:
     for accepted in ("trainer.max_epochs=3", "trainer.max_epochs=-1"):
         assert changed(accepted, epochs=3).extends_training
     with pytest.raises(AnotherExperiment, match="10 -> 2 is less than the 3 epochs that the run has begun already"):
         changed("trainer.max_epochs=2", epochs=3)
-
-
-def test_max_steps_cannot_change() -> None:
     with pytest.raises(AnotherExperiment, match=r"trainer.max_steps: not set -> 69 would make it another experiment"):
         changed("+trainer.max_steps=69")
 
@@ -201,12 +198,6 @@ def test_loggers_are_added_and_removed() -> None:
     assert found.changed["logger.tensorboard"] == [{"_target_": "litlab.loggers.TensorBoard"}, ABSENT]
 
 
-def test_the_given_config_is_not_modified() -> None:
-    before = deepcopy(CONFIG)
-    changed("trainer.devices=2", "logger.tensorboard=null", "trainer.max_epochs=12")
-    assert before == CONFIG
-
-
 def test_notes_name_possible_differences() -> None:
     assert changed("data.root=/elsewhere").notes == []
     expected = "on other devices or threads the stream of samples stays the same, but the last bits of the weights may"
@@ -219,13 +210,13 @@ def test_notes_name_possible_differences() -> None:
 
 
 def test_progress_is_read_only_if_the_length_changes() -> None:
-    def asked() -> Mapping[str, int]:
+    def num_epochs_begun() -> int:
         raise AssertionError
 
-    change_config(CONFIG, ["threads=1"], asked)
+    change_config(CONFIG, ["threads=1"], num_epochs_begun)
     with pytest.raises(AssertionError):
-        change_config(CONFIG, ["trainer.max_epochs=3"], asked)
-    assert change_config(CONFIG, [], dict) == ConfigChange(CONFIG, {}, False, [])
+        change_config(CONFIG, ["trainer.max_epochs=3"], num_epochs_begun)
+    assert changed() == ConfigChange(CONFIG, {}, False, [])
 
 
 @pytest.mark.parametrize(
@@ -253,5 +244,5 @@ def test_progress_is_read_only_if_the_length_changes() -> None:
 )
 def test_overrides_that_cannot_be_applied(override: str, expected: str) -> None:
     with pytest.raises(UserError) as refused:
-        change_config(CONFIG, [override], dict)
+        changed(override)
     assert expected in str(refused.value)

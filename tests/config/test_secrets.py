@@ -1,5 +1,7 @@
 """Secrets: references stay, literals are refused or masked, in configs and on command lines."""
 
+import re
+
 import pytest
 from support.runs import compose_config
 
@@ -102,22 +104,22 @@ def test_an_absent_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_secrets(config)
 
 
-def test_a_secret_written_out_is_refused() -> None:
-    with pytest.raises(UserError, match=r"logger\.web\.api_key: looks like a secret") as refused:
-        compose_config(LOGGER[0], "+logger.web.api_key=hunter2")
-    assert "hunter2" not in str(refused.value)
-    assert "${oc.env:NAME}" in str(refused.value)
-
-
-def test_a_secret_in_a_list_of_mappings_is_found() -> None:
-    with pytest.raises(UserError, match=r"logger\.web\.accounts\.1\.password"):
-        compose_config(LOGGER[0], "+logger.web.accounts=[{name: a}, {password: hunter2}]")
-
-
-@pytest.mark.parametrize("value", ["{user: a, pin: hunter2}", "[hunter2]", "[{pin: hunter2}]", "1234"])
-def test_all_values_below_a_secret_key_are_secret(value: str) -> None:
-    with pytest.raises(UserError, match=r"logger\.web\.credentials.*: looks like a secret") as refused:
-        compose_config(LOGGER[0], f"+logger.web.credentials={value}")
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("+logger.web.api_key=hunter2", "logger.web.api_key"),
+        ("+logger.web.api_key=${oc.env:LITLAB_TEST_NOTHING,hunter2}", "logger.web.api_key"),
+        ("+logger.web.accounts=[{name: a}, {password: hunter2}]", "logger.web.accounts.1.password"),
+        ("+logger.web.credentials={user: a, pin: hunter2}", "logger.web.credentials.user"),
+        ("+logger.web.credentials=[hunter2]", "logger.web.credentials.0"),
+        ("+logger.web.credentials=[{pin: hunter2}]", "logger.web.credentials.0.pin"),
+        ("+logger.web.credentials=1234", "logger.web.credentials"),
+        ("data.url='http://me:hunter2@host/x'", "data.url"),
+    ],
+)
+def test_literal_secrets_are_refused(override: str, key: str) -> None:
+    with pytest.raises(UserError, match=rf"^{re.escape(key)}: looks like a secret.*\$\{{oc\.env:NAME\}}") as refused:
+        compose_config(LOGGER[0], override)
     assert "hunter2" not in str(refused.value)
 
 
@@ -134,14 +136,6 @@ def test_null_and_booleans_are_no_secrets(value: str, expected: bool | None) -> 
     assert compose_config(LOGGER[0], f"+logger.web.api_key={value}")["logger"]["web"]["api_key"] is expected
 
 
-def test_a_reference_with_a_default_is_refused() -> None:
-    with pytest.raises(UserError, match=r"logger\.web\.api_key: looks like a secret"):
-        compose_config(LOGGER[0], "+logger.web.api_key=${oc.env:LITLAB_TEST_NOTHING,hunter2}")
-
-
-def test_credentials_in_a_url_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"data\.url: looks like a secret") as refused:
-        compose_config("data.url='http://me:hunter2@host/x'")
-    assert "hunter2" not in str(refused.value)
+def test_a_reference_to_a_url_with_credentials_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITLAB_TEST_URL", "http://me:hunter2@host/x")
     assert compose_config("data.url=${oc.env:LITLAB_TEST_URL}")["data"]["url"] == "${oc.env:LITLAB_TEST_URL}"

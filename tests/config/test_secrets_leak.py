@@ -125,9 +125,7 @@ def test_failed_run_masks_secrets_in_its_error(project: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("-m", f"+callbacks.keeper.token={WRITTEN}"),
         ("-m", f"+callbacks.keeper={{_target_: mine.Keeper, token: {WRITTEN}}}", "seed=0,1"),
-        (f"hydra.job.env_set.TOKEN={WRITTEN}",),
         (f"data.url=https://me:{WRITTEN}@127.0.0.1/x",),
     ],
 )

@@ -25,6 +25,8 @@ class Optimizer:
     def __init__(self, parameters, lr): ...
 
 def make(width): ...
+
+NUMBER = 3
 """
 
 
@@ -35,6 +37,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "__init__.py").touch()
     (package / "nets.py").write_text(MODULE)
     (package / "missing.py").write_text("import nowhere_at_all\n")
+    (package / "broken.py").write_text("1 / 0\n")
     (package / "leaves.py").write_text("raise SystemExit(3)\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.startswith("foreignpkg")]:
@@ -84,8 +87,17 @@ def test_missing_modules_and_attributes_are_named(target: str, expected: str) ->
 def test_arguments_are_compared_with_the_signature(
     path: str, name: str, arguments: list[str], expected: str | None
 ) -> None:
-    said = _check(path, f"foreignpkg.nets.{name}", arguments)
-    assert said == expected if expected is None else expected in (said or "")
+    problem = _check(path, f"foreignpkg.nets.{name}", arguments)
+    assert problem is None if expected is None else expected in (problem or "")
+
+
+def test_targets_that_are_no_classes() -> None:
+    assert _check("model", "foreignpkg.nets.NUMBER", []) == (
+        "model._target_: foreignpkg.nets.NUMBER is a int, not a class"
+    )
+    assert _check("model", "foreignpkg.broken.Net", []) == (
+        "model._target_: importing foreignpkg.broken.Net raised ZeroDivisionError: division by zero"
+    )
 
 
 def test_litlabs_own_classes_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

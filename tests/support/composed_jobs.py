@@ -92,3 +92,8 @@ def begin(path: Path, values: Sequence[int], **changes: Any) -> list[Job]:
     plan, composed = plan_of(values, path.parent, **changes), seeds(study, values, **changes)
     check_compatible(study, plan, composed)
     return create(study, plan, composed)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Return the contents of all files below a directory."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}

@@ -6,17 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from support.composed_jobs import base, begin, create, jobs_of, plan_of, provenance, search_of, seeds
+from support.composed_jobs import base, begin, contents, create, jobs_of, plan_of, provenance, search_of, seeds
 
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Plan, Study
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def test_a_fixed_value_may_become_an_axis(tmp_path: Path) -> None:
@@ -60,8 +56,8 @@ def test_a_choice_of_a_swept_group_has_to_stay_the_same(tmp_path: Path) -> None:
 
 def test_a_fixed_value_in_a_swept_group_has_to_stay_the_same(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
-    said = ["-m", "model=cnn,resnet18", "model.hidden=[8]", "seed=0"]
-    plan = replace(plan_of([], tmp_path), axes={"model": ["cnn", "resnet18"]}, arguments=said)
+    given = ["-m", "model=cnn,resnet18", "model.hidden=[8]", "seed=0"]
+    plan = replace(plan_of([], tmp_path), axes={"model": ["cnn", "resnet18"]}, arguments=given)
     create(study, plan, jobs_of(study, [base()], [{"model": "cnn"}]))
     again = Study.load_own(tmp_path / "s")
     other = jobs_of(again, [base(seed=3, model__hidden=[4])], [{"model": "cnn", "seed": "3"}])
@@ -71,7 +67,7 @@ def test_a_fixed_value_in_a_swept_group_has_to_stay_the_same(tmp_path: Path) -> 
             check_compatible(again, now, other)
 
 
-def asked(study: Study, values: list[int], root: str, swept: tuple[str, ...] = ("seed",)) -> tuple[Plan, list[Any]]:
+def grid_of(study: Study, values: list[int], root: str, swept: tuple[str, ...] = ("seed",)) -> tuple[Plan, list[Any]]:
     """Compose a grid over seeds, with images at `root`."""
     study_of = {"name": "s", "swept": list(swept)}
     configs = [base(seed=value, data__root=root, study=study_of) for value in values]
@@ -82,30 +78,30 @@ def asked(study: Study, values: list[int], root: str, swept: tuple[str, ...] = (
 
 def test_data_from_another_place_are_refused(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
-    plan, composed = asked(study, [0, 1], "/A")
+    plan, composed = grid_of(study, [0, 1], "/A")
     first, second = create(study, plan, composed)
-    check_compatible(study, *asked(study, [0, 1], "/B"))  # no job has read any yet
+    check_compatible(study, *grid_of(study, [0, 1], "/B"))  # no job has read any yet
     write_json(first.run.dataset, {"fingerprint": "0123456789abcdef"})
     for values in ([0, 1], [0, 1, 2], [3]):
-        check_compatible(study, *asked(study, values, "/A"))
+        check_compatible(study, *grid_of(study, values, "/A"))
         with pytest.raises(UserError) as refused:
-            check_compatible(study, *asked(study, values, "/B"))
-        said = str(refused.value)
-        assert "data from elsewhere (fingerprint 0123456789ab):\n  data.root: /A -> /B\n" in said
-        assert f"litlab resume {study.path} data.root=/B" in said
-        check_compatible(study, *asked(study, values, "/B", ("seed", "data.root")))
-        check_compatible(study, *asked(study, values, "/B", ("seed", "experiment")))
+            check_compatible(study, *grid_of(study, values, "/B"))
+        message = str(refused.value)
+        assert "data from elsewhere (fingerprint 0123456789ab):\n  data.root: /A -> /B\n" in message
+        assert f"litlab resume {study.path} data.root=/B" in message
+        check_compatible(study, *grid_of(study, values, "/B", ("seed", "data.root")))
+        check_compatible(study, *grid_of(study, values, "/B", ("seed", "experiment")))
     moved = second.run.read_config()
     moved["data"]["root"] = "/B"  # as `litlab resume` does it, whose worker compares the data
     second.run.config.write_text(yaml.safe_dump(moved))
     write_json(second.run.dataset, {"fingerprint": "0123456789abcdef"})
-    check_compatible(study, *asked(study, [0, 1, 2], "/B"))
-    check_compatible(study, *asked(study, [0, 1, 2], "/A"))
+    check_compatible(study, *grid_of(study, [0, 1, 2], "/B"))
+    check_compatible(study, *grid_of(study, [0, 1, 2], "/A"))
 
 
 def test_data_of_a_search_from_another_place_are_refused(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
-    (job,) = create(study, replace(search_of(tmp_path), base=base(data__root="/A")), asked(study, [0], "/A")[1])
+    (job,) = create(study, replace(search_of(tmp_path), base=base(data__root="/A")), grid_of(study, [0], "/A")[1])
     write_json(job.run.dataset, {"fingerprint": "0123456789abcdef"})
     check_compatible(study, replace(search_of(tmp_path), base=base(data__root="/A")), [])
     with pytest.raises(UserError, match="data from elsewhere"):

@@ -9,43 +9,15 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.ended_jobs import failed, job, succeeded
 
-from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import Metric, MetricsWriter
-from litlab.runs.state import RunStatus
 from litlab.sweep import display
 from litlab.sweep.backends.base import Job
-from litlab.sweep.display import Display
-from litlab.sweep.outcome import Outcome
+from litlab.sweep.display import Display, job_eta, multirun_eta
 
-CONFIG: dict[str, Any] = {
-    "trainer": {"max_epochs": 10},
-    "objective": {"metric": "val/accuracy", "mode": "max"},
-}
-METRICS = {"val/accuracy": Metric("val/accuracy", unit="%", mode="max")}
 LONG = "0002_model-resnet18_optimizer.lr-0.1_data.batch_size-128_seed-3"
-
-
-def job(folder: Path, name: str, *epochs: float) -> Job:
-    """Create a run directory with a validation for each value."""
-    run = RunDirectory(folder / name)
-    run.path.mkdir(parents=True)
-    writer = MetricsWriter(run.metrics)
-    for epoch, value in enumerate(epochs):
-        writer.append(epoch, 100 * (epoch + 1), {"train/loss": 1.0, "val/accuracy": value}, METRICS)
-    writer.close()
-    return Job(int(name[:4]), run, CONFIG)
-
-
-def done(objective: float, seconds: float = 60) -> Outcome:
-    return Outcome(RunStatus.COMPLETED, "", (), {"objective": objective}, seconds)
-
-
-def failed(message: str, *log: str) -> Outcome:
-    return Outcome(RunStatus.FAILED, message, log, {}, 1.0)
 
 
 def test_a_line_for_each_event_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +27,7 @@ def test_a_line_for_each_event_without_a_terminal(tmp_path: Path, capsys: pytest
         shown.job_started(first)
         shown.job_started(second)
         shown.update(5)
-        shown.job_ended(first, done(0.6512), will_retry=False)
+        shown.job_ended(first, succeeded(0.6512), will_retry=False)
         shown.job_ended(second, failed("ValueError: \x1b[31mno\nmore"), will_retry=True)
 
     lines = capsys.readouterr().out.splitlines()
@@ -73,7 +45,7 @@ def test_a_line_for_each_event_without_a_terminal(tmp_path: Path, capsys: pytest
 def test_a_broken_pipe_does_not_end_the_multirun(tmp_path: Path) -> None:
     script = """
 import os, sys, time
-from litlab.sweep.display import Display
+from litlab.sweep.display import Display, job_eta, multirun_eta
 with Display("study", 1) as shown:
     for _ in range(200):
         shown.print("x" * 1000)
@@ -150,3 +122,18 @@ def _table(text: str) -> list[str]:
     """Return the lines of the last drawing, without colors."""
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
     return [line.rstrip() for line in plain[plain.rindex("0 completed") :].splitlines() if line.strip()]
+
+
+def test_multirun_eta() -> None:
+    assert multirun_eta([], [(10.0, None)], 3, 2) is None
+    assert multirun_eta([100.0], [(40.0, None), (90.0, None)], 0, 2) == 60.0  # the longest of those that run
+    assert multirun_eta([100.0], [(50.0, None), (50.0, None)], 4, 2) == 250.0
+    assert multirun_eta([], [(50.0, 50.0), (50.0, 150.0)], 2, 2) == (200 + 2 * 150) / 2
+    assert multirun_eta([100.0], [(900.0, None)], 0, 1) == 0.0
+
+
+def test_job_eta() -> None:
+    assert job_eta(10.0, 0.0, 0.5) == 10.0
+    assert job_eta(10.0, 0.8, 0.9) == pytest.approx(10.0)
+    assert job_eta(10.0, 0.8, 0.81) is None
+    assert job_eta(10.0, None, None) is None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.composed_jobs import base, begin, plan_of, provenance, seeds
+from support.composed_jobs import base, begin, contents, plan_of, provenance, seeds
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -22,10 +22,6 @@ from litlab.runs.signature import is_own
 from litlab.runs.state import RunStatus
 from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def test_create_jobs(tmp_path: Path) -> None:

@@ -1,47 +1,21 @@
 """Tests of the summary at the end of a multirun."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.ended_jobs import failed, job, succeeded
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import Metric, MetricsWriter
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.summary import summarize
 
-CONFIG: dict[str, Any] = {
-    "trainer": {"max_epochs": 10},
-    "objective": {"metric": "val/accuracy", "mode": "max"},
-}
-METRICS = {"val/accuracy": Metric("val/accuracy", unit="%", mode="max")}
-
-
-def job(folder: Path, name: str, *epochs: float) -> Job:
-    """Create a run directory with a validation for each value."""
-    run = RunDirectory(folder / name)
-    run.path.mkdir(parents=True)
-    writer = MetricsWriter(run.metrics)
-    for epoch, value in enumerate(epochs):
-        writer.append(epoch, 100 * (epoch + 1), {"train/loss": 1.0, "val/accuracy": value}, METRICS)
-    writer.close()
-    return Job(int(name[:4]), run, CONFIG)
-
-
-def done(objective: float, seconds: float = 60) -> Outcome:
-    return Outcome(RunStatus.COMPLETED, "", (), {"objective": objective}, seconds)
-
-
-def failed(message: str, *log: str) -> Outcome:
-    return Outcome(RunStatus.FAILED, message, log, {}, 1.0)
-
 
 def test_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     jobs = [job(tmp_path / "outputs" / "study", f"{number:04}_seed-{number}", 0.5) for number in range(7)]
-    outcomes = {number: done(value) for number, value in enumerate((0.5, 0.7, 0.6, 0.1))}
+    outcomes = {number: succeeded(value) for number, value in enumerate((0.5, 0.7, 0.6, 0.1))}
     outcomes[4] = failed('  File "/my/net.py", line 3, in forward\n    return x\nValueError: no', "a \x1b[2Jb", "last")
     outcomes[5] = Outcome(RunStatus.KILLED, "killed by SIGKILL", (), {"objective": 0.99}, 1.0)
 
@@ -81,7 +55,7 @@ def test_summary_of_many_failures_and_of_a_single_success(tmp_path: Path) -> Non
     assert sum(line.endswith(": failed") for line in lines) == 10
     assert "and 8 more: 0010_x, 0011_x, 0012_x, 0013_x, 0014_x, ..." in lines
 
-    lines = summarize(tmp_path, jobs[:1], {0: done(0.5)}, signum=None)
+    lines = summarize(tmp_path, jobs[:1], {0: succeeded(0.5)}, signum=None)
     assert lines[1] == "1 job: 1 completed"
     assert not any("resume" in line or line.startswith("best") for line in lines)
 
@@ -90,6 +64,6 @@ def test_best_of_an_objective_that_is_minimized(tmp_path: Path) -> None:
     config = {"objective": {"metric": "val/loss", "mode": "min"}}
     jobs = [Job(number, RunDirectory(tmp_path / f"{number}"), config) for number in range(2)]
 
-    lines = summarize(tmp_path, jobs, {0: done(1.5), 1: done(0.25)}, signum=None)
+    lines = summarize(tmp_path, jobs, {0: succeeded(1.5), 1: succeeded(0.25)}, signum=None)
 
     assert lines[3:6] == ["best by val/loss (min)", "  0.2500  1", "  1.5000  0"]
