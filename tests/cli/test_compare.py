@@ -24,7 +24,7 @@ HEAVY = ("torch", "lightning", "hydra", "omegaconf", "matplotlib", "jinja2", "op
 LITLAB = f"""
 import atexit, sys
 heavy = {HEAVY}
-atexit.register(lambda: print(*(each for each in heavy if each in sys.modules), file=sys.stderr))
+atexit.register(lambda: print(*(name for name in heavy if name in sys.modules), file=sys.stderr))
 sys.argv[0] = "litlab"
 from litlab.cli.main import main
 main()
@@ -52,28 +52,28 @@ def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
 def test_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(study)
     compare.main([str(study), "--baseline", "lr=0.1"])
-    said = capsys.readouterr()
-    rows = [line.split()[:2] for line in said.out.splitlines() if line.startswith("0.")]
+    output = capsys.readouterr()
+    rows = [line.split()[:2] for line in output.out.splitlines() if line.startswith("0.")]
     assert rows == [["0.2", "3"], ["0.1", "3"]]
-    assert "71.0 ± 1.0" in said.out
-    assert f"{study / 'damaged'}: config.yaml is damaged" in " ".join(said.out.split())
-    assert said.err == ""
+    assert "71.0 ± 1.0" in output.out
+    assert f"{study / 'damaged'}: config.yaml is damaged" in " ".join(output.out.split())
+    assert output.err == ""
     assert files(study) == before
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "latex"])
 def test_for_other_programs(form: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare.main([str(study), "--format", form, "--filter", "seed!=0"])
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
     assert lines[0] == "--filter leaves out 2 of 6 runs"
     assert lines[1].startswith(f"skipped {study / 'damaged'}: config.yaml is damaged")
     if form == "csv":
-        assert [row["lr"] for row in csv.DictReader(said.out.splitlines())] == ["0.2", "0.1"]
+        assert [row["lr"] for row in csv.DictReader(output.out.splitlines())] == ["0.2", "0.1"]
     elif form == "json":
-        assert json.loads(said.out)["metric"]["name"] == "val/accuracy"
+        assert json.loads(output.out)["metric"]["name"] == "val/accuracy"
     else:
-        assert "\\toprule" in said.out
+        assert "\\toprule" in output.out
 
 
 def test_options_reach_the_comparison(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,9 +88,9 @@ def test_files(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     table, page, figure = tmp_path / "new" / "table.md", tmp_path / "page.html", tmp_path / "figure.pdf"
     written = ["--output", str(table), "--html", str(page), "--plot", str(figure)]
     compare.main([str(study), "--format", "markdown", *written])
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines()[-3:] == [f"table        {table}", f"figure       {figure}", f"page         {page}"]
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[-3:] == [f"table        {table}", f"figure       {figure}", f"page         {page}"]
     assert table.read_text().startswith("|")
     assert page.read_text().lower().startswith("<!doctype html>")
     assert figure.read_bytes().startswith(b"%PDF")
@@ -115,10 +115,10 @@ def test_tensorboard_beside_what_can_not_be_used(tmp_path: Path, capsys: pytest.
         make_study(tmp_path / "outputs" / name, {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, accuracy)
     (tmp_path / "outputs" / "taken" / "summary").touch()
     compare.main([str(tmp_path / "nowhere"), str(tmp_path / "outputs"), "--tensorboard"])
-    said = capsys.readouterr().out.splitlines()[-2:]
-    assert said[0].endswith("good: summaries of 2 groups")
-    assert said[1].startswith(f"TensorBoard  skipped {tmp_path / 'outputs' / 'taken'}: ")
-    assert "is in the way" in said[1]
+    output = capsys.readouterr().out.splitlines()[-2:]
+    assert output[0].endswith("good: summaries of 2 groups")
+    assert output[1].startswith(f"TensorBoard  skipped {tmp_path / 'outputs' / 'taken'}: ")
+    assert "is in the way" in output[1]
 
 
 @pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
@@ -150,9 +150,9 @@ def test_exit_code_only_if_nothing_is_left(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "litlab: there is nothing to compare"
-    assert said[-1].endswith("nowhere: no such directory")
+    output = capsys.readouterr().err.splitlines()
+    assert output[0] == "litlab: there is nothing to compare"
+    assert output[-1].endswith("nowhere: no such directory")
     monkeypatch.setattr(sys, "argv", ["litlab", "compare", str(study)])
     cli.main()
 

@@ -131,7 +131,7 @@ def test_a_run_that_has_not_ended(tmp_path: Path, capsys: Output) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("metrics.csv", b"a,b\n", "metrics"),
         ("metrics.csv", b"epoch,step,metric,value\n0,1," + b"x" * 200_000 + b",1\n", "metrics"),
@@ -146,7 +146,7 @@ def test_a_run_that_has_not_ended(tmp_path: Path, capsys: Output) -> None:
     ],
 )
 def test_what_is_damaged_is_said_and_the_rest_compared(
-    tmp_path: Path, capsys: Output, name: str, content: bytes | None, said: str
+    tmp_path: Path, capsys: Output, name: str, content: bytes | None, message: str
 ) -> None:
     old = make_run(tmp_path / "a", {}, 0.5)
     new = make_run(tmp_path / "b", {"optimizer.lr": 0.1}, 0.5)
@@ -159,7 +159,7 @@ def test_what_is_damaged_is_said_and_the_rest_compared(
         file.write_bytes(content)
     lines = lines_of(capsys, old, new)
     assert section(lines, "config") == ["optimizer.lr 0.05 -> 0.1"]
-    assert section(lines, said)[0].startswith(f"not known: {file} is damaged")
+    assert section(lines, message)[0].startswith(f"not known: {file} is damaged")
 
 
 def test_values_of_any_kind(tmp_path: Path, capsys: Output) -> None:

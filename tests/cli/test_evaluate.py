@@ -83,9 +83,9 @@ def test_other_data_are_noted_and_other_classes_refused(
     facts = copied.read_json(copied.dataset)
     write_json(copied.dataset, facts | {"fingerprint": "of other images"})
     evaluate.main([str(copied.path), "--json"])
-    said = capsys.readouterr()
-    assert json.loads(said.out)["same_data"] is False
-    assert "these are not the data" in said.err
+    output = capsys.readouterr()
+    assert json.loads(output.out)["same_data"] is False
+    assert "these are not the data" in output.err
     write_json(copied.dataset, facts | {"class_names": [*facts["class_names"][:-1], "wombat"]})
     with pytest.raises(UserError, match=r"was trained on .*wombat"):
         evaluate.main([str(copied.path)])

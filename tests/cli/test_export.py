@@ -46,9 +46,9 @@ def run_onnx(content: bytes, images: Tensor) -> np.ndarray:
 def test_onnx_of_a_run(tiny_run: RunDirectory, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "network.onnx"
     export.main([str(tiny_run.path), "--format", "onnx", "--output", str(output)])
-    said = capfd.readouterr()
-    assert said.err == ""
-    assert len(said.out.splitlines()) == 3
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert len(printed.out.splitlines()) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
     predictor = load(tiny_run.path)
     for num_images in (1, 5):

@@ -72,9 +72,9 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(
     missing = folder / "missing.png"
     with pytest.raises(UserError, match="2 of 5 files could not be read"):
         predict.main([str(tiny_run.path), "--images", str(missing), str(folder), "--format", "json"])
-    said = capsys.readouterr()
-    assert len(json.loads(said.out)) == 3
-    assert [line.split()[1] for line in said.err.splitlines()] == [str(missing), str(folder / "broken.jpg")]
+    output = capsys.readouterr()
+    assert len(json.loads(output.out)) == 3
+    assert [line.split()[1] for line in output.err.splitlines()] == [str(missing), str(folder / "broken.jpg")]
 
 
 def test_nothing_readable_is_no_output(

@@ -72,16 +72,16 @@ def test_a_rerun_that_is_not_identical_says_what_differs(original: RunDirectory,
     sign(original)
     done = litlab("rerun", str(original.path))
     assert done.returncode == 1
-    said = done.stdout
-    assert re.search(r"^NOT IDENTICAL: \d+ values of result\.json and \d+ metrics differ$", said, re.MULTILINE)
-    assert re.search(r"^config +the same$", said, re.MULTILINE)
-    assert re.search(r"^result +weights +[0-9a-f]{12} -> [0-9a-f]{12}$", said, re.MULTILINE)
-    assert re.search(r"^packages +torch +2\.10\.0 -> ", said, re.MULTILINE)
+    output = done.stdout
+    assert re.search(r"^NOT IDENTICAL: \d+ values of result\.json and \d+ metrics differ$", output, re.MULTILINE)
+    assert re.search(r"^config +the same$", output, re.MULTILINE)
+    assert re.search(r"^result +weights +[0-9a-f]{12} -> [0-9a-f]{12}$", output, re.MULTILINE)
+    assert re.search(r"^packages +torch +2\.10\.0 -> ", output, re.MULTILINE)
     assert re.search(
-        r"^metrics +train/loss +\S+ -> \S+ +8 of 8 rows, the first at step \d, by at most ", said, re.MULTILINE
+        r"^metrics +train/loss +\S+ -> \S+ +8 of 8 rows, the first at step \d, by at most ", output, re.MULTILINE
     )
-    assert "was resumed on 2026-01-31T12:00:00+00:00 with trainer.devices 1 -> 2; the rerun had" in said
-    assert "What went in is the same" not in said
+    assert "was resumed on 2026-01-31T12:00:00+00:00 with trainer.devices 1 -> 2; the rerun had" in output
+    assert "What went in is the same" not in output
     assert read_result(the_other(original))["weights"] != read_result(original)["weights"]
 
 

@@ -88,7 +88,7 @@ def test_each_study_is_a_multirun_with_its_sweeper(choice: str) -> None:
     assert composed.study.name == choice.partition("=")[2]
 
 
-@pytest.mark.parametrize("choice", [each for each in CHOICES if each.startswith(("optimizer", "schedule"))])
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith(("optimizer", "schedule"))])
 def test_each_optimizer_and_schedule_steps(choice: str) -> None:
     config = compose_config(choice)
     network = nn.Conv2d(3, 2, 1)

@@ -74,7 +74,7 @@ def test_yaml_aliases_are_read() -> None:
 @given(st.dictionaries(st.text(alphabet="abc_.", max_size=8), VALUES, min_size=1, max_size=4))
 def test_libyaml_writes_the_same_bytes(values: dict[str, Any]) -> None:
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    if not any(each in text for each in "\x85\u2028\u2029"):
+    if not any(character in text for character in "\x85\u2028\u2029"):
         assert to_yaml(values) == text
 
 
@@ -110,7 +110,7 @@ def sweeping(config: dict[str, Any], *keys: str) -> dict[str, Any]:
     return config | {"study": {"name": None, "swept": list(keys)}}
 
 
-@pytest.mark.parametrize("path", [each for each in VOLATILE if each != "study"])
+@pytest.mark.parametrize("path", [key for key in VOLATILE if key != "study"])
 def test_a_volatile_key_that_is_swept_counts(path: str) -> None:
     assert identity(sweeping(changed(path), path)) != identity(sweeping(CONFIG, path))
 

@@ -99,17 +99,17 @@ def test_values_that_yaml_cannot_hold_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"num_nodes": "x"}, "trainer.num_nodes=x: expected"),
         ({"devices": {}}, "trainer.devices"),
         ({"devices": 0}, "trainer.devices=0: expected"),
     ],
 )
-def test_device_arguments_of_a_foreign_trainer_are_checked(change: dict[str, Any], said: str) -> None:
+def test_device_arguments_of_a_foreign_trainer_are_checked(change: dict[str, Any], message: str) -> None:
     config = valid()
     config = config | {"trainer": {**config["trainer"], "_target_": "some.Trainer", **change}}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         validate(config)
 
 

@@ -51,13 +51,13 @@ def test_paired_axes_vary_together(paired: list[object], loader: ConfigLoader) -
 
 def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
     found = expand_grid(["a=1,2", "b=1,2", "c=3,4", "d=3,4"], {}, [["a", "d"], ["c", "b"]], loader)
-    assert [" ".join(each) for each in found] == [
+    assert [" ".join(job) for job in found] == [
         "a=1 b=1 c=3 d=3", "a=1 b=2 c=4 d=3", "a=2 b=1 c=3 d=4", "a=2 b=2 c=4 d=4",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("arguments", "paired", "said"),
+    ("arguments", "paired", "message"),
     [
         (["seed=range(0,0)"], [], "seed=range(0,0): an empty axis"),
         (["model=glob(x*)"], [], "an empty axis, so there would be no job; known: cnn, resnet18, torchvision"),
@@ -73,10 +73,12 @@ def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
         (["seed=(0"], [], "cannot be read as an override"),
     ],
 )
-def test_invalid_axes_are_refused(arguments: list[str], paired: list[object], said: str, loader: ConfigLoader) -> None:
+def test_invalid_axes_are_refused(
+    arguments: list[str], paired: list[object], message: str, loader: ConfigLoader
+) -> None:
     with pytest.raises(UserError) as refused:
         expand_grid(arguments, {}, paired, loader)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_secrets_in_params_stay_references(monkeypatch: pytest.MonkeyPatch) -> None:

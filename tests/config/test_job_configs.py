@@ -19,7 +19,7 @@ from litlab.errors import UserError
 def jobs_of(loader: ConfigLoader, swept: list[str], *points: list[str], **given: Any) -> list[ComposedJob]:
     """Compose the jobs of TINY runs."""
     master = compose_master(loader, *TINY, *(f"++{key}=1,2" for key in swept))
-    asked = [Point.of([*TINY, *each], swept) for each in points]
+    asked = [Point.of([*TINY, *point], swept) for point in points]
     return compose_jobs(loader, master, asked, given.get("known", {}), given.get("next_number", 0), progress=False)
 
 
@@ -131,12 +131,12 @@ def test_one_process_checks_the_foreign_classes_of_all_jobs(
 
 
 @pytest.mark.parametrize(
-    ("subdir", "said"),
+    ("subdir", "message"),
     [("same", "two jobs would share the folder same"), ("../up_${hydra:job.num}", "a folder inside the study's")],
 )
-def test_each_job_has_its_own_folder_inside_the_study(subdir: str, said: str, loader: ConfigLoader) -> None:
+def test_each_job_has_its_own_folder_inside_the_study(subdir: str, message: str, loader: ConfigLoader) -> None:
     master = compose_master(loader, *TINY, f"hydra.sweep.subdir={subdir}", "seed=0,1")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         compose_jobs(loader, master, [Point.of([*TINY, f"seed={s}"], ["seed"]) for s in (0, 1)], {}, 0, progress=False)
 
 

@@ -46,23 +46,25 @@ def required(section: type[Section]) -> set[str]:
 @pytest.mark.parametrize("target", OURS)
 def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
     parameters = parameters_of(target)
-    taken = {each.name: each for each in parameters if each.kind is each.KEYWORD_ONLY}
-    taken = {name: each for name, each in taken.items() if name not in INJECTED_ANYWHERE or name in fields(target)}
+    taken = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    taken = {
+        name: parameter for name, parameter in taken.items() if name not in INJECTED_ANYWHERE or name in fields(target)
+    }
     assert set(fields(target)) == set(taken)
-    assert [name for name, each in taken.items() if each.default is not EMPTY] == [], "defaults stand in YAML"
+    assert [name for name, parameter in taken.items() if parameter.default is not EMPTY] == [], "defaults stand in YAML"
     assert required(SECTIONS[target]) == set(fields(target)), "nor in the schema"
-    positional = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+    positional = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     assert positional in ([], ["optimizer"], ["params"]), "given by position"
 
 
 def parameters_of(target: str) -> list[inspect.Parameter]:
     """Return the parameters of a signature; for `**settings: Unpack[Settings]` the keys of Settings."""
     found: list[inspect.Parameter] = []
-    for each in inspect.signature(import_target(target)).parameters.values():
-        if each.kind is not each.VAR_KEYWORD:
-            found.append(each)
+    for parameter in inspect.signature(import_target(target)).parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            found.append(parameter)
             continue
-        (settings,) = get_args(each.annotation)
+        (settings,) = get_args(parameter.annotation)
         assert is_typeddict(settings)
         assert not settings.__optional_keys__
         found += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in settings.__annotations__]
@@ -77,7 +79,7 @@ def fields(target: str) -> list[str]:
 def test_a_section_of_a_foreign_class_has_only_what_it_takes(target: str) -> None:
     parameters = inspect.signature(import_target(target)).parameters
     assert set(fields(target)) <= set(parameters)
-    needed = {name for name, each in parameters.items() if each.default is EMPTY} - INJECTED_ANYWHERE
+    needed = {name for name, parameter in parameters.items() if parameter.default is EMPTY} - INJECTED_ANYWHERE
     assert needed <= required(SECTIONS[target])
 
 
@@ -105,13 +107,15 @@ def test_each_section_has_a_yaml() -> None:
 
 def test_the_root_holds_each_key_of_its_section() -> None:
     root = yaml.safe_load((packaged_conf() / "config.yaml").read_text())
-    groups = {key for each in root["defaults"] if isinstance(each, dict) for key in each} - {"study"}  # which is both
+    groups = {key for default in root["defaults"] if isinstance(default, dict) for key in default} - {
+        "study"
+    }  # which is both
     ours = set(Root.model_fields) - groups
     assert set(root) - {"defaults", "hydra"} == ours
     for name in ("objective", "checkpoint", "study"):
         annotation = Root.model_fields[name].annotation
         members = getattr(annotation, "__args__", (annotation,))
-        (section,) = [each for each in members if inspect.isclass(each) and issubclass(each, Section)]
+        (section,) = [member for member in members if inspect.isclass(member) and issubclass(member, Section)]
         assert set(root[name]) == set(section.model_fields)
 
 

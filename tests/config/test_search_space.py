@@ -62,7 +62,7 @@ def test_the_rest_is_fixed_and_the_command_line_wins(loader: ConfigLoader) -> No
 def test_floats_with_steps_have_no_noise(loader: ConfigLoader) -> None:
     found = parse(loader, "data.val_size=range(0.1,0.95,0.1)").points(20)
     assert found is not None
-    assert [each["data.val_size"] for each in found] == [f"0.{digit}" for digit in range(1, 10)]
+    assert [point["data.val_size"] for point in found] == [f"0.{digit}" for digit in range(1, 10)]
 
 
 CONDITIONAL = {
@@ -73,30 +73,30 @@ CONDITIONAL = {
 
 def test_conditional_dimensions_exist_only_where_the_condition_holds(loader: ConfigLoader) -> None:
     space = parse(loader, "optimizer=sgd,adamw", conditional=CONDITIONAL)
-    assert [each.name for each in space.dimensions] == [
+    assert [dimension.name for dimension in space.dimensions] == [
         "optimizer", "optimizer.lr (optimizer=sgd)", "optimizer.momentum", "optimizer.lr (optimizer=adamw)",
     ]  # fmt: skip
     points = space.points(10)
     assert points is not None
     assert points[-1] == {"optimizer": "adamw", "optimizer.lr": "0.001"}
     assert len(points) == 5
-    assert all(("optimizer.momentum" in each) == (each["optimizer"] == "sgd") for each in points)
+    assert all(("optimizer.momentum" in point) == (point["optimizer"] == "sgd") for point in points)
     assert space.points(4) is None
 
 
 def test_a_condition_on_a_fixed_key_is_decided_at_once(loader: ConfigLoader) -> None:
     by_default = parse(loader, "seed=1,2", conditional=CONDITIONAL)
-    assert [each.name for each in by_default.dimensions] == ["seed", "optimizer.lr", "optimizer.momentum"]
-    assert all(each.condition is None for each in by_default.dimensions)
+    assert [dimension.name for dimension in by_default.dimensions] == ["seed", "optimizer.lr", "optimizer.momentum"]
+    assert all(dimension.condition is None for dimension in by_default.dimensions)
     chosen = parse(loader, "optimizer=adamw", conditional=CONDITIONAL)
-    assert [each.key for each in chosen.dimensions] == ["optimizer.lr"]
+    assert [dimension.key for dimension in chosen.dimensions] == ["optimizer.lr"]
     for fixed, condition in (("data.flip=true", "data.flip=True"), ("optimizer.lr=0.10", "optimizer.lr=1e-1")):
         same = parse(loader, fixed, conditional={condition: {"seed": "1,2"}})
-        assert [each.key for each in same.dimensions] == ["seed"]
+        assert [dimension.key for dimension in same.dimensions] == ["seed"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "conditional", "said"),
+    ("arguments", "conditional", "message"),
     [
         (["seed=range(0,0)"], None, r"^seed=range\(0,0\): is empty"),
         (["model=glob(nothing*)"], None, r"^model=glob\(nothing\*\): is empty"),
@@ -134,9 +134,9 @@ def test_a_condition_on_a_fixed_key_is_decided_at_once(loader: ConfigLoader) -> 
     ],
 )
 def test_invalid_spaces_are_refused(
-    loader: ConfigLoader, arguments: list[str], conditional: dict[str, Any] | None, said: str
+    loader: ConfigLoader, arguments: list[str], conditional: dict[str, Any] | None, message: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         parse(loader, *arguments, conditional=conditional)
 
 
@@ -147,7 +147,7 @@ def test_a_key_is_one_dimension_however_it_is_written(loader: ConfigLoader) -> N
 
 def test_examples_are_points_of_the_space(loader: ConfigLoader) -> None:
     space = parse(loader, "seed=range(0,7,3)", "optimizer.lr=tag(log,interval(1,100))", "model=cnn,resnet18")
-    assert [tuple(each.values()) for each in space.examples()] == [
+    assert [tuple(point.values()) for point in space.examples()] == [
         ("3", "10.0", "cnn"), ("0", "3.1622776601683795", "resnet18"), ("3", "31.622776601683793", "cnn"),
         ("0", "1.0", "resnet18"), ("6", "100.0", "cnn"),
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def run_all(pool: LocalPool, jobs: Sequence[Job]) -> dict[int, JobExit]:
     while len(ended) < len(jobs):
         while waiting and pool.has_capacity(waiting[0].config):
             pool.submit(waiting.pop(0))
-        ended |= {each.job.number: each for each in pool.poll(1)}
+        ended |= {job_exit.job.number: job_exit for job_exit in pool.poll(1)}
         assert time.monotonic() < end, f"only {sorted(ended)} ended"
     return ended
 

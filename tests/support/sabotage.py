@@ -62,7 +62,7 @@ class Tell(Callback):
             "threads": torch.get_num_threads(),
             "input": os.read(0, 1).decode(),
             "descriptors": sorted(
-                str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
+                str(descriptor.readlink()) for descriptor in Path("/proc/self/fd").iterdir() if descriptor.is_symlink()
             ),
         }
         write_json(Path(trainer.default_root_dir, f"told.{trainer.global_rank}.json"), told, sync=False)

@@ -80,7 +80,7 @@ class Composer:
 
     def __call__(self, overrides: list[str], number: int) -> Composed:
         self.num_calls += 1
-        point = dict(each.split("=", 1) for each in overrides)
+        point = dict(override.split("=", 1) for override in overrides)
         if self.refuses(point):
             raise UserError("optimizer.lr: out of range")
         config = copy.deepcopy(BASE)
@@ -133,8 +133,8 @@ class Machine:
     def poll(self, timeout: float) -> list[JobExit]:
         time.sleep(self.seconds)
         ended = [found for job in list(self.running.values()) if (found := self._advance(job)) is not None]
-        for each in ended:
-            del self.running[each.job.number]
+        for job_exit in ended:
+            del self.running[job_exit.job.number]
         return ended
 
     def _advance(self, job: Job) -> JobExit | None:
@@ -211,7 +211,7 @@ def run_search(path: Path, machine: Machine, *dimensions: Dimension, **settings:
 
 
 def states(source: SearchSource) -> list[str]:
-    return [each.state.name for each in source.trials.get_trials(deepcopy=False)]
+    return [trial.state.name for trial in source.trials.get_trials(deepcopy=False)]
 
 
 def search_source(study: Study, search: SearchSpec) -> SearchSource:

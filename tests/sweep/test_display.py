@@ -105,8 +105,8 @@ def _on_terminal(
     with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", terminal)
         with Display("study", 9) as shown:
-            for each in running:
-                shown.job_started(each)
+            for job in running:
+                shown.job_started(job)
             if failing:
                 shown.job_started(failing)
                 shown.job_ended(failing, failed("ValueError: no"), will_retry=False)

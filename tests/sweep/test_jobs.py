@@ -28,10 +28,9 @@ def test_create_jobs(tmp_path: Path) -> None:
     jobs = begin(tmp_path / "s", [0, 1])
     assert [job.name for job in jobs] == ["0000_seed-0", "0001_seed-1"]
     study = Study.load_own(tmp_path / "s")
-    assert [(each.number, each.directory, each.point) for each in study.records] == [
-        (0, "0000_seed-0", {"seed": "0"}),
-        (1, "0001_seed-1", {"seed": "1"}),
-    ]
+    assert [(job.number, job.directory, job.point) for job in study.records] == [
+        (0, "0000_seed-0", {"seed": "0"}), (1, "0001_seed-1", {"seed": "1"}),
+    ]  # fmt: skip
     record, run = study.jobs()[1]
     assert run.read_config() == jobs[1].config == base(seed=1)
     assert study.known_jobs[record.identity] == (1, "0001_seed-1")
@@ -58,7 +57,7 @@ def test_values_of_an_axis_may_be_added_and_left_out(tmp_path: Path) -> None:
     jobs = begin(tmp_path / "s", [7, 6, 7])
     assert [job.number for job in jobs] == [2, 1, 2]
     study = Study.load_own(tmp_path / "s")
-    assert [each.directory for each in study.records] == ["0000_seed-5", "0001_seed-6", "0002_seed-7"]
+    assert [record.directory for record in study.records] == ["0000_seed-5", "0001_seed-6", "0002_seed-7"]
     assert study.plan is not None
     assert study.plan.axes == {"seed": ["5", "6", "7"]}
     assert study.next_number == 3
@@ -144,7 +143,7 @@ def test_resumed_jobs_are_recorded(tmp_path: Path, capsys: pytest.CaptureFixture
         study.write_plan(plan_of(range(5), tmp_path))
         create_jobs(study, seeds(study, range(5)), provenance(tmp_path) | {"code": {"commit": "another"}})
     entries = [run.read_json(run.provenance).get("resumed", []) for _, run in study.jobs()]
-    assert [len(each) for each in entries] == [0, 1, 1, 0, 0]
+    assert [len(entry) for entry in entries] == [0, 1, 1, 0, 0]
     assert (entries[1][0]["code"], entries[1][0]["changed"]) == ({"commit": "another"}, {})
     assert capsys.readouterr().err.count("note: the project's code has changed since") == 1
 
@@ -199,6 +198,6 @@ def test_the_same_command_completes_a_study_after_a_kill_at_any_moment(tmp_path:
         path = tmp_path / str(attempt)
         jobs = begin(path, values)
         assert [job.name for job in jobs] == [f"{number:04d}_seed-{number}" for number in values]
-        assert [each.number for each in Study.load_own(path).records] == list(values)
+        assert [record.number for record in Study.load_own(path).records] == list(values)
         assert all(is_own(job.run) and job.run.read_config() == job.config for job in jobs)
         assert not list(path.rglob("*.tmp"))

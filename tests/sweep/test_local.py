@@ -76,15 +76,15 @@ def test_each_job_has_its_own_process_group_and_environment(
     monkeypatch.delenv("JOB_OF_THE_TEST")
     run_all(pool, jobs[2:])
     first, second, third = map(told, jobs)
-    assert [each["environment"].get("JOB_OF_THE_TEST") for each in (first, second, third)] == ["0", "1", None]
-    assert [each["libc"] for each in (first, second, third)] == ["0", "1", None]
-    assert len({each["pid"] for each in (first, second, third)}) == 3
+    assert [facts["environment"].get("JOB_OF_THE_TEST") for facts in (first, second, third)] == ["0", "1", None]
+    assert [facts["libc"] for facts in (first, second, third)] == ["0", "1", None]
+    assert len({facts["pid"] for facts in (first, second, third)}) == 3
     kept = {name for name in os.environ if name not in RANK and not name.startswith(("PL_", "OMP_", "MKL_"))}
-    for each in (first, second, third):
-        assert each["group"] == each["pid"] != os.getpgid(0)
-        assert each["input"] == ""
-        assert not set(RANK) & set(each["environment"])
-        assert {name: each["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
+    for facts in (first, second, third):
+        assert facts["group"] == facts["pid"] != os.getpgid(0)
+        assert facts["input"] == ""
+        assert not set(RANK) & set(facts["environment"])
+        assert {name: facts["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
 
 
 def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path
     job = new_job(tmp_path, 1, quick_config())
     run_all(pool, [job])
     server = Path(f"/proc/{told(job)['environment']['LITLAB_PARENT']}/fd")
-    pipes = {str(each.readlink()) for each in server.iterdir() if "pipe" in str(each.readlink())}
+    pipes = {str(descriptor.readlink()) for descriptor in server.iterdir() if "pipe" in str(descriptor.readlink())}
     assert len(pipes) >= 3
     assert not pipes & set(told(job)["descriptors"])
 
@@ -134,7 +134,7 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     until(lambda: all(is_stopped(told(job)["pid"]) for job in (slow, deaf)), seconds=1)
     time.sleep(1)
     timed.resume()
-    ended = {each.job.number: each for each in next_ended(timed, 2)}
+    ended = {job_exit.job.number: job_exit for job_exit in next_ended(timed, 2)}
     assert determine_outcome(ended[1]).status == determine_outcome(ended[2]).status == RunStatus.TIMED_OUT
     assert ended[1].code == 143
     assert slow.run.last.exists()
@@ -149,11 +149,11 @@ def test_a_cancelled_job_saves_and_stops(pool: LocalPool, tmp_path: Path) -> Non
         pool.submit(job)
     until(lambda: all(job.run.metrics.exists() for job in jobs), pool)
     groups = [told(job)["group"] for job in jobs]
-    assert [len(group(each)) for each in groups] == [1, 3]
+    assert [len(group(leader)) for leader in groups] == [1, 3]
     for job in jobs:
         pool.cancel(job, signal.SIGINT)
     started = time.monotonic()
-    ended = {each.job.number: each for each in next_ended(pool, 2)}
+    ended = {job_exit.job.number: job_exit for job_exit in next_ended(pool, 2)}
     assert time.monotonic() - started < 10
     for job in jobs:
         assert determine_outcome(ended[job.number]).status == RunStatus.INTERRUPTED
@@ -221,7 +221,7 @@ def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_
     jobs = [new_job(tmp_path, number, config) for number, config in enumerate(configs)]
     ended = run_all(pool, jobs)
     here = [trained_here(tmp_path / "here" / str(config["threads"]), config) for config in configs]
-    assert [each.code for each in ended.values()] == [0, 0]
+    assert [job_exit.code for job_exit in ended.values()] == [0, 0]
     assert [told(job)["threads"] for job in jobs] == [1, 2]
     assert [result(job.run) for job in jobs] == [result(run) for run in here]
     assert result(here[0])["weights"] != result(here[1])["weights"], "or this shows nothing"
@@ -245,8 +245,8 @@ def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatc
     three.submit(unread)
     os.kill(server, signal.SIGKILL)
     ended = next_ended(three, 2)
-    assert [(each.job, each.code) for each in ended] == [(saves, 143), (deaf, -signal.SIGKILL)]
-    assert [determine_outcome(each).status for each in ended] == ["interrupted", "killed"]
+    assert [(job_exit.job, job_exit.code) for job_exit in ended] == [(saves, 143), (deaf, -signal.SIGKILL)]
+    assert [determine_outcome(job_exit).status for job_exit in ended] == ["interrupted", "killed"]
     assert read_result(saves.run)["error"].startswith("stopped by SIGTERM, saved at step")
     assert not any(group(told(job)["group"]) for job in jobs[:2])
     until(lambda: unread.run.metrics.exists(), three)

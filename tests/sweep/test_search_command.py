@@ -79,7 +79,7 @@ def test_the_dashboard_opens_the_trials(project: Path, found: object) -> None:
             answer = answered(f"http://127.0.0.1:{port}/api/studies")
         finally:
             dashboard.kill()
-    assert [each["study_name"].partition("-")[0] for each in json.loads(answer)["study_summaries"]] == ["found"]
+    assert [summary["study_name"].partition("-")[0] for summary in json.loads(answer)["study_summaries"]] == ["found"]
 
 
 def answered(address: str) -> bytes:
@@ -124,7 +124,7 @@ def test_a_dry_run_says_what_would_be_searched_and_writes_nothing(
     arguments = ["hydra/sweeper=search", *TINY, "optimizer.lr=tag(log,interval(1e-3,1))", "hydra.launcher.dry_run=true"]
     monkeypatch.setattr(sys, "argv", ["litlab", "train", "-m", *arguments])
     main()
-    said = capsys.readouterr().out
-    assert "a search of 20 trials for val/accuracy (max)" in said
-    assert "optimizer.lr  tag(log,interval(1e-3,1))" in said
+    output = capsys.readouterr().out
+    assert "a search of 20 trials for val/accuracy (max)" in output
+    assert "optimizer.lr  tag(log,interval(1e-3,1))" in output
     assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,7 @@ def valley(point: dict[str, str]) -> float:
 
 
 def points_of(study: optuna.Study, space: Space) -> list[Point]:
-    return [to_point(space, each.params) for each in study.get_trials()]
+    return [to_point(space, trial.params) for trial in study.get_trials()]
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
@@ -68,7 +68,7 @@ def test_no_sampler_repeats_a_point(name: str, options: dict[str, Any]) -> None:
     study = searched(distinct(name, options, space), space, 20, lambda point: float(point["optimizer.lr"]))
     points = points_of(study, space)
     assert len(set(points)) == 20
-    assert {("model.depth" in dict(each), dict(each)["model.name"] == "a") for each in points} == {
+    assert {("model.depth" in values, values["model.name"] == "a") for values in map(dict, points)} == {
         (True, True), (False, False),
     }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_a_sampler_learns_as_well_as_optunas_own(name: str, options: dict[str, A
 
 def late_mean(study: optuna.Study) -> float:
     """Return the mean value of the trials that know something, the second half."""
-    return mean(each.value for each in study.get_trials()[20:] if each.value is not None)
+    return mean(trial.value for trial in study.get_trials()[20:] if trial.value is not None)
 
 
 def test_a_quasi_random_sequence_continues_after_a_restart(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_a_quasi_random_sequence_continues_after_a_restart(tmp_path: Path) -> No
     whole = run_search(tmp_path / "whole", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="quasi_random")
     run_search(tmp_path / "parts", Machine(best_at(0.03)), LR, WIDTH, trials=2, sampler="quasi_random")
     parts = run_search(tmp_path / "parts", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="quasi_random")
-    values = [[[each.params[key] for key in several] for each in s.trials.trials] for s in (whole, parts)]
+    values = [[[trial.params[key] for key in several] for trial in s.trials.trials] for s in (whole, parts)]
     assert values[0] == values[1]
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 def test_the_other_pruners_prune(pruner: str, tmp_path: Path) -> None:
     source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=8, pruner=pruner, sampler="random")
-    found = [each.state.name for each in source.trials.trials]
+    found = [trial.state.name for trial in source.trials.trials]
     assert found.count("PRUNED") >= 1
     assert found.count("PRUNED") + found.count("COMPLETE") == 8
 

@@ -24,7 +24,7 @@ def settings(**values: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"sampler": "bayes"}, "hydra.sweeper.sampler=bayes: expected 'tpe', 'cmaes', 'random' or 'quasi_random'"),
         ({"pruner": "mean"}, "hydra.sweeper.pruner=mean: expected 'median', 'successive_halving' or 'hyperband'"),
@@ -50,8 +50,8 @@ def settings(**values: Any) -> Any:
         ),
     ],
 )
-def test_wrong_settings_are_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_wrong_settings_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         settings(**values)
 
 
@@ -69,7 +69,7 @@ def test_cmaes_needs_two_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"objective": None}, "objective=null: a search needs to know what is better"),
         (
@@ -78,8 +78,8 @@ def test_cmaes_needs_two_numbers() -> None:
         ),
     ],
 )
-def test_runs_without_the_objective_are_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_runs_without_the_objective_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         make_objectives(BASE | changes, None)
 
 

@@ -90,7 +90,7 @@ def test_more_trials_continue_a_search(tmp_path: Path) -> None:
     run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="random")
     source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=7, sampler="random")
     assert states(source) == ["COMPLETE"] * 7
-    assert len({str(each) for each in points(tmp_path / "s")}) == 7
+    assert len({str(point) for point in points(tmp_path / "s")}) == 7
 
 
 def test_a_search_ends_when_every_point_has_its_trial(tmp_path: Path) -> None:
@@ -114,11 +114,11 @@ def test_several_objectives(tmp_path: Path) -> None:
     wanted = [{"metric": "val/accuracy", "mode": "max"}, {"metric": "parameters", "mode": "min"}]
     source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=6, objectives=wanted)
     assert states(source) == ["COMPLETE"] * 6
-    assert all(len(each.values) == 2 for each in source.trials.trials)
+    assert all(len(trial.values) == 2 for trial in source.trials.trials)
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, WIDTH, objectives=wanted)
-    said = "\n".join(report_trials(search, study, source.trials, is_out_of_points=False))
-    assert f"than one of these {len(source.trials.best_trials)}" in said
+    text = "\n".join(report_trials(search, study, source.trials, is_out_of_points=False))
+    assert f"than one of these {len(source.trials.best_trials)}" in text
     with pytest.raises(UserError, match=r"goes by val/accuracy \(max\), parameters \(min\), and not by val/accuracy"):
         run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=8)
 
@@ -184,7 +184,7 @@ def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> 
     machine.fails = lambda point: "no memory" if point["model.name"] == "b" else None
     source = run_search(tmp_path / "s", machine, FEW, NAMES, trials=6)
     assert sorted(states(source)) == ["COMPLETE"] * 4 + ["FAIL"] * 2
-    assert {each.user_attrs.get("error") for each in source.trials.trials} == {None, "no memory"}
+    assert {trial.user_attrs.get("error") for trial in source.trials.trials} == {None, "no memory"}
 
 
 def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None
     again = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
     assert states(again) == ["COMPLETE"] * 3
     recorded = [run.read_json(run.provenance).get("resumed", []) for _, run in Study.load(tmp_path / "s").jobs()]
-    assert [len(each) for each in recorded] == [0, 1, 0], "by a command; within one it is the same one"
+    assert [len(entry) for entry in recorded] == [0, 1, 0], "by a command; within one it is the same one"
 
 
 def test_the_end_says_to_continue_only_where_something_would(
@@ -212,10 +212,10 @@ def test_the_end_says_to_continue_only_where_something_would(
     with pytest.raises(RunFailed):
         _report(search, study, source, None)
     _report(search, study, run_search(tmp_path / "s", machine, LR, trials=1), None)
-    said = capsys.readouterr().out
-    assert "1 job: 1 failed" in said
-    assert "no job was started" in said
-    assert "litlab resume" not in said
+    output = capsys.readouterr().out
+    assert "1 job: 1 failed" in output
+    assert "no job was started" in output
+    assert "litlab resume" not in output
     with pytest.raises(RunStopped):
         _report(search, study, source, 15)
     assert "litlab resume" in capsys.readouterr().out
@@ -316,10 +316,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a search that is killed at each moment in turn, and then completed."""
     path = tmp_path_factory.mktemp("killed") / "study"
     *killed, last = search(path, *(f"{moment}={CALLS.get(moment, 1)}" for moment in MOMENTS), "")
-    assert [each["code"] for each in killed] == [-signal.SIGKILL] * len(MOMENTS), killed
-    for each in killed:
-        assert sum(each["states"].values()) < TRIALS, each
-        assert "RUNNING" in each["states"] or each["moment"].startswith("told"), each
+    assert [end["code"] for end in killed] == [-signal.SIGKILL] * len(MOMENTS), killed
+    for end in killed:
+        assert sum(end["states"].values()) < TRIALS, end
+        assert "RUNNING" in end["states"] or end["moment"].startswith("told"), end
     assert last["code"] == 0
     return path
 
@@ -327,18 +327,18 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_number_of_trials_is_exact_and_none_is_running(killed: Path) -> None:
     trials = trials_of(killed)
     assert len(trials) == TRIALS
-    assert {each.state for each in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert sum(each.state == TrialState.COMPLETE for each in trials) >= 4
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 4
 
 
 def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
     trials = trials_of(killed)
     jobs = Study.load(killed).jobs()
-    assert [record.number for record, _ in jobs] == [each.number for each in trials]
+    assert [record.number for record, _ in jobs] == [trial.number for trial in trials]
     points = [point_of(run.read_config()) for _, run in jobs]
-    assert points == [{key: repr(value) for key, value in each.params.items()} for each in trials]
-    assert len({tuple(each.items()) for each in points}) == TRIALS
-    assert {each.name for each in killed.iterdir() if each.name[0].isdigit()} == {each.directory for each, _ in jobs}
+    assert points == [{key: repr(value) for key, value in trial.params.items()} for trial in trials]
+    assert len({tuple(point.items()) for point in points}) == TRIALS
+    assert {path.name for path in killed.iterdir() if path.name[0].isdigit()} == {job.directory for job, _ in jobs}
 
 
 def test_the_trials_have_what_the_runs_measured(killed: Path) -> None:
@@ -351,7 +351,7 @@ def test_the_trials_have_what_the_runs_measured(killed: Path) -> None:
 
 
 def test_the_command_of_a_search_that_has_ended_does_nothing(killed: Path) -> None:
-    before = [(each.params, each.state, each.datetime_complete) for each in trials_of(killed)]
+    before = [(trial.params, trial.state, trial.datetime_complete) for trial in trials_of(killed)]
     (again,) = search(killed, "")
     assert again["code"] == 0
-    assert [(each.params, each.state, each.datetime_complete) for each in trials_of(killed)] == before
+    assert [(trial.params, trial.state, trial.datetime_complete) for trial in trials_of(killed)] == before

@@ -37,4 +37,4 @@ def test_special_characters_in_the_path_of_the_database(tmp_path: Path, name: st
     path.mkdir()
     read = settings()
     open_trials(path, None, "s", make_objectives(BASE, None), make_sampler(read, 0), make_pruner(read, None))
-    assert [each.name for each in path.iterdir()] == ["search.db"]
+    assert [file.name for file in path.iterdir()] == ["search.db"]

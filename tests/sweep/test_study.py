@@ -58,7 +58,7 @@ def test_an_untrusted_study_can_only_be_read(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{{", "is damaged"),
         ("5", "has no key `format`"),
@@ -67,9 +67,9 @@ def test_an_untrusted_study_can_only_be_read(tmp_path: Path, monkeypatch: pytest
         ("format: 2\nbase: &a [*a]", "expected the keys"),
     ],
 )
-def test_a_damaged_plan_is_refused(content: str, said: str, tmp_path: Path) -> None:
+def test_a_damaged_plan_is_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         Study.load(tmp_path)
 
 
@@ -114,4 +114,4 @@ def test_a_full_disk_leaves_a_study_that_can_be_continued(tmp_path: Path) -> Non
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / "s" / "jobs.jsonl").stat().st_size == LIMIT, "a torn last line"
     jobs = begin(tmp_path / "s", range(100))
-    assert [each.directory for each in Study.load_own(tmp_path / "s").records] == [job.name for job in jobs]
+    assert [record.directory for record in Study.load_own(tmp_path / "s").records] == [job.name for job in jobs]

@@ -145,24 +145,17 @@ class Display:
         width, height = self._console.size
         bar_width = next((bar_width for min_width, bar_width in _BAR_WIDTHS if width >= min_width), None)
         objective = running[0].job.config.get("objective")
-        table = _make_table(bar_width, objective["metric"] if objective else None)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("job")  # only names of jobs are cut if the terminal is narrow
+        if bar_width:
+            table.add_column("", no_wrap=True)
+        for title in ("epoch", *([objective["metric"]] if objective else []), "time"):
+            table.add_column(Text(title), justify="right", no_wrap=True)
         num_shown = max(height - _OTHER_LINES, 1)
         for job in running[:num_shown]:
             table.add_row(*_row(job, bar_width, has_objective=bool(objective)))
         more = len(running) - num_shown
         return Group(*head, table, *([Text(f"and {more} more")] if more > 0 else []))
-
-
-def _make_table(bar_width: int | None, metric: str | None) -> Table:
-    """Make the table without rows; only the names of jobs are cut if the terminal is narrow."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("job")
-    if bar_width:
-        table.add_column("", no_wrap=True)
-    for title in ("epoch", metric, "time"):
-        if title:
-            table.add_column(Text(title), justify="right", no_wrap=True)
-    return table
 
 
 def _row(running: _RunningJob, bar_width: int | None, *, has_objective: bool) -> list[RenderableType]:

@@ -1,12 +1,14 @@
-"""Reads and writes of untrusted runs: no environment variables, no files elsewhere."""
+"""Untrusted runs read no environment variables, write no files elsewhere, and are checked by workers, too."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from support.hostile import Node, change
+from support.hostile import Node, change, plant
 from support.saved_run import CLASS_NAMES
+from support.warm import run_warm
 
 import litlab
 from litlab.config.trust import Trust, trusted_config
@@ -92,3 +94,28 @@ def test_a_worker_refuses_a_config_that_changed_meanwhile(whole: RunDirectory) -
     sign(whole)
     assert trusted_config(whole, yaml.safe_load(whole.config.read_text()))["model"]["_target_"] == "theirs.Net"
     assert Trust.of(whole, whole.config.read_bytes()).own
+
+
+def work(run: RunDirectory, **environment: str) -> "subprocess.CompletedProcess[str]":
+    run.result.unlink(missing_ok=True)
+    command = ["litlab.training.worker", str(run.path)]
+    return run_warm(command, Path.cwd(), environment=os.environ | environment, timeout=200)
+
+
+def test_a_worker_builds_nothing_hostile_on_any_rank(whole: RunDirectory, mark: Path) -> None:
+    plant(Path.cwd(), mark)
+    frozen = yaml.safe_load(whole.config.read_text())
+    change(whole.path, model={"_target_": "theirs.Net"}, trainer=frozen["trainer"] | {"devices": 2})
+    done = work(whole)
+    assert done.returncode == 1
+    assert "may not be a run of yours" in done.stderr
+    assert "--allow theirs" in done.stderr
+    assert not mark.exists()
+    change(whole.path, trainer=frozen["trainer"])
+    work(whole, LITLAB_ALLOW="theirs")
+    assert mark.exists()
+    mark.unlink()
+    sign(whole)
+    (whole.path / "provenance.json").write_text('{"project": "/nowhere"}')
+    assert work(whole).returncode == 1
+    assert not mark.exists()
