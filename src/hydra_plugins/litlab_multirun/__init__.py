@@ -33,12 +33,7 @@ class PoolLauncher(Launcher):
     """
 
     def __init__(self, **settings: Any) -> None:
-        """Initialize the launcher.
-
-        Args:
-            settings: Keys of `hydra.launcher`, see conf/hydra/launcher/pool.yaml.
-        """
-        self.settings = settings
+        self.settings = settings  # keys of `hydra.launcher`, see conf/hydra/launcher/pool.yaml
         self._pool: Backend | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -116,15 +111,8 @@ class PoolLauncher(Launcher):
         from litlab.sweep.multirun import run_grid
 
         try:
-            end = run_grid(
-                study,
-                plan,
-                jobs,
-                self.pool(),
-                on_start=update_summary,
-                provenance=self.provenance(),
-                retries=self.settings["retries"],
-            )
+            launch, retries = self.provenance(), self.settings["retries"]
+            end = run_grid(study, plan, jobs, self.pool(), provenance=launch, retries=retries, on_start=update_summary)
         except OSError as error:
             raise UserError(explain_write_error(display_path(study.path), error)) from error
         update_summary(study.path)
@@ -193,15 +181,14 @@ class PoolLauncher(Launcher):
 
 
 class GridSweeper(Sweeper):
-    """Sweeper over all combinations of the swept values. It passes all jobs to the launcher at once."""
+    """Sweeper over all combinations of the swept values. It passes all jobs to the launcher at once.
+
+    Args:
+        params: Key -> axis, besides those on the command line.
+        paired: Axes that vary together; keys or lists of keys.
+    """
 
     def __init__(self, params: dict[str, Any] | None, paired: Sequence[Any]) -> None:
-        """Initialize the sweeper.
-
-        Args:
-            params: Key -> axis, besides those on the command line.
-            paired: Axes that vary together; keys or lists of keys.
-        """
         self._params = params or {}
         self._paired = paired
 

@@ -108,11 +108,9 @@ class SearchSweeper(Sweeper):
         def compose(overrides: list[str], number: int) -> ComposedJob:
             from litlab.config.job_configs import Point, compose_jobs
 
-            point = Point.of(overrides, swept)
-            (job,) = compose_jobs(
-                self.launcher.loader, self.launcher.config, [point], study.known_jobs, number, progress=False
-            )
-            return job
+            launcher, points = self.launcher, [Point.of(overrides, swept)]
+            jobs = compose_jobs(launcher.loader, launcher.config, points, study.known_jobs, number, progress=False)
+            return jobs[0]
 
         return make_search_spec(name, settings, space, compose, self.launcher.provenance())
 

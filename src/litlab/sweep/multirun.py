@@ -30,15 +30,10 @@ WORKER_GRACE_SECONDS = 12.0  # for the workers of a controller that was killed
 
 @dataclass(frozen=True)
 class MultirunResult:
-    """Result of a multirun.
+    """Result of a multirun."""
 
-    Attributes:
-        outcomes: Outcome of each job, in their order; None for a job that was stopped before it started.
-        signum: Signal that stopped the multirun; None if none came.
-    """
-
-    outcomes: list[Outcome | None]
-    signum: int | None
+    outcomes: list[Outcome | None]  # of each job, in their order; None if it was stopped before it started
+    signum: int | None  # signal that stopped the multirun; None if none came
 
     @property
     def is_complete(self) -> bool:

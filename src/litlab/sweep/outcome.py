@@ -24,7 +24,6 @@ class Outcome:
     """Outcome of a job.
 
     Attributes:
-        status: Final status; of a failure, what happened to the process.
         message: Reason of the status; empty for a completed job.
         log: Last lines of run.log, for a failure.
         result: Contents of result.json; empty if it can't be read.

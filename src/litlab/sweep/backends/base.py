@@ -16,13 +16,7 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A run directory that is ready for a worker.
-
-    Attributes:
-        number: Number in the study.
-        run: Run directory.
-        config: Contents of its config.yaml.
-    """
+    """A run directory that is ready for a worker, with its number in the study and its frozen config."""
 
     number: int
     run: RunDirectory

@@ -1,6 +1,7 @@
 """Reports of a search: what a dry run would search, the best trials at the end, what pruning saved."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -94,11 +95,9 @@ def _seconds_per_validation(study: Study, completed: Sequence[FrozenTrial]) -> f
     seconds = []
     for record, run in study.jobs():
         if record.number in counts:
-            try:
+            with suppress(UserError):
                 training = read_result(run)["seconds"].get("training")
-            except UserError:
-                continue
-            seconds += [training / counts[record.number]] if training is not None else []
+                seconds += [training / counts[record.number]] if training is not None else []
     return sum(seconds) / len(seconds) if seconds else None
 
 

@@ -26,12 +26,8 @@ class SearchSpec:
 
     Attributes:
         name: Name of its trials in their database.
-        settings: Settings of `hydra.sweeper`.
-        space: Search space.
-        objectives: Values to optimize.
         typical_config: Frozen config of some job.
         compose: Composes a job; raises UserError for a point that can't be one.
-        provenance: Provenance of the command.
     """
 
     name: str
