@@ -79,17 +79,10 @@ def page(servers: list[Callable[[], str]]) -> Iterator[Page]:
 
 def rows(address: str) -> dict[str, dict[str, Any]]:
     """Return run -> data of the HParams page with all digits."""
-    asked = {
-        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"],
-        "startIndex": 0,
-        "sliceSize": 100,
-        "colParams": [],
-    }
-    request = urllib.request.Request(
-        f"{address}data/plugin/hparams/session_groups",
-        json.dumps(asked | {"includeMetrics": True}).encode(),
-        {"Content-Type": "application/json"},
-    )
+    asked = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"], "startIndex": 0, "sliceSize": 100}
+    asked |= {"colParams": [], "includeMetrics": True}
+    url, header = f"{address}data/plugin/hparams/session_groups", {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(asked).encode(), header)
     with urllib.request.urlopen(request) as answer:
         return {group["name"]: group for group in json.load(answer)["sessionGroups"]}
 
@@ -99,12 +92,11 @@ def result_of(outputs: Path, widths: str, seed: int) -> dict[str, Any]:
     return read_result(RunDirectory(path))
 
 
-def test_hparams_shows_settings_and_final_metrics(study: str, page: Page, outputs: Path, tmp_path: Path) -> None:
+def test_hparams_shows_settings_and_final_metrics(study: str, page: Page, outputs: Path) -> None:
     page.goto(f"{study}#hparams")
     table = page.locator("tf-hparams-table-view")
     expect(table.locator("vaadin-grid-cell-content", has_text="_seed-")).to_have_count(6)
     shown = table.locator("vaadin-grid-cell-content").all_inner_texts()
-    page.screenshot(path=tmp_path / "hparams.png")
     found = {(row["hparams"]["model.widths"], row["hparams"]["seed"]): row for row in rows(study).values()}
     assert set(found) == {(widths, seed) for widths in WIDTHS for seed in (0, 1)}
     for (widths, seed), row in found.items():
@@ -123,18 +115,17 @@ def test_hparams_shows_settings_and_final_metrics(study: str, page: Page, output
     assert not {"-1", "None", "null", "NaN"} & set(shown)
 
 
-def test_the_filter_by_status_finds_failures(study: str, page: Page, tmp_path: Path) -> None:
+def test_the_filter_by_status_finds_failures(study: str, page: Page) -> None:
     page.goto(f"{study}#hparams")
     names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="_seed-").filter(visible=True)
     expect(names).to_have_count(6)
     for status in ("Unknown", "Success", "Running"):
         page.locator("tf-hparams-query-pane paper-checkbox", has_text=status).click()
     expect(names).to_have_count(2)
-    page.screenshot(path=tmp_path / "failed.png")
     assert all(WIDTHS[TOO_DEEP][:4] in name for name in names.all_inner_texts())
 
 
-def test_custom_scalars_shows_the_groups_in_margin_charts(study: str, page: Page, tmp_path: Path) -> None:
+def test_custom_scalars_shows_the_groups_in_margin_charts(study: str, page: Page) -> None:
     page.goto(f"{study}#custom_scalars")
     cards = page.locator("tf-custom-scalar-margin-chart-card")
     expect(cards).to_have_count(4)
@@ -144,10 +135,9 @@ def test_custom_scalars_shows_the_groups_in_margin_charts(study: str, page: Page
     for widths in ("[2,4]", "[4,8]"):
         expect(cards.first).to_contain_text(f"summary/widths={widths}")
     expect(cards.first.locator("path.area")).to_have_count(2)
-    page.screenshot(path=tmp_path / "custom_scalars.png")
 
 
-def test_scalars_shows_runs_and_means(study: str, page: Page, outputs: Path, tmp_path: Path) -> None:
+def test_scalars_shows_runs_and_means(study: str, page: Page, outputs: Path) -> None:
     page.goto(f"{study}#timeseries")
     runs = page.locator("runs-data-table")
     for name in ("0000_widths-2-4_seed-0", "summary/widths=[2,4]", "summary/widths=[4,8]"):
@@ -159,25 +149,20 @@ def test_scalars_shows_runs_and_means(study: str, page: Page, outputs: Path, tmp
         mean = sum(result_of(outputs, widths, seed)["last"]["val/accuracy"] for seed in (0, 1)) / 2
         row = card.locator("tb-data-table-content-row", has_text=f"widths={widths}")
         expect(row.get_by_text(f"{mean:.4g}", exact=True)).to_be_visible()
-    page.screenshot(path=tmp_path / "scalars.png")
 
 
-def test_images_shows_the_pictures_of_the_runs(study: str, page: Page, tmp_path: Path) -> None:
+def test_images_shows_the_pictures_of_the_runs(study: str, page: Page) -> None:
     page.goto(f"{study}#images")
     picture = page.locator("tf-image-loader img").first
     expect(picture).to_be_visible()
     page.wait_for_function("element => element.complete && element.naturalWidth > 100", arg=picture.element_handle())
-    page.screenshot(path=tmp_path / "images.png")
 
 
-def test_several_studies_have_names_that_read_as_settings(
-    servers: list[Callable[[], str]], page: Page, tmp_path: Path
-) -> None:
+def test_several_studies_have_names_that_read_as_settings(servers: list[Callable[[], str]], page: Page) -> None:
     several = servers[1]()
     page.goto(f"{several}#hparams")
     names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="/")
     expect(names.filter(has_text="widths/widths=[2,4] seed=0")).to_have_count(1)
-    page.screenshot(path=tmp_path / "view.png")
     found = rows(several)
     assert found["single/2026-01-31 12:00"]["hparams"] == {"optimizer.lr": 0.02, "model.widths": "[2,4]", "seed": 0}
     assert found["widths/widths=[4,8] seed=1"]["hparams"]["optimizer.lr"] == 0.05

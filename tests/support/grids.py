@@ -32,21 +32,14 @@ def put(path: Path, config: dict[str, Any], value: float = 0.5) -> None:
 
 
 def summary(mean: float, deviation: float | None = None) -> Summary:
-    half = None if deviation is None else 2 * deviation
-    return Summary(
-        3 if deviation else 1, mean, deviation, None if half is None else mean - half,
-        None if half is None else mean + half, mean,
-    )  # fmt: skip
+    low, high = (None, None) if deviation is None else (mean - 2 * deviation, mean + 2 * deviation)
+    return Summary(3 if deviation else 1, mean, deviation, low, high, mean)
 
 
 def by_hand(*groups: Group, **changes: Any) -> Comparison:
-    made = Comparison(
-        (Path("outputs/s"),), VAL, TEST, "best", ("lr",), {"lr": "optimizer.lr"}, groups, None, frozenset(),
-        (), (),
-    )  # fmt: skip
+    made = Comparison((Path("outputs/s"),), VAL, TEST, "best", ("lr",), {"lr": "optimizer.lr"}, groups)
     return replace(made, **changes)
 
 
 def group(name: str, value: Summary | None, **changes: Any) -> Group:
-    made = Group(name, {"lr": name}, (), {}, value, {}, None, None, None)
-    return replace(made, **changes)
+    return replace(Group(name, {"lr": name}, (), {}, value, {}), **changes)
