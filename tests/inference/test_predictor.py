@@ -43,9 +43,8 @@ def pixels() -> Tensor:
 
 def test_probabilities_are_those_of_the_network_that_was_saved(run: Path, pixels: Tensor) -> None:
     predictor = litlab.load(run)
-    mean, std = (
-        torch.tensor(values)[:, None, None] for values in (predictor.dataset_info.mean, predictor.dataset_info.std)
-    )
+    info = predictor.dataset_info
+    mean, std = (torch.tensor(values)[:, None, None] for values in (info.mean, info.std))
     expected = make_network()(((pixels / 255 - mean) / std)[None]).softmax(dim=1)
     torch.testing.assert_close(predictor(pixels), expected)
     assert not predictor.network.training
@@ -157,56 +156,45 @@ def test_importing_litlab_imports_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.fixture
-def switched_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+def test_evaluation_and_prediction_agree_with_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setattr(sys, "path", [*sys.path])
     kept = [setting for setting in SMALL if "model" not in setting and "watch" not in setting]
     network = ("model.widths=[2,4]", "model.hidden=[8]", "optimizer.lr=0.3")
-    run, config = new_run(
-        tmp_path / "run",
-        *kept,
-        "callbacks=ema",
-        "callbacks.ema.decay=0.8",
-        *network,
-        "task.test_time_flip=true",
-        "task.channels_last=true",
-    )
+    averages = ("callbacks=ema", "callbacks.ema.decay=0.8")
+    switches = ("task.test_time_flip=true", "task.channels_last=true")
+    run, config = new_run(tmp_path / "run", *kept, *averages, *network, *switches)
     sign(run)
     train_until(run, config, None)
-    return run
-
-
-def test_evaluation_and_prediction_agree_with_the_test(
-    switched_run: RunDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
     capsys.readouterr()
-    evaluate.main([str(switched_run.path), "--checkpoint", "best", "--json"])
+    evaluate.main([str(run.path), "--checkpoint", "best", "--json"])
     found = json.loads(capsys.readouterr().out)["metrics"]
-    assert found == read_result(switched_run)["test"]
-    predictor = litlab.load(switched_run.path)
+    assert found == read_result(run)["test"]
+    predictor = litlab.load(run.path)
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
     left, right = (predictor.network(predictor.preprocess(batch)) for batch in (images, images.flip(3)))
     torch.testing.assert_close(predictor(images), ((left + right) / 2).softmax(dim=1))
     assert not torch.allclose(predictor(images), left.softmax(dim=1), rtol=1e-4)
-    checkpoint = read_checkpoint(switched_run.best)
+    checkpoint = read_checkpoint(run.best)
     for name, value in predictor.network.state_dict().items():
         assert torch.equal(value, checkpoint["state_dict"][f"network.{name}"])
 
 
 def make_predictor(channels: int = 3) -> Predictor:
     info = make_info(channels)
-    preprocess = Preprocess(image_size=(SIZE, SIZE), mean=info.mean, std=info.std)
-    return Predictor(
-        network=make_network(channels), preprocess=preprocess, dataset_info=info, tta=TTA(flip=False, shift=0)
-    )
+    preprocess, tta = Preprocess(image_size=(SIZE, SIZE), mean=info.mean, std=info.std), TTA(flip=False, shift=0)
+    return Predictor(network=make_network(channels), preprocess=preprocess, dataset_info=info, tta=tta)
 
 
 def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:
     predictor = make_predictor()
     as_image(pixels).save(tmp_path / "image.png")
     array = pixels.permute(1, 2, 0).numpy()
-    images = [pixels, pixels[None], array, as_image(pixels), tmp_path / "image.png", str(tmp_path / "image.png")]
+    in_memory = PIL.Image.open(io.BytesIO((tmp_path / "image.png").read_bytes()))
+    files = [tmp_path / "image.png", str(tmp_path / "image.png"), in_memory]
+    images = [pixels, pixels[None], array, as_image(pixels), *files]
     expected = predictor(pixels)
     for image in images:
         assert torch.equal(predictor(image), expected), type(image)
@@ -266,10 +254,3 @@ def test_many_images_are_split_into_batches() -> None:
 def test_other_values_are_refused(image: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_predictor()(image)
-
-
-def test_images_in_memory_need_no_file(pixels: Tensor) -> None:
-    file = io.BytesIO()
-    as_image(pixels).save(file, "png")
-    predictor = make_predictor()
-    assert torch.equal(predictor(PIL.Image.open(file)), predictor(pixels))

@@ -56,40 +56,21 @@ def _be_deaf(seconds: float) -> None:
 class Watch(Callback):
     """Writes the rows of the data set that each training batch has to `seen.RANK` in the run directory."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        reaches("setup")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reaches("train_start")
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         rows = " ".join(map(str, batch.indices[: batch.num_valid].tolist()))
         with Path(trainer.default_root_dir, f"seen.{trainer.global_rank}").open("a", encoding="ascii") as file:
             file.write(f"{trainer.current_epoch},{batch_idx},{rows}\n")
         reaches("train_batch")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        reaches("train_batch_end")
 
-    def on_validation_batch_start(self, *_: Any) -> None:
-        reaches("validation_batch")
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reaches("validation_end")
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reaches("epoch_end")
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        reaches("save")
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        reaches("fit_end")
-
-    def on_test_batch_start(self, *_: Any) -> None:
-        reaches("test_batch")
+_MOMENTS = {
+    "setup": "setup", "on_train_start": "train_start", "on_train_batch_end": "train_batch_end",
+    "on_validation_batch_start": "validation_batch", "on_validation_end": "validation_end",
+    "on_train_epoch_end": "epoch_end", "on_save_checkpoint": "save", "on_fit_end": "fit_end",
+    "on_test_batch_start": "test_batch",
+}  # fmt: skip
+for _hook, _moment in _MOMENTS.items():
+    setattr(Watch, _hook, lambda *_, moment=_moment, **__: reaches(moment))
 
 
 class Noisy(Dropping):

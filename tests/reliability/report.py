@@ -6,7 +6,6 @@ fixture `tally`. So a row has the numbers of all tests that name it, over all pr
 
 import datetime
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 from support.thorough import THOROUGH
+
+from litlab.runs.provenance import describe_machine
 
 FILE = "LITLAB_RELIABILITY"  # environment variable: file for the table, with LITLAB_THOROUGH=1
 INTRODUCTION = (
@@ -103,19 +104,11 @@ def _table(rows: dict[str, dict[str, Any]], reporter: pytest.TerminalReporter) -
     yield from ("| test | passed | seconds |", "|---|---|---:|")
     for name, row in rows.items():
         yield f"| {name} | {_format(row)} | {row['seconds']:.0f} |"
+    machine = describe_machine()
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     arguments = shlex.join(reporter.config.invocation_params.args)
     yield ""
-    yield f"- Machine: {_processor()}, {cores} cores, {platform.platform()}, Python {platform.python_version()}"
+    yield "- Machine: {processor}, {cores} cores, {system}, Python {python}".format_map(machine)
     yield f"- Packages: {packages}"
     yield f"- Date: {datetime.datetime.now(datetime.UTC).date()}; seconds are summed over the tests of a row"
     yield f"- Command: `LITLAB_THOROUGH=1 {Path(sys.executable).name} -m pytest {arguments}`"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,6 +1,6 @@
 """Small runs, and the comparison of how they end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,13 @@ def events(directory: Path) -> Events:
     The number of the epoch is left out, since it comes with every row, so at some steps more than once.
     """
     found: Events = {}
-    for tag, step, content in _each_event(directory):
-        if not tag.startswith("throughput") and tag != "epoch":
-            found.setdefault((tag, step), []).append(content)
-    return found
-
-
-def _each_event(directory: Path) -> Iterator[tuple[str, int, bytes]]:
     for file in sorted(directory.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
-                yield value.tag, event.step, value.tensor.SerializeToString(deterministic=True)
+                if not value.tag.startswith("throughput") and value.tag != "epoch":
+                    content = value.tensor.SerializeToString(deterministic=True)
+                    found.setdefault((value.tag, event.step), []).append(content)
+    return found
 
 
 def files(directory: Path, *ignored: str) -> dict[str, bytes]:

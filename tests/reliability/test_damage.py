@@ -40,42 +40,28 @@ def run(stopped: RunDirectory, tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
 
 
-def flip_a_bit(content: bytearray, draw: random.Random) -> None:
-    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-
-
-def cut_off(content: bytearray, draw: random.Random) -> None:
-    del content[draw.randrange(1, len(content)) :]
-
-
-def lose_a_page(content: bytearray, draw: random.Random) -> None:
-    """Zero a page, as after a power cut: the length is right, but a part was never written."""
-    start = draw.randrange(len(content) // 4096) * 4096
-    content[start : start + 4096] = bytes(len(content[start : start + 4096]))
-
-
-def become_zeros(content: bytearray, draw: random.Random) -> None:
-    content[:] = bytes(len(content))
-
-
-def become_empty(content: bytearray, draw: random.Random) -> None:
-    content.clear()
-
-
-def grow(content: bytearray, draw: random.Random) -> None:
-    content += draw.randbytes(draw.randrange(1, 100))
-
-
-DAMAGES = [flip_a_bit, cut_off, grow, become_empty, lose_a_page, become_zeros]
+def damaged(content: bytes, number: int) -> bytes:
+    """Flip a bit, truncate, append, empty, lose a page as after a power cut, or zero everything."""
+    draw = random.Random(number)
+    place = draw.randrange(1, len(content))
+    page = place // 4096 * 4096
+    versions = [
+        content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :],
+        content[:place],
+        content + draw.randbytes(draw.randrange(1, 100)),
+        b"",
+        content[:page] + bytes(len(content[page : page + 4096])) + content[page + 4096 :],
+        bytes(len(content)),
+    ]
+    return versions[number % len(versions)]
 
 
 def damage(path: Path, number: int) -> None:
     """Damage a file in one of several ways; another name of the same file keeps its content."""
-    content = bytearray(path.read_bytes())
-    DAMAGES[number % len(DAMAGES)](content, random.Random(number))
-    assert content != path.read_bytes()
+    whole = path.read_bytes()
     path.unlink()
-    path.write_bytes(content)
+    path.write_bytes(damaged(whole, number))
+    assert path.read_bytes() != whole
 
 
 @pytest.mark.row("damaged last checkpoint: reported, the previous one is used; identical result after resume")

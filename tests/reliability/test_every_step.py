@@ -12,40 +12,28 @@ from support.exact_resume import differences, new_run, outcome, train_until
 from support.thorough import THOROUGH
 
 VARIATIONS = {
-    "gradients in flight at a validation": (
-        "trainer.accumulate_grad_batches=2",
-        "trainer.val_check_interval=3",
-    ),
+    "gradients in flight at a validation": ("trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3"),
     "plain": (),
     "accumulation": ("trainer.accumulate_grad_batches=2",),
     "validation within the epoch, AdamW, cosine": (
-        "trainer.val_check_interval=2",
-        "optimizer=adamw",
-        "schedule=cosine",
+        "trainer.val_check_interval=2", "optimizer=adamw", "schedule=cosine",
     ),
-    "validation across epochs": (
-        "trainer.check_val_every_n_epoch=null",
-        "trainer.val_check_interval=4",
-    ),
+    "validation across epochs": ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=4"),
     "an end by steps": ("+trainer.max_steps=9", "trainer.max_epochs=-1"),
     "limited batches": (
-        "+trainer.limit_train_batches=4",
-        "+trainer.limit_val_batches=1",
-        "+trainer.limit_test_batches=2",
+        "+trainer.limit_train_batches=4", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=2",
     ),
     "no validation data": ("data.val_size=0",),
     "Python's and NumPy's random numbers": ("model._target_=reliability.faults.Noisy",),
     "torch's own loader": (
-        "data._target_=reliability.faults.Shuffled",
-        "+data.num_workers=0",
-        "trainer.val_check_interval=2",
+        "data._target_=reliability.faults.Shuffled", "+data.num_workers=0", "trainer.val_check_interval=2",
     ),
     "pictures": (
         "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion_matrix.ConfusionMatrix}",
         "callbacks.training_images={_target_: litlab.callbacks.images.TrainingImages, num_images: 4}",
         "callbacks.worst_mistakes={_target_: litlab.callbacks.images.WorstMistakes, num_images: 4}",
     ),
-}
+}  # fmt: skip
 EVERY = times(3, 1)
 
 

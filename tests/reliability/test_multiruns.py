@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from reliability.report import Tally, in_torture, times
+from reliability.workers import wait_until
 from support.exact_resume import differences, outcome
 from support.processes import is_stopped, processes_in
 from support.runs import TINY, call_cold, call_litlab
@@ -98,13 +99,13 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     command = ("train", "-m", *SMALL, *SLOW, "seed=range(3)", "hydra.launcher.jobs=2")
     controller = _start(project, *command)
     runs = [RunDirectory(project / "outputs" / "mine" / f"{number:04d}_seed-{number}") for number in range(3)]
-    _wait_until(lambda: all((run.path / "starts").exists() for run in runs[:2]), controller)
+    wait_until(lambda: all((run.path / "starts").exists() for run in runs[:2]), 90)
     time.sleep(0.3)
     controller.send_signal(signal.SIGTSTP)
     workers = [int((run.path / ".lock").read_text().split()[1]) for run in runs[:2]]
-    _wait_until(lambda: all(is_stopped(pid) for pid in (controller.pid, *workers)), None, 20)
+    wait_until(lambda: all(is_stopped(pid) for pid in (controller.pid, *workers)), 20)
     controller.send_signal(signal.SIGCONT)
-    _wait_until(lambda: all(not is_stopped(pid) for pid in (controller.pid, *workers)), None, 20)
+    wait_until(lambda: all(not is_stopped(pid) for pid in (controller.pid, *workers)), 20)
     controller.send_signal(signal.SIGINT)
     since = time.monotonic()
     controller.wait(60)
@@ -148,7 +149,7 @@ def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
         controller.wait()
         assert before.items() <= _done_in(project).items(), "what is done is not touched again"
         if len(_done_in(project)) == NUM_SLOW:  # through before the kills were: a fresh grid for the rest
-            _wait_until(lambda: not processes_in(project), None, 20)
+            wait_until(lambda: not processes_in(project), 20)
             _assert_equal(project, undisturbed)
             (project / "outputs" / "mine").rename(project / f"through-{len(moments)}")
     done = call_litlab(project, *command, timeout=300)
@@ -181,13 +182,3 @@ def _start(project: Path, *arguments: str) -> "WarmProcess | subprocess.Popen[by
             command = [sys.executable, "-m", "litlab", *arguments]
             return subprocess.Popen(command, cwd=project, stdout=said, stderr=said, process_group=0)
     return WarmProcess(["litlab", *arguments], project, stdout=project / "output", stderr=project / "output")
-
-
-def _wait_until(
-    condition: Callable[[], object], controller: "WarmProcess | subprocess.Popen[bytes] | None", seconds: float = 90
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert controller is None or controller.poll() is None, f"it ended with {controller.returncode}"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -4,15 +4,16 @@ Where it matters who starts the ranks, all are new processes; else the ranks are
 torchrun would set.
 """
 
+import itertools
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from reliability.report import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
-from reliability.workers import Workers, rank_of, wait_until
+from reliability.workers import Worker, Workers, rank_of, wait_until
+from support.hparams_page import sessions
 from support.processes import session
 
 from litlab.config.config_file import from_yaml, to_yaml
@@ -23,7 +24,10 @@ from litlab.runs.result import read_result
 from litlab.runs.signature import sign
 from litlab.training.checkpoint_io import read_checkpoint
 
-TWO = (*SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")
+TWO = (
+    *SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2",
+    "callbacks=ema", "callbacks.ema.decay=0.8",
+)  # fmt: skip
 SOON = 5  # seconds
 SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.15"}  # ranks agree four times a second: a shorter run would be through
 
@@ -41,8 +45,11 @@ def go_on(workers: Workers, run: RunDirectory) -> None:
         assert worker.wait() == 0, worker.stderr()
 
 
-def has_batches(run: RunDirectory, number: int) -> bool:
-    return len(seen(run).get("seen.1", [])) >= number
+def wait_for_batches(run: RunDirectory, num_batches: int, worker: Worker) -> None:
+    def has_batches() -> bool:
+        return len(seen(run).get("seen.1", [])) >= num_batches or worker.poll() is not None
+
+    wait_until(has_batches, 120, worker.stderr)
 
 
 MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1", "save 3"]
@@ -65,7 +72,9 @@ def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, 
 def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
     worker = workers.start(run, **SLOWLY)
-    wait_until(lambda: has_batches(run, 1 + 3 * number) or worker.poll() is not None, 120, worker.stderr)
+    wait_until(
+        lambda: len(seen(run).get("seen.1", [])) >= 1 + 3 * number or worker.poll() is not None, 120, worker.stderr
+    )
     assert len(session(worker.session)) == 3
     os.kill(rank_of(worker.session, number % 2), signal.SIGTERM)
     assert worker.wait(10) == 143, worker.stderr()
@@ -79,11 +88,15 @@ def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbe
 def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
     worker = workers.start(run, **SLOWLY)
-    wait_until(lambda: has_batches(run, 3 + number % 6) or worker.poll() is not None, 120, worker.stderr)
+    wait_until(
+        lambda: len(seen(run).get("seen.1", [])) >= 3 + number % 6 or worker.poll() is not None, 120, worker.stderr
+    )
     os.kill(rank_of(worker.session, 1 - number % 2), signal.SIGKILL)
     wait_until(lambda: not session(worker.session), SOON, worker.stderr)
     assert worker.wait() == 128 + signal.SIGKILL
+    assert "Traceback" not in worker.stderr()
     assert read_result(run)["status"] == "failed"
+    assert [shown.status for shown in sessions(run.path).values()] == ["STATUS_FAILURE"]
     assert read_checkpoint(run.last)["global_step"] > 0
     go_on(workers, run)
     undisturbed.assert_equal(run)
@@ -105,17 +118,16 @@ def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) ->
     write_text(run.config, to_yaml(changed.config))
     sign(run)
     assert workers.fork(run).wait() == 0
-    assert dict(samples(run)) == dict(samples(whole))
+    assert samples(run) == samples(whole)
     expected, found = Reference.of(whole).outcome, Reference.of(run).outcome
     assert [row.metric for row in found["rows"]] == [row.metric for row in expected["rows"]]
     assert [row.value for row in found["rows"]] == pytest.approx([row.value for row in expected["rows"]], rel=1e-5)
 
 
-def samples(run: RunDirectory) -> Iterator[tuple[str, list[int]]]:
+def samples(run: RunDirectory) -> dict[str, list[int]]:
     """Epoch and batch -> the rows in it, of all ranks together."""
     together: dict[str, list[int]] = {}
-    for lines in seen(run).values():
-        for line in lines:
-            epoch, batch, rows = line.split(",")
-            together.setdefault(f"{epoch},{batch}", []).extend(map(int, rows.split()))
-    yield from together.items()
+    for line in itertools.chain(*seen(run).values()):
+        epoch, batch, rows = line.split(",")
+        together.setdefault(f"{epoch},{batch}", []).extend(map(int, rows.split()))
+    return together

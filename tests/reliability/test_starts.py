@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reliability.report import Tally, in_torture, times
@@ -41,16 +42,10 @@ def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "litlab", "train", *[each for each in SMALL if "reliability" not in each]]
     command = [each for each in command if not each.startswith("~model")]
     number = times(2, 50)
+    null = subprocess.DEVNULL
+    options: dict[str, Any] = {"stdout": null, "stderr": null, "start_new_session": True}
     processes = [
-        subprocess.Popen(
-            [*command, f"seed={seed}"],
-            cwd=tmp_path,
-            env=variables(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for seed in range(number)
+        subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, env=variables(), **options) for seed in range(number)
     ]
     try:
         found = stopped_when_placed(processes, tmp_path / "outputs")

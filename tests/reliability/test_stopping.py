@@ -7,6 +7,7 @@ from outside.
 import random
 import signal
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -125,17 +126,11 @@ def test_preemptions_at_the_ends_of_epochs(workers: Workers, reference: GetRefer
     expected = reference(*overrides)
     expected.assert_equal(run)
     assert seen(run) == expected.seen
-    assert len(orders(run)) == preemptions + 1
-    assert len(set(orders(run).values())) == preemptions + 1
-
-
-def orders(run: RunDirectory) -> dict[str, tuple[str, ...]]:
-    """Epoch -> the rows of its batches."""
-    found: dict[str, tuple[str, ...]] = {}
+    orders = defaultdict(list)  # epoch -> the rows of its batches
     for line in seen(run)["seen.0"]:
         epoch, _, rows = line.split(",")
-        found[epoch] = (*found.get(epoch, ()), rows)
-    return found
+        orders[epoch].append(rows)
+    assert len(orders) == len(set(map(tuple, orders.values()))) == preemptions + 1
 
 
 @pytest.mark.row("two workers on one directory: the second names the owner, the first is not affected")

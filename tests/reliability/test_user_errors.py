@@ -10,7 +10,6 @@ from reliability.report import times
 from reliability.runs import BATCHES, SMALL, GetReference, seen, small_run
 from reliability.workers import Workers
 
-from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint
 
@@ -39,19 +38,12 @@ def fail_and_resume(
     assert read_result(run)["status"] == "failed"
     assert "Traceback" in run.log.read_text()
     assert "site-packages" in run.log.read_text()
-    step = last_step(run)
+    step: int = read_checkpoint(run.last)["global_step"] if run.last.exists() else 0
     assert ("(the last checkpoint is of step" in message) == (step > 0)
     assert not step or f"(the last checkpoint is of step {step}; `litlab resume` continues there)" in message
-    again = workers.fork(run)
-    assert again.wait() == 0, again.stderr()
     expected = reference(*overrides)
-    expected.assert_equal(run)
+    workers.resume(run, expected)
     assert set(seen(run)["seen.0"]) == set(expected.seen["seen.0"])
-    return step
-
-
-def last_step(run: RunDirectory) -> int:
-    step: int = read_checkpoint(run.last)["global_step"] if run.last.exists() else 0
     return step
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from reliability.report import times
-from reliability.runs import SMALL, GetReference, Reference, seen, small_run
+from reliability.runs import SMALL, GetReference, seen, small_run
 from reliability.workers import Worker, Workers, wait_until
 
 from litlab.runs.directory import RunDirectory
@@ -70,10 +70,6 @@ def assert_ends(worker: Worker, run: RunDirectory, *causes: str) -> None:
     assert read_checkpoint(run.last)["global_step"] > 0
 
 
-def assert_resumes(run: RunDirectory, workers: Workers, expected: Reference) -> None:
-    workers.resume(run, expected)
-
-
 @pytest.mark.row("disk full: ended within 30 s, checkpoint intact; identical result after resume")
 @pytest.mark.parametrize("batches", [0.0, 0.15, 0.35][: times(1, 3)])
 def test_a_full_disk(batches: float, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
@@ -86,7 +82,7 @@ def test_a_full_disk(batches: float, workers: Workers, reference: GetReference, 
         filler = fill(run.path)
         assert_ends(worker, run, "No space left on device")
         filler.unlink()
-        assert_resumes(run, workers, expected)
+        workers.resume(run, expected)
 
 
 @pytest.mark.row("file size limit: ended within 30 s, checkpoint intact; identical result after resume")
@@ -97,7 +93,7 @@ def test_a_limit_on_the_size_of_files(limit: int, workers: Workers, reference: G
     has_saved(run, worker)
     resource.prlimit(worker.session, resource.RLIMIT_FSIZE, (limit, limit))
     assert_ends(worker, run, "File too large")
-    assert_resumes(run, workers, reference(*OVERRIDES))
+    workers.resume(run, reference(*OVERRIDES))
 
 
 @pytest.mark.row("read-only directory: ended within 30 s, checkpoint intact; identical result after resume")
@@ -116,11 +112,10 @@ def test_a_read_only_directory(which: str, workers: Workers, reference: GetRefer
         path.chmod(0o555)
     assert_ends(worker, run, "Permission denied")
     if which == ".":  # a start is refused there, too
-        again = workers.start(run, before=before)
-        assert_ends(again, run, "Permission denied")
+        assert_ends(workers.start(run, before=before), run, "Permission denied")
     for path, mode in modes.items():
         path.chmod(mode)
-    assert_resumes(run, workers, reference(*OVERRIDES))
+    workers.resume(run, reference(*OVERRIDES))
 
 
 @pytest.mark.row("checkpoints/ removed during the run: created again; identical result")

@@ -64,14 +64,8 @@ class Workers:
     ) -> Worker:
         """Fork `python -m MODULE DIR`, with its standard error in a file of this name beside the run directory."""
         file = new_file(run, name)
-        process = WarmProcess(
-            [module, str(run.path)],
-            Path.cwd(),
-            stderr=file,
-            environment=variables() | environment,
-            new_session=True,
-            block_signals=True,
-        )
+        options = {"environment": variables() | environment, "new_session": True, "block_signals": True}
+        process = WarmProcess([module, str(run.path)], Path.cwd(), stderr=file, **options)
         self._sessions.append(process.pid)
         return Worker(process, file)
 
@@ -90,14 +84,9 @@ class Workers:
         file = new_file(run, "stderr")
         command = [*before, sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
         with blocked_signals(), file.open("a") as stderr:
-            process = subprocess.Popen(
-                command,
-                env=variables() | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            null: Any = subprocess.DEVNULL
+            streams = {"stdin": null, "stdout": null, "stderr": stderr}
+            process = subprocess.Popen(command, env=variables() | environment, start_new_session=True, **streams)
         self._sessions.append(process.pid)
         return Worker(process, file)
 

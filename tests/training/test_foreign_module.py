@@ -178,12 +178,7 @@ class Wave(LightningModule):
 @pytest.mark.parametrize("interval", ["1.0", "2"])
 @pytest.mark.parametrize(
     ("metric", "axis"),
-    [
-        ("val_f1", "lightning"),
-        ("val/loss", "epoch"),
-        ("valid/acc", "two_optimizers"),
-        ("val_acc", "object"),
-    ],
+    [("val_f1", "lightning"), ("val/loss", "epoch"), ("valid/acc", "two_optimizers"), ("val_acc", "object")],
 )
 def test_the_best_is_found_by_any_name_and_step_axis(
     metric: str, axis: str, interval: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

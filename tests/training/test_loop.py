@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from support.exact_resume import differences
 from support.hook_recording import Recorded, fit
 from support.runs import TINY, train_here
@@ -72,18 +73,9 @@ class StopsAt(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
-            trainer.callbacks.append(Counts(self.added))
+            end = LambdaCallback(on_train_batch_end=lambda *arguments: self.added.append(arguments[-1]))
+            trainer.callbacks.append(end)
         trainer.should_stop = batch_idx == 2
-
-
-class Counts(Callback):
-    def __init__(self, seen: list[int]) -> None:
-        self.seen = seen
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.seen.append(batch_idx)
 
 
 def test_callbacks_can_stop_it_and_add_others_to_it() -> None:

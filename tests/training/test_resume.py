@@ -3,14 +3,12 @@
 import math
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
-from reliability.runs import SMALL, Reference, small_run
-from reliability.workers import Workers
+from reliability.runs import SMALL
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.small_fit import Batches, Rows, make_task, make_trainer
 from torch import nn
@@ -51,21 +49,6 @@ def test_a_stop_and_resumption_changes_nothing(switched: str, tmp_path: Path) ->
         assert read_checkpoint(run.last)["global_step"] > 0
         train_until(run, config, None)
         assert differences(outcome(whole), outcome(run)) == []
-
-
-def test_two_ranks_with_averages_resume_exactly(tmp_path: Path) -> None:
-    overrides = (*SMALL, *EMA, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2")
-    whole, run = (small_run(tmp_path / name, *overrides) for name in ("whole", "run"))
-    slowly = {"LITLAB_TEST_SIGNAL": f"train_batch 4 {signal.SIGTERM:d}", "LITLAB_TEST_SLEEP": "train_batch 0 0.15"}
-    workers = Workers()
-    try:
-        undisturbed, stopped = workers.fork_ranks(whole, 2), workers.fork_ranks(run, 2, **slowly)
-        assert [worker.wait() for worker in stopped] == [143, 143], stopped[0].stderr()
-        for worker in (*undisturbed, *workers.fork_ranks(run, 2)):
-            assert worker.wait() == 0, worker.stderr()
-    finally:
-        workers.end_all()
-    Reference.of(whole).assert_equal(run)
 
 
 def test_a_run_is_not_resumed_on_other_data(tmp_path: Path) -> None:

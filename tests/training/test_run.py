@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.exact_resume import new_run, train_until
+from support.exact_resume import differences, new_run, outcome, train_until
 from support.hparams_page import sessions
 from support.processes import processes_in
 from support.runs import TINY, Command, KeepsToken, call_litlab, train_here
@@ -17,26 +17,18 @@ from litlab.errors import UserError
 from litlab.inference.evaluate import evaluate
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
-from litlab.runs.metrics import Row, read_metrics
+from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint, read_network_weights
 
 UNEVEN = (
-    *TINY,
-    "data.num_test=2003",
-    "data.num_train=205",
-    "data.val_size=43",
-    "trainer.max_epochs=1",
+    *TINY, "data.num_test=2003", "data.num_train=205", "data.val_size=43", "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
-)
+)  # fmt: skip
 
 
 def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
     return read_network_weights(run.last)
-
-
-def computed_rows(run: RunDirectory) -> list[Row]:
-    return [row for row in read_metrics(run.metrics) if "throughput" not in row.metric]
 
 
 def test_files_of_a_run_directory(tiny_run: RunDirectory) -> None:
@@ -70,9 +62,8 @@ def test_result_agrees_with_metrics_and_best_checkpoint(tiny_run: RunDirectory) 
     assert read_checkpoint(tiny_run.best)["global_step"] == best_step
     assert (result["epochs"], result["steps"]) == (2, 20)
     assert {row.value for row in rows if row.metric == "test/accuracy"} == {result["test"]["test/accuracy"]}
-    assert (result["test"]["test/accuracy"] * 53) == pytest.approx(
-        round(result["test"]["test/accuracy"] * 53), abs=1e-4
-    )
+    num_right = result["test"]["test/accuracy"] * 53
+    assert num_right == pytest.approx(round(num_right), abs=1e-4)
 
 
 def test_tensorboard_shows_the_values_of_metrics_csv(tiny_run: RunDirectory) -> None:
@@ -82,14 +73,8 @@ def test_tensorboard_shows_the_values_of_metrics_csv(tiny_run: RunDirectory) -> 
         for tag in events.Tags()["scalars"]:
             shown |= {(tag, event.step): event.value for event in events.Scalars(tag)}
     rows = read_metrics(tiny_run.metrics)
-    assert {row.metric for row in rows} >= {
-        "train/loss",
-        "train/accuracy",
-        "lr",
-        "val/loss",
-        "val/accuracy",
-        "test/accuracy",
-    }
+    logged = {"train/loss", "train/accuracy", "lr", "val/loss", "val/accuracy", "test/accuracy"}
+    assert {row.metric for row in rows} >= logged
     for row in rows:
         assert shown[row.metric, row.step] == pytest.approx(row.value, rel=1e-6)
 
@@ -106,10 +91,7 @@ def test_the_config_is_in_tensorboard_as_text(tiny_run: RunDirectory) -> None:
 
 def test_the_same_config_gives_the_same_bits(tiny_run: RunDirectory, tmp_path: Path) -> None:
     again = train_here(tmp_path / "again", *TINY)
-    first, second = weights(tiny_run), weights(again)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert computed_rows(tiny_run) == computed_rows(again)
+    assert differences(outcome(tiny_run), outcome(again)) == []
     assert read_result(again)["identity"] == read_result(tiny_run)["identity"]
 
 
@@ -144,15 +126,8 @@ def test_without_validation_the_last_checkpoint_is_tested(tmp_path: Path) -> Non
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """Train on two ranks, with a last batch in each split that doesn't divide by two."""
     run = RunDirectory(tmp_path_factory.mktemp("two") / "run")
-    done = call_litlab(
-        run.path.parent,
-        "train",
-        *UNEVEN,
-        "trainer=ddp",
-        "trainer.accelerator=cpu",
-        "trainer.devices=2",
-        f"hydra.run.dir={run.path}",
-    )
+    ranks = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    done = call_litlab(run.path.parent, "train", *UNEVEN, *ranks, f"hydra.run.dir={run.path}")
     assert done.returncode == 0, done.stderr
     assert json.loads(run.provenance.read_text())["machine"]["ranks"] == 2
     return run
@@ -200,11 +175,9 @@ class Net(torch.nn.Module):
     def __init__(self, *, num_classes):
         super().__init__()
         self.layer = torch.nn.Linear(3072, num_classes)
-        self.calls = 0
 
     def forward(self, images):
-        self.calls += 1
-        if self.calls == 3 and os.environ["RANK"] == "1":
+        if os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         return self.layer(images.flatten(1))
 """
