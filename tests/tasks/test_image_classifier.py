@@ -257,9 +257,11 @@ def test_compiled_training_is_the_same_with_the_same_names(monkeypatch: pytest.M
         torch.testing.assert_close(states[True][name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_missing_compiler_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/no/such/compiler"))
-    task = make_conv_task(compile=True)
-    with pytest.raises(UserError, match=r"task.compile=true needs a working C\+\+ compiler on a CPU: install"):
+def test_a_missing_compiler_is_reported_at_the_start() -> None:
+    task, message = make_conv_task(compile=True), r"task.compile=true needs a working C\+\+ compiler on a CPU: install"
+    with (
+        torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}),
+        pytest.raises(UserError, match=message),
+    ):
         fitted(task)
     assert task.trainer.global_step == 0
