@@ -22,12 +22,11 @@ _YAML_BOOLS = ("y", "yes", "n", "no", "true", "false", "on", "off")
 
 
 def freeze(composed: DictConfig, *, fill_threads: bool = True) -> Config:
-    """Resolve, check and freeze a composed config.
+    """Resolve, check and freeze a config as Hydra composed it, without the key `hydra`.
 
     Args:
-        composed: Config as Hydra composed it, without the key `hydra`.
-        fill_threads: Whether to replace `threads: null` by the number for a single run. A multirun leaves it open,
-            since the number depends on how many jobs run at once.
+        composed: Composed config.
+        fill_threads: Replace `threads: null` by the number for a single run. In a multirun it depends on the jobs.
 
     Raises:
         UserError: For values that are missing, unknown, out of range, or that cannot be resolved.

@@ -51,10 +51,8 @@ class ComposedJob:
     """Job of a multirun that can be started.
 
     Attributes:
-        overrides: Overrides of the job, as Hydra was given them.
         point: Swept key -> value as text.
         config: Frozen config; `threads` is None where it was left open.
-        identity: Identity of the config.
         number: Number in the study: that of the existing job with this identity, else the next free one.
         directory: Name inside the study: that of the existing job, else as `hydra.sweep.subdir` says.
         hydra: File name -> text, for `.hydra/`.

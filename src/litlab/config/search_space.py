@@ -63,8 +63,6 @@ class Dimension:
 
     Attributes:
         name: Name of the parameter: its key, with the condition if another parameter has the same key.
-        key: Key that is overridden.
-        domain: Values of the parameter.
         expression: The values, as they were written.
         condition: (key, value) of an earlier dimension that must hold for this one to exist; None if it always does.
     """
@@ -90,12 +88,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """Search space.
-
-    Attributes:
-        dimensions: Parameters; the condition of one names an earlier one.
-        fixed: Overrides that all points share.
-    """
+    """Parameters, of which the condition of one names an earlier one, and the overrides that all points share."""
 
     dimensions: tuple[Dimension, ...]
     fixed: tuple[str, ...]

@@ -95,7 +95,7 @@ class JobRecord:
     Attributes:
         number: Number in the study, from 0.
         directory: Path relative to the study.
-        identity: Identity of the config, see `litlab.config.freeze`.
+        identity: Identity of the config, see `litlab.config.config_file`.
         overrides: Overrides that the config was composed from.
         point: Swept keys with their values as texts.
     """

@@ -33,7 +33,6 @@ class JobExit:
     """End of the process of a job.
 
     Attributes:
-        job: The job.
         code: Exit code; the negative number of the signal that ended the process.
         seconds: Seconds since the job was submitted to a device.
         timed_out: True if the backend ended the process because it took too long.

@@ -13,14 +13,9 @@ DeviceType = Literal["gpu", "cpu", "exclusive"]
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices of a machine.
+    """Devices of a machine that processes here may use."""
 
-    Attributes:
-        gpus: Names of the GPUs in CUDA_VISIBLE_DEVICES, in the order in which processes here see them.
-        cores: Number of cores that processes here may use.
-    """
-
-    gpus: tuple[str, ...]
+    gpus: tuple[str, ...]  # names in CUDA_VISIBLE_DEVICES, in the order in which processes here see them
     cores: int
 
 

@@ -36,11 +36,6 @@ class SearchSource:
 
     The study has to be locked. The constructor brings the trials up to date with the files of the runs.
 
-    Args:
-        search: Specification of the search.
-        study: Its study.
-        backend: Backend that checks the jobs.
-
     Attributes:
         trials: Optuna's study.
         started: Jobs that were handed out, by number.
