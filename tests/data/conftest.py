@@ -5,6 +5,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,26 +69,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers["Authorization"]))
         content = self.server.content
         if self.path == "/redirect":
-            self.send_response(302)
-            self.send_header("Location", "/endless")
-            self.end_headers()
+            self.respond(302, Location="/endless")
         elif self.path == "/endless":
-            self.send_response(200)
-            self.end_headers()
-            try:
+            self.respond(200)
+            with suppress(OSError):  # the client closes the connection
                 for _ in range(10**4):  # 10 GB
                     self.wfile.write(bytes(10**6))
-            except OSError:  # the client has closed the connection
-                return
         elif content is None:
             self.send_error(404)
         else:
-            self.send_response(200)
-            self.send_header("Content-Length", str(self.server.declared or len(content)))
-            self.end_headers()
+            self.respond(200, **{"Content-Length": str(self.server.declared or len(content))})
             self.wfile.write(content)
             if self.server.release is not None:
                 self.server.release.wait(30)
+
+    def respond(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def log_message(self, *arguments: Any) -> None:
         """Print nothing."""

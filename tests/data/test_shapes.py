@@ -18,12 +18,10 @@ def test_image_is_a_function_of_seed_split_and_index() -> None:
 
 
 def test_larger_sets_begin_with_the_smaller_ones(shapes_module: Callable[..., Shapes]) -> None:
-    small, large = shapes_module(num_train=60, num_test=30), shapes_module(num_train=130, num_test=31)
-    for module in (small, large):
-        module.setup()
-    assert torch.equal(large.arrays.train_images[:60], small.arrays.train_images)
-    assert torch.equal(large.arrays.test_images[:30], small.arrays.test_images)
-    assert large.arrays.train_labels.tolist() == [row % 10 for row in range(130)]
+    small, large = (shapes_module(num_train=number, num_test=number - 30).load_images() for number in (60, 130))
+    assert torch.equal(large.train_images[:60], small.train_images)
+    assert torch.equal(large.test_images[:30], small.test_images)
+    assert large.train_labels.tolist() == [row % 10 for row in range(130)]
 
 
 def test_pixels_use_the_range_and_all_channels() -> None:

@@ -27,6 +27,8 @@ _LARGEST_TURN = 16  # of a shape, to either side, in 256ths of a turn
 _MIN_RADIUS, _MAX_RADIUS = 0.6, 0.85  # of a shape; the image's half width is 1
 _NOISE = 0.11  # largest deviation of a pixel, in 0..1
 _TURNS = torch.tensor([[math.cos(math.tau * k / 256), math.sin(math.tau * k / 256)] for k in range(256)])
+_RIGHT = ((torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1)[None, :]  # of the centers of the pixels
+_DOWN = _RIGHT.T
 
 
 class Shapes(ImageDataModule):
@@ -111,21 +113,19 @@ class _Generator:
 
 def _draw_chunk(indices: Int64[Tensor, " n"], seed: int, split: int) -> UInt8[Tensor, "n 3 32 32"]:
     generator = _Generator(indices, (seed, split))
-    axis = (torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1
-    down, right = axis[:, None], axis[None, :]
     background = generator.uniform(0.0, 1.0, 3)
     foreground = background + generator.uniform(0.3, 0.7, 3)  # differs from it by that much in each channel
     foreground = torch.where(foreground > 1, foreground - 1, foreground)
-    canvas = _textured(background, right, down, generator)
-    canvas = _paint(canvas, generator.uniform(0.0, 1.0, 3), _clutter(right, down, generator))
-    canvas = _paint(canvas, _textured(foreground, right, down, generator), _shape_cover(right, down, generator))
+    canvas = _textured(background, generator)
+    canvas = _paint(canvas, generator.uniform(0.0, 1.0, 3), _clutter(generator))
+    canvas = _paint(canvas, _textured(foreground, generator), _shape_cover(generator))
     return ((canvas + _noise(indices, seed, split) * _NOISE) * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _textured(color: Tensor, right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
+def _textured(color: Tensor, generator: _Generator) -> Tensor:
     """Draw soft stripes of random direction, width and strength in a color, shape n 3 h w."""
     cosine, sine = generator.direction()
-    across = (right * cosine + down * sine) * generator.uniform(0.5, 2.5) + generator.uniform(4.0, 5.0)
+    across = (_RIGHT * cosine + _DOWN * sine) * generator.uniform(0.5, 2.5) + generator.uniform(4.0, 5.0)
     wave = (across - across.floor() - 0.5).abs() * 4 - 1
     return color + wave * generator.uniform(-0.2, 0.2, 3)
 
@@ -134,14 +134,12 @@ def _paint(canvas: Tensor, color: Tensor, cover: Tensor) -> Tensor:
     return canvas + (color - canvas) * cover
 
 
-def _placed(
-    right: Tensor, down: Tensor, generator: _Generator, radius: Tensor, largest_turn: int
-) -> tuple[Tensor, Tensor]:
+def _placed(generator: _Generator, radius: Tensor, largest_turn: int) -> tuple[Tensor, Tensor]:
     """Return pixel coordinates in the frame of an object of this radius, placed at random in the image."""
     cosine, sine = generator.direction(largest_turn)
     reach = 0.95 - radius
-    x = right - generator.uniform(-1.0, 1.0) * reach
-    y = down - generator.uniform(-1.0, 1.0) * reach
+    x = _RIGHT - generator.uniform(-1.0, 1.0) * reach
+    y = _DOWN - generator.uniform(-1.0, 1.0) * reach
     return (x * cosine + y * sine) / radius, (y * cosine - x * sine) / radius
 
 
@@ -150,16 +148,16 @@ def _cover(distance: Tensor, radius: Tensor) -> Tensor:
     return (0.5 - distance * radius * (IMAGE_SIZE / 2)).clamp_(0, 1)
 
 
-def _clutter(right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
+def _clutter(generator: _Generator) -> Tensor:
     """Return the cover of a rectangle at a random place, smaller than a shape and of random proportions."""
     radius = generator.uniform(0.1, 0.4)
-    x, y = _placed(right, down, generator, radius, 128)
+    x, y = _placed(generator, radius, 128)
     return _cover(torch.maximum(x.abs() - 1, y.abs() - generator.uniform(0.2, 1.0)), radius)
 
 
-def _shape_cover(right: Tensor, down: Tensor, generator: _Generator) -> Tensor:
+def _shape_cover(generator: _Generator) -> Tensor:
     radius = generator.uniform(_MIN_RADIUS, _MAX_RADIUS)
-    x, y = _placed(right, down, generator, radius, _LARGEST_TURN)
+    x, y = _placed(generator, radius, _LARGEST_TURN)
     num_classes, distance = len(CLASS_NAMES), torch.empty_like(x)
     for label, name in enumerate(CLASS_NAMES):  # chunks begin with class 0, and classes alternate
         distance[label::num_classes] = _distance(name, x[label::num_classes], y[label::num_classes])

@@ -1,6 +1,5 @@
 """Geometric augmentation of a batch: random crop with flip, affine maps (one gather each), progressive resizing."""
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal
@@ -64,35 +63,14 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - positions.abs()).abs()
 
 
-Matrix = tuple[float, float, float, float, float, float]
-"""Affine map from a pixel to its source: x' = a x + b y + c, y' = d x + e y + f, in pixels from the center."""
-
-IDENTITY: Matrix = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-
-def shear_x(slope: float, height: int) -> Matrix:
-    """Shift rows left in proportion to their distance from the upper border."""
-    return (1.0, slope, slope * height / 2, 0.0, 1.0, 0.0)
-
-
-def shear_y(slope: float, width: int) -> Matrix:
-    """Shift columns up in proportion to their distance from the left border."""
-    return (1.0, 0.0, 0.0, slope, 1.0, slope * width / 2)
-
-
-def translate(right: int, down: int) -> Matrix:
-    """Shift by whole pixels."""
-    return (1.0, 0.0, float(-right), 0.0, 1.0, float(-down))
-
-
-def rotate(degrees: float) -> Matrix:
-    """Rotate counterclockwise around the center."""
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return (cosine, -sine, 0.0, sine, cosine, 0.0)
-
-
 def warp(images: UInt8[Tensor, "b c h w"], matrices: Float32[Tensor, "b 6"]) -> UInt8[Tensor, "b c h w"]:
-    """Transform each image by its own matrix, to the nearest pixel, with zeros outside."""
+    """Transform each image by its own matrix, to the nearest pixel, with zeros outside.
+
+    Args:
+        images: Shape b c h w.
+        matrices: Affine map (a, b, c, d, e, f) of each image from a pixel to its source: x' = a x + b y + c,
+            y' = d x + e y + f, in pixels from the center.
+    """
     num_channels, height, width = images.shape[1:]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]

@@ -1,5 +1,6 @@
 """RandAugment (Cubuk et al., arXiv 1909.13719): random operations of one magnitude for each image."""
 
+import math
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from litlab.data.augment import color
-from litlab.data.augment.geometry import IDENTITY, Matrix, rotate, shear_x, shear_y, translate, warp
+from litlab.data.augment.geometry import warp
 from litlab.data.random_numbers import Stream, random_below, random_bits, random_sequences
 
 OPERATIONS = (
@@ -81,12 +82,18 @@ class RandAugment:
 @cache  # creating a tensor from numbers synchronizes other devices than the CPU
 def _matrices(magnitude: int, height: int, width: int, device: torch.device) -> Float32[Tensor, "12 6"]:
     """Return the matrices of the geometric operations: first with a positive sign, then with a negative one."""
-    slope, angle = _strength(magnitude, 0.3), _strength(magnitude, 30.0)
-    across, down = (int(_strength(magnitude, 150 / 331 * size)) for size in (width, height))
-    matrices: list[Matrix] = []
+    right, down = (int(_strength(magnitude, 150 / 331 * size)) for size in (width, height))
+    matrices: list[tuple[float, ...]] = []
     for sign in (1, -1):
-        shears = [shear_x(sign * slope, height), shear_y(sign * slope, width)]
-        matrices += [IDENTITY, *shears, translate(sign * across, 0), translate(0, sign * down), rotate(sign * angle)]
+        slope, angle = sign * _strength(magnitude, 0.3), math.radians(sign * _strength(magnitude, 30.0))
+        matrices += [
+            (1, 0, 0, 0, 1, 0),
+            (1, slope, slope * height / 2, 0, 1, 0),  # rows to the left, by their distance from the upper border
+            (1, 0, 0, slope, 1, slope * width / 2),  # columns up, by their distance from the left border
+            (1, 0, -sign * right, 0, 1, 0),
+            (1, 0, 0, 0, 1, -sign * down),
+            (math.cos(angle), -math.sin(angle), 0, math.sin(angle), math.cos(angle), 0),  # counterclockwise
+        ]
     return torch.tensor(matrices, dtype=torch.float32, device=device)
 
 
