@@ -151,7 +151,7 @@ def test_kill_of_the_controller(project: Path, tally: Tally) -> None:
         if len(_done_in(project)) == NUM_SLOW:  # through before the kills were: a fresh grid for the rest
             wait_until(lambda: not processes_in(project), 20)
             _assert_equal(project, undisturbed)
-            (project / "outputs" / "mine").rename(project / f"through-{len(moments)}")
+            (project / "outputs" / "mine").rename(project / f"through-{time.monotonic_ns()}")
     done = call_litlab(project, *command, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     tally.count(len(moments), kills, "after " + ", ".join(f"{moment:.1f}" for moment in moments) + " s")
