@@ -14,7 +14,7 @@ from support.studies import make_study
 from litlab.cli import tensorboard
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.tensorboard import PREFIX, LoggedSummary, scalar, write_events
+from litlab.tensorboard_session import PREFIX, LoggedSummary, scalar, write_events
 
 
 def processes_below(number: int) -> set[int]:

@@ -12,7 +12,7 @@ from support.grids import accuracy as accuracy_of_grid
 from support.studies import make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.model import Comparison
+from litlab.compare.data_model import Comparison
 from litlab.compare.plots import figures
 
 

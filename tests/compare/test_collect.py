@@ -10,7 +10,7 @@ from support.studies import config_with, make_run, make_study
 
 from litlab.compare.collect import collect
 from litlab.compare.comparison import compare
-from litlab.compare.model import Objective
+from litlab.compare.data_model import Objective
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 

@@ -13,7 +13,7 @@ from support.grids import LR, SEED, WIDTHS, names, put
 from support.studies import accuracy_interval, config_with, make_run, make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.model import Comparison, Group
+from litlab.compare.data_model import Comparison, Group
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 

@@ -20,9 +20,9 @@ from support.studies import make_study
 
 from litlab.cli import compare as command
 from litlab.compare.comparison import compare
+from litlab.compare.data_model import Skipped, Summary
 from litlab.compare.formats import Format, escape_latex, render
 from litlab.compare.html import to_html
-from litlab.compare.model import Skipped, Summary
 
 GOLDEN = Path(__file__).parent / "golden"
 AXES = {"optimizer.lr": [0.05, 0.1, 0.5], "model.widths": [[2, 4], [4, 8]], "seed": [0, 1, 2, 3]}

@@ -17,8 +17,8 @@ from support.browser import needs_browser, open_page
 from support.studies import make_run, make_study
 
 from litlab.compare.comparison import compare
+from litlab.compare.data_model import Comparison
 from litlab.compare.html import environment_of, to_html
-from litlab.compare.model import Comparison
 from litlab.compare.output_files import write_output
 from litlab.runs.files import write_json
 

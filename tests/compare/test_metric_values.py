@@ -12,7 +12,7 @@ from support.studies import config_with, make_run, make_study
 from litlab.compare.comparison import compare
 from litlab.compare.formats import render
 from litlab.compare.plots import figures
-from litlab.compare.tensorboard import metric_columns
+from litlab.compare.tensorboard_summary import metric_columns
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 

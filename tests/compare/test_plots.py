@@ -15,7 +15,7 @@ from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines,
 from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
-from litlab.compare.model import Comparison, Summary
+from litlab.compare.data_model import Comparison, Summary
 from litlab.compare.output_files import save_figures, svg
 from litlab.compare.plots import figures
 from litlab.compare.plots.cost import pareto_front

@@ -17,7 +17,7 @@ from support.thorough import examples
 
 from litlab.compare.comparison import compare
 from litlab.compare.conclusion import advice
-from litlab.compare.model import Difference
+from litlab.compare.data_model import Difference
 from litlab.compare.statistics import (
     FAR,
     MAX_SEEDS,

@@ -13,12 +13,12 @@ from support.pool_jobs import until
 from support.studies import make_run, make_study
 
 from litlab.cli import tensorboard
-from litlab.compare.tensorboard import write_summaries
+from litlab.compare.tensorboard_summary import write_summaries
 from litlab.compare.tensorboard_view import View
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
-from litlab.tensorboard import PREFIX, LoggedSummary, end_session, scalar, start_session, write_events
+from litlab.tensorboard_session import PREFIX, LoggedSummary, end_session, scalar, start_session, write_events
 
 EVENTS = PREFIX + "1795436227.host.1.0"
 

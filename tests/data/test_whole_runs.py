@@ -9,7 +9,7 @@ import pytest
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.images import write_folder
 
-from litlab.config.overrides import change_config
+from litlab.config.resume_overrides import change_config
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result

@@ -16,7 +16,7 @@ from reliability.workers import Workers
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.tensorboard import LAST
+from litlab.tensorboard_session import LAST
 from litlab.training.checkpoint_io import read_checkpoint
 
 OVERRIDES = (*SMALL, "checkpoint.every_steps=2")

@@ -17,7 +17,7 @@ from support.hparams_page import sessions
 from support.processes import session
 
 from litlab.config.config_file import from_yaml, to_yaml
-from litlab.config.overrides import change_config
+from litlab.config.resume_overrides import change_config
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_text
 from litlab.runs.result import read_result

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from support.studies import make_run
 
-from litlab.compare.model import Comparison, Group, Summary
+from litlab.compare.data_model import Comparison, Group, Summary
 from litlab.runs.metrics import Metric
 
 VAL = Metric("val/accuracy", "%", "max", (0.0, 1.0))

@@ -10,8 +10,8 @@ from support.small_fit import Batches, Rows, make_trainer
 from torch import Tensor, nn
 
 from litlab.data.loader import Batch
-from litlab.training.loop import EpochLoop, NoProfiler
-from litlab.training.state import get_progress
+from litlab.training.epoch_loop import EpochLoop, NoProfiler
+from litlab.training.train_state import get_progress
 
 Event = tuple[str, dict[str, Any]]
 _UNSEEN = ("on_save_checkpoint", "on_load_checkpoint")

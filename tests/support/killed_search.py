@@ -14,15 +14,15 @@ import optuna
 from optuna.trial import Trial
 from support.search_jobs import LR, WIDTH, Machine, best_at, run_search
 
-from litlab.sweep.search import source
+from litlab.sweep.search import proposals
 from litlab.sweep.search.sampler import DistinctSampler
 
 # Where a process is killed: the function, and whether that is before it does anything or after.
 MOMENTS: dict[str, tuple[Any, str, bool]] = {
     "a trial without values": (DistinctSampler, "sample_relative", True),
     "a trial with half its values": (Trial, "suggest_float", False),
-    "asked, not admitted": (source, "create_jobs", True),
-    "admitted, not started": (source, "create_jobs", False),
+    "asked, not admitted": (proposals, "create_jobs", True),
+    "admitted, not started": (proposals, "create_jobs", False),
     "reported": (Trial, "report", False),
     "ended, not told": (optuna.Study, "tell", True),
     "told": (optuna.Study, "tell", False),

@@ -30,8 +30,8 @@ from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome
 from litlab.sweep.scheduler import Scheduler
+from litlab.sweep.search.proposals import SearchSource
 from litlab.sweep.search.settings import make_objectives, read_settings
-from litlab.sweep.search.source import SearchSource
 from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.study import Plan, Study
 

@@ -20,7 +20,7 @@ from litlab.runs.metrics import read_metric_table, read_metrics
 from litlab.runs.result import read_result
 from litlab.tasks import metrics
 from litlab.tasks.metrics import LossAndAccuracy, TrainingMetrics
-from litlab.training.state import find_metrics, get_metrics_state, set_metrics_state
+from litlab.training.train_state import find_metrics, get_metrics_state, set_metrics_state
 
 Step = tuple[Tensor, Tensor, Tensor]
 

@@ -104,7 +104,7 @@ class PoolLauncher(Launcher):
         return [_job_return(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
     def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunResult:
-        from litlab.compare.tensorboard import update_summary
+        from litlab.compare.tensorboard_summary import update_summary
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
         from litlab.runs.terminal import display_path

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
     from litlab.config.search_space import Space
+    from litlab.sweep.search.proposals import SearchSource
     from litlab.sweep.search.settings import SearchSettings
-    from litlab.sweep.search.source import SearchSource
     from litlab.sweep.search.spec import SearchSpec
     from litlab.sweep.study import Plan, Study
 
@@ -124,11 +124,11 @@ class SearchSweeper(Sweeper):
         return self.launcher.plan("search", search.space.axes, mask_secrets(kept) | {"study_name": search.name})
 
     def _run(self, study: Study, plan: Plan, search: SearchSpec) -> None:
-        from litlab.compare.tensorboard import update_summary
+        from litlab.compare.tensorboard_summary import update_summary
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
         from litlab.sweep.multirun import run_search
-        from litlab.sweep.search.source import SearchSource
+        from litlab.sweep.search.proposals import SearchSource
         from litlab.sweep.search.storage import check_url
 
         pool, opened = self.launcher.pool(), []

@@ -17,7 +17,7 @@ from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import hard_link, sync_appended
 from litlab.tasks.metrics import logged_values
-from litlab.training.state import Hook, LoaderState, TrainState, restore_train_state, state_of_rank
+from litlab.training.train_state import Hook, LoaderState, TrainState, restore_train_state, state_of_rank
 
 MIN_EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a checkpoint is not saved at its end
 REDUCE_SECONDS = 0.25  # intended time between two reductions over ranks

@@ -12,7 +12,7 @@ from litlab.errors import UserError
 from litlab.runs.terminal import printable
 
 if TYPE_CHECKING:
-    from litlab.compare.model import Comparison
+    from litlab.compare.data_model import Comparison
 
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
@@ -132,7 +132,7 @@ def _write_files(comparison: "Comparison", options: Namespace) -> Iterator[str]:
 
 def _write_summaries(comparison: "Comparison") -> Iterator[str]:
     from litlab.compare.collect import studies
-    from litlab.compare.tensorboard import write_summaries
+    from litlab.compare.tensorboard_summary import write_summaries
 
     directories = studies(comparison.directories)
     if not directories:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from litlab.cli.arguments import add_allow, new_parser
-from litlab.compare.tensorboard import update_summary
+from litlab.compare.tensorboard_summary import update_summary
 from litlab.config.config_file import write_resume_record
 from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import check_foreign
@@ -31,7 +31,7 @@ from litlab.sweep.multirun import resume_grid, wait_for_workers
 from litlab.sweep.study import STUDY_FILE, Plan, Study
 
 if TYPE_CHECKING:
-    from litlab.config.overrides import ConfigChange
+    from litlab.config.resume_overrides import ConfigChange
 
 Config = dict[str, Any]
 MAX_LISTED = 20  # runs in a directory of several
@@ -126,7 +126,7 @@ def prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config
 
 def _change_config(finished: FinishedRun, overrides: list[str], result: Config) -> "ConfigChange":
     """Apply overrides to the frozen config."""
-    from litlab.config.overrides import AnotherExperiment, change_config
+    from litlab.config.resume_overrides import AnotherExperiment, change_config
 
     try:
         change = change_config(finished.config, overrides, lambda: _num_begun_epochs(finished.run, result))

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litlab.compare.hyperparameters import comparable
-from litlab.compare.model import Objective, Run, Skipped
+from litlab.compare.data_model import Objective, Run, Skipped
+from litlab.compare.setting_names import comparable
 from litlab.config.config_file import swept_keys
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError

@@ -9,9 +9,9 @@ from statistics import fmean
 
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
+from litlab.compare.data_model import Comparison, Group, Run, Summary, best_group
 from litlab.compare.filters import filter_runs
 from litlab.compare.grouping import GroupSpec, Subgroup, define_groups, group_by_settings
-from litlab.compare.hyperparameters import listed
 from litlab.compare.metric_values import (
     BEST,
     check_at,
@@ -22,7 +22,7 @@ from litlab.compare.metric_values import (
     unknown_direction_error,
     value_of,
 )
-from litlab.compare.model import Comparison, Group, Run, Summary, best_group
+from litlab.compare.setting_names import listed
 from litlab.compare.statistics import differences, summarize
 from litlab.compare.table import sort_groups
 from litlab.errors import UserError

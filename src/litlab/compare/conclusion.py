@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from datetime import date
 
+from litlab.compare.data_model import CONFIDENCE, Comparison, Difference, Group, Summary, best_group
 from litlab.compare.grouping import ALL
-from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary, best_group
 from litlab.compare.statistics import MAX_SEEDS
 from litlab.compare.table import INTERVAL, decimals, fixed, with_unit
 from litlab.runs.metrics import Metric, Mode

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from litlab.compare.grouping import RunGroup, Value, setting_column, setting_keys
-from litlab.compare.hyperparameters import SEED, full_name, listed, parsed, text
+from litlab.compare.setting_names import SEED, full_name, listed, parsed, text
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
 

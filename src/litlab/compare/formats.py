@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from litlab.compare.model import CONFIDENCE, Comparison, Group
+from litlab.compare.data_model import CONFIDENCE, Comparison, Group
 from litlab.compare.table import TIED, Column, Table, Value, build_table, columns_of
 
 Format = Literal["table", "markdown", "csv", "json", "latex"]

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from litlab.compare.hyperparameters import SEED, full_name, listed, short_names, shorten, text
-from litlab.compare.model import Run
+from litlab.compare.data_model import Run
+from litlab.compare.setting_names import SEED, full_name, listed, short_names, shorten, text
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.compare.conclusion import answer, extent, on_one_line, question
-from litlab.compare.hyperparameters import shorten, text
+from litlab.compare.data_model import Comparison, Run, Summary
 from litlab.compare.metric_values import value_of
-from litlab.compare.model import Comparison, Run, Summary
 from litlab.compare.output_files import svg
+from litlab.compare.setting_names import shorten, text
 from litlab.compare.table import INTERVAL, build_table, decimals, not_completed, with_unit
 from litlab.config.tree import lies_under
 from litlab.errors import UserError

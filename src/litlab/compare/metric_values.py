@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
-from litlab.compare.model import Objective, Run
+from litlab.compare.data_model import Objective, Run
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricTable, Mode, iterate_rows, read_metric_table

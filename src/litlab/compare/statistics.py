@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from litlab.compare.model import CONFIDENCE, Difference, Summary
+from litlab.compare.data_model import CONFIDENCE, Difference, Summary
 from litlab.runs.metrics import Metric
 
 POWER = 0.8  # probability with which a true difference is to be found

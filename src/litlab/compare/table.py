@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from litlab.compare.hyperparameters import parsed, shorten
-from litlab.compare.model import CONFIDENCE, Comparison, Difference, Group, Summary
+from litlab.compare.data_model import CONFIDENCE, Comparison, Difference, Group, Summary
+from litlab.compare.setting_names import parsed, shorten
 from litlab.compare.statistics import interval_method
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric, MetricTable, Mode

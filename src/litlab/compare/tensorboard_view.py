@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litlab.compare.collect import collect
+from litlab.compare.data_model import Run, Skipped
 from litlab.compare.grouping import define_groups, group_by_settings
-from litlab.compare.hyperparameters import SEED, text
-from litlab.compare.model import Run, Skipped
-from litlab.compare.tensorboard import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns, numbered
+from litlab.compare.setting_names import SEED, text
+from litlab.compare.tensorboard_summary import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns, numbered
 from litlab.runs.terminal import format_value
-from litlab.tensorboard import (
+from litlab.tensorboard_session import (
     PREFIX,
     SESSION_START,
     HParam,

@@ -11,8 +11,8 @@ import torch
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.image_decoder import decode_images
 from litlab.data.image_listing import ImageListing, OutputRows, check_root, file_stamps
+from litlab.data.image_stream import ImageReader, StreamedImages, build_statistics, load_statistics
 from litlab.data.module import ImageDataModule, ImageSettings
-from litlab.data.stream import ImageReader, StreamedImages, build_statistics, load_statistics
 
 
 class ImageFolder(ImageDataModule):

@@ -13,10 +13,10 @@ from litlab.data.arrays import ImageArrays
 from litlab.data.augment import Augmentation, Mixing
 from litlab.data.augment.geometry import epoch_size, shrink
 from litlab.data.dataset_info import DatasetInfo
+from litlab.data.image_stream import StreamedImages, StreamLoader
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
 from litlab.data.preprocess import Preprocess
 from litlab.data.split import stratified_split
-from litlab.data.stream import StreamedImages, StreamLoader
 from litlab.errors import UserError
 
 _MIN_SIZE = 8  # pixels, of progressive resizing

@@ -11,7 +11,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import redact
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
-from litlab.tensorboard import end_session
+from litlab.tensorboard_session import end_session
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.config.config_file import to_yaml, write_resume_record
-from litlab.config.overrides import CHANGEABLE
+from litlab.config.resume_overrides import CHANGEABLE
 from litlab.config.tree import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory

@@ -19,7 +19,7 @@ from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.training.checkpoint_io import AtomicCheckpointIO
-from litlab.training.loop import EpochLoop, NoProfiler
+from litlab.training.epoch_loop import EpochLoop, NoProfiler
 
 Config = dict[str, Any]
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)

@@ -27,7 +27,7 @@ from litlab.runs.metrics import last_values, read_metrics
 from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
-from litlab.tensorboard import end_session, start_session
+from litlab.tensorboard_session import end_session, start_session
 from litlab.training.build import (
     Experiment,
     assemble,
@@ -38,7 +38,7 @@ from litlab.training.build import (
 )
 from litlab.training.checkpoint_io import hash_weights, read_checkpoint
 from litlab.training.resume import ResumeState, find_best_problem, get_limits
-from litlab.training.state import set_progress
+from litlab.training.train_state import set_progress
 
 Config = dict[str, Any]
 _log = logging.getLogger("litlab")

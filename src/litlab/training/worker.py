@@ -32,7 +32,7 @@ from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import FaultTolerantStream
-from litlab.tensorboard import remove_session_end
+from litlab.tensorboard_session import remove_session_end
 
 STARTED = time.perf_counter()
 Config = dict[str, Any]

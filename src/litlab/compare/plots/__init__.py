@@ -5,8 +5,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from litlab.compare.data_model import Comparison
 from litlab.compare.metric_values import value_of
-from litlab.compare.model import Comparison
 from litlab.errors import UserError
 from litlab.runs.files import open_regular
 from litlab.sweep.study import STUDY_FILE, Plan

@@ -6,8 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from litlab.compare.data_model import Comparison, Group, Run, Summary
 from litlab.compare.metric_values import metric_table
-from litlab.compare.model import Comparison, Group, Run, Summary
 from litlab.compare.plots.style import (
     FAINT,
     INTERVAL,

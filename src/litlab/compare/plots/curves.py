@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from litlab.compare.model import Comparison, Group, Run, Summary
+from litlab.compare.data_model import Comparison, Group, Run, Summary
 from litlab.compare.plots.style import (
     INTERVAL,
     LineStyle,

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from litlab.compare.model import Comparison, Group
+from litlab.compare.data_model import Comparison, Group
 from litlab.compare.plots.style import (
     COLORS,
     add_note,

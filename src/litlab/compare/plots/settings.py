@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from litlab.compare.model import Comparison, Group
+from litlab.compare.data_model import Comparison, Group
 from litlab.compare.plots.style import (
     COLOR_MAP,
     INTERVAL,

@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from litlab.compare.model import CONFIDENCE, Comparison, Group, Summary
+from litlab.compare.data_model import CONFIDENCE, Comparison, Group, Summary
 from litlab.runs.metrics import Metric
 from litlab.runs.terminal import printable
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from litlab.compare.model import Run
+from litlab.compare.data_model import Run
 from litlab.config.config_file import VOLATILE
 from litlab.config.tree import lies_under
 from litlab.errors import UserError

@@ -17,8 +17,8 @@ from support.images import write_folder
 from support.processes import is_alive
 
 from litlab.data.image_folder import ImageFolder
+from litlab.data.image_stream import StreamedImages, StreamLoader
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, MemoryLoader
-from litlab.data.stream import StreamedImages, StreamLoader
 from litlab.errors import UserError
 
 Make = Callable[..., ImageFolder]

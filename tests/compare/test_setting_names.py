@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from litlab.compare.hyperparameters import full_name, parsed, short_names, shorten, text
+from litlab.compare.setting_names import full_name, parsed, short_names, shorten, text
 from litlab.errors import UserError
 
 

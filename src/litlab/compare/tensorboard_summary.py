@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litlab.compare.collect import collect
+from litlab.compare.data_model import CONFIDENCE, Run
+from litlab.compare.data_model import Summary as MeanOfRuns  # TensorBoard has another Summary
 from litlab.compare.grouping import define_groups, group_by_settings
-from litlab.compare.hyperparameters import short_names
 from litlab.compare.metric_values import metric_table, test_counterpart
-from litlab.compare.model import CONFIDENCE, Run
-from litlab.compare.model import Summary as MeanOfRuns  # TensorBoard has another Summary
+from litlab.compare.setting_names import short_names
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -29,7 +29,7 @@ from litlab.runs.result import Result
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import printable
 from litlab.sweep.study import STUDY_FILE, Study
-from litlab.tensorboard import (
+from litlab.tensorboard_session import (
     FIRST,
     MAX_FLOAT32,
     HParam,

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from litlab.errors import UserError
 from litlab.training import run as run_module
-from litlab.training.loop import EpochLoop, NoProfiler
+from litlab.training.epoch_loop import EpochLoop, NoProfiler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchmetrics import MeanMetric, Metric
 
-from litlab.training.state import (
+from litlab.training.train_state import (
     get_metrics_state,
     get_random_state,
     merge_metrics_states,

@@ -9,7 +9,7 @@ import pytest
 from support.runs import TINY, compose_config
 
 from litlab.config.config_file import identity
-from litlab.config.overrides import (
+from litlab.config.resume_overrides import (
     CHANGEABLE,
     LENGTH_KEYS,
     LOCATION_KEYS,

@@ -40,8 +40,8 @@ from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
+from litlab.sweep.search.proposals import SearchSource
 from litlab.sweep.search.report import report_trials
-from litlab.sweep.search.source import SearchSource
 from litlab.sweep.search.spec import make_search_spec
 from litlab.sweep.study import Study
 

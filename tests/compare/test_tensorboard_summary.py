@@ -13,7 +13,15 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from litlab.cli import status
-from litlab.compare.tensorboard import EXPERIMENT, FOLDER, LAYOUT, MEANS, folder_name, update_summary, write_summaries
+from litlab.compare.tensorboard_summary import (
+    EXPERIMENT,
+    FOLDER,
+    LAYOUT,
+    MEANS,
+    folder_name,
+    update_summary,
+    write_summaries,
+)
 from litlab.errors import UserError
 from litlab.sweep.study import Plan
 
@@ -190,7 +198,7 @@ def test_progress_line_for_many_jobs(
 ) -> None:
     make_study(tmp_path / "study", AXES, accuracy)
     for least, said in ((7, ""), (6, "litlab: bringing TensorBoard's summary of 6 jobs up to date\n")):
-        monkeypatch.setattr("litlab.compare.tensorboard.MANY_JOBS", least)
+        monkeypatch.setattr("litlab.compare.tensorboard_summary.MANY_JOBS", least)
         update_summary(tmp_path / "study")
         assert capsys.readouterr().err == said
 

@@ -25,7 +25,7 @@ from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job, JobExit
 from litlab.sweep.outcome import determine_outcome
-from litlab.tensorboard import (
+from litlab.tensorboard_session import (
     LAST,
     PREFIX,
     SESSION_START,
@@ -71,7 +71,7 @@ def test_a_temporary_file_is_no_event_file(tmp_path: Path) -> None:
 def test_neither_torch_nor_tensorflow_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import litlab.process.failure; assert 'tensorboard' not in sys.modules\n"
-        "from litlab.tensorboard import LoggedSummary, session_start_summary, write_events\n"
+        "from litlab.tensorboard_session import LoggedSummary, session_start_summary, write_events\n"
         "events = [LoggedSummary(session_start_summary({'lr': 0.1}, 0), 0, 0)]\n"
         f"write_events(Path({str(tmp_path)!r}) / 'events.out.tfevents.0', events)\n"
         "print([name for name in ('torch', 'tensorflow', 'lightning') if name in sys.modules])"
