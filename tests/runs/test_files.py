@@ -9,15 +9,8 @@ from typing import BinaryIO
 
 import pytest
 
-from litlab.runs.files import (
-    remove_if_empty,
-    remove_temporary_files,
-    sync_appended,
-    truncate_appended,
-    write_atomic,
-    write_json,
-    write_text,
-)
+from litlab.runs.append_only_files import sync_appended, truncate_appended
+from litlab.runs.files import remove_if_empty, remove_temporary_files, write_atomic, write_json, write_text
 
 
 def test_text_and_json(tmp_path: Path) -> None:

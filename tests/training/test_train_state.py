@@ -7,13 +7,8 @@ import numpy as np
 import torch
 from torchmetrics import MeanMetric, Metric
 
-from litlab.training.train_state import (
-    get_metrics_state,
-    get_random_state,
-    merge_metrics_states,
-    set_metrics_state,
-    set_random_state,
-)
+from litlab.training.random_state import get_random_state, set_random_state
+from litlab.training.train_state import get_metrics_state, merge_metrics_states, set_metrics_state
 
 CPU = torch.device("cpu")
 

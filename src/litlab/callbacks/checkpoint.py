@@ -14,10 +14,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from litlab.callbacks.training_log import Timing
 from litlab.errors import UserError
 from litlab.process.signals import Stopped, StopRequest
+from litlab.runs.append_only_files import sync_appended
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import hard_link, sync_appended
+from litlab.runs.files import hard_link
 from litlab.tasks.metrics import logged_values
-from litlab.training.train_state import Hook, LoaderState, TrainState, restore_train_state, state_of_rank
+from litlab.training.loader_state import LoaderState
+from litlab.training.train_state import Hook, TrainState, restore_train_state, state_of_rank
 
 MIN_EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a checkpoint is not saved at its end
 REDUCE_SECONDS = 0.25  # intended time between two reductions over ranks

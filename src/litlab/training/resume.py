@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from litlab.errors import UserError
+from litlab.runs.append_only_files import truncate_appended
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import hard_link, remove_temporary_files, truncate_appended
+from litlab.runs.files import hard_link, remove_temporary_files
 from litlab.training.checkpoint_io import find_newest_checkpoint, read_checkpoint
 
 

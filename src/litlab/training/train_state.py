@@ -2,25 +2,22 @@
 
 import copy
 import io
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loops.loop import _Loop
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from litlab.tasks.metrics import LossAndAccuracy
+from litlab.training.loader_state import LoaderRandomStates
+from litlab.training.random_state import get_random_state, set_random_state
 
 Hook = Literal["on_train_batch_start", "on_validation_start", "on_fit_end"]
 Progress = dict[str, Any]
-RandomState = dict[str, Any]
-LoaderRandomStates = dict[str, RandomState] | None
 MetricsState = dict[str, dict[str, Any]]
 
 
@@ -115,85 +112,6 @@ def state_of_rank(saved: dict[str, Any], trainer: Trainer, task: LightningModule
     return state | {"metrics": metrics, "gradients": {}}
 
 
-class LoaderState:
-    """Moves the training loaders to the batch that a run resumes from.
-
-    litlab's loaders seek. Others are read from the start of their epoch. These draw from the global generators when an
-    epoch starts, and perhaps for each batch, so the random state of both moments is kept.
-
-    Attributes:
-        random_states: State at the start of the `epoch` and of the next `batch`; None for loaders that seek.
-    """
-
-    def __init__(self) -> None:
-        self.random_states: LoaderRandomStates = None
-
-    def start(self, trainer: Trainer) -> None:
-        """Start the loaders in `on_train_start` of a new run."""
-        if not _can_seek(trainer):
-            self.start_epoch(trainer)
-            _start_loaders(trainer, trainer.current_epoch, 0)
-            self._record_each_batch(trainer)
-
-    def resume(self, trainer: Trainer, saved: dict[str, Any], rank: dict[str, Any]) -> None:
-        """Start the loaders in `on_train_start` of a resumed run, from `litlab` of its checkpoint."""
-        device, seeks = trainer.strategy.root_device, _can_seek(trainer)
-        if not seeks:
-            finished = saved["hook"] == "on_fit_end"
-            self.random_states = {"epoch": rank["random"], "batch": rank["random"]} if finished else rank["loaders"]
-        if self.random_states is not None:
-            set_random_state(self.random_states["epoch"], device)
-        _start_loaders(trainer, saved["epoch"], saved["batch"])
-        if self.random_states is not None and saved["hook"] == "on_train_batch_start":  # this batch is read next
-            set_random_state(self.random_states["batch"], device)
-        if not seeks:
-            self._record_each_batch(trainer)
-
-    def start_epoch(self, trainer: Trainer) -> None:
-        """Record the random state in `on_train_epoch_start`, after which Lightning starts the loaders."""
-        if not _can_seek(trainer):
-            state = get_random_state(trainer.strategy.root_device)
-            self.random_states = {"epoch": state, "batch": state}
-
-    def _record_each_batch(self, trainer: Trainer) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        before_fetch = loop._on_before_fetch
-
-        def record() -> None:
-            assert self.random_states is not None
-            self.random_states = self.random_states | {"batch": get_random_state(trainer.strategy.root_device)}
-            before_fetch()
-
-        loop._on_before_fetch = record  # type: ignore[method-assign]
-
-
-def _start_loaders(trainer: Trainer, epoch: int, batch: int) -> None:
-    """Make Lightning's next training batch number `batch` of `epoch`, both counted from 0."""
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    # After a restart Lightning starts the validation loaders to count their batches, which may draw random numbers.
-    trainer.fit_loop.epoch_loop.val_loop.increment_progress_to_evaluation_end = lambda: None  # type: ignore[method-assign]
-    for loader in _train_loaders(trainer):
-        _set_sampler_epoch(loader, epoch)
-        if hasattr(loader, "seek"):
-            loader.seek(batch)
-    iter(fetcher)
-    if not _can_seek(trainer):
-        assert fetcher.iterator is not None
-        for _ in range(batch):
-            next(fetcher.iterator)
-
-
-def _can_seek(trainer: Trainer) -> bool:
-    return all(hasattr(loader, "seek") for loader in _train_loaders(trainer))
-
-
-def _train_loaders(trainer: Trainer) -> list[Any]:
-    combined = trainer.fit_loop._combined_loader
-    assert combined is not None
-    return list(combined.flattened)
-
-
 def get_progress(trainer: Trainer) -> Progress:
     """Copy all counters of the fit loop and of the loops in it."""
     return trainer.fit_loop.state_dict()
@@ -274,36 +192,6 @@ def _copy(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
 
 def _to(value: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
     return [item.to(device) for item in value] if isinstance(value, list) else value.to(device, copy=True)
-
-
-def get_random_state(device: torch.device) -> RandomState:
-    """Copy the states of the generators of Python, NumPy, torch and the device, as `weights_only=True` reads them."""
-    version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    state: RandomState = {
-        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
-        "numpy": {
-            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "cached": float(cached),
-        },
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Set the states of all generators; a device whose state was not saved keeps its own."""
-    python, numpy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    keys = numpy["keys"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def gather_states(trainer: Trainer, state: Any) -> list[Any]:
