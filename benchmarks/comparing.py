@@ -11,7 +11,8 @@ from typing import Any
 from benchmarks.harness import Row
 from benchmarks.runs import compose_config
 from benchmarks.settings import Settings
-from litlab.config.config_file import identity, to_yaml
+from litlab.config.config_file import to_yaml
+from litlab.config.identity import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
 from litlab.runs.result import Result, write_result

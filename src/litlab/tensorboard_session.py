@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from litlab.config.config_file import VOLATILE
+from litlab.config.identity import VOLATILE
 from litlab.config.tree import config_key, get, lies_under
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import open_regular, write_atomic

@@ -53,7 +53,7 @@ def study(tmp_path: Path) -> Path:
     write_result(failed, Result(RunStatus.FAILED, "", error=ERROR))
     write_result(refused, Result(RunStatus.REFUSED, "", error="data.root: no such folder\nmore"))
     write_result(stopped, Result(RunStatus.INTERRUPTED, "", error="stopped by SIGTERM, saved at step 3"))
-    write_result(pruned, Result(RunStatus.PRUNED, "", error="pruned: others were better by then"))
+    write_result(pruned, Result(RunStatus.PRUNED, "", error="pruned: other trials were better at this point"))
     killed.metrics.write_text("epoch,step,metric,value\n0,10,val/accuracy,0.25\n")
     return path
 
@@ -78,7 +78,7 @@ def test_a_line_a_job(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "0003_seed-3  interrupted                             stopped by SIGTERM, saved at step 3",
         "0004_seed-4  interrupted    1/2             25.00 %  its process is gone",
         "0005_seed-5  running        2/2  0:00       37.50 %",
-        "0006_seed-6  pruned                                  pruned: others were better by then",
+        "0006_seed-6  pruned                                  pruned: other trials were better at this point",
     ]
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.runs import TINY, compose_config
 
-from litlab.config.config_file import VOLATILE, from_yaml, identity, to_yaml
+from litlab.config.config_file import from_yaml, to_yaml
+from litlab.config.identity import VOLATILE, identity
 from litlab.config.tree import flatten, get, lies_under, put
 from litlab.errors import UserError
 

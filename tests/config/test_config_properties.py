@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from support.runs import TINY, compose_config
 from support.thorough import examples
 
-from litlab.config.config_file import from_yaml, identity, to_yaml
+from litlab.config.config_file import from_yaml, to_yaml
 from litlab.config.freeze import freeze
+from litlab.config.identity import identity
 from litlab.config.secrets import refuse_secret_arguments, resolve_secrets
 from litlab.config.validate import validate
 from litlab.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.runs import TINY, compose_config
 
-from litlab.config.config_file import identity
+from litlab.config.identity import identity
 from litlab.config.resume_overrides import (
     CHANGEABLE,
     LENGTH_KEYS,
@@ -87,7 +87,7 @@ def test_every_other_key_is_refused() -> None:
             changed(f"{key}={another(value)}")
         assert str(refused.value).startswith(f"{key}: "), key
     for key in LOCATION_KEYS:
-        with pytest.raises(AnotherExperiment, match="belongs to the place of the run"):
+        with pytest.raises(AnotherExperiment, match="is part of the run's location"):
             changed("name=x" if key == "name" else "study.name=x")
 
 
@@ -227,7 +227,7 @@ def test_progress_is_read_only_if_the_length_changes() -> None:
         ("~logger.wandb", "logger.wandb: unknown key; known here: logger.tensorboard"),
         ("seed.x=2", "seed.x: unknown key"),
         ("trainer.profiler=simple", "A new key takes a plus: +trainer.profiler=..."),
-        ("+trainer.devices=2", "trainer.devices is there already; leave out the plus"),
+        ("+trainer.devices=2", "trainer.devices exists already; remove the +"),
         ("trainer=ddp", "configs are chosen when a run is made"),
         ("+logger@more=csv", "configs are chosen when a run is made"),
         ("threads=1,2", "threads=1,2: several values; a run is resumed with one"),

@@ -88,7 +88,7 @@ def test_out_of_memory(project: Path, little_memory: Path) -> None:
     assert done.returncode == 1
     results = [read_result(RunDirectory(project / "outputs" / "mine" / f"000{n}_seed-{n}")) for n in range(3)]
     assert [result["status"] for result in results] == ["completed", "killed", "completed"]
-    assert results[1]["error"] == "killed by the kernel for want of memory"
+    assert results[1]["error"] == "killed by the kernel: out of memory"
 
 
 @pytest.mark.row(

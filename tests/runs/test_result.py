@@ -32,7 +32,7 @@ def test_nonfinite_values_are_null(value: float, tmp_path: Path) -> None:
 
 
 def test_a_missing_or_damaged_result_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did not get that far"):
+    with pytest.raises(UserError, match="has not written it yet"):
         read_result(RunDirectory(tmp_path))
     (tmp_path / "result.json").write_text("[]")
     with pytest.raises(UserError, match="expected a JSON object"):

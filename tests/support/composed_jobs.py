@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from support.runs import TINY, compose_config
 
-from litlab.config.config_file import identity
+from litlab.config.identity import identity
 from litlab.config.job_configs import ComposedJob
 from litlab.runs.provenance import describe_launch
 from litlab.sweep.backends.base import Job

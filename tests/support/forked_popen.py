@@ -49,6 +49,8 @@ def _become(arguments: Sequence[str], environment: Mapping[str, str] | None, pas
         if callable(signal.getsignal(signum)):
             signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Popen restores their defaults; Python ignores them from its start
+        signal.signal(signum, signal.SIG_IGN)
     for number, name in enumerate(STREAMS):
         _kept.append(getattr(sys, name))
         stream = open(number, "w" if number else "r", buffering=1, closefd=False)  # noqa: SIM115  (open to the end)

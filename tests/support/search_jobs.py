@@ -18,7 +18,7 @@ from unittest.mock import patch
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from litlab.config.config_file import identity
+from litlab.config.identity import identity
 from litlab.config.search_space import Choices, Dimension, Numbers, Space
 from litlab.errors import UserError
 from litlab.process.signals import StopRequest

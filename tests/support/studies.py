@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from scipy import special, stats
 
-from litlab.config.config_file import identity
+from litlab.config.identity import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricsWriter
 from litlab.runs.result import Result, write_result

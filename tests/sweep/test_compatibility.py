@@ -33,9 +33,9 @@ def test_a_changed_fixed_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         begin(tmp_path / "s", [0, 1], data__batch_size=8)
     assert str(refused.value).splitlines() == [
-        f"{tmp_path / 's'} is another study, what is fixed in it has changed:",
+        f"{tmp_path / 's'} is another study with a different value of a fixed key:",
         "  data.batch_size: 16 -> 8",
-        "choose another study.name for it, or give what was there before",
+        "choose another study.name, or use the previous values",
     ]
     assert contents(tmp_path / "s") == before
     begin(tmp_path / "s", [0, 1], trainer__devices=2)  # where, not what
@@ -49,7 +49,7 @@ def test_a_choice_of_a_swept_group_has_to_stay_the_same(tmp_path: Path) -> None:
     create(study, plan, composed)
     again = Study.load_own(tmp_path / "s")
     other = jobs_of(again, [base(model__hidden=[2])], [{"model": "large"}])
-    with pytest.raises(UserError, match=r"(?s)what 0001_model-large stands for.*model\.hidden: \[4\] -> \[2\]"):
+    with pytest.raises(UserError, match=r"(?s)a different config of 0001_model-large.*model\.hidden: \[4\] -> \[2\]"):
         check_compatible(again, replace(plan, base=base(model__hidden=[2])), other)
     check_compatible(again, plan, jobs_of(again, [base(model__hidden=[2])], [{"model": "tiny"}]))
 
@@ -63,7 +63,7 @@ def test_a_fixed_value_in_a_swept_group_has_to_stay_the_same(tmp_path: Path) -> 
     other = jobs_of(again, [base(seed=3, model__hidden=[4])], [{"model": "cnn", "seed": "3"}])
     for arguments in (["model.hidden=[4]"], []):
         now = replace(plan, base=base(model__hidden=[4]), axes=plan.axes | {"seed": ["3"]}, arguments=arguments)
-        with pytest.raises(UserError, match=r"what is fixed in it has changed:\n  model\.hidden: \[8\] -> \[4\]"):
+        with pytest.raises(UserError, match=r"a different value of a fixed key:\n  model\.hidden: \[8\] -> \[4\]"):
             check_compatible(again, now, other)
 
 
@@ -87,7 +87,7 @@ def test_data_from_another_place_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError) as refused:
             check_compatible(study, *grid_of(study, values, "/B"))
         message = str(refused.value)
-        assert "data from elsewhere (fingerprint 0123456789ab):\n  data.root: /A -> /B\n" in message
+        assert "data from another location (fingerprint 0123456789ab):\n  data.root: /A -> /B\n" in message
         assert f"litlab resume {study.path} data.root=/B" in message
         check_compatible(study, *grid_of(study, values, "/B", ("seed", "data.root")))
         check_compatible(study, *grid_of(study, values, "/B", ("seed", "experiment")))
@@ -104,7 +104,7 @@ def test_data_of_a_search_from_another_place_are_refused(tmp_path: Path) -> None
     (job,) = create(study, replace(search_of(tmp_path), base=base(data__root="/A")), grid_of(study, [0], "/A")[1])
     write_json(job.run.dataset, {"fingerprint": "0123456789abcdef"})
     check_compatible(study, replace(search_of(tmp_path), base=base(data__root="/A")), [])
-    with pytest.raises(UserError, match="data from elsewhere"):
+    with pytest.raises(UserError, match="data from another location"):
         check_compatible(study, replace(search_of(tmp_path), base=base(data__root="/B")), [])
 
 
@@ -123,7 +123,7 @@ def test_kind_space_and_objectives_of_a_search_have_to_stay_the_same(tmp_path: P
         other = search_of(tmp_path)
         with pytest.raises(UserError, match=rf"hydra\.sweeper\.{name}: not set -> "):
             check_compatible(again, replace(other, search=other.search | {name: value}), [])
-    with pytest.raises(UserError, match=r"space of the search has changed:\n  optimizer\.lr: \['interval\(0,1\)'\] ->"):
+    with pytest.raises(UserError, match=r"a different search space:\n  optimizer\.lr: \['interval\(0,1\)'\] ->"):
         check_compatible(again, search_of(tmp_path, space="interval(0,2)"), [])
     with pytest.raises(UserError, match=r"s is a search, and this would be a grid"):
         check_compatible(again, plan_of([0], tmp_path), seeds(again, [0]))

@@ -268,7 +268,7 @@ def test_a_worker_that_exits_with_zero_fails(
     with pytest.raises(RunFailed) as failed:
         run_worker(job.run, job.config, keep=True)
     assert failed.value.exit_code == 1
-    assert read_result(job.run)["error"] == "the worker ended with exit code 0 and no result: something called exit()"
+    assert read_result(job.run)["error"] == "the worker ended with exit code 0 and no result: the code called exit()"
     assert capfd.readouterr().err == f"litlab: {read_result(job.run)['error']}; its log is {job.run.log}\n"
 
 

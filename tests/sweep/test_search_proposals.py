@@ -67,7 +67,7 @@ def test_the_optimum_is_found_within_ten_percent(found: tuple[SearchSource, Mach
     assert best.user_attrs["directory"] == f"{best.number:04d}"
 
 
-def test_hopeless_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Machine, Path]) -> None:
+def test_unpromising_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Machine, Path]) -> None:
     source, machine, path = found
     assert states(source).count("PRUNED") >= 5
     assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 30
@@ -119,7 +119,7 @@ def test_several_objectives(tmp_path: Path) -> None:
     search = search_of(study, LR, WIDTH, objectives=wanted)
     text = "\n".join(report_trials(search, study, source.trials, is_out_of_points=False))
     assert f"than one of these {len(source.trials.best_trials)}" in text
-    with pytest.raises(UserError, match=r"goes by val/accuracy \(max\), parameters \(min\), and not by val/accuracy"):
+    with pytest.raises(UserError, match=r"are val/accuracy \(max\), parameters \(min\), not val/accuracy"):
         run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=8)
 
 
@@ -281,7 +281,7 @@ def test_a_search_whose_trials_are_gone_is_not_continued(tmp_path: Path) -> None
 def test_choices_that_have_changed_are_another_space(tmp_path: Path) -> None:
     run_search(tmp_path / "s", Machine(best_at(0.03)), NAMES, FEW, trials=1)
     more = replace(NAMES, domain=Choices(("a", "b", "c", "d")))
-    with pytest.raises(UserError, match=r"the space of the search has changed:\n  model.name"):
+    with pytest.raises(UserError, match=r"a different search space:\n  model.name"):
         run_search(tmp_path / "s", Machine(best_at(0.03)), more, FEW, trials=3)
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, more, FEW, trials=3)

@@ -42,7 +42,7 @@ def settings(**values: Any) -> Any:
         ),
         (
             {"sampler": "cmaes", "objectives": [{"metric": m, "mode": "min"} for m in ("val/loss", "parameters")]},
-            "knows one objective only",
+            "supports one objective only",
         ),
         (
             {"objectives": [{"metric": m, "mode": "min"} for m in ("val/loss", "test/loss")]},
@@ -86,7 +86,9 @@ def test_runs_without_the_objective_are_refused(changes: dict[str, Any], message
 def test_an_objective_that_no_run_has_is_refused() -> None:
     ours = BASE | {"task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier"}}
     wanted = [Objective(metric="val/accuracy", mode="max"), Objective(metric="paramters", mode="min")]
-    with pytest.raises(UserError, match="paramters is no value of a run; did you mean parameters; known: val/acc"):
+    with pytest.raises(
+        UserError, match="paramters is not a value that runs report; did you mean parameters; known: val/acc"
+    ):
         make_objectives(ours, wanted)
 
 

@@ -100,7 +100,7 @@ def test_only_one_command_at_a_time_writes_a_study(tmp_path: Path) -> None:
         study.write_plan(plan_of([0], tmp_path))
         create_jobs(study, seeds(study, [0]), provenance(tmp_path))
         create_jobs(study, seeds(study, [0, 1]), provenance(tmp_path))
-    with pytest.raises(UserError, match="was changed by another command a moment ago"), other.lock():
+    with pytest.raises(UserError, match="was just changed by another command"), other.lock():
         pass
 
 

@@ -229,7 +229,7 @@ class Waiting(Callback):
 
 
 def test_a_callback_that_waits_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    callback = "+callbacks.waiting._target_=training.test_loop.Waiting"
+    callback = "+callbacks.waiting._target_=training.test_epoch_loop.Waiting"
     waits = train_recorded(tmp_path / "run", monkeypatch, callback)
     assert waits.stacks
     assert all("Waiting" in stack or "on_train_batch_end" in stack for stack in waits.stacks)

@@ -11,7 +11,8 @@ from support.processes import processes_in
 from support.runs import TINY, Command, KeepsToken, call_litlab, train_here
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from litlab.config.config_file import from_yaml, identity
+from litlab.config.config_file import from_yaml
+from litlab.config.identity import identity
 from litlab.config.schema import VALIDATION_METRICS
 from litlab.errors import UserError
 from litlab.inference.evaluate import evaluate

@@ -13,7 +13,7 @@ import yaml
 
 from litlab.cli.arguments import add_allow, new_parser
 from litlab.compare.tensorboard_summary import update_summary
-from litlab.config.config_file import write_resume_record
+from litlab.config.resume_record import write_resume_record
 from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import check_foreign
 from litlab.config.trust import ALLOW

@@ -7,7 +7,7 @@ from typing import Any
 
 from litlab.compare.data_model import Objective, Run, Skipped
 from litlab.compare.setting_names import comparable
-from litlab.config.config_file import swept_keys
+from litlab.config.identity import swept_keys
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory

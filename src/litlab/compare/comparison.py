@@ -1,17 +1,16 @@
-"""The comparison that `litlab compare` shows: groups of runs averaged over seeds, each of which counts once."""
+"""The comparison that `litlab compare` shows: groups of runs, averaged over seeds, in the order of their ranks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from statistics import fmean
 
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
 from litlab.compare.data_model import Comparison, Group, Run, Summary, best_group
 from litlab.compare.filters import filter_runs
-from litlab.compare.grouping import GroupSpec, Subgroup, define_groups, group_by_settings
+from litlab.compare.grouping import GroupSpec, define_groups, group_by_settings
 from litlab.compare.metric_values import (
     BEST,
     check_at,
@@ -22,11 +21,19 @@ from litlab.compare.metric_values import (
     unknown_direction_error,
     value_of,
 )
-from litlab.compare.setting_names import listed
-from litlab.compare.statistics import differences, summarize
+from litlab.compare.seed_values import (
+    SeedValues,
+    Values,
+    exclude_runs,
+    run_names,
+    runs_are,
+    seed_means,
+    summarize_group,
+    values_by_seed,
+)
+from litlab.compare.statistics import differences
 from litlab.compare.table import sort_groups
 from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricTable, Mode
 from litlab.runs.terminal import format_value, printable
 
@@ -35,8 +42,6 @@ _NUM_GROUPS = 12  # groups in the message about a baseline
 _NUM_ADVICE = 8  # groups for which it is said one by one that they do not differ from the baseline
 _SPEED = Metric("images/s", mode="max")
 _SECONDS = Metric("seconds", "s", mode="min")
-Values = Mapping[Path, float]  # directory of a run -> its value
-SeedValues = list[tuple[int | None, float]]  # None: a run without a seed
 
 
 def compare(
@@ -84,14 +89,14 @@ def compare(
         raise no_values_error(kept, chosen.name, at)
     if chosen.mode is None:
         raise unknown_direction_error(chosen.name)
-    specs, notes = _exclude_runs(grouping.groups, values)
+    specs, notes = exclude_runs(grouping.groups, values)
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)
     groups = [_group(spec, values, chosen, table) for spec in specs]
     notes += caution(groups, chosen.mode)
     base = None if baseline is None else _find_group(groups, baseline)
     if base is not None:
-        by_seed = {spec.name: _values_by_seed(spec.subgroups, values) for spec in specs}
+        by_seed = {spec.name: values_by_seed(spec.subgroups, values) for spec in specs}
         groups, remarks = _against(base, groups, by_seed, chosen)
         notes += remarks
     num_filtered = len(runs) - len(kept)
@@ -113,80 +118,6 @@ def compare(
         unfinished=tuple(run for run in runs if not run.is_completed),
     )
     return comparison if sort is None else replace(comparison, groups=sort_groups(comparison, sort, table))
-
-
-def _exclude_runs(groups: Sequence[GroupSpec], values: Values) -> tuple[list[GroupSpec], list[str]]:
-    """Remove completed runs that may not count, and describe them in notes.
-
-    Of runs with the same settings and seed the newest counts: copies and repetitions must not narrow an interval. With
-    `--group`, a seed counts only if it has a completed run in all settings that are averaged over: otherwise its mean
-    would be one over other settings.
-    """
-    old = [run for group in groups for part in group.subgroups for run in _superseded(part.runs, values)]
-    kept = [_without(group, old) for group in groups]
-    partial: list[Run] = []
-    unmatched: list[str] = []
-    for group in kept:
-        seeds = {seed for seed, _ in _values_by_seed(group.subgroups, values)}
-        valued = [run for run in group.runs if run.path in values]
-        if seeds:
-            partial += [run for run in valued if run.seed not in seeds]
-        elif valued:
-            unmatched.append(group.name)
-    notes = []
-    if old:
-        notes.append(f"{_runs_are(old)} not averaged, as a newer one has the same settings and seed: {_names(old)}")
-    if partial:
-        reason = "as not all settings that --group averages over have a completed one with the same seed"
-        notes.append(f"{_runs_are(partial)} not averaged, {reason}: {_names(partial)}")
-    if unmatched:
-        names = listed(unmatched, _NUM_LISTED)
-        notes.append(f"{names}: no seed has all settings that --group averages over, so no interval")
-    return [_without(group, partial) for group in kept], notes
-
-
-def _superseded(runs: Sequence[Run], values: Values) -> list[Run]:
-    """Return all but the newest of the completed runs with the same seed; those with a value come before others."""
-    by_seed: dict[int, list[Run]] = {}
-    for run in runs:
-        if run.is_completed and run.seed is not None:
-            by_seed.setdefault(run.seed, []).append(run)
-
-    def order(run: Run) -> tuple[bool, float]:
-        return run.path in values, RunDirectory(run.path).result.stat().st_mtime
-
-    return [run for same in by_seed.values() if len(same) > 1 for run in sorted(same, key=order)[:-1]]
-
-
-def _without(group: GroupSpec, runs: Sequence[Run]) -> GroupSpec:
-    paths = {run.path for run in runs}
-    parts = (replace(part, runs=tuple(run for run in part.runs if run.path not in paths)) for part in group.subgroups)
-    return replace(group, subgroups=tuple(parts))
-
-
-def _values_by_seed(subgroups: Sequence[Subgroup], values: Values) -> SeedValues:
-    """Return the value of each seed; with several subgroups, its mean over all of them, if they share any seed."""
-    pairs = [[(run.seed, values[run.path]) for run in part.runs if run.path in values] for part in subgroups]
-    pairs = list(filter(None, pairs))
-    if len(pairs) < 2:
-        return pairs[0] if pairs else []
-    by_seed = [dict(part) for part in pairs]
-    shared = set.intersection(*map(set, by_seed)) - {None}
-    return [(seed, fmean(part[seed] for part in by_seed)) for seed in sorted(shared, key=lambda seed: seed or 0)]
-
-
-def summarize_group(subgroups: Sequence[Subgroup], values: Values, metric: Metric) -> Summary | None:
-    """Summarize values over seeds, with the best value of a single run.
-
-    If no seed is in all subgroups, the summary is over runs and has no interval. None without any value.
-    """
-    of_runs = [values[run.path] for part in subgroups for run in part.runs if run.path in values]
-    if not of_runs:
-        return None
-    over_runs, by_seed = summarize(of_runs, metric), _values_by_seed(subgroups, values)
-    if not by_seed:
-        return replace(over_runs, low=None, high=None)
-    return replace(summarize([value for _, value in by_seed], metric), best=over_runs.best)
 
 
 def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) -> Group:
@@ -266,7 +197,7 @@ def _against(
         )
     if len(groups) == 1:
         return [base], [f"{base.name} is the only group: there is nothing to compare with it"]
-    means = {group.name: _seed_means(seeds[group.name]) for group in groups if seeds[group.name]}
+    means = {group.name: seed_means(seeds[group.name]) for group in groups if seeds[group.name]}
     tested = differences(means.pop(base.name), means)
     sentences = [sentence for name, difference in tested.items() if (sentence := advice(name, difference, metric))]
     remarks = sentences[:_NUM_ADVICE]
@@ -275,23 +206,15 @@ def _against(
     return [replace(group, difference=tested.get(group.name)) for group in groups], remarks
 
 
-def _seed_means(seeds: SeedValues) -> dict[int | None, float]:
-    """Return seed -> value; runs without a seed are averaged."""
-    by_seed: dict[int | None, list[float]] = {}
-    for seed, value in seeds:
-        by_seed.setdefault(seed, []).append(value)
-    return {seed: fmean(values) for seed, values in by_seed.items()}
-
-
 def _not_averaged(runs: Sequence[Run], values: Values, metric: str, at: str) -> list[str]:
     """Describe runs that are counted only: those that are not completed, and those without the metric."""
     notes = []
     if unfinished := [run for run in runs if not run.is_completed]:
         statuses = Counter(run.status.label for run in unfinished)
         counts = ", ".join(f"{num} {status}" for status, num in statuses.items())
-        notes.append(f"{_runs_are(unfinished)} not completed and not averaged: {counts}")
+        notes.append(f"{runs_are(unfinished)} not completed and not averaged: {counts}")
     if without := [run for run in runs if run.is_completed and run.path not in values]:
-        notes.append(f"{_runs_are(without)} completed, but without {metric} at {at}: {_names(without)}")
+        notes.append(f"{runs_are(without)} completed, but without {metric} at {at}: {run_names(without)}")
     return notes
 
 
@@ -302,15 +225,7 @@ def _without_test(specs: Sequence[GroupSpec], values: Values, test_metric: str) 
     if not without or len(without) == len(runs):
         return []
     have = "1 run has" if len(without) == 1 else f"{len(without)} runs have"
-    return [f"{have} no {test_metric}, which is averaged over the others: {_names(without)}"]
-
-
-def _runs_are(runs: Sequence[Run]) -> str:
-    return "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
-
-
-def _names(runs: Sequence[Run]) -> str:
-    return listed([format_value(run.name) for run in runs], _NUM_LISTED)
+    return [f"{have} no {test_metric}, which is averaged over the others: {run_names(without)}"]
 
 
 def _first(lines: Sequence[str], num: int, indent: str = "") -> list[str]:

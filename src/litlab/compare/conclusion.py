@@ -57,7 +57,7 @@ def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
         return "no other can be told from it" if num_others > 1 else "the other one cannot be told from it"
     if num_ties:
         return f"{num_ties} of the {num_others} others cannot be told from it"
-    return f"its interval lies apart from {'all others' if num_others > 1 else 'that of the other one'}"
+    return f"its interval does not overlap {'those of the others' if num_others > 1 else 'that of the other one'}"
 
 
 def _value(comparison: Comparison, value: Summary, one: str) -> str:

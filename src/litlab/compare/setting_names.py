@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.compare.data_model import Run
-from litlab.config.config_file import VOLATILE
+from litlab.config.identity import VOLATILE
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value

@@ -50,7 +50,7 @@ class Column:
         mode: Values that come first in `--sort`: large or small ones.
         is_number: True for numbers, aligned at the right; else cells are names and values from the files of runs.
         marks_ties: True if it shows which groups are tied with the best.
-        is_said_once: True if it moves below the table when all groups have the same.
+        is_summarized: True if it moves below the table when all groups have the same.
         spare: Rank in which a narrow terminal drops it, the smallest first; 0: never.
         latex: LaTeX tables that have room for it: `always`, `alone` (without differences from a baseline) or `never`.
     """
@@ -65,7 +65,7 @@ class Column:
     mode: Mode = "min"
     is_number: bool = True
     marks_ties: bool = False
-    is_said_once: bool = False
+    is_summarized: bool = False
     spare: int = 0
     latex: Literal["always", "alone", "never"] = "always"
 
@@ -225,17 +225,17 @@ COLUMNS: tuple[Column | Callable[[Comparison], Iterable[Column]], ...] = (
     _difference_columns,
     Column(
         "training time", _seconds, lambda group: format_duration(group.seconds.mean) if group.seconds else "",
-        data={"training seconds mean": _seconds}, sort=("time",), is_said_once=True, spare=3, latex="never",
+        data={"training seconds mean": _seconds}, sort=("time",), is_summarized=True, spare=3, latex="never",
     ),
     Column(
         "images/s", _speed, lambda group: f"{group.images_per_second.mean:.0f}" if group.images_per_second else "",
-        data={"images per second mean": _speed}, sort=("images/s",), mode="max", is_said_once=True, spare=1,
+        data={"images per second mean": _speed}, sort=("images/s",), mode="max", is_summarized=True, spare=1,
         latex="never",
     ),
     Column(
         "parameters", lambda group: group.parameters,
         lambda group: "" if group.parameters is None else f"{group.parameters:,}",
-        sort=("parameters",), is_said_once=True, spare=2, latex="alone",
+        sort=("parameters",), is_summarized=True, spare=2, latex="alone",
     ),
     Column("not completed", not_completed, not_completed, data={}, is_number=False, latex="never"),
     _status_columns,
@@ -253,7 +253,7 @@ def build_table(comparison: Comparison, leave_out: Callable[[Column], bool] = la
     pairs = [(column, tuple(map(column.text, comparison.groups))) for column in columns_of(comparison)]
     pairs = [(column, cells) for column, cells in pairs if any(cells) and not leave_out(column)]
     keys = {column.name for column, _ in pairs}
-    once = [pair for pair in pairs if pair[0].is_said_once and len(pair[1]) > 1 and len(set(pair[1])) == 1]
+    once = [pair for pair in pairs if pair[0].is_summarized and len(pair[1]) > 1 and len(set(pair[1])) == 1]
     same = ", ".join(f"{column.header} {cells[0]}" for column, cells in once)
     shown = [pair for pair in pairs if pair not in once]
     is_marked = len(comparison.groups) > 1 and comparison.best is not None and comparison.best.has_interval

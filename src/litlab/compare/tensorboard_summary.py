@@ -243,7 +243,7 @@ def _make_folder(folder: Path) -> Path:
         UserError: If it is a run, or leads elsewhere.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()) or (folder / "config.yaml").exists():
-        raise UserError(f"{folder} is in the way of TensorBoard's summary of the study; move it away")
+        raise UserError(f"{folder} has the name of TensorBoard's summary of the study; move it away")
     folder.mkdir(exist_ok=True)
     return folder
 

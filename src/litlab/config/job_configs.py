@@ -11,9 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from litlab.config.compose import Composer, set_output_dir, set_swept_overrides
-from litlab.config.config_file import identity
 from litlab.config.freeze import freeze, hydra_record
 from litlab.config.hydra_errors import explain_error
+from litlab.config.identity import identity
 from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import foreign_problems
 from litlab.config.tree import Config, bare_key

@@ -12,9 +12,9 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.config_file import VOLATILE, swept_keys
 from litlab.config.freeze import make_paths_absolute, threads_per_rank
 from litlab.config.hydra_errors import explain_hydra_error, explain_interpolation_error
+from litlab.config.identity import VOLATILE, swept_keys
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references
 from litlab.config.targets import import_target
@@ -130,7 +130,7 @@ def _apply(config: Config, override: Override) -> None:
     if name not in node and not adds:
         raise UserError(_unknown_key(config, key))
     if name in node and override.is_add():
-        raise UserError(f"{override.input_line}: {key} is there already; leave out the plus")
+        raise UserError(f"{override.input_line}: {key} exists already; remove the +")
     if not override.is_delete():
         node[name] = _merge(node.get(name), _resolved_value(override))
     elif parents:
@@ -174,7 +174,7 @@ def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Ca
         if key in LENGTH_KEYS:
             reason = _length_problem(new, num_epochs_begun(), before["schedule"], before["data"])
         elif lies_under(key, *LOCATION_KEYS):
-            reason = "belongs to the place of the run, which can't be changed"
+            reason = "is part of the run's location, which can't be changed"
         elif not lies_under(key, *CHANGEABLE):
             reason = "would make it another experiment"
         elif lies_under(key, *swept_keys(before)):

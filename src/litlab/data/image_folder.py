@@ -21,7 +21,7 @@ class ImageFolder(ImageDataModule):
     Args:
         root: A folder, or a tar or zip archive, which is not unpacked to disk.
         image_size: Height and width in pixels that all images are resized to.
-        cache: Folder of the decoded arrays; images are decoded anew when a file's size or time of change differs.
+        cache: Folder of the decoded arrays; images are decoded again when a file's size or time of change differs.
         storage: "memory" for decoded arrays; "stream" to decode images whenever they are needed, from a folder or a zip
             archive.
         num_workers: Number of processes that decode with "stream"; 0 to decode in the training process.

@@ -1,4 +1,4 @@
-"""Streamed images: read and decoded anew in every epoch by a torch DataLoader and its workers.
+"""Streamed images: read and decoded again in every epoch by a torch DataLoader and its workers.
 
 The batches are those of images in memory, bit for bit, for any number of ranks and workers and from any position on:
 the same `BatchLoader` decides which rows a batch has, and the workers only read them.

@@ -21,7 +21,7 @@ def build(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[i
 
     Args:
         name: Name as in `torchvision.models.list_models(module=torchvision.models)`.
-        pretrained: Start from torchvision's default weights, trained on ImageNet; the head is initialized anew unless
+        pretrained: Start from torchvision's default weights, trained on ImageNet; the head is initialized again unless
             num_classes is 1000. They expect ImageNet's normalization of the images (`data.mean`, `data.std`).
         num_classes: Number of logits.
         image_shape: Channels, height and width of the images in pixels; most networks take three channels.

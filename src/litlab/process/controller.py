@@ -141,7 +141,7 @@ def _record_end(run: RunDirectory, config: dict[str, Any], worker: WorkerProcess
     elif code:
         message = f"the worker ended with exit code {code} before it could start"
     else:
-        message = "the worker ended with exit code 0 and no result: something called exit()"
+        message = "the worker ended with exit code 0 and no result: the code called exit()"
         code = 1
     try:
         with directory_lock(run.path):  # if another worker owns the run by now, it is the one to record an end

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from litlab.config.config_file import identity
+from litlab.config.identity import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import redact
 from litlab.runs.result import Result, write_result

@@ -64,7 +64,7 @@ class RunDirectory:
         try:
             (path / ".hydra").mkdir()  # atomic: of two that start here, one gets it
         except FileExistsError as error:
-            raise UserError(f"{path} was taken by another run a moment ago; choose another directory") from error
+            raise UserError(f"{path} was just taken by another run; choose another directory") from error
         for name, text in hydra.items():
             write_text(path / ".hydra" / name, text, sync=sync)
         write_text(run.config, config, sync=sync)
@@ -138,6 +138,6 @@ class RunDirectory:
             with open_regular(file) as opened:
                 return json.loads(opened.read().decode())
         except FileNotFoundError as error:
-            raise UserError(f"{file} is missing: the run in {self.path} did not get that far") from error
+            raise UserError(f"{file} is missing: the run in {self.path} has not written it yet") from error
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file} is damaged: {error}") from error

@@ -59,7 +59,7 @@ class RunStatus(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """True if it ended without a result for a reason that nobody asked for."""
+        """True if it ended without a result without being requested."""
         return self in _FAILURES
 
     @property

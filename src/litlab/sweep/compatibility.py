@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.config_file import DATA_SOURCE, VOLATILE, swept_keys
+from litlab.config.identity import DATA_SOURCE, VOLATILE, swept_keys
 from litlab.config.tree import config_key, diff, format_change, lies_under
 from litlab.errors import UserError
 from litlab.sweep.study import Plan, Study
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 Changes = dict[str, list[Any]]  # dotted key -> [value before, value after]
 MAX_LINES = 20
-_ADVICE = "choose another study.name for it, or give what was there before"
+_ADVICE = "choose another study.name, or use the previous values"
 
 
 def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]) -> None:
@@ -30,12 +30,12 @@ def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]
         raise UserError(f"{study.path} is a {before.kind}, and this would be a {plan.kind}: {_ADVICE}")
     after = Plan.from_yaml(study.path, plan.to_yaml().encode())  # the types that a file gives
     if plan.kind == "search":
-        _refuse(study, "the space of the search", diff(before.axes, plan.axes))
+        _refuse(study, "search space", diff(before.axes, plan.axes))
         changes = diff(before.search, after.search)
         changes = {f"hydra.sweeper.{key}": changes[key] for key in changes if lies_under(key, "objectives", "storage")}
-        _refuse(study, "what the search is for and keeps its trials in", changes)
+        _refuse(study, "objective or storage", changes)
     if plan.kind == "search" or not {record.identity for record in study.records} <= {job.identity for job in composed}:
-        _refuse(study, "what is fixed in it", _fixed_values(before, after))
+        _refuse(study, "value of a fixed key", _fixed_values(before, after))
         _check_points(study, composed)
     _check_data_source(study, before, after, composed)
 
@@ -65,7 +65,7 @@ def _check_points(study: Study, composed: Sequence["ComposedJob"]) -> None:
             if run.config.exists():  # else removed by the user, to be created again
                 changes = diff(run.read_config(), job.config)
                 changes = exclude(changes, VOLATILE) or exclude(changes, ("study", "threads"))
-                _refuse(study, f"what {record.directory} stands for", changes)
+                _refuse(study, f"config of {record.directory}", changes)
 
 
 def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequence["ComposedJob"]) -> None:
@@ -83,7 +83,7 @@ def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequen
     lines = "\n".join(f"  {format_change(key, *values)}" for key, values in changes.items())
     ((key, (old, new)), *_) = changes.items()
     raise UserError(
-        f"{study.path} was begun with data from elsewhere (fingerprint {fingerprint}):\n{lines}\n"
+        f"{study.path} was started with data from another location (fingerprint {fingerprint}):\n{lines}\n"
         "jobs on other data are another study: choose another study.name for them. If these are the same data, "
         f"continue what is not complete with `litlab resume {study.path} {key}={new}`, which compares the fingerprint; "
         f"for more jobs let {old} be a link to them"
@@ -101,4 +101,4 @@ def _refuse(study: Study, subject: str, changes: Changes) -> None:
     lines = [f"  {format_change(key, *values)}" for key, values in changes.items()]
     more = [f"  and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     text = "\n".join([*lines[:MAX_LINES], *more])
-    raise UserError(f"{study.path} is another study, {subject} has changed:\n{text}\n{_ADVICE}")
+    raise UserError(f"{study.path} is another study with a different {subject}:\n{text}\n{_ADVICE}")

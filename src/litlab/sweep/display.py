@@ -100,7 +100,7 @@ class Display:
             self.print(f"{job.name}: {_describe(job, outcome)}{retry}{counts}")
 
     def update(self, total: int) -> None:
-        """Redraw the table, unless that was done a moment ago."""
+        """Redraw the table, unless it was just redrawn."""
         self._total = total
         if self._live.is_started and time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._drawn = time.monotonic()

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.config_file import to_yaml, write_resume_record
+from litlab.config.config_file import to_yaml
 from litlab.config.resume_overrides import CHANGEABLE
+from litlab.config.resume_record import write_resume_record
 from litlab.config.tree import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -98,8 +99,8 @@ def _create(
     if run.path.exists():
         if not _is_unused(run):
             raise UserError(
-                f"{run.path} is the next job's place, but holds something that the study does not know; "
-                "move it elsewhere, then call this command again"
+                f"{run.path} is the directory of the next job, but holds unknown files; "
+                "move them elsewhere, then run this command again"
             )
         shutil.rmtree(run.path)
     RunDirectory.create(run.path, to_yaml(job.config), job.hydra, sync=sync)
@@ -124,7 +125,7 @@ def _existing(study: Study, job: "ComposedJob", record: JobRecord, provenance: d
     if run.path.exists() and not _is_unused(run):
         raise UserError(
             f"{run.path} is a job of this study, but can't be continued as yours: {reason}; "
-            "remove that directory to have the job done anew"
+            "remove that directory to run the job again"
         )
     return _create(study, job, record.number, record.directory, provenance, sync=True)
 

@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def is_failure(self) -> bool:
-        """True if the job ended without a result for a reason that nobody asked for."""
+        """True if the job ended without a result without being requested."""
         return self.status.is_failure
 
     @property
@@ -93,23 +93,23 @@ def _classify(
     if reported is not None and reported.is_failure:
         return reported, error
     if job_exit.timed_out:
-        return RunStatus.TIMED_OUT, f"stopped after {job_exit.seconds:.0f} s, which is more than it was given"
+        return RunStatus.TIMED_OUT, f"stopped after {job_exit.seconds:.0f} s, longer than `hydra.launcher.timeout`"
     if requested == RunStatus.PRUNED:
-        return requested, "pruned: others were better by then"
+        return requested, "pruned: other trials were better at this point"
     if reported == RunStatus.INTERRUPTED:
         return reported, error
     if requested is not None:
         return requested, "stopped before it could save"
     if code == -signal.SIGKILL:
-        reason = "killed by the kernel for want of memory" if job_exit.out_of_memory else "killed by SIGKILL"
+        reason = "killed by the kernel: out of memory" if job_exit.out_of_memory else "killed by SIGKILL"
         return RunStatus.KILLED, reason
     if code < 0:
         return RunStatus.CRASHED, f"crashed with {signal.Signals(-code).name}"
     if code in map(exit_code, STOP_SIGNALS):
         return RunStatus.INTERRUPTED, "stopped while it started"
     if code == 0:
-        return RunStatus.FAILED, "ended with exit code 0 and no result: something called exit()"
-    return RunStatus.FAILED, f"ended with exit code {code} before it could say why"
+        return RunStatus.FAILED, "ended with exit code 0 and no result: the code called exit()"
+    return RunStatus.FAILED, f"ended with exit code {code} without a result"
 
 
 def _write_result(job: Job, status: RunStatus, message: str) -> str | None:

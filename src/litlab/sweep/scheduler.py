@@ -44,7 +44,7 @@ class JobSource(Protocol):
         """Return True if no more jobs will come."""
 
     def jobs_to_prune(self, running: Sequence[Job]) -> list[Job]:
-        """Return those of the running jobs that are hopeless."""
+        """Return the running jobs to prune."""
 
     def job_ended(self, job: Job, outcome: Outcome) -> None:
         """Take note of the outcome of a job.
@@ -164,7 +164,7 @@ class Scheduler:
         return outcome.is_failure and self._num_attempts[job.number] <= self._retries
 
     def _cancel_jobs(self) -> None:
-        """Prune hopeless jobs, stop all jobs if needed, kill cancelled ones that do not end in time."""
+        """Prune unpromising jobs, stop all jobs if needed, kill cancelled ones that do not end in time."""
         running = list(self._running.values())
         if self._is_stopping():
             self._cancel(running, RunStatus.INTERRUPTED, self.stop.pending() or signal.SIGTERM)

@@ -194,7 +194,7 @@ class Study:
         with directory_lock(self.path) as lock:
             contents = _read(self.path / STUDY_FILE), _read(self.path / JOBS_FILE)
             if contents != (self._plan_content, self._jobs_content):
-                raise UserError(f"{self.path} was changed by another command a moment ago; call this one again")
+                raise UserError(f"{self.path} was just changed by another command; run this command again")
             remove_temporary_files(self.path)
             self._is_locked = True
             try:

@@ -120,7 +120,7 @@ def find_newest_checkpoint(run: RunDirectory) -> tuple[Path | None, list[str]]:
     if problems:
         raise UserError(
             "\n".join(problems) + f"\nso {run.path} has no checkpoint to resume from; "
-            "put a copy of one of them back, or train anew in another directory"
+            "put a copy of one of them back, or train again in another directory"
         )
     return None, []
 

@@ -69,7 +69,7 @@ class ResumeState:
         if self.saved["data"] != fingerprint:
             raise UserError(
                 f"{run.path} was trained on other data so far (their fingerprint differs): set data.root to those, "
-                "or train anew"
+                "or train again"
             )
         max_epochs = trainer["max_epochs"]
         if max_epochs is not None and 0 <= max_epochs < self.saved["epoch"] + (self.saved["batch"] > 0):
@@ -114,6 +114,6 @@ def _check_new(run: RunDirectory) -> list[str]:
     if run.best.exists() and "litlab" in read_checkpoint(run.best):
         raise UserError(
             f"{run.checkpoints} has lost last.ckpt and previous.ckpt, so {run.path} cannot be resumed; "
-            "put a copy of one of them back, or train anew in another directory"
+            "put a copy of one of them back, or train again in another directory"
         )
-    return [f"{run.path} had not saved a checkpoint yet; it starts from the beginning"] if run.metrics.exists() else []
+    return [f"{run.path} has no checkpoint yet; it starts from the beginning"] if run.metrics.exists() else []

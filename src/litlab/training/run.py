@@ -14,7 +14,8 @@ from lightning.pytorch import Trainer
 from litlab.callbacks.checkpoint import BestTracker, Checkpoints
 from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
-from litlab.config.config_file import identity, to_yaml
+from litlab.config.config_file import to_yaml
+from litlab.config.identity import identity
 from litlab.config.secrets import resolve_secrets
 from litlab.errors import UserError
 from litlab.loggers import MetricsLogger, TensorBoard, log_config

@@ -1,38 +1,13 @@
 """Mixup and cutmix of a batch with its partners."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from litlab.data.augment.cutout import Boxes
 from litlab.data.random_numbers import Stream, random_below, random_bits, symmetric_beta
-
-
-class Boxes(NamedTuple):
-    """A rectangle for each image of a batch: rows top..bottom-1 and columns left..right-1, each of shape b."""
-
-    top: Int64[Tensor, " b"]
-    bottom: Int64[Tensor, " b"]
-    left: Int64[Tensor, " b"]
-    right: Int64[Tensor, " b"]
-
-    def mask(self, height: int, width: int) -> Bool[Tensor, "b 1 h w"]:
-        """Return a mask of the pixels inside."""
-        rows = _between(self.top, self.bottom, height)
-        columns = _between(self.left, self.right, width)
-        return (rows[:, :, None] & columns[:, None, :])[:, None]
-
-    def area_fraction(self, height: int, width: int) -> Float32[Tensor, " b"]:
-        """Return the fraction of the image inside, for images that contain the boxes."""
-        num_pixels = (self.bottom - self.top) * (self.right - self.left)
-        return num_pixels.to(torch.float32) / (height * width)
-
-
-def _between(start: Tensor, end: Tensor, size: int) -> Bool[Tensor, "b size"]:
-    positions = torch.arange(size, device=start.device)
-    return (positions >= start[:, None]) & (positions < end[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)

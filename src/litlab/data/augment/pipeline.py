@@ -1,4 +1,4 @@
-"""Augmentation pipeline of single images."""
+"""Augmentation pipeline of single images: all operations in their order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from litlab.data.augment.color import ColorJitter
+from litlab.data.augment.cutout import cut_out
 from litlab.data.augment.geometry import random_flips, random_shifts, shift_and_flip
-from litlab.data.augment.mix import Boxes
 from litlab.data.augment.rand_augment import RandAugment
-from litlab.data.random_numbers import Stream, random_below, random_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +52,4 @@ class Augmentation:
         self, images: Float[Tensor, "b c h w"], indices: Int64[Tensor, " b"], epoch: int
     ) -> Float[Tensor, "b c h w"]:
         """Apply cutout, after the images are normalized: zero is the mean."""
-        if self.cutout == 0:
-            return images
-        height, width = images.shape[-2:]
-        return images.masked_fill(self._cutout_boxes(indices, epoch, height, width).mask(height, width), 0)
-
-    def _cutout_boxes(self, indices: Tensor, epoch: int, height: int, width: int) -> Boxes:
-        """Draw squares of `cutout` pixels, clipped at the border; the center is any pixel of the image.
-
-        DeVries and Taylor, arXiv 1708.04552. The center of an even side is the pixel below and right of the middle.
-        """
-        side = self.cutout
-        top = random_below(random_bits(indices, self.seed, epoch, Stream.CUTOUT_ROW), height) - side // 2
-        left = random_below(random_bits(indices, self.seed, epoch, Stream.CUTOUT_COLUMN), width) - side // 2
-        return Boxes(
-            top.clamp(min=0), (top + side).clamp(max=height), left.clamp(min=0), (left + side).clamp(max=width)
-        )
+        return images if self.cutout == 0 else cut_out(images, indices, epoch, seed=self.seed, side=self.cutout)

@@ -1,1 +1,1 @@
-"""Search with Optuna, which proposes jobs and prunes those that are hopeless."""
+"""Search with Optuna, which proposes jobs and prunes unpromising ones."""

@@ -96,7 +96,7 @@ class SearchSource:
         return job
 
     def jobs_to_prune(self, running: Sequence[Job]) -> list[Job]:
-        """Report the validations of the running jobs, and return the hopeless ones."""
+        """Report the validations of the running jobs, and return those to prune."""
         with self._search.storage_errors(self._study):
             return [job for job in running if self._reporters[job.number].report()]
 
@@ -263,6 +263,6 @@ class ValidationReporter:
             self._reported.add(step)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # of values that are no numbers
-                is_hopeless = self.trial.should_prune()  # asked for each value: pruners count them
-            should_prune = is_hopeless and step != self._last_step
+                is_unpromising = self.trial.should_prune()  # asked for each value: pruners count them
+            should_prune = is_unpromising and step != self._last_step
         return should_prune

@@ -64,7 +64,7 @@ def read_settings(values: Mapping[str, Any]) -> SearchSettings:
             f"{SECTION}.pruner={settings.pruner}: can't be combined with several objectives; set it to null"
         )
     if settings.objectives is not None and settings.sampler == "cmaes":
-        problems.append(f"{SECTION}.sampler=cmaes: knows one objective only; for several use tpe")
+        problems.append(f"{SECTION}.sampler=cmaes: supports one objective only; use tpe for several")
     if problems:
         raise UserError("\n".join(problems))
     return settings
@@ -132,7 +132,8 @@ def make_objectives(config: Mapping[str, Any], several: list[Objective] | None) 
         if config["task"]["_target_"] in SECTIONS and objective.metric not in known:
             hint = did_you_mean(objective.metric, known)
             raise UserError(
-                f"hydra.sweeper.objectives: {objective.metric} is no value of a run{hint}; known: {', '.join(known)}"
+                f"hydra.sweeper.objectives: {objective.metric} is not a value that runs report{hint}; "
+                f"known: {', '.join(known)}"
             )
     metrics = [objective.metric for objective in objectives if objective.metric not in RUN_VALUES]
     data = config["data"]

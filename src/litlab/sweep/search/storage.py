@@ -92,7 +92,7 @@ def open_trials(
     stored = study.user_attrs[_OBJECTIVES]
     if stored != requested:
         before, now = (", ".join(f"{metric} ({mode})" for metric, mode in pairs) for pairs in (stored, requested))
-        raise UserError(f"{path}: this search goes by {before}, and not by {now}; choose another study.name")
+        raise UserError(f"{path}: the objectives of this search are {before}, not {now}; choose another study.name")
     return study
 
 

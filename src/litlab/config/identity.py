@@ -1,0 +1,52 @@
+"""Identity of a run: a hash of the config values that determine its results."""
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import Any
+
+from litlab.config.tree import Config, config_key, join, lies_under
+
+# Keys that say where a run computes, reads and writes, not what it computes.
+VOLATILE = (
+    "name", "threads", "study", "logger", "checkpoint",
+    "data.root", "data.cache", "data.url", "data.storage", "data.num_workers",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.log_every_n_steps", "trainer.profiler",
+)  # fmt: skip
+DATA_SOURCE = ("data.root", "data.url")  # those of them that say where the images come from
+
+
+def identity(config: Config) -> str:
+    """Return the SHA-256 of a frozen config without its volatile keys, except those that its study sweeps."""
+    relevant = _without_volatile(config, "", swept_keys(config), is_volatile=False)
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def swept_keys(config: Config) -> list[str]:
+    """Return the dotted keys of a run's config that its study sweeps; none for a single run.
+
+    A group without a key of its own, such as `experiment`, may set any key. Then all volatile keys count as swept,
+    except `study` itself and `threads`, which is set later.
+    """
+    study = config.get("study")
+    overrides = study.get("swept") if isinstance(study, dict) else None
+    swept = [config_key(str(key)) for key in overrides] if isinstance(overrides, list) else []
+    sets_any_key = any(key.partition(".")[0] not in config for key in swept)
+    return [*swept, *(key for key in VOLATILE if sets_any_key and key not in ("study", "threads"))]
+
+
+def _without_volatile(node: Any, parent: str, swept: Collection[str], *, is_volatile: bool) -> Any:
+    """Copy a node without volatile values; below a volatile key only swept values are kept."""
+    if not isinstance(node, dict):
+        return node
+    kept = {}
+    for name, value in node.items():
+        key = join(parent, name)
+        if key in swept:
+            kept[name] = value
+        elif not (is_volatile or key in VOLATILE):
+            kept[name] = _without_volatile(value, key, swept, is_volatile=False)
+        elif isinstance(value, dict) and any(lies_under(other, key) for other in swept):
+            kept[name] = _without_volatile(value, key, swept, is_volatile=True)
+    return kept
