@@ -118,7 +118,7 @@ def test_tensorboard_beside_what_can_not_be_used(tmp_path: Path, capsys: pytest.
     output = capsys.readouterr().out.splitlines()[-2:]
     assert output[0].endswith("good: summaries of 2 groups")
     assert output[1].startswith(f"TensorBoard  skipped {tmp_path / 'outputs' / 'taken'}: ")
-    assert "is in the way" in output[1]
+    assert "has the name of TensorBoard" in output[1]
 
 
 @pytest.mark.parametrize("option", ["--output", "--html", "--plot"])

@@ -17,7 +17,7 @@ from support.runs import TINY, call_litlab, compose_config, train_here
 from litlab.cli import main as cli
 from litlab.cli import resume, status
 from litlab.cli.resume import _quote, resume_study
-from litlab.config import config_file
+from litlab.config import resume_record
 from litlab.config.config_file import from_yaml, to_yaml
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
@@ -148,7 +148,7 @@ def test_the_same_command_completes_an_interrupted_record(
     run = new_run()
     completed(run)
     with monkeypatch.context() as patched:
-        patched.setattr(config_file, function, interrupt)
+        patched.setattr(resume_record, function, interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(run, "trainer.max_epochs=3")
     assert FinishedRun.open(run.path).config["trainer"]["max_epochs"] == 2

@@ -179,7 +179,7 @@ def test_obstacles_are_named_and_left_alone(what: str, tmp_path: Path) -> None:
     else:
         folder.mkdir()
         (folder / "lr=0.01").symlink_to(elsewhere)
-    with pytest.raises(UserError, match="is in the way"):
+    with pytest.raises(UserError, match="has the name of TensorBoard"):
         write_summaries(tmp_path / "study")
     assert not list(elsewhere.iterdir())
 

@@ -153,7 +153,9 @@ def test_missing_keys_and_the_order_of_lists_count_but_not_the_order_of_keys() -
 
 
 def test_identity_is_the_same_in_another_process() -> None:
-    script = "import sys; from litlab.config.config_file import from_yaml, identity\n"
+    script = (
+        "import sys; from litlab.config.config_file import from_yaml\nfrom litlab.config.identity import identity\n"
+    )
     command = [sys.executable, "-c", script + "print(identity(from_yaml(sys.stdin.read())))"]
     done = subprocess.run(command, input=to_yaml(CONFIG), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == identity(CONFIG)

@@ -119,7 +119,7 @@ def test_unrecorded_directories_are_removed_unless_they_hold_other_files(tmp_pat
     assert again.exists()
     in_the_way = RunDirectory.create(tmp_path / "s" / "0002_seed-2", "seed: 0\n", {})
     in_the_way.metrics.write_text("epoch,step,metric,value\n")
-    with pytest.raises(UserError, match="0002_seed-2 is the next job's place, but holds something"):
+    with pytest.raises(UserError, match="0002_seed-2 is the directory of the next job, but holds unknown"):
         begin(tmp_path / "s", [0, 1, 2])
     assert in_the_way.metrics.exists()
     assert len(Study.load_own(tmp_path / "s").records) == 2
