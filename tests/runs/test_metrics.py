@@ -119,6 +119,14 @@ def test_a_value_in_its_unit(unit: str, text: str, scale: float) -> None:
     assert (metric.format(0.42079), metric.scale) == (text, scale)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (2e-4, "0.0002"), (2.30362, "2.3036"), (309.556, "310"), (5658.2, "5,658"), (1e12, "1e+12")],
+)
+def test_digits_of_a_value(value: float, text: str) -> None:
+    assert Metric("x").format(value) == text
+
+
 ACCURACY = Metric("val/accuracy", unit="%", mode="max", bounds=(0.0, 1.0))
 LOSS = Metric("val/loss", mode="min", bounds=(0.0, math.inf))
 

@@ -74,7 +74,8 @@ class Metric:
         """Format a value for people: `84.50 %`, `0.4208`."""
         if self.unit == "%":
             return f"{100 * value:.2f} %"
-        digits = ",.0f" if 1000 <= abs(value) < 1e9 else ".4f" if 1e-3 <= abs(value) < 1000 else ".4g"
+        size = abs(value)
+        digits = ",.0f" if 100 <= size < 1e9 else ".4f" if 1e-3 <= size < 100 else ".4g"
         number = format(value, digits)
         return f"{number} {self.unit}".rstrip()
 
