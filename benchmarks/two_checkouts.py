@@ -22,8 +22,8 @@ from benchmarks import __main__ as bench, multirun, settings
 multirun.usual = multirun.ideal = lambda *arguments: None
 images = ("data=shapes", "data.num_train=20000", "data.num_test=500", "data.val_size=500")
 chosen = replace(
-    settings.full(None), data=images, multirun_data=images, num_rounds=2, num_startups=2, num_steps=1000,
-    num_step_rounds=4, num_multiruns=1, num_seeds=1, num_frozen=50,
+    settings.full(None), data=images, multirun_data=images, num_rounds=1, num_startups=1, num_steps=500,
+    num_step_rounds=4, num_multiruns=1, num_seeds=1, num_frozen=50, num_compared=300,
 )
 for row in bench.ROWS[sys.argv[1]](chosen):
     print("ROW " + json.dumps([row.name, row.unit, statistics.median(row.ours)]))
