@@ -220,11 +220,14 @@ def iterate_rows(path: Path, metrics: Collection[str]) -> Iterator[Row]:
 
     Lines that are no rows are left out; a file that cannot be read has no rows.
     """
-    names = [_quoted(metric).encode() for metric in metrics]
+    names = {metric.encode() for metric in metrics}
+    are_quoted = any(_quoted(metric) != metric for metric in metrics)
     try:
         with open_regular(path) as file:
             while line := file.readline(_LONGEST_LINE):
-                if any(name in line for name in names) and line.endswith(b"\n"):
+                cells = line.split(b",", 4)
+                is_candidate = (len(cells) == 4 and cells[2] in names) or (are_quoted and b'"' in line)
+                if is_candidate and line.endswith(b"\n"):
                     row = _parse(line)
                     if row is not None and row.metric in metrics:
                         yield row
