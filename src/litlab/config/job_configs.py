@@ -169,6 +169,7 @@ class _NumberedJobs:
         self._taken = {directory for _, directory in known.values()}
 
     def add(self, job: ComposedJob) -> None:
+        """Assign a number to a job; the same job of the study keeps its own."""
         if job.identity in self._known:
             number, directory = self._known[job.identity]
             self._by_identity[job.identity] = replace(job, number=number, directory=directory)

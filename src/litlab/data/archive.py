@@ -211,6 +211,7 @@ class _XzFile:
         self.close = self._file.close
 
     def read(self, size: int) -> bytes:
+        """Read at most `size` decompressed bytes; empty at the end."""
         while True:
             if not self._pending and (self._stream is None or self._stream.needs_input):
                 self._pending = self._file.read(_READ_BYTES)
