@@ -219,3 +219,27 @@ def test_outside_the_main_thread_a_worker_is_only_a_process(tmp_path: Path) -> N
     assert isinstance(error, RunFailed)
     assert error.exit_code == 1
     assert read_result(run)["status"] == "failed"
+
+
+IGNORED = """
+import os, signal, time
+from litlab.process.signals import Stopped, StopRequest
+
+class Ends:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # the handler is called
+
+StopRequest().install()
+try:
+    Ends()
+    time.sleep(60)
+except Stopped as stopped:
+    print(stopped)
+"""
+
+
+def test_a_signal_where_python_ignores_exceptions() -> None:
+    """Python prints exceptions of `__del__` and of weak references' callbacks, and goes on; imports have such."""
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("SIGTERM\n", "")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from types import FrameType
 PARENT_VARIABLE = "LITLAB_PARENT"  # environment variable: id of the process that a worker or rank must not outlive
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # schedulers warn with the last two
 GRACE = 8  # seconds to end in after a second signal
+RAISE_AGAIN_AFTER = 0.01  # seconds
 DUPLICATE_SECONDS = 2.0  # for copies of one signal: a scheduler signals every process, and parents pass it on as well
 
 
@@ -64,6 +66,7 @@ class StopRequest:
         self.received: int | None = None
         self._received_at = 0.0
         self._is_deferred = False
+        self._other_hook = sys.unraisablehook
         parent = os.environ.get(PARENT_VARIABLE)
         self._parent = int(parent) if parent else None
 
@@ -71,6 +74,7 @@ class StopRequest:
         """Handle the stop signals of this process from now on, those included that were blocked while it started."""
         for signum in STOP_SIGNALS:
             signal.signal(signum, self._handle)
+        self._other_hook, sys.unraisablehook = sys.unraisablehook, self._raise_again
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     @contextmanager
@@ -95,5 +99,16 @@ class StopRequest:
         if is_second:  # the kernel ends the process if something catches the exception
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(GRACE)
-        if is_second or not self._is_deferred:
+        self._raise_unless_deferred(is_second)
+
+    def _raise_unless_deferred(self, is_second: bool = False) -> None:
+        if self.received is not None and (is_second or not self._is_deferred):
             raise Stopped(self.received)
+
+    def _raise_again(self, ignored: "sys.UnraisableHookArgs") -> None:
+        """Raise a `Stopped` again soon that Python ignored: in `__del__`, or in the callback of a weak reference."""
+        if not isinstance(ignored.exc_value, Stopped):
+            self._other_hook(ignored)
+        elif not signal.getitimer(signal.ITIMER_REAL)[0]:  # after a second signal the kernel ends the process anyway
+            signal.signal(signal.SIGALRM, lambda signum, frame: self._raise_unless_deferred())
+            signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_AFTER)

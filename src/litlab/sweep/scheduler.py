@@ -207,6 +207,7 @@ def handle_signals(study: Path, backend: Backend) -> Iterator[tuple[StopRequest,
         return
     pause = _Pause(backend)
     handlers = {signum: signal.getsignal(signum) for signum in (*STOP_SIGNALS, signal.SIGTSTP)}
+    unraisablehook = sys.unraisablehook
     stop.install()
     signal.signal(signal.SIGTSTP, pause.request)
     try:
@@ -218,6 +219,7 @@ def handle_signals(study: Path, backend: Backend) -> Iterator[tuple[StopRequest,
         print(f"litlab: stopped at once by {name}; the study is in {study}", file=sys.stderr)
         raise RunStopped(stopped.exit_code) from None
     finally:
+        sys.unraisablehook = unraisablehook
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
