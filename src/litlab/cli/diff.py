@@ -1,13 +1,13 @@
 """Show what differs between two runs."""
 
 import difflib
-from typing import Any
 
 from litlab.cli.arguments import new_parser
 from litlab.config.tree import check_plain
 from litlab.errors import UserError
 from litlab.runs.diff import diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping
 from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import format_duration, headline, printable
 
@@ -78,12 +78,8 @@ def _code_diff(old: RunDirectory, new: RunDirectory) -> list[str]:
 def _recorded_code(run: RunDirectory) -> dict[str, str]:
     """Read name -> text of the code in provenance.json; empty if nothing is recorded."""
     try:
-        provenance: Any = run.read_json(run.provenance)
+        code = as_mapping(run.read_mapping(run.provenance).get("code"))
     except UserError:  # reported in the section of the code
         return {}
-    code = provenance.get("code") if isinstance(provenance, dict) else None
-    if not isinstance(code, dict):
-        return {}
-    untracked = code.get("untracked")
-    texts = {"uncommitted changes": code.get("diff"), **(untracked if isinstance(untracked, dict) else {})}
+    texts = {"uncommitted changes": code.get("diff"), **as_mapping(code.get("untracked"))}
     return {name: text for name, text in texts.items() if isinstance(text, str)}

@@ -16,7 +16,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import run_worker
 from litlab.runs.diff import RunDiff, diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import write_json
+from litlab.runs.files import as_mapping, write_json
 from litlab.runs.provenance import describe_launch
 from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
@@ -70,8 +70,8 @@ def _require_complete(run: RunDirectory) -> None:
     if not run.result.exists():
         reason = "it has no result.json: it is running, or was killed"
     else:
-        result = run.read_json(run.result)
-        status, error = (result.get(key) if isinstance(result, dict) else None for key in ("status", "error"))
+        result = as_mapping(run.read_json(run.result))
+        status, error = result.get("status"), result.get("error")
         if status == RunStatus.COMPLETED:
             return
         reason = f"status {format_value(status)}: {format_value(error)}"
@@ -124,8 +124,7 @@ def _verdict(diff: RunDiff) -> list[str]:
 
 def _remarks(diff: RunDiff, old: RunDirectory) -> list[str]:
     """List what may explain the differences."""
-    provenance = old.read_json(old.provenance) if old.provenance.exists() else {}
-    resumed = provenance.get("resumed") if isinstance(provenance, dict) else None
+    resumed = old.read_mapping(old.provenance).get("resumed")
     remarks = [_describe_resume(entry) for entry in resumed] if isinstance(resumed, list) else []
     if not diff.identical and diff.same_recipe:
         remarks.append(
@@ -137,9 +136,9 @@ def _remarks(diff: RunDiff, old: RunDirectory) -> list[str]:
 
 def _describe_resume(entry: Any) -> str:
     """Describe one resume of the original, which the rerun doesn't repeat."""
-    entry = entry if isinstance(entry, dict) else {}
-    changes = entry.get("changed") if isinstance(entry.get("changed"), dict) else {}
-    pairs = [(key, *pair) for key, pair in changes.items() if isinstance(pair, list) and len(pair) == 2]
+    entry = as_mapping(entry)
+    changes = as_mapping(entry.get("changed")).items()
+    pairs = [(key, *pair) for key, pair in changes if isinstance(pair, list) and len(pair) == 2]
     changed = ", ".join(
         f"{format_value(key)} {format_value(before)} -> {format_value(after)}" for key, before, after in pairs
     )

@@ -22,6 +22,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import RunStopped, run_worker
 from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping
 from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics, split_of
 from litlab.runs.provenance import describe_launch
@@ -178,16 +179,14 @@ def _record_change(finished: FinishedRun, change: "ConfigChange", command: list[
 def _read_result(run: RunDirectory) -> Config:
     """Read result.json; empty if it is missing or damaged, in which case the worker replaces it."""
     try:
-        result = run.read_json(run.result)
+        return as_mapping(run.read_json(run.result))
     except UserError:
         return {}
-    return result if isinstance(result, dict) else {}
 
 
 def _format_result(result: Config, config: Config) -> str:
     """Format the objective of a completed run, or its test metrics if it has none."""
-    test = result.get("test")
-    values = test if isinstance(test, dict) else {}
+    values = as_mapping(result.get("test"))
     if config["objective"]:
         values = {config["objective"]["metric"]: result.get("objective")}
     texts = [f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float)]

@@ -1,6 +1,5 @@
 """Runs below directories, read from config.yaml and result.json; directories that cannot be used are reported."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from litlab.config.identity import swept_keys
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping, as_number
 from litlab.runs.metrics import split_of
 from litlab.runs.state import RunState, read_state, state_from_result
 from litlab.sweep.discover import MAX_DEPTH, DiscoveredRun, is_run_or_study, runs_at, subdirectories
@@ -18,7 +18,6 @@ from litlab.sweep.study import STUDY_FILE
 
 _MAX_FILE = 1 << 20  # bytes of config.yaml or result.json; those of litlab have a few thousand
 _MAX_NAME = 100  # characters of the name of a metric
-_LARGEST = 1e300
 _NO_RUNS = "holds no runs"
 
 
@@ -124,8 +123,8 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         test=_metrics(result.get("test")),
         epochs=_count(result.get("epochs")) or 0,
         steps=_count(result.get("steps")) or 0,
-        training_seconds=_number(_mapping(result.get("seconds")).get("training")),
-        images_per_second=_number(result.get("images_per_second")),
+        training_seconds=as_number(as_mapping(result.get("seconds")).get("training")),
+        images_per_second=as_number(result.get("images_per_second")),
         parameters=_count(result.get("parameters")),
     )
 
@@ -135,12 +134,12 @@ def _read_result(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:
         return read_state(run), {}
     _refuse_large(run.result)
     result = run.read_json(run.result)
-    return state_from_result(result), _mapping(result)
+    return state_from_result(result), as_mapping(result)
 
 
 def _objective(value: Any) -> Objective | None:
     """Return None for an objective that no config of litlab may have."""
-    metric, mode = _mapping(value).get("metric"), _mapping(value).get("mode")
+    metric, mode = as_mapping(value).get("metric"), as_mapping(value).get("mode")
     if not isinstance(metric, str) or not _is_name(metric) or mode not in ("max", "min"):
         return None
     return None if split_of(metric) == "test" else Objective(metric, mode)
@@ -148,25 +147,16 @@ def _objective(value: Any) -> Objective | None:
 
 def _metrics(value: Any) -> dict[str, float]:
     """Keep the metrics that have a finite value."""
-    items = _mapping(value).items()
-    return {name: number for name, value in items if _is_name(name) and (number := _number(value)) is not None}
+    items = as_mapping(value).items()
+    return {name: number for name, value in items if _is_name(name) and (number := as_number(value)) is not None}
 
 
 def _is_name(name: str) -> bool:
     return 0 < len(name) <= _MAX_NAME and name.isprintable()
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < _LARGEST and math.isfinite(value) else None
-
-
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _LARGEST else None
+    return value if type(value) is int and value >= 0 and as_number(value) is not None else None
 
 
 def _reason(error: UserError | OSError, path: Path) -> str:

@@ -20,6 +20,7 @@ from litlab.compare.table import INTERVAL, build_table, decimals, not_completed,
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping
 from litlab.runs.metrics import Metric
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import headline
@@ -254,12 +255,12 @@ def environment_of(runs: Sequence[Run]) -> dict[str, Any]:
     Files that are missing, damaged or too large are left out.
     """
     records = [record for run in runs[:MAX_PROVENANCES] if (record := _read_record(run))]
-    machines = [_mapping(machine) for _, machine, _ in records]
+    machines = [as_mapping(machine) for _, machine, _ in records]
     facts = {"commit": _values(commit for commit, _, _ in records)}
     facts |= {name: _values(machine.get(name) for machine in machines) for name in _MACHINE_FACTS}
     versions: dict[str, Counter[str]] = {}
     for machine in machines:
-        for package, version in list(_mapping(machine.get("packages")).items())[:MAX_PACKAGES]:
+        for package, version in list(as_mapping(machine.get("packages")).items())[:MAX_PACKAGES]:
             versions.setdefault(on_one_line(package), Counter())[_text(version)] += 1
     shown = {name for name, counts in versions.items() if len(counts) > 1} | set(MAIN_PACKAGES)
     order = [*MAIN_PACKAGES, *sorted(versions.keys() - set(MAIN_PACKAGES), key=str.lower)][:MAX_PACKAGES]
@@ -278,14 +279,10 @@ def _read_record(run: Run) -> tuple[str | None, Any, date | None] | None:
     try:
         if directory.provenance.stat().st_size > MAX_PROVENANCE:
             return None
-        record = _mapping(directory.read_json(directory.provenance))
+        record = as_mapping(directory.read_json(directory.provenance))
     except (UserError, OSError):
         return None
     return (_commit(record), record.get("machine"), _date(record.get("started"))) if record else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _date(value: Any) -> date | None:
@@ -296,7 +293,7 @@ def _date(value: Any) -> date | None:
 
 
 def _commit(record: Mapping[str, Any]) -> str | None:
-    code = _mapping(record.get("code"))
+    code = as_mapping(record.get("code"))
     if not isinstance(code.get("commit"), str):
         return None
     is_changed = bool(code.get("diff") or code.get("untracked"))

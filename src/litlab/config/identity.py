@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from litlab.config.tree import Config, config_key, join, lies_under
+from litlab.runs.files import as_mapping
 
 # Keys that say where a run computes, reads and writes, not what it computes.
 VOLATILE = (
@@ -29,8 +30,7 @@ def swept_keys(config: Config) -> list[str]:
     A group without a key of its own, such as `experiment`, may set any key. Then all volatile keys count as swept,
     except `study` itself and `threads`, which is set later.
     """
-    study = config.get("study")
-    overrides = study.get("swept") if isinstance(study, dict) else None
+    overrides = as_mapping(config.get("study")).get("swept")
     swept = [config_key(str(key)) for key in overrides] if isinstance(overrides, list) else []
     sets_any_key = any(key.partition(".")[0] not in config for key in swept)
     return [*swept, *(key for key in VOLATILE if sets_any_key and key not in ("study", "threads"))]

@@ -34,8 +34,7 @@ def write_resume_record(
     Returns:
         Notes on the code of the project, a line each.
     """
-    provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
-    provenance = provenance if isinstance(provenance, dict) else {}
+    provenance = run.read_mapping(run.provenance)
     entry = {"when": launch["started"], "command": launch["command"], "changed": changed}
     entry |= {"host": platform.node(), "code": launch["code"]}
     if extends_training:  # a worker does nothing for a run that is completed

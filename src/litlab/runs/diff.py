@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from litlab.config.tree import flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping
 from litlab.runs.metrics import read_metrics
 from litlab.runs.terminal import MAX_VALUE_LENGTH, format_value, value_to_text
 
@@ -150,9 +150,9 @@ def _diff_configs(diff: RunDiff, *runs: RunDirectory) -> None:
 
 def _diff_code(diff: RunDiff, *runs: RunDirectory) -> None:
     """Compare commit, uncommitted changes and untracked sources of the project, and the version of litlab."""
-    provenance = [_record(run, run.provenance) for run in runs]
-    codes = [_mapping(record.get("code")) for record in provenance]
-    versions = [_mapping(_mapping(record.get("machine")).get("packages")).get("litlab") for record in provenance]
+    provenance = [run.read_mapping(run.provenance) for run in runs]
+    codes = [as_mapping(record.get("code")) for record in provenance]
+    versions = [as_mapping(as_mapping(record.get("machine")).get("packages")).get("litlab") for record in provenance]
     if not all(codes):
         diff.unknown["code"] = "there is no record of a git repository"
     elif not all(code.get("diff_complete") for code in codes):
@@ -164,7 +164,7 @@ def _diff_code(diff: RunDiff, *runs: RunDirectory) -> None:
 def _code_facts(code: dict[str, Any]) -> dict[str, str]:
     if not code:
         return {}
-    untracked = {f"untracked {name}": text for name, text in _mapping(code.get("untracked")).items()}
+    untracked = {f"untracked {name}": text for name, text in as_mapping(code.get("untracked")).items()}
     texts = {"uncommitted changes": code.get("diff")} | untracked
     return {"commit": str(code.get("commit"))} | {name: _digest(text) for name, text in texts.items()}
 
@@ -180,25 +180,25 @@ def _digest(text: Any) -> str:
 
 
 def _diff_machines(diff: RunDiff, *runs: RunDirectory) -> None:
-    machines = [_mapping(_record(run, run.provenance).get("machine")) for run in runs]
+    machines = [as_mapping(run.read_mapping(run.provenance).get("machine")) for run in runs]
     if not all(machines):
         diff.unknown |= dict.fromkeys(("packages", "hardware"), "there is no record of the machine")
         return
-    packages = [_mapping(machine.get("packages")) for machine in machines]
+    packages = [as_mapping(machine.get("packages")) for machine in machines]
     others = [{name: version for name, version in installed.items() if name != "litlab"} for installed in packages]
     diff.differences += diff_values("packages", *others)
     diff.differences += diff_values("hardware", *({key: each.get(key) for key in MACHINE_KEYS} for each in machines))
 
 
 def _diff_data(diff: RunDiff, *runs: RunDirectory) -> None:
-    facts = [_record(run, run.dataset) for run in runs]
+    facts = [run.read_mapping(run.dataset) for run in runs]
     if not any(facts):
         diff.unknown["data"] = "data that litlab did not prepare have no fingerprint"
     diff.differences += diff_values("data", *facts)
 
 
 def _diff_results(diff: RunDiff, *runs: RunDirectory) -> None:
-    old, new = (_result_facts(_mapping(run.read_json(run.result))) for run in runs)
+    old, new = (_result_facts(as_mapping(run.read_json(run.result))) for run in runs)
     if not (old["weights"] and new["weights"]):
         diff.unknown["weights"] = "result.json holds no hash of them"
         del old["weights"], new["weights"]
@@ -210,7 +210,7 @@ def _result_facts(result: dict[str, Any]) -> dict[str, Any]:
     metrics = {
         f"{part} {name}": value
         for part in ("best", "last", "test")
-        for name, value in _mapping(result.get(part)).items()
+        for name, value in as_mapping(result.get(part)).items()
         if not name.startswith(_TIMED)
     }
     return {key: result.get(key) for key in ("weights", "epochs", "steps", "parameters")} | metrics
@@ -259,14 +259,6 @@ def _rows_by_metric(run: RunDirectory) -> dict[str, _Rows]:
             metrics.setdefault(row.metric, {})[row.epoch, row.step, num_earlier[key]] = row.value
             num_earlier[key] += 1
     return metrics
-
-
-def _record(run: RunDirectory, file: Path) -> dict[str, Any]:
-    return _mapping(run.read_json(file)) if file.exists() else {}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 _SECTIONS: tuple[tuple[tuple[Section, ...], Callable[[RunDiff, RunDirectory, RunDirectory], None]], ...] = (

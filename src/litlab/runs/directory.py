@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.errors import UserError
-from litlab.runs.files import open_regular, write_text
+from litlab.runs.files import as_mapping, open_regular, write_text
 
 FORMAT = 2  # of config.yaml; run directories of another one are refused
 CHECKPOINTS = ("best", "last")  # names on the command line
@@ -101,8 +101,7 @@ class RunDirectory:
 
     def project(self) -> Path:
         """Return the folder in which `litlab train` was called if it still exists, else the working directory."""
-        provenance = self.read_json(self.provenance) if self.provenance.exists() else {}
-        project = provenance.get("project") if isinstance(provenance, dict) else None  # a bare worker records none
+        project = self.read_mapping(self.provenance).get("project")  # a bare worker records none
         return Path(project) if project and Path(project).is_dir() else Path.cwd()
 
     def read_config(self) -> dict[str, Any]:
@@ -141,3 +140,11 @@ class RunDirectory:
             raise UserError(f"{file} is missing: the run in {self.path} has not written it yet") from error
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{file} is damaged: {error}") from error
+
+    def read_mapping(self, file: Path) -> dict[str, Any]:
+        """Read a JSON file of the run that holds a mapping; empty if it is missing or holds something else.
+
+        Raises:
+            UserError: If it is damaged.
+        """
+        return as_mapping(self.read_json(file)) if file.exists() else {}

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _TEMPORARY = ".tmp"
+_LARGEST = 1e300  # leaves room for sums and differences
 
 
 def write_atomic(
@@ -113,3 +115,14 @@ def open_regular(file: Path) -> BinaryIO:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(file))
     return os.fdopen(descriptor, "rb")
+
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    """Return a value of an untrusted file if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_number(value: Any) -> float | None:
+    """Return a value of an untrusted file if it is a finite number of a usual size, else None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < _LARGEST and math.isfinite(value) else None

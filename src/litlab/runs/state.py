@@ -1,6 +1,5 @@
 """The state of a run, read from its files while others write them; the files may be untrusted."""
 
-import math
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,6 +7,7 @@ from typing import Any
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping, as_number
 from litlab.runs.heartbeat import STALE_AFTER, STALLED_AFTER, Heartbeat, file_system_time, heartbeat_time
 from litlab.runs.lock import LockOwner
 from litlab.runs.metrics import MetricsReader, Row, is_validation, split_of
@@ -124,7 +124,7 @@ class ProgressReader:
             run: Directory of the run.
             config: Frozen config, which may be untrusted.
         """
-        trainer, objective = _mapping(config.get("trainer")), _mapping(config.get("objective"))
+        trainer, objective = as_mapping(config.get("trainer")), as_mapping(config.get("objective"))
         self._reader = MetricsReader(run.metrics)
         self._num_epochs, self._num_steps = _limit(trainer.get("max_epochs")), _limit(trainer.get("max_steps"))
         self._metric = objective.get("metric")
@@ -224,16 +224,17 @@ def state_from_result(result: Any) -> RunState:
     Args:
         result: Content of its result.json, which may be untrusted.
     """
-    content = _mapping(result)
+    content = as_mapping(result)
     status = _REPORTED.get(_text(content.get("status")))
     if status is None:
         return RunState(RunStatus.UNKNOWN, "result.json does not say how it ended")
-    phases = [(name, _number(value)) for name, value in _mapping(content.get("seconds")).items()]
     seconds = [
-        number for name, value in phases if name not in _NESTED_PHASES and (number := _number(value)) is not None
+        number
+        for name, value in as_mapping(content.get("seconds")).items()
+        if name not in _NESTED_PHASES and (number := as_number(value)) is not None
     ]
     message = "" if status is RunStatus.COMPLETED else _text(content.get("error"))
-    return RunState(status, message, _number(content.get("objective")), sum(seconds) if seconds else None)
+    return RunState(status, message, as_number(content.get("objective")), sum(seconds) if seconds else None)
 
 
 def _limit(value: Any) -> int | None:
@@ -243,12 +244,3 @@ def _limit(value: Any) -> int | None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""  # other values may be too deeply nested to be formatted
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < 1e300 and math.isfinite(value) else None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

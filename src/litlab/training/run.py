@@ -193,7 +193,6 @@ def _build_trainer(
 
 def _record_machine(run: RunDirectory, trainer: Trainer) -> None:
     """Complete provenance.json with what only the worker knows."""
-    provenance = run.read_json(run.provenance) if run.provenance.exists() else {}
     device = trainer.strategy.root_device
     machine = describe_machine() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -201,7 +200,7 @@ def _record_machine(run: RunDirectory, trainer: Trainer) -> None:
         "threads": torch.get_num_threads(),
         "precision": trainer.precision,
     }
-    write_json(run.provenance, (provenance if isinstance(provenance, dict) else {}) | {"machine": machine})
+    write_json(run.provenance, run.read_mapping(run.provenance) | {"machine": machine})
 
 
 def _select_weights(run: RunDirectory, saved: dict[str, Any]) -> Path:
