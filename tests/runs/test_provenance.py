@@ -1,6 +1,7 @@
 """Provenance of a run: the state of a real git repository, the command, the machine."""
 
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -102,4 +103,5 @@ def test_the_machine() -> None:
     machine = describe_machine()
     assert machine["cores"] >= 1
     assert machine["processor"]
-    assert machine["packages"].keys() >= {"torch", "lightning", "hydra-core", "pydantic"}
+    expected = {name: metadata.version(name) for name in ("torch", "lightning", "hydra-core", "PyYAML", "litlab")}
+    assert machine["packages"].items() >= expected.items()

@@ -14,6 +14,7 @@ from litlab.runs.redact import mask_command, mask_diff, mask_source
 
 MAX_TEXT = 1 << 20  # bytes of the diff, or of an untracked source: enough for code, too little for data
 SOURCES = (".py", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".sh", ".md")
+_NAME_AND_VERSION = re.compile(r"^(Name|Version): *(.+)$", re.MULTILINE)  # in the metadata of a package
 
 
 def describe_launch(project: Path, command: list[str]) -> dict[str, Any]:
@@ -37,16 +38,26 @@ def describe_launch(project: Path, command: list[str]) -> dict[str, Any]:
 
 def describe_machine() -> dict[str, Any]:
     """Describe this machine and its environment: system, processor, cores, package versions."""
-    headers = (distribution.metadata for distribution in metadata.distributions())  # each access parses a file
-    packages = {header["Name"]: header["Version"] for header in headers if header["Name"]}
     return {
         "host": platform.node(),
         "system": platform.platform(),
         "processor": _processor(),
         "cores": num_cores(),
         "python": sys.version.split()[0],
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "packages": dict(sorted(_packages().items(), key=lambda item: item[0].lower())),
     }
+
+
+def _packages() -> dict[str, str]:
+    """Read the versions of all installed packages; `Distribution.metadata` would take seven times as long."""
+    packages = {}
+    for distribution in metadata.distributions():
+        files = map(distribution.read_text, ("METADATA", "PKG-INFO", ""))  # of a wheel, of an egg, the egg itself
+        text = next(filter(None, files), "")
+        fields = dict(_NAME_AND_VERSION.findall(text.partition("\n\n")[0]))
+        if len(fields) == 2:
+            packages[fields["Name"]] = fields["Version"]
+    return packages
 
 
 def _processor() -> str:
