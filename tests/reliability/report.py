@@ -8,7 +8,7 @@ import datetime
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from support.thorough import THOROUGH
 from litlab.runs.provenance import describe_machine
 
 FILE = "LITLAB_RELIABILITY"  # environment variable: file for the table, with LITLAB_THOROUGH=1
-INTRODUCTION = (
-    "`make torture` tests interruptions and failures of whole runs. `make test` makes a few trials of",
-    "each row.",
-    "",
-    '"Identical result" means equal bits: checkpoints, rows of metrics.csv, TensorBoard events and',
-    "result.json equal those of an uninterrupted run, apart from durations.",
-)
+INTRODUCTION = """\
+# Reliability
+
+`make torture` tests interruptions and failures of whole runs, and writes this page. `make test`
+makes a few trials of each row.
+
+"Identical result" means equal bits: checkpoints, rows of metrics.csv, TensorBoard events and
+result.json equal those of an uninterrupted run, apart from durations.
+"""
+MULTIRUNS = "Multiruns, with jobs that are forks of the pool's fork server:"
+_WIDTH = 100  # of a line of text
 _PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "litlab")
 
 
@@ -71,6 +75,7 @@ def rows_of(reporter: pytest.TerminalReporter) -> dict[str, dict[str, Any]]:
         if "row" not in properties or not (report.when == "call" or report.outcome != "passed"):
             continue
         row = rows.setdefault(properties["row"], {"passed": 0, "total": 0, "seconds": 0.0, "notes": []})
+        row["is_multirun"] = "test_multiruns" in report.nodeid
         if report.skipped:
             row["notes"].append("skipped: " + report.longrepr[2].removeprefix("Skipped: "))
             continue
@@ -91,7 +96,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, row in rows.items():
         terminalreporter.write_line(f"{name:{width}}  {_format(row)}")
     if THOROUGH and (file := os.environ.get(FILE)):
-        Path(file).write_text("\n".join(_table(rows, terminalreporter)) + "\n", encoding="utf-8")
+        Path(file).write_text(_page(rows, shlex.join(terminalreporter.config.invocation_params.args)), encoding="utf-8")
 
 
 def _format(row: dict[str, Any]) -> str:
@@ -99,16 +104,24 @@ def _format(row: dict[str, Any]) -> str:
     return "; ".join(filter(None, [counted, *dict.fromkeys(row["notes"])]))
 
 
-def _table(rows: dict[str, dict[str, Any]], reporter: pytest.TerminalReporter) -> Iterator[str]:
-    yield from ("# Reliability", "", *INTRODUCTION, "")
-    yield from ("| test | passed | seconds |", "|---|---|---:|")
-    for name, row in rows.items():
-        yield f"| {name} | {_format(row)} | {row['seconds']:.0f} |"
+def _page(rows: dict[str, dict[str, Any]], arguments: str) -> str:
+    """Return docs/reliability.md: single runs, multiruns, and the machine that ran both."""
     machine = describe_machine()
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
-    arguments = shlex.join(reporter.config.invocation_params.args)
-    yield ""
-    yield "- Machine: {processor}, {cores} cores, {system}, Python {python}".format_map(machine)
-    yield f"- Packages: {packages}"
-    yield f"- Date: {datetime.datetime.now(datetime.UTC).date()}; seconds are summed over the tests of a row"
-    yield f"- Command: `LITLAB_THOROUGH=1 {Path(sys.executable).name} -m pytest {arguments}`"
+    facts = (
+        "- Machine: {processor}, {cores} cores, {system}, Python {python}".format_map(machine),
+        f"- Packages: {packages}",
+        f"- Date: {datetime.datetime.now(datetime.UTC).date()}; seconds are summed over the tests of a row",
+        f"- Command: `LITLAB_THOROUGH=1 {Path(sys.executable).name} -m pytest {arguments}`",
+    )
+    tables = (
+        _table({name: row for name, row in rows.items() if row["is_multirun"] == is_multirun})
+        for is_multirun in (False, True)
+    )
+    lines = [textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in facts]
+    return "\n".join([INTRODUCTION, next(tables), f"{MULTIRUNS}\n", next(tables), *lines, ""])
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    lines = [f"| {name} | {_format(row)} | {row['seconds']:.0f} |\n" for name, row in rows.items()]
+    return "".join(["| test | passed | seconds |\n|---|---|---:|\n", *lines])
