@@ -5,11 +5,9 @@ it. So a copy can be verified anywhere, and there is no second file that could g
 """
 
 import hashlib
-import io
 import os
 import re
 import struct
-import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +24,6 @@ _NO_COMMENT = struct.pack("<H", 0)  # the last two bytes of a zip archive: the l
 _LABEL = b"sha256:"
 _COMMENT_SIZE = len(_NO_COMMENT) + len(_LABEL) + 2 * hashlib.sha256().digest_size
 _CHUNK_SIZE = 1 << 20  # bytes
-_TIMEOUT = 60  # seconds
 _UNSUPPORTED = re.compile(r"Unsupported \w+: GLOBAL (\S+)")
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _OMITTED = object()
@@ -52,16 +49,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomic(file, lambda stream: _write(plain, stream), keep=storage_options)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Checkpoint:
-        """Read a checkpoint from a file or a web address, always with `weights_only=True`."""
-        url = str(path)
-        if not url.startswith(("http://", "https://")):
-            return read_checkpoint(Path(path), map_location)
-        try:  # Lightning would unpickle it, and reuse an older file of the same name
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-                content = io.BytesIO(response.read())
-        except OSError as error:
-            raise UserError(f"{url}: cannot be downloaded: {error}") from error
-        return _load_dict(content, url, map_location)
+        """Read a checkpoint, always with `weights_only=True`."""
+        return read_checkpoint(Path(path), map_location)
 
 
 def read_checkpoint(path: Path, map_location: Any = None) -> Checkpoint:
@@ -71,7 +60,10 @@ def read_checkpoint(path: Path, map_location: Any = None) -> Checkpoint:
         UserError: If it is missing, damaged, or holds more than plain data.
     """
     verify_checkpoint(path)
-    return _load_dict(path, str(path), map_location)
+    checkpoint = _load(path, str(path), map_location=map_location or "cpu")
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: not a checkpoint: it holds a {type(checkpoint).__name__}, expected a dict")
+    return checkpoint
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -198,16 +190,9 @@ def _check_safe(path: Path) -> None:
     _load(path, path.name, map_location="meta", mmap=True)
 
 
-def _load_dict(file: Path | io.BytesIO, name: str, map_location: Any) -> Checkpoint:
-    checkpoint = _load(file, name, map_location=map_location or "cpu")
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{name}: not a checkpoint: it holds a {type(checkpoint).__name__}, expected a dict")
-    return checkpoint
-
-
-def _load(file: Path | io.BytesIO, name: str, **options: Any) -> Any:
+def _load(path: Path, name: str, **options: Any) -> Any:
     try:
-        return torch.load(file, weights_only=True, **options)
+        return torch.load(path, weights_only=True, **options)
     except Exception as error:  # torch raises whatever its zip reader or its unpickler does
         rejected = _UNSUPPORTED.search(str(error))  # the rest of torch's message advises to read the file unsafely
         reason = f"it holds {rejected[1]}" if rejected else (str(error).splitlines() or [type(error).__name__])[0]
