@@ -29,8 +29,8 @@ class RunStatus(StrEnum):
         CRASHED: Its process was ended by another signal, such as a segmentation fault.
         TIMED_OUT: It was stopped at its time limit.
         INTERRUPTED: It was stopped by a signal, or its process ended without a result; it can be resumed.
-        CANCELLED: It was withdrawn before it started.
-        LOST: Its process on another host no longer renews the heartbeat.
+        CANCELLED: Somebody cancelled it in the queue.
+        LOST: Its node failed, it was preempted, or its process on another host no longer renews the heartbeat.
         DIVERGED: Its loss is no finite number any more.
         PRUNED: It was stopped by the search, since other trials were better.
         REFUSED: Its config or data were rejected before the training.

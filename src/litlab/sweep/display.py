@@ -121,6 +121,7 @@ class Display:
             "failed": sum(count for status, count in self._ended.items() if status.is_failure),
             "pruned": self._ended[RunStatus.PRUNED],
             "interrupted": self._ended[RunStatus.INTERRUPTED],
+            "cancelled": self._ended[RunStatus.CANCELLED],
             "running": len(self._running),
             "queued": self._num_queued,
         }

@@ -11,7 +11,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock, is_locked
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
-from litlab.sweep.backends.base import Job, JobExit
+from litlab.sweep.backends.base import ExitCause, Job, JobExit
 
 LOG_LINES = 8
 _LOG_BYTES = 1 << 14
@@ -68,31 +68,35 @@ def determine_outcome(job_exit: JobExit, *, requested: RunStatus | None = None) 
     reported = _STATUSES.get(str(result.get("status")))
     if reported == RunStatus.COMPLETED:
         return Outcome(reported, "", (), result, seconds)
-    if is_locked(job.run.path):
+    if job_exit.cause is not ExitCause.LOST and is_locked(job.run.path):
         return Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, seconds)
     status, message = _classify(job_exit, reported, str(result.get("error") or ""), requested)
-    if reported is None or (reported == RunStatus.INTERRUPTED and status != reported):
+    if status != reported:
         message = _write_result(job, status, message) or message
         result = _read_result(job.run)
     return Outcome(status, message, _last_log_lines(job.run) if status.is_failure else (), result, seconds)
 
 
 def read_outcome(run: RunDirectory) -> Outcome | None:
-    """Read the outcome of a job that nobody waited for; None if it has to be resumed."""
+    """Read the outcome of a job that nobody waited for; None if it has to be resumed, as a lost one has."""
     result = _read_result(run)
     status = _STATUSES.get(str(result.get("status")), RunStatus.UNKNOWN)
     outcome = Outcome(status, str(result.get("error") or ""), (), result, 0.0)
-    return outcome if outcome.is_success or outcome.is_failure else None
+    return outcome if outcome.is_success or (outcome.is_failure and status != RunStatus.LOST) else None
 
 
 def _classify(
     job_exit: JobExit, reported: RunStatus | None, error: str, requested: RunStatus | None
 ) -> tuple[RunStatus, str]:
     """Return the status of a job that is not completed, and the reason."""
-    code = job_exit.code
+    code, cause = job_exit.code, job_exit.cause
+    if cause is ExitCause.LOST and requested is None and reported != RunStatus.REFUSED:
+        return RunStatus.LOST, "lost: its node failed or it was preempted"
     if reported is not None and reported.is_failure:
         return reported, error
-    if job_exit.timed_out:
+    if cause is ExitCause.CANCELLED and requested is None:
+        return RunStatus.CANCELLED, "cancelled in the queue"
+    if cause is ExitCause.TIMED_OUT:
         return RunStatus.TIMED_OUT, f"stopped after {job_exit.seconds:.0f} s, longer than `hydra.launcher.timeout`"
     if requested == RunStatus.PRUNED:
         return requested, "pruned: other trials were better at this point"
@@ -101,8 +105,8 @@ def _classify(
     if requested is not None:
         return requested, "stopped before it could save"
     if code == -signal.SIGKILL:
-        reason = "killed by the kernel: out of memory" if job_exit.out_of_memory else "killed by SIGKILL"
-        return RunStatus.KILLED, reason
+        is_out_of_memory = cause is ExitCause.OUT_OF_MEMORY
+        return RunStatus.KILLED, "killed by the kernel: out of memory" if is_out_of_memory else "killed by SIGKILL"
     if code < 0:
         return RunStatus.CRASHED, f"crashed with {signal.Signals(-code).name}"
     if code in map(exit_code, STOP_SIGNALS):

@@ -18,7 +18,7 @@ from litlab.process.controller import RunStopped
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest
 from litlab.runs.lock import directory_lock
 from litlab.runs.state import RunStatus
-from litlab.sweep.backends.base import Backend, Config, Job, JobExit
+from litlab.sweep.backends.base import Backend, Config, ExitCause, Job, JobExit
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome, determine_outcome
 
@@ -148,7 +148,7 @@ class Scheduler:
         job = self._running.pop(job_exit.job.number)
         requested, _ = self._cancelled.pop(job.number, (None, 0.0))
         outcome = determine_outcome(job_exit, requested=requested)
-        will_retry = requested is None and self._may_retry(job, outcome) and not self._is_stopping()
+        will_retry = requested is None and self._may_retry(job_exit, outcome) and not self._is_stopping()
         self._display.job_ended(job, outcome, will_retry=will_retry)
         self.outcomes[job.number] = outcome
         if will_retry:
@@ -156,12 +156,16 @@ class Scheduler:
         else:
             self._source.job_ended(job, outcome)
 
-    def _may_retry(self, job: Job, outcome: Outcome) -> bool:
-        if outcome.status == RunStatus.REFUSED:
+    def _may_retry(self, job_exit: JobExit, outcome: Outcome) -> bool:
+        if outcome.is_success or outcome.status == RunStatus.REFUSED or job_exit.cause is ExitCause.CANCELLED:
             return False
+        number = job_exit.job.number
+        if outcome.status == RunStatus.LOST:
+            self._num_attempts[number] -= 1
+            return True
         if outcome.status == RunStatus.INTERRUPTED:  # from outside, or with the process that starts all jobs
-            return self._num_attempts[job.number] <= max(self._retries, 1)
-        return outcome.is_failure and self._num_attempts[job.number] <= self._retries
+            return self._num_attempts[number] <= max(self._retries, 1)
+        return outcome.is_failure and self._num_attempts[number] <= self._retries
 
     def _cancel_jobs(self) -> None:
         """Prune unpromising jobs, stop all jobs if needed, kill cancelled ones that do not end in time."""

@@ -7,6 +7,7 @@ The local pool runs them on the devices of this machine. A queue of a cluster (S
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 from litlab.runs.directory import RunDirectory
@@ -28,6 +29,22 @@ class Job:
         return self.run.path.name
 
 
+class ExitCause(Enum):
+    """Cause of a job's end that its exit code does not tell.
+
+    Attributes:
+        TIMED_OUT: The backend ended it because it took too long.
+        OUT_OF_MEMORY: The kernel ended processes for lack of memory at that time.
+        CANCELLED: Somebody cancelled it; it is not started again.
+        LOST: Its node failed, or it was preempted; it is started again, which costs no retry.
+    """
+
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
 @dataclass(frozen=True)
 class JobExit:
     """End of the process of a job.
@@ -35,15 +52,13 @@ class JobExit:
     Attributes:
         code: Exit code; the negative number of the signal that ended the process.
         seconds: Seconds since the job was submitted to a device.
-        timed_out: True if the backend ended the process because it took too long.
-        out_of_memory: True if the kernel has just ended processes for lack of memory.
+        cause: Cause, where the backend knows more than the exit code.
     """
 
     job: Job
     code: int
     seconds: float
-    timed_out: bool = False
-    out_of_memory: bool = False
+    cause: ExitCause | None = None
 
 
 class Backend(Protocol):

@@ -14,7 +14,7 @@ from litlab.process.controller import worker_environment
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT_VARIABLE, exit_code
 from litlab.runs.provenance import num_cores
-from litlab.sweep.backends.base import Config, Job, JobExit
+from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
 from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 
 GRACE_SECONDS = 10.0  # to save in, for a job that takes too long
@@ -233,8 +233,12 @@ class LocalPool:
     def _finish(self, number: int, code: int) -> None:
         running = self._running.pop(number)
         self._devices.release(running.allocation)
-        seconds = time.monotonic() - running.started
-        self._exits.append(JobExit(running.job, code, seconds, running.timed_out, self._oom_monitor.killed_recently()))
+        seconds, cause = time.monotonic() - running.started, None
+        if running.timed_out:
+            cause = ExitCause.TIMED_OUT
+        elif self._oom_monitor.killed_recently():
+            cause = ExitCause.OUT_OF_MEMORY
+        self._exits.append(JobExit(running.job, code, seconds, cause))
 
     def _watch_orphans(self) -> None:
         for running in self._running.values():

@@ -200,7 +200,7 @@ class SearchSource:
         self._reporters[job.number] = ValidationReporter(trial, job, metric, reported)
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
-        """Tell the outcome of a job. An interrupted trial stays as it is: the next command resumes it."""
+        """Tell the outcome of a job. An interrupted, cancelled or lost trial stays: the next command resumes it."""
         reporter = self._reporters[job.number]
         reporter.report()
         trial = reporter.trial
@@ -208,7 +208,7 @@ class SearchSource:
             self._tell_values(trial, outcome)
         elif outcome.status == RunStatus.PRUNED:
             self.trials.tell(trial, state=TrialState.PRUNED)
-        elif outcome.is_failure:
+        elif outcome.is_failure and outcome.status != RunStatus.LOST:
             self._fail(trial, outcome.message)
             for objective in self._search.objectives:
                 if f"objective.metric={objective.metric}: was not logged" in outcome.message:
