@@ -3,11 +3,11 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Any
+from typing import Any, NamedTuple
 
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
@@ -36,7 +36,14 @@ examples:
   litlab status outputs/lr_by_seed
   litlab status outputs/lr_by_seed --watch
 """
-Runs = list[tuple[str, RunDirectory]]
+
+
+class Job(NamedTuple):
+    """A run with its display name and its state."""
+
+    name: str
+    run: RunDirectory
+    state: RunState
 
 
 def main(arguments: list[str]) -> None:
@@ -49,9 +56,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("directory", metavar="DIR", type=Path, help="a study, a run, or a folder of runs: outputs/NAME")
     parser.add_argument("--watch", action="store_true", help="update until no job runs, or Ctrl-C")
     options = parser.parse_args(arguments)
-    runs = runs_in(options.directory)
     if not options.watch:
-        print("\n".join(table(options.directory, runs, _states(runs))))
+        jobs = read_jobs(options.directory)
+        print("\n".join([_counts(options.directory, jobs), *table(jobs)]))
         return
     try:
         (_watch_on_terminal if sys.stdout.isatty() else _watch_as_lines)(options.directory)
@@ -59,11 +66,8 @@ def main(arguments: list[str]) -> None:
         print()
 
 
-def runs_in(directory: Path) -> Runs:
-    """Find the runs of a directory: itself, the jobs of a study, or runs in subdirectories.
-
-    Returns:
-        Pairs of a display name and a run.
+def read_jobs(directory: Path) -> list[Job]:
+    """Read the states of the runs of a directory: itself, the jobs of a study, or runs in subdirectories.
 
     Raises:
         UserError: If there are none.
@@ -74,66 +78,62 @@ def runs_in(directory: Path) -> Runs:
     if not runs and not (directory / STUDY_FILE).exists():
         raise UserError(f"{directory} holds no runs; name a study, a run, or a folder with runs: outputs/NAME")
     prefix = str(directory)
-    return [(str(run.path).removeprefix(prefix).lstrip("/") or run.path.name, run) for run in runs]
+    names = (str(run.path).removeprefix(prefix).lstrip("/") or run.path.name for run in runs)
+    return [Job(name, run, read_state(run)) for name, run in zip(names, runs, strict=True)]
 
 
-def _states(runs: Runs) -> list[RunState]:
-    return [read_state(run) for _, run in runs]
-
-
-def table(directory: Path, runs: Runs, states: Sequence[RunState]) -> list[str]:
-    """Format a line with counts, then a line for each run."""
-    lines = [_counts(directory, states)]
-    if not runs:
-        return lines
-    metric = _metric(runs, states)
-    rows: list[tuple[str, ...]] = [("job", "state", "epoch", "time", metric.name, "")]
-    rows += [_row(name, state, metric) for (name, _), state in zip(runs, states, strict=True)]
+def table(jobs: Sequence[Job]) -> list[str]:
+    """Format a header and a line for each job; nothing if there are none."""
+    if not jobs:
+        return []
+    metric = _metric(jobs)
+    rows = [("job", "state", "epoch", "time", metric.name, ""), *(_row(job, metric) for job in jobs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for row in rows:
-        job, status, *numbers, message = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        name, status, *numbers, message = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         aligned = (cell.strip().rjust(len(cell)) for cell in numbers)
-        lines.append("  ".join([job, status, *aligned, message]).rstrip())
+        lines.append("  ".join([name, status, *aligned, message]).rstrip())
     return lines
 
 
-def _counts(directory: Path, states: Sequence[RunState]) -> str:
-    counts = Counter(state.status for state in states)
+def _counts(directory: Path, jobs: Sequence[Job]) -> str:
+    counts = Counter(job.state.status for job in jobs)
     parts = ", ".join(f"{counts[status]} {status.label}" for status in sorted(counts, key=_completed_first))
-    return f"{printable(str(directory))}: {len(states)} job{'s' * (len(states) != 1)}{': ' * bool(parts)}{parts}"
+    return f"{printable(str(directory))}: {len(jobs)} job{'s' * (len(jobs) != 1)}{': ' * bool(parts)}{parts}"
 
 
 def _completed_first(status: RunStatus) -> tuple[bool, int]:
     return status is not RunStatus.COMPLETED, list(RunStatus).index(status)
 
 
-def _row(name: str, state: RunState, metric: Metric) -> tuple[str, ...]:
-    progress = state.progress
-    epoch = "" if progress is None or progress.epoch is None else str(progress.epoch)
-    if epoch and progress is not None and progress.num_epochs:
-        epoch += f"/{progress.num_epochs}"
+def _row(job: Job, metric: Metric) -> tuple[str, ...]:
+    state, progress = job.state, job.state.progress
+    epoch = ""
+    if progress is not None and progress.epoch is not None:
+        epoch = f"{progress.epoch}/{progress.num_epochs}" if progress.num_epochs else str(progress.epoch)
     value = "" if state.objective is None else metric.format(state.objective)
     taken = "" if state.seconds is None else format_clock(state.seconds)
-    return format_value(name), state.status.label, epoch, taken, value, format_value(headline(state.message))
+    return format_value(job.name), state.status.label, epoch, taken, value, format_value(headline(state.message))
 
 
-def _metric(runs: Runs, states: Sequence[RunState]) -> Metric:
+def _metric(jobs: Sequence[Job]) -> Metric:
     """Return the metric of the objective, by the first runs: those of a study have the same."""
-    for _, run in runs[:3]:
+    for job in jobs[:3]:
         try:
-            objective: Any = run.read_config().get("objective")
+            objective: Any = job.run.read_config().get("objective")
         except UserError:
             continue
         if isinstance(objective, dict) and isinstance(objective.get("metric"), str):
-            measured = (run for (_, run), state in zip(runs, states, strict=True) if state.objective is not None)
-            metric = read_metric_table(next(measured, run))[objective["metric"]]
+            measured = (other.run for other in jobs if other.state.objective is not None)
+            metric = read_metric_table(next(measured, job.run))[objective["metric"]]
             return replace(metric, name=format_value(metric.name))
     return Metric("objective")
 
 
-def _is_finished(directory: Path, states: Sequence[RunState]) -> bool:
+def _is_finished(directory: Path, jobs: Sequence[Job]) -> bool:
     """Return True if no job runs and no controller would start more."""
-    return not any(state.status == RunStatus.RUNNING for state in states) and not is_locked(directory)
+    return not any(job.state.status == RunStatus.RUNNING for job in jobs) and not is_locked(directory)
 
 
 def _watch_on_terminal(directory: Path) -> None:
@@ -142,24 +142,22 @@ def _watch_on_terminal(directory: Path) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    jobs = read_jobs(directory)
     with Live(console=Console(highlight=False), auto_refresh=False) as live:
         while True:
-            runs = runs_in(directory)
-            states = _states(runs)
-            lines = table(directory, *_fit_screen(runs, states))
-            lines[0] = _counts(directory, states)
+            lines = [_counts(directory, jobs), *table(_fit_screen(jobs))]
             live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
-            if _is_finished(directory, states):
+            if _is_finished(directory, jobs):
                 return
             time.sleep(INTERVAL)
+            jobs = read_jobs(directory)
 
 
-def _fit_screen(runs: Runs, states: Sequence[RunState]) -> tuple[Runs, list[RunState]]:
-    """Choose as many runs as the screen has lines: running and failed ones before completed ones."""
+def _fit_screen(jobs: Sequence[Job]) -> list[Job]:
+    """Choose as many jobs as the screen has lines: running and failed ones before completed ones."""
     room = max(get_terminal_size().lines - 3, 1)
-    by_priority = sorted(range(len(runs)), key=lambda index: _priority(states[index].status))
-    chosen = sorted(by_priority[:room])
-    return [runs[index] for index in chosen], [states[index] for index in chosen]
+    by_priority = sorted(range(len(jobs)), key=lambda index: _priority(jobs[index].state.status))
+    return [jobs[index] for index in sorted(by_priority[:room])]
 
 
 def _priority(status: RunStatus) -> tuple[bool, ...]:
@@ -170,23 +168,22 @@ def _priority(status: RunStatus) -> tuple[bool, ...]:
 
 def _watch_as_lines(directory: Path) -> None:
     """Print the table once, then a line for each change of a status."""
-    before: dict[str, RunState] = {}
+    before: dict[str, RunStatus] = {}
     while True:
-        runs = runs_in(directory)
-        states = _states(runs)
+        jobs = read_jobs(directory)
         if not before:
-            print("\n".join(table(directory, runs, states)), flush=True)
+            print("\n".join([_counts(directory, jobs), *table(jobs)]), flush=True)
         else:
-            _print_changes(directory, runs, states, before)
-        before = {name: state for (name, _), state in zip(runs, states, strict=True)}
-        if _is_finished(directory, states):
+            _print_changes(directory, jobs, before)
+        before = {job.name: job.state.status for job in jobs}
+        if _is_finished(directory, jobs):
             return
         time.sleep(INTERVAL)
 
 
-def _print_changes(directory: Path, runs: Runs, states: Sequence[RunState], before: dict[str, RunState]) -> None:
-    metric = _metric(runs, states)
-    for (name, _), state in zip(runs, states, strict=True):
-        if name not in before or before[name].status != state.status:
-            cells = " ".join(filter(None, _row(name, state, metric)))
-            print(f"{cells}  [{_counts(directory, states)}]", flush=True)
+def _print_changes(directory: Path, jobs: Sequence[Job], before: Mapping[str, RunStatus]) -> None:
+    metric = _metric(jobs)
+    for job in jobs:
+        if before.get(job.name) != job.state.status:
+            cells = " ".join(filter(None, _row(job, metric)))
+            print(f"{cells}  [{_counts(directory, jobs)}]", flush=True)
