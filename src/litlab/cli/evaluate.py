@@ -37,10 +37,13 @@ def main(arguments: list[str]) -> None:
     options = _options(arguments)
     finished = FinishedRun.open(options.run, options.allow, GROUPS)
     checkpoint = finished.find_checkpoint(options.checkpoint)
-    _check_options(finished, options)
+    locations = _parse_locations(options.set, finished.config["data"])
+    if options.split == "val" and finished.run.dataset.exists() and finished.dataset_info().num_val == 0:
+        raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size)")
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # libraries and tasks may print: standard output is for the metrics
-        config = _evaluation_config(finished, options.set)
+        config = finished.select_settings(*GROUPS)
+        config["data"] |= locations
         from litlab.inference.evaluate import evaluate
 
         measured = evaluate(finished, config, checkpoint, split=options.split, device=options.device)
@@ -70,26 +73,18 @@ def _options(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _check_options(finished: FinishedRun, options: Namespace) -> None:
-    """Check the options that need no torch."""
-    data = finished.config["data"]
-    for change in options.set:
-        key, equals, _ = change.partition("=")
+def _parse_locations(settings: list[str], data: dict[str, Any]) -> dict[str, str]:
+    """Parse the options `--set` to arguments of the data module, whose node is `data`."""
+    locations = {}
+    for setting in settings:
+        key, equals, path = setting.partition("=")
         if key not in SETTABLE_KEYS or not equals:
-            raise UserError(f"--set {change}: expected KEY=PATH with a key of {' or '.join(SETTABLE_KEYS)}")
+            raise UserError(f"--set {setting}: expected KEY=PATH with a key of {' or '.join(SETTABLE_KEYS)}")
         name = key.removeprefix("data.")
         if name not in data:
-            raise UserError(f"--set {change}: {data['_target_']}, the data of this run, has no {name!r}")
-    if options.split == "val" and finished.run.dataset.exists() and finished.dataset_info().num_val == 0:
-        raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size)")
-
-
-def _evaluation_config(finished: FinishedRun, changes: list[str]) -> dict[str, Any]:
-    """Return the groups of the config that evaluation needs, with the present location of the data."""
-    config = finished.select_settings(*GROUPS)
-    for key, _, value in (change.partition("=") for change in changes):
-        config["data"][key.removeprefix("data.")] = value
-    return config
+            raise UserError(f"--set {setting}: {data['_target_']}, the data of this run, has no {name!r}")
+        locations[name] = path
+    return locations
 
 
 def _prepare_process(threads: int | None) -> None:

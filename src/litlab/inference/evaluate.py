@@ -6,16 +6,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from litlab.config.tree import Config
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.training.build import assemble, build_trainer, find_missing_methods
-
-Config = dict[str, Any]
 
 
 def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: str, device: str) -> Config:

@@ -6,17 +6,16 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
 from litlab.errors import UserError
 from litlab.inference.predictor import Predictor
 
-Program = TypeVar("Program")
 TOLERANCE = 1e-5  # absolute, of a probability
 CHECKED_BATCH_SIZES = (1, 5)
 
@@ -42,20 +41,8 @@ def to_onnx(predictor: Predictor) -> bytes:
         UserError: If torch cannot translate the network, or the file gives other probabilities.
     """
     onnx, onnxruntime = import_module("onnx"), import_module("onnxruntime")
-    module = PixelsToProbabilities(predictor).eval()
-    program = _translate(
-        predictor,
-        lambda: torch.onnx.export(
-            module,
-            (_random_images(predictor, 2),),
-            dynamo=True,
-            dynamic_shapes=({0: Dim("batch")},),
-            input_names=["images"],
-            output_names=["probabilities"],
-            verbose=False,
-        ),
-    )
-    assert program is not None
+    names = {"input_names": ["images"], "output_names": ["probabilities"]}
+    program = _translate(predictor, torch.onnx.export, dynamo=True, verbose=False, **names)
     model = program.model_proto
     onnx.helper.set_model_props(model, {**_metadata(predictor), "litlab": version("litlab")})
     content: bytes = model.SerializeToString()
@@ -70,11 +57,7 @@ def to_pt2(predictor: Predictor) -> bytes:
     Raises:
         UserError: If torch cannot trace the network, or the file gives other probabilities.
     """
-    module = PixelsToProbabilities(predictor).eval()
-    program: ExportedProgram = _translate(
-        predictor,
-        lambda: torch.export.export(module, (_random_images(predictor, 2),), dynamic_shapes=({0: Dim("batch")},)),
-    )
+    program = _translate(predictor, torch.export.export)
     stream = io.BytesIO()
     torch.export.save(program, stream, extra_files={"litlab.json": json.dumps(_metadata(predictor))})
     stream.seek(0)
@@ -87,10 +70,12 @@ def to_pt2(predictor: Predictor) -> bytes:
 EXPORTERS = {"onnx": to_onnx, "pt2": to_pt2}
 
 
-def _translate(predictor: Predictor, export: Callable[[], Program]) -> Program:
+def _translate(predictor: Predictor, export: Callable[..., Any], **options: Any) -> Any:
+    """Export to a program for any batch size."""
+    module, images = PixelsToProbabilities(predictor).eval(), _random_images(predictor, 2)
     try:
         with warnings.catch_warnings(action="ignore"):  # those inside torch and onnxscript
-            return export()
+            return export(module, (images,), dynamic_shapes=({0: Dim("batch")},), **options)
     except Exception as error:  # torch raises many kinds for what it can't trace or translate
         cause = error.__cause__ or error
         raise UserError(

@@ -5,16 +5,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from litlab.config.secrets import resolve_secrets
+from litlab.config.tree import Config
 from litlab.config.trust import Trust, open_config
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.result import read_result
 
-Config = dict[str, Any]
 # Builders of the same network that download nothing, since the weights come from the checkpoint.
 _WITHOUT_WEIGHTS = {"litlab.models.torchvision.build": "litlab.models.torchvision.build_untrained"}
 
