@@ -97,10 +97,11 @@ def test_an_unchanged_config_is_not_written(new_run: NewRun) -> None:
 def test_a_complete_run_has_nothing_to_resume(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = new_run()
     completed(run, objective=0.25, test={"test/accuracy": 0.5})
+    write_json(run.metric_table, {"val/accuracy": {"unit": "%", "mode": "max", "bounds": None}})
     before = contents(run)
     assert prepare(run, "trainer.devices=2") is None
-    assert (
-        capsys.readouterr().out == f"{run.path} is completed: val/accuracy 0.2500 after 20 steps; nothing to resume\n"
+    assert capsys.readouterr().out == (
+        f"{run.path} is completed: val/accuracy 25.00 % after 20 steps; nothing to resume\n"
     )
     assert contents(run) == before
     unmeasured = new_run("objective=null", name="unmeasured")
@@ -263,7 +264,7 @@ def test_an_extended_run_equals_a_longer_one(tmp_path: Path) -> None:
     assert entry["changed"] == {"checkpoint.every_steps": [1000, 7], "trainer.max_epochs": [1, 2]}
     objective = results[0]["objective"]
     assert call_litlab(tmp_path, "resume", str(short.path)).stdout == (
-        f"{short.path} is completed: val/accuracy {objective:.4f} after 20 steps; nothing to resume\n"
+        f"{short.path} is completed: val/accuracy {100 * objective:.2f} % after 20 steps; nothing to resume\n"
     )
 
 

@@ -12,6 +12,13 @@ def new_parser(command: str, description: str, notes: str) -> ArgumentParser:
     )
 
 
+def insert_override(override: str, arguments: list[str]) -> list[str]:
+    """Insert an override of Hydra before the first one: argparse wants all positionals in one block."""
+    is_override = (argument[:1] == "~" or ("=" in argument and not argument.startswith("-")) for argument in arguments)
+    first = next((i for i, match in enumerate(is_override) if match), len(arguments))
+    return [*arguments[:first], override, *arguments[first:]]
+
+
 def add_run(parser: ArgumentParser) -> None:
     """Add DIR and --checkpoint."""
     parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")

@@ -25,18 +25,8 @@ litlab: compose, run and compare PyTorch Lightning experiments
 
 Each command has its own --help. In Python, litlab.load(DIR) returns the trained network with its preprocessing.
 """
-COMMANDS = {
-    "train": "litlab.cli.train",
-    "resume": "litlab.cli.resume",
-    "status": "litlab.cli.status",
-    "rerun": "litlab.cli.rerun",
-    "compare": "litlab.cli.compare",
-    "diff": "litlab.cli.diff",
-    "evaluate": "litlab.cli.evaluate",
-    "predict": "litlab.cli.predict",
-    "export": "litlab.cli.export",
-    "tensorboard": "litlab.cli.tensorboard",
-}
+# Names of the modules, too.
+COMMANDS = ("train", "resume", "status", "rerun", "compare", "diff", "evaluate", "predict", "export", "tensorboard")
 
 
 def main() -> None:
@@ -84,7 +74,7 @@ def _import_command(name: str) -> ModuleType:
         nearest = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
         raise UserError(f"{name}: unknown command; {hint}")
-    return importlib.import_module(COMMANDS[name])
+    return importlib.import_module(f"litlab.cli.{name}")
 
 
 def _print_error(message: str) -> None:

@@ -20,7 +20,7 @@ from litlab.runs.files import as_mapping, write_json
 from litlab.runs.provenance import describe_launch
 from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
-from litlab.runs.terminal import format_value
+from litlab.runs.terminal import display_path, format_value
 
 MAX_LINES = 12  # of a section
 HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -84,8 +84,7 @@ def _require_complete(run: RunDirectory) -> None:
 def _create_run(finished: FinishedRun, command: list[str]) -> RunDirectory:
     """Create a run directory beside the old one, with the same frozen config and new provenance."""
     old = finished.run
-    path = old.path.resolve().parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
-    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    path = display_path(old.path.resolve().parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}")
     project = old.project() if finished.own else Path.cwd()
     try:
         new = RunDirectory.create(path, to_yaml(finished.config), _hydra_files(old))

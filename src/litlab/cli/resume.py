@@ -7,15 +7,16 @@ import sys
 from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from litlab.cli.arguments import add_allow, new_parser
+from litlab.cli.arguments import add_allow, insert_override, new_parser
 from litlab.compare.tensorboard_summary import update_summary
 from litlab.config.resume_record import write_resume_record
 from litlab.config.secrets import resolve_secrets
 from litlab.config.targets import check_foreign
+from litlab.config.tree import Config, format_change
 from litlab.config.trust import ALLOW
 from litlab.errors import RunFailed, UserError
 from litlab.inference.finished_run import FinishedRun
@@ -24,7 +25,7 @@ from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping
 from litlab.runs.lock import directory_lock
-from litlab.runs.metrics import read_metrics, split_of
+from litlab.runs.metrics import read_metric_table, read_metrics, split_of
 from litlab.runs.provenance import describe_launch
 from litlab.runs.state import RunStatus, read_state
 from litlab.sweep.backends import make_backend
@@ -34,7 +35,6 @@ from litlab.sweep.study import STUDY_FILE, Plan, Study
 if TYPE_CHECKING:
     from litlab.config.resume_overrides import ConfigChange
 
-Config = dict[str, Any]
 MAX_LISTED = 20  # runs in a directory of several
 NOTES = """\
 The run ends with the same bits as without the interruption. Its metrics.csv and event files are first truncated to the
@@ -109,13 +109,11 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
 
 def prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config | None:
     """Change the config of a run in place and record it; return None if there is nothing to do."""
-    from litlab.config.tree import format_change
-
     finished = FinishedRun.open(run.path, options.allow)
     result = _read_result(run)
     change = _change_config(finished, options.overrides, result)
     if result.get("status") == RunStatus.COMPLETED and not change.extends_training:
-        print(f"{run.path} is completed: {_format_result(result, finished.config)}; nothing to resume")
+        print(f"{run.path} is completed: {_format_result(finished, result)}; nothing to resume")
         return None
     notes = change.notes + _record_change(finished, change, command)
     lines = [format_change(key, *values) for key, values in change.changed.items()]
@@ -184,12 +182,13 @@ def _read_result(run: RunDirectory) -> Config:
         return {}
 
 
-def _format_result(result: Config, config: Config) -> str:
+def _format_result(finished: FinishedRun, result: Config) -> str:
     """Format the objective of a completed run, or its test metrics if it has none."""
     values = as_mapping(result.get("test"))
-    if config["objective"]:
-        values = {config["objective"]["metric"]: result.get("objective")}
-    texts = [f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float)]
+    if objective := finished.config["objective"]:
+        values = {objective["metric"]: result.get("objective")}
+    metrics = read_metric_table(finished.run)
+    texts = [f"{name} {metrics[name].format(value)}" for name, value in values.items() if isinstance(value, float)]
     return f"{', '.join(texts) or 'no metrics'} after {result.get('steps')} steps"
 
 
@@ -267,8 +266,6 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
 
 def _change_jobs(study: Study, overrides: list[str], command: list[str]) -> None:
     """Change the configs of the jobs that are not completed or would be trained longer."""
-    from litlab.config.tree import format_change
-
     with study.lock(), ExitStack() as locks:
         wait_for_workers(study)
         changes = []
@@ -311,11 +308,8 @@ def _exec_command(study: Study, plan: Plan, overrides: list[str]) -> None:
 
 
 def _with_directory(directory: Path, arguments: list[str]) -> list[str]:
-    """Set the study's directory, next to the other overrides, since flags may follow them."""
     kept = [argument for argument in arguments if not argument.startswith("hydra.sweep.dir=")]
-    overrides = (i for i, argument in enumerate(kept) if "=" in argument and not argument.startswith("-"))
-    first = next(overrides, len(kept))
-    return [*kept[:first], f"hydra.sweep.dir={_quote(directory)}", *kept[first:]]
+    return insert_override(f"hydra.sweep.dir={_quote(directory)}", kept)
 
 
 def _quote(path: Path) -> str:

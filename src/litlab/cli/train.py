@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from litlab.cli.arguments import insert_override
 from litlab.config.compose import register_resolvers, set_output_dir, swept_overrides
 from litlab.config.hydra_errors import explain_error, explain_write_error
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
@@ -25,7 +26,7 @@ from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
 
-_HELP_FLAGS = ("-h", "--help")
+_HELP_FLAGS = {"-h", "--help"}
 _HIDDEN_GROUPS = ("hydra", "data/base")  # options of Hydra itself, and what data sets share
 _DRY_RUN, _DRY_RUN_OVERRIDE = "--dry-run", "hydra.launcher.dry_run=true"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -41,12 +42,12 @@ def main(arguments: list[str]) -> None:
         RunFailed: If a worker did not complete.
     """
     if _DRY_RUN in arguments:
-        arguments = _insert_override(_DRY_RUN_OVERRIDE, [argument for argument in arguments if argument != _DRY_RUN])
+        arguments = insert_override(_DRY_RUN_OVERRIDE, [argument for argument in arguments if argument != _DRY_RUN])
     full_error = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]
     try:
-        if _asks_for_help(arguments):
+        if _is_help(arguments):
             print(help_text(arguments))
         else:
             refuse_secret_arguments(arguments)  # before a multirun records them
@@ -171,12 +172,10 @@ def _refuse_dry_run(config: DictConfig) -> None:
         raise UserError(f"{_DRY_RUN}: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
 
 
-def _asks_for_help(arguments: list[str]) -> bool:
-    """Return True if help is asked for without another flag of Hydra."""
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    return any(flag in _HELP_FLAGS for flag in flags) and all(
-        flag in (*_HELP_FLAGS, "-m", "--multirun") for flag in flags
-    )
+def _is_help(arguments: list[str]) -> bool:
+    """Return True if the flags are those of help, without another one of Hydra."""
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    return bool(flags & _HELP_FLAGS) and flags <= _HELP_FLAGS | {"-m", "--multirun"}
 
 
 def help_text(arguments: list[str]) -> str:
@@ -200,10 +199,3 @@ def _groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[tuple[str, l
         if options := loader.repository.get_group_options(group):
             yield group, options
         yield from _groups(loader, group)
-
-
-def _insert_override(override: str, arguments: list[str]) -> list[str]:
-    """Insert an override before the first one: argparse wants all positionals in one block."""
-    is_override = (argument[:1] == "~" or ("=" in argument and not argument.startswith("-")) for argument in arguments)
-    first = next((i for i, match in enumerate(is_override) if match), len(arguments))
-    return [*arguments[:first], override, *arguments[first:]]
