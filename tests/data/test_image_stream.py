@@ -14,11 +14,11 @@ import torch
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from PIL import Image
 from support.images import write_folder
+from support.loaders import training_loader
 from support.processes import is_alive
 
 from litlab.data.image_folder import ImageFolder
-from litlab.data.image_stream import StreamedImages, StreamLoader
-from litlab.data.loader import Batch, BatchLoader, EpochSampler, MemoryLoader
+from litlab.data.loader import Batch, BatchLoader
 from litlab.errors import UserError
 
 Make = Callable[..., ImageFolder]
@@ -37,17 +37,6 @@ def make(folder_module: Make, tmp_path: Path) -> Make:
         return module
 
     return made
-
-
-def train_loader(module: ImageFolder, rank: int = 0, world_size: int = 1, epoch: int = 1) -> BatchLoader:
-    sampler = EpochSampler(indices=module.train_indices, seed=module.seed, shuffle=True)
-    sampler.set_epoch(epoch)
-    part: dict[str, Any] = {"sampler": sampler, "batch_size": 8, "rank": rank, "world_size": world_size}
-    part["mixing"] = module.mixing if module.mixing.active else None
-    splits = module._splits
-    if isinstance(splits, StreamedImages):
-        return StreamLoader(splits, "train", pin_memory=False, persistent_workers=True, **part)
-    return MemoryLoader(images=module.arrays.train_images, labels=module.arrays.train_labels, **part)
 
 
 def assert_equal(streamed: Iterator[Batch], expected: Iterator[Batch]) -> int:
@@ -71,7 +60,7 @@ def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, nu
     assert stream.info == memory.info
     for world_size in (1, 2, 4):
         for rank in range(world_size):
-            left, right = (train_loader(module, rank, world_size) for module in (stream, memory))
+            left, right = (training_loader(module, 1, rank, world_size) for module in (stream, memory))
             assert assert_equal(iter(left), iter(right)) == 5
             if rank == world_size - 1:
                 for loader in (left, right):
@@ -106,14 +95,14 @@ def test_a_zip_archive_streams_and_a_tar_archive_says_what_to_do(make: Make, tmp
     assert packed.info.fingerprint == folder.info.fingerprint
     with pytest.raises(UserError, match=r"streamed from their files.*data\.storage=memory"):
         _ = packed.arrays
-    assert_equal(iter(train_loader(packed)), iter(train_loader(folder)))
+    assert_equal(iter(training_loader(packed, 1)), iter(training_loader(folder, 1)))
     with pytest.raises(UserError, match=r"packed\.tar can only be read from front to back.*unpack it"):
         make(root=str(tmp_path / "packed.tar"), storage="stream")
     module = make(root=str(tmp_path / "packed.zip"), storage="stream")
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as emptied:
         emptied.writestr("train/cat/00.jpg", b"")
     with pytest.raises(UserError, match=r"packed\.zip no longer contains train"):
-        list(train_loader(module))
+        list(training_loader(module, 1))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -122,7 +111,7 @@ def test_a_file_that_is_damaged_in_mid_epoch(
     make: Make, tmp_path: Path, num_workers: int, content: bytes | None, message: str
 ) -> None:
     module = make(storage="stream", num_workers=num_workers)
-    loader = train_loader(module)
+    loader = training_loader(module, 1)
     assert len(list(loader)) == 5
     path = tmp_path / "images" / "train" / "dog" / "03.png"
     path.unlink() if content is None else path.write_bytes(content)
@@ -147,7 +136,7 @@ def in_another_process(work: Callable[[], object]) -> None:
 
 def test_workers_survive_signals_to_all_processes_of_a_run(make: Make) -> None:
     """Check that workers end at a SIGTERM of their parent only, which needs batches until it has saved."""
-    loader, expected = train_loader(make(storage="stream", num_workers=2)), train_loader(make())
+    loader, expected = training_loader(make(storage="stream", num_workers=2), 1), training_loader(make(), 1)
     batches = iter(loader)
     seen = [next(batches)]
 
@@ -168,14 +157,14 @@ def test_workers_survive_signals_to_all_processes_of_a_run(make: Make) -> None:
 
 def test_workers_end_with_the_training_and_with_its_process(make: Make, tmp_path: Path) -> None:
     module = make(storage="stream", num_workers=2)
-    loader = train_loader(module)
+    loader = training_loader(module, 1)
     list(loader)
     ended = workers(loader)
     _shutdown_workers_and_reset_iterator(loader)  # what Lightning does
     assert [worker.exitcode for worker in ended] == [0, 0]
 
     def die_while_reading() -> None:
-        loader = train_loader(module)
+        loader = training_loader(module, 1)
         next(iter(loader))
         (tmp_path / "pids").write_text(" ".join(str(worker.pid) for worker in workers(loader)))
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,26 +1,21 @@
 """One suite over all data modules, then single settings."""
 
-import inspect
 import json
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningModule, Trainer
+from support.loaders import attach_trainer, training_loader
 from support.runs import TINY, compose_config
 from torch import nn
 
 from litlab.data.augment.geometry import epoch_size
-from litlab.data.cifar10 import CIFAR10
 from litlab.data.dataset_info import DatasetInfo
-from litlab.data.image_folder import ImageFolder
-from litlab.data.loader import Batch, BatchLoader, EpochSampler, MemoryLoader
-from litlab.data.module import ImageDataModule, ImageSettings, check_image_shape, check_network, check_task
+from litlab.data.loader import Batch, BatchLoader
+from litlab.data.module import ImageDataModule, check_image_shape, check_network, check_task
 from litlab.data.shapes import Shapes
 from litlab.errors import UserError
 
@@ -29,17 +24,7 @@ Make = Callable[..., ImageDataModule]
 
 def epoch_batches(module: ImageDataModule, epoch: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
     """Return the augmented training batches of one rank."""
-    sampler = EpochSampler(indices=module.train_indices, seed=module.seed, shuffle=True)
-    sampler.set_epoch(epoch)
-    loader = MemoryLoader(
-        images=module.arrays.train_images,
-        labels=module.arrays.train_labels,
-        sampler=sampler,
-        batch_size=module.batch_size,
-        rank=rank,
-        world_size=world_size,
-        mixing=module.mixing if module.mixing.active else None,
-    )
+    loader = training_loader(module, epoch, rank, world_size)
     return [module.transform_batch(batch, epoch=epoch) for batch in loader]
 
 
@@ -183,12 +168,8 @@ def test_under_a_trainer(make_module: Make) -> None:
 
 
 def test_errors_of_common_keys(make_module: Make) -> None:
-    module = make_module()
-    smallest = min(module.info.image_shape[1:])
-    num_train = module.info.num_train + module.info.num_val
+    smallest = min(make_module().info.image_shape[1:])
     cases: dict[str, dict[str, Any]] = {
-        f"data.val_size={num_train} leaves nothing to train on": {"val_size": num_train},
-        f"data.val_size={num_train - 1} takes all": {"val_size": num_train - 1},
         f"data.crop_padding={smallest} must be smaller than the images": {"crop_padding": smallest},
         "data.mean has 2 values, but the images have 3 channels": {"mean": [0.1, 0.2]},
         "data.std has 1 values, but the images have 3 channels": {"std": [0.1]},
@@ -202,39 +183,9 @@ def test_errors_of_common_keys(make_module: Make) -> None:
             make_module(**keys)
 
 
-@pytest.mark.parametrize(("name", "cls"), [("cifar10", CIFAR10), ("image_folder", ImageFolder), ("shapes", Shapes)])
-def test_yaml_has_exactly_the_constructors_keys(name: str, cls: type[LightningDataModule]) -> None:
-    folder = Path(__file__).parents[2] / "conf" / "data"
-    text = (folder / f"{name}.yaml").read_text()
-    common = yaml.safe_load((folder / "base" / "images.yaml").read_text())
-    keys = yaml.safe_load(text)
-    assert keys.pop("_target_") == f"{cls.__module__}.{cls.__name__}"
-    assert keys.pop("defaults") == ["base/images"]
-    *parameters, settings = inspect.signature(cls).parameters.values()
-    assert list(keys) == [*(parameter.name for parameter in parameters), "val_size"]
-    assert all(key.kind is key.KEYWORD_ONLY and key.default is key.empty for key in parameters)
-    assert settings.kind is settings.VAR_KEYWORD
-    assert ["batch_size", "val_size", *list(common)[1:]] == list(ImageSettings.__annotations__)
-    assert text.startswith("# ")
-    assert "Source: " in text
-    assert "Offline: " in text
-
-
 def made(make: Make, **changes: Any) -> Shapes:
     module = make(num_train=60, num_test=20, val_size=10, **changes)
     module.setup()
-    return module
-
-
-def under_trainer(module: ImageDataModule, task: Task) -> ImageDataModule:
-    """Attach the attributes of a Trainer that a data module reads."""
-    module.trainer = SimpleNamespace(  # type: ignore[assignment]
-        lightning_module=task,
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        global_rank=0,
-        world_size=1,
-        max_epochs=4,
-    )
     return module
 
 
@@ -245,14 +196,16 @@ def test_images_have_the_dtype_and_memory_format_of_the_task(shapes_module: Make
     assert (expected.dtype, expected.is_contiguous()) == (torch.float32, True)
     task = Task().to(torch.bfloat16)
     task.memory_format = torch.channels_last
-    images = under_trainer(made(shapes_module), task).transform_batch(batch, epoch=1).images
+    attach_trainer(plain, task)
+    images = plain.transform_batch(batch, epoch=1).images
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.dtype == torch.bfloat16
     assert torch.equal(images, expected.bfloat16())
 
 
 def test_images_in_memory_are_moved_once_for_all_loaders(shapes_module: Make) -> None:
-    module = under_trainer(made(shapes_module), Task())
+    module = made(shapes_module)
+    attach_trainer(module, Task())
     train, val = module.train_dataloader(), module.val_dataloader()
     assert train.images.data_ptr() == val.images.data_ptr() == module.arrays.train_images.data_ptr()  # type: ignore[union-attr]
     module.trainer.strategy.root_device = torch.device("meta")  # type: ignore[union-attr]
@@ -286,7 +239,8 @@ def test_partners_are_augmented_as_they_would_be_themselves(shapes_module: Make)
 def test_each_size_has_an_equal_number_of_epochs(shapes_module: Make) -> None:
     assert [epoch_size([16, 24, 32], epoch, 7) for epoch in range(8)] == [16, 16, 16, 24, 24, 32, 32, 32]
     assert [epoch_size([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
-    module = under_trainer(made(shapes_module, progressive_sizes=[24, 32]), Task())
+    module = made(shapes_module, progressive_sizes=[24, 32])
+    attach_trainer(module, Task())
     batch = next(iter(module.train_dataloader()))
     sizes = [module.transform_batch(batch, epoch=epoch).images.shape[-1] for epoch in (0, 1, 2, 3, None)]
     assert sizes == [24, 24, 32, 32, 32]

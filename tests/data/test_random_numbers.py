@@ -1,6 +1,14 @@
 import torch
+from scipy import stats
 
-from litlab.data.random_numbers import random_below, random_bits, random_order, random_sequences
+from litlab.data.random_numbers import (
+    random_below,
+    random_bits,
+    random_order,
+    random_sequences,
+    symmetric_beta,
+    uniform,
+)
 
 MASK = 2**64 - 1
 
@@ -46,3 +54,14 @@ def test_order_is_stable_under_removal() -> None:
     assert sorted(order) == list(range(50)) != order
     kept = torch.tensor([row for row in range(50) if row % 3])
     assert random_order(kept, 4).tolist() == [row for row in order if row % 3]
+
+
+def test_a_tiny_alpha_and_extreme_numbers_stay_in_range() -> None:
+    extremes = torch.tensor([0, -1, 1, 2**63 - 1, -(2**63)])
+    radius, angle = (bits.flatten() for bits in torch.meshgrid(extremes, extremes, indexing="ij"))
+    for alpha in (0.001, 0.1, 1.0, 1000.0):
+        lam = symmetric_beta(alpha, radius, angle)
+        assert ((lam >= 0) & (lam <= 1)).all()
+    numbers = uniform(torch.cat([extremes, random_bits(torch.arange(20_000), 0)]))
+    assert 0 < numbers.min() < numbers.max() < 1
+    assert stats.kstest(numbers[5:].numpy(), "uniform").pvalue > 0.001

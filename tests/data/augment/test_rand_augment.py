@@ -58,8 +58,8 @@ def test_rand_augment_does_the_drawn_operations_in_turn(images: Tensor) -> None:
     out = policy(images, indices, 1)
     for row in range(NUM_IMAGES):
         expected = images[row : row + 1]
-        for place in range(3):
-            expected = policy.apply(expected, operations[row, place, None], negative[row, place, None])
+        for number in range(3):
+            expected = policy.apply(expected, operations[row, number, None], negative[row, number, None])
         assert torch.equal(out[row], expected[0])
 
 
