@@ -65,7 +65,9 @@ def pack(path: Path, contents: dict[str, bytes]) -> None:
     path.write_bytes(COMPRESS.get(path.suffix.removeprefix(".").replace("tgz", "gz"), bytes)(packed.getvalue()))
 
 
-def zip_of(path: Path, content: bytes, name: str = "a.png", compression: int = zipfile.ZIP_DEFLATED) -> bytearray:
+def zip_of(
+    path: Path, content: bytes, name: str | zipfile.ZipInfo = "a.png", compression: int = zipfile.ZIP_DEFLATED
+) -> bytearray:
     with zipfile.ZipFile(path, "w", compression) as file:
         file.writestr(name, content)
     return bytearray(path.read_bytes())
@@ -73,8 +75,8 @@ def zip_of(path: Path, content: bytes, name: str = "a.png", compression: int = z
 
 def set_zip_size(path: Path, written: bytearray, size: int) -> None:
     """Declare another size of the first member, in its header and in the index."""
-    for place in (22, written.index(b"PK\x01\x02") + 24):
-        written[place : place + 4] = struct.pack("<I", size)
+    for start in (22, written.index(b"PK\x01\x02") + 24):
+        written[start : start + 4] = struct.pack("<I", size)
     path.write_bytes(written)
 
 
@@ -83,7 +85,7 @@ def read_all(path: Path) -> dict[str, bytes]:
 
 
 def assert_refused(path: Path, message: str) -> str:
-    """Read in a limited address space, where a bomb raises MemoryError before the error is ours."""
+    """Read in a limited address space, where a bomb raises MemoryError before a UserError."""
     before = sorted(path.parent.rglob("*"))
     with pytest.raises(UserError, match=message) as refused:
         read_all(path)
@@ -138,8 +140,7 @@ def test_tar_members_that_are_no_plain_files_of_a_possible_size(tmp_path: Path, 
 def test_links_in_zip(tmp_path: Path) -> None:
     entry = zipfile.ZipInfo("odd")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "data.zip", "w") as file:
-        file.writestr(entry, "/etc/passwd")
+    zip_of(tmp_path / "data.zip", b"/etc/passwd", entry)
     assert_refused(tmp_path / "data.zip", "odd is a link: refused")
 
 
@@ -235,8 +236,8 @@ def test_zip_methods_without_a_limit(tmp_path: Path, method: int) -> None:
 
 def test_encrypted_zip(tmp_path: Path) -> None:
     written = zip_of(tmp_path / "a.zip", b"abc")
-    for place in (6, written.index(b"PK\x01\x02") + 8):
-        written[place] |= 1
+    for start in (6, written.index(b"PK\x01\x02") + 8):
+        written[start] |= 1
     (tmp_path / "a.zip").write_bytes(written)
     assert_refused(tmp_path / "a.zip", "encrypted")
 

@@ -203,6 +203,7 @@ def test_a_damaged_folder_is_named_and_kept(cifar_module: Make, small_cifar: Any
         ({"cifar-10-batches-bin/data_batch_1.bin": b"\0" * 3073}, "a file has 1 images, expected 50"),
         ({"cifar-10-batches-bin/test_batch.bin": b"\0" * 3073 * 50}, "lacks cifar-10-batches-bin/data_batch_1.bin"),
         ({"cifar-10-batches-bin/test_batch.bin": b"\0"}, "test_batch.bin.* has 1 bytes, expected a multiple of 3,073"),
+        ({"cifar-10-batches-bin/test_batch.bin": b"\x0a" * 3073}, "expected a label from 0 to 9 for each image"),
     ],
 )
 def test_even_a_verified_archive_is_not_trusted(
@@ -220,17 +221,6 @@ def test_even_a_verified_archive_is_not_trusted(
 def test_official_checksums_are_torchvisions() -> None:
     assert [list(file) for file in OFFICIAL.python_md5] == TORCHVISION.train_list + TORCHVISION.test_list
     assert OFFICIAL.python.name == TORCHVISION.filename
-
-
-def test_binary_records() -> None:
-    content = b"".join(bytes([label]) + row.tobytes() for label, row in zip([3, 0, 9, 1], PIXELS, strict=True))
-    images, labels = parse_binary(content, "x")
-    assert labels.tolist() == [3, 0, 9, 1]
-    assert images[2, 1, 5, 7] == PIXELS[2, 1024 + 5 * 32 + 7]
-    with pytest.raises(UserError, match="x has 12,291 bytes, expected a multiple of 3,073"):
-        parse_binary(content[:-1], "x")
-    with pytest.raises(UserError, match="x: expected a label from 0 to 9 for each image"):
-        parse_binary(b"\x0a" + content[1:], "x")
 
 
 def test_pickles_of_python_3() -> None:

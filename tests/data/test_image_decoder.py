@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -104,13 +103,11 @@ BOMBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_images_that_are_bombs(name: str) -> None:
-    content, message = BOMBS[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as decode_images does
-        with pytest.raises(UserError, match=f"^here ({message})"):
-            decode_image(content, (8, 8), "here")
+@pytest.mark.filterwarnings("ignore")  # as decode_images does
+@pytest.mark.parametrize(("content", "message"), BOMBS.values(), ids=BOMBS)
+def test_images_that_are_bombs(content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=f"^here ({message})"):
+        decode_image(content, (8, 8), "here")
 
 
 def test_a_bomb_in_an_archive_is_named(tmp_path: Path) -> None:
@@ -121,14 +118,13 @@ def test_a_bomb_in_an_archive_is_named(tmp_path: Path) -> None:
         decode_images(path, {"train/cat/1.png": np.empty((3, 8, 8), np.uint8)})
 
 
+@pytest.mark.filterwarnings("ignore")  # as decode_images does
 @examples(100)
 @given(st.sampled_from(IMAGES).flatmap(lambda image: damaged(image, IMAGES[0])) | st.binary(max_size=100))
 def test_damaged_images(content: bytes) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as decode_images does
-        try:
-            pixels, message = decode_image(content, (8, 6), "here"), "here"
-        except UserError as error:
-            pixels, message = np.zeros((3, 8, 6), np.uint8), str(error)
+    try:
+        pixels, message = decode_image(content, (8, 6), "here"), "here"
+    except UserError as error:
+        pixels, message = np.zeros((3, 8, 6), np.uint8), str(error)
     assert message.startswith("here")
     assert (pixels.shape, pixels.dtype) == ((3, 8, 6), np.uint8)

@@ -10,6 +10,7 @@ import torch
 import yaml
 from PIL import Image
 from support.damage import encode
+from support.images import write_folder
 
 from litlab.data.image_folder import ImageFolder
 from litlab.errors import UserError
@@ -20,10 +21,9 @@ PIXELS = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Write 5 + 2 images of 24 x 24 pixels for each of three classes, with files that are no images."""
+    """Write 5 + 2 images for each of three classes, with files that are no images."""
     root = tmp_path / "images"
-    random = np.random.default_rng(3)
-    write_classes(root, (5, 2), lambda: random.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    write_folder(root, 5, 2)
     (root / "train" / "cat" / ".hidden.png").write_bytes(b"no image")
     (root / "train" / "cat" / "notes.txt").write_text("no image")
     (root / "train" / ".DS_Store").write_bytes(b"no folder")
@@ -31,18 +31,10 @@ def images(tmp_path: Path) -> Path:
     return root
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels).save(path)
-
-
-def write_classes(root: Path, num_images: tuple[int, int], make_pixels: Callable[[], np.ndarray]) -> None:
-    """Write so many training and test images for each of three classes."""
-    for split, num in zip(("train", "test"), num_images, strict=True):
-        for class_name in ("cat", "dog", "emu"):
-            folder = root / split / class_name
-            folder.mkdir(parents=True)
-            for number in range(num):
-                save(folder / f"{number}.png", make_pixels())
+def decoded(path: Path) -> np.ndarray:
+    """Decode an image to 3 x 24 x 24 pixels by Pillow."""
+    pixels = Image.open(path).resize((24, 24), Image.Resampling.BILINEAR)
+    return np.asarray(pixels).transpose(2, 0, 1)
 
 
 def prepared(module: ImageFolder) -> ImageFolder:
@@ -56,9 +48,9 @@ def test_rows_are_sorted_by_class_and_name(images: Path, folder_module: Make) ->
     assert (module.info.name, module.info.class_names) == ("images", ("cat", "dog", "emu"))
     assert module.arrays.train_labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert module.arrays.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
-    for row, path in enumerate(sorted((images / "train").glob("*/[0-9].png"))):
-        expected = np.asarray(Image.open(path)).transpose(2, 0, 1)
-        np.testing.assert_array_equal(module.arrays.train_images[row].numpy(), expected)
+    paths = sorted((images / "train").glob("*/0[0-9].*"))
+    for pixels, path in zip(module.arrays.train_images, paths, strict=True):
+        np.testing.assert_array_equal(pixels.numpy(), decoded(path))
 
 
 @pytest.mark.parametrize(("num_train", "num_val"), [(1, 0), (2, 1), (20, 6)])
@@ -66,7 +58,7 @@ def test_the_default_validation_fits_any_size(
     folder_module: Make, tmp_path: Path, num_train: int, num_val: int
 ) -> None:
     default = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "image_folder.yaml").read_text())
-    write_classes(tmp_path / "images", (num_train, 1), lambda: PIXELS)
+    write_folder(tmp_path / "images", num_train, 1)
     module = prepared(folder_module(val_size=default["val_size"]))
     assert (module.info.num_train, module.info.num_val) == (3 * num_train - num_val, num_val)
     loader = module.val_dataloader()
@@ -102,7 +94,7 @@ def test_decoded_once_and_again_when_a_file_changes(images: Path, folder_module:
     entries = set((tmp_path / "cache").iterdir())
     assert prepared(folder_module(val_size=3)).info.fingerprint == first
     assert set((tmp_path / "cache").iterdir()) == entries
-    save(images / "train" / "cat" / "0.png", PIXELS)
+    Image.fromarray(PIXELS).save(images / "train" / "cat" / "01.png")
     assert prepared(folder_module(val_size=3)).info.fingerprint != first
     assert prepared(folder_module(val_size=3, image_size=16)).info.image_shape == (3, 16, 16)
 
@@ -110,14 +102,14 @@ def test_decoded_once_and_again_when_a_file_changes(images: Path, folder_module:
 def test_many_large_images_through_threads(images: Path, folder_module: Make) -> None:
     random = np.random.default_rng(4)
     for number in range(100):
-        save(images / "train" / "dog" / f"large-{number:03}.png", random.integers(0, 256, (60, 60, 3), dtype=np.uint8))
+        pixels = random.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / "train" / "dog" / f"large-{number:03}.png")
     module = prepared(folder_module(val_size=0))
-    paths = sorted((images / "train" / "dog").glob("*.png"))
+    paths = sorted((images / "train" / "dog").iterdir())
     rows = module.arrays.train_images[module.arrays.train_labels == 1]
     assert len(rows) == len(paths) == 105
     for row, path in zip(rows, paths, strict=True):
-        resized = Image.open(path).resize((24, 24), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(row.numpy(), np.asarray(resized).transpose(2, 0, 1))
+        np.testing.assert_array_equal(row.numpy(), decoded(path))
 
 
 def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: Path) -> None:

@@ -183,20 +183,19 @@ def test_channels_last_computes_the_same_and_is_saved_the_same() -> None:
     plain, switched = make_conv_task(), make_conv_task(channels_last=True)
     seen: list[Tensor] = []
     switched.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    expected, found = fitted(plain), fitted(switched)
+    expected, state = fitted(plain), fitted(switched)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert switched.network[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert switched.memory_format == torch.channels_last
-    assert list(found) == list(expected)
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+    assert list(state) == list(expected)
+    torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-6)
 
 
 def _moved(images: Tensor, pixels: int) -> Tensor:
-    """Pixel by pixel: what lies outside is reflected at the border, which comes once."""
+    """Shift down and right, pixel by pixel; reflect at the borders without repeating the border pixel."""
     size = images.shape[2]
-    places = [-k if k < 0 else 2 * (size - 1) - k if k >= size else k for k in range(-pixels, size - pixels)]
-    return images[:, :, places][:, :, :, places]
+    rows = [-k if k < 0 else 2 * (size - 1) - k if k >= size else k for k in range(-pixels, size - pixels)]
+    return images[:, :, rows][:, :, :, rows]
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -231,8 +230,8 @@ def test_the_loss_of_mixed_images_is_that_of_soft_labels() -> None:
     assert batch.num_valid == 7
     partners = Partners(batch.images, batch.labels.flip(0), batch.indices.flip(0), torch.linspace(0, 1, 8))
     loss = task.training_step(batch._replace(partners=partners), 0)
-    share = torch.linspace(0, 1, 8)[:, None]
-    soft = share * F.one_hot(batch.labels, 6) + (1 - share) * F.one_hot(batch.labels.flip(0), 6)
+    lam = torch.linspace(0, 1, 8)[:, None]
+    soft = lam * F.one_hot(batch.labels, 6) + (1 - lam) * F.one_hot(batch.labels.flip(0), 6)
     soft = 0.9 * soft + 0.1 / 6
     expected = F.cross_entropy(make_conv_task()(batch.images)[:7], soft[:7])
     torch.testing.assert_close(loss, expected)
@@ -246,15 +245,13 @@ def test_compiled_training_is_the_same_with_the_same_names(monkeypatch: pytest.M
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    states = {}
-    for switched in (False, True):
-        states[switched] = fitted(
-            make_conv_task(compile=switched, channels_last=True, test_time_flip=True), max_epochs=3
-        )
+    plain, switched = (
+        fitted(make_conv_task(compile=compile, channels_last=True, test_time_flip=True), max_epochs=3)
+        for compile in (False, True)
+    )
     assert counters["stats"]["unique_graphs"] == 1  # not for validation, nor anew in each epoch
-    assert list(states[True]) == list(states[False])
-    for name, value in states[False].items():
-        torch.testing.assert_close(states[True][name], value, rtol=1e-4, atol=1e-6)
+    assert list(switched) == list(plain)
+    torch.testing.assert_close(switched, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_a_missing_compiler_is_reported_at_the_start() -> None:
