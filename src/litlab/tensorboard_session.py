@@ -19,7 +19,7 @@ from litlab.config.identity import VOLATILE
 from litlab.config.tree import config_key, get, lies_under
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import open_regular, write_atomic
-from litlab.runs.redact import is_secret, redact
+from litlab.runs.redact import is_secret_key, redact
 from litlab.runs.result import Result
 from litlab.runs.state import RunStatus
 
@@ -118,7 +118,7 @@ def session_hparams(run: RunDirectory, config: dict[str, Any]) -> dict[str, HPar
     hparams = {}
     for key in swept or [*(key for key in overrides if not _is_volatile(key)), "seed"]:
         value = to_hparam(_value(config, key, overrides))
-        if value is not None and not any(is_secret(part) for part in config_key(key).split(".")):
+        if value is not None and not is_secret_key(config_key(key)):
             hparams[key.lstrip("+")] = value
     return hparams
 

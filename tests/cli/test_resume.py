@@ -327,7 +327,7 @@ def test_an_untrusted_study_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="--allow is for untrusted runs"):
         resume.main([str(tmp_path / "s"), "--allow", "timm"])
     (job.run.path / ".signature").unlink()
-    with pytest.raises(UserError, match="0000_seed-0 is not known as yours: it is not signed"):
+    with pytest.raises(UserError, match="0000_seed-0 is untrusted: it is not signed"):
         resume_study(tmp_path / "s", ["trainer.devices=2"], ["litlab", "resume"])
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with pytest.raises(UserError, match=r"study\.yaml is not signed by you"):

@@ -23,9 +23,7 @@ def test_hostile_targets_execute_only_in_the_users_own_run(name: str, run: Path,
     for folder in (Path.cwd(), run, run.parent):
         plant(folder, mark)
     change(run, model=touching(mark, run)[name])
-    with pytest.raises(
-        UserError, match=r"may not be a run of yours \(it is not signed\)(.|\n)*model\S*_target_"
-    ) as refused:
+    with pytest.raises(UserError, match=r"is untrusted \(it is not signed\)(.|\n)*model\S*_target_") as refused:
         litlab.load(run)
     assert not mark.exists()
     assert "Error" not in str(refused.value)
@@ -77,7 +75,7 @@ def test_commands_refuse_with_a_message(run: Path, mark: Path, litlab: Command, 
     (run / "image.png").touch()
     done = litlab("predict", str(run), "--images", str(run))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"litlab: {run} may not be a run of yours (it is not signed), so it was not opened:")
+    assert done.stderr.startswith(f"litlab: {run} is untrusted (it is not signed), so it was not opened:")
     assert "if you have read its code and trust it with your machine: --allow theirs.Net" in done.stderr
     assert "Traceback" not in done.stderr
     with pytest.raises(UserError, match=r"model\._target_"):

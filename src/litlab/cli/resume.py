@@ -273,7 +273,7 @@ def _change_jobs(study: Study, overrides: list[str], command: list[str]) -> None
             locks.enter_context(directory_lock(run.path))
             finished = FinishedRun.open(run.path)
             if not finished.own:
-                raise UserError(f"{run.path} is not known as yours: {finished.trust.doubt}")
+                raise UserError(f"{run.path} is untrusted: {finished.trust.signature_problem}")
             try:
                 change = _change_config(finished, overrides, _read_result(run))
             except UserError as error:

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from litlab.config.hydra_errors import explain_hydra_error
-from litlab.config.secrets import is_secret_key
+from litlab.config.hydra_errors import parse_overrides
 from litlab.config.tree import bare_key, did_you_mean
 from litlab.errors import UserError
-from litlab.runs.redact import has_credentials
+from litlab.runs.files import as_mapping
+from litlab.runs.redact import has_credentials, is_secret_key
 
 _PAIRED = "hydra.sweeper.paired"
 _EXAMPLE = f"{_PAIRED}=[optimizer.lr,data.batch_size]"
@@ -39,7 +38,7 @@ def expand_grid(
     axes: dict[str, list[str]] = {}  # a fixed key has one value
     swept: list[str] = []
     lines = [*(f"{key}={'null' if value is None else value}" for key, value in params.items()), *arguments]
-    for override in _parse(lines, loader):
+    for override in parse_overrides(lines, loader):
         key = override.get_key_element()
         axes[key] = _values(override)
         swept = [other for other in swept if other != key] + ([key] if override.is_sweep_override() else [])
@@ -51,20 +50,11 @@ def expand_grid(
 
 def params_with_references(params: Mapping[str, Any], settings: DictConfig) -> dict[str, Any]:
     """Return resolved axes of a sweeper, in which secrets are the references of `hydra.sweeper`, not their values."""
-    unresolved = OmegaConf.to_container(settings, resolve=False)
-    written = unresolved.get("params") if isinstance(unresolved, dict) else None
-    written = written if isinstance(written, dict) else {}
+    unresolved = as_mapping(as_mapping(OmegaConf.to_container(settings, resolve=False)).get("params"))
     return {
-        key: written.get(key, value) if is_secret_key(key) or has_credentials(str(value)) else value
+        key: unresolved.get(key, value) if is_secret_key(key) or has_credentials(str(value)) else value
         for key, value in params.items()
     }
-
-
-def _parse(lines: list[str], loader: ConfigLoader) -> list[Override]:
-    try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(lines)
-    except OverrideParseException as error:
-        raise UserError(explain_hydra_error(error, lines)) from error
 
 
 def _values(override: Override) -> list[str]:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -16,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config, bare_key, did_you_mean, keys, unknown_key_message
+from litlab.errors import UserError
 
 _NAMED_KEY = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
 
@@ -33,6 +37,22 @@ def explain_error(error: Exception, arguments: list[str]) -> str | None:
             return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
         return str(error)
     return None
+
+
+def parse_overrides(overrides: list[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Parse overrides in Hydra's grammar.
+
+    Args:
+        overrides: Overrides of a command line or config.
+        loader: Hydra's config loader, which knows the configs that a glob matches.
+
+    Raises:
+        UserError: For an override that can't be read.
+    """
+    try:
+        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    except HydraException as error:
+        raise UserError(explain_hydra_error(error, overrides)) from error
 
 
 def explain_write_error(path: object, error: OSError) -> str:

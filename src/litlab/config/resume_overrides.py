@@ -6,14 +6,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.freeze import make_paths_absolute, threads_per_rank
-from litlab.config.hydra_errors import explain_hydra_error, explain_interpolation_error
+from litlab.config.hydra_errors import explain_interpolation_error, parse_overrides
 from litlab.config.identity import VOLATILE, swept_keys
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references
@@ -97,11 +95,7 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
 
 
 def _parse(overrides: list[str]) -> Iterator[Override]:
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except OverrideParseException as error:
-        raise UserError(explain_hydra_error(error, overrides)) from error
-    for override in parsed:
+    for override in parse_overrides(overrides):
         key, line = override.key_or_group, override.input_line
         if override.is_sweep_override():
             raise UserError(f"{line}: several values; a run is resumed with one")

@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from litlab.config.hydra_errors import parse_overrides
 from litlab.config.tree import bare_key, did_you_mean
 from litlab.errors import UserError
 
-if TYPE_CHECKING:
-    from hydra.core.config_loader import ConfigLoader
-    from hydra.core.override_parser.types import Override
-
-
 Number = int | float
-_EXAMPLE_PLACES = (0.5, 0.25, 0.75, 0.0, 1.0)  # between the bounds
+_EXAMPLE_FRACTIONS = (0.5, 0.25, 0.75, 0.0, 1.0)  # between the bounds
 _MAX_RANGE = 10**6  # values
 
 
@@ -105,7 +105,7 @@ class Space:
     def examples(self) -> list[dict[str, str]]:
         """Return a few distinct points; the first has the first of all choices and the middle of all numbers."""
         points: list[dict[str, str]] = []
-        for index in range(len(_EXAMPLE_PLACES)):
+        for index in range(len(_EXAMPLE_FRACTIONS)):
             point: dict[str, str] = {}
             for dimension in self.dimensions:
                 if dimension.exists_at(point):
@@ -139,7 +139,7 @@ def round_step(value: float) -> float:
 
 
 def parse_space(
-    loader: "ConfigLoader",
+    loader: ConfigLoader,
     params: Mapping[str, Any] | None,
     arguments: Sequence[str],
     conditional: Mapping[str, Mapping[str, Any]] | None,
@@ -159,7 +159,7 @@ def parse_space(
     """
     overrides = {
         bare_key(override.get_key_element()): override
-        for override in _parse(loader, [*_lines(params or {}), *arguments])
+        for override in parse_overrides([*_lines(params or {}), *arguments], loader)
     }
     problems: list[str] = []
     dimensions = [
@@ -179,32 +179,20 @@ def parse_space(
         ]
     if problems:
         raise UserError("\n".join(problems))
-    lines = (
-        override.get_key_element() + ("" if is_bare else f"={override.get_value_element_as_str()}")
-        for override in fixed.values()
-        for is_bare in [override.is_delete() and override.value() is None]
-    )
-    return Space(tuple(_with_unique_names(dimensions)), tuple(lines))
+    return Space(tuple(_with_unique_names(dimensions)), tuple(map(_fixed_text, fixed.values())))
 
 
 def _lines(params: Mapping[str, Any]) -> list[str]:
     return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
 
 
-def _parse(loader: "ConfigLoader", lines: Sequence[str]) -> "list[Override]":
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # others read spaces without Hydra
-    from hydra.errors import HydraException
-
-    from litlab.config.hydra_errors import explain_hydra_error
-
-    try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
-    except HydraException as error:
-        raise UserError(explain_hydra_error(error, list(lines))) from error
+def _fixed_text(override: Override) -> str:
+    key = override.get_key_element()
+    return key if override.is_delete() and override.value() is None else f"{key}={override.get_value_element_as_str()}"
 
 
 def _conditional(
-    loader: "ConfigLoader",
+    loader: ConfigLoader,
     text: str,
     inner: Mapping[str, Any],
     dimensions: Sequence[Dimension],
@@ -213,7 +201,7 @@ def _conditional(
 ) -> list[Dimension]:
     """Return the dimensions that exist on a condition; one on a fixed value is decided here."""
     where = f"hydra.sweeper.conditional.'{text}'"
-    condition = _parse(loader, [text])[0] if "=" in text else None
+    condition = parse_overrides([text], loader)[0] if "=" in text else None
     if condition is None or condition.is_sweep_override() or not isinstance(inner, Mapping):
         problems.append(f"{where}: expected a choice and what is searched then, as 'model=cnn': {{model.widths: ...}}")
         return []
@@ -223,7 +211,9 @@ def _conditional(
         problems.append(f"{where}: {problem}")
         return []
     inner_dimensions = [
-        dimension for override in _parse(loader, _lines(inner)) if (dimension := _dimension(override, problems))
+        dimension
+        for override in parse_overrides(_lines(inner), loader)
+        if (dimension := _dimension(override, problems))
     ]
     if key not in choices and values[key] != value:
         return []
@@ -240,7 +230,7 @@ def _conditional(
 
 
 def _condition_problem(
-    loader: "ConfigLoader", key: str, value: str, choices: Mapping[str, Dimension], values: Mapping[str, str]
+    loader: ConfigLoader, key: str, value: str, choices: Mapping[str, Dimension], values: Mapping[str, str]
 ) -> str | None:
     """Return why a condition never holds, whatever is chosen of the space and of config groups."""
     if key in choices:
@@ -262,10 +252,8 @@ def _with_unique_names(dimensions: Sequence[Dimension]) -> Iterator[Dimension]:
         yield replace(dimension, name=f"{key} ({'='.join(dimension.condition or ())})" if is_shared else key)
 
 
-def _dimension(override: "Override", problems: list[str]) -> Dimension | None:
+def _dimension(override: Override, problems: list[str]) -> Dimension | None:
     """Return the dimension of an override; if it is wrong, add the problem and return None."""
-    from hydra.errors import HydraException
-
     key = override.get_key_element()
     try:
         domain = _domain(override)
@@ -275,10 +263,8 @@ def _dimension(override: "Override", problems: list[str]) -> Dimension | None:
     return Dimension(key, key, domain, override.get_value_string())
 
 
-def _domain(override: "Override") -> Numbers | Choices:
+def _domain(override: Override) -> Numbers | Choices:
     """Return the values of an override. Raises ValueError with what was expected."""
-    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
-
     value = override.value()
     tags = set(getattr(value, "tags", ()))
     if unknown := tags - {"log"}:
@@ -321,7 +307,7 @@ def _range(values: Sequence[Any], step: Number, log: bool) -> Numbers:
 def _example(domain: Numbers | Choices, index: int) -> str:
     if isinstance(domain, Choices):
         return domain.values[index % len(domain.values)]
-    low, high, place = domain.low, domain.high, _EXAMPLE_PLACES[index]
-    value = low * (high / low) ** place if domain.log else low + place * (high - low)
+    low, high, fraction = domain.low, domain.high, _EXAMPLE_FRACTIONS[index]
+    value = low * (high / low) ** fraction if domain.log else low + fraction * (high - low)
     value = min(max(value, low), high)  # against rounding errors
     return domain.text(value if domain.step is None else low + int((value - low) / domain.step) * domain.step)

@@ -5,17 +5,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from litlab.config.tree import Config, map_values, walk
+from litlab.config.tree import Config, join, map_values, walk
 from litlab.errors import UserError
-from litlab.runs.redact import MASK, has_credentials, is_secret, mask_command, register_secrets
+from litlab.runs.redact import MASK, has_credentials, is_secret_key, mask_command, register_secrets
 
 _MIN_LENGTH = 8  # characters; a shorter value may occur in another one by chance
 _REFERENCE = re.compile(r"\$\{\s*oc\.env\s*:\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*\}")  # a default would be the secret
-
-
-def is_secret_key(key: str) -> bool:
-    """Return whether a part of a dotted key, a group or a package in an override looks like a secret."""
-    return any(is_secret(part) for part in re.split(r"[./@]", key.lstrip("+~")))
 
 
 def is_literal(value: Any) -> bool:
@@ -36,12 +31,24 @@ def keep_references(resolved: Config, raw: Any) -> Config:
     Raises:
         UserError: If such a value is not a reference to an environment variable, or occurs in another key as well.
     """
-    kept: Config = _kept(resolved, raw, "", False)
-    pairs = [(reference, value) for (_, reference), (_, value) in zip(walk(kept), walk(resolved), strict=True)]
-    values = [str(value) for reference, value in pairs if reference != value and not isinstance(value, dict | list)]
-    values = [value for value in values if len(value) >= _MIN_LENGTH]
+    unresolved = dict(walk(raw))
+    secrets: set[str] = set()
+
+    def keep(key: str, value: Any) -> Any:
+        if not _is_secret_value(key, value) or key.endswith("._target_"):
+            return value
+        reference = unresolved.get(key)
+        if is_literal(value) and (not isinstance(reference, str) or is_literal(reference)):
+            raise _literal_error(key)
+        if not isinstance(reference, str):
+            return value
+        if reference != value and len(str(value)) >= _MIN_LENGTH:
+            secrets.add(str(value))
+        return reference
+
+    kept: Config = map_values(keep, resolved)
     for key, text in walk(kept):
-        if isinstance(text, str) and any(value in text for value in values):
+        if isinstance(text, str) and any(secret in text for secret in secrets):
             raise UserError(
                 f"{key}: holds the value of a secret, and a run directory is made to be shared; leave it out"
             )
@@ -75,10 +82,9 @@ def refuse_secret_arguments(arguments: list[str]) -> None:
             override = parser.parse_override(argument)
         except HydraException:
             continue  # an option, or what Hydra itself will refuse
-        key = override.key_or_group
-        for place, value in _secret_values(override.value(), key, is_secret_key(key)):
+        for secret_key, value in _secret_values(override.key_or_group, override.value()):
             if is_literal(value):
-                raise _literal_error(place)
+                raise _literal_error(secret_key)
 
 
 def refuse_secret_literals(raw: Any) -> None:
@@ -105,17 +111,9 @@ def mask_arguments(arguments: list[str]) -> list[str]:
     return list(map(mask, arguments))
 
 
-def mask_secrets(raw: Any, *, is_secret_value: bool = False) -> Any:
+def mask_secrets(raw: Any) -> Any:
     """Return a copy of an unresolved config in which secrets that are written out are masked."""
-    if isinstance(raw, dict):
-        return {
-            key: mask_secrets(value, is_secret_value=is_secret_value or is_secret_key(str(key)))
-            for key, value in raw.items()
-        }
-    if isinstance(raw, list):
-        return [mask_secrets(value, is_secret_value=is_secret_value) for value in raw]
-    is_hidden = is_literal(raw) if is_secret_value else isinstance(raw, str) and has_credentials(raw)
-    return MASK if is_hidden else raw
+    return map_values(lambda key, value: MASK if _is_secret_value(key, value) and is_literal(value) else value, raw)
 
 
 def _literal_error(key: str) -> UserError:
@@ -125,24 +123,8 @@ def _literal_error(key: str) -> UserError:
     )
 
 
-def _kept(value: Any, raw: Any, key: str, is_secret_value: bool) -> Any:
-    if isinstance(value, dict):
-        raw = raw if isinstance(raw, dict) else {}
-        return {
-            name: item
-            if name == "_target_"
-            else _kept(item, raw.get(name), f"{key}.{name}", is_secret_value or is_secret(str(name)))
-            for name, item in value.items()
-        }
-    if isinstance(value, list):
-        raw = raw if isinstance(raw, list) else []
-        padded = raw + [None] * (len(value) - len(raw))
-        return [_kept(item, padded[index], f"{key}.{index}", is_secret_value) for index, item in enumerate(value)]
-    if is_secret_value or (isinstance(value, str) and has_credentials(value)):
-        if is_literal(value) and (not isinstance(raw, str) or is_literal(raw)):
-            raise _literal_error(key.lstrip("."))
-        return raw if isinstance(raw, str) else value
-    return value
+def _is_secret_value(key: str, value: Any) -> bool:
+    return is_secret_key(key) or (isinstance(value, str) and has_credentials(value))
 
 
 def _resolve(key: str, value: Any) -> Any:
@@ -155,17 +137,17 @@ def _resolve(key: str, value: Any) -> Any:
     return os.environ[reference["name"]]
 
 
-def _secret_values(value: Any, key: str, is_secret_value: bool) -> Iterator[tuple[str, Any]]:
+def _secret_values(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield (key, value) of the secrets in a value as Hydra's override parser returns it."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _secret_values(item, f"{key}.{name}", is_secret_value or is_secret(str(name)))
+            yield from _secret_values(join(key, name), item)
     elif isinstance(value, list):
         for item in value:
-            yield from _secret_values(item, key, is_secret_value)
+            yield from _secret_values(key, item)
     elif hasattr(value, "list") or hasattr(value, "args"):  # a sweep over several values
-        yield from _secret_values([*getattr(value, "list", ()), *getattr(value, "args", ())], key, is_secret_value)
+        yield from _secret_values(key, [*getattr(value, "list", ()), *getattr(value, "args", ())])
     else:
         text = getattr(value, "text", value)  # of a quoted string
-        if is_secret_value or (isinstance(text, str) and has_credentials(text)):
+        if _is_secret_value(key, text):
             yield key, text

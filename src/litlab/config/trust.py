@@ -19,7 +19,7 @@ from litlab.config.config_file import from_yaml
 from litlab.config.paths import add_project_to_path, cache_root
 from litlab.config.schema import GROUP_SECTIONS, SECTIONS
 from litlab.config.targets import import_target
-from litlab.config.tree import Config, lies_under, walk
+from litlab.config.tree import MAPPING_GROUPS, Config, lies_under, walk
 from litlab.config.validate import validate
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -43,7 +43,6 @@ ALLOWED_TARGETS["schedule"] |= {f"torch.optim.lr_scheduler.{name}" for name in S
 
 _NEVER_ALLOWED = sys.stdlib_module_names | {"hydra", "omegaconf"}  # they can execute anything they are given
 _DOTTED_NAME = re.compile(r"[A-Za-z]\w*(\.\w+)*", re.ASCII)
-_MAPPINGS = ("callbacks", "logger")  # groups whose nodes lie one level deeper
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Trust:
     """Permissions of a run.
 
     Attributes:
-        doubt: Reason why the run is not known as the user's own; None if it is.
+        signature_problem: Reason why the run is untrusted; None for the user's own run, which has a valid signature.
         allowed: Dotted names of classes and packages that the user allows to untrusted runs.
     """
 
     run: RunDirectory
-    doubt: str | None
+    signature_problem: str | None
     allowed: tuple[str, ...]
 
     @classmethod
@@ -73,8 +72,8 @@ class Trust:
 
     @property
     def own(self) -> bool:
-        """True if the run is known as the user's own."""
-        return self.doubt is None
+        """True if the user signed the run."""
+        return self.signature_problem is None
 
     def refuse_links(self) -> None:
         """Refuse symbolic links, through which litlab would write to files elsewhere.
@@ -114,10 +113,10 @@ class Trust:
             return
         nodes = [node for node in walk(config) if groups is None or node[0].partition(".")[0] in groups]
         problems = [problem for key, value in nodes if (problem := _interpolation_problem(key, value))]
-        for key, node in targets(nodes):
-            if problem := _name_problem(key, node["_target_"], self.allowed):
-                problems.append(f"{key}._target_: {node['_target_']!r} {problem}")
-        self.refuse(problems)
+        for key, target in _targets(nodes):
+            if problem := _name_problem(key, target, self.allowed):
+                problems.append(f"{key}._target_: {target!r} {problem}")
+        self._refuse(problems)
 
     def check_imports(self, config: Config) -> None:
         """Check the names of an untrusted run, then import what it uses of allowed packages.
@@ -131,23 +130,22 @@ class Trust:
             return
         self.check_names(config)
         problems = []
-        for key, node in targets(walk(config)):
-            target = node["_target_"]
+        for key, target in _targets(walk(config)):
             if target in ALLOWED_TARGETS.get(_group(key), ()) or target in self.allowed:
                 continue
             try:
-                home = getattr(import_target(target), "__module__", None)
+                module = getattr(import_target(target), "__module__", None)
             except UserError as error:
                 problems.append(f"{key}._target_: {error}")
                 continue
-            if not isinstance(home, str) or not lies_under(home, *self.allowed):
-                problems.append(f"{key}._target_: {target} is defined in {home}, not in an allowed package")
-        self.refuse(problems)
+            if not isinstance(module, str) or not lies_under(module, *self.allowed):
+                problems.append(f"{key}._target_: {target} is defined in {module}, not in an allowed package")
+        self._refuse(problems)
 
-    def refuse(self, problems: Sequence[str]) -> None:
+    def _refuse(self, problems: Sequence[str]) -> None:
         """Raise a UserError if there are problems."""
         if problems:
-            first = f"{self.run.path} may not be a run of yours ({self.doubt}), so it was not opened:"
+            first = f"{self.run.path} is untrusted ({self.signature_problem}), so it was not opened:"
             raise UserError("\n".join([first, *map(_printable, problems)]))
 
     def with_own_caches(self, config: Config) -> Config:
@@ -188,8 +186,8 @@ def trusted_config(run: RunDirectory, frozen: Config) -> Config:
     """Return the config that a worker may build objects from, given what was read from config.yaml.
 
     Raises:
-        UserError: If the run is not known as the user's own and names something that it may not, or if config.yaml
-            changed since it was read.
+        UserError: If the run is untrusted and names something that it may not, or if config.yaml changed since it was
+            read.
     """
     content = run.config.read_bytes()
     trust = Trust.of(run, content)
@@ -218,15 +216,15 @@ def allowed_names(allow: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def targets(nodes: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Config]]:
-    """Yield those of (dotted key, node) pairs that name a class in `_target_`."""
-    return ((key, node) for key, node in nodes if isinstance(node, dict) and "_target_" in node)
+def _targets(nodes: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, `_target_`) of the nodes that name a class."""
+    return ((key, node["_target_"]) for key, node in nodes if isinstance(node, dict) and "_target_" in node)
 
 
 def _group(key: str) -> str:
     """Return the config group whose node has this dotted key; empty for a node inside another node."""
     group, *rest = key.split(".")
-    return group if len(rest) == (group in _MAPPINGS) else ""
+    return group if len(rest) == (group in MAPPING_GROUPS) else ""
 
 
 def _name_problem(key: str, target: Any, allowed: Collection[str]) -> str | None:

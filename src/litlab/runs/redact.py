@@ -14,6 +14,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SIGNATURE_NAME = re.compile(r"(^|_)(sig|signature|key)($|_)", re.IGNORECASE)  # in the query of a presigned URL
+_KEY_SEPARATOR = re.compile(r"[./@+~]")  # in the key of an override
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _USER_INFO = re.compile(r"(\w://)[^/?#\s\"'<>]+@")  # up to the last @: a password may contain one
 _PARAMETER = re.compile(r"([?&])([\w.%-]+)=([^&#\s\"'<>]+)")
@@ -29,6 +30,11 @@ _registered: set[str] = set()
 def is_secret(key: str) -> bool:
     """Tell whether the value of a key must not be written down, judging by the name of the key."""
     return bool(_SECRET_NAME.search(_CAMEL_CASE.sub("_", key.replace("-", "_"))))
+
+
+def is_secret_key(key: str) -> bool:
+    """Return whether a part of a dotted key, a group or a package in an override looks like a secret."""
+    return any(map(is_secret, _KEY_SEPARATOR.split(key)))
 
 
 def has_credentials(text: str) -> bool:
@@ -128,6 +134,6 @@ def _mask_value(match: re.Match[str]) -> str:
 
 def _mask_word(word: str) -> str:
     key, equals, value = word.partition("=")
-    if equals and any(is_secret(part) for part in re.split(r"[./@]", key.lstrip("+~"))) and not value.startswith("${"):
+    if equals and is_secret_key(key) and not value.startswith("${"):
         return f"{key}={MASK}"
     return mask_source(word, ".yaml")

@@ -57,12 +57,12 @@ def is_own(run: RunDirectory) -> bool:
 
 
 def signature_problem(run: RunDirectory, config: bytes) -> str | None:
-    """Return why a run whose config.yaml holds these bytes is not known as the user's own; None if it is."""
+    """Return why a run whose config.yaml holds these bytes is untrusted; None if the user signed it."""
     return _problem(run.path, (config, _project(run)), "config.yaml or the project in provenance.json")
 
 
 def study_signature_problem(directory: Path, content: bytes) -> str | None:
-    """Return why a study whose study.yaml holds these bytes is not known as the user's own; None if it is."""
+    """Return why a study whose study.yaml holds these bytes is untrusted; None if the user signed it."""
     return _problem(directory, (content, _STUDY), "study.yaml")
 
 
