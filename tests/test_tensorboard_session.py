@@ -32,31 +32,31 @@ from litlab.tensorboard_session import (
     LoggedSummary,
     end_session,
     remove_session_end,
-    scalar,
+    scalars,
     session_hparams,
     start_session,
     write_events,
 )
 
-EVENTS = [LoggedSummary(scalar("val/loss", value), step, 1.5e9 + step) for step, value in ((10, 0.5), (20, 0.25))]
+EVENTS = [LoggedSummary(scalars({"val/loss": value}), step, 1.5e9 + step) for step, value in ((10, 0.5), (20, 0.25))]
 BEST = {"val/loss": 0.5, "val/accuracy": 0.75}
 UNKNOWN = "STATUS_UNKNOWN"
 
 
 def test_events_come_back_and_are_written_once(tmp_path: Path) -> None:
     file, other = tmp_path / f"{PREFIX}0.test", tmp_path / f"{PREFIX}1.test"
-    assert write_events(file, EVENTS)
+    write_events(file, EVENTS)
     first, *events = EventFileLoader(str(file)).Load()
     assert (first.file_version, first.wall_time) == ("brain.Event:2", 1.5e9 + 10)
     values = [(e.step, e.wall_time, v.tag, v.tensor.float_val[0]) for e in events for v in e.summary.value]
     assert values == [(10, 1.5e9 + 10, "val/loss", 0.5), (20, 1.5e9 + 20, "val/loss", 0.25)]
     assert list(tmp_path.iterdir()) == [file]
     os.utime(file, (1, 1))
-    assert not write_events(file, EVENTS)
+    write_events(file, EVENTS)
     assert file.stat().st_mtime == 1
     write_events(other, EVENTS)
     assert other.read_bytes() == file.read_bytes()
-    assert write_events(file, EVENTS[:1])
+    write_events(file, EVENTS[:1])
     assert file.read_bytes() != other.read_bytes()
 
 
@@ -136,7 +136,7 @@ def test_values_are_read_before_the_end(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run")
     start_session(run, config)
     reader = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
-    write_events(run.path / f"{PREFIX}1700000000.x.0", [LoggedSummary(scalar("val/loss", 1.0), 20, 1.7e9)])
+    write_events(run.path / f"{PREFIX}1700000000.x.0", [LoggedSummary(scalars({"val/loss": 1.0}), 20, 1.7e9)])
     assert sessions_of(reader.Reload())["run"] == Shown(UNKNOWN, {"optimizer.lr": 0.1}, {"val/loss": 1.0})
     end_session(run, config, completed(best=BEST))
     (session,) = sessions_of(reader.Reload()).values()

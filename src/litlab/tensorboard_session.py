@@ -65,9 +65,8 @@ def end_session(run: RunDirectory, config: dict[str, Any], result: Result) -> No
         return
     if not (run.path / SESSION_START).exists():
         start_session(run, config)
-    metrics = [scalar(tag, value) for tag, value in final_metrics(result).items()]
     file = run.path / _SESSION_ENDS.replace("*", str(time.time_ns()))
-    _write(file, [session_end_summary(result.status, time.time()), *metrics], result.steps)
+    _write(file, [_session_end_summary(result.status, time.time()), scalars(final_metrics(result))], result.steps)
 
 
 def remove_session_end(run: RunDirectory) -> None:
@@ -81,7 +80,7 @@ def remove_session_end(run: RunDirectory) -> None:
 
 
 def logs_to_tensorboard(config: dict[str, Any]) -> bool:
-    """Tell whether a run logs to TensorBoard by litlab's logger."""
+    """Return whether a run logs to TensorBoard by litlab's logger."""
     loggers = config.get("logger")
     nodes = loggers.values() if isinstance(loggers, dict) else ()
     return any(isinstance(node, dict) and node.get("_target_") == _LOGGER for node in nodes)
@@ -147,7 +146,7 @@ def session_start_summary(hparams: Mapping[str, HParam], start_time: float) -> "
     return _summary(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
 
 
-def session_end_summary(status: RunStatus, end_time: float) -> "Summary":
+def _session_end_summary(status: RunStatus, end_time: float) -> "Summary":
     """Return the end of a session that succeeded (COMPLETED) or failed, at a time in seconds since 1970."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
@@ -163,11 +162,6 @@ def scalars(values: Mapping[str, float]) -> "Summary":
     return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
 
-def scalar(tag: str, value: float) -> "Summary":
-    """Return a point of one curve."""
-    return scalars({tag: value})
-
-
 class LoggedSummary(NamedTuple):
     """A summary at a step, at a time in seconds since 1970."""
 
@@ -176,7 +170,7 @@ class LoggedSummary(NamedTuple):
     time: float
 
 
-def write_events(file: Path, events: Iterable[LoggedSummary], *, sync: bool = True) -> bool:
+def write_events(file: Path, events: Iterable[LoggedSummary], *, sync: bool = True) -> None:
     """Write an event file atomically; the same input gives the same bytes.
 
     A file that has this content already is left alone, with its time of change.
@@ -185,9 +179,6 @@ def write_events(file: Path, events: Iterable[LoggedSummary], *, sync: bool = Tr
         file: Path whose name begins with PREFIX, in a directory that exists.
         events: Summaries in the order in which TensorBoard is to read them; at least one.
         sync: False for a file that need not outlive this process.
-
-    Returns:
-        True if the file was written.
 
     Raises:
         OSError: If it cannot be written.
@@ -201,10 +192,8 @@ def write_events(file: Path, events: Iterable[LoggedSummary], *, sync: bool = Tr
     for record in (Event(wall_time=records[0].wall_time, file_version=_VERSION), *records):
         writer.write(record.SerializeToString(deterministic=True))
     content = buffer.getvalue()
-    if file.is_file() and file.read_bytes() == content:
-        return False
-    write_atomic(file, lambda opened: opened.write(content), sync=sync)
-    return True
+    if not (file.is_file() and file.read_bytes() == content):
+        write_atomic(file, lambda opened: opened.write(content), sync=sync)
 
 
 def _summary(tag: str, content: Any) -> "Summary":
@@ -242,9 +231,9 @@ def _read_overrides(run: RunDirectory) -> dict[str, str]:
 
 
 def _is_volatile(key: str) -> bool:
-    """Tell whether an override says where a run computes and writes, as `trainer=gpu`, not what it computes."""
-    place = config_key(key)
-    return place == "trainer" or lies_under(place, *VOLATILE, "hydra")
+    """Return whether an override sets where a run computes and writes, as `trainer=gpu`, not what it computes."""
+    path = config_key(key)
+    return path == "trainer" or lies_under(path, *VOLATILE, "hydra")
 
 
 def _value(config: dict[str, Any], key: str, overrides: Mapping[str, str]) -> Any:

@@ -14,7 +14,7 @@ from support.studies import make_study
 from litlab.cli import tensorboard
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.tensorboard_session import PREFIX, LoggedSummary, scalar, write_events
+from litlab.tensorboard_session import PREFIX, LoggedSummary, scalars, write_events
 
 
 def processes_below(number: int) -> set[int]:
@@ -96,7 +96,7 @@ def test_a_folder_of_studies_is_shown_as_a_view_that_is_gone_after_a_signal(
     for name in ("first", "second"):
         for run in make_study(tmp_path / "outputs" / name, {"optimizer.lr": [0.01, 0.1]}, lambda point: 0.5):
             write_events(
-                run.path / f"{PREFIX}1795436227.host.1.0", [LoggedSummary(scalar("val/accuracy", 0.5), 1, 0.0)]
+                run.path / f"{PREFIX}1795436227.host.1.0", [LoggedSummary(scalars({"val/accuracy": 0.5}), 1, 0.0)]
             )
     (tmp_path / "outputs" / "notes").mkdir()
     (tmp_path / "temporary").mkdir()

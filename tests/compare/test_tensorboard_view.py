@@ -18,14 +18,14 @@ from litlab.compare.tensorboard_view import View
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
-from litlab.tensorboard_session import PREFIX, LoggedSummary, end_session, scalar, start_session, write_events
+from litlab.tensorboard_session import PREFIX, LoggedSummary, end_session, scalars, start_session, write_events
 
 EVENTS = PREFIX + "1795436227.host.1.0"
 
 
 def log(run: RunDirectory) -> None:
     """Log for TensorBoard by the code of a run; its curves are a single point."""
-    write_events(run.path / EVENTS, [LoggedSummary(scalar("val/accuracy", 0.5), 10, 1795436227.0)])
+    write_events(run.path / EVENTS, [LoggedSummary(scalars({"val/accuracy": 0.5}), 10, 1795436227.0)])
     config = run.read_config()
     start_session(run, config)
     end_session(run, config, Result(**read_result(run) | {"status": RunStatus.COMPLETED}))

@@ -44,41 +44,41 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
 
 def studies(directories: Sequence[Path]) -> list[Path]:
     """Return the studies at or below directories, each once, without those that cannot be read."""
-    places = [place for directory in directories if directory.is_dir() for place in _places(directory, MAX_DEPTH, [])]
-    return [place for place in dict.fromkeys(places) if (place / STUDY_FILE).is_file()]
+    paths = [path for directory in directories if directory.is_dir() for path in _discover(directory, MAX_DEPTH, [])]
+    return [path for path in dict.fromkeys(paths) if (path / STUDY_FILE).is_file()]
 
 
 def _runs_below(directory: Path, skipped: list[Skipped]) -> Iterator[DiscoveredRun]:
-    """Yield the runs at or below a directory; add damaged places, and folders without any run, to `skipped`."""
+    """Yield the runs at or below a directory; add damaged ones, and folders without any run, to `skipped`."""
     if not directory.is_dir():
         reason = "is a file; name a directory" if directory.exists() else "no such directory"
         skipped.append(Skipped(directory, reason))
         return
-    for place in _places(directory, MAX_DEPTH, skipped):
+    for path in _discover(directory, MAX_DEPTH, skipped):
         try:
-            runs = runs_at(place)
+            runs = runs_at(path)
         except (UserError, OSError) as error:
-            skipped.append(Skipped(place, _reason(error, place)))
+            skipped.append(Skipped(path, _reason(error, path)))
             continue
         if not runs:
-            skipped.append(Skipped(place, "a study without jobs"))
+            skipped.append(Skipped(path, "a study without jobs"))
         yield from runs
 
 
-def _places(directory: Path, levels: int, skipped: list[Skipped]) -> list[Path]:
-    """Return runs and studies; report the topmost folders without any, and those that cannot be read."""
+def _discover(directory: Path, depth: int, skipped: list[Skipped]) -> list[Path]:
+    """Find runs and studies as `sweep.discover` does; report topmost folders without any, and unreadable ones."""
     skipped_below: list[Skipped] = []
     try:
         if is_run_or_study(directory):
             return [directory]
-        below = [folder for folder in subdirectories(directory) if not folder.name.startswith(".")] if levels else []
+        below = [folder for folder in subdirectories(directory) if not folder.name.startswith(".")] if depth else []
     except OSError as error:
         skipped.append(Skipped(directory, str(error.strerror)))
         return []
-    places = [place for folder in below for place in _places(folder, levels - 1, skipped_below)]
+    paths = [path for folder in below for path in _discover(folder, depth - 1, skipped_below)]
     unreadable = [entry for entry in skipped_below if entry.reason != _NO_RUNS]
-    skipped += skipped_below if places else unreadable or [Skipped(directory, _NO_RUNS)]
-    return places
+    skipped += skipped_below if paths else unreadable or [Skipped(directory, _NO_RUNS)]
+    return paths
 
 
 def _name(path: Path, directory: Path, with_directory: bool) -> str:
@@ -139,7 +139,8 @@ def _read_result(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:
 
 def _objective(value: Any) -> Objective | None:
     """Return None for an objective that no config of litlab may have."""
-    metric, mode = as_mapping(value).get("metric"), as_mapping(value).get("mode")
+    objective = as_mapping(value)
+    metric, mode = objective.get("metric"), objective.get("mode")
     if not isinstance(metric, str) or not _is_name(metric) or mode not in ("max", "min"):
         return None
     return None if split_of(metric) == "test" else Objective(metric, mode)

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_GROUPS = 50  # whose configs and runs are shown
-MAX_LISTED = 200  # runs of a group, and runs that are not completed
+MAX_LISTED = 200  # runs of a group, runs that are not completed, and skipped directories
 MAX_LINES = 400  # of a config
-MAX_SKIPPED = 200  # directories that are named
 MAX_PROVENANCES = 200  # runs whose provenance.json is read
 MAX_PROVENANCE = 1 << 26  # bytes; the file holds some thousand, and the code that was not committed
 MAX_VALUES = 8  # of one fact in the environment
@@ -87,7 +86,6 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "unfinished": unfinished,
         "max_listed": MAX_LISTED,
         "num_outside": len(unfinished) - num_inside,
-        "max_skipped": MAX_SKIPPED,
         "environment": environment,
         "max_runs": MAX_PROVENANCES,
     }
