@@ -92,10 +92,14 @@ def final_metrics(result: Result) -> dict[str, float]:
     They have tags of their own, since curves may end in NaN and go on where a run failed; and one prefix, so that
     TensorBoard's page of scalars can fold them up.
     """
-    tags = {f"result/best/{name}": value for name, value in result.best.items()}
-    tags |= {f"result/last/{name}": value for name, value in result.last.items()}
-    tags |= {f"result/test/{name.removeprefix('test/')}": value for name, value in result.test.items()}
+    parts = {"best": result.best, "last": result.last, "test": result.test}
+    tags = {final_tag(part, name): value for part, values in parts.items() for name, value in values.items()}
     return {tag: value for tag, value in tags.items() if abs(value) <= MAX_FLOAT32}
+
+
+def final_tag(part: str, metric: str) -> str:
+    """Return the tag of a final metric, whose part is `best`, `last` or `test`."""
+    return f"result/{part}/{metric.removeprefix('test/') if part == 'test' else metric}"
 
 
 def session_hparams(run: RunDirectory, config: dict[str, Any]) -> dict[str, HParam]:

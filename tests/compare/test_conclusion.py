@@ -63,7 +63,7 @@ def test_advice() -> None:
         "lr=0.01": "-0.11 against the baseline, but with one seed no spread is known: it may be noise; "
         "run at least 2 more seeds",
         "lr=1": "+0.005 against the baseline (2 seeds) can't be told from noise; "
-        "so small a one would need more than 1,000 seeds",
+        "a difference this small would need more than 1,000 seeds",
         "flip": f"+0 {same}, so there is no spread to test with",
         "shifted": f"+0.1 {same}, so there is no spread to test with",
     }

@@ -39,7 +39,7 @@ from litlab.runs.terminal import format_value, printable
 
 _NUM_LISTED = 5  # directories, runs or groups in a message
 _NUM_GROUPS = 12  # groups in the message about a baseline
-_NUM_ADVICE = 8  # groups for which it is said one by one that they do not differ from the baseline
+_NUM_ADVICE = 8  # groups that are named one by one as not different from the baseline
 _SPEED = Metric("images/s", mode="max")
 _SECONDS = Metric("seconds", "s", mode="min")
 
@@ -128,8 +128,8 @@ def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) 
     tests = dict.fromkeys(name for run in counted for name in run.test)
 
     def summary(values: Mapping[Path, float | None], metric: Metric) -> Summary | None:
-        known = {path: value for path, value in values.items() if value is not None}
-        return summarize_group(spec.subgroups, known, metric)
+        present = {path: value for path, value in values.items() if value is not None}
+        return summarize_group(spec.subgroups, present, metric)
 
     test = {name: summary({run.path: run.test.get(name) for run in counted}, table[name]) for name in tests}
     parameters = {run.parameters for run in completed}
@@ -167,11 +167,11 @@ def _interval(summary: Summary) -> tuple[float, float]:
 
 def _find_group(groups: Sequence[Group], name: str) -> Group:
     """Return the group with a name, or the only one with these settings (`lr=0.1`), or with this text in its name."""
-    wanted = set(name.split())
+    settings = set(name.split())
     matches: list[Group] = []
     for fits in (
         lambda group: group.name == name,
-        lambda group: wanted <= {f"{label}={value}" for label, value in group.settings.items()},
+        lambda group: settings <= {f"{label}={value}" for label, value in group.settings.items()},
         lambda group: name in group.name,
     ):
         matches = [group for group in groups if fits(group)]

@@ -50,8 +50,8 @@ def answer(comparison: Comparison) -> str:
 
 def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
     if not best.has_interval:
-        what = "a mean without an interval" if best.value and best.value.num > 1 else "a single seed"
-        return f"{what} does not tell whether that is more than chance"
+        value = "a mean without an interval" if best.value and best.value.num > 1 else "a single seed"
+        return f"{value} does not tell whether that is more than chance"
     num_ties = len(comparison.ties - {best.name})
     if num_ties == num_others:
         return "no other can be told from it" if num_others > 1 else "the other one cannot be told from it"
@@ -85,11 +85,11 @@ def extent(comparison: Comparison, dates: Sequence[date]) -> str:
 
 def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
     """Warn if the best of several groups has no interval."""
-    known = [group for group in groups if group.value]
-    best = best_group(known, mode)
-    if len(known) < 2 or best is None or best.value is None or best.has_interval:
+    valued = [group for group in groups if group.value]
+    best = best_group(valued, mode)
+    if len(valued) < 2 or best is None or best.value is None or best.has_interval:
         return []
-    if all(group.value and group.value.num == 1 for group in known):
+    if all(group.value and group.value.num == 1 for group in valued):
         return ["one seed a group: no spread is known, so the order may be chance; run more seeds"]
     reason = "has one seed" if best.value.num == 1 else "has no interval"
     return [f"{best.name} {reason}: no spread is known, so that it comes first may be chance; run more seeds"]
@@ -112,6 +112,6 @@ def advice(name: str, difference: Difference, metric: Metric) -> str | None:
         same = "the difference is the same in all pairs" if is_paired else "all have the same value"
         return f"{start}, but {same}, so there is no spread to test with"
     if difference.needed is None:
-        return f"{start} can't be told from noise; so small a one would need more than {MAX_SEEDS:,} seeds"
+        return f"{start} can't be told from noise; a difference this small would need more than {MAX_SEEDS:,} seeds"
     enough = f"about {difference.needed} seeds of each would do"
     return f"{start} can't be told from noise; if the true difference is as large as this, {enough}"

@@ -46,8 +46,8 @@ def render(comparison: Comparison, format: Format, width: int | None = None) -> 
     if format == "json":
         return _json(comparison)
     if format == "latex":
-        without = ("never",) if comparison.baseline is None else ("never", "alone")
-        lines = _latex(build_table(comparison, lambda column: column.latex in without))
+        hidden = ("never",) if comparison.baseline is None else ("never", "alone")
+        lines = _latex(build_table(comparison, lambda column: column.latex in hidden))
     elif format == "markdown":
         lines = _markdown(build_table(comparison))
     else:
@@ -59,7 +59,7 @@ def _narrow_text(comparison: Comparison, width: int) -> list[str]:
     """Drop the columns that a terminal has no room for, the least important first."""
     dropped: list[str] = []
     table = build_table(comparison)
-    for column in sorted((column for column in table.columns if column.spare), key=lambda column: column.spare):
+    for column in sorted((column for column in table.columns if column.drop_rank), key=lambda column: column.drop_rank):
         if max(map(len, _rows(table)), default=0) <= width:
             break
         dropped.append(column.name)
@@ -150,7 +150,7 @@ def _latex(table: Table) -> list[str]:
 
 def escape_latex(text: str) -> str:
     """Escape a text; pdfLaTeX knows most Latin letters with accents, LuaLaTeX any character."""
-    return _LATEX_SPECIAL.sub(lambda found: _LATEX[found[0]], text).replace("--", "-{}-")
+    return _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], text).replace("--", "-{}-")
 
 
 def _latex_header(columns: tuple[Column, ...]) -> list[str]:

@@ -4,12 +4,11 @@ A swept choice (`model=cnn,resnet`) and a class that differs (`optimizer._target
 follow from them.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from litlab.compare.data_model import Run
-from litlab.compare.setting_names import SEED, full_name, listed, short_names, shorten, text
+from litlab.compare.setting_names import SEED, full_name, listed, numbered, short_names, shorten, text
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
@@ -28,7 +27,7 @@ class RunGroup:
 
     Attributes:
         settings: Settings as texts, by full names.
-        choices: Swept values by their place in the config: `model` -> `cnn`.
+        choices: Swept values by their config keys: `model` -> `cnn`.
         data: Fingerprint of their data; None if no run knows it.
     """
 
@@ -130,7 +129,7 @@ def define_groups(
         UserError: If a name means no setting or several.
     """
     among = groups if among is None else among
-    known = setting_keys(among)
+    all_keys = setting_keys(among)
     notes = []
     if len({group.data for group in groups if group.data}) > 1:
         notes.append("not all of the runs had the same data: the fingerprints of their images differ")
@@ -140,10 +139,10 @@ def define_groups(
     else:
         if SEED in keys:
             raise UserError("--group seed: groups are averaged over seeds; name the settings that define groups")
-        chosen = dict.fromkeys(full_name(key, known, "--group") for key in keys)
+        chosen = dict.fromkeys(full_name(key, all_keys, "--group") for key in keys)
         columns = [setting_column(key, groups) for key in chosen]
         averaged = [column for column in varying_columns(groups) if column.key not in chosen]
-    names = short_names([column.key for column in columns], [*known, *_leaves(among), SEED])
+    names = short_names([column.key for column in columns], [*all_keys, *_leaves(among), SEED])
     labels = {key: format_value(name) for key, name in names.items()}
     specs = _specs(groups, columns, averaged, labels)
     notes += _averaging_notes(groups, averaged, specs)
@@ -222,14 +221,14 @@ def _choices(key: str, groups: Sequence[RunGroup]) -> list[Value]:
     choices = [group.choices.get(key) for group in groups]
     if None not in choices or not any(choices):
         return choices
-    known: dict[object, set[str]] = {}
+    by_trait: dict[object, set[str]] = {}
     for group, choice in zip(groups, choices, strict=True):
         if choice is not None:
             for trait in _traits(key, group):
-                known.setdefault(trait, set()).add(choice)
+                by_trait.setdefault(trait, set()).add(choice)
 
     def only_choice(group: RunGroup) -> Value:
-        candidates = (known.get(trait, set()) for trait in _traits(key, group))
+        candidates = (by_trait.get(trait, set()) for trait in _traits(key, group))
         return next((min(choices) for choices in candidates if len(choices) == 1), None)
 
     return [choice or only_choice(group) for group, choice in zip(groups, choices, strict=True)]
@@ -284,13 +283,14 @@ def _specs(
     for index, group in enumerate(groups):
         row, rest = (tuple(column.values[index] for column in part) for part in (columns, averaged))
         merged.setdefault(row, []).append(Subgroup(rest, group.runs))
-    names: Counter[str] = Counter()
+    taken: set[str] = set()
     short = {column.key: shorten(column.values) for column in columns}
     specs = []
     for row, subgroups in merged.items():
         present = [(column.key, value) for column, value in zip(columns, row, strict=True) if value is not None]
         settings = {labels[key]: format_value(value) for key, value in present}
         name = " ".join(f"{labels[key]}={format_value(short[key][value])}" for key, value in present) or ALL
-        names[name] += 1
-        specs.append(GroupSpec(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(subgroups)))
+        name = numbered(name, taken)
+        taken.add(name)
+        specs.append(GroupSpec(name, settings, tuple(subgroups)))
     return specs

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from litlab.compare.conclusion import answer, extent, on_one_line, question
 from litlab.compare.data_model import Comparison, Run, Summary
 from litlab.compare.metric_values import value_of
-from litlab.compare.output_files import svg
+from litlab.compare.output_files import encode, svg
 from litlab.compare.setting_names import shorten, text
 from litlab.compare.table import INTERVAL, build_table, decimals, not_completed, with_unit
 from litlab.config.tree import lies_under
@@ -185,9 +184,7 @@ def _image(figure: "Figure", caption: str, prefix: str) -> "Markup":
 
     source = _UNUSED.sub("", svg(figure))
     if len(source) > MAX_SVG:
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=RESOLUTION)
-        data = base64.b64encode(content.getvalue()).decode()
+        data = base64.b64encode(encode(figure, "png", RESOLUTION)).decode()
         return Markup(f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">')
     head, _, rest = _SVG_NAME.sub(rf"\g<1>{prefix}", source).partition(">")
     return Markup(f'{head} role="img" aria-label="{escape(caption)}"><title>{escape(caption)}</title>{rest}')

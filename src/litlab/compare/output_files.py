@@ -78,7 +78,7 @@ def save_figures(figures: Mapping[str, "Figure"], file: Path) -> list[Path]:
     else:
         several = len(figures) > 1
         contents = {
-            file.with_name(f"{file.stem}-{name}{file.suffix}") if several else file: _encode(figure, suffix)
+            file.with_name(f"{file.stem}-{name}{file.suffix}") if several else file: encode(figure, suffix)
             for name, figure in figures.items()
         }
     for target in contents:
@@ -90,7 +90,7 @@ def save_figures(figures: Mapping[str, "Figure"], file: Path) -> list[Path]:
 
 def svg(figure: "Figure") -> str:
     """Return a figure as an `<svg>` element for a page: texts are paths, nothing is loaded from elsewhere."""
-    text = _encode(figure, "svg").decode()
+    text = encode(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 
@@ -118,12 +118,13 @@ def _figure_format(file: Path) -> str:
     return suffix
 
 
-def _encode(figure: "Figure", suffix: str) -> bytes:
+def encode(figure: "Figure", suffix: str, resolution: int = RESOLUTION) -> bytes:
+    """Return the bytes of a figure as a png or svg file."""
     from litlab.compare.plots.style import styled
 
     content = io.BytesIO()
     with styled():
-        figure.savefig(content, format=suffix, dpi=RESOLUTION, metadata=FIGURE_METADATA[suffix])
+        figure.savefig(content, format=suffix, dpi=resolution, metadata=FIGURE_METADATA[suffix])
     return content.getvalue()
 
 

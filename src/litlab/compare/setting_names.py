@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -105,6 +105,15 @@ def listed(texts: Sequence[str], limit: int) -> str:
     return ", ".join(texts[:limit]) + f" and {len(texts) - limit} more" * (len(texts) > limit)
 
 
+def numbered(name: str, taken: Container[str]) -> str:
+    """Return the name, or `NAME (2)` if it is taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
 def shorten(texts: Iterable[str | None]) -> dict[str, str]:
     """Map the texts of a setting to five significant digits, or to as many as keep them different; never integers."""
     values = {value for value in texts if value is not None}
@@ -135,26 +144,26 @@ def _ends(key: str) -> list[str]:
     return [".".join(parts[start:]) for start in range(len(parts))]
 
 
-def full_name(name: str, known: Collection[str], option: str) -> str:
+def full_name(name: str, keys: Collection[str], option: str) -> str:
     """Return the key that a name or the end of one means.
 
     Args:
         name: Name as it was typed.
-        known: All keys.
+        keys: All keys.
         option: Command line option, for the message.
 
     Raises:
         UserError: If there is none, or several.
     """
-    if name in known:
+    if name in keys:
         return name
-    candidates = sorted(key for key in known if key.endswith(f".{name}"))
+    candidates = sorted(key for key in keys if key.endswith(f".{name}"))
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
         names = ", ".join(map(format_value, candidates[:8]))
         raise UserError(f"{option} {format_value(name)} is ambiguous: name one of {names}")
-    ends = {end: key for key in known for end in _ends(key)}
+    ends = {end: key for key in keys for end in _ends(key)}
     nearest = [format_value(ends[end]) for end in get_close_matches(name, ends, n=1)]
     hint = f"did you mean {nearest[0]}?" if nearest else "name one of the config, such as optimizer.lr"
     raise UserError(f"{option} {format_value(name)}: no run has such a setting; {hint}")

@@ -51,7 +51,7 @@ class Column:
         is_number: True for numbers, aligned at the right; else cells are names and values from the files of runs.
         marks_ties: True if it shows which groups are tied with the best.
         is_summarized: True if it moves below the table when all groups have the same.
-        spare: Rank in which a narrow terminal drops it, the smallest first; 0: never.
+        drop_rank: Order in which a narrow terminal drops columns, the smallest first; 0: never.
         latex: LaTeX tables that have room for it: `always`, `alone` (without differences from a baseline) or `never`.
     """
 
@@ -66,7 +66,7 @@ class Column:
     is_number: bool = True
     marks_ties: bool = False
     is_summarized: bool = False
-    spare: int = 0
+    drop_rank: int = 0
     latex: Literal["always", "alone", "never"] = "always"
 
     @property
@@ -146,9 +146,11 @@ def _summary_columns(
     places = decimals(metric, map(summary, comparison.groups))
     over = format_value(metric.name) + (f" ({metric.unit})" if metric.unit else "")
     get = {attribute: _getter(summary, attribute) for attribute in ("num", "mean", "deviation", "low", "high", "best")}
-    data = {f"{name} {attribute}": getter for attribute, getter in get.items()}
-    data[f"{name} num"] = lambda group: get["num"](group) or 0
-    first, middle = dict(list(data.items())[:3]), dict(list(data.items())[3:5])
+    num = get["num"]
+    get["num"] = lambda group: num(group) or 0
+
+    def data(*attributes: str) -> dict[str, Getter]:
+        return {f"{name} {attribute}": get[attribute] for attribute in attributes}
 
     def mean_text(group: Group) -> str:
         deviation = _number(get["deviation"](group), scale, places)
@@ -156,15 +158,16 @@ def _summary_columns(
 
     return [
         Column(
-            MEAN, get["mean"], mean_text, over, name, first, (metric.name,), mode=metric.mode or "max", marks_ties=True,
+            MEAN, get["mean"], mean_text, over, name, data("num", "mean", "deviation"), (metric.name,),
+            mode=metric.mode or "max", marks_ties=True,
         ),
         Column(
             INTERVAL, get["low"], lambda group: _interval(summary(group), scale, places), over, f"{part} interval",
-            middle, spare=4 * (part == "test"), latex="never" if part == "test" else "alone",
+            data("low", "high"), drop_rank=4 * (part == "test"), latex="never" if part == "test" else "alone",
         ),
         Column(
             "best", get["best"], lambda group: _number(get["best"](group), scale, places), over,
-            data={f"{name} best": get["best"]}, spare=5, latex="never",
+            data=data("best"), drop_rank=5, latex="never",
         ),
     ]  # fmt: skip
 
@@ -225,17 +228,17 @@ COLUMNS: tuple[Column | Callable[[Comparison], Iterable[Column]], ...] = (
     _difference_columns,
     Column(
         "training time", _seconds, lambda group: format_duration(group.seconds.mean) if group.seconds else "",
-        data={"training seconds mean": _seconds}, sort=("time",), is_summarized=True, spare=3, latex="never",
+        data={"training seconds mean": _seconds}, sort=("time",), is_summarized=True, drop_rank=3, latex="never",
     ),
     Column(
         "images/s", _speed, lambda group: f"{group.images_per_second.mean:.0f}" if group.images_per_second else "",
-        data={"images per second mean": _speed}, sort=("images/s",), mode="max", is_summarized=True, spare=1,
+        data={"images per second mean": _speed}, sort=("images/s",), mode="max", is_summarized=True, drop_rank=1,
         latex="never",
     ),
     Column(
         "parameters", lambda group: group.parameters,
         lambda group: "" if group.parameters is None else f"{group.parameters:,}",
-        sort=("parameters",), is_summarized=True, spare=2, latex="alone",
+        sort=("parameters",), is_summarized=True, drop_rank=2, latex="alone",
     ),
     Column("not completed", not_completed, not_completed, data={}, is_number=False, latex="never"),
     _status_columns,
@@ -334,10 +337,10 @@ def _number(value: Value, scale: float, places: int, sign: str = "") -> str:
     return fixed(scale * value, places, sign) if isinstance(value, int | float) else ""
 
 
-def _interval(known: Summary | Difference | None, scale: float, places: int, sign: str = "") -> str:
-    if known is None or known.low is None or known.high is None:
+def _interval(value: Summary | Difference | None, scale: float, places: int, sign: str = "") -> str:
+    if value is None or value.low is None or value.high is None:
         return ""
-    return f"[{fixed(scale * known.low, places, sign)}, {fixed(scale * known.high, places, sign)}]"
+    return f"[{fixed(scale * value.low, places, sign)}, {fixed(scale * value.high, places, sign)}]"
 
 
 def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
@@ -346,11 +349,11 @@ def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
     better = "higher" if comparison.mode == "max" else "lower"
     at = _AT.get(comparison.at, f"at {format_value(comparison.at)}")
     over = "seeds" if all(run.seed is not None for group in groups for run in group.runs) else "runs"
-    known = [value for group in groups for value in (group.value, group.test.get(test.name)) if value is not None]
-    spread = " ± sample standard deviation" if any(value.deviation is not None for value in known) else ""
+    values = [value for group in groups for value in (group.value, group.test.get(test.name)) if value is not None]
+    spread = " ± sample standard deviation" if any(value.deviation is not None for value in values) else ""
     best = f"; best: of the {over}" if "best" in keys else ""
     lines = [f"{format_value(metric.name)} {at} ({better} is better): mean{spread} over n {over}{best}."]
-    if any(value.low is not None for value in known):
+    if any(value.low is not None for value in values):
         method = interval_method(metric)
         lines.append(f"Intervals: {100 * CONFIDENCE:.0f} %, {method} over {over}, for the mean.")
     lines += _caption_of_differences(comparison, keys)

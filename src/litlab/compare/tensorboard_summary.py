@@ -20,13 +20,11 @@ from litlab.compare.data_model import CONFIDENCE, Run
 from litlab.compare.data_model import Summary as MeanOfRuns  # TensorBoard has another Summary
 from litlab.compare.grouping import define_groups, group_by_settings
 from litlab.compare.metric_values import metric_table, test_counterpart
-from litlab.compare.setting_names import short_names
+from litlab.compare.setting_names import numbered, short_names
 from litlab.compare.statistics import summarize
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import is_validation, iterate_rows
-from litlab.runs.result import Result
-from litlab.runs.state import RunStatus
 from litlab.runs.terminal import printable
 from litlab.sweep.study import STUDY_FILE, Study
 from litlab.tensorboard_session import (
@@ -34,7 +32,7 @@ from litlab.tensorboard_session import (
     MAX_FLOAT32,
     HParam,
     LoggedSummary,
-    final_metrics,
+    final_tag,
     logs_to_tensorboard,
     scalars,
     session_hparams,
@@ -77,7 +75,7 @@ def write_summaries(study: Path) -> int:
         Number of summary runs.
 
     Raises:
-        UserError: If the directory is not a study, is damaged, or something else is in the place of its summary.
+        UserError: If the directory is not a study, is damaged, or something else has the name of its summary.
         OSError: If the summary cannot be written.
     """
     loaded = Study.load(study)
@@ -174,13 +172,7 @@ def metric_columns(runs: Sequence[Run]) -> dict[str, str]:
     tests += sorted({metric for run in runs for metric in run.test} - set(tests))
     columns = [(part, metric) for metric in (*objectives, *validated) for part in ("best", "last")]
     columns[2:2] = [("test", metric) for metric in tests]
-    return {_tag(part, metric): metric if part == "test" else f"{part} {metric}" for part, metric in columns}
-
-
-def _tag(part: str, metric: str) -> str:
-    """Return the tag of a final metric in the session of a run."""
-    (tag,) = final_metrics(Result(RunStatus.COMPLETED, "", **{part: {metric: 0.0}}))  # type: ignore[arg-type]
-    return tag
+    return {final_tag(part, metric): metric if part == "test" else f"{part} {metric}" for part, metric in columns}
 
 
 def _mean_curves(runs: Sequence[Run]) -> Curves:
@@ -217,15 +209,6 @@ def folder_name(text: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}_{digest}"
     return name if name.strip(". ") else f"_{name}"
-
-
-def numbered(name: str, taken: Container[str]) -> str:
-    """Return the name, or `NAME (2)` if it is taken."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name} ({number})"
-    return free
 
 
 def _timestamp(started: str) -> float:
@@ -273,12 +256,12 @@ def _events(curves: Curves, runs: Sequence[Run], start: float) -> list[LoggedSum
 def _remove_others(folder: Path, kept: Container[Path]) -> None:
     """Remove files of groups that no longer exist, and those that moved to another summary run."""
     below = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
-    for place in (*below, folder):
+    for directory in (*below, folder):
         for name in (MEANS, LAYOUT, EXPERIMENT):
-            if place / name not in kept:
-                (place / name).unlink(missing_ok=True)
-        if not any(place.iterdir()):
-            place.rmdir()
+            if directory / name not in kept:
+                (directory / name).unlink(missing_ok=True)
+        if not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def _swept_settings(study: Study) -> dict[str, list[HParam]]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from litlab.compare.collect import collect
 from litlab.compare.data_model import Run, Skipped
 from litlab.compare.grouping import define_groups, group_by_settings
-from litlab.compare.setting_names import SEED, text
-from litlab.compare.tensorboard_summary import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns, numbered
+from litlab.compare.setting_names import SEED, numbered, text
+from litlab.compare.tensorboard_summary import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns
 from litlab.runs.terminal import format_value
 from litlab.tensorboard_session import (
     PREFIX,
@@ -37,15 +37,15 @@ class View:
         skipped: Directories that could not be used at the last refresh.
     """
 
-    def __init__(self, directory: Path, place: Path) -> None:
+    def __init__(self, directory: Path, folder: Path) -> None:
         """Start with an empty view.
 
         Args:
             directory: Directory of studies and runs.
-            place: Empty directory for the view.
+            folder: Empty directory for the view.
         """
         self.skipped: list[Skipped] = []
-        self._directory, self._place = directory, place
+        self._directory, self._folder = directory, folder
         self._parents: dict[Path, Path] = {}  # of studies and of folders with single runs
         self._folders: dict[Path, Path] = {}  # of runs, which keep the first name that they were given
         self._taken: set[str] = set()
@@ -88,7 +88,7 @@ class View:
     def _parent(self, original: Path) -> Path:
         """Return the folder for the runs of a study or of a folder."""
         if original not in self._parents:
-            self._parents[original] = self._reserve(self._place / _path_below(original, self._directory))
+            self._parents[original] = self._reserve(self._folder / _path_below(original, self._directory))
         return self._parents[original]
 
     def _reserve(self, folder: Path) -> Path:

@@ -110,10 +110,10 @@ def draw_cost(comparison: Comparison, cost: Cost, selected: Sequence[StyledGroup
     figure = new_figure(f"{axis_label(metric)} against {cost.label}")
     axes = figure.add_subplot(xlabel=cost.label, ylabel=axis_label(metric))
     handles = _draw(axes, dots, named, front, "steps-post" if cost.mode == "min" else "steps-pre")
-    costs, means, lows, highs = zip(*dots.values(), strict=True)
+    costs = [dot.x for dot in dots.values()]
     if min(costs) > 0 and max(costs) / min(costs) >= _LOG_RATIO:
         set_log(axes.xaxis, costs)
-    is_cut = set_y_limits(axes, means, lows, highs)
+    is_cut = set_y_limits(axes, list(dots.values()))
     add_legend(figure, list(handles.values()), list(handles))
     has_bars = any(dot.low < dot.high for dot in dots.values())
     add_note(figure, INTERVAL.format("bars") if has_bars else "", "bars cut" if is_cut else "")

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from litlab.compare.data_model import Comparison, Group, Run, Summary
 from litlab.compare.plots.style import (
     INTERVAL,
+    Dot,
     LineStyle,
     StyledGroup,
     add_legend,
@@ -20,6 +20,7 @@ from litlab.compare.plots.style import (
     axis_label,
     is_drawable,
     legend_names,
+    make_dot,
     new_figure,
     set_y_limits,
 )
@@ -44,36 +45,36 @@ class Curve:
     values: Sequence[Summary | None]
     num_without: int
 
-    def line(self, name: str, scale: float) -> "np.ndarray[Any, np.dtype[np.float64]]":
-        """Return `mean`, `low` or `high` for all epochs; NaN if there is none."""
-        values = [getattr(value, name, None) for value in self.values]
-        return np.array([math.nan if value is None else value * scale for value in values])
+    def dots(self, scale: float) -> list[Dot]:
+        """Return the mean with its interval for all epochs; NaN if there is none."""
+        return [
+            Dot(epoch, math.nan, math.nan, math.nan) if value is None else make_dot(epoch, value, scale)
+            for epoch, value in zip(self.epochs, self.values, strict=True)
+        ]
 
 
 def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figure | None:
     """Draw the curves of groups; None if no run has one."""
     metric = comparison.metric
     curves = [(group, style, curve_of(group, metric)) for group, style in selected]
-    drawn = [entry for entry in curves if any(entry[-1].values)]
+    drawn = [(group, style, curve.dots(metric.scale)) for group, style, curve in curves if any(curve.values)]
     if not drawn:
         return None
     figure = new_figure(f"{axis_label(metric)} against epoch")
     axes = figure.add_subplot(xlabel="epoch", ylabel=axis_label(metric))
     alpha = 0.15 if len(drawn) < _MANY else 0.08
-    handles = [_draw(axes, curve, style, metric.scale, alpha) for _, style, curve in drawn]
-    summaries = [value for *_, curve in drawn for value in curve.values if value is not None]
-    bands = [(value.low, value.high) for value in summaries if value.low is not None and value.high is not None]
-    means, lows, highs = [value.mean for value in summaries], [low for low, _ in bands], [high for _, high in bands]
-    is_cut = set_y_limits(axes, *([value * metric.scale for value in values] for values in (means, lows, highs)))
+    handles = [_draw(axes, dots, style, alpha) for _, style, dots in drawn]
+    finite = [dot for *_, dots in drawn for dot in dots if math.isfinite(dot.y)]
+    is_cut = set_y_limits(axes, finite)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    longest = max(curve.epochs[-1] for *_, curve in drawn)
+    longest = max(dots[-1].x for *_, dots in drawn)
     axes.set_xlim(1 - 0.03 * longest, 1.03 * longest)
     add_legend(figure, handles, legend_names(group.settings for group, *_ in drawn))
     num_groups, num_without = len(comparison.groups), sum(curve.num_without for *_, curve in curves)
     add_note(
         figure,
         f"{len(drawn)} of {num_groups} groups" if len(drawn) < num_groups else "",
-        INTERVAL.format("bands") if bands else "",
+        INTERVAL.format("bands") if any(dot.low < dot.high for dot in finite) else "",
         "bands cut" if is_cut else "",
         f"left out: {num_without} runs without a curve" if num_without else "",
     )
@@ -103,17 +104,17 @@ def _read(run: Run, metric: Metric) -> dict[int, float]:
     return {row.epoch: row.value if is_drawable(row.value) else math.nan for row in rows}
 
 
-def _draw(axes: Any, curve: Curve, style: LineStyle, scale: float, alpha: float) -> Any:
+def _draw(axes: Any, dots: Sequence[Dot], style: LineStyle, alpha: float) -> Any:
     """Draw a curve with its band; return the handle for the legend."""
-    low, high = curve.line("low", scale), curve.line("high", scale)
-    if np.isfinite(low).any():
-        axes.fill_between(curve.epochs, low, high, color=style.color, alpha=alpha, linewidth=0)
+    epochs, means, lows, highs = zip(*dots, strict=True)
+    if any(dot.low < dot.high for dot in dots):
+        axes.fill_between(epochs, lows, highs, color=style.color, alpha=alpha, linewidth=0)
     (line,) = axes.plot(
-        curve.epochs,
-        curve.line("mean", scale),
+        epochs,
+        means,
         color=style.color,
         linestyle=style.dashes,
         marker=style.marker,
-        markevery=max(1, len(curve.epochs) // 8),
+        markevery=max(1, len(dots) // 8),
     )
     return line

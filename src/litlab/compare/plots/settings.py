@@ -35,7 +35,7 @@ from litlab.compare.table import decimals, fixed
 
 MAX_LINES = 6  # in the figure of one setting
 MAX_NAMES = 20  # of a setting that is not a number
-_NAME_WIDTH = 0.6  # of a name's place on the axis
+_NAME_WIDTH = 0.6  # of the distance between two names
 _MIN_FILLED = 0.75  # share of cells with a group
 _MAX_CELLS = 40  # a side
 _MAX_WRITTEN = 8  # columns of a heat map with room for a number
@@ -84,11 +84,11 @@ def draw_setting(comparison: Comparison, label: str, values: Mapping[Path, float
         dots += means
         heights += [y for _, y in runs]
     set_x_scale(axes, scale)
-    is_cut = set_y_limits(
-        axes, [*heights, *(dot.y for dot in dots)], [dot.low for dot in dots], [dot.high for dot in dots]
-    )
+    is_cut = set_y_limits(axes, dots, heights)
     if len(all_series) > 1:
-        others = [_other_settings(comparison, members[0], label) for members in all_series]
+        others = [
+            {other: text for other, text in members[0].settings.items() if other != label} for members in all_series
+        ]
         add_legend(figure, handles, legend_names(others, "no other setting"))
     add_note(
         figure,
@@ -106,12 +106,12 @@ def _series(comparison: Comparison, groups: Sequence[Group], label: str) -> list
         for other in comparison.labels
     }
 
-    def place(group: Group, label: str) -> int:
+    def position(group: Group, label: str) -> int:
         return orders[label].index(group.settings.get(label, ""))
 
     series: dict[tuple[int, ...], list[Group]] = {}
-    for group in sorted(groups, key=lambda group: place(group, label)):
-        key = tuple(place(group, other) for other in comparison.labels if other != label)
+    for group in sorted(groups, key=lambda group: position(group, label)):
+        key = tuple(position(group, other) for other in comparison.labels if other != label)
         series.setdefault(key, []).append(group)
     return [members for _, members in sorted(series.items())]
 
@@ -129,11 +129,6 @@ def _positions(all_series: Sequence[Sequence[Group]], label: str, scale: Scale) 
             offset = 0.0 if scale.is_numeric else _NAME_WIDTH * ((part + 0.5) / num - 0.5)
             positions[index].append(scale.positions[text] + offset)
     return positions
-
-
-def _other_settings(comparison: Comparison, group: Group, label: str) -> dict[str, str]:
-    others = [other for other in comparison.labels if other != label and other in group.settings]
-    return {other: group.settings[other] for other in others}
 
 
 def draw_heatmap(comparison: Comparison) -> Figure | None:
@@ -173,10 +168,10 @@ def _grid(comparison: Comparison) -> tuple[Sequence[str], Sequence[str], Means] 
     means = np.full((len(rows), len(columns)), np.nan)
     for group in groups:
         assert group.value is not None
-        place = rows.index(group.settings[up]), columns.index(group.settings[across])
-        if not np.isnan(means[place]):
+        cell = rows.index(group.settings[up]), columns.index(group.settings[across])
+        if not np.isnan(means[cell]):
             return None
-        means[place] = group.value.mean * comparison.metric.scale
+        means[cell] = group.value.mean * comparison.metric.scale
     return (columns, rows, means) if len(groups) >= _MIN_FILLED * means.size else None
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from litlab.compare.data_model import CONFIDENCE, Comparison, Group, Summary
+from litlab.compare.setting_names import numbered
 from litlab.runs.metrics import Metric
 from litlab.runs.terminal import printable
 
@@ -84,14 +85,14 @@ BASELINE = LineStyle("#000000", "-", "X")
 
 
 def line_style(index: int) -> LineStyle:
-    """Return the style of the group at a place among those that are told apart."""
+    """Return the style of a group by its index among those that are told apart."""
     return LineStyle(COLORS[index % len(COLORS)], DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
 
 
 def select_groups(comparison: Comparison) -> list[StyledGroup]:
     """Return the best groups with their styles, as many as can be told apart, and the baseline."""
     groups = drawable_groups(comparison)
-    kept = [group for place, group in enumerate(groups) if place < MAX_GROUPS or group.name == comparison.baseline]
+    kept = [group for index, group in enumerate(groups) if index < MAX_GROUPS or group.name == comparison.baseline]
     return with_styles(kept, comparison.baseline)
 
 
@@ -121,8 +122,8 @@ def axis_label(metric: Metric) -> str:
 
 def drawable_text(text: str, max_length: int = MAX_TEXT) -> str:
     """Return a text on one line, cut in its middle, without characters that the font does not have."""
-    known = _characters()
-    text = "".join(char if ord(char) in known else "\N{REPLACEMENT CHARACTER}" for char in printable(text))
+    drawable = _characters()
+    text = "".join(char if ord(char) in drawable else "\N{REPLACEMENT CHARACTER}" for char in printable(text))
     half = (max_length - 1) // 2
     return text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}"
 
@@ -143,8 +144,7 @@ def legend_names(groups: Iterable[Mapping[str, str]], default: str = "all runs")
     for settings in groups:
         short = {key: f"{float(text):.4g}" if _FRACTION.fullmatch(text) else text for key, text in settings.items()}
         name = drawable_text(" ".join(f"{key}={text}" for key, text in short.items()) or default)
-        num_equal = sum(other == name or other.startswith(f"{name} (") for other in names)
-        names.append(f"{name} ({num_equal + 1})" if num_equal else name)
+        names.append(numbered(name, names))
     return names
 
 
@@ -275,8 +275,8 @@ def set_log(axis: Any, values: Sequence[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def set_y_limits(axes: Any, means: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> bool:
-    """Limit the y axis by the means, which take at least a third of it; intervals beyond are cut.
+def set_y_limits(axes: Any, dots: Sequence[Dot], runs: Sequence[float] = ()) -> bool:
+    """Limit the y axis by means and single runs, which take at least a third of it; intervals beyond are cut.
 
     If the largest mean is a thousand times the smallest, for example because a loss diverged in some runs, the axis is
     logarithmic.
@@ -284,14 +284,14 @@ def set_y_limits(axes: Any, means: Sequence[float], lows: Sequence[float], highs
     Returns:
         True if an interval is cut.
     """
-    least, most = min(means), max(means)
+    values = [*runs, *(dot.y for dot in dots)]
+    least, most = min(values), max(values)
+    low, high = min(least, *(dot.low for dot in dots)), max(most, *(dot.high for dot in dots))
     if least > 0 and most / least >= _DIVERGED:
-        set_log(axes.yaxis, means)
+        set_log(axes.yaxis, values)
         axes.set_ylim(least / 2, most * 2)
-        return min(lows) < least / 2 or max(highs) > most * 2
-    span = most - least or max((high - low for low, high in zip(lows, highs, strict=True)), default=0.0)
-    span = span or abs(most) / 10 or 1.0
-    low, high = min([least, *lows]), max([most, *highs])
+        return low < least / 2 or high > most * 2
+    span = most - least or max(dot.high - dot.low for dot in dots) or abs(most) / 10 or 1.0
     bottom, top = max(low, least - span), min(high, most + span)
     margin = 0.06 * (top - bottom or span)
     axes.set_ylim(bottom - margin, top + margin)
