@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.figure_studies import RATES, SEEDS, WIDTHS, accuracy, curve, lines, write_plan
+import yaml
 from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
@@ -21,6 +22,43 @@ from litlab.compare.plots import figures
 from litlab.compare.plots.cost import pareto_front
 from litlab.compare.plots.style import Dot, is_geometric, scale_of
 from litlab.runs.metrics import Metric
+
+RATES, WIDTHS, SEEDS = [0.01, 0.1, 1.0], [[2, 4], [4, 8], [16, 32]], [0, 1, 2]
+
+
+def accuracy(point: Mapping[str, Any]) -> float:
+    """Return an accuracy that is best at a rate of 0.1 and the widest network; seeds are 1 % apart."""
+    of_rate = 0.1 * (math.log10(point.get("optimizer.lr", 0.1)) + 0.95) ** 2
+    return 0.7 - of_rate + 0.004 * point.get("model.widths", [0])[0] + 0.01 * point.get("seed", 0)
+
+
+def curve(point: Mapping[str, Any], epoch: int) -> float:
+    return accuracy(point) * (epoch + 1) / 4
+
+
+def lines(figure: Any) -> dict[str, Any]:
+    """Return name in the legend -> line."""
+    (legend,) = figure.legends
+    by_look = {(line.get_color(), line.get_marker()): line for line in figure.axes[0].lines}
+    return {
+        text.get_text(): by_look[handle.get_color(), handle.get_marker()]
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    study = tmp_path_factory.mktemp("plots") / "grid"
+    axes = {"optimizer.lr": RATES, "model.widths": WIDTHS, "seed": SEEDS}
+    seconds: Any = lambda point: {"training": point["model.widths"][0] * 10.0}  # noqa: E731
+    make_study(study, axes, accuracy, curve=curve, num_epochs=4, rows_per_epoch=1, seconds=seconds)
+    comparison = compare([study])
+    return replace(comparison, baseline=comparison.groups[-1].name)
+
+
+@pytest.fixture(scope="module")
+def drawn(grid: Comparison) -> dict[str, Any]:
+    return figures(grid)
 
 
 def test_two_settings_have_these_figures(drawn: dict[str, Any]) -> None:
@@ -273,6 +311,11 @@ print(sha256(drawn.encode()).hexdigest())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     here = svg(figures(replace(grid, baseline=None))["curves"])
     assert done.stdout.strip() == sha256(here.encode()).hexdigest(), done.stderr
+
+
+def write_plan(study: Path, **changes: Any) -> None:
+    plan = yaml.safe_load((study / "study.yaml").read_text())
+    (study / "study.yaml").write_text(yaml.safe_dump(plan | changes))
 
 
 @pytest.fixture(scope="module")

@@ -200,9 +200,10 @@ def test_without_spread_there_is_no_test():
         assert tested(found) == [None] * 6
     assert same.mean == 0
     assert [apart.mean, rounded.mean, constant.mean] == pytest.approx([0.01, 0.01, 0.1], rel=1e-5)
-    real = against(baseline, [0.5834, 0.91, 0.1335])  # one image of 10,000
-    assert real.p is not None
-    assert real.p < 0.001
+    one_more = [0.5834, 0.91, 0.1335]  # correct images of 10,000
+    for real in (against(baseline, one_more), against(*np.float32([baseline, one_more]).astype(float).tolist())):
+        assert real.p is not None
+        assert real.p < 0.001
     half = differences({0: 0.5, 1: 0.5, 2: 0.5}, {"b": {5: 0.6, 6: 0.61}})["b"]
     t = 0.105 / 0.005  # with the one degree of freedom of the two that differ
     assert half.p == pytest.approx(1 - 2 * math.atan(t) / math.pi)
@@ -318,59 +319,18 @@ def bounds(rate):
     return range(int(low), int(high) + 1)
 
 
-def in_pairs(random, num, effect):
-    """Return two groups whose seeds shift both alike, four times as much as the two differ by chance."""
-    shared, gains = random.normal(0.9, 0.04, num), random.normal(effect * 0.01, 0.01, num)
-    return seeds(shared), seeds(shared + gains)
-
-
-def apart(random, num, effect, ratio=1.0):
-    """Return two groups without a shared seed; `ratio` of their deviations."""
-    return seeds(random.normal(0.9, 0.01, num)), seeds(random.normal(0.9 + effect * 0.01, ratio * 0.01, num), first=100)
-
-
-def num_significant(make):
-    tested = [differences(baseline, {"b": other})["b"] for baseline, other in (make() for _ in range(NUM_STUDIES))]
-    return sum(difference.corrected < LEVEL for difference in tested)
-
-
-@pytest.mark.parametrize(
-    ("make", "num", "effect"),
-    [
-        (in_pairs, 3, 3.0), (in_pairs, 5, 1.5), (in_pairs, 10, 0.9), (in_pairs, 20, 0.4),
-        (apart, 5, 2.0), (apart, 10, 1.2), (apart, 20, 0.6),
-    ],
-)  # fmt: skip
-def test_differences_are_found_at_the_stated_power(make, num, effect):
-    """Welch's is close to that of the test that knows that both spreads are the same."""
-    random = np.random.default_rng(num)
-    dof, noncentrality = num - 1, effect * math.sqrt(num)
-    if make is apart:
-        dof, noncentrality = 2 * num - 2, effect * math.sqrt(num / 2)
-    stated = stats.nct.sf(stats.t.isf(LEVEL / 2, dof), dof, noncentrality)
-    assert num_significant(lambda: make(random, num, effect)) in bounds(stated)
-
-
-def test_accuracies_of_few_images_in_single_precision_are_found_as_often():
-    """Real accuracies are counts: here of 1,000 images, with noise of training and of the images."""
-    random = np.random.default_rng(8)
-
-    def make():
-        chances = random.normal([[0.85], [0.88]], 0.01, (2, 5))
-        return map(seeds, (random.binomial(1000, chances) / 1000).astype(np.float32))
-
-    deviation = math.sqrt(2 * 0.01**2 + 0.85 * 0.15 / 1000 + 0.88 * 0.12 / 1000)
-    stated = stats.nct.sf(stats.t.isf(LEVEL / 2, 4), 4, 0.03 / deviation * math.sqrt(5))
-    assert num_significant(make) in bounds(stated)
-
-
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
 def test_the_needed_number_of_seeds_finds_80_percent(ratio):
+    """Two groups without a shared seed; `ratio` of their deviations."""
     random = np.random.default_rng(int(ratio))
     variances = 1.0, ratio**2
     dof_of_one = sum(variances) ** 2 / sum(variance**2 for variance in variances)
     num = num_seeds_needed(1.2, math.sqrt(sum(variances)), dof_of_one, LEVEL)
-    assert num_significant(lambda: apart(random, num, 1.2, ratio)) in bounds(POWER)
+    num_significant = 0
+    for _ in range(NUM_STUDIES):
+        baseline, other = seeds(random.normal(0, 1, num)), seeds(random.normal(1.2, ratio, num), first=100)
+        num_significant += differences(baseline, {"b": other})["b"].corrected < LEVEL
+    assert num_significant in bounds(POWER)
 
 
 @pytest.mark.parametrize("is_paired", [True, False])
@@ -387,21 +347,6 @@ def test_equal_groups_rarely_differ(is_paired):
         num_wrong_uncorrected += any(difference.p < LEVEL for difference in found)
     assert num_wrong <= bounds(LEVEL)[-1]
     assert num_wrong_uncorrected > bounds(LEVEL)[-1]
-
-
-@pytest.mark.parametrize("num", [2, 3, 5, 20])
-def test_intervals_cover_the_truth_in_95_percent(num):
-    random = np.random.default_rng(num)
-    summaries = [summarize(random.normal(0.9, 0.02, num).tolist(), MAX) for _ in range(NUM_STUDIES)]
-    assert sum(found.low <= 0.9 <= found.high for found in summaries) in bounds(0.95)
-
-    def num_covered(make):
-        tested = [differences(first, {"b": second})["b"] for first, second in (make() for _ in range(NUM_STUDIES))]
-        return sum(found.low <= 0.01 <= found.high for found in tested)
-
-    assert num_covered(lambda: in_pairs(random, num, 1.0)) in bounds(0.95)
-    covered = num_covered(lambda: apart(random, num, 1.0, 3.0))
-    assert covered >= bounds(0.95)[0], "Welch's may be too wide with two or three seeds"
 
 
 def test_through_the_files_of_a_study(tmp_path):

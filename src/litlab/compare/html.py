@@ -36,6 +36,7 @@ MAX_PROVENANCE = 1 << 26  # bytes; the file holds some thousand, and the code th
 MAX_VALUES = 8  # of one fact in the environment
 MAX_PACKAGES = 500
 MAIN_PACKAGES = ("litlab", "torch", "lightning", "torchmetrics", "torchvision", "numpy", "hydra-core", "optuna")
+MAX_DEVIATIONS = 4  # of a drawn interval on either side; that of three seeds has 2.5, that of two has 9
 MAX_SVG = 600_000  # characters; a figure with more to draw becomes a picture
 RESOLUTION = 150  # pixels an inch of these pictures
 _MACHINE_FACTS = ("device", "processor", "cores", "ranks", "threads", "precision", "system", "python")
@@ -135,7 +136,8 @@ def _is_number(cell: str) -> bool:
 def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
     """Draw each mean with its interval; also return True if the end of the best group's interval is drawn.
 
-    All have one scale: from the lowest mean to the highest, with room for deviations.
+    All have one scale, from the lowest end of an interval to the highest; an interval that is much wider than the
+    deviation, as that of two seeds, is cut.
     """
     from markupsafe import Markup
 
@@ -143,8 +145,9 @@ def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
     best = comparison.best
     if best is None or best.value is None:
         return [Markup("")] * len(values), False
-    lowest = min(value.mean - 2 * (value.deviation or 0.0) for value in values if value)
-    width = max(value.mean + 2 * (value.deviation or 0.0) for value in values if value) - lowest
+    ends = [_visible_ends(value) for value in values if value]
+    lowest = min(low for low, _ in ends)
+    width = max(high for _, high in ends) - lowest
     left, width = (lowest - 0.05 * width, 1.1 * width) if width > 0 else (lowest - 0.5, 1.0)
 
     def position(value: float) -> float:
@@ -164,6 +167,14 @@ def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
         else f'<line class="guide" x1="{position(limit)}%" x2="{position(limit)}%" y1="0" y2="100%"/>'
     )
     return [image(value) if value else Markup("") for value in values], limit is not None
+
+
+def _visible_ends(value: Summary) -> tuple[float, float]:
+    """Return the ends of an interval, at most MAX_DEVIATIONS from the mean; without an interval, the mean twice."""
+    if value.deviation is None or value.low is None or value.high is None:
+        return value.mean, value.mean
+    room = MAX_DEVIATIONS * value.deviation
+    return max(value.low, value.mean - room), min(value.high, value.mean + room)
 
 
 def _figures(comparison: Comparison) -> list[tuple["Markup", str]]:

@@ -295,7 +295,7 @@ def set_y_limits(axes: Any, dots: Sequence[Dot], runs: Sequence[float] = ()) -> 
     bottom, top = max(low, least - span), min(high, most + span)
     margin = 0.06 * (top - bottom or span)
     axes.set_ylim(bottom - margin, top + margin)
-    return bottom > low or top < high
+    return low < bottom - margin or high > top + margin
 
 
 def _unevenness(values: Iterable[float]) -> float:
