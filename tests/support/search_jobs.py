@@ -94,6 +94,8 @@ class Composer:
 class Machine:
     """Backend whose jobs do a validation at each poll, `slots` jobs at once."""
 
+    outlives_command, grace_seconds, max_parallel = False, 8.0, None
+
     def __init__(self, function: Function, slots: int = 2, seconds: float = 0.0) -> None:
         self.function, self.slots, self.seconds = function, slots, seconds
         self.running: dict[int, Job] = {}
@@ -104,6 +106,12 @@ class Machine:
         self.num_validations = 0
 
     def start(self) -> None: ...
+
+    def queued(self) -> dict[int, str]:
+        return {}
+
+    def how_to_cancel(self) -> str:
+        return ""
 
     def check(self, configs: Sequence[Config], *, dry_run: bool = False) -> None: ...
 

@@ -32,6 +32,8 @@ class ScriptedBackend:
         cancelled: Number of each cancelled job, with the signal.
     """
 
+    outlives_command, grace_seconds, max_parallel = False, 8.0, None
+
     def __init__(self, ends: dict[int, list[End]]) -> None:
         self.submitted: list[int] = []
         self.cancelled: list[tuple[int, int]] = []
@@ -39,6 +41,12 @@ class ScriptedBackend:
         self.ends = ends
 
     def start(self) -> None: ...
+
+    def queued(self) -> dict[int, str]:
+        return {}
+
+    def how_to_cancel(self) -> str:
+        return ""
 
     def check(self, configs: Sequence[Config], *, dry_run: bool = False) -> None: ...
 

@@ -65,6 +65,7 @@ class Display:
         self._durations: list[float] = []  # seconds
         self._running: dict[int, _RunningJob] = {}
         self._num_slots = 0
+        self._queue_reasons: Counter[str] = Counter()
         self._started = self._drawn = time.monotonic()
         output = cast(Any, FaultTolerantStream(sys.stdout))
         self._console = Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -87,6 +88,12 @@ class Display:
         if not self._console.is_terminal:
             self.print(f"{job.name}: started")
 
+    def job_queued(self, job: Job) -> None:
+        """Remove a job from the table that has returned to the queue of a cluster."""
+        self._running.pop(job.number, None)
+        if not self._console.is_terminal:
+            self.print(f"{job.name}: queued again")
+
     def job_ended(self, job: Job, outcome: Outcome, *, will_retry: bool) -> None:
         """Remove a job from the table; print a failure."""
         self._running.pop(job.number, None)
@@ -99,9 +106,14 @@ class Display:
             counts = "" if self._console.is_terminal else f"  [{self._counts()}; {self._times()}]"
             self.print(f"{job.name}: {_describe(job, outcome)}{retry}{counts}")
 
-    def update(self, total: int) -> None:
-        """Redraw the table, unless it was just redrawn."""
-        self._total = total
+    def update(self, total: int, reasons: Sequence[str] = ()) -> None:
+        """Redraw the table, unless it was just redrawn.
+
+        Args:
+            total: Number of jobs, as far as is known.
+            reasons: Why jobs wait in the queue of a cluster; empty texts where that is not known.
+        """
+        self._total, self._queue_reasons = total, Counter(filter(None, reasons))
         if self._live.is_started and time.monotonic() - self._drawn >= REFRESH_SECONDS:
             self._drawn = time.monotonic()
             self._live.update(self._render(), refresh=True)
@@ -126,6 +138,8 @@ class Display:
             "queued": self._num_queued,
         }
         parts = [f"{count} {name}" for name, count in counts.items() if count or name == "completed"]
+        if self._queue_reasons and counts["queued"]:
+            parts[-1] += f" ({', '.join(reason for reason, _ in self._queue_reasons.most_common(2))})"
         return f"{', '.join(parts)} of {self._total}"
 
     def _times(self) -> str:

@@ -44,6 +44,8 @@ class MultirunResult:
 class JobQueue:
     """Source of the jobs of a grid that are left, of `total` ones in the study."""
 
+    is_adaptive = False
+
     def __init__(self, jobs: Sequence[Job], total: int) -> None:
         self.total = total
         self._jobs = deque(jobs)
@@ -101,7 +103,7 @@ def run_grid(
     ]
     num_jobs = len(known.keys() | {job.identity for job in composed})
     with study.lock():
-        wait_for_workers(study)
+        wait_for_workers(study, backend)
         study.write_plan(replace(plan, num_jobs=num_jobs))
         jobs = create_jobs(study, composed, provenance)
         on_start(study.path)
@@ -119,7 +121,7 @@ def resume_grid(
         UserError: If the jobs can't run here, or the study is in use.
     """
     with study.lock():
-        wait_for_workers(study)
+        wait_for_workers(study, backend)
         jobs = [Job(record.number, run, run.read_config()) for record, run in study.jobs()]
         left = [job for job in jobs if not _is_completed(job.run)]
         if left:
@@ -139,7 +141,7 @@ def run_search(
         UserError: If the search can't continue, or the study is in use.
     """
     with study.lock():
-        wait_for_workers(study)
+        wait_for_workers(study, backend)
         study.write_plan(plan)
         source = open_source()
         on_start(study.path)
@@ -149,8 +151,13 @@ def run_search(
         return MultirunResult(list(outcomes), scheduler.stop.received)
 
 
-def wait_for_workers(study: Study) -> None:
-    """Give the workers of a controller that was killed some seconds to save. Requires the lock of the study."""
+def wait_for_workers(study: Study, backend: Backend | None = None) -> None:
+    """Give the workers of a controller that was killed some seconds to save. Requires the lock of the study.
+
+    Jobs that outlive their controller are left alone: the backend takes them up.
+    """
+    if backend is not None and backend.outlives_command:
+        return
     runs = [run for _, run in study.jobs() if not run.result.exists()]
     deadline = time.monotonic() + WORKER_GRACE_SECONDS
     while time.monotonic() < deadline and any(is_locked(run.path) for run in runs):
@@ -164,7 +171,9 @@ def _run_jobs(study: Study, jobs: Sequence[Job], backend: Backend, retries: int)
     left = [job for number, job in distinct.items() if number not in completed]
     scheduler = _schedule(study, JobQueue(left, len(distinct)), backend, retries, len(completed))
     outcomes, signum = completed | scheduler.outcomes, scheduler.stop.received
-    print("\n".join(summarize(study.path, list(distinct.values()), outcomes, signum=signum)), flush=True)
+    cancel_command = backend.how_to_cancel() if scheduler.is_detached else ""
+    lines = summarize(study.path, list(distinct.values()), outcomes, signum=signum, cancel_command=cancel_command)
+    print("\n".join(lines), flush=True)
     return MultirunResult([outcomes.get(job.number) for job in jobs], signum)
 
 

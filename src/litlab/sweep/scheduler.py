@@ -23,11 +23,17 @@ from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome, determine_outcome
 
 POLL_SECONDS = 0.25
-GRACE_SECONDS = 8.0  # to save and end in, for a job that was asked to stop
+DETACH_SECONDS = 5.0  # for a second Ctrl-C, which cancels jobs that would otherwise outlive the command
 
 
 class JobSource(Protocol):
-    """Supply of jobs for the scheduler."""
+    """Supply of jobs for the scheduler.
+
+    Attributes:
+        is_adaptive: True if a job depends on the results of earlier ones, so that few are handed out at a time.
+    """
+
+    is_adaptive: bool
 
     @property
     def total(self) -> int:
@@ -67,6 +73,7 @@ class Scheduler:
 
     Attributes:
         outcomes: Outcome of each job that has ended, by number.
+        is_detached: True if the jobs were left to the backend when a signal came.
     """
 
     def __init__(
@@ -82,7 +89,9 @@ class Scheduler:
         self.outcomes: dict[int, Outcome] = {}
         self._source, self._backend, self._display = source, backend, display
         self._retries, self._pause = retries, pause
-        self._running: dict[int, Job] = {}
+        self.is_detached = False
+        self._running: dict[int, Job] = {}  # submitted
+        self._shown: set[int] = set()  # numbers of those that the display shows as running
         self._retry_queue: deque[Job] = deque()
         self._num_attempts: Counter[int] = Counter()
         self._cancelled: dict[int, tuple[RunStatus, float]] = {}  # number -> status asked for, time of the SIGKILL
@@ -99,13 +108,15 @@ class Scheduler:
             while self._running or not (self._is_stopping() or (self._source.is_exhausted() and not self._retry_queue)):
                 if self._pause is not None:
                     self._pause()
+                if self._backend.outlives_command and self.stop.pending() and not self._cancelled and self._detach():
+                    break
                 if not self._is_stopping():
                     self._attempt(self._start_jobs)
                 for job_exit in self._backend.poll(POLL_SECONDS):
                     self._attempt(partial(self._finish, job_exit))
                 self._attempt(self._cancel_jobs)
                 with suppress(OSError):  # of a file that the display reads: no reason to stop
-                    self._display.update(self._source.total)
+                    self._update_display()
         except Stopped:
             for job in self._running.values():
                 self._backend.cancel(job, signal.SIGKILL)
@@ -125,10 +136,36 @@ class Scheduler:
     def _is_stopping(self) -> bool:
         return self._error is not None or bool(self.stop.pending())
 
+    def _detach(self) -> bool:
+        """Leave the jobs to the backend, unless Ctrl-C is pressed again within seconds; return False then."""
+        is_again = threading.Event()
+        before = signal.signal(signal.SIGINT, lambda signum, frame: is_again.set())
+        try:
+            if self.stop.pending() == signal.SIGINT and sys.stdin.isatty():
+                self._display.print(f"the jobs go on; Ctrl-C again within {DETACH_SECONDS:.0f} s cancels them, saved")
+                is_again.wait(DETACH_SECONDS)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self.is_detached = not is_again.is_set()
+        return self.is_detached
+
+    def _update_display(self) -> None:
+        """Show the progress, and which jobs have left the queue or returned to it."""
+        queued = self._backend.queued()
+        for number, job in self._running.items():
+            if number in queued and number in self._shown:
+                self._shown.remove(number)
+                self._display.job_queued(job)
+            elif number not in queued and number not in self._shown:
+                self._shown.add(number)
+                self._display.job_started(job)
+        self._display.update(self._source.total, list(queued.values()))
+
     def _start_jobs(self) -> None:
         """Start jobs while there is capacity: those to retry first."""
         has_capacity = self._backend.has_capacity
-        while not self.stop.pending():
+        limit = self._backend.max_parallel if self._source.is_adaptive else None
+        while not self.stop.pending() and (limit is None or len(self._running) < limit):
             if self._retry_queue and has_capacity(self._retry_queue[0].config):
                 job: Job | None = self._retry_queue.popleft()
             else:
@@ -142,10 +179,13 @@ class Scheduler:
                 self._backend.submit(job)
             self._num_attempts[job.number] += 1
             self._running[job.number] = job
-            self._display.job_started(job)
+            if not self._backend.outlives_command:  # it runs at once
+                self._shown.add(job.number)
+                self._display.job_started(job)
 
     def _finish(self, job_exit: JobExit) -> None:
         job = self._running.pop(job_exit.job.number)
+        self._shown.discard(job.number)
         requested, _ = self._cancelled.pop(job.number, (None, 0.0))
         outcome = determine_outcome(job_exit, requested=requested)
         will_retry = requested is None and self._may_retry(job_exit, outcome) and not self._is_stopping()
@@ -182,7 +222,7 @@ class Scheduler:
     def _cancel(self, jobs: Sequence[Job], status: RunStatus, signum: int) -> None:
         for job in jobs:
             if job.number not in self._cancelled:
-                self._cancelled[job.number] = (status, time.monotonic() + GRACE_SECONDS)
+                self._cancelled[job.number] = (status, time.monotonic() + self._backend.grace_seconds)
                 self._backend.cancel(job, signum)
 
 

@@ -45,6 +45,7 @@ def summarize(
     *,
     signum: int | None,
     retries_failures: bool = True,
+    cancel_command: str = "",
 ) -> list[str]:
     """Summarize a multirun, line by line.
 
@@ -54,9 +55,11 @@ def summarize(
         outcomes: Outcome by number of the job; a job without one has not started.
         signum: Signal that stopped the multirun; None if none came.
         retries_failures: True if the same command would start failed jobs again.
+        cancel_command: Command that cancels the jobs that go on without this command; empty if there are none.
     """
     ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
-    lines = ["", _counts(len(jobs), [outcome for _, outcome in ended], signum), *_best(ended), *_failures(ended)]
+    counts = _counts(len(jobs), [outcome for _, outcome in ended], signum, is_detached=bool(cancel_command))
+    lines = ["", counts, *_best(ended), *_failures(ended)]
     place = display_path(path)
     lines += ["", f"study        {place}", f"jobs         litlab status {place}"]
     if sum(outcome.status == RunStatus.COMPLETED for _, outcome in ended) > 1:
@@ -66,16 +69,18 @@ def summarize(
     )
     if signum is not None or has_unfinished:
         lines.append(f"continue     litlab resume {place}")
+    if cancel_command:
+        lines.append(f"cancel       {cancel_command}")
     return [*lines, f"TensorBoard  litlab tensorboard {place}"]
 
 
-def _counts(num_jobs: int, outcomes: Sequence[Outcome], signum: int | None) -> str:
+def _counts(num_jobs: int, outcomes: Sequence[Outcome], signum: int | None, *, is_detached: bool) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
     statuses = sorted(counts, key=lambda status: status != RunStatus.COMPLETED)
     parts = [f"{counts[status]} {status.label}" for status in statuses]
     if num_jobs > len(outcomes):
-        parts.append(f"{num_jobs - len(outcomes)} not started")
-    stopped = f"stopped by {signal.Signals(signum).name}: " if signum else ""
+        parts.append(f"{num_jobs - len(outcomes)} {'go on in the queue' if is_detached else 'not started'}")
+    stopped = f"{'detached' if is_detached else 'stopped'} by {signal.Signals(signum).name}: " if signum else ""
     if num_jobs == 0:
         return f"{stopped}no job was started"
     return f"{stopped}{num_jobs} job{'s' * (num_jobs != 1)}: {', '.join(parts)}"

@@ -65,7 +65,16 @@ class Backend(Protocol):
     """Runs workers on run directories.
 
     All calls come from one thread, none within another (not from a signal handler).
+
+    Attributes:
+        outlives_command: True if its jobs go on when the command that submitted them ends; `attach` takes them up.
+        grace_seconds: Seconds to save and end in, for a job that was cancelled.
+        max_parallel: Maximum number of jobs that run at once; None for as many as there are devices for.
     """
+
+    outlives_command: bool
+    grace_seconds: float
+    max_parallel: int | None
 
     def start(self) -> None:
         """Start what the backend needs to run jobs, without waiting until it is ready."""
@@ -101,6 +110,9 @@ class Backend(Protocol):
     def attach(self, job: Job) -> None:
         """Watch a job that is alive, so that `poll` reports its end."""
 
+    def queued(self) -> dict[int, str]:
+        """Return the jobs that were submitted and wait for devices: number -> reason, empty if it is not known."""
+
     def poll(self, timeout: float) -> list[JobExit]:
         """Return the jobs that have ended since the last call.
 
@@ -117,5 +129,8 @@ class Backend(Protocol):
     def resume(self) -> None:
         """Continue the paused jobs."""
 
+    def how_to_cancel(self) -> str:
+        """Return the command that cancels all jobs that `close` leaves to run; empty if it leaves none."""
+
     def close(self) -> None:
-        """End what still runs, and release all resources."""
+        """Release all resources; end what still runs, unless the jobs outlive the command."""

@@ -60,7 +60,11 @@ class LocalPool:
         machine: Devices to allocate; None for those of this machine.
     """
 
+    outlives_command = False
+    grace_seconds = 8.0
+
     def __init__(self, settings: PoolSettings, machine: Machine | None = None) -> None:
+        self.max_parallel = settings.jobs
         self._settings = settings
         self._machine = machine
         self._known_devices: DeviceAllocator | None = None
@@ -129,6 +133,10 @@ class LocalPool:
         """Do nothing: every job that is alive is one of this pool's, which it watches already."""
         assert self.is_alive(job)
 
+    def queued(self) -> dict[int, str]:
+        """Return nothing: a job that was submitted runs."""
+        return {}
+
     def poll(self, timeout: float) -> list[JobExit]:
         """Return the jobs that have ended, after at most `timeout` seconds; enforces their timeouts meanwhile."""
         until = time.monotonic() + timeout
@@ -165,6 +173,10 @@ class LocalPool:
         for running in self._running.values():
             running.deadline += pause
         self._paused_at = None
+
+    def how_to_cancel(self) -> str:
+        """Return nothing: no job outlives the pool."""
+        return ""
 
     def close(self) -> None:
         """End the server and all jobs within seconds; running jobs may save first."""

@@ -46,6 +46,8 @@ class SearchSource:
         UserError: If the trials can't be read, or are not those of this study.
     """
 
+    is_adaptive = True
+
     def __init__(self, search: SearchSpec, study: Study, backend: Backend) -> None:
         self._search, self._study, self._backend = search, study, backend
         self._reporters: dict[int, ValidationReporter] = {}

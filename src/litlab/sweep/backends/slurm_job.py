@@ -1,0 +1,152 @@
+"""Program that SLURM starts for an element of an array: trains one run, and returns to the queue at the time limit.
+
+    python -m litlab.sweep.backends.slurm_job LIST
+
+The list names a run directory a line; SLURM_ARRAY_TASK_ID says which one is meant. On several nodes srun starts the
+ranks of the run, on one node the worker does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from litlab.process.controller import is_rank_variable
+from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
+from litlab.runs.files import write_text
+
+REQUEUE_SECONDS = 30.0  # until SLURM ends this program after it was requeued
+_WORKER = ("-P", "-m", "litlab.training.worker")
+
+
+@dataclass(frozen=True)
+class ElementFiles:
+    """Files of an element of an array, beside the list.
+
+    Attributes:
+        folder: Folder of the list.
+        token: Name of the array.
+        index: Index of the element.
+    """
+
+    folder: Path
+    token: str
+    index: int
+
+    @property
+    def output(self) -> Path:
+        """Output of the program."""
+        return self.folder / f"{self.token}.{self.index}.out"
+
+    @property
+    def _exit(self) -> Path:
+        return self.folder / f"{self.token}.{self.index}.exit"
+
+    @property
+    def _starts(self) -> Path:
+        return self.folder / f"{self.token}.{self.index}.starts"
+
+    @property
+    def _requeued(self) -> Path:
+        return self.folder / f"{self.token}.{self.index}.requeued"
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the worker; None if it has not ended since the last start."""
+        try:
+            return int(self._exit.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def num_starts(self) -> int:
+        """Return how often the element has started."""
+        try:
+            return len(self._starts.read_text().splitlines())
+        except OSError:
+            return 0
+
+    def record_start(self) -> None:
+        """Record that the element starts, with time, job id and node."""
+        self._exit.unlink(missing_ok=True)
+        node, job = os.environ.get("SLURMD_NODENAME", "?"), os.environ.get("SLURM_JOB_ID", "?")
+        with self._starts.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} job {job} on {node}\n")
+
+    def record_requeue(self) -> None:
+        """Record that the element returns to the queue by itself."""
+        self._requeued.touch()
+
+    def take_requeue(self) -> bool:
+        """Return True if the element has returned to the queue by itself since the last call."""
+        try:
+            self._requeued.unlink()
+        except OSError:
+            return False
+        return True
+
+    def record_exit(self, code: int) -> None:
+        """Record the exit code of the worker."""
+        write_text(self._exit, str(code))
+
+
+def write_list(folder: Path, token: str, runs: Sequence[Path]) -> Path:
+    """Write the list of an array, a run directory a line, and return its path."""
+    path = folder / f"{token}.list"
+    write_text(path, "".join(f"{run.absolute()}\n" for run in runs))
+    return path
+
+
+def read_list(path: Path) -> list[Path]:
+    """Read the list of an array."""
+    return [Path(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> int:
+    """Train the run of this element; return the exit code of its worker."""
+    listed = Path(sys.argv[1])
+    index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    files = ElementFiles(listed.parent, listed.stem, index)
+    files.record_start()
+    code, received = run_worker(read_list(listed)[index])
+    if received == signal.SIGUSR1 and code == exit_code(signal.SIGUSR1):
+        files.record_requeue()
+        if subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]).returncode == 0:
+            time.sleep(REQUEUE_SECONDS)
+        files.take_requeue()
+    files.record_exit(code)
+    return code
+
+
+def run_worker(run: Path) -> tuple[int, int | None]:
+    """Run the worker of a run directory, and pass stop signals on to it.
+
+    Returns:
+        The exit code, and the first signal that came, if one did.
+    """
+    command, environment = [sys.executable, *_WORKER, str(run)], dict(os.environ)
+    if int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1:
+        # SLURM 22.05 and later pass --cpus-per-task of sbatch on to srun no longer.
+        cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+        command = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *command]
+    else:  # or a rank would take the one task of this allocation for the world
+        environment = {name: value for name, value in environment.items() if not is_rank_variable(name)}
+    received: list[int] = []
+    with blocked_signals(), (run / "run.log").open("ab") as log:
+        worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+        def pass_on(signum: int, frame: FrameType | None) -> None:
+            received.append(signum)
+            worker.send_signal(signum)
+
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, pass_on)
+    code = worker.wait()
+    return 128 - code if code < 0 else code, received[0] if received else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
