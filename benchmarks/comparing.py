@@ -5,10 +5,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.harness import Row
+from benchmarks.harness import Row, temporary_folder
 from benchmarks.runs import compose_config
 from benchmarks.settings import Settings
 from litlab.config.config_file import to_yaml
@@ -35,8 +34,8 @@ runpy.run_module("litlab", run_name="__main__")
 def rows(settings: Settings) -> list[Row]:
     """Measure the table without options, and with values that only metrics.csv holds."""
     found = []
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
-        study = Path(folder) / "study"
+    with temporary_folder() as folder:
+        study = folder / "study"
         make_study(study, settings.num_compared)
         name = f"litlab compare, {settings.num_compared:,} runs of {EPOCHS} epochs"
         for what, arguments in ((name, ()), ("  --at epoch=50", ("--at", "epoch=50"))):

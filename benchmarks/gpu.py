@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from benchmarks.bare import BareLoop, Contender, SideBySide, now
 from benchmarks.data_path import Epochs, PILImages, exhaust, prepared, usual_loader
 from benchmarks.harness import Row, interleaved, rates
-from benchmarks.recipes import run
-from benchmarks.runs import Train, in_worker
+from benchmarks.recipes import outcome_rows, run
+from benchmarks.runs import in_worker
 from benchmarks.settings import Settings
 from benchmarks.training import epochs_of, throughput_row
 from litlab.data.loader import Batch
@@ -76,16 +76,16 @@ def data_rows(settings: Settings, accelerator: str = "gpu") -> list[Row]:
         now(device)
 
     seconds = interleaved({"litlab": ours, "usual": usual}, num_warmup=1, num_rounds=settings.num_rounds)
-    our_speeds, their_speeds = (rates(len(data.train_indices), each) for each in seconds.values())
+    our_speeds, their_speeds = (rates(len(data.train_indices), durations) for durations in seconds.values())
     what = f"torchvision, PIL, DataLoader with {settings.num_workers} workers, moved"
     return [Row(f"GPU: data path, batch {BATCH_SIZE}", "images/s", our_speeds, what, their_speeds)]
 
 
-def training_rows(settings: Settings, train: Train = in_worker, accelerator: str = "gpu") -> list[Row]:
+def training_rows(settings: Settings) -> list[Row]:
     """ResNet-18 with each of the switches, always against the same loop."""
-    common = (f"trainer={accelerator}", "model=resnet18", _BESIDE, *settings.data, f"data.batch_size={BATCH_SIZE}")
+    common = ("trainer=gpu", "model=resnet18", _BESIDE, *settings.data, f"data.batch_size={BATCH_SIZE}")
     return [
-        throughput_row(f"GPU: resnet18, {name}", epochs_of(settings, train, *common, *overrides), against=_LOOP)
+        throughput_row(f"GPU: resnet18, {name}", epochs_of(settings, in_worker, *common, *overrides), against=_LOOP)
         for name, overrides in SWITCHES.items()
     ]
 
@@ -96,9 +96,4 @@ def speedrun_rows(settings: Settings) -> list[Row]:
         run("experiment=speedrun", *settings.data, "data.val_size=0", f"seed={seed}")
         for seed in range(1 + settings.num_rounds)
     ]
-    warm = outcomes[1:]
-    return [
-        Row("GPU: speedrun: training", "s", tuple(each.training for each in warm)),
-        Row("GPU: speedrun: whole process", "s", tuple(each.seconds for each in warm)),
-        Row("GPU: speedrun: test accuracy", "%", tuple(100 * each.test_accuracy for each in warm)),
-    ]
+    return outcome_rows("GPU: speedrun", outcomes[1:])

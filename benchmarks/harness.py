@@ -1,9 +1,12 @@
 """Measure contenders side by side, so that other load on the machine hits all of them."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 
 @dataclass(frozen=True)
@@ -65,4 +68,11 @@ def interleaved(
 
 def rates(amount: float, seconds: Sequence[float]) -> tuple[float, ...]:
     """Return an amount per second for each round."""
-    return tuple(amount / each for each in seconds)
+    return tuple(amount / duration for duration in seconds)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Create an empty folder, which is removed at the end of the context."""
+    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+        yield Path(folder)

@@ -13,12 +13,13 @@ QUALITY = 75
 
 
 def in_folder(settings: Settings, folder: Path) -> Path:
-    """Return a folder with all images of the settings, filling the empty `folder` if they are not in a folder yet."""
+    """Return a folder with all images of the settings, creating `folder` if they are not in a folder yet."""
     if settings.root is None:
         return _drawn(settings.drawn, folder)
     root = Path(settings.root).expanduser().resolve()
     if root.is_dir():
         return root
+    folder.mkdir(exist_ok=True)
     shutil.unpack_archive(root, folder, **({} if root.suffix == ".zip" else {"filter": "data"}))
     return folder if (folder / "train").is_dir() else next(folder.glob("*/train")).parent
 

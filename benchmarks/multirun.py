@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -14,10 +13,10 @@ from hydra.types import RunMode
 
 from benchmarks import in_memory
 from benchmarks.data_path import prepared
-from benchmarks.harness import Row, interleaved
+from benchmarks.harness import Row, interleaved, temporary_folder
 from benchmarks.runs import compose_config, new_run
 from benchmarks.settings import Settings
-from benchmarks.startup import ONE_STEP, POLL
+from benchmarks.startup import ONE_STEP, POLL, run_past_first_step
 from litlab.config.compose import register_resolvers
 from litlab.config.job_configs import Point, compose_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
@@ -40,8 +39,8 @@ def rows(settings: Settings) -> list[Row]:
 def whole_rows(settings: Settings) -> list[Row]:
     """Measure whole commands that train, validate each epoch and test every job."""
     points = [(lr, seed) for lr in RATES for seed in range(settings.num_seeds)]
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
-        arrays, runs = Path(folder) / "arrays", Path(folder) / "runs"
+    with temporary_folder() as folder:
+        arrays, runs = folder / "arrays", folder / "runs"
         arrays.mkdir()
         in_memory.save(prepared(*settings.multirun_data), arrays, num_val=NUM_VAL_BATCHES * BATCH_SIZE)
         contenders: dict[str, Callable[[], object]] = {
@@ -59,40 +58,39 @@ def whole_rows(settings: Settings) -> list[Row]:
 
 def litlab(folder: Path, data: Sequence[str], num_seeds: int) -> None:
     """Run `litlab train -m` with every default on."""
-    directory = _new(folder)
-    command = [sys.executable, "-m", "litlab", "train", "-m", *data, "trainer=cpu", f"trainer.max_epochs={EPOCHS}"]
-    command += [f"+trainer.limit_val_batches={NUM_VAL_BATCHES}", f"hydra.sweep.dir={directory}", *_axes(num_seeds)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    statuses = [read_result(RunDirectory(each.parent))["status"] for each in directory.glob("*/result.json")]
-    assert statuses == ["completed"] * len(RATES) * num_seeds, statuses
+    limits = (f"trainer.max_epochs={EPOCHS}", f"+trainer.limit_val_batches={NUM_VAL_BATCHES}")
+    train_jobs(_new(folder), len(RATES) * num_seeds, *data, "trainer=cpu", *limits, *_axes(num_seeds))
+
+
+def train_jobs(study: Path, num_jobs: int, *overrides: str) -> None:
+    """Run `litlab train -m`, and check that all jobs are completed."""
+    command = [sys.executable, "-m", "litlab", "train", "-m", *overrides, f"hydra.sweep.dir={study}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=study.parent)
+    statuses = [read_result(RunDirectory(file.parent))["status"] for file in study.glob("*/result.json")]
+    assert statuses == ["completed"] * num_jobs, statuses
 
 
 def usual(folder: Path, arrays: Path, num_seeds: int) -> None:
     """Run the same jobs in one process on two threads, one after the other."""
     command = [sys.executable, "-m", "benchmarks.usual", "-m", f"data={arrays}", f"epochs={EPOCHS}"]
-    command += [f"hydra.sweep.dir={_new(folder)}", *(each.removeprefix("optimizer.") for each in _axes(num_seeds))]
+    command += [f"hydra.sweep.dir={_new(folder)}", *(axis.removeprefix("optimizer.") for axis in _axes(num_seeds))]
     subprocess.run(command, check=True, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def ideal(arrays: Path, points: Sequence[tuple[float, int]]) -> None:
     """Run the same jobs in two processes of one thread each, divided beforehand."""
     command = [sys.executable, "-m", "benchmarks.ideal", str(arrays), str(EPOCHS)]
-    shares = [[f"{lr}:{seed}" for lr, seed in points[start::2]] for start in range(2)]
-    processes = [subprocess.Popen([*command, *share], cwd=_CHECKOUT, stdout=subprocess.DEVNULL) for share in shares]
+    parts = [[f"{lr}:{seed}" for lr, seed in points[start::2]] for start in range(2)]
+    processes = [subprocess.Popen([*command, *part], cwd=_CHECKOUT, stdout=subprocess.DEVNULL) for part in parts]
     codes = [process.wait() for process in processes]
     assert codes == [0, 0], codes
 
 
 def in_process(run: RunDirectory) -> float:
     """Measure seconds from the start of a worker process to the end of its first step."""
-    began = time.perf_counter()
     command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
-    with subprocess.Popen(command, cwd=run.path.parent, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not run.metrics.exists():
-            time.sleep(POLL)
-        seconds = time.perf_counter() - began
-    assert process.returncode == 0, process.returncode
-    return seconds
+    began = time.time()
+    return run_past_first_step(command, run) - began
 
 
 def in_pool(pool: Backend, job: Job) -> float:
@@ -116,11 +114,11 @@ def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = 
     seconds: dict[str, list[float]] = {"pool": [], "process": []}
     try:
         assert pool.has_capacity(config)  # waits until its server is ready
-        with TemporaryDirectory(prefix="litlab-bench-") as folder:
+        with temporary_folder() as folder:
             for number in range(1 + settings.num_startups):
-                job = Job(number, new_run(Path(folder) / f"pool_{number}", config), config)
+                job = Job(number, new_run(folder / f"pool_{number}", config), config)
                 seconds["pool"].append(in_pool(pool, job))
-                seconds["process"].append(in_process(new_run(Path(folder) / f"process_{number}", config)))
+                seconds["process"].append(in_process(new_run(folder / f"process_{number}", config)))
     finally:
         pool.close()
     warm = {name: tuple(values[1:]) for name, values in seconds.items()}
@@ -135,7 +133,7 @@ def freezing_row(settings: Settings) -> Row:
 
 
 def frozen(data: Sequence[str], num_jobs: int, num_rounds: int, *, hydra: bool = False) -> dict[str, tuple[float, ...]]:
-    """Measure the seconds of freezing jobs by litlab and, if asked for, of composing them by Hydra, round by round."""
+    """Measure the seconds of freezing jobs by litlab and, with `hydra`, of composing them by Hydra, round by round."""
     lines = [(f"optimizer.lr={RATES[number % 4]}", f"seed={number}") for number in range(num_jobs)]
     points = [Point.of(line, {"optimizer.lr", "seed"}) for line in lines]
     register_resolvers()

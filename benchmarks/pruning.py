@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks.harness import Row, interleaved
+from benchmarks.harness import Row, interleaved, temporary_folder
 from benchmarks.settings import Settings
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
@@ -19,10 +18,10 @@ _DATA = ("data=shapes", "data.num_train=2500", "data.val_size=500", "data.num_te
 
 def rows(settings: Settings) -> list[Row]:
     """Seconds of whole commands, epochs that were trained, and the best validation accuracy of each."""
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+    with temporary_folder() as folder:
         found: dict[str, list[tuple[int, float]]] = {"median": [], "null": []}
         contenders: dict[str, Callable[[], object]] = {
-            pruner: partial(_search, Path(folder), pruner, settings, found[pruner]) for pruner in found
+            pruner: partial(_search, folder, pruner, settings, found[pruner]) for pruner in found
         }
         seconds = interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
     name = f"search, {settings.num_trials} trials"

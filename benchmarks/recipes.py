@@ -1,18 +1,22 @@
 """`python -m benchmarks.recipes`: what the recipes of the README reach, over seeds; whole `litlab train` processes."""
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from benchmarks.harness import Row
 from benchmarks.report import machine
+from benchmarks.runs import program
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -71,13 +75,36 @@ def run(*overrides: str) -> Outcome:
         return Outcome(result["test"]["test/accuracy"], seconds, result["seconds"]["training"])
 
 
+def run_program(name: str, *arguments: object) -> Outcome:
+    """Run a benchmark module that trains; its last line of output is a JSON object with accuracy and seconds."""
+    start = time.perf_counter()
+    record = json.loads(program(name, *arguments).splitlines()[-1])
+    seconds = time.perf_counter() - start
+    return Outcome(record["accuracy"], seconds, record["training"])
+
+
+def outcome_rows(name: str, ours: Sequence[Outcome], against: str = "", theirs: Sequence[Outcome] = ()) -> list[Row]:
+    """Return rows of the seconds of training, of the whole process, and of the test accuracy."""
+    quantities = [("training", "s", "training", 1), ("whole process", "s", "seconds", 1)]
+    quantities += [("test accuracy", "%", "test_accuracy", 100)]
+    return [
+        Row(
+            f"{name}: {quantity}",
+            unit,
+            tuple(scale * getattr(outcome, attribute) for outcome in ours),
+            against,
+            tuple(scale * getattr(outcome, attribute) for outcome in theirs),
+        )
+        for quantity, unit, attribute, scale in quantities
+    ]
+
+
 def line(name: str, outcomes: list[Outcome]) -> str:
     """Format a row of the table: mean and sample deviation of the accuracy, median times."""
-    accuracies = [100 * each.test_accuracy for each in outcomes]
+    accuracies = [100 * outcome.test_accuracy for outcome in outcomes]
     spread = f" ± {statistics.stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
-    whole, training = (
-        statistics.median(values) for values in zip(*((o.seconds, o.training) for o in outcomes), strict=True)
-    )
+    whole = statistics.median(outcome.seconds for outcome in outcomes)
+    training = statistics.median(outcome.training for outcome in outcomes)
     return f"| {name} | {statistics.mean(accuracies):.1f}{spread} | {len(outcomes)} | {whole:.0f} | {training:.0f} |"
 
 
@@ -94,7 +121,7 @@ def main() -> None:
         parser.error(f"no such recipe: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
     print(machine(), flush=True)
     print("| recipe | test accuracy, % | seeds | seconds in all | seconds of training |\n|---|---:|---:|---:|---:|")
-    for name in arguments.recipes or _that_run_here():
+    for name in arguments.recipes or _supported_recipes():
         recipe = RECIPES[name]
         overrides = recipe.overrides
         if recipe.data is not None and arguments.data:
@@ -104,7 +131,7 @@ def main() -> None:
         print(line(name, [run(*overrides, f"seed={seed}") for seed in seeds]), flush=True)
 
 
-def _that_run_here() -> list[str]:
+def _supported_recipes() -> list[str]:
     gpu = torch.cuda.is_available()
     for name in (name for name, recipe in RECIPES.items() if recipe.on_gpu and not gpu):
         print(f"{name}: left out, since there is no GPU", file=sys.stderr)

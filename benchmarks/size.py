@@ -3,12 +3,10 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks import jpegs
 from benchmarks.data_path import Epochs, exhaust, prepared, threads
-from benchmarks.harness import Row, interleaved, rates
+from benchmarks.harness import Row, interleaved, rates, temporary_folder
 from benchmarks.loading import Cost
 from benchmarks.runs import Train, in_worker, program
 from benchmarks.settings import Settings
@@ -49,11 +47,8 @@ def decoded_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[R
     """Image files, decoded for the first time, and then from the cache, by processes of their own."""
     first, again = [], []
     for _ in range(settings.num_sizes):
-        with TemporaryDirectory(prefix="litlab-bench-") as folder:
-            root = settings.root
-            if root is None:
-                (Path(folder) / "jpegs").mkdir()
-                root = str(jpegs.in_folder(settings, Path(folder) / "jpegs"))
+        with temporary_folder() as folder:
+            root = settings.root or jpegs.in_folder(settings, folder / "jpegs")
             files = ("data=image_folder", f"data.root='{root}'", f"data.cache='{folder}/cache'")
             first.append(load(*files, "data.val_size=0"))
             again.append(load(*files, "data.val_size=0"))
@@ -109,9 +104,9 @@ def rank_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
 def _speed(train: Train, settings: Settings, ranks: int) -> float:
     """Images per second over all ranks, of two epochs."""
     spread = ("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}") if ranks > 1 else ("trainer=cpu",)
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+    with temporary_folder() as folder:
         overrides = (*_shapes(settings.num_sized), *spread, "threads=1", "trainer.max_epochs=2")
-        run = train(Path(folder) / "run", *overrides)
+        run = train(folder / "run", *overrides)
         return float(read_result(run)["images_per_second"])
 
 

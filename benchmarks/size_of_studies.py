@@ -1,17 +1,11 @@
 """What a study costs as it grows: freezing its jobs, running them, looking at them."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.comparing import make_study, measure
-from benchmarks.harness import Row
-from benchmarks.multirun import frozen
+from benchmarks.harness import Row, temporary_folder
+from benchmarks.multirun import frozen, train_jobs
 from benchmarks.settings import Settings
-from litlab.runs.directory import RunDirectory
-from litlab.runs.result import read_result
 
 # An epoch of eight steps.
 _TINY = (
@@ -34,15 +28,15 @@ def freezing_rows(settings: Settings) -> list[Row]:
 
 def looking_rows(settings: Settings) -> list[Row]:
     """Seconds of whole commands on studies of finished jobs."""
-    found = []
+    rows = []
     for number in settings.job_counts:
-        with TemporaryDirectory(prefix="litlab-bench-") as folder:
-            study = Path(folder) / "study"
+        with temporary_folder() as folder:
+            study = folder / "study"
             make_study(study, number)
             for command in ("status", "compare"):
                 seconds = tuple(measure(command, study)[0] for _ in range(settings.num_sizes))
-                found.append(Row(_jobs(f"litlab {command}", number), "s", seconds))
-    return found
+                rows.append(Row(_jobs(f"litlab {command}", number), "s", seconds))
+    return rows
 
 
 def pool_rows(settings: Settings) -> list[Row]:
@@ -54,17 +48,11 @@ def pool_rows(settings: Settings) -> list[Row]:
 
 
 def _multirun(number: int) -> float:
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
-        study = Path(folder) / "study"
-        command = [sys.executable, "-m", "litlab", "train", "-m", *_TINY, f"hydra.sweep.dir={study}"]
-        command.append(f"seed={','.join(map(str, range(number)))}")
+    with temporary_folder() as folder:
         began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-        seconds = time.perf_counter() - began
-        statuses = [read_result(RunDirectory(each.parent))["status"] for each in study.glob("*/result.json")]
-        assert statuses == ["completed"] * number, statuses
-        return seconds
+        train_jobs(folder / "study", number, *_TINY, f"seed={','.join(map(str, range(number)))}")
+        return time.perf_counter() - began
 
 
-def _jobs(what: str, number: int) -> str:
-    return f"{what}, {number:,} job{'s' * (number != 1)}"
+def _jobs(action: str, number: int) -> str:
+    return f"{action}, {number:,} job{'s' * (number != 1)}"

@@ -3,12 +3,11 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks.harness import Row, interleaved
+from benchmarks.harness import Row, interleaved, temporary_folder
 from benchmarks.settings import Settings
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
@@ -25,14 +24,14 @@ ONE_STEP = (
 def rows(settings: Settings) -> list[Row]:
     """Measure the start against the bare imports that no such program can avoid, then its phases."""
     starts: list[dict[str, float]] = []
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+    with temporary_folder() as folder:
         contenders: dict[str, Callable[[], object]] = {name: partial(_import, _IMPORTS[name]) for name in _IMPORTS}
-        contenders["litlab"] = lambda: starts.append(start(Path(folder) / f"{len(starts)}", *settings.data))
+        contenders["litlab"] = lambda: starts.append(start(folder / f"{len(starts)}", *settings.data))
         imports = interleaved(contenders, num_warmup=1, num_rounds=settings.num_startups)
     counted = starts[1:]
     whole = tuple(sum(phases.values()) for phases in counted)
     measured = [Row("litlab train to the first step", "s", whole, name, imports[name]) for name in _IMPORTS]
-    measured += [Row(f"  {phase}", "s", tuple(each[phase] for each in counted)) for phase in counted[0]]
+    measured += [Row(f"  {phase}", "s", tuple(phases[phase] for phases in counted)) for phase in counted[0]]
     return measured
 
 
@@ -41,13 +40,18 @@ def start(directory: Path, *overrides: str) -> dict[str, float]:
     run = RunDirectory(directory)
     command = [sys.executable, "-m", "litlab", "train", f"hydra.run.dir={directory}", *ONE_STEP, *overrides]
     began = time.time()
-    with subprocess.Popen(command, cwd=directory.parent, stdout=subprocess.DEVNULL) as process:
+    return phases(run, began=began, stepped=run_past_first_step(command, run))
+
+
+def run_past_first_step(command: Sequence[str], run: RunDirectory) -> float:
+    """Run a command that trains to its end; return the time of its first step, in seconds since 1970."""
+    with subprocess.Popen(command, cwd=run.path.parent, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not run.metrics.exists():
             time.sleep(POLL)
         stepped = time.time()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}")
-    return phases(run, began=began, stepped=stepped)
+    return stepped
 
 
 def phases(run: RunDirectory, *, began: float, stepped: float) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -10,7 +9,7 @@ from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from benchmarks import jpegs
 from benchmarks.data_path import Epochs, exhaust, prepared, threads, transform, usual_loader
-from benchmarks.harness import Row, interleaved, rates
+from benchmarks.harness import Row, interleaved, rates, temporary_folder
 from benchmarks.settings import Settings
 from litlab.data.module import ImageDataModule
 
@@ -18,10 +17,9 @@ from litlab.data.module import ImageDataModule
 def rows(settings: Settings) -> list[Row]:
     """Measure an epoch of batches that are read, decoded, augmented and normalized, without training."""
     batch_size, num_workers = settings.batch_sizes[0], settings.num_workers
-    with TemporaryDirectory(prefix="litlab-bench-") as folder, threads(max(settings.threads)):
-        (Path(folder) / "jpegs").mkdir()
-        root = jpegs.in_folder(settings, Path(folder) / "jpegs")
-        data = prepared(*overrides(root, Path(folder) / "cache", batch_size, num_workers))
+    with temporary_folder() as folder, threads(max(settings.threads)):
+        root = jpegs.in_folder(settings, folder / "jpegs")
+        data = prepared(*overrides(root, folder / "cache", batch_size, num_workers))
         theirs = usual(data, root, batch_size, num_workers)
         contenders = {"litlab": partial(exhaust, Epochs(data)), "usual": partial(exhaust, theirs)}
         seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)

@@ -1,11 +1,9 @@
 """Cost of a default run against a loop by hand of the same network, data path, optimizer and schedule."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.bare import RECORD
-from benchmarks.harness import Row, rates
+from benchmarks.harness import Row, rates, temporary_folder
 from benchmarks.runs import Train, in_worker
 from benchmarks.settings import Settings
 from litlab.runs.directory import RunDirectory
@@ -63,9 +61,9 @@ def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
 
 def epochs_of(settings: Settings, train: Train, *overrides: str) -> EpochSeconds:
     """Of a whole run in a temporary folder."""
-    with TemporaryDirectory(prefix="litlab-bench-") as folder:
+    with temporary_folder() as folder:
         epochs = f"trainer.max_epochs={1 + settings.num_rounds}"
-        return epoch_seconds(train(Path(folder) / "run", _NO_TEST, epochs, *overrides))
+        return epoch_seconds(train(folder / "run", _NO_TEST, epochs, *overrides))
 
 
 def epoch_seconds(run: RunDirectory) -> EpochSeconds:

@@ -95,8 +95,11 @@ class Classifier(LightningModule):
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         accuracy(logits, labels)
-        self.log_dict({f"{split}/loss": loss, f"{split}/accuracy": accuracy}, batch_size=len(labels))
+        self._log(split, loss, accuracy, len(labels))
         return loss
+
+    def _log(self, split: str, loss: Tensor, accuracy: Metric, num_images: int) -> None:
+        self.log_dict({f"{split}/loss": loss, f"{split}/accuracy": accuracy}, batch_size=num_images)
 
 
 def train(config: Config, folder: Path) -> float:

@@ -2,8 +2,8 @@
 
 Workers of a DataLoader turn one image after the other into a PIL image and transform it; `self.log` at each step.
 
-`python -m benchmarks.usual_lightning FOLDER EPOCHS BATCH_SIZE`: images as `benchmarks.in_memory` stores them; writes
-`usual.json` there, with the accuracy and the seconds of training, without validation.
+`python -m benchmarks.usual_lightning FOLDER EPOCHS BATCH_SIZE`: images as `benchmarks.in_memory` stores them. The
+last line of output is a JSON object with the accuracy and the seconds of training, without validation.
 """
 
 import json
@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -28,7 +27,6 @@ from litlab.callbacks.training_log import Timing
 from litlab.models.cnn import CNN
 
 NUM_WORKERS, RATE = 2, 0.05
-RECORD = "usual.json"
 
 
 class ImagesByWorkers(LightningDataModule):
@@ -63,14 +61,9 @@ class ImagesByWorkers(LightningDataModule):
 class LoggingClassifier(Classifier):
     """Logs each step, and shows it in the bar."""
 
-    def _step(self, batch: tuple[Tensor, Tensor], split: str, accuracy: Metric) -> Tensor:
-        images, labels = batch
-        logits = self.network(images)
-        loss = F.cross_entropy(logits, labels)
-        accuracy(logits, labels)
+    def _log(self, split: str, loss: Tensor, accuracy: Metric, num_images: int) -> None:
         self.log(f"{split}/loss", loss, on_step=split == "train", on_epoch=True, prog_bar=True)
         self.log(f"{split}/accuracy", accuracy, on_step=split == "train", on_epoch=True, prog_bar=True)
-        return loss
 
 
 def main(folder: Path, epochs: int, batch_size: int, runs: Path) -> dict[str, float]:
@@ -91,7 +84,6 @@ def main(folder: Path, epochs: int, batch_size: int, runs: Path) -> dict[str, fl
 
 
 if __name__ == "__main__":
-    arrays = Path(sys.argv[1])
     with TemporaryDirectory() as folder:
-        found = main(arrays, int(sys.argv[2]), int(sys.argv[3]), Path(folder))
-    (arrays / RECORD).write_text(json.dumps(found))
+        outcome = main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(folder))
+    print("\n" + json.dumps(outcome))

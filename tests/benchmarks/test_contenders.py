@@ -1,7 +1,6 @@
 """The contenders of the benchmarks do the same work as litlab: same images, same weights."""
 
 import shutil
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +20,6 @@ from litlab.training.build import assemble, build_data, build_network
 from litlab.training.checkpoint_io import read_network_weights
 
 QUICK = settings.quick()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: several would wait for each other on shared cores."""
-    with data_path.threads(1):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +86,6 @@ def test_both_streams_yield_every_image_once(jpeg_folder: Path, tmp_path: Path) 
 
 def test_images_are_taken_from_a_folder_or_an_archive(jpeg_folder: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "images"), "gztar", jpeg_folder.parent, jpeg_folder.name)
-    (tmp_path / "empty").mkdir()
 
     assert len(list(jpeg_folder.glob("train/*/*.jpg"))) == 60
     assert jpegs.in_folder(replace(QUICK, root=str(jpeg_folder)), tmp_path / "unused") == jpeg_folder

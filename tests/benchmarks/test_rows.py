@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,13 +34,6 @@ from benchmarks.runs import compose_config
 from litlab.runs.directory import RunDirectory
 
 QUICK = replace(settings.quick(), ranks=(1,), job_counts=(2,))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Use one thread: several would wait for each other on shared cores."""
-    with data_path.threads(1):
-        yield
 
 
 def train(directory: Path, *overrides: str) -> RunDirectory:
