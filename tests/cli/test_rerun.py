@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.runs import Command
+from support.runs import Command, is_own
 
 from litlab.cli import rerun
 from litlab.errors import UserError
@@ -16,7 +16,7 @@ from litlab.runs.diff import diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
-from litlab.runs.signature import is_own, sign
+from litlab.runs.signature import sign
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from support.composed_jobs import begin, search_of
-from support.runs import TINY, call_litlab, compose_config, train_here
+from support.runs import TINY, call_litlab, compose_config, is_own, train_here
 
 from litlab.cli import main as cli
 from litlab.cli import resume, status
@@ -27,7 +27,7 @@ from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
 from litlab.runs.provenance import describe_launch
 from litlab.runs.result import Result, read_result, write_result
-from litlab.runs.signature import is_own, sign
+from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
 from litlab.sweep import multirun
 from litlab.sweep.study import Study

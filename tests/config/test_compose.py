@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import OmegaConf
-from support.multirun_configs import compose_master
+from support.runs import compose_master
 
 from litlab.config.compose import Composer, job_name, record_swept_overrides, register_resolvers, swept_overrides
 

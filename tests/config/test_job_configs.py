@@ -8,8 +8,7 @@ import pytest
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from support.multirun_configs import compose_master
-from support.runs import TINY, compose_config
+from support.runs import TINY, compose_config, compose_master
 
 from litlab.config.config_file import to_yaml
 from litlab.config.job_configs import ComposedJob, Point, compose_jobs, match_existing_jobs

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from support.pool_jobs import PATIENCE, endless, new_job, quick_config, until
-from support.processes import group, is_alive
+from support.pool_jobs import PATIENCE, endless, new_job, quick_config
+from support.processes import group, is_alive, wait_until
 from support.warm import WarmProcess
 
 from litlab.runs.result import read_result
@@ -66,8 +66,8 @@ def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CONTROLLER, *(str(job.run.path) for job in jobs)]
     controller = subprocess.Popen(command, cwd=tmp_path)
     try:
-        until(lambda: all(job.run.metrics.exists() for job in jobs[:2]), seconds=PATIENCE)
-        until(lambda: (jobs[2].run.path / "told.0.json").exists())
+        wait_until(lambda: all(job.run.metrics.exists() for job in jobs[:2]), seconds=PATIENCE)
+        wait_until(lambda: (jobs[2].run.path / "told.0.json").exists(), seconds=PATIENCE)
         told = [json.loads((job.run.path / "told.0.json").read_text()) for job in jobs]
         server = int(told[0]["environment"]["LITLAB_PARENT"])
         processes = [server, *(pid for process in told for pid in group(process["group"]))]
@@ -77,7 +77,7 @@ def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
         controller.kill()
         controller.wait()
     killed = time.monotonic()
-    until(lambda: not any(map(is_alive, processes)), seconds=7)
+    wait_until(lambda: not any(map(is_alive, processes)), seconds=7)
     assert time.monotonic() - killed > 2.5, "the one that hangs was given time"
     for job in jobs[:2]:
         assert read_result(job.run)["status"] == "interrupted"

@@ -1,4 +1,4 @@
-"""Stop a run with signals: it ends at a safe point, says so once and leaves no process.
+"""Stop a run with signals: it ends at a safe point with one message and leaves no process.
 
 In a terminal, and where it is stopped while it starts, the command starts cold.
 """
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pytest
 import torch
-from support.processes import is_stopped, processes_in
+from support.processes import is_stopped, processes_in, wait_until
 from support.runs import TINY, compose_config
 from support.warm import WarmProcess
 
@@ -33,7 +33,7 @@ SOON = 10  # seconds
 
 
 class Training:
-    """`litlab train` in a process of its own, which has begun to train."""
+    """A `litlab train` process that has begun to train."""
 
     def __init__(self, process: "subprocess.Popen[bytes] | WarmProcess", run: RunDirectory, project: Path) -> None:
         self.process = process
@@ -41,47 +41,46 @@ class Training:
         self._project = project
 
     def workers(self) -> list[int]:
-        """Return the processes of this run, but the command itself."""
+        """Return the processes of this run except the command itself."""
         return [pid for pid in processes_in(self._project) if pid != self.process.pid]
 
-    def ends(self) -> tuple[int, list[str]]:
-        """Return the exit code and what it prints of the end."""
-        return self.process.wait(timeout=SOON), self.said()
+    def wait(self) -> int:
+        """Return the exit code, and check that no worker is left."""
+        code = self.process.wait(timeout=SOON)
+        assert self.workers() == []
+        return code
 
-    def said(self) -> list[str]:
-        return (self.run.path.parent / "said").read_text().splitlines()
+    def messages(self) -> list[str]:
+        return (self._project / "stderr").read_text().splitlines()
 
     def status(self) -> tuple[str, str]:
         result = read_result(self.run)
         return result["status"], result["error"]
 
-    def pauses(self) -> list[bool]:
+    def are_paused(self) -> list[bool]:
         """Return for the command and its workers whether each is paused."""
         return [is_stopped(pid) for pid in (self.process.pid, *self.workers())]
 
     def assert_saved(self, name: str) -> None:
-        """Check that it says where it stopped, and that last.ckpt continues there."""
+        """Check that the message names the step at which it stopped, and that last.ckpt continues there."""
         status, error = self.status()
         assert status == "interrupted"
         step = re.fullmatch(rf"stopped by {name}, saved at step (\d+)", error)
         assert step, error
-        assert self.said() == [f"litlab: {error}; the run is in {self.run.path}"]
+        assert self.messages() == [f"litlab: {error}; the run is in {self.run.path}"]
         saved = torch.load(self.run.last, weights_only=False)
         assert saved["global_step"] == int(step[1]) > 0
         assert saved["optimizer_states"]
 
 
-def has_begun(started: Training) -> bool:
+def has_logged(run: RunDirectory) -> bool:
     """Return whether the first values are logged."""
-    metrics = started.run.metrics
-    return metrics.exists() and "train/loss" in metrics.read_text()
+    return run.metrics.exists() and "train/loss" in run.metrics.read_text()
 
 
-def has_a_cold_worker(started: Training) -> bool:
-    return (
-        subprocess.run(["pgrep", "-f", f"litlab.training.worker {started.run.path}"], capture_output=True).returncode
-        == 0
-    )
+def has_cold_worker(run: RunDirectory) -> bool:
+    command = ["pgrep", "-f", f"litlab.training.worker {run.path}"]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @contextmanager
@@ -89,24 +88,24 @@ def training(
     tmp_path: Path,
     *overrides: str,
     path: Path | None = None,
-    begun: Callable[[Training], bool] = has_begun,
+    has_begun: Callable[[RunDirectory], bool] = has_logged,
     terminal: int | None = None,
 ) -> Iterator[Training]:
-    """Train, and wait until it has begun; `terminal` becomes the one that the command is called in.
+    """Train, and wait until it has begun; `terminal` becomes the terminal of the command.
 
-    The run is in `path`, by default run/. In a terminal, or with another `begun`, all starts cold.
+    The run is in `path`, by default run/. In a terminal, or with another `has_begun`, all starts cold.
     """
     run = RunDirectory(path or tmp_path / "run")
     command = ["litlab", "train", *ENDLESS, *overrides, f"hydra.run.dir={run.path}"]
-    with (tmp_path / "said").open("w") as said:
-        if terminal is None and begun is has_begun:
-            process = WarmProcess(command, tmp_path, stderr=said.name)
-        else:
-            process = cold_process([sys.executable, "-P", "-m", *command], tmp_path, terminal, said)
+    process: subprocess.Popen[bytes] | WarmProcess
+    if terminal is None and has_begun is has_logged:
+        process = WarmProcess(command, tmp_path, stderr=tmp_path / "stderr")
+    else:
+        process = cold_process([sys.executable, "-P", "-m", *command], tmp_path, terminal)
     started = Training(process, run, tmp_path)
     try:
-        wait_until(lambda: process.poll() is not None or begun(started), START_UP)
-        assert process.poll() is None, started.said()
+        wait_until(lambda: process.poll() is not None or has_begun(run), START_UP)
+        assert process.poll() is None, started.messages()
         yield started
     finally:
         for pid in processes_in(tmp_path):
@@ -115,47 +114,31 @@ def training(
         process.wait()
 
 
-def cold_process(
-    command: list[str], folder: Path, terminal: int | None, said: IO[str]
-) -> "subprocess.Popen[bytes] | WarmProcess":
-    """Start the command with its errors in a file, in this session: in one without us nothing can be paused."""
+def cold_process(command: list[str], folder: Path, terminal: int | None) -> "subprocess.Popen[bytes]":
+    """Start the command in this session: in a session without this process, it could not be paused."""
+    options: dict[str, Any] = {"process_group": 0}
     if terminal is not None:  # the leader of a new session gets the first terminal that it opens
         adopt = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
         command = [sys.executable, "-c", adopt, *command]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=terminal,
-        stdout=subprocess.DEVNULL,
-        stderr=said,
-        start_new_session=terminal is not None,
-        process_group=0 if terminal is None else None,
-    )
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.02)
+        options = {"start_new_session": True, "stdin": terminal}
+    with (folder / "stderr").open("w") as stderr:
+        return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr, **options)
 
 
 def test_control_c_in_a_terminal_counts_once_and_ends_a_multirun(tmp_path: Path) -> None:
     """The terminal sends SIGINT to the whole foreground process group. No further job starts, by Hydra's launcher."""
     sweep = ("hydra.mode=MULTIRUN", "hydra/launcher=basic", "seed=0,1", "hydra.sweep.dir=.")
     sweep += ("hydra.sweep.subdir=${hydra.job.num}",)
-    ours, theirs = os.openpty()
+    controlling, terminal = os.openpty()
     try:
-        with training(tmp_path, *sweep, path=tmp_path / "0", terminal=theirs) as started:
-            os.write(ours, b"\x03")
-            code, _ = started.ends()
-            assert code == 130
+        with training(tmp_path, *sweep, path=tmp_path / "0", terminal=terminal) as started:
+            os.write(controlling, b"\x03")
+            assert started.wait() == 130
             started.assert_saved("SIGINT")
-            assert started.workers() == []
             assert not (tmp_path / "1").exists()
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(controlling)
+        os.close(terminal)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
@@ -165,14 +148,12 @@ def test_sigterm(num_ranks: int, tmp_path: Path) -> None:
     with training(tmp_path, f"trainer.devices={num_ranks}") as started:
         assert len(started.workers()) == (1 if num_ranks == 1 else 3)
         started.process.send_signal(signal.SIGTSTP)
-        wait_until(lambda: all(started.pauses()), SOON)
+        wait_until(lambda: all(started.are_paused()), SOON)
         started.process.send_signal(signal.SIGCONT)
-        wait_until(lambda: not any(started.pauses()), SOON)
+        wait_until(lambda: not any(started.are_paused()), SOON)
         started.process.send_signal(signal.SIGTERM)
-        code, _ = started.ends()
-        assert code == 143
+        assert started.wait() == 143
         started.assert_saved("SIGTERM")
-        assert started.workers() == []
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -184,11 +165,9 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         time.sleep(0.2)
         assert started.process.poll() is None
         started.process.send_signal(signal.SIGINT)
-        code, said = started.ends()
-        assert code == 130
-        assert said == [f"litlab: stopped at once by SIGINT; the run is in {started.run.path}"]
+        assert started.wait() == 130
+        assert started.messages() == [f"litlab: stopped at once by SIGINT; the run is in {started.run.path}"]
         assert started.status() == ("interrupted", "stopped at once by SIGINT")
-        assert started.workers() == []
 
 
 def test_a_worker_does_not_outlive_its_controller(tmp_path: Path) -> None:
@@ -200,13 +179,12 @@ def test_a_worker_does_not_outlive_its_controller(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_worker_starts(signum: int, tmp_path: Path) -> None:
-    """Python would answer SIGINT with a traceback, before anything of ours is imported."""
-    with training(tmp_path, begun=has_a_cold_worker) as started:
+    """Python would answer SIGINT with a traceback, before litlab is imported."""
+    with training(tmp_path, has_begun=has_cold_worker) as started:
         started.process.send_signal(signum)
-        code, said = started.ends()
         name = signal.Signals(signum).name
-        assert code == 128 + signum
-        assert said == [f"litlab: stopped by {name}; the run is in {started.run.path}"]
+        assert started.wait() == 128 + signum
+        assert started.messages() == [f"litlab: stopped by {name}; the run is in {started.run.path}"]
         assert started.status() == ("interrupted", f"stopped by {name}")
 
 

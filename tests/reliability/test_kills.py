@@ -11,7 +11,8 @@ import pytest
 import torch
 from reliability.report import trials
 from reliability.runs import SMALL, GetReference, small_run
-from reliability.workers import Worker, Workers, wait_until
+from reliability.workers import Worker, Workers
+from support.processes import wait_until
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_temporary_files

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from reliability.report import Tally, in_torture, times
-from reliability.workers import wait_until
 from support.exact_resume import differences, outcome
-from support.processes import is_stopped, processes_in
+from support.processes import is_stopped, processes_in, wait_until
 from support.runs import TINY, call_cold, call_litlab
 from support.thorough import THOROUGH
 from support.warm import WarmProcess

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from reliability.report import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
-from reliability.workers import Worker, Workers, rank_of, wait_until
+from reliability.workers import Worker, Workers, rank_of
 from support.hparams_page import sessions
-from support.processes import session
+from support.processes import session, wait_until
 
 from litlab.config.config_file import from_yaml, to_yaml
 from litlab.config.resume_overrides import change_config

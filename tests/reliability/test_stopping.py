@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from reliability.report import in_torture, times, trials
 from reliability.runs import SMALL, GetReference, seen, small_run
-from reliability.workers import Worker, Workers, wait_until
+from reliability.workers import Worker, Workers
+from support.processes import wait_until
 
 from litlab.process.signals import DUPLICATE_SECONDS
 from litlab.runs.directory import RunDirectory

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from reliability.report import times
 from reliability.runs import SMALL, GetReference, seen, small_run
-from reliability.workers import Worker, Workers, wait_until
+from reliability.workers import Worker, Workers
+from support.processes import wait_until
 
 from litlab.runs.directory import RunDirectory
 from litlab.training.checkpoint_io import read_checkpoint

@@ -4,15 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 from reliability.runs import Reference
-from support.processes import session
+from support.processes import session, wait_until
 from support.warm import WarmProcess
 
 from litlab.process.ranks import reserve_port, store_environment
@@ -125,11 +123,3 @@ def rank_of(leader: int, rank: int) -> int:
         if psutil.Process(pid).environ().get("RANK") == str(rank):
             return pid
     raise AssertionError(f"no rank {rank} among {session(leader)}")
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, message: Callable[[], object] = lambda: "") -> None:
-    """Poll a condition every few milliseconds, and fail with the message after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {message()}"
-        time.sleep(0.003)

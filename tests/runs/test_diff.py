@@ -12,7 +12,6 @@ from litlab.errors import UserError
 from litlab.runs.diff import ABSENT, Difference, RunDiff, diff_runs, diff_values
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import MetricsWriter
-from litlab.runs.terminal import format_value
 
 MACHINE = {"processor": "a", "cores": 2, "device": "cpu", "python": "3.11.7", "packages": {"litlab": "1", "torch": "2"}}
 CODE = {"commit": "a" * 40, "diff": "", "diff_complete": True, "untracked": {}}
@@ -172,13 +171,6 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
             diff_runs(old, new)
     with pytest.raises(UserError, match=r"metrics\.csv is missing"):
         diff_runs(old, write_run(tmp_path / "new", metrics=None))
-
-
-def test_values_are_short_and_printable() -> None:
-    assert format_value(None) == "null"
-    assert format_value("a\x1b[31mb\n") == r"a\x1b[31mb\n"
-    assert len(format_value("a" * 100)) == 48
-    assert format_value("0123456789abcdef" * 4) == "0123456789ab"
 
 
 NOISY = 0.10000000149011612  # 0.1 in single precision

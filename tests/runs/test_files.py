@@ -1,4 +1,4 @@
-"""Files that are complete or absent at every moment; append-only files, truncated to a checkpoint."""
+"""Files that are complete or absent at every moment."""
 
 import os
 import signal
@@ -9,7 +9,6 @@ from typing import BinaryIO
 
 import pytest
 
-from litlab.runs.append_only_files import sync_appended, truncate_appended
 from litlab.runs.files import remove_if_empty, remove_temporary_files, write_atomic, write_json, write_text
 
 
@@ -92,14 +91,6 @@ def test_content_is_synced_before_the_rename_and_the_directory_after_it(
     assert [file.read_text() for file in (path, kept)] == ["newer", "old"]
 
 
-def test_a_reader_sees_the_old_or_the_new_file(tmp_path: Path) -> None:
-    write_text(tmp_path / "a", "old")
-    with (tmp_path / "a").open() as reader:
-        write_text(tmp_path / "a", "new")
-        assert reader.read() == "old"
-    assert (tmp_path / "a").read_text() == "new"
-
-
 def test_empty_directories_are_removed_up_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,32 +106,3 @@ def test_empty_directories_are_removed_up_to_the_working_directory(
     remove_if_empty(cwd / "outputs" / "other")
     assert list(cwd.iterdir()) == []
     assert cwd.is_dir()
-
-
-def test_files_are_truncated_to_the_checkpoint(tmp_path: Path) -> None:
-    metrics, events = tmp_path / "metrics.csv", tmp_path / "events.out.tfevents.1"
-    metrics.write_text("a\nb\n")
-    events.write_bytes(b"12345")
-    lengths = sync_appended(tmp_path)
-    assert lengths == {"metrics.csv": 4, "events.out.tfevents.1": 5}
-    with metrics.open("a") as file:
-        file.write("c\n")
-    (tmp_path / "events.out.tfevents.2").write_bytes(b"later")
-    kept = {metrics, events, tmp_path / "events.out.tfevents.0000000000.session", tmp_path / "run.log"}
-    for file in kept - {metrics, events}:
-        file.write_text("not append-only")
-    assert truncate_appended(tmp_path, lengths) == []
-    assert metrics.read_text() == "a\nb\n"
-    assert set(tmp_path.iterdir()) == kept
-
-
-def test_lost_content_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("a\n")
-    warnings = truncate_appended(tmp_path, {"metrics.csv": 4, "events.out.tfevents.1": 5})
-    assert [line.partition(str(tmp_path))[2] for line in warnings] == [
-        "/metrics.csv has lost 2 bytes since the checkpoint was saved",
-        "/events.out.tfevents.1 is gone",
-    ]
-    assert (tmp_path / "metrics.csv").read_text() == "a\n", "the rest is kept"
-    assert truncate_appended(tmp_path, {}) == []
-    assert not any(tmp_path.iterdir()), "without a checkpoint all of them are removed"

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.pool_jobs import endless, new_job, until
+from support.pool_jobs import endless, new_job
+from support.processes import wait_until
 from support.warm import WarmProcess
 
 from litlab.runs import heartbeat
@@ -71,7 +72,7 @@ def test_a_thread_renews_it_with_the_progress(run: RunDirectory, monkeypatch: py
             time.sleep(0.1)
             beats.append(Heartbeat.read(run))
             renewed = heartbeat_time(run)
-            until(lambda renewed=renewed: heartbeat_time(run) > renewed, seconds=5)
+            wait_until(lambda renewed=renewed: heartbeat_time(run) > renewed, seconds=5)
             assert Heartbeat.read(run) == beats[-1]
     assert [(beat.step, beat.epoch) for beat in beats] == [(0, 0), (7, 2), (7, 2)]
     assert beats[0].time < beats[1].time < beats[2].time
@@ -101,7 +102,7 @@ def test_a_worker_renews_it_until_it_ends_in_order(num_ranks: int, tmp_path: Pat
             ["litlab.training.worker", str(job.run.path)], tmp_path, environment=environment, block_signals=True
         )
         job.run.metrics.unlink(missing_ok=True)
-        until(lambda: job.run.metrics.exists(), seconds=60)
+        wait_until(lambda: job.run.metrics.exists(), seconds=60)
         beat = Heartbeat.read(job.run)
         assert beat is not None
         assert (beat.pid == process.pid) == (num_ranks == 1)

@@ -1,38 +1,23 @@
 """Locks of directories, and their owners."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.processes import lock_owner
 
 from litlab.errors import UserError
-from litlab.runs.lock import directory_lock
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from litlab.runs.lock import directory_lock
-
-with directory_lock(Path(sys.argv[1])):
-    print("locked", flush=True)
-    time.sleep(100)
-"""
+from litlab.runs.lock import directory_lock, is_locked
 
 
 def test_the_error_names_the_owner_until_it_is_killed(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
-        try:
-            assert owner.stdout is not None
-            assert owner.stdout.readline() == "locked\n"
-            message = rf"is in use by process {owner.pid} on \S+; wait for it or stop it"
-            with pytest.raises(UserError, match=message), directory_lock(tmp_path):
-                pass
-        finally:
-            owner.send_signal(signal.SIGKILL)
+    with lock_owner(tmp_path) as owner:
+        message = rf"is in use by process {owner.pid} on \S+; wait for it or stop it"
+        with pytest.raises(UserError, match=message), directory_lock(tmp_path):
+            pass
     with directory_lock(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
@@ -53,3 +38,11 @@ def test_a_child_process_does_not_keep_it(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_process_id_that_is_used_again(tmp_path: Path) -> None:
+    with directory_lock(tmp_path):
+        assert is_locked(tmp_path)
+        long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
+        os.utime(tmp_path / ".lock", (long_ago, long_ago))
+        assert not is_locked(tmp_path)

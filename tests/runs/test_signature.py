@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.runs import is_own
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.signature import is_own, key_file, sign, signature_problem
+from litlab.runs.signature import key_file, sign, signature_problem
 
 
 @pytest.fixture(autouse=True)

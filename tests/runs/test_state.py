@@ -4,7 +4,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.processes import lock_owner
 
 from litlab.runs import lock as lock_module
 from litlab.runs.directory import RunDirectory
@@ -25,14 +25,6 @@ from litlab.runs.state import Progress, ProgressReader, RunStatus, read_state
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 4, "max_steps": -1}, "objective": {"metric": "val/accuracy", "mode": "max"},
 }  # fmt: skip
-OWNER = """
-import sys, time
-from pathlib import Path
-from litlab.runs.lock import directory_lock
-with directory_lock(Path(sys.argv[1])):
-    print("owns", flush=True)
-    time.sleep(60)
-"""
 
 
 @pytest.fixture
@@ -43,13 +35,8 @@ def run(tmp_path: Path) -> RunDirectory:
 @pytest.fixture
 def worker(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
     """Start a process that owns the run."""
-    command = [sys.executable, "-c", OWNER, str(run.path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "owns\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with lock_owner(run.path) as process:
+        yield process
 
 
 def test_the_result_determines_the_state(run: RunDirectory) -> None:
@@ -88,15 +75,6 @@ def test_reading_leaves_the_lock_alone(run: RunDirectory, worker: "subprocess.Po
     assert (run.path / ".lock").read_text() == before
     with directory_lock(run.path):
         assert read_state(run).status == "running"
-
-
-def test_a_process_id_that_is_used_again(run: RunDirectory) -> None:
-    lock = run.path / ".lock"
-    with directory_lock(run.path):
-        assert is_locked(run.path)
-        long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
-        os.utime(lock, (long_ago, long_ago))
-        assert not is_locked(run.path)
 
 
 @pytest.mark.parametrize("text", ["", "process 0 on {here}", "process 999999999 on {here}", "\0\n", "process x"])

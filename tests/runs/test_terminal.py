@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from litlab.runs.terminal import format_clock, format_duration, headline
+from litlab.runs.terminal import format_clock, format_duration, format_value, headline
 
 WRITER = """
 import sys
@@ -40,3 +40,10 @@ def test_headline_is_the_exception() -> None:
     assert headline('  File "/my/net.py", line 3, in f\n    x()\nValueError: no') == "ValueError: no"
     assert headline("data.root does not exist\nmore") == "data.root does not exist"
     assert headline("") == ""
+
+
+def test_values_are_short_and_printable() -> None:
+    assert format_value(None) == "null"
+    assert format_value("a\x1b[31mb\n") == r"a\x1b[31mb\n"
+    assert len(format_value("a" * 100)) == 48
+    assert format_value("0123456789abcdef" * 4) == "0123456789ab"

@@ -1,11 +1,25 @@
-"""Processes of this machine that have not ended, as the tests look for them."""
+"""Processes of this machine that have not ended, and a process that holds a lock."""
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+_HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from litlab.runs.lock import directory_lock
+
+with directory_lock(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(100)
+"""
 
 
 def processes_in(folder: Path) -> list[int]:
@@ -33,6 +47,27 @@ def is_alive(pid: int) -> bool:
 def is_stopped(pid: int) -> bool:
     """Return whether a process is paused by a signal."""
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+@contextmanager
+def lock_owner(directory: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Start a process that holds the lock of a directory; kill it at the end of the context."""
+    command = [sys.executable, "-c", _HOLD_LOCK, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, message: Callable[[], object] = lambda: "") -> None:
+    """Poll a condition every few milliseconds, and fail with the message after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {message()}"
+        time.sleep(0.003)
 
 
 def _find(condition: Callable[[psutil.Process], bool]) -> list[int]:

@@ -10,20 +10,22 @@ from typing import Any
 
 import torch
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Callback
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 from support.warm import run_warm
 from torch import nn
 
-from litlab.config.compose import register_resolvers
+from litlab.config.compose import record_swept_overrides, register_resolvers
 from litlab.config.config_file import to_yaml
 from litlab.config.freeze import freeze
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.runs.signature import signature_problem
 
 # Everything real, everything small: a run of a second.
 TINY = (
@@ -45,6 +47,13 @@ def compose_config(*overrides: str) -> dict[str, Any]:
         with open_dict(composed):
             del composed["hydra"]
         return freeze(composed)
+
+
+def compose_master(loader: ConfigLoader, *arguments: str) -> DictConfig:
+    """Compose the config of a multirun, as Hydra passes it to a launcher."""
+    master = loader.load_configuration(ROOT, list(arguments), RunMode.MULTIRUN)
+    record_swept_overrides(master)
+    return master
 
 
 def train_here(directory: Path, *overrides: str) -> RunDirectory:
@@ -70,6 +79,10 @@ def call_cold(project: Path, *arguments: str, timeout: float = 200) -> "subproce
     """Call the command line in a new interpreter, whose workers are new ones, too: seconds longer."""
     command = [sys.executable, "-m", "litlab", *arguments]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=timeout)
+
+
+def is_own(run: RunDirectory) -> bool:
+    return signature_problem(run, run.config.read_bytes()) is None
 
 
 class Dropping(nn.Sequential):

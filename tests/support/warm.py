@@ -27,11 +27,8 @@ class WarmProcess:
     Args:
         command: Module and arguments.
         folder: Working directory.
-        stdout: File that its output is appended to.
-        stderr: The same for its errors.
+        stdout, stderr, new_session, block_signals: As in `ForkRequest`.
         environment: All environment variables; by default those of this process.
-        new_session: Whether it leads a session, else only a process group.
-        block_signals: Whether signals to stop wait until it asks for them, as in a worker that a controller starts.
 
     Attributes:
         pid: Process id.

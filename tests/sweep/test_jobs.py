@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 from support.composed_jobs import base, begin, contents, plan_of, provenance, seeds
+from support.runs import is_own
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, write_result
-from litlab.runs.signature import is_own
 from litlab.runs.state import RunStatus
 from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
