@@ -62,7 +62,6 @@ class ForkRequest:
         arguments: Its command line.
         environment: All of its environment variables.
         directory: Working directory; None for the server's.
-        stdin: File that it reads.
         stdout: File that its output is appended to; created where it does not exist. No symbolic link.
         stderr: The same for its errors.
         new_session: Whether it leads a new session, too.
@@ -75,7 +74,6 @@ class ForkRequest:
     arguments: Sequence[str]
     environment: dict[str, str]
     directory: str | None = None
-    stdin: str = os.devnull
     stdout: str = os.devnull
     stderr: str = os.devnull
     new_session: bool = True
@@ -313,7 +311,7 @@ class Server:
             try:
                 streams = []
                 for path, flags in (
-                    (request.stdin, os.O_RDONLY),
+                    (os.devnull, os.O_RDONLY),
                     (request.stdout, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
                     (request.stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
                 ):

@@ -21,7 +21,7 @@ from litlab.runs.terminal import MAX_VALUE_LENGTH, format_value, value_to_text
 
 Section = Literal["config", "code", "packages", "hardware", "data", "result", "metrics"]
 ABSENT = "absent"
-MACHINE_KEYS = ("system", "processor", "cores", "python", "device", "ranks", "threads", "precision")
+_MACHINE_KEYS = ("system", "processor", "cores", "python", "device", "ranks", "threads", "precision")
 
 _OUTCOME: tuple[Section, ...] = ("result", "metrics")  # the other sections are inputs
 _TIMED = "throughput/"  # prefix of metrics that measure the machine, not the experiment
@@ -187,7 +187,8 @@ def _diff_machines(diff: RunDiff, *runs: RunDirectory) -> None:
     packages = [as_mapping(machine.get("packages")) for machine in machines]
     others = [{name: version for name, version in installed.items() if name != "litlab"} for installed in packages]
     diff.differences += diff_values("packages", *others)
-    diff.differences += diff_values("hardware", *({key: each.get(key) for key in MACHINE_KEYS} for each in machines))
+    hardware = [{key: machine.get(key) for key in _MACHINE_KEYS} for machine in machines]
+    diff.differences += diff_values("hardware", *hardware)
 
 
 def _diff_data(diff: RunDiff, *runs: RunDirectory) -> None:

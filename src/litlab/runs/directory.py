@@ -95,8 +95,8 @@ class RunDirectory:
         """
         run = cls(Path(path))
         if not run.config.is_file():
-            what = "has no config.yaml" if run.path.is_dir() else "does not exist"
-            raise UserError(f"{path}: no run directory: it {what}; expected outputs/<experiment>/<date>_<time>_<id>")
+            reason = "has no config.yaml" if run.path.is_dir() else "does not exist"
+            raise UserError(f"{path}: no run directory: it {reason}; expected outputs/<experiment>/<date>_<time>_<id>")
         return run
 
     def project(self) -> Path:

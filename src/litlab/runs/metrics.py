@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +20,11 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import open_regular, write_json
 
 HEADER = ("epoch", "step", "metric", "value")
+MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
 Mode = Literal["max", "min"]
 Split = Literal["train", "val", "test"]
 
 _LONGEST_LINE = 1000  # bytes; a row of litlab's has under a hundred
-_MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
 _TAIL = 256  # bytes before the offset that are compared to detect a truncated file
 _PREFIX = re.compile(r"(train|training|val|valid|validation|test|testing)[/_.\- ](?=.)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?<=.)[/_.\- ](train|val|valid|validation|test)$", re.IGNORECASE)
@@ -86,8 +86,8 @@ def split_of(name: str) -> Split | None:
     match = _PREFIX.match(name) or _SUFFIX.search(name)
     if match is None:
         return None
-    word = match[1].lower()
-    return "train" if word.startswith("train") else "test" if word.startswith("test") else "val"
+    prefix = match[1].lower()
+    return "train" if prefix.startswith("train") else "test" if prefix.startswith("test") else "val"
 
 
 @lru_cache(maxsize=1024)
@@ -153,9 +153,7 @@ class MetricsWriter:
             self._is_table_synced = True
 
     def _write(self, rows: list[tuple[object, ...]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        remaining = text.getvalue().encode()
+        remaining = _to_csv(rows).encode()
         while remaining:  # a disk that fills up takes a part of it first
             remaining = remaining[self._file.write(remaining) :]
 
@@ -221,7 +219,7 @@ def iterate_rows(path: Path, metrics: Collection[str]) -> Iterator[Row]:
     Lines that are no rows are left out; a file that cannot be read has no rows.
     """
     names = {metric.encode() for metric in metrics}
-    are_quoted = any(_quoted(metric) != metric for metric in metrics)
+    are_quoted = any(_to_csv([[metric]]) != f"{metric}\n" for metric in metrics)
     try:
         with open_regular(path) as file:
             while line := file.readline(_LONGEST_LINE):
@@ -250,8 +248,7 @@ def read_metrics(path: Path) -> list[Row]:
 
 def last_values(rows: Sequence[Row]) -> dict[str, float]:
     """Return the last value of each metric except those of training, test and throughput."""
-    values = {row.metric: row.value for row in rows}
-    return {name: value for name, value in values.items() if is_validation(name)}
+    return {row.metric: row.value for row in rows if is_validation(row.metric)}
 
 
 def _parse(line: bytes) -> Row | None:
@@ -262,12 +259,12 @@ def _parse(line: bytes) -> Row | None:
         row = Row(int(epoch), int(step), metric, float(value))
     except (ValueError, csv.Error, StopIteration):
         return None
-    return row if 0 <= row.epoch < _MAX_COUNT and 0 <= row.step < _MAX_COUNT else None
+    return row if 0 <= row.epoch < MAX_COUNT and 0 <= row.step < MAX_COUNT else None
 
 
-def _quoted(name: str) -> str:
+def _to_csv(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="").writerow([name])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sync_directory, write_text
 
@@ -49,11 +50,6 @@ def sign_study(directory: Path, *contents: bytes) -> None:
         OSError: If the directory can't be written.
     """
     _write_signature(directory, [(content, _STUDY) for content in contents], sync=True)
-
-
-def is_own(run: RunDirectory) -> bool:
-    """Return whether the run, in its present state, was signed with the key of this user."""
-    return signature_problem(run, run.config.read_bytes()) is None
 
 
 def signature_problem(run: RunDirectory, config: bytes) -> str | None:
@@ -111,10 +107,10 @@ def _digest(key: str, parts: Sequence[bytes]) -> str:
 def _project(run: RunDirectory) -> bytes:
     """Return the project folder in provenance.json, from which the run's classes are imported."""
     try:
-        provenance = json.loads(run.provenance.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        provenance = None
-    return json.dumps(provenance.get("project") if isinstance(provenance, dict) else None).encode()
+        provenance = run.read_mapping(run.provenance)
+    except (UserError, OSError):
+        provenance = {}
+    return json.dumps(provenance.get("project")).encode()
 
 
 def _usable_keys() -> Iterator[str]:

@@ -10,10 +10,9 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
 from litlab.runs.heartbeat import STALE_AFTER, STALLED_AFTER, Heartbeat, file_system_time, heartbeat_time
 from litlab.runs.lock import LockOwner
-from litlab.runs.metrics import MetricsReader, Row, is_validation, split_of
+from litlab.runs.metrics import MAX_COUNT, MetricsReader, Row, is_validation, split_of
 from litlab.runs.terminal import format_clock
 
-_MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
 _NESTED_PHASES = ("training", "saving")  # of the seconds in result.json: parts of another phase
 
 
@@ -239,7 +238,7 @@ def state_from_result(result: Any) -> RunState:
 
 def _limit(value: Any) -> int | None:
     """Return a limit of the Trainer; null and -1 mean none."""
-    return value if isinstance(value, int) and 0 < value < _MAX_COUNT else None
+    return value if isinstance(value, int) and 0 < value < MAX_COUNT else None
 
 
 def _text(value: Any) -> str:
