@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from litlab.config.compose import register_resolvers
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
-from litlab.config.tree import GROUPS, MAPPING_GROUPS
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
@@ -42,11 +41,6 @@ MUST = {"data=image_folder": ["data.root=nowhere"], "model=torchvision": ["model
 NAMES = tuple(f"class {number}" for number in range(10))
 FACTS = DatasetInfo("none", NAMES, (3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "", "", 80, 20, 20)
 NEEDS_FILES = ("litlab.data.cifar10.CIFAR10", "litlab.data.image_folder.ImageFolder")
-
-
-def test_every_group_has_configs() -> None:
-    groups = {choice.partition("=")[0] for choice in CHOICES}
-    assert groups >= {*GROUPS, *MAPPING_GROUPS, "debug", "experiment"}
 
 
 @pytest.mark.parametrize("choice", CHOICES)

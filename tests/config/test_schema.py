@@ -117,10 +117,3 @@ def test_the_root_holds_each_key_of_its_section() -> None:
         members = getattr(annotation, "__args__", (annotation,))
         (section,) = [member for member in members if inspect.isclass(member) and issubclass(member, Section)]
         assert set(root[name]) == set(section.model_fields)
-
-
-def test_sections_are_strict() -> None:
-    """An unknown key, a string for a number or a float for a count is no config."""
-    for section in (Root, *SECTIONS.values()):
-        assert section.model_config["extra"] == "forbid"
-        assert section.model_config["strict"]

@@ -1,6 +1,7 @@
 """Secrets in the environment, in URLs and in sources get into no file of a run."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -123,30 +124,23 @@ def test_failed_run_masks_secrets_in_its_error(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("experiment", "arguments"),
     [
-        ("-m", f"+callbacks.keeper={{_target_: mine.Keeper, token: {WRITTEN}}}", "seed=0,1"),
-        (f"data.url=https://me:{WRITTEN}@127.0.0.1/x",),
+        ("", ("-m", f"+callbacks.keeper={{_target_: mine.Keeper, token: {WRITTEN}}}", "seed=0,1")),
+        ("", (f"data.url=https://me:{WRITTEN}@127.0.0.1/x",)),
+        (f"hydra: {{job: {{env_set: {{my_token: {WRITTEN}}}}}}}", ("-m", "experiment=mine", "seed=0,1")),
+        (f"callbacks: {{mine: {{token: {WRITTEN}}}}}", ("-m", "experiment=mine", "seed=0,1")),
     ],
 )
-def test_a_secret_on_the_command_line_is_refused_before_anything_is_written(
-    arguments: tuple[str, ...], tmp_path: Path
+def test_a_literal_secret_is_refused_before_anything_is_written(
+    experiment: str, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
+    """A literal on the command line or in a file is refused; of a multirun, Hydra would write it to multirun.yaml."""
+    file = tmp_path / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# @package _global_\n{experiment}")
     done = litlab_train(tmp_path, *arguments)
     assert done.returncode == 1
-    assert "looks like a secret" in done.stderr
-    assert WRITTEN not in done.stderr + done.stdout
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("place", ["hydra: {job: {env_set: {MY_TOKEN: %s}}}", "callbacks: {mine: {token: %s}}"])
-def test_a_multirun_with_a_literal_in_a_file_writes_nothing(place: str, tmp_path: Path) -> None:
-    """Hydra itself would write it to multirun.yaml."""
-    experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
-    experiment.parent.mkdir(parents=True)
-    experiment.write_text("# @package _global_\n" + place % WRITTEN)
-    done = litlab_train(tmp_path, "-m", "experiment=mine", "seed=0,1")
-    assert done.returncode == 1
-    assert "oken: looks like a secret" in done.stderr.replace("TOKEN", "token")
+    assert re.search(r"(token|data\.url): looks like a secret", done.stderr)
     assert WRITTEN not in done.stderr + done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]

@@ -80,7 +80,10 @@ ROW = [0] * 1000
     [
         ({"a": [{"b": (1, 2)}]}, "a.0.b: found the tuple '(1, 2)', expected a text"),
         ({"a": {1: 2}}, "a: has the key the int '1', expected a text"),
+        ({"a": {1, 2}}, "a: found the set '{1, 2}', expected a text"),
+        ({"a": b"bytes"}, "a: found the bytes "),
         ({"a": "\ud800"}, "a: '\\ud800' can't be written as UTF-8"),
+        ({"\ud800": 1}, "has the key the str '\\ud800'"),
         ({"a": 2**70}, "a: a number of more than 64 bits"),
         (DEEP, "more than 100 levels"),
         ({"rows": [ROW] * (MAX_VALUES // 1000)}, "more than 100,000 values"),
@@ -94,3 +97,4 @@ def test_check_plain_refuses(config: Any, expected: str) -> None:
 
 def test_check_plain_accepts_what_yaml_can_hold() -> None:
     check_plain(TREE | {"x": [1.5, True, "é", {"y": float("nan")}]})
+    check_plain(DEEP["a"])

@@ -7,7 +7,7 @@ import pytest
 from support.runs import TINY, compose_config
 
 from litlab.config.schema import SECTIONS
-from litlab.config.tree import did_you_mean, nodes, put, unknown_key_message
+from litlab.config.tree import nodes, put
 from litlab.config.validate import validate
 from litlab.errors import UserError
 
@@ -96,6 +96,19 @@ def test_arguments_of_foreign_classes_are_not_checked() -> None:
     assert [path for path, node in nodes(config) if node["_target_"] not in SECTIONS] == ["data", "model"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("num_nodes", "x", "trainer.num_nodes=x: expected"),
+        ("devices", {}, "trainer.devices"),
+        ("devices", 0, "trainer.devices=0: expected"),
+    ],
+)
+def test_device_arguments_of_a_foreign_trainer_are_checked(key: str, value: object, expected: str) -> None:
+    (line,) = problems(**{"trainer___target_": "some.Trainer", f"trainer__{key}": value})
+    assert line.startswith(expected)
+
+
 def test_null_callbacks_are_switched_off() -> None:
     config = deepcopy(CONFIG)
     config["callbacks"]["training_images"] = None
@@ -103,9 +116,3 @@ def test_null_callbacks_are_switched_off() -> None:
     validate(config)
     assert before == config, "validated in place"
     assert "callbacks.training_images" not in [path for path, _ in nodes(config)]
-
-
-def test_hints() -> None:
-    assert did_you_mean("widht", ["width", "depth"]) == "; did you mean width"
-    assert did_you_mean("zzz", ["width", "depth"]) == ""
-    assert unknown_key_message("data.lr", ["data.root", "optimizer.lr"]).startswith("data.lr: unknown key")
