@@ -20,6 +20,7 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 from litlab.training.epoch_loop import EpochLoop, NoProfiler
+from litlab.training.rank_environment import RankEnvironment
 
 Config = dict[str, Any]
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
@@ -183,7 +184,7 @@ def build_trainer(
         profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else NoProfiler(),
         callbacks=callbacks,
         logger=loggers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), RankEnvironment()],
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),  # a user's own

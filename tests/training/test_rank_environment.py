@@ -1,0 +1,36 @@
+"""The number of ranks is litlab's own, also within a job of SLURM."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from support.runs import TINY, compose_config
+
+from litlab.config.config_file import to_yaml
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+# Of a batch job with one task, whose processes Lightning takes for tasks of it.
+BATCH_JOB = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "1", "JOB_NAME": "sbatch"}
+
+
+def test_two_ranks_within_a_batch_job_train_as_two(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    path = {"PATH": f"{srun.parent}:{os.environ['PATH']}"}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    inside = outside | path | {f"SLURM_{name}": value for name, value in BATCH_JOB.items()}
+    config = compose_config(*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    weights = []
+    for name, environment in {"outside": outside | path, "inside": inside}.items():
+        run = RunDirectory.create(tmp_path / name, to_yaml(config), {})
+        command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert run.read_json(run.provenance)["machine"]["ranks"] == 2
+        assert "srun" not in run.log.read_text()
+        weights.append(read_result(run)["weights"])
+    assert weights[0] == weights[1]
