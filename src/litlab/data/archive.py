@@ -92,8 +92,6 @@ class ZipReader:
             self._members = {str(member.path): member for member in members if member is not None}
 
     def __del__(self) -> None:  # Python warns of files that are not closed
-        if hasattr(self, "_archive"):
-            self._archive.close()
         if hasattr(self, "_file"):
             self._file.close()
 

@@ -110,11 +110,7 @@ def image_source(root: Path, path: str) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file.
-
-    Raises:
-        UserError: if that is not possible.
-    """
+    """Read a file; raise a UserError if that is not possible."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -104,11 +104,7 @@ def file_stamps(root: Path) -> list[tuple[str, int, int]]:
 
 
 def check_root(root: Path) -> None:
-    """Check that a path is a folder of images or an archive.
-
-    Raises:
-        UserError: if it is not.
-    """
+    """Raise a UserError unless a path is a folder of images or an archive."""
     if not root.exists():
         raise UserError(f"data.root={root} does not exist: {_LAYOUT}, in a folder or an archive")
     if root.is_dir():

@@ -61,11 +61,7 @@ class ImageReader:
             )
 
     def content(self, path: str) -> bytes:
-        """Read a file.
-
-        Raises:
-            UserError: if it no longer exists.
-        """
+        """Read a file; raise a UserError if it no longer exists."""
         if self.root.is_dir():
             return read_file(self.root / path)
         if self._archive is None:
@@ -176,11 +172,11 @@ class StreamLoader(BatchLoader):
         self._row_batches = _RowBatches()
         self._persistent_workers = persistent_workers
         self._active_iterator: Any = None
-        self._labels = images.train_labels if split == "train" else images.test_labels
-        paths = (images.listing.train if split == "train" else images.listing.test).paths
+        listed = images.listing.train if split == "train" else images.listing.test
+        self._labels = torch.from_numpy(listed.labels)
         num_workers = images.num_workers
         self._loader: DataLoader[Any] = DataLoader(
-            _DecodedImages(images.reader, paths),
+            _DecodedImages(images.reader, listed.paths),
             batch_sampler=self._row_batches,
             num_workers=num_workers,
             collate_fn=lambda images: images,

@@ -266,11 +266,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
 
 def check_image_shape(settings: ImageSettings, image_shape: tuple[int, int, int]) -> None:
-    """Check that images of this shape (c, h, w) can be augmented as configured.
-
-    Raises:
-        UserError: if they can't.
-    """
+    """Raise a UserError unless images of this shape (c, h, w) can be augmented as configured."""
     num_channels, height, width = image_shape
     smallest = min(height, width)
     if settings["crop_padding"] >= smallest:
@@ -304,11 +300,7 @@ def check_image_shape(settings: ImageSettings, image_shape: tuple[int, int, int]
 
 
 def check_task(task: LightningModule, mixing: Mixing) -> None:
-    """Check that the loss of a task uses both labels of mixed images.
-
-    Raises:
-        UserError: if it does not.
-    """
+    """Raise a UserError unless the loss of a task uses both labels of mixed images."""
     if mixing.active and not getattr(task, "supports_mixed_targets", False):
         raise UserError(
             f"data.mixup, data.cutmix: {type(task).__name__} would learn from mixed images as if each had one label. "
@@ -318,11 +310,7 @@ def check_task(task: LightningModule, mixing: Mixing) -> None:
 
 
 def check_network(task: LightningModule, sizes: Sequence[int] | None, num_channels: int) -> None:
-    """Check that the network of a task can be applied to images of each of these sizes.
-
-    Raises:
-        UserError: if it can't.
-    """
+    """Raise a UserError unless the network of a task can be applied to images of each of these sizes."""
     network = getattr(task, "network", None)
     if not sizes or not isinstance(network, nn.Module):
         return

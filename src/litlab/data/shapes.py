@@ -50,18 +50,17 @@ class Shapes(ImageDataModule):
 
     def load_images(self) -> ImageArrays:
         """Draw both splits."""
-        images, labels = {}, {}
-        for key, num_images, split in (("train", self.num_train, _TRAIN), ("test", self.num_test, _TEST)):
-            images[key] = draw_images(num_images, self.data_seed, split)
-            labels[key] = torch.arange(num_images) % len(CLASS_NAMES)
-        arrays = (tensor.numpy() for key in images for tensor in (images[key], labels[key]))
+        train_images = draw_images(self.num_train, self.data_seed, _TRAIN)
+        test_images = draw_images(self.num_test, self.data_seed, _TEST)
+        train_labels, test_labels = (torch.arange(num) % len(CLASS_NAMES) for num in (self.num_train, self.num_test))
+        arrays = (tensor.numpy() for tensor in (train_images, train_labels, test_images, test_labels))
         return ImageArrays(
             name="shapes",
             class_names=CLASS_NAMES,
-            train_images=images["train"],
-            train_labels=labels["train"],
-            test_images=images["test"],
-            test_labels=labels["test"],
+            train_images=train_images,
+            train_labels=train_labels,
+            test_images=test_images,
+            test_labels=test_labels,
             **image_statistics(*((array.dtype, array.shape, [array]) for array in arrays)),
         )
 

@@ -3,12 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-NUM_BLOCKS = 2  # in each of the four stages: with two convolutions a block, the stem and the head, 18 layers
-
 
 class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2016, arXiv:1512.03385) with the stem that is usual for CIFAR.
 
+    Its 18 layers are the stem, four stages of two blocks with two convolutions each, and the head.
     The stem is one 3x3 convolution of stride 1 without max pooling, so that 32x32 images reach the last stage as 4x4.
     Convolutions are initialized as in He et al. 2015 (normal, fan out). 11,173,962 parameters at width 64 for three
     channels and ten classes.
@@ -73,9 +72,8 @@ class Block(nn.Module):
 
 
 def stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
-    """Make the blocks of one resolution; the first has the stride."""
-    first = Block(in_channels, out_channels, stride=stride)
-    return nn.Sequential(first, *(Block(out_channels, out_channels, stride=1) for _ in range(NUM_BLOCKS - 1)))
+    """Make the two blocks of one resolution; the first has the stride."""
+    return nn.Sequential(Block(in_channels, out_channels, stride=stride), Block(out_channels, out_channels, stride=1))
 
 
 def convolution(in_channels: int, out_channels: int, *, stride: int) -> nn.Conv2d:

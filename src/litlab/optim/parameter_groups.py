@@ -31,8 +31,7 @@ def parameter_groups(network: nn.Module, decayed: Collection[str]) -> list[dict[
     Raises:
         UserError: Nothing is trainable.
     """
-    parameters = [(name.replace(_FSDP_PREFIX, ""), parameter) for name, parameter in network.named_parameters()]
-    trainable = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    trainable = [(name.replace(_FSDP_PREFIX, ""), p) for name, p in network.named_parameters() if p.requires_grad]
     if not trainable:
         raise UserError(
             f"{type(network).__name__} has no trainable parameters, so there is nothing to optimize: "
