@@ -8,17 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-from support.pool_jobs import PATIENCE, endless, new_job, quick_config
+from support.pool_jobs import PATIENCE, endless, new_job, process_facts, quick_config
 from support.processes import group, is_alive, wait_until
 from support.warm import WarmProcess
 
 from litlab.runs.result import read_result
 
-TELL = """
+PRINT_FACTS = """
 import json, os, signal, sys, torch
 blocked = sorted(int(signum) for signum in signal.pthread_sigmask(signal.SIG_BLOCK, []))
-told = [__name__, sys.argv[1:], os.getcwd(), dict(os.environ), blocked, os.getsid(0) == os.getpid(), os.getpgid(0)]
-print(json.dumps([*told, sys.stdin.read(), sys.path[0]]))
+facts = [__name__, sys.argv[1:], os.getcwd(), dict(os.environ), blocked, os.getsid(0) == os.getpid(), os.getpgid(0)]
+print(json.dumps([*facts, sys.stdin.read(), sys.path[0]]))
 print("an error", file=sys.stderr)
 sys.exit(7)
 """
@@ -42,20 +42,20 @@ while True:
 
 
 def test_a_fork_runs_a_module_as_a_new_interpreter_does(tmp_path: Path) -> None:
-    (tmp_path / "tell.py").write_text(TELL)
+    (tmp_path / "print_facts.py").write_text(PRINT_FACTS)
     folder, stdout, stderr = tmp_path / "folder", tmp_path / "stdout", tmp_path / "stderr"
     folder.mkdir()
     environment = {"PYTHONPATH": str(tmp_path), "ONLY": "this"}
     for block_signals in (False, True):
         process = WarmProcess(
-            ["tell", "a", "b c"], folder, stdout=stdout, stderr=stderr, environment=environment,
+            ["print_facts", "a", "b c"], folder, stdout=stdout, stderr=stderr, environment=environment,
             new_session=block_signals, block_signals=block_signals,
         )  # fmt: skip
         assert process.wait(20) == 7
         blocked = [signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM] if block_signals else []
         expected = ["__main__", ["a", "b c"], str(folder), environment, sorted(map(int, blocked)), block_signals]
-        told = json.loads(stdout.read_text().splitlines()[-1])
-        assert told == [*expected, process.pid, "", str(tmp_path)]
+        facts = json.loads(stdout.read_text().splitlines()[-1])
+        assert facts == [*expected, process.pid, "", str(tmp_path)]
     assert stderr.read_text() == "an error\n" * 2, "appended"
 
 
@@ -67,12 +67,12 @@ def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
     controller = subprocess.Popen(command, cwd=tmp_path)
     try:
         wait_until(lambda: all(job.run.metrics.exists() for job in jobs[:2]), seconds=PATIENCE)
-        wait_until(lambda: (jobs[2].run.path / "told.0.json").exists(), seconds=PATIENCE)
-        told = [json.loads((job.run.path / "told.0.json").read_text()) for job in jobs]
-        server = int(told[0]["environment"]["LITLAB_PARENT"])
-        processes = [server, *(pid for process in told for pid in group(process["group"]))]
+        wait_until(lambda: (jobs[2].run.path / "process.0.json").exists(), seconds=PATIENCE)
+        facts = [process_facts(job) for job in jobs]
+        server = int(facts[0]["environment"]["LITLAB_PARENT"])
+        processes = [server, *(pid for process in facts for pid in group(process["group"]))]
         assert len(processes) == 1 + 1 + 3 + 1
-        os.killpg(told[0]["group"], signal.SIGSTOP)  # as `pause` does
+        os.killpg(facts[0]["group"], signal.SIGSTOP)  # as `pause` does
     finally:
         controller.kill()
         controller.wait()

@@ -56,7 +56,7 @@ write_atomic(Path(sys.argv[1]), write)
 
 
 def test_a_killed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    """Its temporary file is hidden, and removed later."""
+    """The temporary file is hidden, and removed later."""
     write_text(tmp_path / "a", "old")
     process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")])
     assert process.returncode == -signal.SIGKILL

@@ -1,6 +1,5 @@
 """The heartbeat file of a run, and the thread that renews it."""
 
-import json
 import os
 import signal
 import socket
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.pool_jobs import endless, new_job
+from support.pool_jobs import endless, new_job, process_facts
 from support.processes import wait_until
 from support.warm import WarmProcess
 
@@ -106,7 +105,7 @@ def test_a_worker_renews_it_until_it_ends_in_order(num_ranks: int, tmp_path: Pat
         beat = Heartbeat.read(job.run)
         assert beat is not None
         assert (beat.pid == process.pid) == (num_ranks == 1)
-        assert beat.pid == json.loads((job.run.path / "told.0.json").read_text())["pid"]
+        assert beat.pid == process_facts(job)["pid"]
         os.kill(beat.pid, signum)
         process.wait(20)
         assert job.run.heartbeat.exists() == (signum == signal.SIGKILL)

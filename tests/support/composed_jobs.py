@@ -12,6 +12,7 @@ from support.runs import TINY, compose_config
 
 from litlab.config.identity import identity
 from litlab.config.job_configs import ComposedJob
+from litlab.config.tree import put
 from litlab.runs.provenance import describe_launch
 from litlab.sweep.backends.base import Job
 from litlab.sweep.compatibility import check_compatible
@@ -30,25 +31,22 @@ def base(**changes: Any) -> dict[str, Any]:
     """Return a frozen config; `optimizer__lr=1` sets optimizer.lr."""
     config = copy.deepcopy(_base())
     for key, value in changes.items():
-        node, parts = config, key.split("__")
-        for part in parts[:-1]:
-            node = node[part]
-        node[parts[-1]] = value
+        put(config, key.replace("__", "."), value)
     return config
 
 
 def jobs_of(study: Study, configs: Sequence[dict[str, Any]], points: Sequence[dict[str, str]]) -> list[ComposedJob]:
-    """Make composed jobs: known ones keep their numbers, others get the next."""
-    found: list[ComposedJob] = []
-    known = dict(study.known_jobs)
+    """Make composed jobs: existing ones keep their numbers, others get the next."""
+    composed: list[ComposedJob] = []
+    names = dict(study.known_jobs)
     for config, point in zip(configs, points, strict=True):
         key = identity(config)
-        number = study.next_number + len(known) - len(study.known_jobs)
+        number = study.next_number + len(names) - len(study.known_jobs)
         name = "_".join([f"{number:04d}", *(f"{axis.rpartition('.')[2]}-{value}" for axis, value in point.items())])
         overrides = tuple(f"{axis}={value}" for axis, value in point.items())
         hydra = _HYDRA | {"overrides.yaml": yaml.safe_dump(["data=shapes", *overrides])}
-        found.append(ComposedJob(overrides, point, config, key, *known.setdefault(key, (number, name)), hydra))
-    return found
+        composed.append(ComposedJob(overrides, point, config, key, *names.setdefault(key, (number, name)), hydra))
+    return composed
 
 
 def seeds(study: Study, values: Sequence[int], **changes: Any) -> list[ComposedJob]:

@@ -59,10 +59,8 @@ def outcome(run: RunDirectory) -> dict[str, Any]:
     """Collect what two bit-equal runs agree in: state, rows and result, without times and speeds."""
     rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("throughput")]
     result = {key: read_result(run)[key] for key in ("best", "last", "test", "objective", "weights", "epochs", "steps")}
-    found: dict[str, Any] = {"rows": rows, "result": result, "last": _state(run.last)}
-    if run.best.exists():
-        found["best"] = _state(run.best)
-    return found
+    best = {"best": _state(run.best)} if run.best.exists() else {}
+    return {"rows": rows, "result": result, "last": _state(run.last), **best}
 
 
 def _state(path: Path) -> dict[str, Any]:

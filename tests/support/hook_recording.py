@@ -1,4 +1,4 @@
-"""What happens in a fit, hook by hook: to compare litlab's loop with Lightning's."""
+"""Recording of all hooks of a fit, to compare litlab's loop with Lightning's."""
 
 import copy
 from collections.abc import Callable
@@ -18,14 +18,14 @@ _UNSEEN = ("on_save_checkpoint", "on_load_checkpoint")
 
 
 def hooks_of(base: type) -> list[str]:
-    """All that this version of Lightning has, so that a new one is noticed."""
+    """Return all hooks of this version of Lightning, so that a new one is noticed."""
     return [
         name for name in dir(base) if name.startswith("on_") and name not in _UNSEEN and callable(getattr(base, name))
     ]
 
 
 class Recorder(Callback):
-    """Every hook of callbacks, with what the counters, `self.log` and the arguments were at it."""
+    """Record every hook of callbacks with its counters, `self.log` and arguments."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -86,7 +86,7 @@ class Recorded(LightningModule):
 
 
 def fit(module: Recorded, *, ours: bool, **changes: Any) -> dict[str, Any]:
-    """All events in their order, logged rows, weights and the optimizer's state."""
+    """Return all events in their order, logged rows, weights and the optimizer's state."""
     rows, recorder = Rows(), Recorder()
     module.events = recorder.events
     rows.log_hyperparams = lambda *_: None  # type: ignore[method-assign]
@@ -114,9 +114,9 @@ def _facts(trainer: Trainer, module: LightningModule, arguments: tuple[Any, ...]
         "step": trainer.global_step,
         "within": module._current_fx_name,
         "last": trainer.is_last_batch if trainer.training else None,
-        "arguments": [_plain(each) for each in arguments],
+        "arguments": [_plain(argument) for argument in arguments],
         "random": torch.get_rng_state(),
-        "gradients": [None if each.grad is None else each.grad.clone() for each in module.parameters()],
+        "gradients": [None if weight.grad is None else weight.grad.clone() for weight in module.parameters()],
         "rates": [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups],
     }
 
@@ -124,5 +124,5 @@ def _facts(trainer: Trainer, module: LightningModule, arguments: tuple[Any, ...]
 def _plain(value: Any) -> Any:
     if isinstance(value, Batch | dict):
         items = value._asdict() if isinstance(value, Batch) else value
-        return {name: _plain(each) for name, each in items.items()}
+        return {name: _plain(item) for name, item in items.items()}
     return value.detach().clone() if isinstance(value, Tensor) else value if isinstance(value, int) else type(value)

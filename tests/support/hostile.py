@@ -1,4 +1,4 @@
-"""What somebody may put into a run to have it executed."""
+"""Payloads that an untrusted run may contain."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ def make(*, num_classes, image_shape):
 
 
 class Touch:
-    """Its pickle makes a file."""
+    """Object whose pickle creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -37,7 +37,7 @@ def change(run: Path, **parts: Any) -> None:
 
 
 def plant(folder: Path, mark: Path) -> None:
-    """Hostile files, as they may lie in what was downloaded."""
+    """Write hostile files, as in a downloaded folder."""
     folder.mkdir(exist_ok=True)
     (folder / "theirs.py").write_text(THEIRS.format(mark=str(mark)))
     (folder / "hubconf.py").write_text(f"def touch(): open({str(mark)!r}, 'w').close()")
@@ -46,7 +46,7 @@ def plant(folder: Path, mark: Path) -> None:
 
 
 def touching(mark: Path, folder: Path) -> dict[str, Node]:
-    """Nodes that leave the mark where they are built, or only imported."""
+    """Return nodes that create the mark if they are built, or only imported."""
     shell, code = f"touch {mark}", f"open({str(mark)!r}, 'w').close()"
     evaluates = {"_target_": "builtins.eval", "_args_": [code]}
     unpickled = {"f": str(folder / "touch.pkl"), "weights_only": False}

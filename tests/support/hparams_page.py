@@ -32,11 +32,11 @@ def sessions(folder: Path, statuses: Collection[str] = STATUSES) -> dict[str, Sh
 def sessions_of(multiplexer: EventMultiplexer, statuses: Collection[str] = STATUSES) -> dict[str, Shown]:
     """Return the rows of the runs that a TensorBoard has read so far."""
     context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, "")))
-    asked = api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, start_index=0, slice_size=1000)
-    answer = list_session_groups.Handler(RequestContext(), context, "", asked).run()
+    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, start_index=0, slice_size=1000)
+    answer = list_session_groups.Handler(RequestContext(), context, "", request).run()
     rows = {}
     for group in answer.session_groups:
         (session,) = group.sessions
-        values = {each.name.tag: each.value for each in session.metric_values}
+        values = {value.name.tag: value.value for value in session.metric_values}
         rows[session.name] = Shown(api_pb2.Status.Name(session.status), MessageToDict(group)["hparams"], values)
     return rows

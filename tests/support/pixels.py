@@ -1,4 +1,4 @@
-"""Images whose pixels are awkward for augmentations, and the comparison of pixels."""
+"""Awkward images for augmentations, and the comparison of pixels."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,6 @@
 """Real jobs for the local pool."""
 
 import copy
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -25,7 +24,7 @@ from litlab.training.run import train
 QUICK = (
     *TINY, "trainer.max_epochs=1",
     "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
-    "+callbacks.tell._target_=support.sabotage.Tell",
+    "+callbacks.process_facts._target_=support.sabotage.ProcessFacts",
 )  # fmt: skip
 PATIENCE = 90  # seconds; a machine may be busy
 
@@ -77,11 +76,9 @@ def next_ended(pool: LocalPool, number: int) -> list[JobExit]:
     return values
 
 
-def told(job: Job, rank: int = 0) -> dict[str, Any]:
-    """Read the file of the job's callback `Tell`."""
-    values = json.loads((job.run.path / f"told.{rank}.json").read_text())
-    assert isinstance(values, dict)
-    return values
+def process_facts(job: Job, rank: int = 0) -> dict[str, Any]:
+    """Read the file of the job's callback `ProcessFacts`."""
+    return job.run.read_mapping(job.run.path / f"process.{rank}.json")
 
 
 def result(run: RunDirectory) -> dict[str, Any]:

@@ -49,12 +49,12 @@ class Sabotage(Callback):
             self._act()
 
 
-class Tell(Callback):
-    """Writes facts about the process of each rank to told.RANK.json; prints a line."""
+class ProcessFacts(Callback):
+    """Write facts about the process of each rank to process.RANK.json; print a line."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         print(f"printed by rank {trainer.global_rank}")
-        told = {
+        facts = {
             "environment": dict(os.environ),
             "libc": ctypes.string_at(getenv(b"JOB_OF_THE_TEST")).decode() if getenv(b"JOB_OF_THE_TEST") else None,
             "pid": os.getpid(),
@@ -65,7 +65,7 @@ class Tell(Callback):
                 str(descriptor.readlink()) for descriptor in Path("/proc/self/fd").iterdir() if descriptor.is_symlink()
             ),
         }
-        write_json(Path(trainer.default_root_dir, f"told.{trainer.global_rank}.json"), told, sync=False)
+        write_json(Path(trainer.default_root_dir, f"process.{trainer.global_rank}.json"), facts, sync=False)
 
 
 getenv = ctypes.CDLL(None).getenv

@@ -46,7 +46,7 @@ class Rows(Logger):
 
 
 class Batches:
-    """All images in global batches, sliced for a rank and padded as by litlab's loaders."""
+    """Loader of random images in global batches, sliced for a rank and padded as by litlab's loaders."""
 
     def __init__(self, num_images: int, *, rank: int = 0, world_size: int = 1) -> None:
         generator = torch.Generator().manual_seed(5)

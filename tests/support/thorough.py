@@ -1,4 +1,4 @@
-"""How many examples the property tests try: some in `make test`, always the same ones; many in `make torture`."""
+"""Number of examples of property tests: a few in `make test`, always the same ones; many in `make torture`."""
 
 import os
 from collections.abc import Callable

@@ -16,10 +16,10 @@ from support.pool_jobs import (
     endless,
     new_job,
     next_ended,
+    process_facts,
     quick_config,
     result,
     run_all,
-    told,
     trained_here,
     until,
     with_settings,
@@ -75,7 +75,7 @@ def test_each_job_has_its_own_process_group_and_environment(
     next_ended(pool, 2)
     monkeypatch.delenv("JOB_OF_THE_TEST")
     run_all(pool, jobs[2:])
-    first, second, third = map(told, jobs)
+    first, second, third = map(process_facts, jobs)
     assert [facts["environment"].get("JOB_OF_THE_TEST") for facts in (first, second, third)] == ["0", "1", None]
     assert [facts["libc"] for facts in (first, second, third)] == ["0", "1", None]
     assert len({facts["pid"] for facts in (first, second, third)}) == 3
@@ -91,10 +91,10 @@ def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path
     """Such a pipe in a job, or in its child, would keep the controller waiting for the end of the server."""
     job = new_job(tmp_path, 1, quick_config())
     run_all(pool, [job])
-    server = Path(f"/proc/{told(job)['environment']['LITLAB_PARENT']}/fd")
+    server = Path(f"/proc/{process_facts(job)['environment']['LITLAB_PARENT']}/fd")
     pipes = {str(descriptor.readlink()) for descriptor in server.iterdir() if "pipe" in str(descriptor.readlink())}
     assert len(pipes) >= 3
-    assert not pipes & set(told(job)["descriptors"])
+    assert not pipes & set(process_facts(job)["descriptors"])
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
     timed.submit(slow)
     timed.submit(deaf)
-    until(lambda: all((job.run.path / "told.0.json").exists() for job in (slow, deaf)), timed)
+    until(lambda: all((job.run.path / "process.0.json").exists() for job in (slow, deaf)), timed)
     timed.pause()
-    until(lambda: all(is_stopped(told(job)["pid"]) for job in (slow, deaf)), seconds=1)
+    until(lambda: all(is_stopped(process_facts(job)["pid"]) for job in (slow, deaf)), seconds=1)
     time.sleep(1)
     timed.resume()
     ended = {job_exit.job.number: job_exit for job_exit in next_ended(timed, 2)}
@@ -148,7 +148,7 @@ def test_a_cancelled_job_saves_and_stops(pool: LocalPool, tmp_path: Path) -> Non
     for job in jobs:
         pool.submit(job)
     until(lambda: all(job.run.metrics.exists() for job in jobs), pool)
-    groups = [told(job)["group"] for job in jobs]
+    groups = [process_facts(job)["group"] for job in jobs]
     assert [len(group(leader)) for leader in groups] == [1, 3]
     for job in jobs:
         pool.cancel(job, signal.SIGINT)
@@ -167,7 +167,7 @@ def test_the_ranks_of_a_killed_leader_end(pool: LocalPool, tmp_path: Path) -> No
     job = new_job(tmp_path, 1, endless(devices=2))
     pool.submit(job)
     until(lambda: job.run.metrics.exists(), pool)
-    leader = told(job)["group"]
+    leader = process_facts(job)["group"]
     assert len(group(leader)) == 3
     os.kill(leader, signal.SIGKILL)
     (ended,) = next_ended(pool, 1)
@@ -186,7 +186,7 @@ def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
     seen = next_ended(four, 1)
     four.submit(jobs[4])
     next_ended(four, 6 - len(seen))
-    visible = [told(job)["environment"].get("CUDA_VISIBLE_DEVICES") for job in jobs]
+    visible = [process_facts(job)["environment"].get("CUDA_VISIBLE_DEVICES") for job in jobs]
     assert visible[:4] == ["0", "1", "2", "3"]
     assert visible[5] == ""
     first = seen[0].job.number
@@ -210,9 +210,9 @@ def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirecto
         assert determine_outcome(ended[job.number]).status == RunStatus.COMPLETED
         assert result(job.run) == expected
         assert expected["test"]
-        assert {told(job, rank)["environment"]["RANK"] for rank in (0, 1)} == {"0", "1"}
-        assert not group(told(job)["group"])
-    assert len({told(job, 1)["pid"] for job in jobs}) == 3
+        assert {process_facts(job, rank)["environment"]["RANK"] for rank in (0, 1)} == {"0", "1"}
+        assert not group(process_facts(job)["group"])
+    assert len({process_facts(job, 1)["pid"] for job in jobs}) == 3
 
 
 def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_
     ended = run_all(pool, jobs)
     here = [trained_here(tmp_path / "here" / str(config["threads"]), config) for config in configs]
     assert [job_exit.code for job_exit in ended.values()] == [0, 0]
-    assert [told(job)["threads"] for job in jobs] == [1, 2]
+    assert [process_facts(job)["threads"] for job in jobs] == [1, 2]
     assert [result(job.run) for job in jobs] == [result(run) for run in here]
     assert result(here[0])["weights"] != result(here[1])["weights"], "or this shows nothing"
 
@@ -239,8 +239,8 @@ def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatc
     ]
     three.submit(saves)
     three.submit(deaf)
-    until(lambda: saves.run.metrics.exists() and (deaf.run.path / "told.0.json").exists(), three)
-    server = int(told(saves)["environment"]["LITLAB_PARENT"])
+    until(lambda: saves.run.metrics.exists() and (deaf.run.path / "process.0.json").exists(), three)
+    server = int(process_facts(saves)["environment"]["LITLAB_PARENT"])
     os.kill(server, signal.SIGSTOP)
     three.submit(unread)
     os.kill(server, signal.SIGKILL)
@@ -248,14 +248,14 @@ def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatc
     assert [(job_exit.job, job_exit.code) for job_exit in ended] == [(saves, 143), (deaf, -signal.SIGKILL)]
     assert [determine_outcome(job_exit).status for job_exit in ended] == ["interrupted", "killed"]
     assert read_result(saves.run)["error"].startswith("stopped by SIGTERM, saved at step")
-    assert not any(group(told(job)["group"]) for job in jobs[:2])
+    assert not any(group(process_facts(job)["group"]) for job in jobs[:2])
     until(lambda: unread.run.metrics.exists(), three)
-    second = int(told(unread)["environment"]["LITLAB_PARENT"])
+    second = int(process_facts(unread)["environment"]["LITLAB_PARENT"])
     started = time.monotonic()
     three.close()
     assert time.monotonic() - started < 10
     assert not is_alive(second)
-    assert not group(told(unread)["group"])
+    assert not group(process_facts(unread)["group"])
     assert read_result(unread.run)["error"].startswith("stopped by SIGTERM, saved at step")
 
 
@@ -295,8 +295,8 @@ def test_a_failed_fork_is_logged_and_the_server_continues(tmp_path: Path, monkey
     request = ForkRequest(module="litlab.training.worker", arguments=[], environment={}, stderr=str(job.run.log))
     Server(sink).answer({"fork": 7, **asdict(request)})
     os.close(sink)
-    with os.fdopen(reports) as told:
-        assert json.load(told) == {"ended": 7, "code": FAILED}
+    with os.fdopen(reports) as file:
+        assert json.load(file) == {"ended": 7, "code": FAILED}
     outcome = determine_outcome(JobExit(job, FAILED, 0.0))
     assert (outcome.status, outcome.log) == (
         "failed", ("litlab: no process can be started: Resource temporarily unavailable",)
