@@ -129,9 +129,9 @@ class WorkerProcess:
 
 def _record_end(run: RunDirectory, config: dict[str, Any], worker: WorkerProcess, code: int) -> int:
     """Write and print the end of a worker that could not do so itself. Returns the controller's exit code."""
-    status, place = RunStatus.FAILED, f"its log is {run.log}"
+    status, hint = RunStatus.FAILED, f"its log is {run.log}"
     if worker.received:
-        status, place = RunStatus.INTERRUPTED, f"the run is in {run.path}"
+        status, hint = RunStatus.INTERRUPTED, f"the run is in {run.path}"
         message = f"{'stopped at once' if worker.was_killed else 'stopped'} by {signal.Signals(worker.received).name}"
         code = exit_code(worker.received)
     elif code < 0:
@@ -148,5 +148,5 @@ def _record_end(run: RunDirectory, config: dict[str, Any], worker: WorkerProcess
             record_failure(run, config, status, message)
     except (UserError, OSError) as error:
         print(f"litlab: {error}", file=sys.stderr)
-    print(f"litlab: {message}; {place}", file=sys.stderr)
+    print(f"litlab: {message}; {hint}", file=sys.stderr)
     return code

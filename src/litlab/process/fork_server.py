@@ -39,7 +39,7 @@ import psutil
 from litlab.errors import UserError
 from litlab.process.child_process import FAILED, Fork, count_gpus, group_exists, run_module, signal_group
 from litlab.process.controller import worker_environment
-from litlab.process.signals import STOP_SIGNALS, Stopped, blocked_signals, exit_code
+from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
 
 WORKER_MODULES = (
     "litlab.training.*", "litlab.callbacks.*", "litlab.loggers", "litlab.tasks.*", "litlab.optim.*", "litlab.data.*",
@@ -413,7 +413,7 @@ def _end_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM to this process when its parent dies, however it dies."""
     _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before
-        raise SystemExit(Stopped(signal.SIGTERM).exit_code)
+        raise SystemExit(exit_code(signal.SIGTERM))
 
 
 if __name__ == "__main__":

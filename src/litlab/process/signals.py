@@ -26,17 +26,16 @@ class Stopped(BaseException):
     Args:
         signum: Signal that requested the stop.
         saved_at: Optimizer step that last.ckpt continues from, if it was saved for this stop.
+
+    Attributes:
+        exit_code: Exit code of the process.
     """
 
     def __init__(self, signum: int, saved_at: int | None = None) -> None:
         name = signal.Signals(signum).name
         super().__init__(name if saved_at is None else f"{name}, saved at step {saved_at}")
         self.signum = signum
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of the process."""
-        return exit_code(self.signum)
+        self.exit_code = exit_code(signum)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import open_regular, write_json
+from litlab.runs.files import as_number, open_regular, write_json
 
 HEADER = ("epoch", "step", "metric", "value")
 MAX_COUNT = 1 << 53  # steps or epochs; beyond it a float is not exact
@@ -286,7 +286,6 @@ def _from_json(name: str, entry: dict[str, Any]) -> Metric:
 def _bounds(value: Any) -> tuple[float, float] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
-    lower = -math.inf if value[0] is None else value[0]
-    upper = math.inf if value[1] is None else value[1]
-    is_valid = all(isinstance(bound, float) or (type(bound) is int and abs(bound) < 1e300) for bound in (lower, upper))
-    return (float(lower), float(upper)) if is_valid and lower < upper else None
+    lower = -math.inf if value[0] is None else as_number(value[0])
+    upper = math.inf if value[1] is None else as_number(value[1])
+    return (lower, upper) if lower is not None and upper is not None and lower < upper else None

@@ -16,7 +16,7 @@ class Result:
 
     Attributes:
         status: Final status.
-        identity: Hash of the frozen config without the volatile keys, such as the place of the data.
+        identity: Hash of the frozen config without the volatile keys, such as the location of the data.
         objective: Best value of the objective; None without one.
         data: Fingerprint of images and labels; None for a foreign data module.
         best: Validation metrics where the objective was best.
