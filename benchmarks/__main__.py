@@ -65,9 +65,9 @@ def _measure(name: str, chosen: settings.Settings) -> list[Row]:
     """Measure one row and show it at once, since the whole takes long."""
     print(f"measuring {name} ...", file=sys.stderr, flush=True)
     began = time.perf_counter()
-    found = ROWS[name](chosen)
-    print(f"{table(found, markdown=False)}\n{time.perf_counter() - began:.0f} s\n", file=sys.stderr, flush=True)
-    return found
+    rows = ROWS[name](chosen)
+    print(f"{table(rows, markdown=False)}\n{time.perf_counter() - began:.0f} s\n", file=sys.stderr, flush=True)
+    return rows
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ _AGAINST = "the usual Lightning set-up, 2 workers"
 
 
 def rows(settings: Settings) -> list[Row]:
-    """Both train the tutorial CNN, validate each epoch and test the best checkpoint."""
+    """Measure whole trainings of the tutorial CNN, with validation in each epoch and a test of the best checkpoint."""
     measured: dict[str, list[Outcome]] = {"litlab": [], "usual": []}
     with temporary_folder() as folder:
         data = prepared(*settings.data)

@@ -25,11 +25,11 @@ class Contender(Protocol):
     """Something else that trains the same network."""
 
     def train(self, epoch: int) -> float:
-        """One epoch; returns its seconds."""
+        """Train one epoch and return its seconds."""
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, when the device has done all that it was given."""
+    """Return the seconds of a clock after all pending work of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -50,14 +50,14 @@ class BareLoop:
         self.schedule = bind_arguments("schedule", config["schedule"])(self.optimizer, total_steps=total_steps)
 
     def train(self, epoch: int) -> float:
-        """One epoch; returns its seconds."""
+        """Train one epoch and return its seconds."""
         start = now(self.device)
         for _ in self.steps(epoch):
             pass
         return now(self.device) - start
 
     def steps(self, epoch: int) -> Iterator[None]:
-        """One epoch, step by step."""
+        """Train one epoch; yield after each step."""
         self.loader.sampler.set_epoch(epoch)
         for batch in self.loader:
             self.optimizer.zero_grad()
@@ -81,7 +81,7 @@ class SideBySide(Callback):
     """
 
     def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
-        """Each with a network of its own, and under the name that the record has it."""
+        """Return the contenders by their names in the record; each has its own network."""
         return {"bare": BareLoop(deepcopy(network), data, config)}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -72,7 +72,7 @@ class BareTrainer:
         self.module = Plain(network, config, total_steps)
 
     def train(self, epoch: int) -> float:
-        """One epoch; returns its seconds, without what a Trainer does before and after it."""
+        """Train one epoch and return its seconds, without the Trainer's work before and after it."""
         self.images.epoch = epoch
         trainer = Trainer(
             accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False,
@@ -84,7 +84,7 @@ class BareTrainer:
 
 
 class BesideBareTrainer(StepByStep):
-    """One more epoch by the bare Trainer before each of litlab. On a CPU only."""
+    """Add an epoch of the bare Trainer before each epoch of litlab. On a CPU only."""
 
     def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
         return super().contenders(network, data, config) | {"trainer": BareTrainer(deepcopy(network), data, config)}

@@ -33,20 +33,20 @@ runpy.run_module("litlab", run_name="__main__")
 
 def rows(settings: Settings) -> list[Row]:
     """Measure the table without options, and with values that only metrics.csv holds."""
-    found = []
+    measured = []
     with temporary_folder() as folder:
         study = folder / "study"
         make_study(study, settings.num_compared)
         name = f"litlab compare, {settings.num_compared:,} runs of {EPOCHS} epochs"
-        for what, arguments in ((name, ()), ("  --at epoch=50", ("--at", "epoch=50"))):
-            measured = [measure("compare", study, *arguments) for _ in range(1 + settings.num_rounds)][1:]
-            found.append(Row(what, "s", tuple(seconds for seconds, _ in measured)))
-            found.append(Row(f"{what}: peak memory", "MiB", tuple(memory for _, memory in measured)))
-    return found
+        for title, arguments in ((name, ()), ("  --at epoch=50", ("--at", "epoch=50"))):
+            values = [measure("compare", study, *arguments) for _ in range(1 + settings.num_rounds)][1:]
+            measured.append(Row(title, "s", tuple(seconds for seconds, _ in values)))
+            measured.append(Row(f"{title}: peak memory", "MiB", tuple(memory for _, memory in values)))
+    return measured
 
 
 def measure(name: str, study: Path, *arguments: str) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a whole command of litlab's."""
+    """Return seconds and peak memory in MiB of a whole command."""
     command = [sys.executable, "-c", _COMMAND, name, str(study), *arguments]
     began = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=True)

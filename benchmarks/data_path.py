@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from benchmarks.harness import Row, interleaved, rates
+from benchmarks.harness import Row, speed_row
 from benchmarks.runs import compose_config
 from benchmarks.settings import Settings
 from litlab.data.module import ImageDataModule
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class PILImages(Dataset[tuple[Tensor, int]]):
-    """The training images the usual way: one at a time, as a PIL image, through torchvision's transforms."""
+    """Training images the usual way: one at a time, as a PIL image, through torchvision's transforms."""
 
     def __init__(self, data: ImageDataModule) -> None:
         rows = data.train_indices
@@ -52,23 +52,20 @@ def transform(data: ImageDataModule) -> transforms.Compose:
 
 
 def rows(settings: Settings) -> list[Row]:
-    """One row for each batch size: an epoch of batches, augmented and normalised, that nobody trains on."""
+    """Measure an epoch of augmented, normalized batches without training, one row for each batch size."""
     measured = []
     with threads(max(settings.threads)):
         for batch_size in settings.batch_sizes:
             data = prepared(*settings.data, f"data.batch_size={batch_size}")
-            theirs = usual_loader(PILImages(data), batch_size, settings.num_workers)
-            epochs = Epochs(data)
-            contenders = {"litlab": partial(exhaust, epochs), "usual": partial(exhaust, theirs)}
-            seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
-            num_images = len(data.train_indices)
+            usual = usual_loader(PILImages(data), batch_size, settings.num_workers)
             measured.append(
-                Row(
+                speed_row(
                     f"data path, batch {batch_size}",
-                    "images/s",
-                    rates(num_images, seconds["litlab"]),
+                    len(data.train_indices),
+                    partial(exhaust, Epochs(data)),
                     f"torchvision, PIL, DataLoader with {settings.num_workers} workers",
-                    rates(num_images, seconds["usual"]),
+                    partial(exhaust, usual),
+                    settings.num_rounds,
                 )
             )
     return measured
@@ -82,7 +79,7 @@ def prepared(*overrides: str) -> ImageDataModule:
 
 
 class Epochs:
-    """Each iteration is litlab's next epoch of finished training batches."""
+    """Iterable over litlab's finished training batches; each iteration is the next epoch."""
 
     def __init__(self, data: ImageDataModule, device: torch.device = CPU) -> None:
         self.data = data
@@ -107,14 +104,14 @@ def usual_loader(images: Dataset[tuple[Tensor, int]], batch_size: int, num_worke
 
 
 def exhaust(batches: "Epochs | DataLoader[Any]") -> None:
-    """Ask for all batches of an epoch."""
+    """Iterate over all batches of an epoch."""
     for _ in batches:
         pass
 
 
 @contextmanager
 def threads(num_threads: int) -> Iterator[None]:
-    """With so many threads of torch's in this process, and then as many as before."""
+    """Set the number of torch's threads in this process within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.bare import BareLoop, Contender, SideBySide, now
 from benchmarks.data_path import Epochs, PILImages, exhaust, prepared, usual_loader
-from benchmarks.harness import Row, interleaved, rates
+from benchmarks.harness import Row, speed_row
 from benchmarks.recipes import outcome_rows, run
 from benchmarks.runs import in_worker
 from benchmarks.settings import Settings
@@ -33,7 +33,7 @@ SWITCHES = {
 
 
 class FastLoop(BareLoop):
-    """What somebody writes who cares about speed: bfloat16 by autocast, weights and images in channels_last."""
+    """Fast loop by hand: bfloat16 by autocast, weights and images in channels_last."""
 
     def __init__(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> None:
         super().__init__(network.to(memory_format=torch.channels_last), data, config)  # type: ignore[call-overload]
@@ -47,7 +47,7 @@ class FastLoop(BareLoop):
 
 
 class BesideFastLoop(SideBySide):
-    """Its network is a copy of litlab's, but not compiled, whatever litlab's is."""
+    """Side-by-side training with `FastLoop`, whose copy of the network is never compiled."""
 
     def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
         return {"bare": FastLoop(deepcopy(network), data, config)}
@@ -60,25 +60,24 @@ def rows(settings: Settings) -> list[Row]:
 def data_rows(settings: Settings, accelerator: str = "gpu") -> list[Row]:
     """Measure an epoch of batches on the device, augmented and normalized, without training."""
     data = prepared(*settings.data, f"data.batch_size={BATCH_SIZE}")
-    theirs = usual_loader(PILImages(data), BATCH_SIZE, settings.num_workers)
+    batches = usual_loader(PILImages(data), BATCH_SIZE, settings.num_workers)
     data.trainer = Trainer(accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False)
     data.trainer.strategy.connect(LightningModule())  # which has the type that images are to have
     device = data.trainer.strategy.root_device
     epochs = Epochs(data, device)
 
-    def ours() -> None:
+    def litlab() -> None:
         exhaust(epochs)
         now(device)
 
     def usual() -> None:
-        for images, labels in theirs:
+        for images, labels in batches:
             images.to(device), labels.to(device)
         now(device)
 
-    seconds = interleaved({"litlab": ours, "usual": usual}, num_warmup=1, num_rounds=settings.num_rounds)
-    our_speeds, their_speeds = (rates(len(data.train_indices), durations) for durations in seconds.values())
-    what = f"torchvision, PIL, DataLoader with {settings.num_workers} workers, moved"
-    return [Row(f"GPU: data path, batch {BATCH_SIZE}", "images/s", our_speeds, what, their_speeds)]
+    against = f"torchvision, PIL, DataLoader with {settings.num_workers} workers, moved"
+    name, num_images = f"GPU: data path, batch {BATCH_SIZE}", len(data.train_indices)
+    return [speed_row(name, num_images, litlab, against, usual, settings.num_rounds)]
 
 
 def training_rows(settings: Settings) -> list[Row]:

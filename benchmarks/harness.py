@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the same quantity of litlab and of its contender, round by round.
+    """Line of the table: the same quantity of litlab and of its contender, round by round.
 
     Attributes:
         ours: One value per round, in `unit`.
@@ -28,19 +27,6 @@ class Row:
     def ratios(self) -> tuple[float, ...]:
         """Ratio ours / theirs for each round: a disturbance hits both sides of a round and mostly cancels."""
         return tuple(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)) if self.theirs else ()
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median, smallest and largest of several rounds."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(median(values), min(values), max(values))
 
 
 def interleaved(
@@ -76,3 +62,12 @@ def temporary_folder() -> Iterator[Path]:
     """Create an empty folder, which is removed at the end of the context."""
     with TemporaryDirectory(prefix="litlab-bench-") as folder:
         yield Path(folder)
+
+
+def speed_row(
+    name: str, num_images: int, litlab: Callable[[], object], against: str, usual: Callable[[], object], num_rounds: int
+) -> Row:
+    """Compare the images per second of two functions, after one round of warm-up."""
+    seconds = interleaved({"litlab": litlab, "usual": usual}, num_warmup=1, num_rounds=num_rounds)
+    speeds = {contender: rates(num_images, durations) for contender, durations in seconds.items()}
+    return Row(name, "images/s", speeds["litlab"], against, speeds["usual"])

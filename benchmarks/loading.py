@@ -1,4 +1,4 @@
-"""`python -m benchmarks.loading OVERRIDES`: what a data set costs a process of its own, as JSON."""
+"""`python -m benchmarks.loading OVERRIDES`: cost of loading a data set in a process of its own, as JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What pruning saves in a search: the same points, drawn at random, with the median pruner and to the end."""
+"""Savings of pruning in a search: the same random points with the median pruner and without a pruner."""
 
 import subprocess
 import sys
@@ -17,35 +17,32 @@ _DATA = ("data=shapes", "data.num_train=2500", "data.val_size=500", "data.num_te
 
 
 def rows(settings: Settings) -> list[Row]:
-    """Seconds of whole commands, epochs that were trained, and the best validation accuracy of each."""
+    """Measure seconds of whole commands, number of trained epochs, and the best validation accuracy."""
     with temporary_folder() as folder:
-        found: dict[str, list[tuple[int, float]]] = {"median": [], "null": []}
+        outcomes: dict[str, list[tuple[int, float]]] = {"median": [], "null": []}
         contenders: dict[str, Callable[[], object]] = {
-            pruner: partial(_search, folder, pruner, settings, found[pruner]) for pruner in found
+            pruner: partial(_search, folder, pruner, settings, outcomes[pruner]) for pruner in outcomes
         }
         seconds = interleaved(contenders, num_warmup=0, num_rounds=settings.num_multiruns)
     name = f"search, {settings.num_trials} trials"
-    epochs, best = ({pruner: tuple(each[at] for each in found[pruner]) for pruner in found} for at in (0, 1))
+    against = "the same without a pruner"
+    (epochs, best), (all_epochs, best_of_all) = (tuple(zip(*outcomes[pruner], strict=True)) for pruner in outcomes)
     return [
-        Row(name, "s", seconds["median"], "the same without a pruner", seconds["null"]),
-        Row("  epochs trained", "", epochs["median"], "the same without a pruner", epochs["null"]),
-        Row("  best validation accuracy", "", best["median"], "the same without a pruner", best["null"]),
+        Row(name, "s", seconds["median"], against, seconds["null"]),
+        Row("  epochs trained", "", epochs, against, all_epochs),
+        Row("  best validation accuracy", "", best, against, best_of_all),
     ]
 
 
-def _search(folder: Path, pruner: str, settings: Settings, found: list[tuple[int, float]]) -> None:
+def _search(folder: Path, pruner: str, settings: Settings, outcomes: list[tuple[int, float]]) -> None:
     """Append the epochs of all its jobs together and the best accuracy of those that trained to the end."""
-    study = folder / f"{pruner}_{len(found)}"
+    study = folder / f"{pruner}_{len(outcomes)}"
     command = [sys.executable, "-m", "litlab", "train", "study=search_lr", *_DATA, "trainer=cpu"]
-    command += [
-        f"trainer.max_epochs={EPOCHS}",
-        f"hydra.sweep.dir={study}",
-        f"hydra.sweeper.trials={settings.num_trials}",
-    ]
-    command += [f"hydra.sweeper.pruner={pruner}", "hydra.sweeper.sampler=random"]
+    command += [f"trainer.max_epochs={EPOCHS}", f"hydra.sweep.dir={study}", "hydra.sweeper.sampler=random"]
+    command += [f"hydra.sweeper.trials={settings.num_trials}", f"hydra.sweeper.pruner={pruner}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    runs = [RunDirectory(each.parent) for each in study.glob("*/result.json")]
+    runs = [RunDirectory(file.parent) for file in study.glob("*/result.json")]
     assert len(runs) == settings.num_trials, len(runs)
     epochs = sum(row.metric == "val/accuracy" for run in runs for row in read_metrics(run.metrics))
     results = [read_result(run) for run in runs]
-    found.append((epochs, max(each["objective"] for each in results if each["status"] == "completed")))
+    outcomes.append((epochs, max(result["objective"] for result in results if result["status"] == "completed")))

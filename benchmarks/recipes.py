@@ -1,4 +1,4 @@
-"""`python -m benchmarks.recipes`: what the recipes of the README reach, over seeds; whole `litlab train` processes."""
+"""`python -m benchmarks.recipes`: accuracy and time of the README's recipes over seeds, as whole processes."""
 
 import argparse
 import json
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def run(*overrides: str) -> Outcome:
-    """One `litlab train`, from start to end."""
+    """Run `litlab train` from start to end."""
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         command = [sys.executable, "-m", "litlab", "train", *overrides]

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from statistics import median
 
-from benchmarks.harness import Row, Spread
+from benchmarks.harness import Row
 from litlab.runs.provenance import describe_machine
 
 HEADER = ("what", "unit", "litlab", "against", "that", "litlab / that")
@@ -12,7 +13,7 @@ _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", 
 
 
 def machine() -> str:
-    """Processor, cores, versions and how busy the machine is, in one line."""
+    """Describe processor, cores, versions and load of the machine in one line."""
     facts = describe_machine()
     versions = ", ".join(f"{name} {facts['packages'][name]}" for name in _PACKAGES if name in facts["packages"])
     load = os.getloadavg()[0]
@@ -37,14 +38,11 @@ def table(rows: Sequence[Row], *, markdown: bool) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    return (row.name, row.unit, _shown(row.ours), row.against, _shown(row.theirs), _shown(row.ratios))
+    return (row.name, row.unit, _format(row.ours), row.against, _format(row.theirs), _format(row.ratios))
 
 
-def _shown(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    spread = Spread.of(values)
-    return f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
+def _format(values: Sequence[float]) -> str:
+    return f"{_number(median(values))} ({_number(min(values))} to {_number(max(values))})" if values else ""
 
 
 def _number(value: float) -> str:

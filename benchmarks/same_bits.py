@@ -34,7 +34,7 @@ LONG_EPOCHS = (  # two of 1,188 steps, so that there is time to stop within the 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is run.
+    """Runs whose bits are compared.
 
     Attributes:
         overrides: of `litlab train`, besides data, threads and directories.

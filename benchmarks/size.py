@@ -1,4 +1,4 @@
-"""What things cost as they grow: images, batches, ranks. Synthetic images, so that there can be any number."""
+"""Costs by number of images, batch size and number of ranks, on synthetic images."""
 
 import json
 from collections.abc import Callable
@@ -26,25 +26,25 @@ def rows(settings: Settings) -> list[Row]:
 
 def load(*overrides: str) -> Cost:
     """Measure loading in a new process."""
-    cost: Cost = json.loads(program("loading", *overrides).splitlines()[-1])  # behind what it says of decoding
+    cost: Cost = json.loads(program("loading", *overrides).splitlines()[-1])  # after messages about decoding
     return cost
 
 
 def image_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[Row]:
-    """Each number of images in processes of its own; the larger sets are drawn longer."""
-    found = []
+    """Measure loading for each number of images, in processes of their own."""
+    measured = []
     for num_images in settings.image_counts:
         costs = [load(*_shapes(num_images)) for _ in range(settings.num_sizes)]
         name = f"{num_images:,} images"
-        found += [
-            Row(f"{name}: data path", "images/s", tuple(each["images_per_second"] for each in costs)),
+        measured += [
+            Row(f"{name}: data path", "images/s", tuple(cost["images_per_second"] for cost in costs)),
             *_ready_rows(name, costs),
         ]
-    return found
+    return measured
 
 
 def decoded_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[Row]:
-    """Image files, decoded for the first time, and then from the cache, by processes of their own."""
+    """Measure loading of image files, first decoded and then from the cache, in processes of their own."""
     first, again = [], []
     for _ in range(settings.num_sizes):
         with temporary_folder() as folder:
@@ -58,25 +58,25 @@ def decoded_rows(settings: Settings, load: Callable[..., Cost] = load) -> list[R
 def _ready_rows(name: str, costs: list[Cost]) -> list[Row]:
     memory, pixels = (tuple(values) for values in zip(*((c["mebibytes"], c["pixels"]) for c in costs), strict=True))
     return [
-        Row(f"{name}: until they are there", "s", tuple(each["seconds"] for each in costs)),
+        Row(f"{name}: until they are there", "s", tuple(cost["seconds"] for cost in costs)),
         Row(f"{name}: peak memory", "MiB", memory, "their pixels as uint8", pixels),
     ]
 
 
 def path_rows(settings: Settings) -> list[Row]:
     """Measure the data path for each batch size."""
-    found = []
+    measured = []
     with threads(max(settings.threads)):
         for batch_size in settings.sized_batches:
             data = prepared(*_shapes(settings.num_sized), f"data.batch_size={batch_size}")
             ours = {"litlab": partial(exhaust, Epochs(data))}
             seconds = interleaved(ours, num_warmup=1, num_rounds=settings.num_rounds)["litlab"]
-            found.append(Row(f"data path, batch {batch_size}", "images/s", rates(len(data.train_indices), seconds)))
-    return found
+            measured.append(Row(f"data path, batch {batch_size}", "images/s", rates(len(data.train_indices), seconds)))
+    return measured
 
 
 def batch_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
-    """Training of the default network, one row for each batch size."""
+    """Measure training of the default network for each batch size."""
     common = (*ON_CPU, *_shapes(settings.num_sized), f"threads={max(settings.threads)}")
     return [
         throughput_row(
@@ -88,11 +88,11 @@ def batch_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
 
 
 def rank_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
-    """Training on so many processes of one thread each, against the first number of them."""
+    """Measure training on several processes of one thread each, against the first number of processes."""
     speeds: dict[int, list[float]] = {ranks: [] for ranks in settings.ranks}
     for _ in range(settings.num_sizes):
-        for ranks, found in speeds.items():
-            found.append(_speed(train, settings, ranks))
+        for ranks, values in speeds.items():
+            values.append(_speed(train, settings, ranks))
     one, *others = settings.ranks
     alone = tuple(speeds[one])
     return [
@@ -102,7 +102,7 @@ def rank_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
 
 
 def _speed(train: Train, settings: Settings, ranks: int) -> float:
-    """Images per second over all ranks, of two epochs."""
+    """Return the images per second of two epochs over all ranks."""
     spread = ("trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={ranks}") if ranks > 1 else ("trainer=cpu",)
     with temporary_folder() as folder:
         overrides = (*_shapes(settings.num_sized), *spread, "threads=1", "trainer.max_epochs=2")
@@ -111,5 +111,5 @@ def _speed(train: Train, settings: Settings, ranks: int) -> float:
 
 
 def _shapes(num_images: int) -> tuple[str, ...]:
-    """All but a few of so many to train on."""
+    """Return the overrides for a number of synthetic training images."""
     return ("data=shapes", f"data.num_train={num_images}", "data.num_test=40", "data.val_size=40")

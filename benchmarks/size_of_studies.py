@@ -1,4 +1,4 @@
-"""What a study costs as it grows: freezing its jobs, running them, looking at them."""
+"""Costs of a study by its number of jobs: freezing, running and looking at them."""
 
 import time
 
@@ -19,7 +19,7 @@ def rows(settings: Settings) -> list[Row]:
 
 
 def freezing_rows(settings: Settings) -> list[Row]:
-    """Seconds from override lists to composed, checked and frozen jobs."""
+    """Measure seconds from override lists to composed, checked and frozen jobs."""
     return [
         Row(_jobs("freezing", number), "s", frozen(settings.data, number, settings.num_sizes)["litlab"])
         for number in settings.job_counts
@@ -27,7 +27,7 @@ def freezing_rows(settings: Settings) -> list[Row]:
 
 
 def looking_rows(settings: Settings) -> list[Row]:
-    """Seconds of whole commands on studies of finished jobs."""
+    """Measure seconds of whole commands on studies of finished jobs."""
     rows = []
     for number in settings.job_counts:
         with temporary_folder() as folder:
@@ -40,7 +40,7 @@ def looking_rows(settings: Settings) -> list[Row]:
 
 
 def pool_rows(settings: Settings) -> list[Row]:
-    """Seconds of whole multiruns of tiny jobs: what is left is what a job costs besides its training."""
+    """Measure seconds of whole multiruns of tiny jobs: mostly the cost of a job besides its training."""
     return [
         Row(_jobs("litlab train -m", number), "s", tuple(_multirun(number) for _ in range(settings.num_sizes)))
         for number in settings.pooled_counts

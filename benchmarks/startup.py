@@ -1,4 +1,4 @@
-"""From `litlab train` on the command line to the end of the first step, by phase."""
+"""Time from `litlab train` on the command line to the end of the first step, by phase."""
 
 import subprocess
 import sys
@@ -55,9 +55,12 @@ def run_past_first_step(command: Sequence[str], run: RunDirectory) -> float:
 
 
 def phases(run: RunDirectory, *, began: float, stepped: float) -> dict[str, float]:
-    """Seconds by phase, from what a run leaves behind: the times at which files were written, and its own clock.
+    """Compute the seconds of each phase from the modification times of a run's files and its own clock.
 
-    began, stepped: when the command was started and when the first step had ended, in seconds since 1970.
+    Args:
+        run: Finished run.
+        began: Start of the command, in seconds since 1970.
+        stepped: End of the first step, in seconds since 1970.
     """
     own = read_result(run)["seconds"]
     frozen = run.config.stat().st_mtime

@@ -11,7 +11,7 @@ STEPS_IN_A_ROW = 16  # the first finds the other's code in the processor's cache
 
 
 class StepByStep(SideBySide):
-    """As `SideBySide`, but for the loop by hand, which takes turns with litlab all along the epoch. On a CPU only.
+    """`SideBySide` whose loop by hand takes turns with litlab during the epoch. On a CPU only.
 
     A GPU would have to be waited for at every turn, which neither of them does.
     """

@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from benchmarks import jpegs
 from benchmarks.data_path import Epochs, exhaust, prepared, threads, transform, usual_loader
-from benchmarks.harness import Row, interleaved, rates, temporary_folder
+from benchmarks.harness import Row, speed_row, temporary_folder
 from benchmarks.settings import Settings
 from litlab.data.module import ImageDataModule
 
@@ -20,12 +20,16 @@ def rows(settings: Settings) -> list[Row]:
     with temporary_folder() as folder, threads(max(settings.threads)):
         root = jpegs.in_folder(settings, folder / "jpegs")
         data = prepared(*overrides(root, folder / "cache", batch_size, num_workers))
-        theirs = usual(data, root, batch_size, num_workers)
-        contenders = {"litlab": partial(exhaust, Epochs(data)), "usual": partial(exhaust, theirs)}
-        seconds = interleaved(contenders, num_warmup=1, num_rounds=settings.num_rounds)
-        ours, usuals = (rates(data.info.num_train, seconds[name]) for name in ("litlab", "usual"))
-        what = f"torchvision's ImageFolder, DataLoader with {num_workers} workers"
-        return [Row(f"data path, batch {batch_size}, storage=stream", "images/s", ours, what, usuals)]
+        return [
+            speed_row(
+                f"data path, batch {batch_size}, storage=stream",
+                data.info.num_train,
+                partial(exhaust, Epochs(data)),
+                f"torchvision's ImageFolder, DataLoader with {num_workers} workers",
+                partial(exhaust, usual(data, root, batch_size, num_workers)),
+                settings.num_rounds,
+            )
+        ]
 
 
 def usual(data: ImageDataModule, root: Path, batch_size: int, num_workers: int) -> "DataLoader[Any]":
@@ -34,7 +38,7 @@ def usual(data: ImageDataModule, root: Path, batch_size: int, num_workers: int) 
 
 
 def overrides(root: Path, cache: Path, batch_size: int, num_workers: int) -> tuple[str, ...]:
-    """All images of the training split, none of them held in memory."""
+    """Return the overrides that stream all images of the training split."""
     return (
         "data=image_folder", f"data.root='{root}'", f"data.cache='{cache}'", "data.val_size=0",
         "data.storage=stream", f"data.num_workers={num_workers}", f"data.batch_size={batch_size}",

@@ -1,4 +1,4 @@
-"""How long litlab's recipes take to an accuracy, against the classic tutorial, whole processes in turn."""
+"""Time to accuracy of litlab's recipes against the classic tutorial, as whole processes in turn."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ def rows(
     recipe: Callable[..., Outcome] = recipes.run,
     tutorial: Callable[[Path, int], Outcome] = tutorial,
 ) -> list[Row]:
-    """Three rows for each recipe, some of fewer rounds; the number of the round is the seed of all contenders."""
+    """Measure each recipe, some in fewer rounds; the number of the round is the seed of all contenders."""
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ("", *settings.recipes)}
     with temporary_folder() as folder:
         in_memory.save(prepared(*settings.data, "data.val_size=0"), folder, num_val=0)

@@ -1,5 +1,6 @@
 """Cost of a default run against a loop by hand of the same network, data path, optimizer and schedule."""
 
+import operator
 from dataclasses import dataclass, replace
 
 from benchmarks.bare import RECORD
@@ -16,7 +17,7 @@ ON_CPU = ("trainer=cpu", f"{_BESIDE}benchmarks.step_by_step.StepByStep")
 
 @dataclass(frozen=True)
 class EpochSeconds:
-    """Seconds of each epoch, without the first, which warms up; steps and images are those of one epoch."""
+    """Seconds of all epochs without the first, which warms up; steps and images are those of one epoch."""
 
     num_steps: int
     num_images: int
@@ -26,33 +27,34 @@ class EpochSeconds:
 
 
 def throughput_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
-    """Images per second of training, the default network, for each batch size and number of threads."""
+    """Measure training of the default network for each batch size and number of threads."""
     measured = []
     for batch_size in settings.batch_sizes:
         for threads in settings.threads:
-            what = (*settings.data, f"data.batch_size={batch_size}", f"threads={threads}")
+            data = (*settings.data, f"data.batch_size={batch_size}", f"threads={threads}")
             name = f"training, batch {batch_size}, {threads} thread{'s' * (threads != 1)}"
-            measured.append(throughput_row(name, epochs_of(settings, train, *ON_CPU, *what)))
+            measured.append(throughput_row(name, epochs_of(settings, train, *ON_CPU, *data)))
     return measured
 
 
 def throughput_row(name: str, epochs: EpochSeconds, against: str = BY_HAND) -> Row:
-    """Images per second of both."""
+    """Return the images per second of litlab and of the loop by hand."""
     ours, bare = (rates(epochs.num_images, seconds) for seconds in (epochs.ours, epochs.bare))
     return Row(name, "images/s", ours, against, bare)
 
 
 def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
-    """Microseconds of a step of a network that takes almost none, one thread; logging and checkpoints as by default."""
+    """Measure microseconds of a step of a tiny network on one thread, with default logging and checkpoints."""
     num_train = 4 * settings.num_steps
     tiny: tuple[str, ...] = ("data=shapes", f"data.num_train={num_train + 40}", "data.num_test=40", "data.val_size=40")
     tiny += ("data.batch_size=4", "model.widths=[2,4]", "model.hidden=[8]", "threads=1")
     beside = ("trainer=cpu", f"{_BESIDE}benchmarks.bare_trainer.BesideBareTrainer")
     epochs = epochs_of(replace(settings, num_rounds=settings.num_step_rounds), train, *beside, *tiny)
     ours, bare, trainer = (
-        tuple(1e6 * each / epochs.num_steps for each in every) for every in (epochs.ours, epochs.bare, epochs.trainer)
+        tuple(1e6 * duration / epochs.num_steps for duration in seconds)
+        for seconds in (epochs.ours, epochs.bare, epochs.trainer)
     )
-    added, added_by_trainer = (tuple(a - b for a, b in zip(every, bare, strict=True)) for every in (ours, trainer))
+    added, added_by_trainer = (tuple(map(operator.sub, steps, bare)) for steps in (ours, trainer))
     return [
         Row("step, tiny network", "µs", ours, BY_HAND, bare),
         Row("step, added by litlab", "µs", added, "added by a bare Trainer", added_by_trainer),
@@ -60,7 +62,7 @@ def step_rows(settings: Settings, train: Train = in_worker) -> list[Row]:
 
 
 def epochs_of(settings: Settings, train: Train, *overrides: str) -> EpochSeconds:
-    """Of a whole run in a temporary folder."""
+    """Measure a whole run in a temporary folder."""
     with temporary_folder() as folder:
         epochs = f"trainer.max_epochs={1 + settings.num_rounds}"
         return epoch_seconds(train(folder / "run", _NO_TEST, epochs, *overrides))

@@ -22,7 +22,7 @@ BATCH_SIZE, NUM_WORKERS, NUM_EPOCHS, EVERY = 4, 2, 2, 2000
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """As torchvision's CIFAR10: arrays in memory, each image made a PIL image and transformed when it is asked for."""
+    """Data set like torchvision's CIFAR10: arrays in memory, each image converted to PIL and transformed on access."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self.pixels = np.load(folder / f"{split}_images.npy").transpose(0, 2, 3, 1).copy()  # n h w c
@@ -82,7 +82,7 @@ def accuracy(net: Net, loader: "DataLoader[Any]") -> float:
 
 
 def main(folder: Path, seed: int) -> dict[str, float]:
-    """Seconds of the training and of all (without the imports), and the accuracy on the test images."""
+    """Train and test; return the accuracy, the seconds of training, and those of all but the imports."""
     start = time.perf_counter()
     torch.manual_seed(seed)
     loaders = [

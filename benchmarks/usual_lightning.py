@@ -1,4 +1,4 @@
-"""One run of the usual Lightning set-up, as in its tutorials.
+"""Run of the usual Lightning set-up, as in its tutorials.
 
 Workers of a DataLoader turn one image after the other into a PIL image and transform it; `self.log` at each step.
 

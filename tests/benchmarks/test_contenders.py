@@ -55,12 +55,12 @@ def test_both_data_paths_yield_every_image_once() -> None:
     contender = data_path.usual_loader(data_path.PILImages(data), 16, num_workers=0)
     contender.dataset.transform.transforms[1].p = 0.0  # no flip, like litlab here
 
-    ours, theirs = (
+    rows = [
         in_one_order(*map(torch.cat, zip(*batches, strict=True))) for batches in (data_path.Epochs(data), contender)
-    )
+    ]
 
-    assert len(ours) == 160
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert len(rows[0]) == 160
+    torch.testing.assert_close(*rows, rtol=0, atol=1e-5)
 
 
 def test_each_iteration_of_epochs_is_another_epoch() -> None:
@@ -76,12 +76,12 @@ def test_both_streams_yield_every_image_once(jpeg_folder: Path, tmp_path: Path) 
     contender = streaming.usual(data, jpeg_folder, 16, 0)
     contender.dataset.transform.transforms[1].p = 0.0
 
-    ours, theirs = (
-        torch.cat([images.flatten(1).sum(1) for images, _ in batches])
+    sums = [
+        torch.cat([images.flatten(1).sum(1) for images, _ in batches]).sort().values
         for batches in (data_path.Epochs(data), contender)
-    )
+    ]
 
-    torch.testing.assert_close(ours.sort().values, theirs.sort().values, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(*sums, rtol=1e-4, atol=1e-3)
 
 
 def test_images_are_taken_from_a_folder_or_an_archive(jpeg_folder: Path, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_the_multirun_contenders_get_the_images_of_litlab(arrays: Path) -> None:
     data = data_path.prepared(*QUICK.multirun_data, "data.crop_padding=0", "data.flip=false", "data.batch_size=640")
     (images, labels), (mean, std) = in_memory.load(arrays, "train"), in_memory.statistics(arrays)
 
-    ours = in_one_order(*next(iter(data_path.Epochs(data))))
+    expected = in_one_order(*next(iter(data_path.Epochs(data))))
 
-    torch.testing.assert_close(ours, in_one_order((images.float() - mean) / std, labels), rtol=0, atol=1e-5)
+    torch.testing.assert_close(in_one_order((images.float() - mean) / std, labels), expected, rtol=0, atol=1e-5)
     assert [len(in_memory.load(arrays, split)[1]) for split in ("val", "test")] == [30, 40]
 
 
@@ -108,13 +108,10 @@ def test_usual_lightning_sees_the_images_of_litlab(tmp_path: Path, monkeypatch: 
     data = data_path.prepared(*QUICK.data, "data.batch_size=40")
     in_memory.save(data, tmp_path, num_val=len(data.val_indices))
 
-    (theirs, _), ours = (
-        next(iter(usual_lightning.ImagesByWorkers(tmp_path, 40).val_dataloader())),
-        data.val_dataloader(),
-    )
+    images, _ = next(iter(usual_lightning.ImagesByWorkers(tmp_path, 40).val_dataloader()))
+    (batch,) = data.val_dataloader()
 
-    assert not isinstance(ours, list)
-    torch.testing.assert_close(data.transform_batch(next(iter(ours)), epoch=None).images, theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(images, data.transform_batch(batch, epoch=None).images, rtol=0, atol=1e-5)
 
 
 # ---- training
