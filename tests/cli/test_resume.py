@@ -17,10 +17,8 @@ from support.runs import TINY, call_litlab, compose_config, is_own, train_here
 from litlab.cli import main as cli
 from litlab.cli import resume, status
 from litlab.cli.resume import _quote, resume_study
-from litlab.config import resume_record
 from litlab.config.config_file import from_yaml, to_yaml
 from litlab.errors import UserError
-from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.lock import directory_lock
@@ -139,27 +137,6 @@ def test_another_experiment_is_refused_with_its_command(new_run: NewRun) -> None
         prepare(run, "seed=4")
 
 
-@pytest.mark.parametrize("function", ["write_json", "write_text"])
-def test_the_same_command_completes_an_interrupted_record(
-    function: str, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    run = new_run()
-    completed(run)
-    with monkeypatch.context() as patched:
-        patched.setattr(resume_record, function, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(run, "trainer.max_epochs=3")
-    assert FinishedRun.open(run.path).config["trainer"]["max_epochs"] == 2
-    assert is_own(run)
-    config = prepare(run, "trainer.max_epochs=3")
-    assert config is not None
-    assert config["trainer"]["max_epochs"] == 3
-    assert resumptions(run)[-1]["changed"] == {"trainer.max_epochs": [2, 3]}
-
-
 def test_a_foreign_logger_is_checked_before_anything_is_written(new_run: NewRun, tmp_path: Path) -> None:
     (tmp_path / "resume_test_logger.py").write_text("class Remote:\n    def __init__(self, *, address): ...\n")
     run = new_run()
@@ -170,15 +147,6 @@ def test_a_foreign_logger_is_checked_before_anything_is_written(new_run: NewRun,
     (run.path / ".signature").unlink()
     with pytest.raises(UserError, match=r"logger\.mine\._target_: 'os\.system'"):
         prepare(run, "+logger.mine._target_=os.system")
-
-
-def test_changed_code_is_noted(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
-    run = new_run()
-    write_json(run.provenance, run.read_json(run.provenance) | {"code": {"commit": "of then"}})
-    prepare(run)
-    assert capsys.readouterr().out == (
-        "note: the project's code has changed since the run started; the run continues with the present code\n"
-    )
 
 
 def test_a_run_in_use_is_refused(new_run: NewRun) -> None:
