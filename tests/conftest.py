@@ -1,6 +1,5 @@
 """What the tests share: a cache of their own, a finished run, and the command line."""
 
-import os
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -22,19 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's cache or key; all processes of a test share one."""
-    cache, state = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("state")
-    before = {name: os.environ.get(name) for name in ("LITLAB_CACHE", "XDG_STATE_HOME", "OMP_NUM_THREADS")}
-    os.environ |= {"LITLAB_CACHE": str(cache), "XDG_STATE_HOME": str(state), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    yield cache
-    end_server()
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LITLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        environment.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        environment.setenv("OMP_NUM_THREADS", "1")
+        yield
+        end_server()
 
 
 @pytest.fixture(scope="session", autouse=True)

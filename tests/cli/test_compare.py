@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,22 +11,12 @@ import pytest
 from support.studies import make_study
 
 from litlab.cli import compare
-from litlab.cli import main as cli
 from litlab.compare.comparison import compare as compare_runs
 from litlab.compare.formats import render
 from litlab.errors import UserError
 
 NUM_RUNS = 75
 AT_MOST_A_RUN = 0.003  # seconds of processor time: 3 s for a thousand runs
-HEAVY = ("torch", "lightning", "hydra", "omegaconf", "matplotlib", "jinja2", "optuna", "tensorboard", "scipy.stats")
-LITLAB = f"""
-import atexit, sys
-heavy = {HEAVY}
-atexit.register(lambda: print(*(name for name in heavy if name in sys.modules), file=sys.stderr))
-sys.argv[0] = "litlab"
-from litlab.cli.main import main
-main()
-"""
 
 
 def accuracy(point: dict[str, Any]) -> float:
@@ -122,19 +110,21 @@ def test_tensorboard_beside_what_can_not_be_used(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
-def test_a_directory_is_no_file(option: str, study: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"{tmp_path} is a directory; name a file in it"):
-        compare.main([str(study), option, str(tmp_path)])
-
-
-@pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
-@pytest.mark.parametrize("kind", ["pipe", "link"])
-def test_a_device_or_link_is_not_replaced(option: str, kind: str, study: Path, tmp_path: Path) -> None:
-    place, linked = tmp_path / "place.png", tmp_path / "linked"
-    os.mkfifo(place) if kind == "pipe" else place.symlink_to(linked)
-    with pytest.raises(UserError, match="is a link, a pipe or a device, which would be replaced"):
-        compare.main([str(study), option, str(place)])
-    assert place.is_fifo() if kind == "pipe" else place.is_symlink() and not linked.exists()
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("directory", r"file\.png is a directory; name a file in it"),
+        ("pipe", "is a link, a pipe or a device, which would be replaced"),
+        ("link", "is a link, a pipe or a device, which would be replaced"),
+    ],
+)
+def test_only_files_are_replaced(option: str, kind: str, message: str, study: Path, tmp_path: Path) -> None:
+    file, target = tmp_path / "file.png", tmp_path / "target"
+    {"directory": Path.mkdir, "pipe": os.mkfifo, "link": lambda link: link.symlink_to(target)}[kind](file)
+    with pytest.raises(UserError, match=message):
+        compare.main([str(study), option, str(file)])
+    assert {"directory": file.is_dir, "pipe": file.is_fifo, "link": file.is_symlink}[kind]()
+    assert not target.exists()
 
 
 def test_where_nothing_can_be_written(study: Path, tmp_path: Path) -> None:
@@ -143,18 +133,12 @@ def test_where_nothing_can_be_written(study: Path, tmp_path: Path) -> None:
         compare.main([str(study), "--output", str(tmp_path / "file" / "t.csv")])
 
 
-def test_exit_code_only_if_nothing_is_left(
-    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["litlab", "compare", str(study / "damaged"), str(study / "nowhere")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
-    output = capsys.readouterr().err.splitlines()
-    assert output[0] == "litlab: there is nothing to compare"
-    assert output[-1].endswith("nowhere: no such directory")
-    monkeypatch.setattr(sys, "argv", ["litlab", "compare", str(study)])
-    cli.main()
+def test_nothing_to_compare_is_an_error(study: Path) -> None:
+    with pytest.raises(UserError) as error:
+        compare.main([str(study / "damaged"), str(study / "nowhere")])
+    first, *_, last = str(error.value).splitlines()
+    assert first == "there is nothing to compare"
+    assert last.endswith("nowhere: no such directory")
 
 
 def test_many_runs_in_little_time(tmp_path: Path) -> None:
@@ -163,9 +147,3 @@ def test_many_runs_in_little_time(tmp_path: Path) -> None:
     began = time.process_time()
     render(compare_runs([tmp_path / "s"]), "table")
     assert time.process_time() - began < NUM_RUNS * AT_MOST_A_RUN
-
-
-def test_without_torch(study: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LITLAB, "compare", str(study)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert "val/accuracy" in done.stdout

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.result import read_result
 
-HEAVY = ("torch", "lightning", "hydra", "omegaconf", "scipy", "matplotlib", "jinja2", "optuna", "tensorboard")
 CODE = {"commit": "a" * 40, "diff": "", "diff_complete": True, "untracked": {}}
 MACHINE = {"processor": "a", "cores": 2, "device": "cpu", "packages": {"litlab": "1", "torch": "2"}}
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}'] * 9)}]\n" for i in range(9))
@@ -200,12 +197,3 @@ def test_no_run_is_an_error(tmp_path: Path) -> None:
         diff.main([str(run.path), str(tmp_path / "nothing")])
     with pytest.raises(UserError, match=r"no run directory: it has no config\.yaml"):
         diff.main([str(tmp_path), str(run.path)])
-
-
-def test_no_heavy_import(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a", {}, 0.5)
-    code = "import sys\nfrom litlab.cli import diff\ndiff.main(sys.argv[1:])\n"
-    code += f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code, run.path, run.path], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert "config    the same" in done.stdout

@@ -152,9 +152,3 @@ def test_many_differences_are_cut(original: RunDirectory, tmp_path: Path) -> Non
     start = next(number for number, line in enumerate(lines) if line.startswith("packages"))
     assert re.fullmatch(r" +and \d+ more", lines[start + 12])
     assert re.fullmatch(r"hardware +the same", lines[start + 13])
-
-
-def test_help_says_what_the_exit_code_means(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        rerun.main(["--help"])
-    assert "Exit code: 0 if the result is identical, 1 if it is not" in capsys.readouterr().out

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import yaml
 from support.composed_jobs import begin, search_of
 from support.runs import TINY, call_litlab, compose_config, is_own, train_here
 
-from litlab.cli import main as cli
 from litlab.cli import resume, status
 from litlab.cli.resume import _quote, resume_study
 from litlab.config.config_file import from_yaml, to_yaml
@@ -204,13 +202,9 @@ def test_a_directory_of_several_runs(new_run: NewRun, tmp_path: Path, capsys: py
     assert capsys.readouterr().out == f"{tmp_path} holds 4 runs, all completed; nothing to resume\n"
 
 
-def test_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrides_and_options_may_be_mixed() -> None:
     options = resume.parse_options(["DIR", "--allow", "timm", "a=1", "--allow", "mine", "~b"])
     assert (options.run, options.overrides, options.allow) == ("DIR", ["a=1", "~b"], ["timm", "mine"])
-    monkeypatch.setattr(sys, "argv", ["litlab", "resume", "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
-    assert "litlab resume DIR trainer.max_epochs=40" in capsys.readouterr().out
 
 
 def test_an_extended_run_equals_a_longer_one(tmp_path: Path) -> None:

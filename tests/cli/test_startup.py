@@ -6,9 +6,11 @@ The least processor time of several measurements counts, taken in turn: other lo
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.studies import make_study
 
 from litlab.cli.train import help_text
 
@@ -17,6 +19,9 @@ COMMANDS = {
     "litlab train --help": ["train", "--help"],
     "litlab train --cfg job": ["train", "--cfg", "job"],
 }
+TORCH = ("torch", "lightning", "numpy", "torchmetrics", "tensorboard")
+CONFIGS = ("hydra", "omegaconf")
+PAGES = ("matplotlib", "jinja2", "optuna", "tensorboard")
 LITLAB = "import sys; sys.argv = ['litlab', *sys.argv[1:]]; from litlab.cli.main import main; main()"
 WRONG = ["train", "optimizer.lr=-1"]
 REPEATS = 5
@@ -35,6 +40,14 @@ def seconds(folder: Path, code: str, *arguments: str, exit_code: int = 0) -> flo
     return usage.ru_utime + usage.ru_stime
 
 
+def list_imports(folder: Path, *arguments: str, heavy: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Call litlab, which prints at its end which of the heavy packages it has imported."""
+    code = f"import atexit, sys; heavy = {heavy}\n"
+    code += "atexit.register(lambda: print('imported:', [name for name in heavy if name in sys.modules]))\n"
+    command = [sys.executable, "-c", code + LITLAB, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
 def test_answers_come_at_once(tmp_path: Path) -> None:
     measured: dict[str, list[float]] = {name: [] for name in ("import hydra", "wrong", *COMMANDS)}
     for _ in range(REPEATS):
@@ -51,14 +64,39 @@ def test_answers_come_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_torch(name: str, tmp_path: Path) -> None:
-    code = "import atexit, sys\n"
-    code += "heavy = ('torch', 'lightning', 'numpy', 'torchmetrics', 'tensorboard')\n"
-    code += "atexit.register(lambda: print(*(name for name in heavy if name in sys.modules), file=sys.stderr))\n"
-    command = [sys.executable, "-c", code + LITLAB, *COMMANDS[name]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert done.stdout
+    done = list_imports(tmp_path, *COMMANDS[name], heavy=TORCH)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\nimported: []\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_errors_are_reported_without_torch(tmp_path: Path) -> None:
+    done = list_imports(tmp_path, *WRONG, "data.batch_size=0", heavy=TORCH)
+    assert (done.returncode, done.stdout) == (1, "imported: []\n")
+    assert done.stderr.count("expected greater than") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy", "text"),
+    [
+        (["compare", "s"], (*TORCH[:2], *CONFIGS, *PAGES, "scipy.stats"), "val/accuracy"),
+        (["diff", "s/0000_seed-0", "s/0000_seed-0"], (*TORCH[:2], *CONFIGS, *PAGES, "scipy"), "config    the same"),
+        (["status", "s"], ("torch", *CONFIGS, "pydantic", "rich", "numpy"), "1 completed, 1 failed, 1 interrupted"),
+    ],
+    ids=["compare", "diff", "status"],
+)
+def test_commands_that_read_runs_import_nothing_heavy(
+    arguments: list[str], heavy: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    statuses = ["completed", "failed", "interrupted"]
+    runs = make_study(
+        tmp_path / "s", {"seed": [0, 1, 2]}, lambda point: 0.5, status=lambda point: statuses[point["seed"]]
+    )
+    runs[2].result.unlink()
+    done = list_imports(tmp_path, *arguments, heavy=heavy)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert text in done.stdout
+    assert done.stdout.endswith("\nimported: []\n")
 
 
 def test_help_names_what_can_be_chosen() -> None:

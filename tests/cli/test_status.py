@@ -17,9 +17,7 @@ from typing import Any
 
 import pytest
 from support.composed_jobs import begin, plan_of, provenance, seeds
-from support.runs import call_litlab
 
-from litlab.cli import main as cli
 from litlab.cli import status
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -181,13 +179,6 @@ def test_a_thousand_jobs_at_once(thousand: Path) -> None:
     assert min(taken) < LIMIT
 
 
-def test_no_heavy_import(study: Path) -> None:
-    code = "import atexit, sys\nheavy = ('torch', 'hydra', 'omegaconf', 'pydantic', 'rich', 'numpy')\n"
-    code += "atexit.register(lambda: print(*(name for name in heavy if name in sys.modules), file=sys.stderr))\n"
-    done = subprocess.run([sys.executable, "-c", code + CODE, "status", str(study)], capture_output=True)
-    assert (done.returncode, done.stderr.strip()) == (0, b"")
-
-
 @contextmanager
 def killed_after_timeout(process: "subprocess.Popen[Any]") -> Iterator[None]:
     """Kill a process that a test would wait for without end."""
@@ -235,13 +226,3 @@ def test_watching_on_a_terminal(study: Path) -> None:
     assert "7 jobs: 1 completed, 1 running, 1 failed" in plain
     assert "0001_seed-1  failed" in plain
     assert "0000_seed-0" not in plain
-
-
-def test_the_command_line(study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["litlab", "status", "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        cli.main()
-    assert "litlab status outputs/lr_by_seed --watch" in capsys.readouterr().out
-    done = call_litlab(study.parent, "status", "nowhere")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("litlab: nowhere: no such directory")

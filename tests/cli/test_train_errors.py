@@ -1,7 +1,5 @@
 """Errors of `litlab train` name the key, the expected value and the nearest match."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,18 +47,6 @@ def test_errors_in_keys_of_litlab(case: str, tmp_path: Path, call_here: Callable
     assert list(tmp_path.iterdir()) == [], "a run that never started leaves no files"
 
 
-def test_errors_come_without_torch_and_all_at_once(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.argv = ['litlab', 'train', 'optimizer.lr=-1', 'data.batch_size=0']\n"
-        "from litlab.cli.main import main\n"
-        "try: main()\n"
-        "finally: print([name for name in ('torch', 'lightning', 'numpy') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
-    assert done.stderr.count("expected greater than") == 2
-
-
 def test_foreign_targets_are_checked_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text("class Net:\n    def __init__(self, *, num_classes, width): ...\n")
     model = ["model._target_=nets.Net", "+model.widht=3", "~model.widths", "~model.hidden"]
@@ -85,8 +71,3 @@ def test_data_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_command_is_refused_with_the_nearest(litlab: Command) -> None:
-    done = litlab("trian")
-    assert (done.returncode, done.stderr) == (1, "litlab: trian: unknown command; did you mean train?\n")
