@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 from support.studies import make_study
 
-from litlab.cli.train import help_text
-
 COMMANDS = {
     "litlab --help": ["--help"],
     "litlab train --help": ["train", "--help"],
@@ -97,13 +95,3 @@ def test_commands_that_read_runs_import_nothing_heavy(
     assert (done.returncode, done.stderr) == (0, "")
     assert text in done.stdout
     assert done.stdout.endswith("\nimported: []\n")
-
-
-def test_help_names_what_can_be_chosen() -> None:
-    lines = help_text(["--help", "model=resnet18"]).splitlines()
-    groups = dict(line.split(": ", 1) for line in lines if ": " in line and line[0] != " ")
-    assert groups["data"] == "cifar10, image_folder, shapes"
-    assert groups["model"].split(", ") == ["cnn", "resnet18", "torchvision", "whitened"]
-    assert "sprint" in groups["experiment"]
-    assert "data/base" not in groups
-    assert "  _target_: litlab.models.resnet.ResNet18" in lines

@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from filecmp import dircmp
 from pathlib import Path
 
 import pytest
 import yaml
+from support.composed_jobs import contents
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
@@ -46,7 +46,7 @@ trainer:
   devices: 2
 """,
 }
-# What a finished run is used for, in a process that is told nothing but its directory.
+# Uses of a finished run, in a process that gets nothing but its directory.
 USING = """
 import sys, torch, litlab
 from litlab.cli.main import main
@@ -69,20 +69,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     uv = shutil.which("uv", path=search)
     assert uv, "`make install` installs it"
-    install = [
-        uv,
-        "pip",
-        "install",
-        "-q",
-        "--offline",
-        "--no-deps",
-        "--python",
-        str(venv / "bin" / "python"),
-        str(wheel),
-    ]
-    subprocess.run(install, check=True)
-    packages = _site_packages(venv)
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [uv, "pip", "install", "-q", "--offline", "--no-deps", "--python", str(venv / "bin" / "python")]
+    subprocess.run([*install, str(wheel)], check=True)
+    (_site_packages(venv) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return venv
 
 
@@ -105,28 +94,20 @@ def trained(environment: Path, project: Path) -> RunDirectory:
 
 
 def test_the_wheel_brings_the_configs_of_the_checkout(environment: Path) -> None:
-    compared = dircmp(CHECKOUT / "conf", _site_packages(environment) / "litlab" / "conf", ignore=[])
-    pending, num_same = [compared], 0
-    while pending:
-        each = pending.pop()
-        assert each.left_only == each.right_only == each.diff_files == each.funny_files == []
-        num_same += len(each.same_files)
-        pending += each.subdirs.values()
-    assert num_same == len([path for path in (CHECKOUT / "conf").rglob("*") if path.is_file()]) > 20
+    configs = contents(CHECKOUT / "conf")
+    assert contents(_site_packages(environment) / "litlab" / "conf") == configs
+    assert len(configs) > 20
 
 
 def test_a_project_trains_its_own_network_on_its_own_settings(trained: RunDirectory) -> None:
-    config = yaml.safe_load(trained.config.read_text())
+    config = trained.read_config()
     assert read_result(trained)["status"] == "completed"
     assert trained.read_json(trained.provenance)["project"] == str(trained.path.parents[2])
     assert read_result(trained)["parameters"] == (3072 + 1) * 12 + (12 + 1) * 10
     assert config["model"] == {"_target_": "mypkg.net.MyNet", "width": 12}
     assert (config["data"]["num_train"], config["data"]["flip"]) == (100, True)  # of the project's YAML, of litlab's
-
-
-def test_a_config_of_the_project_shadows_one_of_litlab(trained: RunDirectory) -> None:
-    schedule = yaml.safe_load(trained.config.read_text())["schedule"]
-    assert schedule == {"_target_": "litlab.optim.schedules.cosine", "warmup": 0.5, "final": 0.125}
+    shadowing = {"_target_": "litlab.optim.schedules.cosine", "warmup": 0.5, "final": 0.125}
+    assert config["schedule"] == shadowing, "a config of the project shadows one of litlab"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in the project", "from another folder"])

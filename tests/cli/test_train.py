@@ -1,4 +1,4 @@
-"""Errors of `litlab train` name the key, the expected value and the nearest match."""
+"""`litlab train`: its help, and its errors, which name the key, the expected value and the nearest match."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.runs import TINY, Command, call_litlab
 
+from litlab.cli.train import help_text
 from litlab.runs.directory import RunDirectory
 
 WRONG = {
@@ -71,3 +72,13 @@ def test_data_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_what_can_be_chosen() -> None:
+    lines = help_text(["--help", "model=resnet18"]).splitlines()
+    groups = dict(line.split(": ", 1) for line in lines if ": " in line and line[0] != " ")
+    assert groups["data"] == "cifar10, image_folder, shapes"
+    assert groups["model"].split(", ") == ["cnn", "resnet18", "torchvision", "whitened"]
+    assert "sprint" in groups["experiment"]
+    assert "data/base" not in groups
+    assert "  _target_: litlab.models.resnet.ResNet18" in lines
