@@ -7,20 +7,18 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
-from support.small_fit import Batches, Rows, make_task, make_trainer
+from support.small_fit import Batches, Rows, ignore_hints, make_task, make_trainer
 from torch import Tensor, nn
 
 from litlab.callbacks.ema import EMA
 from litlab.errors import UserError
 from litlab.tasks.image_classifier import ImageClassifier
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The number of training batches")  # is smaller than the logging interval
-]
+pytestmark = ignore_hints
 
 
 class Recorder(Callback):
-    """The weights after each optimizer step, and those of each validation."""
+    """Records the weights after each optimizer step, and those of each validation."""
 
     def __init__(self) -> None:
         self.trained: list[dict[str, Tensor]] = []
@@ -43,12 +41,11 @@ def task_with_norm() -> ImageClassifier:
 
 
 def averaged(states: list[dict[str, Tensor]], *, decay: float, every_steps: int) -> dict[str, Tensor]:
-    """Written down from the definition; `states` begins with the initial weights."""
-    average = {name: each.double() for name, each in states[0].items()}
+    """Compute the average from its definition; `states` begins with the initial weights."""
+    average = {name: value.double() for name, value in states[0].items()}
     for number, state in enumerate(states[every_steps::every_steps]):
-        kept = min(decay, (1 + number) / (10 + number))
-        for name in average:
-            average[name] = kept * average[name] + (1 - kept) * state[name].double()
+        d = min(decay, (1 + number) / (10 + number))
+        average = {name: d * value + (1 - d) * state[name].double() for name, value in average.items()}
     return average
 
 
@@ -66,7 +63,7 @@ def test_average_is_validated(decay: float, every_steps: int, accumulate: int) -
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
         else:
             assert torch.equal(value, recorder.trained[-1][name])  # counts of batches are as they are
-    for name, value in task.state_dict().items():  # and training went on with the weights themselves
+    for name, value in task.state_dict().items():  # and training continued with the weights themselves
         assert torch.equal(value, recorder.trained[-1][name])
 
 
@@ -99,9 +96,9 @@ def test_average_changes_under_bfloat16() -> None:
     ema._num_updates = 10**6  # long after the start
     trainer = make_trainer([Rows()], [ema, recorder], max_epochs=8, precision="bf16-true")
     trainer.fit(task, Batches(40), Batches(8))
-    average = {name: each.float() for name, each in before.items()}
+    average = {name: value.float() for name, value in before.items()}
     for state in recorder.trained:
-        average = {name: torch.lerp(each, state[name].float(), 0.005) for name, each in average.items()}
+        average = {name: torch.lerp(value, state[name].float(), 0.005) for name, value in average.items()}
     for name, value in recorder.validated[-1].items():
         if value.is_floating_point():
             assert value.dtype == torch.bfloat16

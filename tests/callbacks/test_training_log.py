@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
-from support.small_fit import CLASS_NAMES, NORMALIZATION, Batches, Loader, Rows, make_task, make_trainer
+from support.small_fit import CLASS_NAMES, NORMALIZATION, Batches, Loader, Rows, ignore_hints, make_task, make_trainer
 from torch import Tensor
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
@@ -15,14 +15,11 @@ from litlab.callbacks.images import TrainingImages, WorstMistakes
 from litlab.callbacks.training_log import TrainingLog
 from litlab.data.loader import Batch
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
-]
+pytestmark = ignore_hints
 
 
 class StepRecorder(Callback):
-    """Each step's loss, recomputed, and learning rate."""
+    """Records each step's loss, recomputed, and learning rate."""
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
@@ -72,17 +69,17 @@ def test_throughput_counts_images_of_all_ranks_but_not_the_time_of_validation(mo
     assert rows.values("throughput/images_per_second") == {4: 4.0, 8: 4.0}
 
 
-def test_accumulated_batches_are_one_step() -> None:
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"max_epochs": 1, "log_every_n_steps": 1, "accumulate_grad_batches": 2}, [1, 2, 3]),
+        ({"max_steps": 4, "log_every_n_steps": 3}, [3, 4]),  # it stops in mid-epoch
+    ],
+)
+def test_steps_with_a_row(settings: dict[str, int], steps: list[int]) -> None:
     rows = Rows()
-    trainer = make_trainer([rows], [TrainingLog()], max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=2)
-    trainer.fit(make_task(), Batches(40))
-    assert list(rows.values("train/loss")) == [1, 2, 3]
-
-
-def test_a_training_that_stops_in_mid_epoch_logs_its_last_steps() -> None:
-    rows = Rows()
-    make_trainer([rows], [TrainingLog()], max_steps=4, log_every_n_steps=3).fit(make_task(), Batches(80))
-    assert list(rows.values("train/loss")) == [3, 4]
+    make_trainer([rows], [TrainingLog()], **settings).fit(make_task(), Batches(40))
+    assert list(rows.values("train/loss")) == steps
 
 
 def test_other_modules_and_loggers_work() -> None:

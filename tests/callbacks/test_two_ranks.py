@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from support.small_fit import CLASS_NAMES, NORMALIZATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
+from support.small_fit import (
+    CLASS_NAMES,
+    NORMALIZATION,
+    NUM_TEST,
+    Batches,
+    Rows,
+    Shown,
+    ignore_hints,
+    make_task,
+    make_trainer,
+)
 from support.warm import WarmProcess
 from torchmetrics.classification import MulticlassF1Score
 
@@ -17,10 +27,7 @@ from litlab.callbacks.confusion_matrix import ConfusionMatrix
 from litlab.callbacks.images import WorstMistakes
 from litlab.callbacks.training_log import TrainingLog
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
-]
+pytestmark = ignore_hints
 F1 = {"f1": MulticlassF1Score(len(CLASS_NAMES), average="macro")}
 
 

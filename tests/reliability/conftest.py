@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from reliability import report
 from reliability.report import Tally
-from reliability.runs import GetReference, Reference, small_run
+from reliability.runs import EVERY_2, GetReference, Reference, small_run
 from reliability.workers import Workers
+
+from litlab.runs.directory import RunDirectory
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +41,12 @@ def workers(_all_workers: Workers) -> Iterator[Workers]:
     """Start processes, and kill what is left of them after the test."""
     yield _all_workers
     _all_workers.end_all()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """Create the directory of a run that saves every second step."""
+    return small_run(tmp_path / "run", *EVERY_2)
 
 
 @pytest.fixture(scope="session")

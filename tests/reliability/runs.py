@@ -22,6 +22,7 @@ SMALL = (
     "+callbacks.watch._target_=reliability.faults.Watch",
     "trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
 )  # fmt: skip
+EVERY_2 = (*SMALL, "checkpoint.every_steps=2")
 BATCHES = 6  # of training, in an epoch
 
 Events = dict[tuple[str, int], list[bytes]]

@@ -6,12 +6,11 @@ The processes are forked workers.
 import random
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 from reliability.report import trials
-from reliability.runs import SMALL, GetReference, files, small_run
+from reliability.runs import EVERY_2, GetReference, files, small_run
 from reliability.workers import Workers
 
 from litlab.runs.directory import RunDirectory
@@ -19,17 +18,13 @@ from litlab.runs.result import read_result
 from litlab.tensorboard_session import LAST
 from litlab.training.checkpoint_io import read_checkpoint
 
-OVERRIDES = (*SMALL, "checkpoint.every_steps=2")
-STOP = f"train_batch 3 {signal.SIGTERM:d}"  # in the second epoch, after a best one
-
 
 @pytest.fixture(scope="module")
 def stopped(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """Stop a run in its second epoch, with a last, a previous and a best checkpoint."""
-    run = small_run(tmp_path_factory.mktemp("stopped") / "run", *OVERRIDES)
+    run = small_run(tmp_path_factory.mktemp("stopped") / "run", *EVERY_2)
     for _ in range(3):
-        worker = _all_workers.fork(run, LITLAB_TEST_SIGNAL=STOP)
-        assert worker.wait() == 143, worker.stderr()
+        _all_workers.stop(run, "train_batch 3")
     return run
 
 
@@ -71,11 +66,9 @@ def test_a_damaged_one_is_named_and_the_one_before_used(
 ) -> None:
     assert read_checkpoint(run.previous)["global_step"] < read_checkpoint(run.last)["global_step"]
     damage(run.last, number)
-    worker = workers.fork(run)
-    assert worker.wait() == 0, worker.stderr()
-    assert f"{run.last} is damaged" in worker.stderr()
-    assert f"resuming from the one before it, {run.previous}" in worker.stderr()
-    reference(*OVERRIDES).assert_equal(run)
+    message = workers.resume(run, reference(*EVERY_2)).stderr()
+    assert f"{run.last} is damaged" in message
+    assert f"resuming from the one before it, {run.previous}" in message
 
 
 @pytest.mark.row("both checkpoints damaged: resume refused, nothing overwritten")
@@ -87,13 +80,14 @@ def test_both_damaged(number: int, run: RunDirectory, workers: Workers) -> None:
     before = files(run.path, *report)
     worker = workers.fork(run)
     assert worker.wait() == 1
-    assert f"{run.last} is damaged" in worker.stderr()
-    assert f"{run.previous} is damaged" in worker.stderr()
-    assert "has no checkpoint to resume from" in worker.stderr()
-    assert "Traceback" not in worker.stderr()
+    message = worker.stderr()
+    assert f"{run.last} is damaged" in message
+    assert f"{run.previous} is damaged" in message
+    assert "has no checkpoint to resume from" in message
+    assert "Traceback" not in message
     after = files(run.path, *report)
     assert before.items() <= after.items()
-    assert [name[: len(LAST)] for name in after.keys() - before.keys()] == [LAST], "TensorBoard is told that it failed"
+    assert [name[: len(LAST)] for name in after.keys() - before.keys()] == [LAST], "the end of the TensorBoard session"
     assert read_result(run)["status"] == "failed"
 
 
@@ -103,11 +97,9 @@ def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, refere
     """The rest of the training is unchanged, and the best of the rest is tested."""
     assert not run.best.samefile(run.last)
     damage(run.best, number)
-    worker = workers.fork(run)
-    assert worker.wait() == 0, worker.stderr()
+    worker = workers.resume(run)
     assert re.search(rf"{run.best} is damaged.*the search for the best restarts", worker.stderr())
-    expected = reference(*OVERRIDES)
-    result, undisturbed = read_result(run), expected.outcome["result"]
+    result, undisturbed = read_result(run), reference(*EVERY_2).outcome["result"]
     assert result["weights"] == undisturbed["weights"]
     assert result["best"] == result["last"] == undisturbed["last"]
 
@@ -117,16 +109,14 @@ def test_a_damaged_best(number: int, run: RunDirectory, workers: Workers, refere
 def test_a_best_that_is_lost_when_training_is_through(
     number: int, run: RunDirectory, workers: Workers, reference: GetReference
 ) -> None:
-    assert workers.fork(run, LITLAB_TEST_SIGNAL=f"test_batch 1 {signal.SIGTERM:d}").wait() == 143
+    workers.stop(run, "test_batch 1")
     assert not run.best.samefile(run.last)
     if number % 2:
         run.best.unlink()
     else:
         damage(run.best, number)
-    worker = workers.fork(run)
-    assert worker.wait() == 0, worker.stderr()
-    assert f"{run.best}" in worker.stderr()
-    result, undisturbed = read_result(run), reference(*OVERRIDES).outcome["result"]
+    assert f"{run.best}" in workers.resume(run).stderr()
+    result, undisturbed = read_result(run), reference(*EVERY_2).outcome["result"]
     assert result["weights"] == undisturbed["weights"]
     assert result["test"].keys() == undisturbed["test"].keys()
     assert result["test"] != undisturbed["test"]

@@ -1,14 +1,11 @@
-"""A run that is stopped wherever it looks for a signal, and goes on, ends as if it had not been.
-
-All this is within one process: nothing is forked or killed.
-"""
+"""Runs that are stopped wherever they check for a signal, and resumed within this process: equal to the bit."""
 
 from pathlib import Path
 
 import pytest
 from reliability.report import Tally, times
 from reliability.runs import BATCHES, SMALL
-from support.exact_resume import differences, new_run, outcome, train_until
+from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.thorough import THOROUGH
 
 VARIATIONS = {
@@ -47,12 +44,10 @@ def test_resumption_from_every_step(variation: str, tally: Tally, tmp_path: Path
     assert looks > BATCHES
     expected = outcome(whole)
     stops = range(1, looks + 1, EVERY)
-    found = {}
+    different = {}
     for number in stops:
-        run, _ = new_run(tmp_path / f"stopped-{number}", *overrides)
-        assert train_until(run, config, number) is None
-        train_until(run, config, None)
-        found[number] = differences(expected, outcome(run))
-    different = {number: lines for number, lines in found.items() if lines}
+        run = stop_and_resume(tmp_path / f"stopped-{number}", number, *overrides)
+        if lines := differences(expected, outcome(run)):
+            different[number] = lines
     tally.count(len(stops) - len(different), len(stops), "" if THOROUGH else f"each {EVERY}rd stop of one config")
     assert different == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from reliability.report import trials
-from reliability.runs import SMALL, GetReference, small_run
+from reliability.runs import SMALL, GetReference, seen, small_run
 from reliability.workers import Worker, Workers
 from support.processes import wait_until
 
@@ -29,23 +29,18 @@ def test_kill_at_a_random_moment(number: int, workers: Workers, reference: GetRe
     """Each run is killed up to three times, at moments drawn from the time that its training takes."""
     every_steps = 1 + number % 3
     overrides = (*SMALL, f"checkpoint.every_steps={every_steps}")
-    expected = reference(*overrides)
     run = small_run(tmp_path / "run", *overrides)
     draw = random.Random(number)
-    codes = []
+    codes: list[int] = []
     while len(codes) < KILLS and 0 not in codes:
         worker = workers.fork(run, LITLAB_TEST_SLEEP="train_batch 0 0.03")
-        wait_until(lambda worker=worker: has_begun(run) or worker.poll() is not None, 60, worker.stderr)
+        wait_until(lambda worker=worker: seen(run) or worker.poll() is not None, 60, worker.stderr)
         time.sleep(draw.uniform(0, 0.3))
         worker.send(signal.SIGKILL)
         codes.append(worker.wait())
         (run.path / "seen.0").unlink(missing_ok=True)
     assert codes[0] == -signal.SIGKILL
-    workers.resume(run, expected)
-
-
-def has_begun(run: RunDirectory) -> bool:
-    return (run.path / "seen.0").exists()
+    workers.resume(run, reference(*overrides))
 
 
 @pytest.mark.row("kill -9 during a save, TMPDIR on another device: newest checkpoint intact, one of the last two")
@@ -72,7 +67,7 @@ def test_kill_while_saving(number: int, workers: Workers, tmp_path: Path) -> Non
     assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}
 
 
-def save_on_and_on() -> None:
+def save_until_killed() -> None:
     """Save one step after the other and print each; runs in a process of its own."""
     run = RunDirectory(Path(sys.argv[1]))
     writer = AtomicCheckpointIO()
@@ -89,4 +84,4 @@ def saved(worker: Worker) -> int:
 
 
 if __name__ == "__main__":
-    save_on_and_on()
+    save_until_killed()

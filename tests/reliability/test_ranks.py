@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from reliability.report import in_torture, times, trials
 from reliability.runs import SMALL, Reference, seen, small_run
-from reliability.workers import Worker, Workers, rank_of
+from reliability.workers import TIMEOUT, Worker, Workers, rank_of
+from support.exact_resume import outcome
 from support.hparams_page import sessions
 from support.processes import session, wait_until
 
@@ -29,27 +30,31 @@ TWO = (
     "callbacks=ema", "callbacks.ema.decay=0.8",
 )  # fmt: skip
 SOON = 5  # seconds
-SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.15"}  # ranks agree four times a second: a shorter run would be through
+SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.15"}  # ranks agree four times a second: a shorter run would be over
 
 
 @pytest.fixture(scope="module")
 def undisturbed(_all_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     run = small_run(tmp_path_factory.mktemp("ranks") / "run", *TWO)
-    go_on(_all_workers, run)
+    complete(_all_workers, run)
     return Reference.of(run)
 
 
-def go_on(workers: Workers, run: RunDirectory) -> None:
-    """Two ranks, until the run is complete."""
+def complete(workers: Workers, run: RunDirectory) -> None:
+    """Run two ranks until the run is complete."""
     for worker in workers.fork_ranks(run, 2):
         assert worker.wait() == 0, worker.stderr()
 
 
-def wait_for_batches(run: RunDirectory, num_batches: int, worker: Worker) -> None:
-    def has_batches() -> bool:
-        return len(seen(run).get("seen.1", [])) >= num_batches or worker.poll() is not None
-
-    wait_until(has_batches, 120, worker.stderr)
+def start_and_signal(run: RunDirectory, workers: Workers, num_batches: int, rank: int, signum: int) -> Worker:
+    """Start litlab's own ranks anew, and send a signal to one of them after so many batches."""
+    worker = workers.start(run, **SLOWLY)
+    wait_until(
+        lambda: len(seen(run).get("seen.1", [])) >= num_batches or worker.poll() is not None, TIMEOUT, worker.stderr
+    )
+    assert len(session(worker.session)) == 3
+    os.kill(rank_of(worker.session, rank), signum)
+    return worker
 
 
 MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1", "save 3"]
@@ -62,24 +67,19 @@ def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, 
     ranks = workers.fork_ranks(run, 2, LITLAB_TEST_SIGNAL=f"{moment} {signal.SIGTERM:d}", **SLOWLY)
     assert [worker.wait() for worker in ranks] == [143, 143]
     assert read_result(run)["error"].startswith("stopped by SIGTERM, saved at step ")
-    go_on(workers, run)
+    complete(workers, run)
     undisturbed.assert_equal(run)
 
 
 @pytest.mark.row("SIGTERM to one of 2 ranks started by litlab: all end, exit code 143; identical result after resume")
 @in_torture
 @trials(1, 3)
-def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
+def test_a_started_rank_gets_sigterm(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
-    worker = workers.start(run, **SLOWLY)
-    wait_until(
-        lambda: len(seen(run).get("seen.1", [])) >= 1 + 3 * number or worker.poll() is not None, 120, worker.stderr
-    )
-    assert len(session(worker.session)) == 3
-    os.kill(rank_of(worker.session, number % 2), signal.SIGTERM)
+    worker = start_and_signal(run, workers, 1 + 3 * number, number % 2, signal.SIGTERM)
     assert worker.wait(10) == 143, worker.stderr()
     assert "stopped by SIGTERM, saved at step " in worker.stderr()
-    go_on(workers, run)
+    complete(workers, run)
     undisturbed.assert_equal(run)
 
 
@@ -87,18 +87,14 @@ def test_one_rank_of_ours_gets_sigterm(number: int, workers: Workers, undisturbe
 @trials(1, 10)
 def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", *TWO)
-    worker = workers.start(run, **SLOWLY)
-    wait_until(
-        lambda: len(seen(run).get("seen.1", [])) >= 3 + number % 6 or worker.poll() is not None, 120, worker.stderr
-    )
-    os.kill(rank_of(worker.session, 1 - number % 2), signal.SIGKILL)
+    worker = start_and_signal(run, workers, 3 + number % 6, 1 - number % 2, signal.SIGKILL)
     wait_until(lambda: not session(worker.session), SOON, worker.stderr)
     assert worker.wait() == 128 + signal.SIGKILL
     assert "Traceback" not in worker.stderr()
     assert read_result(run)["status"] == "failed"
     assert [shown.status for shown in sessions(run.path).values()] == ["STATUS_FAILURE"]
     assert read_checkpoint(run.last)["global_step"] > 0
-    go_on(workers, run)
+    complete(workers, run)
     undisturbed.assert_equal(run)
 
 
@@ -106,10 +102,9 @@ def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference,
 @trials(1, 3)
 def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) -> None:
     """Without batch norm and dropout, which are up to the ranks."""
-    kept = [each for each in TWO if "model" not in each]
-    overrides = (*kept, "model.widths=[2,4]", "model.hidden=[8]")
+    overrides = (*(override for override in TWO if "model" not in override), "model.widths=[2,4]", "model.hidden=[8]")
     whole, run = (small_run(tmp_path / name, *overrides) for name in ("whole", "run"))
-    go_on(workers, whole)
+    complete(workers, whole)
     ranks = workers.fork_ranks(run, 2, LITLAB_TEST_SIGNAL=f"train_batch {3 + 2 * number} {signal.SIGTERM:d}", **SLOWLY)
     assert [worker.wait() for worker in ranks] == [143, 143]
     on_one = ["trainer.devices=1", "trainer.strategy=auto"]
@@ -119,13 +114,13 @@ def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) ->
     sign(run)
     assert workers.fork(run).wait() == 0
     assert samples(run) == samples(whole)
-    expected, found = Reference.of(whole).outcome, Reference.of(run).outcome
-    assert [row.metric for row in found["rows"]] == [row.metric for row in expected["rows"]]
-    assert [row.value for row in found["rows"]] == pytest.approx([row.value for row in expected["rows"]], rel=1e-5)
+    expected, actual = outcome(whole)["rows"], outcome(run)["rows"]
+    assert [row.metric for row in actual] == [row.metric for row in expected]
+    assert [row.value for row in actual] == pytest.approx([row.value for row in expected], rel=1e-5)
 
 
 def samples(run: RunDirectory) -> dict[str, list[int]]:
-    """Epoch and batch -> the rows in it, of all ranks together."""
+    """Return the rows of the data set in each batch, of all ranks together, by epoch and batch."""
     together: dict[str, list[int]] = {}
     for line in itertools.chain(*seen(run).values()):
         epoch, batch, rows = line.split(",")

@@ -1,19 +1,16 @@
 """Runs that start anew: equal when their configs are, in directories of their own, at little cost for safety."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reliability.report import Tally, in_torture, times
 from reliability.runs import SMALL, Reference, small_run
-from reliability.workers import TIMEOUT, Workers, variables
-from support.processes import session
+from reliability.workers import TIMEOUT, Workers, kill_sessions, variables
 from support.runs import call_litlab
 
 from litlab.config.config_file import from_yaml
@@ -39,8 +36,8 @@ def test_fresh_runs_are_equal(tally: Tally, workers: Workers, tmp_path: Path) ->
 @pytest.mark.row("simultaneous starts of `litlab train`: separate directories")
 def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
     """Each gets a SIGTERM as soon as it has its directory, with the config in it."""
-    command = [sys.executable, "-P", "-m", "litlab", "train", *[each for each in SMALL if "reliability" not in each]]
-    command = [each for each in command if not each.startswith("~model")]
+    overrides = [each for each in SMALL if "reliability" not in each and not each.startswith("~model")]
+    command = [sys.executable, "-P", "-m", "litlab", "train", *overrides]
     number = times(2, 50)
     null = subprocess.DEVNULL
     options: dict[str, Any] = {"stdout": null, "stderr": null, "start_new_session": True}
@@ -48,29 +45,26 @@ def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
         subprocess.Popen([*command, f"seed={seed}"], cwd=tmp_path, env=variables(), **options) for seed in range(number)
     ]
     try:
-        found = stopped_when_placed(processes, tmp_path / "outputs")
+        seeds = terminate_when_frozen(processes, tmp_path / "outputs")
         codes = [process.wait(TIMEOUT) for process in processes]
     finally:
-        for process in processes:
-            for pid in session(process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-    tally.count(len(found), number)
-    assert sorted(found.values()) == list(range(number))
-    assert {128 - code if code < 0 else code for code in codes} == {143}  # as a shell would say
+        kill_sessions(process.pid for process in processes)
+    tally.count(len(seeds), number)
+    assert sorted(seeds.values()) == list(range(number))
+    assert {128 - code if code < 0 else code for code in codes} == {143}  # as in a shell
     assert len(list((tmp_path / "outputs").glob("*/*"))) == number
 
 
-def stopped_when_placed(processes: "list[subprocess.Popen[bytes]]", outputs: Path) -> dict[Path, int]:
-    """Run directory -> the seed in its config, which is the number of its process."""
-    found: dict[Path, int] = {}
+def terminate_when_frozen(processes: "list[subprocess.Popen[bytes]]", outputs: Path) -> dict[Path, int]:
+    """Return the seed in each frozen config, which is the number of its process."""
+    seeds: dict[Path, int] = {}
     end = time.monotonic() + 5 * TIMEOUT
-    while len(found) < len(processes) and time.monotonic() < end:
-        for config in set(outputs.glob("*/*/config.yaml")) - {path / "config.yaml" for path in found}:
-            found[config.parent] = from_yaml(config.read_text(encoding="utf-8"))["seed"]
-            processes[found[config.parent]].terminate()
+    while len(seeds) < len(processes) and time.monotonic() < end:
+        for config in set(outputs.glob("*/*/config.yaml")) - seeds.keys():
+            seeds[config] = from_yaml(config.read_text(encoding="utf-8"))["seed"]
+            processes[seeds[config]].terminate()
         time.sleep(0.05)
-    return found
+    return seeds
 
 
 @in_torture

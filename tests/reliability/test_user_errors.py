@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from reliability.report import times
-from reliability.runs import BATCHES, SMALL, GetReference, seen, small_run
+from reliability.runs import BATCHES, EVERY_2, SMALL, GetReference, seen, small_run
 from reliability.workers import Workers
 
 from litlab.runs.result import read_result
@@ -15,7 +15,6 @@ from litlab.training.checkpoint_io import read_checkpoint
 
 FILE = Path(__file__).with_name("faults.py")
 MESSAGE = "ArithmeticError: a fault of the user's own"
-EVERY_2 = (*SMALL, "checkpoint.every_steps=2")
 
 
 def fail_and_resume(

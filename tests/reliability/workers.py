@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,12 @@ class Workers:
         self._sessions.append(process.pid)
         return Worker(process, file)
 
+    def stop(self, run: RunDirectory, moment: str, signum: int = signal.SIGTERM) -> Worker:
+        """Fork a worker that sends a signal to itself at a moment of `reliability.faults`, and wait for its end."""
+        worker = self.fork(run, LITLAB_TEST_SIGNAL=f"{moment} {signum:d}")
+        assert worker.wait() == (130 if signum == signal.SIGINT else 143), worker.stderr()
+        return worker
+
     def fork_ranks(self, run: RunDirectory, num_ranks: int, **environment: str) -> list[Worker]:
         """Fork ranks as torchrun starts them, without a parent worker; the environment is for the last one alone."""
         with reserve_port() as reserved:
@@ -98,11 +106,15 @@ class Workers:
 
     def end_all(self) -> None:
         """Kill what a failed test left behind."""
-        for leader in self._sessions:
-            for pid in session(leader):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        kill_sessions(self._sessions)
         self._sessions.clear()
+
+
+def kill_sessions(leaders: Iterable[int]) -> None:
+    """Kill all members of some sessions."""
+    for pid in chain.from_iterable(map(session, leaders)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def variables() -> dict[str, str]:

@@ -55,6 +55,15 @@ def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -
     return stop.looks
 
 
+def stop_and_resume(directory: Path, number: int, *overrides: str) -> RunDirectory:
+    """Train until the `number`-th look for a signal, and resume to the end."""
+    run, config = new_run(directory, *overrides)
+    assert train_until(run, config, number) is None
+    assert number == 1 or run.last.exists(), "nothing was saved"
+    train_until(run, config, None)
+    return run
+
+
 def outcome(run: RunDirectory) -> dict[str, Any]:
     """Collect what two bit-equal runs agree in: state, rows and result, without times and speeds."""
     rows = [row for row in read_metrics(run.metrics) if not row.metric.startswith("throughput")]

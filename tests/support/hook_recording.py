@@ -1,4 +1,4 @@
-"""Recording of all hooks of a fit, to compare litlab's loop with Lightning's."""
+"""Recording of all hooks of a fit, to compare litlab's epoch loop with Lightning's."""
 
 import copy
 from collections.abc import Callable
@@ -18,14 +18,14 @@ _UNSEEN = ("on_save_checkpoint", "on_load_checkpoint")
 
 
 def hooks_of(base: type) -> list[str]:
-    """Return all hooks of this version of Lightning, so that a new one is noticed."""
+    """List all hooks that this version of Lightning has, so that a new one is noticed."""
     return [
         name for name in dir(base) if name.startswith("on_") and name not in _UNSEEN and callable(getattr(base, name))
     ]
 
 
 class Recorder(Callback):
-    """Record every hook of callbacks with its counters, `self.log` and arguments."""
+    """Records every hook of callbacks, with counters, arguments and the name that `self.log` uses."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -85,15 +85,19 @@ class Recorded(LightningModule):
         return lambda *arguments: self.events.append((f"module {name}", _facts(self.trainer, self, arguments)))
 
 
-def fit(module: Recorded, *, ours: bool, **changes: Any) -> dict[str, Any]:
-    """Return all events in their order, logged rows, weights and the optimizer's state."""
+def fit(module: Recorded, *, replaced: bool, **changes: Any) -> dict[str, Any]:
+    """Fit with Lightning's epoch loop, or with the one that replaces it.
+
+    Returns:
+        All events in their order, logged rows, counters, weights and the optimizer's state.
+    """
     rows, recorder = Rows(), Recorder()
     module.events = recorder.events
     rows.log_hyperparams = lambda *_: None  # type: ignore[method-assign]
     arguments = {"max_epochs": 2, "log_every_n_steps": 2, "profiler": NoProfiler()} | changes
     data = arguments.pop("data", Batches(37))
     trainer = make_trainer([rows], [recorder, *arguments.pop("callbacks", [])], **arguments)
-    if ours:
+    if replaced:
         EpochLoop.install(trainer)
     torch.manual_seed(4)
     trainer.fit(module, data, Batches(9))
@@ -116,7 +120,7 @@ def _facts(trainer: Trainer, module: LightningModule, arguments: tuple[Any, ...]
         "last": trainer.is_last_batch if trainer.training else None,
         "arguments": [_plain(argument) for argument in arguments],
         "random": torch.get_rng_state(),
-        "gradients": [None if weight.grad is None else weight.grad.clone() for weight in module.parameters()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in module.parameters()],
         "rates": [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups],
     }
 

@@ -22,6 +22,11 @@ CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 NORMALIZATION: dict[str, Any] = {"class_names": CLASS_NAMES, "mean": MEAN, "std": STD}
 NUM_TEST, BATCH_SIZE = 23, 8
+# Lightning's hints on small fits: fewer batches than the logging interval, no validation data.
+ignore_hints = [
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+]
 
 
 class Rows(Logger):

@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def test_the_one_before_is_kept(run: RunDirectory) -> None:
     assert [read_checkpoint(path)["global_step"] for path in (run.last, run.previous)] == [2, 1]
-    assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}, "no litter"
+    assert {file.name for file in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt"}, "no temporary files"
     assert find_newest_checkpoint(run) == (run.last, [])
 
 
@@ -79,8 +79,8 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
 def test_hyperparameters_become_plain(tmp_path: Path) -> None:
     hyperparameters = {"lr": 0.1, "path": tmp_path, "nested": {"sizes": (1, 2), "network": torch.nn.ReLU()}}
     AtomicCheckpointIO().save_checkpoint({"hyper_parameters": hyperparameters}, tmp_path / "a.ckpt")
-    found = read_checkpoint(tmp_path / "a.ckpt")["hyper_parameters"]
-    assert found == {"lr": 0.1, "nested": {"sizes": [1, 2]}}
+    plain = read_checkpoint(tmp_path / "a.ckpt")["hyper_parameters"]
+    assert plain == {"lr": 0.1, "nested": {"sizes": [1, 2]}}
 
 
 def test_unreadable_objects_are_not_saved(run: RunDirectory) -> None:

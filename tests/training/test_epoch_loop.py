@@ -58,11 +58,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_hook_counter_and_bit_is_as_in_lightnings_loop(case: str) -> None:
     of_module, of_trainer = CASES[case]
-    theirs, ours = (fit(Recorded(**of_module), ours=ours, **of_trainer) for ours in (False, True))
-    assert [name for name, _ in ours["events"]] == [name for name, _ in theirs["events"]]
-    assert sum(name == "training_step" for name, _ in ours["events"]) >= 6
-    found = differences(theirs, ours)
-    assert not found, "\n".join(found[:20])
+    lightning, litlab = (fit(Recorded(**of_module), replaced=replaced, **of_trainer) for replaced in (False, True))
+    assert [name for name, _ in litlab["events"]] == [name for name, _ in lightning["events"]]
+    assert sum(name == "training_step" for name, _ in litlab["events"]) >= 6
+    different = differences(lightning, litlab)
+    assert not different, "\n".join(different[:20])
 
 
 class StopsAt(Callback):
@@ -79,13 +79,13 @@ class StopsAt(Callback):
 
 
 def test_callbacks_can_stop_it_and_add_others_to_it() -> None:
-    ended = {}
-    for ours in (False, True):
+    ends = []
+    for replaced in (False, True):
         stops = StopsAt()
-        end = fit(Recorded(), ours=ours, callbacks=[stops])
-        ended[ours] = [end["step"], stops.added[-1], end["weights"]]
-    assert ended[True][:2] == [3, 2]
-    assert not differences(ended[False], ended[True])
+        end = fit(Recorded(), replaced=replaced, callbacks=[stops])
+        ends.append([end["step"], stops.added[-1], end["weights"]])
+    assert ends[1][:2] == [3, 2]
+    assert not differences(*ends)
 
 
 class WithOwnStep(Recorded):
@@ -93,13 +93,13 @@ class WithOwnStep(Recorded):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.events.append(("optimizer_step", {"lightnings": type(optimizer).__name__}))
+        self.events.append(("optimizer_step", {"class": type(optimizer).__name__}))
 
 
 def test_what_wraps_the_optimizer_is_left_to_lightning() -> None:
-    theirs, ours = (fit(WithOwnStep(), ours=ours) for ours in (False, True))
-    assert ("optimizer_step", {"lightnings": "LightningSGD"}) in ours["events"]
-    assert not differences(theirs, ours)
+    lightning, litlab = (fit(WithOwnStep(), replaced=replaced) for replaced in (False, True))
+    assert ("optimizer_step", {"class": "LightningSGD"}) in litlab["events"]
+    assert not differences(lightning, litlab)
 
 
 def test_an_optimizer_that_ignores_its_closure_is_named() -> None:
@@ -112,7 +112,7 @@ def test_an_optimizer_that_ignores_its_closure_is_named() -> None:
             return Careless(self.parameters(), lr=0.1)
 
     with pytest.raises(UserError, match=r"Careless.step\(closure\) did not call the closure"):
-        fit(Task(), ours=True)
+        fit(Task(), replaced=True)
 
 
 class Calls(Callback):
@@ -123,22 +123,22 @@ class Calls(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
-            sys.setprofile(self._see)
+            sys.setprofile(self._count)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         sys.setprofile(None)
 
-    def _see(self, frame: Any, event: str, argument: object) -> None:
+    def _count(self, frame: Any, event: str, argument: object) -> None:
         self.count += event == "call" and "/torch/" not in frame.f_code.co_filename
 
 
 def test_a_step_takes_a_small_part_of_lightnings_calls() -> None:
-    """Which a clock can't tell on a machine that does something else, too."""
+    """Calls are counted, since times vary on a busy machine."""
     counts = []
-    for ours in (False, True):
+    for replaced in (False, True):
         calls = Calls()
         trainer = make_trainer([], [calls], max_epochs=2, profiler=NoProfiler())
-        if ours:
+        if replaced:
             EpochLoop.install(trainer)
         trainer.fit(make_task(), Batches(800), Batches(8))
         counts.append(calls.count / 100)
@@ -185,7 +185,7 @@ class Waits(Callback):
             self.stacks.append(f"{name}\n{''.join(traceback.format_stack(limit=12))}")
 
 
-def train_recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Waits:
+def test_nothing_waits_for_the_device_between_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train a default run with 10 steps an epoch; the recorder is the last callback."""
     waits = Waits()
 
@@ -209,27 +209,6 @@ def train_recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides:
 
     monkeypatch.setattr(run_module, "build_callbacks", lambda config, info: [*build(config, info), waits])
     monkeypatch.setattr(Trainer, "fit", recorded_fit)
-    train_here(directory, *TINY, f"trainer.log_every_n_steps={LOG_EVERY}", *overrides)
-    return waits
-
-
-def test_nothing_waits_for_the_device_between_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = train_recorded(tmp_path / "run", monkeypatch)
-    assert waits.num_due, "it does not record"
+    train_here(tmp_path / "run", *TINY, f"trainer.log_every_n_steps={LOG_EVERY}")
+    assert waits.num_due, "nothing was recorded"
     assert not waits.stacks, waits.stacks[0]
-
-
-class Waiting(Callback):
-    """Callback that waits for the device at each step, which it should not."""
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        torch.isfinite(outputs["loss"]).item()
-
-
-def test_a_callback_that_waits_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    callback = "+callbacks.waiting._target_=training.test_epoch_loop.Waiting"
-    waits = train_recorded(tmp_path / "run", monkeypatch, callback)
-    assert waits.stacks
-    assert all("Waiting" in stack or "on_train_batch_end" in stack for stack in waits.stacks)

@@ -1,4 +1,4 @@
-"""A LightningModule and a data module that know nothing of litlab, trained by config alone."""
+"""LightningModules and data modules that do not import litlab, trained by config alone."""
 
 import csv
 from pathlib import Path
@@ -7,32 +7,35 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from support.exact_resume import train_until
-from support.runs import Command, compose_config
+from support.exact_resume import new_run, train_until
+from support.runs import Command
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from litlab.cli import compare
-from litlab.config.config_file import to_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table, read_metrics
 from litlab.runs.result import read_result
 
 BORING = "lightning.pytorch.demos.boring_classes"
-PAIR = (
-    "~model", "~optimizer", "~schedule", "objective=null", "name=boring",
-    "~data", f"+data={{_target_: {BORING}.BoringDataModule}}",
-    "~task", f"+task={{_target_: {BORING}.BoringModel}}",
-    "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=20", "threads=1",
-)  # fmt: skip
+HERE = "training.test_foreign_module"
+
+
+def pair(task: str, data: str) -> tuple[str, ...]:
+    """Return overrides for a task and a data module."""
+    return (
+        "~model", "~optimizer", "~schedule", "~data", f"+data._target_={data}", "~task", f"+task._target_={task}",
+        "name=foreign", "trainer=cpu", "threads=1",
+    )  # fmt: skip
 
 
 def test_a_demo_pair_of_lightning_trains_and_is_tested(tmp_path: Path, litlab: Command) -> None:
     run = RunDirectory(tmp_path / "run")
-    done = litlab("train", *PAIR, f"hydra.run.dir={run.path}")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    overrides = pair(f"{BORING}.BoringModel", f"{BORING}.BoringDataModule")
+    settings = ("objective=null", "trainer.max_epochs=2", "trainer.log_every_n_steps=20")
+    done = litlab("train", *overrides, *settings, f"hydra.run.dir={run.path}")
+    assert (done.returncode, done.stderr) == (0, "")
     result = read_result(run)
     assert (result["status"], result["epochs"], result["steps"]) == ("completed", 2, 128)
     assert (result["objective"], result["images_per_second"]) == (None, None)
@@ -40,7 +43,7 @@ def test_a_demo_pair_of_lightning_trains_and_is_tested(tmp_path: Path, litlab: C
     assert result["seconds"]["test"] > 0
     assert run.last.exists()
     assert not run.best.exists()
-    assert not run.dataset.exists(), "there are no facts to tell"
+    assert not run.dataset.exists(), "there is no dataset info"
     assert {row.value for row in read_metrics(run.metrics) if row.metric == "lr"} == {0.1, 0.1 * 0.1}
 
 
@@ -102,17 +105,10 @@ class CompleteData(ValidationData):
 def test_a_pair_without_test_or_validation_completes_and_says_so(
     task: str, data: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [
-        setting.replace(f"{BORING}.BoringModel", f"training.test_foreign_module.{task}")
-        .replace(f"{BORING}.BoringDataModule", f"training.test_foreign_module.{data}")
-        .replace("objective=null", "objective={metric: val/loss, mode: min}")
-        for setting in PAIR
-    ]
+    overrides = (*pair(f"{HERE}.{task}", f"{HERE}.{data}"), "objective={metric: val/loss, mode: min}")
+    run, config = new_run(tmp_path / "run", *overrides)
     for max_epochs in (2, 3):  # the second time, it is resumed
-        config = compose_config(*overrides, f"trainer.max_epochs={max_epochs}")
-        run = RunDirectory(tmp_path / "run")
-        if not run.path.exists():
-            RunDirectory.create(run.path, to_yaml(config), {})
+        config["trainer"]["max_epochs"] = max_epochs
         assert train_until(run, config, None)
         assert capsys.readouterr().err == f"litlab: {message}\n"
         result = read_result(run)
@@ -123,7 +119,7 @@ def test_a_pair_without_test_or_validation_completes_and_says_so(
 
 
 class Wave(LightningModule):
-    """A metric that rises and falls again from validation to validation, under the name of `metric`.
+    """Logs a metric that rises and falls again from validation to validation.
 
     Args:
         metric: Name that it is logged by.
@@ -183,15 +179,11 @@ class Wave(LightningModule):
 def test_the_best_is_found_by_any_name_and_step_axis(
     metric: str, axis: str, interval: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = "training.test_foreign_module"
-    config = compose_config(
-        *PAIR[:3], f"objective={{metric: {metric}, mode: max}}", "name=wave",
-        "~data", f"+data={{_target_: {place}.CompleteData}}",
-        "~task", f"+task={{_target_: {place}.Wave, metric: {metric}, axis: {axis}}}",
-        "trainer=cpu", "threads=1", f"trainer.val_check_interval={interval}", "trainer.log_every_n_steps=1",
-        f"trainer.max_epochs={3 if interval == '1.0' else 1}",
+    run, config = new_run(
+        tmp_path / "runs" / "run", *pair(f"{HERE}.Wave", f"{HERE}.CompleteData"), f"+task.metric={metric}",
+        f"+task.axis={axis}", f"objective={{metric: {metric}, mode: max}}", f"trainer.val_check_interval={interval}",
+        "trainer.log_every_n_steps=1", f"trainer.max_epochs={3 if interval == '1.0' else 1}",
     )  # fmt: skip
-    run = RunDirectory.create(tmp_path / "runs" / "run", to_yaml(config), {})
     assert train_until(run, config, None)
     num_optimizers = 2 if axis == "two_optimizers" else 1
     validated = [step * num_optimizers for step in ((4, 8, 12) if interval == "1.0" else (2, 4))]

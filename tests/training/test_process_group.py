@@ -1,19 +1,18 @@
 """Sockets of litlab listen on loopback alone, where no other machine can reach them."""
 
 import ipaddress
-import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import wait_until
 from support.runs import TINY
 from support.warm import WarmProcess
 
@@ -26,29 +25,28 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def listening(pid: int) -> list[Address]:
     """Return the addresses at which a process, or one below it, waits for connections."""
     process = psutil.Process(pid)
-    members = (process, *process.children(recursive=True))
     return [
         ipaddress.ip_address(connection.laddr.ip)
-        for connection in itertools.chain(*(member.net_connections("tcp") for member in members))
+        for member in (process, *process.children(recursive=True))
+        for connection in member.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
 
 
 def outside(addresses: list[Address]) -> list[str]:
     """Return the addresses that others can reach; an IPv4 address may be written as an IPv6 one."""
-    return [str(each) for each in addresses if not (getattr(each, "ipv4_mapped", None) or each).is_loopback]
+    return [str(address) for address in addresses if not (getattr(address, "ipv4_mapped", None) or address).is_loopback]
 
 
 @contextmanager
 def training(project: Path, *overrides: str) -> Iterator[int]:
     """Train until the first row of metrics, and interrupt the run afterwards."""
     command = ["litlab", "train", *TINY, "trainer.max_epochs=10000", "hydra.run.dir=run", *overrides]
-    process = WarmProcess(command, project, stderr=project / "said")
+    metrics, stderr = project / "run" / "metrics.csv", project / "stderr"
+    process = WarmProcess(command, project, stderr=stderr)
     try:
-        give_up = time.monotonic() + 120
-        while not (project / "run" / "metrics.csv").exists() and time.monotonic() < give_up:
-            assert process.poll() is None, (project / "said").read_text()
-            time.sleep(0.05)
+        wait_until(lambda: metrics.exists() or process.poll() is not None, 120, stderr.read_text)
+        assert process.poll() is None, stderr.read_text()
         yield process.pid
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
@@ -60,7 +58,7 @@ def training(project: Path, *overrides: str) -> Iterator[int]:
 def test_ranks_meet_on_loopback(tmp_path: Path, num_ranks: int) -> None:
     with training(tmp_path, "trainer.strategy=ddp", f"trainer.devices={num_ranks}") as number:
         addresses = listening(number)
-    assert len(addresses) >= 1 + num_ranks, "the store, and each rank's own"
+    assert len(addresses) >= 1 + num_ranks, "the store, and one of each rank"
     assert outside(addresses) == []
 
 
@@ -78,7 +76,7 @@ def test_tensorboard_and_its_reader_listen_on_loopback(tiny_run: RunDirectory) -
     assert outside(addresses) == []
 
 
-def test_a_reserved_port_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_is_reserved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The port stays reserved until the ranks use it; an interface that the user chose stays."""
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")

@@ -24,8 +24,7 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     run = RunDirectory(tmp_path_factory.mktemp("real") / "run")
     where = (f"data.root={os.environ['LITLAB_CIFAR10']}", f"hydra.run.dir={run.path}")
     done = call_litlab(run.path.parent, "train", *ONE_EPOCH, *where, timeout=280)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     return run
 
 

@@ -1,4 +1,4 @@
-"""How hard the embedded data are: the tutorial network learns them in an epoch, and a better recipe shows."""
+"""Difficulty of the embedded data: the tutorial network learns them in an epoch, and a better recipe wins."""
 
 from functools import cache
 from pathlib import Path
@@ -22,13 +22,13 @@ NUM_SEEDS = 3 if THOROUGH else 2  # accuracies spread by 0.02 from seed to seed,
 
 
 def accuracies(folder: Path, recipe: tuple[str, ...]) -> list[float]:
-    """Of the test images, for each seed."""
+    """Return the test accuracy of each seed."""
     runs = [train_here(folder / str(seed), *recipe, f"seed={seed}") for seed in range(NUM_SEEDS)]
     return [read_result(run)["test"]["test/accuracy"] for run in runs]
 
 
 def test_a_better_recipe_wins_on_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "draw_images", cache(shapes.draw_images))  # all runs look at the same images
+    monkeypatch.setattr(shapes, "draw_images", cache(shapes.draw_images))  # all runs have the same images
     plain, better = accuracies(tmp_path / "plain", PLAIN), accuracies(tmp_path / "better", BETTER)
-    assert all(0.60 < each < 0.90 for each in plain), f"too hard or too easy: {plain}"
+    assert all(0.60 < accuracy < 0.90 for accuracy in plain), f"too hard or too easy: {plain}"
     assert mean(better) - mean(plain) >= 0.05, f"{better} is hardly better than {plain}"

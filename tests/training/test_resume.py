@@ -9,18 +9,15 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from reliability.runs import SMALL
-from support.exact_resume import differences, new_run, outcome, train_until
-from support.small_fit import Batches, Rows, make_task, make_trainer
+from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
+from support.small_fit import Batches, Rows, ignore_hints, make_task, make_trainer
 from torch import nn
 from torch._dynamo.utils import counters
 
 from litlab.errors import UserError
 from litlab.training.checkpoint_io import read_checkpoint
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
-]
+pytestmark = ignore_hints
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.8")
 TOGETHER = {
     "averages, accumulation, bf16-true, channels last, flips": (
@@ -44,10 +41,7 @@ def test_a_stop_and_resumption_changes_nothing(switched: str, tmp_path: Path) ->
     looks = train_until(whole, config, None)
     assert looks is not None
     for number in (4, looks // 2 + 2):
-        run, _ = new_run(tmp_path / f"stopped-{number}", *overrides)
-        assert train_until(run, config, number) is None
-        assert read_checkpoint(run.last)["global_step"] > 0
-        train_until(run, config, None)
+        run = stop_and_resume(tmp_path / f"stopped-{number}", number, *overrides)
         assert differences(outcome(whole), outcome(run)) == []
 
 
