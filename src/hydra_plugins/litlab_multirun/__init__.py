@@ -26,32 +26,38 @@ if TYPE_CHECKING:
     from litlab.sweep.study import Plan, Study
 
 
-class PoolLauncher(Launcher):
-    """Launcher that runs the jobs of a multirun on the devices of this machine.
+class BackendLauncher(Launcher):
+    """Launcher that runs the jobs of a multirun on one of litlab's backends.
 
     litlab's sweepers use its methods and close it; other sweepers call `launch` any number of times.
+
+    Attributes:
+        backend: Name of the backend.
     """
 
+    backend: str
+
     def __init__(self, **settings: Any) -> None:
-        self.settings = settings  # keys of `hydra.launcher`, see conf/hydra/launcher/pool.yaml
-        self._pool: Backend | None = None
+        self.settings = settings  # keys of `hydra.launcher`, see conf/hydra/launcher/
+        self._backend: Backend | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Check the settings.
 
         Raises:
-            UserError: For settings that are out of range, or that the pool can't fulfill.
+            UserError: For settings that are out of range, or that the backend can't fulfill.
         """
         from litlab.config.compose import record_swept_overrides
-        from litlab.config.schema import Pool
+        from litlab.config.schema import LAUNCHERS
         from litlab.config.validate import check_settings
         from litlab.errors import UserError
 
-        check_settings("hydra.launcher", self.settings, Pool)
+        self.settings = _to_plain(self.settings)
+        check_settings("hydra.launcher", self.settings, LAUNCHERS[self.backend])
         if config.hydra.job.env_set:
             raise UserError(
-                "hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher=pool have the environment of the "
-                "command; set the variables there"
+                f"hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher={self.backend} have the environment of "
+                "the command; set the variables there"
             )
         record_swept_overrides(config)
         self.loader, self.config = hydra_context.config_loader, config
@@ -86,7 +92,7 @@ class PoolLauncher(Launcher):
         points = [Point.of(overrides, swept_overrides(self.config)) for overrides in job_overrides]
         study = self.study()
         if not self.is_dry_run:
-            self.pool()  # takes seconds to start; the jobs are composed meanwhile
+            self.open_backend()  # may take seconds to start; the jobs are composed meanwhile
         jobs = self.compose(points, study, progress=True)
         distinct = list({job.number: job for job in jobs}.values())
         if len(distinct) < len(jobs):
@@ -94,7 +100,7 @@ class PoolLauncher(Launcher):
         plan = self.plan("grid", _axes(points), {})
         if self.is_dry_run:
             check_compatible(study, plan, jobs)
-            make_backend(self.settings).check([job.config for job in distinct], dry_run=True)
+            make_backend(self.record(), study.path).check([job.config for job in distinct], dry_run=True)
             print("\n".join(format_jobs(study, distinct)))
             return [_new_job_return(point, None, JobStatus.COMPLETED) for point in points]
         end = self._run(study, plan, distinct)
@@ -112,28 +118,34 @@ class PoolLauncher(Launcher):
 
         try:
             launch, retries = self.provenance(), self.settings["retries"]
-            end = run_grid(study, plan, jobs, self.pool(), provenance=launch, retries=retries, on_start=update_summary)
+            end = run_grid(
+                study, plan, jobs, self.open_backend(), provenance=launch, retries=retries, on_start=update_summary
+            )
         except OSError as error:
             raise UserError(explain_write_error(display_path(study.path), error)) from error
         update_summary(study.path)
         return end
 
-    def pool(self) -> Backend:
-        """Return the pool, and start it at the first call."""
+    def open_backend(self) -> Backend:
+        """Return the backend, and start it at the first call."""
         from litlab.sweep.backends import make_backend
 
-        if self._pool is None:
-            self._pool = make_backend(self.settings)
-            self._pool.start()
+        if self._backend is None:
+            self._backend = make_backend(self.record(), Path(self.config.hydra.sweep.dir))
+            self._backend.start()
             atexit.register(self.close)
-        return self._pool
+        return self._backend
 
     def close(self) -> None:
-        """Stop the pool and what still runs in it."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        """Close the backend."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
             atexit.unregister(self.close)
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings with the name of the backend, as study.yaml records them."""
+        return {"backend": self.backend, **self.settings, "dry_run": False}
 
     def study(self) -> Study:
         """Read the study in the directory of the multirun."""
@@ -157,7 +169,6 @@ class PoolLauncher(Launcher):
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
         """Return the plan of this command, as study.yaml records it."""
         from litlab.config.secrets import mask_arguments, mask_secrets
-        from litlab.sweep.backends import SETTINGS
         from litlab.sweep.study import Plan
 
         base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
@@ -167,7 +178,7 @@ class PoolLauncher(Launcher):
             axes=axes,
             base=mask_secrets({str(key): value for key, value in base.items() if key != "hydra"}),
             arguments=mask_arguments(sys.argv[1:]),
-            launcher={name: self.settings[name] for name in SETTINGS},
+            launcher=self.record(),
             search=search,
             project=str(self.config.hydra.runtime.cwd),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -178,6 +189,18 @@ class PoolLauncher(Launcher):
         from litlab.runs.provenance import describe_launch
 
         return describe_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
+
+
+class PoolLauncher(BackendLauncher):
+    """Launcher that runs the jobs on the devices of this machine."""
+
+    backend = "pool"
+
+
+class SlurmLauncher(BackendLauncher):
+    """Launcher that submits the jobs to a SLURM cluster."""
+
+    backend = "slurm"
 
 
 class GridSweeper(Sweeper):
@@ -219,7 +242,7 @@ class GridSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         points = expand_grid(arguments, self._params, self._paired, self.hydra_context.config_loader)
-        if not isinstance(self.launcher, PoolLauncher):
+        if not isinstance(self.launcher, BackendLauncher):
             results = self.launcher.launch(points, initial_job_idx=0)
             return [result.return_value for result in results]  # raises the error of a job that failed
         try:
@@ -229,6 +252,13 @@ class GridSweeper(Sweeper):
         if any(result.status == JobStatus.FAILED for result in results):
             raise RunFailed(1)
         return [result.return_value for result in results]
+
+
+def _to_plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as plain Python: Hydra hands over lists as its own."""
+    plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _axes(points: Sequence[Point]) -> dict[str, list[str]]:

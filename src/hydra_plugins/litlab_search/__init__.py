@@ -37,19 +37,24 @@ class SearchSweeper(Sweeper):
         """
         from hydra.core.plugins import Plugins
 
-        from hydra_plugins.litlab_multirun import PoolLauncher
+        from hydra_plugins.litlab_multirun import BackendLauncher
         from litlab.errors import UserError
 
         self.hydra_context, self.config = hydra_context, config
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        if not isinstance(launcher, PoolLauncher):
+        if not isinstance(launcher, BackendLauncher):
             raise UserError(
-                f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: a search needs hydra/launcher=pool, "
-                "which starts jobs one by one and can stop those that fall behind"
+                f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: a search needs one of litlab's "
+                "launchers, which start jobs one by one and can stop those that fall behind: pool, slurm"
             )
-        self.launcher: PoolLauncher = launcher
+        if launcher.backend != "pool" and launcher.settings["jobs"] is None:
+            raise UserError(
+                f"hydra.launcher.jobs=null: expected a number for a search on {launcher.backend}: a trial is proposed "
+                "when it is submitted, and the later that is, the more results there are"
+            )
+        self.launcher: BackendLauncher = launcher
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search.
@@ -131,18 +136,18 @@ class SearchSweeper(Sweeper):
         from litlab.sweep.search.proposals import SearchSource
         from litlab.sweep.search.storage import check_url
 
-        pool, opened = self.launcher.pool(), []
+        backend, opened = self.launcher.open_backend(), []
 
         def source() -> SearchSource:
-            opened.append(SearchSource(search, study, pool))
+            opened.append(SearchSource(search, study, backend))
             return opened[0]
 
         try:
-            pool.check([search.typical_config])
+            backend.check([search.typical_config])
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
             retries = self.launcher.settings["retries"]
-            end = run_search(study, plan, source, pool, retries=retries, on_start=update_summary)
+            end = run_search(study, plan, source, backend, retries=retries, on_start=update_summary)
         except OSError as error:
             raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)

@@ -248,7 +248,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     if all(read_state(run).status == RunStatus.COMPLETED for _, run in study.jobs()):
         print(f"{directory} holds {len(study.records)} jobs, all completed; nothing to resume")
         return
-    backend = make_backend(plan.launcher)
+    backend = make_backend(plan.launcher, study.path)
     backend.start()
     provenance = None if overrides else describe_launch(Path(plan.project), command)  # overrides are recorded already
     try:

@@ -280,6 +280,48 @@ class Pool(Section):
     dry_run: bool
 
 
+class Slurm(Section):
+    """Keys of `hydra/launcher=slurm`; those that are None are left to the cluster's defaults.
+
+    Attributes:
+        jobs: Maximum number of jobs that run at once; None for as many as the cluster runs.
+        partition: Partition, or several separated by commas.
+        account: Account that is charged.
+        qos: Quality of service.
+        time: Time limit of a job, in minutes or as SLURM writes it: `1-12:00:00`.
+        cpus: Cores of each process, which are its threads unless the config sets `threads`.
+        gpus: GPUs on each node; None for `trainer.devices` if `trainer.accelerator` is a GPU.
+        gres: SLURM's name of a GPU, `gpu:a100` for one type.
+        mem: Memory of each node, `16G`.
+        constraint: Features that the nodes must have.
+        exclude: Nodes to leave out.
+        options: More options of sbatch, `--mail-type=FAIL`.
+        setup: Shell lines that run before the worker, `module load cuda`.
+        warning: Seconds before the time limit at which a job saves and returns to the queue.
+        poll: Seconds between two looks at the queue.
+        retries: Number of times that a failed job is submitted again.
+        dry_run: Submit nothing.
+    """
+
+    jobs: Count | None
+    partition: str | None
+    account: str | None
+    qos: str | None
+    time: Count | str | None
+    cpus: Count
+    gpus: CountOrZero | None
+    gres: str
+    mem: str | None
+    constraint: str | None
+    exclude: str | None
+    options: list[str]
+    setup: list[str]
+    warning: Count
+    poll: Positive
+    retries: CountOrZero
+    dry_run: bool
+
+
 class Trainer(Section):
     """Arguments of lightning.pytorch.Trainer; loggers and callbacks have groups of their own."""
 
@@ -346,3 +388,5 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
 SECTIONS: dict[str, type[Section]] = {
     target: section for sections in GROUP_SECTIONS.values() for target, section in sections.items()
 }
+
+LAUNCHERS: dict[str, type[Section]] = {"pool": Pool, "slurm": Slurm}  # backend -> keys of hydra.launcher

@@ -25,7 +25,7 @@ from litlab.runs.signature import sign_study, study_signature_problem
 
 STUDY_FILE = "study.yaml"
 JOBS_FILE = "jobs.jsonl"
-_FORMAT = 2
+_FORMAT = 3
 _MAX_NAME_BYTES = 255
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _PLAN_TYPES: dict[str, type] = {

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from litlab.config.schema import Slurm
 from litlab.errors import UserError
 from litlab.process.controller import is_rank_variable
 from litlab.process.signals import PARENT_VARIABLE, exit_code
@@ -47,47 +48,6 @@ class SlurmError(Exception):
     def is_temporary(self) -> bool:
         """True if SLURM did not answer, so that the command may succeed later."""
         return _TEMPORARY.search(str(self)) is not None
-
-
-@dataclass(frozen=True)
-class SlurmSettings:
-    """Settings of `hydra/launcher=slurm`; those that are None are left to the cluster's defaults.
-
-    Attributes:
-        jobs: Maximum number of jobs that run at once; None for as many as the cluster runs.
-        partition: Partition or partitions, separated by commas.
-        account: Account that is charged.
-        qos: Quality of service.
-        time: Time limit of a job, in minutes or as SLURM writes it: `1-12:00:00`.
-        cpus: Cores of each process, which are its threads unless the config sets `threads`.
-        gpus: GPUs on each node; None for `trainer.devices` if `trainer.accelerator` is a GPU.
-        gres: Name of a GPU for SLURM, `gpu:a100` for one type.
-        mem: Memory of each node, `16G`.
-        constraint: Features that the nodes must have.
-        exclude: Nodes to leave out.
-        options: More options of sbatch, `--mail-type=FAIL`.
-        setup: Shell lines that run before the worker, such as `module load cuda`.
-        warning: Seconds before the time limit at which a job saves and returns to the queue.
-        poll: Seconds between two looks at the queue.
-        retries: Number of times that the scheduler submits a failed job again.
-    """
-
-    jobs: int | None
-    partition: str | None
-    account: str | None
-    qos: str | None
-    time: int | str | None
-    cpus: int
-    gpus: int | None
-    gres: str
-    mem: str | None
-    constraint: str | None
-    exclude: str | None
-    options: tuple[str, ...]
-    setup: tuple[str, ...]
-    warning: int
-    poll: float
-    retries: int
 
 
 @dataclass
@@ -147,14 +107,14 @@ class SlurmBackend:
     """Backend that submits jobs to SLURM.
 
     Args:
-        settings: Resources and limits.
+        settings: Keys of `hydra.launcher`.
         folder: Directory of the study, or of a single run; the backend keeps its files in `.slurm` there.
     """
 
     outlives_command = True
     grace_seconds = 90.0  # KillWait of the cluster, after which SLURM kills a job itself, is 30 by default
 
-    def __init__(self, settings: SlurmSettings, folder: Path) -> None:
+    def __init__(self, settings: Slurm, folder: Path) -> None:
         self.max_parallel = settings.jobs
         self._settings = settings
         self._folder = folder.absolute() / FOLDER
@@ -455,7 +415,7 @@ class SlurmBackend:
         return None
 
     def _cancel_jobs(self) -> None:
-        """Cancel the jobs that were asked for, in one call for each signal; those that SLURM does not know yet later."""
+        """Cancel jobs, in one call for each signal; those that SLURM does not know yet are cancelled later."""
         ids: dict[int, list[str]] = {}
         for number in self._to_cancel.keys() & self._elements.keys():
             element, signum = self._elements[number], self._to_cancel.pop(number)
@@ -528,6 +488,6 @@ def _explain(error: str) -> str:
 
 
 def _copy_output(element: _Element) -> None:
-    """Copy the output of a program that could not start its worker to run.log, where a reader looks for the reason."""
+    """Copy the output of a program that could not start its worker to run.log, where a reader looks first."""
     if not element.job.run.log.exists() and element.files.output.exists():
         shutil.copyfile(element.files.output, element.job.run.log)
