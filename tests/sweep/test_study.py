@@ -62,9 +62,9 @@ def test_an_untrusted_study_can_only_be_read(tmp_path: Path, monkeypatch: pytest
     [
         ("{{", "is damaged"),
         ("5", "has no key `format`"),
-        ("format: 1", "its format is 1; this version of litlab reads format 2"),
-        ("format: 2\nkind: grid", "expected the keys kind, axes"),
-        ("format: 2\nbase: &a [*a]", "expected the keys"),
+        ("format: 1", "its format is 1; this version of litlab reads format 3"),
+        ("format: 3\nkind: grid", "expected the keys kind, axes"),
+        ("format: 3\nbase: &a [*a]", "expected the keys"),
     ],
 )
 def test_a_damaged_plan_is_refused(content: str, message: str, tmp_path: Path) -> None:
