@@ -18,7 +18,6 @@ from litlab.compare.metric_values import (
     metric_table,
     no_values_error,
     test_counterpart,
-    unknown_direction_error,
     value_of,
 )
 from litlab.compare.seed_values import (
@@ -88,7 +87,10 @@ def compare(
     if not values:
         raise no_values_error(kept, chosen.name, at)
     if chosen.mode is None:
-        raise unknown_direction_error(chosen.name)
+        raise UserError(
+            f"--metric {format_value(chosen.name)}: it is unknown which values are better, since it is not the "
+            "objective and its class has no `higher_is_better`; add --mode max or --mode min"
+        )
     specs, notes = exclude_runs(grouping.groups, values)
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)
@@ -154,15 +156,9 @@ def _tied_groups(groups: Sequence[Group], mode: Mode) -> frozenset[str]:
     """
     best = best_group(groups, mode)
     assert best is not None
-    intervals = {group.name: _interval(group.value) for group in groups if group.value is not None}
+    intervals = {group.name: group.value.ends for group in groups if group.value is not None}
     low, high = intervals[best.name]
     return frozenset(name for name, (lower, upper) in intervals.items() if lower <= high and upper >= low)
-
-
-def _interval(summary: Summary) -> tuple[float, float]:
-    if summary.low is None or summary.high is None:
-        return summary.mean, summary.mean
-    return summary.low, summary.high
 
 
 def _find_group(groups: Sequence[Group], name: str) -> Group:

@@ -33,10 +33,7 @@ class Run:
         choices: Swept keys as they were typed, with the value as a text: `model` -> `cnn`.
         data: Fingerprint of its data; None if unknown.
         best: Validation metrics where the objective was best.
-        last: Last validation metrics.
-        test: Test metrics.
         training_seconds: Time spent in training, over all its processes.
-        parameters: Number of parameters of its network.
     """
 
     path: Path
@@ -92,6 +89,11 @@ class Summary:
     high: float | None
     best: float
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Ends of the interval; without one, the mean twice."""
+        return (self.mean, self.mean) if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -131,9 +133,7 @@ class Group:
         runs: Completed runs that count, sorted by seed: one for each seed and setting.
         others: Status -> number of runs that are not completed.
         value: Statistics of the compared metric; None if no run has it.
-        test: Statistics of the test metrics.
-        seconds: Training time; None if unknown.
-        images_per_second: Training speed; None if unknown.
+        seconds: Training time.
         parameters: Number of parameters; None if unknown or different between runs.
         difference: Difference from the baseline; None for the baseline itself.
     """

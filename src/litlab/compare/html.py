@@ -14,7 +14,7 @@ from litlab.compare.conclusion import answer, extent, on_one_line, question
 from litlab.compare.data_model import Comparison, Run, Summary
 from litlab.compare.metric_values import value_of
 from litlab.compare.output_files import encode, svg
-from litlab.compare.setting_names import shorten, text
+from litlab.compare.setting_names import parsed, shorten, text
 from litlab.compare.table import INTERVAL, build_table, decimals, not_completed, with_unit
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
@@ -94,7 +94,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
 def _page_table(comparison: Comparison) -> dict[str, Any]:
     """Return the columns of every other table, with the values that they are sorted by and intervals to draw.
 
-    `place` is the column before which intervals are drawn.
+    `drawing_index` is the index of the column before which intervals are drawn.
     """
     table, groups, best = build_table(comparison), comparison.groups, comparison.best
     is_marked = best is not None and (best.has_interval or len(groups) == 1)
@@ -110,27 +110,23 @@ def _page_table(comparison: Comparison) -> dict[str, Any]:
         }
         for index, group in enumerate(groups)
     ]
-    place = next((number + 1 for number, column in enumerate(table.columns) if column.header == INTERVAL), None)
+    drawing_index = next((number + 1 for number, column in enumerate(table.columns) if column.header == INTERVAL), None)
     over = [column.over for column in table.columns]
-    if place is not None:
-        over.insert(place, over[place - 1])  # drawn intervals stand below the same text as the column before them
+    if drawing_index is not None:
+        over.insert(
+            drawing_index, over[drawing_index - 1]
+        )  # drawn intervals stand below the same text as the column before them
     return {
         "over": [(name, len(list(neighbors))) for name, neighbors in groupby(over)],
-        "headings": [(column.header, column.is_number or all(map(_is_number, cells))) for column, cells in pairs],
+        "headings": [
+            (column.header, column.is_number or all(type(parsed(cell or "0")) in (int, float) for cell in cells))
+            for column, cells in pairs
+        ],
         "rows": rows,
-        "place": place,
+        "drawing_index": drawing_index,
         "has_limit": has_limit,
         "caption": table.caption,
     }
-
-
-def _is_number(cell: str) -> bool:
-    """Return True for a cell of a column of numbers, also an empty one."""
-    try:
-        float(cell or 0)
-    except ValueError:
-        return False
-    return True
 
 
 def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
@@ -154,9 +150,8 @@ def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
         return round(min(max(100 * (value - left) / width, -10.0), 110.0), 2)  # in percent; beyond the width, cut
 
     def image(value: Summary) -> "Markup":
-        interval = ""
-        if value.low is not None and value.high is not None:
-            interval = f'<line x1="{position(value.low)}%" x2="{position(value.high)}%" y1="50%" y2="50%"/>'
+        low, high = map(position, value.ends)
+        interval = f'<line x1="{low}%" x2="{high}%" y1="50%" y2="50%"/>' if low < high else ""
         circle = f'<circle cx="{position(value.mean)}%" cy="50%" r="3"/>'
         return Markup(f'<svg class="interval" aria-hidden="true">{guide}{interval}{circle}</svg>')  # numbers alone
 
@@ -170,11 +165,9 @@ def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
 
 
 def _visible_ends(value: Summary) -> tuple[float, float]:
-    """Return the ends of an interval, at most MAX_DEVIATIONS from the mean; without an interval, the mean twice."""
-    if value.deviation is None or value.low is None or value.high is None:
-        return value.mean, value.mean
-    room = MAX_DEVIATIONS * value.deviation
-    return max(value.low, value.mean - room), min(value.high, value.mean + room)
+    """Return the ends of an interval, at most MAX_DEVIATIONS from the mean."""
+    (low, high), room = value.ends, MAX_DEVIATIONS * (value.deviation or 0.0)
+    return max(low, value.mean - room), min(high, value.mean + room)
 
 
 def _figures(comparison: Comparison) -> list[tuple["Markup", str]]:

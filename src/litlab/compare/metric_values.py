@@ -44,14 +44,6 @@ def choose_metric(runs: Sequence[Run], name: str | None, mode: Mode | None, tabl
     return replace(metric, mode=mode)
 
 
-def unknown_direction_error(metric: str) -> UserError:
-    """Ask for the direction of a metric that is not the objective, and whose class has none."""
-    return UserError(
-        f"--metric {format_value(metric)}: it is unknown which values are better, since it is not the objective and "
-        "its class has no `higher_is_better`; add --mode max or --mode min"
-    )
-
-
 def _shared_objective(runs: Sequence[Run]) -> Objective:
     objectives = {run.objective for run in runs if run.objective}
     if not objectives:

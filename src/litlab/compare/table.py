@@ -111,10 +111,6 @@ def _getter(source: Callable[[Group], object], attribute: str) -> Getter:
     return lambda group: getattr(source(group), attribute, None)
 
 
-def _setting_columns(comparison: Comparison) -> Iterable[Column]:
-    return [_setting_column(comparison, label) for label in comparison.labels]
-
-
 def _setting_column(comparison: Comparison, label: str) -> Column:
     short = shorten(group.settings.get(label) for group in comparison.groups)
     return Column(
@@ -221,7 +217,7 @@ _seconds = _getter(lambda group: group.seconds, "mean")
 _speed = _getter(lambda group: group.images_per_second, "mean")
 COLUMNS: tuple[Column | Callable[[Comparison], Iterable[Column]], ...] = (
     Column("group", lambda group: group.name, data={"group": lambda group: printable(group.name)}, sort=("name",)),
-    _setting_columns,
+    lambda comparison: [_setting_column(comparison, label) for label in comparison.labels],
     Column("n", lambda group: _num(group) or 0, lambda group: str(_num(group) or 0), data={}, sort=("n",), mode="max"),
     _metric_columns,
     _test_columns,

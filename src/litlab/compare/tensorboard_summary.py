@@ -234,7 +234,7 @@ def _make_folder(folder: Path) -> Path:
 def _groups(runs: Sequence[Run]) -> dict[str, tuple[Run, ...]]:
     """Return the runs of each group by the name of its folder, which reads as its settings."""
     named: dict[str, tuple[Run, ...]] = {}
-    for group in define_groups(group_by_settings(runs)).groups if runs else ():
+    for group in define_groups(group_by_settings(runs)).groups:
         named[numbered(folder_name(group.name), named)] = group.runs
     return named
 
@@ -246,9 +246,8 @@ def _events(curves: Curves, runs: Sequence[Run], start: float) -> list[LoggedSum
     values: dict[int, dict[str, float]] = {}
     for metric, curve in curves.items():
         for step, value in curve.items():
-            assert value.low is not None
-            assert value.high is not None
-            named = {f"{metric}/mean": value.mean, f"{metric}/lower": value.low, f"{metric}/upper": value.high}
+            lower, upper = value.ends
+            named = {f"{metric}/mean": value.mean, f"{metric}/lower": lower, f"{metric}/upper": upper}
             values.setdefault(step, {}).update(named)
     return [LoggedSummary(scalars(values[step]), step, start + step * seconds) for step in sorted(values)]
 

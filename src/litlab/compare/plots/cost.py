@@ -97,9 +97,10 @@ def draw_cost(comparison: Comparison, cost: Cost, selected: Sequence[StyledGroup
     groups: dict[str, Group] = {}
     dots: dict[str, Dot] = {}
     for group in drawable_groups(comparison):
-        if group.value is not None and (price := cost.of(group)) is not None and is_drawable(price.mean):
+        summary = cost.of(group)
+        if group.value is not None and summary is not None and is_drawable(summary.mean):
             groups[group.name] = group
-            dots[group.name] = make_dot(price.mean * cost.scale, group.value, metric.scale)
+            dots[group.name] = make_dot(summary.mean * cost.scale, group.value, metric.scale)
     if len(dots) < 2:
         return None
     front = pareto_front(list(dots.values()), cost.mode, comparison.mode)

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from litlab.compare.data_model import Comparison, Group, Run, Summary
+from litlab.compare.data_model import Comparison, Group, Run
 from litlab.compare.plots.style import (
     INTERVAL,
     Dot,
@@ -31,33 +31,11 @@ from litlab.runs.metrics import Metric, iterate_rows
 _MANY = 5  # bands, from which on they are fainter
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Learning curve of a group.
-
-    Attributes:
-        epochs: Epochs that all of its runs have reached, counted from 1.
-        values: Summary over the runs for each epoch; None if one of them has no finite number.
-        num_without: Number of runs that have no such curve in their metrics.csv.
-    """
-
-    epochs: Sequence[int]
-    values: Sequence[Summary | None]
-    num_without: int
-
-    def dots(self, scale: float) -> list[Dot]:
-        """Return the mean with its interval for all epochs; NaN if there is none."""
-        return [
-            Dot(epoch, math.nan, math.nan, math.nan) if value is None else make_dot(epoch, value, scale)
-            for epoch, value in zip(self.epochs, self.values, strict=True)
-        ]
-
-
 def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figure | None:
     """Draw the curves of groups; None if no run has one."""
     metric = comparison.metric
-    curves = [(group, style, curve_of(group, metric)) for group, style in selected]
-    drawn = [(group, style, curve.dots(metric.scale)) for group, style, curve in curves if any(curve.values)]
+    curves = [(group, style, *_curve(group, metric)) for group, style in selected]
+    drawn = [(group, style, dots) for group, style, dots, _ in curves if any(math.isfinite(dot.y) for dot in dots)]
     if not drawn:
         return None
     figure = new_figure(f"{axis_label(metric)} against epoch")
@@ -70,7 +48,7 @@ def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figu
     longest = max(dots[-1].x for *_, dots in drawn)
     axes.set_xlim(1 - 0.03 * longest, 1.03 * longest)
     add_legend(figure, handles, legend_names(group.settings for group, *_ in drawn))
-    num_groups, num_without = len(comparison.groups), sum(curve.num_without for *_, curve in curves)
+    num_groups, num_without = len(comparison.groups), sum(num for *_, num in curves)
     add_note(
         figure,
         f"{len(drawn)} of {num_groups} groups" if len(drawn) < num_groups else "",
@@ -81,8 +59,13 @@ def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figu
     return figure
 
 
-def curve_of(group: Group, metric: Metric) -> Curve:
-    """Average over seeds as the table does: with `--group`, the value of a seed is its mean over the settings."""
+def _curve(group: Group, metric: Metric) -> tuple[list[Dot], int]:
+    """Average over seeds as the table does: with `--group`, the value of a seed is its mean over the settings.
+
+    Returns:
+        Dots for the epochs that all runs have reached, NaN where a run has no finite number; and the number of runs
+        without a curve in their metrics.csv.
+    """
     curves = [(run, curve) for run in group.runs if (curve := _read(run, metric))]
     epochs = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
     by_seed: dict[object, list[dict[int, float]]] = {}
@@ -90,12 +73,16 @@ def curve_of(group: Group, metric: Metric) -> Curve:
         by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(curve)
     # A group may have none because its seeds do not have the same settings.
     has_no_interval = group.value is not None and group.value.num > 1 and group.value.low is None
-    summaries = []
+    dots = []
     for epoch in epochs:
         values = [fmean(curve[epoch] for curve in members) for members in by_seed.values()]
-        summary = summarize(values, metric) if all(map(math.isfinite, values)) else None
-        summaries.append(replace(summary, low=None, high=None) if summary and has_no_interval else summary)
-    return Curve([epoch + 1 for epoch in epochs], summaries, len(group.runs) - len(curves))
+        if not all(map(math.isfinite, values)):
+            dots.append(Dot(epoch + 1, math.nan, math.nan, math.nan))
+            continue
+        summary = summarize(values, metric)
+        summary = replace(summary, low=None, high=None) if has_no_interval else summary
+        dots.append(make_dot(epoch + 1, summary, metric.scale))
+    return dots, len(group.runs) - len(curves)
 
 
 def _read(run: Run, metric: Metric) -> dict[int, float]:

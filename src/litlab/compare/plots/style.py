@@ -173,7 +173,7 @@ class Dot(NamedTuple):
 
 def make_dot(x: float, value: Summary, scale: float) -> Dot:
     """Place a mean with its interval."""
-    low, high = (value.mean if end is None else end for end in (value.low, value.high))
+    low, high = value.ends
     return Dot(x, value.mean * scale, low * scale, high * scale)
 
 
