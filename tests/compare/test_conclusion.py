@@ -16,7 +16,7 @@ ACCURACY, LOSS = Metric("val/accuracy", "%", "max", (0.0, 1.0)), Metric("val/los
 
 
 @pytest.mark.parametrize(
-    ("seeds", "asked", "answered"),
+    ("seeds", "title", "text"),
     [
         ([0], "What validation accuracy does the run reach?", "All runs: 50.00 % (one seed)."),
         (
@@ -26,13 +26,13 @@ ACCURACY, LOSS = Metric("val/accuracy", "%", "max", (0.0, 1.0)), Metric("val/los
         ),
     ],
 )
-def test_without_a_setting_that_varies(seeds: list[int], asked: str, answered: str, tmp_path: Path) -> None:
+def test_without_a_setting_that_varies(seeds: list[int], title: str, text: str, tmp_path: Path) -> None:
     make_study(tmp_path / "s", {"seed": seeds}, lambda point: 0.5 + 0.01 * point["seed"])
     comparison = compare([tmp_path / "s"])
-    assert (question(comparison), answer(comparison)) == (asked, answered)
+    assert (question(comparison), answer(comparison)) == (title, text)
     page = to_html(comparison)
-    assert f"<h1>{asked}</h1>" in page
-    assert f'<p class="answer">{answered}</p>' in page
+    assert f"<h1>{title}</h1>" in page
+    assert f'<p class="answer">{text}</p>' in page
 
 
 def test_values_have_the_unit_of_the_metric(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_values_have_the_unit_of_the_metric(tmp_path: Path) -> None:
 
 
 def test_advice() -> None:
-    found = differences(
+    tested = differences(
         {0: 0.50, 1: 0.51, 2: 0.52},
         {
             "lr=0.05": {0: 0.504, 1: 0.52, 2: 0.519},
@@ -54,7 +54,7 @@ def test_advice() -> None:
             "shifted": {0: 0.60, 1: 0.61, 2: 0.62},
         },
     )
-    needed = found["lr=0.05"].needed
+    needed = tested["lr=0.05"].needed
     same = "against the baseline (3 pairs of seeds), but the difference is the same in all pairs"
     expected = {
         "lr=0.05": "+0.004333 against the baseline (3 pairs of seeds) can't be told from noise; "
@@ -68,7 +68,6 @@ def test_advice() -> None:
         "shifted": f"+0.1 {same}, so there is no spread to test with",
     }
     for name, text in expected.items():
-        assert advice(name, found[name], LOSS) == (text and f"{name}: {text}")
-    in_points = advice("lr=0.05", found["lr=0.05"], ACCURACY)
-    assert in_points is not None
+        assert advice(name, tested[name], LOSS) == (text and f"{name}: {text}")
+    in_points = advice("lr=0.05", tested["lr=0.05"], ACCURACY)
     assert in_points.startswith("lr=0.05: +0.43 points against the baseline")

@@ -22,9 +22,9 @@ from litlab.errors import UserError
     ],
 )  # fmt: skip
 def test_filters(study: Path, typed: str, num: int) -> None:
-    found = compare([study], filters=[typed])
-    assert sum(len(group.runs) for group in found.groups) == num
-    left_out = [note for note in found.notes if "--filter" in note]
+    comparison = compare([study], filters=[typed])
+    assert sum(len(group.runs) for group in comparison.groups) == num
+    left_out = [note for note in comparison.notes if "--filter" in note]
     assert left_out == ([f"--filter leaves out {18 - num} of 18 runs"] if num < 18 else [])
 
 
@@ -66,10 +66,10 @@ def test_a_choice_goes_by_its_name_and_by_its_class(tmp_path: Path) -> None:
         "model=cnn": {"cnn"}, "model=CNN": {"cnn", "cnn_wide"}, "model!=CNN": {"resnet20"},
         "model=ResNet": {"resnet20"}, "model=Resnet20": {"resnet20"}, "model=Cnn_Wide": {"cnn_wide"},
     }.items():  # fmt: skip
-        found = compare([tmp_path / "s"], filters=[typed])
-        assert {run.choices["model"] for group in found.groups for run in group.runs} == choices, typed
-    said = "--filter model=vgg lr=3; model is cnn, cnn_wide, resnet20; lr is 0.05, 0.1, 0.2"
-    with pytest.raises(UserError, match=said):
+        comparison = compare([tmp_path / "s"], filters=[typed])
+        assert {run.choices["model"] for group in comparison.groups for run in group.runs} == choices, typed
+    message = "--filter model=vgg lr=3; model is cnn, cnn_wide, resnet20; lr is 0.05, 0.1, 0.2"
+    with pytest.raises(UserError, match=message):
         compare([tmp_path / "s"], filters=["model=vgg", "lr=3"])
 
 

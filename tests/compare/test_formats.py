@@ -59,11 +59,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("baseline", [None, BASELINE])
 @pytest.mark.parametrize(("format", "suffix"), [("markdown", "md"), ("latex", "tex"), ("table", "txt")])
 def test_golden(study: Path, format: Format, suffix: str, baseline: str | None) -> None:
-    found = render(compare([study], baseline=baseline), format)
+    text = render(compare([study], baseline=baseline), format)
     file = GOLDEN / f"{'study' if baseline is None else 'baseline'}.{suffix}"
     if os.environ.get("LITLAB_GOLDEN") == "write":
-        file.write_text(found)
-    assert found == file.read_text()
+        file.write_text(text)
+    assert text == file.read_text()
 
 
 @pytest.mark.parametrize("format", get_args(Format))
@@ -74,8 +74,8 @@ def test_the_same_bytes(study: Path, format: Format, monkeypatch: pytest.MonkeyP
         comparison,
         keys=reversed_dict(comparison.keys),
         groups=tuple(
-            replace(each, **{name: reversed_dict(getattr(each, name)) for name in ("settings", "others", "test")})
-            for each in comparison.groups
+            replace(member, **{name: reversed_dict(getattr(member, name)) for name in ("settings", "others", "test")})
+            for member in comparison.groups
         ),
     )
     before = render(comparison, format)
@@ -91,59 +91,57 @@ def reversed_dict(values: Any) -> dict[Any, Any]:
 def test_csv_is_in_full_precision(study: Path) -> None:
     comparison = compare([study], baseline=BASELINE)
     rows = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))
-    assert [row["group"] for row in rows] == [each.name for each in comparison.groups]
-    for row, each in zip(rows, comparison.groups, strict=True):
-        assert each.value is not None
-        assert float(row["val/accuracy mean"]) == each.value.mean
-        assert float(row["test/accuracy best"]) == each.test["test/accuracy"].best
-        assert row["val/accuracy low"] == ("" if each.value.low is None else repr(each.value.low))
-        corrected = each.difference and each.difference.corrected
+    assert [row["group"] for row in rows] == [expected.name for expected in comparison.groups]
+    for row, expected in zip(rows, comparison.groups, strict=True):
+        assert float(row["val/accuracy mean"]) == expected.value.mean
+        assert float(row["test/accuracy best"]) == expected.test["test/accuracy"].best
+        assert row["val/accuracy low"] == ("" if expected.value.low is None else repr(expected.value.low))
+        corrected = expected.difference and expected.difference.corrected
         assert row["difference corrected"] == ("" if corrected is None else repr(corrected))
-        assert int(row["tied with the best"]) == (each.name in comparison.ties)
+        assert int(row["tied with the best"]) == (expected.name in comparison.ties)
     assert (rows[-1]["failed"], rows[-1]["pruned"], rows[-1]["parameters"]) == ("2", "1", "5016")
     assert rows[0]["widths"] == "[4,8]"
 
 
 def test_json_has_the_whole_comparison(study: Path) -> None:
     comparison = compare([study], baseline=BASELINE)
-    found = json.loads(render(comparison, "json"), parse_constant=pytest.fail)
-    assert (found["metric"]["name"], found["at"], found["baseline"]) == ("val/accuracy", "best", BASELINE)
-    assert found["ties"] == sorted(comparison.ties)
-    assert found["notes"] == list(comparison.notes)
-    for each, expected in zip(found["groups"], comparison.groups, strict=True):
-        assert expected.value is not None
-        assert each["value"]["mean"] == expected.value.mean
-        assert [run["seed"] for run in each["runs"]] == [run.seed for run in expected.runs]
-        assert [run["best"] for run in each["runs"]] == [run.best for run in expected.runs]
-        assert [Path(run["path"]) for run in each["runs"]] == [run.path for run in expected.runs]
+    content = json.loads(render(comparison, "json"), parse_constant=pytest.fail)
+    assert (content["metric"]["name"], content["at"], content["baseline"]) == ("val/accuracy", "best", BASELINE)
+    assert content["ties"] == sorted(comparison.ties)
+    assert content["notes"] == list(comparison.notes)
+    for entry, expected in zip(content["groups"], comparison.groups, strict=True):
+        assert entry["value"]["mean"] == entry["columns"]["val/accuracy mean"] == expected.value.mean
+        assert [run["seed"] for run in entry["runs"]] == [run.seed for run in expected.runs]
+        assert [run["best"] for run in entry["runs"]] == [run.best for run in expected.runs]
+        assert [Path(run["path"]) for run in entry["runs"]] == [run.path for run in expected.runs]
 
 
 def test_json_has_no_nan_and_no_control_characters() -> None:
     of_nan = Summary(2, float("nan"), float("inf"), None, None, 0.5)
-    found = render(by_hand(group(HOSTILE, of_nan), skipped=(Skipped(Path("a\udcff"), HOSTILE),)), "json")
-    assert found.isascii()
-    assert all(line.isprintable() for line in found.splitlines())
-    known = json.loads(found, parse_constant=pytest.fail)
-    assert known["groups"][0]["value"]["mean"] is None
-    assert known["groups"][0]["settings"] == {"lr": HOSTILE}
+    text = render(by_hand(group(HOSTILE, of_nan), skipped=(Skipped(Path("a\udcff"), HOSTILE),)), "json")
+    assert text.isascii()
+    assert all(line.isprintable() for line in text.splitlines())
+    content = json.loads(text, parse_constant=pytest.fail)
+    assert content["groups"][0]["value"]["mean"] is None
+    assert content["groups"][0]["settings"] == {"lr": HOSTILE}
 
 
 @pytest.mark.parametrize("format", ["table", "markdown", "csv", "latex"])
 def test_hostile_names_are_escaped(format: Format) -> None:
     hostile = group(HOSTILE, summary(0.5, 0.01), settings={HOSTILE: HOSTILE})
-    found = render(
+    text = render(
         by_hand(
             hostile, group("0.1", summary(0.4, 0.01)), labels=(HOSTILE,), baseline=HOSTILE, notes=(HOSTILE,),
             ties=frozenset({HOSTILE}), skipped=(Skipped(Path(HOSTILE), HOSTILE),),
         ),
         format,
     )  # fmt: skip
-    assert all(line.isprintable() for line in found.splitlines())
+    assert all(line.isprintable() for line in text.splitlines())
     if format == "markdown":
-        lines = [line for line in found.splitlines() if line.startswith("|")]
+        lines = [line for line in text.splitlines() if line.startswith("|")]
         assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {7}
     if format == "latex":
-        body = "\n".join(line for line in found.splitlines() if not line.startswith("%"))
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
         assert not re.search(r"(?<!\\)[#%_~^<>]", body.replace(r"tab:", ""))
         bare = re.sub(r"\\[{}]", "", body)
         assert bare.count("{") == bare.count("}")
@@ -192,12 +190,12 @@ def test_a_narrow_terminal_drops_columns(searched: Path) -> None:
         (width - 40, "95 % interval best mean"),
         (10, "n mean 95 % interval mean"),
     ):
-        found = render(comparison, "table", room)
-        assert heads(found).endswith(ending)
-        assert "\nLeft out, as the terminal is too narrow: images/s" in found
-    said = "Left out, as the terminal is too narrow: images/s, parameters, training time, test interval, best; "
-    assert said + "--format csv has all columns." in " ".join(found.split())
-    assert "best: of the seeds" not in found, "no word about a column that is not there"
+        text = render(comparison, "table", room)
+        assert heads(text).endswith(ending)
+        assert "\nLeft out, as the terminal is too narrow: images/s" in text
+    remark = "Left out, as the terminal is too narrow: images/s, parameters, training time, test interval, best; "
+    assert remark + "--format csv has all columns." in " ".join(text.split())
+    assert "best: of the seeds" not in text, "no word about a column that is not there"
 
 
 def test_only_a_terminal_is_narrow(

@@ -1,39 +1,37 @@
 """Groups of runs: the settings that tell them apart, and their names."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from support.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
-from support.studies import config_with, make_study
+from support.studies import config_with, make_run, make_study
 
 from litlab.compare.comparison import compare
 from litlab.runs.files import write_json
 
 
 def test_groups_are_settings_and_runs_are_seeds(study: Path) -> None:
-    found = compare([study])
-    assert (found.metric.name, found.mode, found.labels) == ("val/accuracy", "max", ("lr", "widths"))
-    assert found.keys == {"lr": LR, "widths": WIDTHS}
-    assert names(found)[0] == "lr=0.1 widths=[2,4]"
-    assert names(found)[-1] == "lr=0.01 widths=[4,8]"
-    assert len(found.groups) == 6
-    first = found.groups[0]
+    comparison = compare([study])
+    assert (comparison.metric.name, comparison.mode, comparison.labels) == ("val/accuracy", "max", ("lr", "widths"))
+    assert comparison.keys == {"lr": LR, "widths": WIDTHS}
+    assert names(comparison)[0] == "lr=0.1 widths=[2,4]"
+    assert names(comparison)[-1] == "lr=0.01 widths=[4,8]"
+    assert len(comparison.groups) == 6
+    first = comparison.groups[0]
     assert [run.seed for run in first.runs] == [0, 1, 2]
-    assert first.value is not None
     assert (first.value.num, first.value.mean) == (3, pytest.approx(0.81))
     assert first.test["test/accuracy"].mean == pytest.approx(0.81)
-    assert (first.seconds and first.seconds.mean, first.parameters) == (5.0, 1254)
-    assert found.ties == {"lr=0.1 widths=[2,4]", "lr=0.1 widths=[4,8]"}
-    assert (found.notes, found.skipped, found.baseline) == ((), (), None)
+    assert (first.seconds.mean, first.parameters) == (5.0, 1254)
+    assert comparison.ties == {"lr=0.1 widths=[2,4]", "lr=0.1 widths=[4,8]"}
+    assert (comparison.notes, comparison.skipped, comparison.baseline) == ((), (), None)
 
 
 def test_one_group(tmp_path: Path) -> None:
     make_study(tmp_path / "s", {SEED: [0, 1]}, accuracy)
-    found = compare([tmp_path / "s"])
-    assert (names(found), found.labels, found.ties) == (["all runs"], (), {"all runs"})
+    comparison = compare([tmp_path / "s"])
+    assert (names(comparison), comparison.labels, comparison.ties) == (["all runs"], (), {"all runs"})
 
 
 def test_only_completed_runs_are_averaged(study: Path, tmp_path: Path) -> None:
@@ -42,25 +40,13 @@ def test_only_completed_runs_are_averaged(study: Path, tmp_path: Path) -> None:
         (run,) = study.glob(f"{name}_*")
         result = yaml.safe_load((run / "result.json").read_text()) | {"status": status, "data": None}
         write_json(run / "result.json", result)
-    found = {group.name: group for group in compare([study]).groups}
-    assert found["lr=0.01 widths=[2,4]"].others == {"failed": 1}
-    assert [run.seed for run in found["lr=0.01 widths=[2,4]"].runs] == [1, 2]
-    assert found["lr=0.05 widths=[2,4]"].others == {"pruned": 1, "interrupted": 1}
-    assert len(found) == 6
-    assert compare([study]).notes == ("3 runs are not completed and not averaged: 1 failed, 1 pruned, 1 interrupted",)
-
-
-def test_a_seed_counts_once_and_the_newest(tmp_path: Path) -> None:
-    make_study(tmp_path / "a", {SEED: [0, 1]}, accuracy)
-    make_study(tmp_path / "b", {SEED: [1, 2]}, lambda point: 0.9)
-    for path in (tmp_path / "a").rglob("result.json"):
-        os.utime(path, (0, 0))
-    found = compare([tmp_path])
-    (group,) = found.groups
-    assert [(run.seed, run.study) for run in group.runs] == [
-        (0, tmp_path / "a"), (1, tmp_path / "b"), (2, tmp_path / "b"),
-    ]  # fmt: skip
-    assert found.notes == ("1 run is not averaged, as a newer one has the same settings and seed: a/0001_seed-1",)
+    comparison = compare([study])
+    groups = {group.name: group for group in comparison.groups}
+    assert groups["lr=0.01 widths=[2,4]"].others == {"failed": 1}
+    assert [run.seed for run in groups["lr=0.01 widths=[2,4]"].runs] == [1, 2]
+    assert groups["lr=0.05 widths=[2,4]"].others == {"pruned": 1, "interrupted": 1}
+    assert len(groups) == 6
+    assert comparison.notes == ("3 runs are not completed and not averaged: 1 failed, 1 pruned, 1 interrupted",)
 
 
 def test_keys_that_follow_the_seed_are_not_settings(tmp_path: Path) -> None:
@@ -70,16 +56,16 @@ def test_keys_that_follow_the_seed_are_not_settings(tmp_path: Path) -> None:
     put(tmp_path / "fixed" / "3", config | {"data": config["data"] | {"seed": 7}})
     config = config_with({LR: 0.1, SEED: 4})
     put(tmp_path / "fixed" / "4", config | {"data": config["data"] | {"seed": 7}})
-    found = {group.name: [run.seed for run in group.runs] for group in compare([tmp_path]).groups}
-    assert found == {"lr=0.05": [1, 2], "lr=0.1": [1, 2], "lr=0.1 data.seed=7": [3, 4]}
+    seeds = {group.name: [run.seed for run in group.runs] for group in compare([tmp_path]).groups}
+    assert seeds == {"lr=0.05": [1, 2], "lr=0.1": [1, 2], "lr=0.1 data.seed=7": [3, 4]}
 
 
 def test_other_data_are_another_group(tmp_path: Path) -> None:
     make_study(tmp_path / "a", {SEED: [0, 1]}, accuracy)
     make_study(tmp_path / "b", {SEED: [2, 3]}, accuracy, data="e" * 64)
-    found = compare([tmp_path])
-    assert sorted(names(found)) == ["data fingerprint=dddddddddddd", "data fingerprint=eeeeeeeeeeee"]
-    assert found.notes == ("not all of the runs had the same data: the fingerprints of their images differ",)
+    comparison = compare([tmp_path])
+    assert sorted(names(comparison)) == ["data fingerprint=dddddddddddd", "data fingerprint=eeeeeeeeeeee"]
+    assert comparison.notes == ("not all of the runs had the same data: the fingerprints of their images differ",)
 
 
 def test_choices_stand_for_the_settings_that_follow_from_them(tmp_path: Path) -> None:
@@ -97,13 +83,13 @@ def test_choices_stand_for_the_settings_that_follow_from_them(tmp_path: Path) ->
     assert sorted(names(compare([tmp_path / "a"]))) == ["model=cnn", "model=resnet"]
     put(tmp_path / "b", config_with({SEED: 5, LR: 0.2}))
     put(tmp_path / "c", config_with({SEED: 5, "model.hidden": [9]}))
-    found = compare([tmp_path])
-    assert sorted(names(found)) == [
+    comparison = compare([tmp_path])
+    assert sorted(names(comparison)) == [
         "model=cnn hidden=[8] lr=0.05", "model=cnn hidden=[8] lr=0.2", "model=cnn hidden=[9] lr=0.05",
         "model=resnet lr=0.05",
     ]  # fmt: skip
     put(tmp_path / "d", config_with({SEED: 5}) | {"model": {"_target_": "my.Net", "size": 1}})
-    assert set(names(compare([tmp_path]))) - set(names(found)) == {"model=Net lr=0.05"}
+    assert set(names(compare([tmp_path]))) - set(names(comparison)) == {"model=Net lr=0.05"}
 
 
 def test_classes_stand_for_the_settings_that_only_they_have(tmp_path: Path) -> None:
@@ -139,9 +125,17 @@ def test_one_study_sweeps_a_setting_that_another_fixes(tmp_path: Path) -> None:
     make_study(tmp_path / "a", {LR: [0.05, 0.1], SEED: [0, 1]}, accuracy)
     make_study(tmp_path / "b", {"optimizer.momentum": [0.9, 0.5], SEED: [5, 6]}, accuracy)
     make_study(tmp_path / "c", {"trainer.devices": [1, 2], SEED: [7]}, accuracy)
-    found = compare([tmp_path / "a", tmp_path / "b"])
-    assert found.labels == ("lr", "momentum")
-    assert sorted(names(found)) == ["lr=0.05 momentum=0.5", "lr=0.05 momentum=0.9", "lr=0.1 momentum=0.9"]
+    comparison = compare([tmp_path / "a", tmp_path / "b"])
+    assert comparison.labels == ("lr", "momentum")
+    assert sorted(names(comparison)) == ["lr=0.05 momentum=0.5", "lr=0.05 momentum=0.9", "lr=0.1 momentum=0.9"]
     assert sorted(names(compare([tmp_path / "a", tmp_path / "c"]))) == [
         "lr=0.05 devices=1", "lr=0.05 devices=2", "lr=0.1 devices=1",
     ]  # fmt: skip
+
+
+def test_note_on_groups_that_average_over_different_settings(tmp_path: Path) -> None:
+    note = "the groups are not averaged over the same settings, which may be why they differ"
+    make_study(tmp_path / "s", {LR: [0.05, 0.1], WIDTHS: [[2, 4], [4, 8]], SEED: [0]}, accuracy)
+    assert note not in compare([tmp_path / "s"], group=["lr"]).notes
+    make_run(tmp_path / "more", {LR: 0.1, WIDTHS: [8, 8], SEED: 0}, 0.9)
+    assert note in compare([tmp_path], group=["lr"]).notes

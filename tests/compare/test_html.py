@@ -61,22 +61,21 @@ def comparison(folder: Path) -> Comparison:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with open_page() as page:
-        assert page.context.browser is not None
         yield page.context.browser
 
 
 @contextmanager
 def visited(browser: Browser, file: Path, **settings: Any) -> Iterator[Page]:
     """Open the page in a browser; it may request nothing but its file, log nothing and open no dialog."""
-    said: list[str] = []
+    events: list[str] = []
     page = browser.new_page(**settings)
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda request: said.append(request.url))
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
+    page.on("dialog", lambda dialog: (events.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: events.append(request.url))
     page.goto(file.as_uri())
     yield page
-    assert said == [file.as_uri()]
+    assert events == [file.as_uri()]
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +95,17 @@ def page(browser: Browser, file: Path) -> Iterator[Page]:
 def column(page: Page, name: str) -> list[str]:
     """Return the texts of a column of the results, from the top."""
     heads = page.locator("table.results thead tr").last.locator("th").all_inner_texts()
-    place = [head.strip() for head in heads].index(name)
+    index = [head.strip() for head in heads].index(name)
     return [
-        text.strip() for text in page.locator(f"table.results tbody tr > :nth-child({place + 1})").all_inner_texts()
+        text.strip() for text in page.locator(f"table.results tbody tr > :nth-child({index + 1})").all_inner_texts()
     ]
 
 
 @needs_browser
 def test_question_and_answer_stand_on_top(page: Page) -> None:
     assert page.title() == page.locator("h1").inner_text() == "Which setting of lr gives the best validation accuracy?"
-    said = page.locator(".answer").inner_text()
     best = "lr=0.1 is best: 90.40 % (95 % interval 89.36 to 91.35, 3 seeds)"
-    assert said == f"{best}; 1 of the 3 others cannot be told from it."
+    assert page.locator(".answer").inner_text() == f"{best}; 1 of the 3 others cannot be told from it."
     assert page.locator(".facts").inner_text() == "12 completed runs in 4 groups of 3, made on 23 November 2026."
 
 
@@ -196,12 +194,18 @@ def test_unfinished_runs_skipped_directories_and_environment(file: Path) -> None
     assert "1 other package</span>" in html
 
 
+def test_intervals_of_three_seeds_are_drawn_whole(comparison: Comparison, file: Path) -> None:
+    ends = re.findall(r'<line x1="(.*?)%" x2="(.*?)%" y1="50%"', file.read_text())
+    assert len(ends) == len(comparison.groups)
+    assert all(0 < float(low) < float(high) < 100 for low, high in ends)
+
+
 def test_filtered_runs_are_counted_and_unfinished_ones_not_read_again(tmp_path: Path) -> None:
     make_run(tmp_path / "good", {}, 0.5)
     failed = make_run(tmp_path / "failed", {"optimizer.lr": 0.2}, 0.5, status="failed", error="out of memory\nmore")
-    found = compare([tmp_path], filters=["lr<0.2"])
+    comparison = compare([tmp_path], filters=["lr<0.2"])
     shutil.rmtree(failed.path)
-    html = to_html(found)
+    html = to_html(comparison)
     assert "out of memory</td>" in html
     assert "1 of them are in no group: the filters leave them out." in html
 
@@ -224,14 +228,14 @@ def test_a_thousand_groups_stay_one_small_page(comparison: Comparison) -> None:
 
 def test_damaged_provenance_is_left_out(tmp_path: Path) -> None:
     texts = ["[" * 100_000, '{"machine": {"packages": [1], "device": {"a": 1}}, "started": "2026-99-99"}', "7", ""]
-    for number, said in enumerate(texts):
-        make_run(tmp_path / str(number), {"seed": number}, 0.5).provenance.write_text(said)
+    for number, content in enumerate(texts):
+        make_run(tmp_path / str(number), {"seed": number}, 0.5).provenance.write_text(content)
     pipe = make_run(tmp_path / "pipe", {"seed": 9}, 0.5).provenance
     os.mkfifo(pipe)
     huge = make_run(tmp_path / "huge", {"seed": 10}, 0.5).provenance
     huge.write_text('{"machine": {"device": "cpu"}}')
     os.truncate(huge, 1 << 40)  # without a byte on the disk, and more than any memory
-    found = environment_of(compare([tmp_path]).groups[0].runs)
-    assert found == {
+    environment = environment_of(compare([tmp_path]).groups[0].runs)
+    assert environment == {
         "num_read": 1, "facts": {"device": ("?",)}, "packages": {}, "other_packages": [], "dates": [],
     }  # fmt: skip

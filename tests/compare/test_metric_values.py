@@ -36,17 +36,17 @@ def test_metrics_of_a_foreign_module_have_splits_by_their_names(split: str, tmp_
     for lr, value in ((0.1, 0.75), (0.2, 0.5)):
         values = {f"{split}_acc": value, "test_acc": 1 - value, f"{split}_f1": 1 - value}
         make_foreign(tmp_path / str(lr), split, values, lr)
-    found = compare([tmp_path])
-    assert (found.metric.name, found.mode, found.test_metric.name) == (f"{split}_acc", "max", "test_acc")
-    assert names(found) == ["lr=0.1", "lr=0.2"]
-    assert [group.value and group.value.mean for group in found.groups] == [0.75, 0.5]
-    assert [group.test["test_acc"].mean for group in found.groups] == [0.25, 0.5]
-    table = render(found, "table")
+    comparison = compare([tmp_path])
+    assert (comparison.metric.name, comparison.mode, comparison.test_metric.name) == (f"{split}_acc", "max", "test_acc")
+    assert names(comparison) == ["lr=0.1", "lr=0.2"]
+    assert [group.value.mean for group in comparison.groups] == [0.75, 0.5]
+    assert [group.test["test_acc"].mean for group in comparison.groups] == [0.25, 0.5]
+    table = render(comparison, "table")
     assert f"{split}_acc" in table
     assert "%" not in table.splitlines()[0], "no unit by the name"
     assert "0.7500" in table
-    assert figures(found)["lr"].axes[0].get_ylabel() == "validation acc"
-    runs = [run for group in found.groups for run in group.runs]
+    assert figures(comparison)["lr"].axes[0].get_ylabel() == "validation acc"
+    runs = [run for group in comparison.groups for run in group.runs]
     assert list(metric_columns(runs))[:3] == [
         f"result/best/{split}_acc", f"result/last/{split}_acc", "result/test/test_acc",
     ]  # fmt: skip
@@ -70,9 +70,9 @@ def test_direction_and_unit_are_those_that_the_runs_recorded(tmp_path: Path) -> 
     for run in make_study(study, {LR: [0.1, 0.2], SEED: [0, 1]}, lambda point: point[LR] + 0.01 * point[SEED]):
         loss = {"unit": "ms", "mode": "max", "bounds": [0, None]}
         write_json(run.metric_table, {"val/loss": loss, "val/accuracy": {"unit": "", "mode": "min", "bounds": None}})
-    found = compare([study], metric="val/loss")
-    assert (found.metric.unit, found.mode, names(found)) == ("ms", "max", ["lr=0.1", "lr=0.2"])
-    table = render(found, "table")
+    comparison = compare([study], metric="val/loss")
+    assert (comparison.metric.unit, comparison.mode, names(comparison)) == ("ms", "max", ["lr=0.1", "lr=0.2"])
+    table = render(comparison, "table")
     assert "val/loss (ms)" in table
     assert "Student's t on the log scale" in " ".join(table.split())
     by_objective = compare([study])
@@ -82,8 +82,8 @@ def test_direction_and_unit_are_those_that_the_runs_recorded(tmp_path: Path) -> 
 
 
 def test_choice_of_the_metric(study: Path, tmp_path: Path) -> None:
-    found = compare([study], metric="val/loss")
-    assert (found.metric.name, found.mode, names(found)[0]) == ("val/loss", "min", "lr=0.1 widths=[2,4]")
+    comparison = compare([study], metric="val/loss")
+    assert (comparison.metric.name, comparison.mode, names(comparison)[0]) == ("val/loss", "min", "lr=0.1 widths=[2,4]")
     with pytest.raises(UserError, match="nothing is selected on the test split"):
         compare([study], metric="test/accuracy")
     with pytest.raises(UserError, match=r"no metric val/acuracy|has the metric val/acuracy; did you mean val/accuracy"):
@@ -105,7 +105,6 @@ def test_places_in_a_run(tmp_path: Path) -> None:
 
     def value(at: str, metric: str | None = None) -> float:
         (group,) = compare([tmp_path / "s"], at=at, metric=metric).groups
-        assert group.value is not None
         assert group.test["test/accuracy"].mean == 0.5
         return group.value.mean
 
@@ -130,10 +129,9 @@ def test_damaged_metrics_files(tmp_path: Path) -> None:
     os.mkfifo(runs[1].metrics)
     lines = "x" * 5000 + "\n\0,,,\n0,10,val/accuracy,nan\n0,10,val/accuracy,much\n0,10,val/accuracy,0.5"  # torn
     runs[2].metrics.write_text(lines)
-    found = compare([tmp_path / "s"], at="epoch=1")
-    assert found.groups[0].value is not None
-    assert (found.groups[0].value.num, found.groups[0].value.mean) == (1, 0.25)
-    assert found.notes == (
+    comparison = compare([tmp_path / "s"], at="epoch=1")
+    assert (comparison.groups[0].value.num, comparison.groups[0].value.mean) == (1, 0.25)
+    assert comparison.notes == (
         "3 runs are completed, but without val/accuracy at epoch=1: 0000_seed-0, 0001_seed-1, 0002_seed-2",
     )
 
@@ -142,8 +140,8 @@ def test_error_without_completed_runs(tmp_path: Path) -> None:
     make_run(tmp_path / "failed", {}, 0.5, status="failed", error="out of memory\nmore")
     make_run(tmp_path / "other", {}, 0.5, status="failed")
     make_run(tmp_path / "pruned", {}, 0.5, status="pruned", error=None)
-    said = (
+    message = (
         r"No completed runs to compare \(2 failed, 1 pruned\).\nfailed: failed: out of memory\nlitlab status DIR says"
     )
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         compare([tmp_path])

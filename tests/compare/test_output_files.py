@@ -11,8 +11,6 @@ from litlab.cli import compare
 from litlab.compare.output_files import save_figures, svg, write_output
 from litlab.errors import UserError
 
-NOWHERE = "nowhere"  # where there is nothing to compare, which would be said first
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,11 +52,27 @@ def test_an_earlier_output_in_a_study_is_replaced(study: Path, capsys: pytest.Ca
     assert "Skipped" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["figure.jpg", "figure", "figure.PDF.gz", ".png"])
-def test_the_suffix_of_a_figure_is_checked_first(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a figure can be written as png, svg, pdf; end its name in one of these"):
-        compare.main([str(tmp_path / NOWHERE), "--plot", str(tmp_path / name), "--output", str(tmp_path / "t.txt")])
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plot", "figure.jpg"], r"a figure can be written as png, svg, pdf; end its name in one of these"),
+        (["--plot", "figure"], "a figure can be written as"),
+        (["--plot", "figure.PDF.gz"], "a figure can be written as"),
+        (["--plot", ".png"], "a figure can be written as"),
+        (["--output", "x.pdf", "--html", "folder/../x.pdf"], r"x\.pdf is named twice"),
+        (["--html", "x.pdf", "--plot", "folder/../x.pdf"], r"x\.pdf is named twice"),
+        (["--plot", "x.pdf", "--plot", "x.pdf"], r"x\.pdf is named twice"),
+        (["--output", "x" * 300], "can't be written: File name too long"),
+    ],
+)
+def test_files_are_checked_first(
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=message):
+        compare.main(["nowhere", *options])  # without runs, which would be an error of its own
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
 def test_saved_figures(tmp_path: Path) -> None:
@@ -74,24 +88,13 @@ def test_saved_figures(tmp_path: Path) -> None:
         write_output(file / "page.html", "text")
 
 
-def test_a_file_that_is_named_twice(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    file, same = tmp_path / "x.pdf", tmp_path / "folder" / ".." / "x.pdf"
-    for options in (["--output", file, "--html", same], ["--html", file, "--plot", same], ["--plot", file] * 2):
-        with pytest.raises(UserError, match=r"x\.pdf is named twice"):
-            compare.main([str(tmp_path / NOWHERE), *map(str, options)])
-
-
-def test_a_name_that_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't be written: File name too long"):
-        compare.main([str(tmp_path / NOWHERE), "--output", str(tmp_path / ("x" * 300))])
-
-
 @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
 def test_generated_figure_names_replace_no_other_files(kind: str, study: Path, tmp_path: Path) -> None:
     """`x-curves.png` of `x.png`; nothing is written if one of them can't be."""
-    place = tmp_path / "x-lr.png"
-    {"pipe": os.mkfifo, "link": lambda each: each.symlink_to(tmp_path / "linked"), "directory": Path.mkdir}[kind](place)
+    target = tmp_path / "x-lr.png"
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to(tmp_path / "linked"), "directory": Path.mkdir}[kind](
+        target
+    )
     with pytest.raises(UserError, match=r"x-lr\.png is a (directory|link, a pipe or a device)"):
         compare.main([str(study), "--plot", str(tmp_path / "x.png")])
-    assert list(tmp_path.iterdir()) == [place]
+    assert list(tmp_path.iterdir()) == [target]

@@ -20,7 +20,7 @@ from litlab.compare.data_model import Comparison, Summary
 from litlab.compare.output_files import save_figures, svg
 from litlab.compare.plots import figures
 from litlab.compare.plots.cost import pareto_front
-from litlab.compare.plots.style import Dot, is_geometric, scale_of
+from litlab.compare.plots.style import Dot, is_geometric, new_figure, scale_of, set_y_limits
 from litlab.runs.metrics import Metric
 
 RATES, WIDTHS, SEEDS = [0.01, 0.1, 1.0], [[2, 4], [4, 8], [16, 32]], [0, 1, 2]
@@ -73,7 +73,7 @@ def test_a_curve_is_the_mean_and_its_band_the_t_interval(drawn: dict[str, Any]) 
     values = np.array([[100 * curve(point | {"seed": seed}, epoch) for epoch in range(4)] for seed in SEEDS])
     assert line.get_xdata().tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(line.get_ydata(), values.mean(axis=0))
-    (band,) = [each for each in axes.collections if to_hex(each.get_facecolor()[0]) == line.get_color().lower()]
+    (band,) = [band for band in axes.collections if to_hex(band.get_facecolor()[0]) == line.get_color().lower()]
     low, high = zip(*(accuracy_interval(column / 100) for column in values.T), strict=True)
     corners = band.get_paths()[0].vertices
     for epoch in range(4):
@@ -83,7 +83,7 @@ def test_a_curve_is_the_mean_and_its_band_the_t_interval(drawn: dict[str, Any]) 
 
 
 def to_hex(color: Any) -> str:
-    return "#" + "".join(f"{round(255 * each):02x}" for each in color[:3])
+    return "#" + "".join(f"{round(255 * part):02x}" for part in color[:3])
 
 
 def test_the_best_eight_and_the_baseline_have_curves(grid: Comparison, drawn: dict[str, Any]) -> None:
@@ -107,10 +107,10 @@ def test_runs_without_a_curve_are_counted_and_left_out(tmp_path: Path) -> None:
     runs[6].metrics.write_text("epoch,step,metric,value\n0,10,val/accuracy,nan\n1,20,val/accuracy,0.5\n")
     figure = figures(compare([tmp_path / "s"]))["curves"]
     assert "left out: 3 runs without a curve" in " ".join(figure.get_suptitle().split())
-    found = lines(figure)
+    curves = lines(figure)
     expected = 100 * (accuracy({"optimizer.lr": 0.01, "seed": 1}) + accuracy({"optimizer.lr": 0.01, "seed": 2})) / 2
-    assert found["lr=0.01"].get_ydata().tolist() == pytest.approx([expected] * 3)
-    first, second = found["lr=1"].get_ydata()
+    assert curves["lr=0.01"].get_ydata().tolist() == pytest.approx([expected] * 3)
+    first, second = curves["lr=1"].get_ydata()
     assert math.isnan(first)  # of three runs one has none there
     assert second == pytest.approx(100 * (0.5 + accuracy({"optimizer.lr": 1.0, "seed": 1.5}) * 2) / 3)
 
@@ -129,9 +129,6 @@ def test_a_setting_of_factors_has_a_logarithmic_axis_and_a_line_for_each_other_s
 def test_bars_are_intervals_and_runs_are_dots(grid: Comparison, drawn: dict[str, Any]) -> None:
     shapes = [line.get_xydata() for line in drawn["lr"].axes[0].lines]
     group = next(group for group in grid.groups if group.name == "lr=0.1 widths=[2,4]")
-    assert group.value is not None
-    assert group.value.low is not None
-    assert group.value.high is not None
     bars = np.concatenate([shape for shape in shapes if np.isnan(shape).any()])
     for end in (group.value.low, group.value.high):
         assert np.isclose(bars, [0.1, 100 * end]).all(axis=1).any()
@@ -144,10 +141,10 @@ def test_bars_are_intervals_and_runs_are_dots(grid: Comparison, drawn: dict[str,
 def test_a_setting_of_names_has_places_side_by_side_and_no_line(drawn: dict[str, Any]) -> None:
     axes = drawn["widths"].axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["[2,4]", "[4,8]", "[16,32]"]
-    found = lines(drawn["widths"])
-    assert list(found) == ["lr=0.01", "lr=0.1", "lr=1"]
-    assert found["lr=0.01"].get_xdata() == pytest.approx([-0.2, 0.8, 1.8])
-    assert found["lr=0.1"].get_linestyle() == "None"
+    curves = lines(drawn["widths"])
+    assert list(curves) == ["lr=0.01", "lr=0.1", "lr=1"]
+    assert curves["lr=0.01"].get_xdata() == pytest.approx([-0.2, 0.8, 1.8])
+    assert curves["lr=0.1"].get_linestyle() == "None"
 
 
 @pytest.mark.parametrize(
@@ -187,10 +184,10 @@ def test_a_grid_with_holes_has_no_heat_map(grid: Comparison) -> None:
 
 def test_time_has_the_seconds_and_the_front(drawn: dict[str, Any]) -> None:
     axes = drawn["time"].axes[0]
-    found = lines(drawn["time"])
+    curves = lines(drawn["time"])
     assert axes.get_xlabel() == "training time (s)"
-    assert found["lr=0.1 widths=[4,8]"].get_xdata() == [40]
-    assert found["Pareto front"].get_xdata().tolist() == [20, 40, 160]  # a wider network is better
+    assert curves["lr=0.1 widths=[4,8]"].get_xdata() == [40]
+    assert curves["Pareto front"].get_xdata().tolist() == [20, 40, 160]  # a wider network is better
 
 
 def test_pareto_front() -> None:
@@ -205,10 +202,10 @@ def test_pareto_front() -> None:
 
 def test_a_group_of_one_run_has_a_curve_and_no_band(tmp_path: Path) -> None:
     make_study(tmp_path / "s", {"seed": [0]}, accuracy, num_epochs=1)
-    found = figures(compare([tmp_path / "s"]))
-    assert list(found) == ["curves"]
-    assert not found["curves"].axes[0].collections
-    assert not found["curves"].get_suptitle()
+    drawn = figures(compare([tmp_path / "s"]))
+    assert list(drawn) == ["curves"]
+    assert not drawn["curves"].axes[0].collections
+    assert not drawn["curves"].get_suptitle()
 
 
 def test_a_wide_interval_does_not_hide_the_means(tmp_path: Path) -> None:
@@ -220,12 +217,19 @@ def test_a_wide_interval_does_not_hide_the_means(tmp_path: Path) -> None:
     assert figure.get_suptitle().endswith("bands cut")
 
 
+@pytest.mark.parametrize(("high", "is_cut"), [(3.1, False), (3.3, True)])
+def test_only_intervals_that_leave_the_figure_are_called_cut(high: float, is_cut: bool) -> None:
+    axes = new_figure("").add_subplot()
+    assert set_y_limits(axes, [Dot(0, 1, 1, 1), Dot(1, 2, 1.5, high)]) is is_cut
+    assert (axes.get_ylim()[1] < high) == is_cut
+
+
 def test_a_loss_that_diverged_in_a_group_leaves_the_others_readable(grid: Comparison) -> None:
     worst = replace(grid.groups[-1], value=Summary(1, 1e9, None, None, None, 1e9))
     huge = replace(grid.groups[-2], value=Summary(1, 1e300, None, None, None, 1e300))
-    found = figures(replace(grid, groups=(*grid.groups[:-2], huge, worst), metric=Metric("val/loss", mode="min")))
-    assert found["time"].axes[0].get_yscale() == "log"
-    assert found["time"].axes[0].get_ylim()[1] < 1e10  # what is no size for an axis is left out
+    drawn = figures(replace(grid, groups=(*grid.groups[:-2], huge, worst), metric=Metric("val/loss", mode="min")))
+    assert drawn["time"].axes[0].get_yscale() == "log"
+    assert drawn["time"].axes[0].get_ylim()[1] < 1e10  # the group of 1e300 is left out
 
 
 def test_untrusted_names_are_drawn_literally(tmp_path: Path) -> None:
@@ -235,17 +239,17 @@ def test_untrusted_names_are_drawn_literally(tmp_path: Path) -> None:
     odd = [
         replace(group, settings={"hidden": f"\u65e5\u200f{number}"}) for number, group in enumerate(comparison.groups)
     ]
-    for each in (comparison, replace(comparison, groups=tuple(odd))):
-        found = figures(each)
-        assert all("<script" not in svg(figure) for figure in (found["hidden"], found["curves"]))
+    for shown in (comparison, replace(comparison, groups=tuple(odd))):
+        drawn = figures(shown)
+        assert all("<script" not in svg(figure) for figure in (drawn["hidden"], drawn["curves"]))
     assert "hidden=_hidden" in lines(figures(comparison)["curves"])
 
 
 def test_untrusted_labels_give_safe_unique_figure_names(grid: Comparison, tmp_path: Path) -> None:
     labels = ("time", "../../etc/x")
     groups = [replace(group, settings=dict(zip(labels, group.settings.values(), strict=True))) for group in grid.groups]
-    found = figures(replace(grid, labels=labels, groups=tuple(groups)))
-    assert list(found) == ["curves", "time_2", "etc_x", "heatmap", "time"]
+    drawn = figures(replace(grid, labels=labels, groups=tuple(groups)))
+    assert list(drawn) == ["curves", "time_2", "etc_x", "heatmap", "time"]
 
 
 def test_many_groups_take_bounded_room_and_time(grid: Comparison) -> None:
@@ -259,10 +263,10 @@ def test_many_groups_take_bounded_room_and_time(grid: Comparison) -> None:
         )
         for number in range(1000)
     ]
-    found = figures(replace(grid, labels=("a", "b", "c"), groups=tuple(groups)))
-    assert list(found) == ["curves", "a", "b", "c", "parallel", "time"]
-    assert len(found["parallel"].axes[0].collections[0].get_segments()) <= 300
-    assert len(svg(found["a"])) < 100_000
+    drawn = figures(replace(grid, labels=("a", "b", "c"), groups=tuple(groups)))
+    assert list(drawn) == ["curves", "a", "b", "c", "parallel", "time"]
+    assert len(drawn["parallel"].axes[0].collections[0].get_segments()) <= 300
+    assert len(svg(drawn["a"])) < 100_000
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +326,7 @@ def write_plan(study: Path, **changes: Any) -> None:
 def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a search of 24 trials in which only the rate matters."""
     study = tmp_path_factory.mktemp("plots") / "search"
-    axes = {"optimizer.lr": [10 ** (-place / 3) for place in range(6)], "optimizer.momentum": [0.8, 0.9]}
+    axes = {"optimizer.lr": [10 ** (-power / 3) for power in range(6)], "optimizer.momentum": [0.8, 0.9]}
     axes |= {"task.label_smoothing": [0.0, 0.1]}
     make_study(study, axes, accuracy, parameters=lambda point: round(1000 * point["optimizer.lr"]))
     write_plan(study, kind="search", search={"objectives": None})
@@ -330,14 +334,14 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_search_has_importance_parallel_coordinates_and_a_front(search: Path) -> None:
-    found = figures(compare([search]))
-    assert list(found) == ["curves", "lr", "momentum", "label_smoothing", "parallel", "importance", "pareto"]
-    axes = found["importance"].axes[0]
+    drawn = figures(compare([search]))
+    assert list(drawn) == ["curves", "lr", "momentum", "label_smoothing", "parallel", "importance", "pareto"]
+    axes = drawn["importance"].axes[0]
     shares = [bar.get_width() for bar in axes.patches]
     assert axes.get_yticklabels()[-1].get_text() == "lr"
     assert sum(shares) == pytest.approx(1)
     assert shares[-1] > 0.9
-    assert found["pareto"].axes[0].get_xlabel() == "training time (s)"
+    assert drawn["pareto"].axes[0].get_xlabel() == "training time (s)"
 
 
 def test_of_several_objectives_the_other_one_is_the_cost(search: Path) -> None:

@@ -23,18 +23,18 @@ def test_texts_of_values(value: Any, read: str) -> None:
 
 
 def test_shortest_names() -> None:
-    known = ["optimizer.lr", "schedule.lr", "seed", "data.seed", "model.widths", "net.model.depth"]
-    assert short_names(["optimizer.lr", "data.seed", "seed", "model.widths", "net.model.depth"], known) == {
+    keys = ["optimizer.lr", "schedule.lr", "seed", "data.seed", "model.widths", "net.model.depth"]
+    assert short_names(["optimizer.lr", "data.seed", "seed", "model.widths", "net.model.depth"], keys) == {
         "optimizer.lr": "optimizer.lr", "data.seed": "data.seed", "seed": "seed", "model.widths": "widths",
         "net.model.depth": "depth",
     }  # fmt: skip
-    assert [full_name(name, known, "--sort") for name in ("widths", "seed", "model.depth")] == [
+    assert [full_name(name, keys, "--sort") for name in ("widths", "seed", "model.depth")] == [
         "model.widths", "seed", "net.model.depth",
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"--group lr is ambiguous: name one of optimizer.lr, schedule.lr"):
-        full_name("lr", known, "--group")
+        full_name("lr", keys, "--group")
     with pytest.raises(UserError, match=r"--group widhts: no run has such a setting; did you mean model.widths\?"):
-        full_name("widhts", known, "--group")
+        full_name("widhts", keys, "--group")
 
 
 @pytest.mark.parametrize(

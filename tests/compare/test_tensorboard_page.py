@@ -53,9 +53,8 @@ def served(*directories: Path) -> Iterator[list[Callable[[], str]]]:
 
 
 def address(server: "subprocess.Popen[str]") -> str:
-    assert server.stdout is not None
-    (found,) = re.findall(r"http://\S+", server.stdout.readline())
-    return str(found)
+    (url,) = re.findall(r"http://\S+", server.stdout.readline())
+    return str(url)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +78,10 @@ def page(servers: list[Callable[[], str]]) -> Iterator[Page]:
 
 def rows(address: str) -> dict[str, dict[str, Any]]:
     """Return run -> data of the HParams page with all digits."""
-    asked = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"], "startIndex": 0, "sliceSize": 100}
-    asked |= {"colParams": [], "includeMetrics": True}
+    query = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"], "startIndex": 0, "sliceSize": 100}
+    query |= {"colParams": [], "includeMetrics": True}
     url, header = f"{address}data/plugin/hparams/session_groups", {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(asked).encode(), header)
+    request = urllib.request.Request(url, json.dumps(query).encode(), header)
     with urllib.request.urlopen(request) as answer:
         return {group["name"]: group for group in json.load(answer)["sessionGroups"]}
 
@@ -97,10 +96,10 @@ def test_hparams_shows_settings_and_final_metrics(study: str, page: Page, output
     table = page.locator("tf-hparams-table-view")
     expect(table.locator("vaadin-grid-cell-content", has_text="_seed-")).to_have_count(6)
     shown = table.locator("vaadin-grid-cell-content").all_inner_texts()
-    found = {(row["hparams"]["model.widths"], row["hparams"]["seed"]): row for row in rows(study).values()}
-    assert set(found) == {(widths, seed) for widths in WIDTHS for seed in (0, 1)}
-    for (widths, seed), row in found.items():
-        metrics = {each["name"]["tag"]: each["value"] for each in row["metricValues"]}
+    by_settings = {(row["hparams"]["model.widths"], row["hparams"]["seed"]): row for row in rows(study).values()}
+    assert set(by_settings) == {(widths, seed) for widths in WIDTHS for seed in (0, 1)}
+    for (widths, seed), row in by_settings.items():
+        metrics = {value["name"]["tag"]: value["value"] for value in row["metricValues"]}
         (session,) = row["sessions"]
         if widths == TOO_DEEP:
             assert (session["status"], metrics) == ("STATUS_FAILURE", {})
@@ -163,7 +162,7 @@ def test_several_studies_have_names_that_read_as_settings(servers: list[Callable
     page.goto(f"{several}#hparams")
     names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="/")
     expect(names.filter(has_text="widths/widths=[2,4] seed=0")).to_have_count(1)
-    found = rows(several)
-    assert found["single/2026-01-31 12:00"]["hparams"] == {"optimizer.lr": 0.02, "model.widths": "[2,4]", "seed": 0}
-    assert found["widths/widths=[4,8] seed=1"]["hparams"]["optimizer.lr"] == 0.05
-    assert len(found) == 7
+    data = rows(several)
+    assert data["single/2026-01-31 12:00"]["hparams"] == {"optimizer.lr": 0.02, "model.widths": "[2,4]", "seed": 0}
+    assert data["widths/widths=[4,8] seed=1"]["hparams"]["optimizer.lr"] == 0.05
+    assert len(data) == 7

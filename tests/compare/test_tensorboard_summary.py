@@ -32,6 +32,12 @@ def accuracy(point: dict[str, Any], epoch: int = 0) -> float:
     return 0.5 + point.get("optimizer.lr", 0.0) + 0.01 * point["seed"] ** 2 + 0.05 * epoch
 
 
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    make_study(tmp_path / "study", AXES, accuracy)
+    return tmp_path / "study"
+
+
 def values_in(file: Path) -> Iterator[Any]:
     for event in EventFileLoader(str(file)).Load():
         for value in event.summary.value:
@@ -54,23 +60,22 @@ def test_means_and_intervals_are_those_of_scipy(tmp_path: Path) -> None:
     assert write_summaries(tmp_path / "study") == 2
     assert {path.name for path in (tmp_path / "study" / FOLDER).iterdir() if path.is_dir()} == {"lr=0.01", "lr=0.1"}
     for lr in AXES["optimizer.lr"]:
-        found = scalars(tmp_path / "study" / FOLDER / f"lr={lr:g}" / MEANS)
-        assert {tag.rpartition("/")[0] for tag, _ in found} == {"val/loss", "val/accuracy"}
+        points = scalars(tmp_path / "study" / FOLDER / f"lr={lr:g}" / MEANS)
+        assert {tag.rpartition("/")[0] for tag, _ in points} == {"val/loss", "val/accuracy"}
         for epoch in range(3):
             values = [accuracy({"optimizer.lr": lr, "seed": seed}, epoch) for seed in AXES["seed"]]
             mean, step = sum(values) / 3, 10 * (epoch + 1)
             low, high = accuracy_interval(values)
-            for what, expected in (("mean", mean), ("lower", low), ("upper", high)):
-                assert found["val/accuracy/" + what, step] == pytest.approx(expected, rel=1e-6)
+            for curve, expected in (("mean", mean), ("lower", low), ("upper", high)):
+                assert points[f"val/accuracy/{curve}", step] == pytest.approx(expected, rel=1e-6)
     events = [event for event, _ in values_in(tmp_path / "study" / FOLDER / "lr=0.1" / MEANS)]
     times = {event.step: event.wall_time - events[0].wall_time for event in events}  # 30 steps in 5 seconds
     assert times == {10: 0.0, 20: pytest.approx(5 / 3, rel=1e-3), 30: pytest.approx(10 / 3, rel=1e-3)}
 
 
-def test_the_charts_show_the_objective_first(tmp_path: Path) -> None:
-    make_study(tmp_path / "study", AXES, accuracy)
-    write_summaries(tmp_path / "study")
-    (file,) = (tmp_path / "study" / FOLDER).rglob(LAYOUT)
+def test_the_charts_show_the_objective_first(study: Path) -> None:
+    write_summaries(study)
+    (file,) = (study / FOLDER).rglob(LAYOUT)
     ((_, value),) = values_in(file)
     (category,) = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
     assert category.title == "mean over seeds with 95 % interval"
@@ -100,11 +105,11 @@ def test_only_steps_that_all_runs_have_and_finite_values_are_averaged(tmp_path: 
     kept = [row for row in rows if not row.startswith("3,")]  # it stopped early
     runs[0].metrics.write_text("".join(kept).replace("1,20,val/loss,", "1,20,val/loss,nan\n1,21,val/other,"))
     write_summaries(tmp_path / "study")
-    found = scalars(tmp_path / "study" / FOLDER / "all runs" / MEANS)
-    assert {step for tag, step in found if tag == "val/accuracy/mean"} == {10, 20, 30}
-    assert {step for tag, step in found if tag == "val/loss/mean"} == {10, 30}
-    assert not any(tag.startswith("val/other") for tag, _ in found)
-    assert all(math.isfinite(value) for value in found.values())
+    points = scalars(tmp_path / "study" / FOLDER / "all runs" / MEANS)
+    assert {step for tag, step in points if tag == "val/accuracy/mean"} == {10, 20, 30}
+    assert {step for tag, step in points if tag == "val/loss/mean"} == {10, 30}
+    assert not any(tag.startswith("val/other") for tag, _ in points)
+    assert all(math.isfinite(value) for value in points.values())
 
 
 def test_groups_of_one_run_get_none(tmp_path: Path) -> None:
@@ -164,43 +169,34 @@ def test_status_is_the_same_with_a_summary(tmp_path: Path, capsys: pytest.Captur
     assert outputs[0].count("6 jobs: 6 completed") == 2
 
 
-@pytest.mark.parametrize("what", ["file", "link", "run", "link to a group"])
-def test_obstacles_are_named_and_left_alone(what: str, tmp_path: Path) -> None:
-    make_study(tmp_path / "study", AXES, accuracy)
-    folder, elsewhere = tmp_path / "study" / FOLDER, tmp_path / "elsewhere"
+@pytest.mark.parametrize("name", ["", "config.yaml", "lr=0.01"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_obstacles_are_named_and_left_alone(name: str, kind: str, study: Path, tmp_path: Path) -> None:
+    """In the place of the summary itself, of a group, or of the config of a run."""
+    obstacle, elsewhere = study / FOLDER / name, tmp_path / "elsewhere"
     elsewhere.mkdir()
-    if what == "file":
-        folder.write_text("mine")
-    elif what == "link":
-        folder.symlink_to(elsewhere)
-    elif what == "run":
-        folder.mkdir()
-        (folder / "config.yaml").write_text("mine")
-    else:
-        folder.mkdir()
-        (folder / "lr=0.01").symlink_to(elsewhere)
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("mine") if kind == "file" else obstacle.symlink_to(elsewhere)
     with pytest.raises(UserError, match="has the name of TensorBoard"):
-        write_summaries(tmp_path / "study")
+        write_summaries(study)
     assert not list(elsewhere.iterdir())
 
 
-def test_errors_become_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_study(tmp_path / "study", AXES, accuracy)
-    (tmp_path / "study" / FOLDER).write_text("mine")
-    update_summary(tmp_path / "study")
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith(f"litlab: TensorBoard's summary of {tmp_path}/study is not up to date: ")
+def test_errors_become_a_warning(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (study / FOLDER).write_text("mine")
+    update_summary(study)
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.startswith(f"litlab: TensorBoard's summary of {study} is not up to date: ")
 
 
 def test_progress_line_for_many_jobs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_study(tmp_path / "study", AXES, accuracy)
-    for least, said in ((7, ""), (6, "litlab: bringing TensorBoard's summary of 6 jobs up to date\n")):
+    for least, message in ((7, ""), (6, "litlab: bringing TensorBoard's summary of 6 jobs up to date\n")):
         monkeypatch.setattr("litlab.compare.tensorboard_summary.MANY_JOBS", least)
-        update_summary(tmp_path / "study")
-        assert capsys.readouterr().err == said
+        update_summary(study)
+        assert capsys.readouterr().err == message
 
 
 def test_without_tensorboard_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +235,8 @@ def test_the_page_of_hparams_has_what_varies_and_final_metrics(tmp_path: Path) -
     axes = {"optimizer.lr": [0.01, 0.1], "data.flip": [True, False], "model.widths": [[2, 4]], "seed": list(range(12))}
     make_study(tmp_path / "study", axes, lambda point: 0.5)
     write_summaries(tmp_path / "study")
-    found = experiment(tmp_path / "study")
-    infos = {info.name: info for info in found.hparam_infos}
+    columns = experiment(tmp_path / "study")
+    infos = {info.name: info for info in columns.hparam_infos}
     assert {name: info.display_name for name, info in infos.items()} == {
         "optimizer.lr": "lr", "data.flip": "flip", "model.widths": "widths", "seed": "seed",
     }  # fmt: skip
@@ -251,7 +247,7 @@ def test_the_page_of_hparams_has_what_varies_and_final_metrics(tmp_path: Path) -
     assert list(infos["model.widths"].domain_discrete) == ["[2,4]"]
     assert (infos["seed"].domain_interval.min_value, infos["seed"].domain_interval.max_value) == (0, 11)
     assert [infos[key].differs for key in axes] == [True, True, False, True]
-    assert [(info.name.tag, info.display_name) for info in found.metric_infos] == [
+    assert [(info.name.tag, info.display_name) for info in columns.metric_infos] == [
         ("result/best/val/accuracy", "best val/accuracy"),
         ("result/last/val/accuracy", "last val/accuracy"),
         ("result/test/accuracy", "test/accuracy"),
@@ -267,9 +263,9 @@ def test_columns_are_there_before_a_job_has_ended(tmp_path: Path) -> None:
         run.result.unlink()
         run.metrics.unlink()
     assert write_summaries(tmp_path / "study") == 0
-    found = experiment(tmp_path / "study")
-    assert [info.name for info in found.hparam_infos] == ["optimizer.lr", "seed"]
-    assert [info.display_name for info in found.metric_infos] == [
+    columns = experiment(tmp_path / "study")
+    assert [info.name for info in columns.hparam_infos] == ["optimizer.lr", "seed"]
+    assert [info.display_name for info in columns.metric_infos] == [
         "best val/accuracy", "last val/accuracy", "test/accuracy",
     ]  # fmt: skip
 

@@ -54,15 +54,15 @@ def outputs(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def view_folder(tmp_path: Path) -> Path:
     (tmp_path / "view").mkdir()
     return tmp_path / "view"
 
 
-def test_names_read_as_settings(outputs: Path, place: Path) -> None:
+def test_names_read_as_settings(outputs: Path, view_folder: Path) -> None:
     """Every run shows all settings that vary over the whole, and the final metrics of its result."""
-    View(outputs, place).refresh()
-    rows = sessions(place)
+    View(outputs, view_folder).refresh()
+    rows = sessions(view_folder)
     assert set(rows) == {
         *(f"first/lr={lr} seed={seed}" for lr in ("0.01", "0.1") for seed in (0, 1)),
         *(f"second/widths={widths} seed={seed}" for widths in ("[2,4]", "[4,8]") for seed in (0, 1)),
@@ -78,34 +78,36 @@ def test_names_read_as_settings(outputs: Path, place: Path) -> None:
     assert (metrics["result/best/val/accuracy"], metrics["result/test/accuracy"]) == (0.625, 0.625)
 
 
-def test_summaries_of_the_studies_are_shown_but_not_their_columns(outputs: Path, place: Path) -> None:
+def test_summaries_of_the_studies_are_shown_but_not_their_columns(outputs: Path, view_folder: Path) -> None:
     for name in ("first", "second"):
         write_summaries(outputs / name)
-    View(outputs, place).refresh()
-    links = {str(path.relative_to(place)) for path in place.rglob(f"{PREFIX}*") if "summary" in path.parts}
+    View(outputs, view_folder).refresh()
+    links = {str(path.relative_to(view_folder)) for path in view_folder.rglob(f"{PREFIX}*") if "summary" in path.parts}
     assert {Path(link).parent.as_posix() for link in links} == {
         "first/summary/lr=0.01", "first/summary/lr=0.1",
         "second/summary/widths=[2,4]", "second/summary/widths=[4,8]",
     }  # fmt: skip
-    assert [path.parent.name for path in place.rglob("*.experiment")] == ["lr=0.01 seed=0"]  # which has curves
+    assert [path.parent.name for path in view_folder.rglob("*.experiment")] == ["lr=0.01 seed=0"]  # which has curves
 
 
-def test_nothing_is_written_into_the_studies_and_a_second_refresh_changes_nothing(outputs: Path, place: Path) -> None:
+def test_nothing_is_written_into_the_studies_and_a_second_refresh_changes_nothing(
+    outputs: Path, view_folder: Path
+) -> None:
     def times(folder: Path) -> dict[Path, int]:
         return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
-    before, view = times(outputs), View(outputs, place)
+    before, view = times(outputs), View(outputs, view_folder)
     view.refresh()
-    first = times(place)
+    first = times(view_folder)
     view.refresh()
-    assert (times(outputs), times(place)) == (before, first)
+    assert (times(outputs), times(view_folder)) == (before, first)
 
 
-def test_it_follows_the_runs(outputs: Path, place: Path) -> None:
-    view = View(outputs, place)
+def test_it_follows_the_runs(outputs: Path, view_folder: Path) -> None:
+    view = View(outputs, view_folder)
     view.refresh()
     (run,) = outputs.glob("first/0000*")
-    folder = place / "first" / "lr=0.01 seed=0"
+    folder = view_folder / "first" / "lr=0.01 seed=0"
     (run / (PREFIX + "1795436299.host.2.0")).write_bytes((run / EVENTS).read_bytes())
     (end,) = run.glob(PREFIX + "9*")
     end.unlink()  # it is resumed
@@ -115,68 +117,68 @@ def test_it_follows_the_runs(outputs: Path, place: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert PREFIX + "1795436299.host.2.0" in names
     assert end.name not in names
-    assert all(path.exists() for path in place.rglob("*"))  # no link leads nowhere
-    assert "shapes_cnn/lr=0.3 2026-02-01 12:00" in sessions(place)
+    assert all(path.exists() for path in view_folder.rglob("*"))  # no link leads nowhere
+    assert "shapes_cnn/lr=0.3 2026-02-01 12:00" in sessions(view_folder)
     for file in (outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd").iterdir():
         file.unlink() if file.is_file() else file.rmdir()
     view.refresh()
-    assert not (place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00").exists()
+    assert not (view_folder / "shapes_cnn" / "lr=0.3 2026-02-01 12:00").exists()
 
 
-def test_damaged_runs_are_named_and_the_others_shown(outputs: Path, place: Path) -> None:
+def test_damaged_runs_are_named_and_the_others_shown(outputs: Path, view_folder: Path) -> None:
     (damaged,) = outputs.glob("first/0000*")
     (damaged / "config.yaml").write_text("]")
     os.mkfifo(outputs / "second" / "0000_widths-[2,4]_seed-0" / (PREFIX + "1795436300.host.3.0"))
-    view = View(outputs, place)
+    view = View(outputs, view_folder)
     view.refresh()
     assert [entry.path for entry in view.skipped] == [damaged]
-    assert len(sessions(place)) == 9
+    assert len(sessions(view_folder)) == 9
 
 
-def test_equal_names_of_runs_are_numbered(tmp_path: Path, place: Path) -> None:
+def test_equal_names_of_runs_are_numbered(tmp_path: Path, view_folder: Path) -> None:
     for end in ("aaaaaa", "bbbbbb"):
         log(make_run(tmp_path / "outputs" / "cnn" / f"2026-01-31_12-00-00_{end}", {}, 0.5))
-    View(tmp_path / "outputs", place).refresh()
-    assert set(sessions(place)) == {"cnn/2026-01-31 12:00", "cnn/2026-01-31 12:00 (2)"}
+    View(tmp_path / "outputs", view_folder).refresh()
+    assert set(sessions(view_folder)) == {"cnn/2026-01-31 12:00", "cnn/2026-01-31 12:00 (2)"}
 
 
-def test_equal_names_of_studies_are_numbered(tmp_path: Path, place: Path) -> None:
+def test_equal_names_of_studies_are_numbered(tmp_path: Path, view_folder: Path) -> None:
     for number, seconds in enumerate(("00", "30")):
         study = tmp_path / "outputs" / "cnn" / f"multirun_2026-01-31_12-00-{seconds}_ab12c{number}"
         for run in make_study(study, {"seed": [0, 1]}, lambda point: 0.5):
             log(run)
         write_summaries(study)
-    View(tmp_path / "outputs", place).refresh()
+    View(tmp_path / "outputs", view_folder).refresh()
     names = [f"cnn/multirun_2026-01-31 12:00{number}" for number in ("", " (2)")]
-    assert set(sessions(place)) == {f"{name}/seed={seed}" for name in names for seed in (0, 1)}
-    means = [path.resolve().parents[2].name for name in names for path in (place / name).rglob("*.means")]
+    assert set(sessions(view_folder)) == {f"{name}/seed={seed}" for name in names for seed in (0, 1)}
+    means = [path.resolve().parents[2].name for name in names for path in (view_folder / name).rglob("*.means")]
     assert means == sorted(path.name for path in (tmp_path / "outputs" / "cnn").iterdir())
 
 
-def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, place: Path) -> None:
+def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, view_folder: Path) -> None:
     for lr, end in ((0.1, "aaaaaa"), (math.inf, "bbbbbb")):
         log(make_run(tmp_path / "outputs" / "cnn" / f"2026-01-31_12-00-00_{end}", {"optimizer.lr": lr}, 0.5))
-    View(tmp_path / "outputs", place).refresh()
-    assert [row.settings["optimizer.lr"] for row in sessions(place).values()] == [0.1, "inf"]
+    View(tmp_path / "outputs", view_folder).refresh()
+    assert [row.settings["optimizer.lr"] for row in sessions(view_folder).values()] == [0.1, "inf"]
 
 
 def test_the_view_is_updated_and_an_error_is_printed_once(
-    outputs: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    outputs: Path, view_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tensorboard, "INTERVAL", 0.01)
     monkeypatch.setattr(tensorboard, "_MAX_LOAD", 1.0)
-    with tensorboard._updated_view(outputs, place):
+    with tensorboard._updated_view(outputs, view_folder):
         num_threads = threading.active_count()
         log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
-        new = place / "shapes_cnn" / "lr=0.3 2026-02-01 12:00"
+        new = view_folder / "shapes_cnn" / "lr=0.3 2026-02-01 12:00"
         until(new.is_dir)
-        (place / "third").write_text("in the way")
+        (view_folder / "third").write_text("in the way")
         log(make_run(outputs / "third" / "2026-02-01_12-00-00_ab12cd", {}, 0.75))
-        said: list[str] = []
-        until(lambda: (said.append(capsys.readouterr().err), any(said))[1])
+        printed: list[str] = []
+        until(lambda: (printed.append(capsys.readouterr().err), any(printed))[1])
         time.sleep(0.3)
-        said.append(capsys.readouterr().err)
-    assert "".join(said).count("the view is not up to date") == 1
+        printed.append(capsys.readouterr().err)
+    assert "".join(printed).count("the view is not up to date") == 1
     assert threading.active_count() == num_threads - 1
 
 

@@ -40,7 +40,6 @@ _KNOWN = [Metric(f"{split}/accuracy", "%", "max", (0.0, 1.0)) for split in ("val
 _KNOWN += [Metric(f"{split}/loss", "", "min") for split in ("train", "val", "test")]
 METRICS = {metric.name: metric for metric in _KNOWN}
 
-Outcome = Mapping[str, Any]  # fields of Result that differ from those of a run that is complete; `{}` for one that is
 Curve = Callable[[int], float]  # epoch, from 0 -> validation accuracy after it
 
 
@@ -106,7 +105,7 @@ def make_run(
     writer.close()
     if status == "completed":
         best, last, tested = max(points), points[-1], accuracy if test_accuracy is None else test_accuracy
-        known: dict[str, Any] = {
+        outcome: dict[str, Any] = {
             "objective": best,
             "data": "d" * 64,
             "best": {"val/loss": 2 * (1 - best), "val/accuracy": best},
@@ -119,8 +118,8 @@ def make_run(
             "images_per_second": 1000.0,
         }
     else:
-        known = {"error": f"made to be {status}"}
-    write_result(run, Result(**{"status": RunStatus(status), "identity": identity(config), **known, **fields}))
+        outcome = {"error": f"made to be {status}"}
+    write_result(run, Result(**{"status": RunStatus(status), "identity": identity(config), **outcome, **fields}))
     return run
 
 
