@@ -2,10 +2,21 @@
 
 
 class UserError(ValueError):
-    """Raised for a mistake in a config, a file or a command: the command line prints the message and exits with 1.
+    """Raised for a mistake in a config, a file or a command: the command line prints the message and exits.
 
     The message says what is wrong, where, what was expected, and what to do.
+
+    Attributes:
+        exit_code: Exit code of the command.
     """
+
+    exit_code = 1
+
+
+class InUseError(UserError):
+    """Raised if another process holds a run or a study: the same command succeeds later."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: a script may go back to the queue
 
 
 class RunFailed(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support.composed_jobs import begin, search_of
-from support.runs import TINY, call_litlab, compose_config, is_own, train_here
+from support.runs import TINY, Command, call_litlab, compose_config, is_own, train_here
 
 from litlab.cli import resume, status
 from litlab.cli.resume import _quote, resume_study
@@ -153,6 +153,12 @@ def test_a_run_in_use_is_refused(new_run: NewRun) -> None:
     with directory_lock(run.path), pytest.raises(UserError, match=f"is in use by process {os.getpid()}"):
         resume.main([str(run.path), "trainer.devices=2"])
     assert contents(run) == before
+
+
+def test_the_exit_code_of_a_run_in_use(new_run: NewRun, litlab: Command) -> None:
+    run = new_run()
+    with directory_lock(run.path):
+        assert litlab("resume", str(run.path)).returncode == 75
 
 
 def test_a_directory_that_cannot_be_used_is_named(new_run: NewRun, tmp_path: Path) -> None:

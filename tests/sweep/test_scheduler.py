@@ -1,14 +1,19 @@
 """Tests of the scheduler with a backend whose jobs end as a test says."""
 
+import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from litlab.errors import UserError
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result, write_result
 from litlab.runs.state import RunStatus
+from litlab.sweep import outcome as outcome_module
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
 from litlab.sweep.display import Display
 from litlab.sweep.multirun import JobQueue
@@ -30,15 +35,21 @@ class ScriptedBackend:
     Attributes:
         submitted: Number of each submitted job.
         cancelled: Number of each cancelled job, with the signal.
+        broken: Calls that raise an error from now on.
     """
 
-    outlives_command, grace_seconds, max_parallel = False, 8.0, None
+    outlives_command, grace_seconds, max_parallel = False, 0.4, None
 
     def __init__(self, ends: dict[int, list[End]]) -> None:
         self.submitted: list[int] = []
         self.cancelled: list[tuple[int, int]] = []
         self.running: dict[int, Job] = {}
         self.ends = ends
+        self.broken: dict[str, Exception] = {}
+
+    def _use(self, call: str) -> None:
+        if call in self.broken:
+            raise self.broken[call]
 
     def start(self) -> None: ...
 
@@ -68,14 +79,18 @@ class ScriptedBackend:
         return len(self.running) < 2
 
     def submit(self, job: Job) -> None:
+        self._use("submit")
         self.submitted.append(job.number)
         self.running[job.number] = job
 
     def cancel(self, job: Job, signum: int) -> None:
         self.cancelled.append((job.number, signum))
+        self._use("cancel")
         self.ends[job.number].insert(0, STOPPED)
 
     def poll(self, timeout: float) -> list[JobExit]:
+        if len(self.submitted) > 1:
+            self._use("poll")
         exits = [self._end(job, self.ends[job.number].pop(0)) for job in self.running.values() if self.ends[job.number]]
         for job_exit in exits:
             del self.running[job_exit.job.number]
@@ -121,3 +136,82 @@ def test_a_cancelled_job_is_not_started_again(schedule: Schedule, tmp_path: Path
     for number in range(2):
         result = read_result(RunDirectory(tmp_path / str(number)))
         assert (result["status"], result["error"]) == ("cancelled", "cancelled in the queue")
+
+
+def test_a_job_that_another_process_completed_keeps_its_result(schedule: Schedule, tmp_path: Path) -> None:
+    backend = ScriptedBackend({0: [FAILED, COMPLETED], 1: [COMPLETED]})
+    scheduler = schedule(backend)
+    run = RunDirectory(tmp_path / "0")
+    write_result(run, Result(RunStatus.COMPLETED, "", objective=0.5))
+    scheduler.run()
+    assert backend.submitted == [1]
+    assert (scheduler.outcomes[0].status, scheduler.outcomes[0].objective) == ("completed", 0.5)
+    assert read_result(run)["status"] == "completed"
+
+
+def test_an_outcome_does_not_replace_a_result_that_was_completed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process completes the run between the look at its result and the lock."""
+    job = Job(0, RunDirectory(tmp_path), CONFIG)
+    lock = outcome_module.directory_lock
+
+    def complete_first(*arguments: Any, **options: Any) -> Any:
+        write_result(job.run, Result(RunStatus.COMPLETED, ""))
+        return lock(*arguments, **options)
+
+    monkeypatch.setattr(outcome_module, "directory_lock", complete_first)
+    assert outcome_module.determine_outcome(JobExit(job, -9, 1.0)).status is RunStatus.COMPLETED
+    assert read_result(job.run)["status"] == "completed"
+
+
+def test_a_job_in_use_is_not_a_failure(schedule: Schedule) -> None:
+    scheduler = schedule(ScriptedBackend({0: [(None, 75, None), COMPLETED], 1: [(None, 75, None), (None, 75, None)]}))
+    scheduler.run()
+    assert [scheduler.outcomes[number].status for number in range(2)] == ["completed", "interrupted"]
+    assert scheduler.outcomes[1].message == "another process is at work on it"
+
+
+def test_an_error_of_submit_stops_the_other_jobs_first(schedule: Schedule) -> None:
+    backend = ScriptedBackend({0: [COMPLETED], 1: [], 2: []})
+    scheduler = schedule(backend)
+    poll = backend.poll
+
+    def break_after_first(timeout: float) -> list[JobExit]:
+        backend.broken["submit"] = UserError("the queue is closed")
+        return poll(timeout)
+
+    backend.poll = break_after_first  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="the queue is closed"):
+        scheduler.run()
+    assert backend.cancelled == [(1, signal.SIGTERM)]
+    assert scheduler.outcomes[1].status == "interrupted"
+
+
+def test_an_error_of_cancel_leaves_no_other_job_running(schedule: Schedule) -> None:
+    """Both are asked to stop, then killed, and given up in the end: nothing reports their end."""
+    backend = ScriptedBackend({0: [], 1: []})
+    scheduler = schedule(backend)
+    backend.broken = {"cancel": OSError("no answer"), "poll": UserError("the queue is closed")}
+    start = time.monotonic()
+    with pytest.raises(UserError, match="the queue is closed"):
+        scheduler.run()
+    assert time.monotonic() - start < 5
+    assert backend.cancelled == [(number, signum) for signum in (signal.SIGTERM, signal.SIGKILL) for number in (0, 1)]
+
+
+def test_an_error_of_poll_stops_the_jobs_in_order(schedule: Schedule) -> None:
+    backend = ScriptedBackend({0: [], 1: []})
+    scheduler = schedule(backend)
+    backend.broken["poll"] = OSError("no answer")
+    cancel = backend.cancel
+
+    def recover(job: Job, signum: int) -> None:
+        backend.broken.clear()
+        cancel(job, signum)
+
+    backend.cancel = recover  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no answer"):
+        scheduler.run()
+    assert backend.cancelled == [(0, signal.SIGTERM), (1, signal.SIGTERM)]
+    assert [scheduler.outcomes[number].status for number in range(2)] == ["interrupted", "interrupted"]

@@ -4,7 +4,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TextIO
+from unittest.mock import Mock
 
 import pytest
 from support.runs import TINY, compose_config
@@ -19,8 +22,8 @@ from litlab.training.worker import main
 
 
 def test_torchrun(tmp_path: Path) -> None:
-    """torchrun, not the config, decides on two ranks; rank 0 owns the directory and removes an older result."""
-    config = compose_config(*TINY, "trainer.max_epochs=1")
+    """Rank 0 owns the directory and removes an older result."""
+    config = compose_config(*TINY, "trainer.max_epochs=1", "trainer.devices=2")
     run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
     write_result(run, Result(status=RunStatus.FAILED, identity="older", error="a machine failed"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -54,7 +57,7 @@ def test_rank_0_starts_only_in_a_directory_that_is_free(
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     with directory_lock(run.path):
-        assert main() == 1
+        assert main() == 75
     assert "is in use by process" in capsys.readouterr().err
     assert not run.result.exists()
 
@@ -64,3 +67,47 @@ def test_several_machines_are_left_to_torchrun(run: RunDirectory, capsys: pytest
     assert main() == 1
     assert f"start `-m litlab.training.worker {run.path}` with torchrun on every machine" in capsys.readouterr().err
     assert read_result(run)["status"] == "failed"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("ranks", "nodes"), [(1, 2), (2, 1), (2, 2)])
+def test_another_number_of_ranks_is_refused(
+    rank: int,
+    ranks: int,
+    nodes: int,
+    run: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The config asks for one device on each of two machines; only the last combination with one rank would train."""
+    trains = Mock(side_effect=AssertionError("it trains"))
+    monkeypatch.setattr("litlab.training.run.train", trains)
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks * nodes, "LOCAL_WORLD_SIZE": ranks}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    assert main() == 1
+    error = capsys.readouterr().err
+    if (ranks, nodes) == (1, 2):
+        assert trains.called
+        return
+    assert not trains.called
+    assert read_result(run)["status"] == "refused"
+    message = (
+        f"trainer.devices=1 trainer.num_nodes=2, but {ranks} ranks were started on each of {nodes} machines: start as "
+        f"many as the config says, or change it by `litlab resume {run.path} trainer.devices={ranks} "
+        f"trainer.num_nodes={nodes}`"
+    )
+    assert error == (f"litlab: {message}\n" if rank == 0 else "")
+
+
+def test_a_run_that_was_completed_before_the_lock_is_left_alone(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def complete_first(directory: Path) -> AbstractContextManager[TextIO]:
+        write_result(run, Result(status=RunStatus.COMPLETED, identity=""))
+        return directory_lock(directory)
+
+    monkeypatch.setattr("litlab.training.worker.directory_lock", complete_first)
+    assert main() == 0
+    assert capsys.readouterr().err == f"litlab: {run.path} is complete\n"
+    assert read_result(run)["status"] == "completed"

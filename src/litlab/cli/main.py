@@ -32,14 +32,14 @@ COMMANDS = ("train", "resume", "status", "rerun", "compare", "diff", "evaluate",
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 for success, 1 for a user error, 130 for Ctrl-C, else the exit code of the worker.
+    Exit codes: 0 for success, 1 for a user error, 75 for a run or study in use, 130 for Ctrl-C, else the worker's.
     """
     try:
         _escape_unprintable()
         _dispatch(sys.argv[1:])
     except UserError as error:
         _print_error(str(error))
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except RunFailed as error:
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `litlab train --help | head`

@@ -50,7 +50,7 @@ provenance.json. Any other change would make a different experiment and is refus
 Of a study (the directory of a multirun, with study.yaml), all jobs that are not completed continue on the devices of
 this machine, and changes are made in each of them. A search creates the jobs that are left.
 
-Exit code: as of litlab train; 0 if everything is completed already.
+Exit code: as of litlab train; 0 if everything is completed already, 75 if another process holds the run or study.
 
 examples:
   litlab resume outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c

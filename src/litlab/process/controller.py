@@ -9,7 +9,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from litlab.errors import RunFailed, UserError
+from litlab.errors import InUseError, RunFailed, UserError
 from litlab.process.failure import record_failure
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS, blocked_signals, exit_code
 from litlab.runs.directory import RunDirectory
@@ -54,7 +54,7 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     """
     with WorkerProcess(run) as worker:
         code = worker.wait()
-    if code < 0 or not run.result.exists():
+    if code != InUseError.exit_code and (code < 0 or not run.result.exists()):
         code = _record_end(run, config, worker, code)
     if code != 0:
         if not keep and run.result.exists() and read_result(run)["status"] == RunStatus.REFUSED:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
-from litlab.errors import UserError
+from litlab.errors import InUseError
 from litlab.runs.files import open_regular
 
 TIMEOUT = 15.0  # seconds
@@ -53,7 +53,7 @@ def directory_lock(directory: Path, *, timeout: float = TIMEOUT) -> Iterator[Tex
         The lock file: a child process that inherits it holds the lock, too.
 
     Raises:
-        UserError: If another process holds it.
+        InUseError: If another process holds it.
     """
     path = directory / _LOCK_FILE
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def _acquire(path: Path, stack: ExitStack, deadline: float) -> TextIO:
             owner = LockOwner.read(path.parent)
             if owner is None or owner.is_alive() or time.monotonic() > deadline:
                 name = owner or "another process"
-                raise UserError(f"{path.parent} is in use by {name}; wait for it or stop it") from error
+                raise InUseError(f"{path.parent} is in use by {name}; wait for it or stop it") from error
         time.sleep(0.1)
 
 

@@ -67,6 +67,14 @@ def read_result(run: RunDirectory) -> dict[str, Any]:
     return result
 
 
+def is_completed(run: RunDirectory) -> bool:
+    """Return True if result.json says that the run is completed; hold the lock of the run to rely on False."""
+    try:
+        return bool(read_result(run).get("status") == RunStatus.COMPLETED)
+    except UserError:
+        return False
+
+
 def nonfinite_to_none(value: Any) -> Any:
     """Replace NaN and infinity, which JSON does not have, by None, also within dicts."""
     if isinstance(value, dict):

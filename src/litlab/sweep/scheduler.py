@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from litlab.errors import UserError
+from litlab.errors import InUseError, UserError
 from litlab.process.controller import RunStopped
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest
 from litlab.runs.lock import directory_lock
+from litlab.runs.result import is_completed
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, ExitCause, Job, JobExit
 from litlab.sweep.display import Display
@@ -96,30 +97,31 @@ class Scheduler:
         self._num_attempts: Counter[int] = Counter()
         self._cancelled: dict[int, tuple[RunStatus, float]] = {}  # number -> status asked for, time of the SIGKILL
         self._error: Exception | None = None
+        self._give_up_at = float("inf")  # after an error: for a backend that reports no end of the jobs it has to kill
 
     def run(self) -> None:
         """Run until the source is exhausted or a signal has come, and all running jobs have ended.
 
         Raises:
             UserError: If the study can't continue, after all running jobs have saved and stopped.
+            OSError: As UserError.
             Stopped: At a second signal.
         """
         try:
-            while self._running or not (self._is_stopping() or (self._source.is_exhausted() and not self._retry_queue)):
+            while not self._is_over():
                 if self._pause is not None:
                     self._pause()
                 if self._backend.outlives_command and self.stop.pending() and not self._cancelled and self._detach():
                     break
                 if not self._is_stopping():
                     self._attempt(self._start_jobs)
-                for job_exit in self._backend.poll(POLL_SECONDS):
-                    self._attempt(partial(self._finish, job_exit))
+                self._attempt(self._poll)
                 self._attempt(self._cancel_jobs)
-                with suppress(OSError):  # of a file that the display reads: no reason to stop
+                with suppress(UserError, OSError):  # of a file that the display reads: no reason to stop
                     self._update_display()
         except Stopped:
             for job in self._running.values():
-                self._backend.cancel(job, signal.SIGKILL)
+                self._attempt(partial(self._backend.cancel, job, signal.SIGKILL))
             raise
         if self._error is not None:
             raise self._error
@@ -130,8 +132,13 @@ class Scheduler:
             action()
         except (UserError, OSError) as error:
             if self._error is None:
-                self._error = error
+                self._error, self._give_up_at = error, time.monotonic() + 2 * self._backend.grace_seconds
                 self._display.print(f"stopping: {error}")
+
+    def _is_over(self) -> bool:
+        if self._running:
+            return time.monotonic() > self._give_up_at
+        return self._is_stopping() or (self._source.is_exhausted() and not self._retry_queue)
 
     def _is_stopping(self) -> bool:
         return self._error is not None or bool(self.stop.pending())
@@ -174,14 +181,38 @@ class Scheduler:
                 return
             if self._backend.is_alive(job):  # an earlier command has submitted it
                 self._backend.attach(job)
-            else:
-                _remove_result(job)
+            elif _remove_result(job):
                 self._backend.submit(job)
+            else:
+                self._skip_completed(job)
+                continue
             self._num_attempts[job.number] += 1
             self._running[job.number] = job
             if not self._backend.outlives_command:  # it runs at once
                 self._shown.add(job.number)
                 self._display.job_started(job)
+
+    def _skip_completed(self, job: Job) -> None:
+        """Take a job that another process has completed for one that has ended."""
+        outcome = determine_outcome(JobExit(job, 0, 0.0))
+        self._display.job_ended(job, outcome, will_retry=False)
+        self.outcomes[job.number] = outcome
+        self._source.job_ended(job, outcome)
+
+    def _poll(self) -> None:
+        """Finish the jobs that have ended.
+
+        Raises:
+            UserError: If the backend fails.
+            OSError: If the backend fails.
+        """
+        try:
+            exits = self._backend.poll(POLL_SECONDS)
+        except (UserError, OSError):
+            time.sleep(POLL_SECONDS)  # it may fail at once, and again
+            raise
+        for job_exit in exits:
+            self._attempt(partial(self._finish, job_exit))
 
     def _finish(self, job_exit: JobExit) -> None:
         job = self._running.pop(job_exit.job.number)
@@ -217,21 +248,27 @@ class Scheduler:
         for number, (status, kill_at) in list(self._cancelled.items()):
             if time.monotonic() > kill_at:
                 self._cancelled[number] = (status, float("inf"))
-                self._backend.cancel(self._running[number], signal.SIGKILL)
+                self._attempt(partial(self._backend.cancel, self._running[number], signal.SIGKILL))
 
     def _cancel(self, jobs: Sequence[Job], status: RunStatus, signum: int) -> None:
         for job in jobs:
             if job.number not in self._cancelled:
                 self._cancelled[job.number] = (status, time.monotonic() + self._backend.grace_seconds)
-                self._backend.cancel(job, signum)
+                self._attempt(partial(self._backend.cancel, job, signum))
 
 
-def _remove_result(job: Job) -> None:
-    """Remove the result of an earlier attempt, which would be taken for that of the next one if it dies early."""
-    if not job.run.result.exists():
-        return
-    with suppress(UserError), directory_lock(job.run.path, timeout=0.0):  # who holds the run makes the job fail
-        job.run.result.unlink(missing_ok=True)
+def _remove_result(job: Job) -> bool:
+    """Remove the result of an earlier attempt, which would be taken for that of the next one if it dies early.
+
+    Returns:
+        False if the run is completed by now, and keeps its result.
+    """
+    if job.run.result.exists():
+        with suppress(InUseError), directory_lock(job.run.path, timeout=0.0):  # who holds the run makes the job fail
+            if is_completed(job.run):
+                return False
+            job.run.result.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager

@@ -22,14 +22,14 @@ from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
 from litlab.process.failure import describe_error, log_traceback, record_failure
-from litlab.process.ranks import global_rank, is_rank, num_local_ranks, owns_run, run_ranks, start_rank
+from litlab.process.ranks import global_rank, is_rank, num_local_ranks, num_nodes, owns_run, run_ranks, start_rank
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
 from litlab.runs.provenance import num_cores
 from litlab.runs.redact import RedactingFormatter
-from litlab.runs.result import read_result
+from litlab.runs.result import is_completed, read_result
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import FaultTolerantStream
 from litlab.tensorboard_session import remove_session_end
@@ -54,20 +54,21 @@ def work(directory: str, started: float) -> int:
         trust.make_importable()
         threads = config["threads"] or max(1, num_cores() // num_local_ranks())
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # torch reads it when imported
-        if run.result.exists() and read_result(run).get("status") == RunStatus.COMPLETED:
-            if owns_run():
-                print(f"litlab: {run.path} is complete", file=sys.stderr)
-            return 0
         if not owns_run():
+            if is_completed(run):
+                return 0
             return _record_failures(run, config, stop, lambda: _train(run, config, stop, started))
         with directory_lock(run.path) as lock:
+            if is_completed(run):
+                print(f"litlab: {run.path} is complete", file=sys.stderr)
+                return 0
             run.result.unlink(missing_ok=True)
             remove_session_end(run)
             code = _record_failures(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
             return _report_failure(run, config, code)
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except OSError as error:
         print(f"litlab: {error.filename or directory}: {error.strerror}", file=sys.stderr)
         return 1
@@ -77,11 +78,11 @@ def work(directory: str, started: float) -> int:
 
 def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, started: float, lock: TextIO) -> int:
     """Train in this process, or in several on this machine; those of several machines are started by torchrun."""
-    num_nodes = config["trainer"]["num_nodes"]
-    if num_nodes > 1 and not is_rank():
+    nodes = config["trainer"]["num_nodes"]
+    if nodes > 1 and not is_rank():
         error = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
         # Not refused: the directory stays.
-        record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={num_nodes}: {error}")
+        record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={nodes}: {error}")
         return 1
     world_size = 1 if is_rank() else _count_devices(config["trainer"])
     if world_size == 1:
@@ -101,11 +102,33 @@ def _work_as_rank(run: RunDirectory, environment: dict[str, str]) -> int:
     return work(str(run.path), time.perf_counter())
 
 
-def _count_devices(trainer: Config) -> int:
-    """Count the devices to use on this machine; `auto` and -1 mean all."""
+def _check_ranks(run: RunDirectory, trainer: Config) -> None:
+    """Refuse a number of ranks that the config does not ask for.
+
+    Raises:
+        UserError: If torchrun started more or fewer ranks, on this machine or in all.
+    """
+    devices, nodes = num_local_ranks(), num_nodes()
+    if (_num_devices(trainer) or devices, trainer["num_nodes"]) != (devices, nodes):
+        raise UserError(
+            f"trainer.devices={trainer['devices']} trainer.num_nodes={trainer['num_nodes']}, but {devices} ranks were "
+            f"started on each of {nodes} machines: start as many as the config says, or change it by "
+            f"`litlab resume {run.path} trainer.devices={devices} trainer.num_nodes={nodes}`"
+        )
+
+
+def _num_devices(trainer: Config) -> int | None:
+    """Return the number of devices on each machine; None for `auto` and -1, which mean all."""
     devices = trainer["devices"]
-    if devices not in ("auto", -1):
-        return len(devices) if isinstance(devices, list) else int(devices)
+    if devices in ("auto", -1):
+        return None
+    return len(devices) if isinstance(devices, list) else int(devices)
+
+
+def _count_devices(trainer: Config) -> int:
+    """Count the devices to use on this machine."""
+    if (number := _num_devices(trainer)) is not None:
+        return number
     if trainer["accelerator"] == "cpu":
         return 1
     if is_fork():
@@ -120,6 +143,8 @@ def _train(run: RunDirectory, config: Config, stop: StopRequest, started: float)
     from litlab.training.run import train
 
     _configure_logging(run.log)
+    if is_rank():
+        _check_ranks(run, config["trainer"])
     if is_fork():
         _configure_imported_libraries()
     heartbeat = HeartbeatThread(run) if global_rank() == 0 else None
@@ -188,7 +213,7 @@ def _record_failures(run: RunDirectory, config: Config, stop: StopRequest, funct
 
 def _report_failure(run: RunDirectory, config: Config, code: int) -> int:
     """Print why the run did not complete, if it did not; return the exit code."""
-    if code == 128 + signal.SIGKILL:  # the other ranks only know that they lost it
+    if code == 128 + signal.SIGKILL and not is_completed(run):  # the other ranks only know that they lost it
         run.result.unlink(missing_ok=True)
         record_failure(run, config, RunStatus.FAILED, "a rank was ended by SIGKILL (out of memory?)")
     if code and not run.result.exists():
