@@ -15,11 +15,11 @@ from litlab.config.job_configs import ComposedJob, Point, compose_jobs, match_ex
 from litlab.errors import UserError
 
 
-def jobs_of(loader: ConfigLoader, swept: list[str], *points: list[str], **given: Any) -> list[ComposedJob]:
+def jobs_of(loader: ConfigLoader, swept: list[str], *overrides: list[str], **options: Any) -> list[ComposedJob]:
     """Compose the jobs of TINY runs."""
     master = compose_master(loader, *TINY, *(f"++{key}=1,2" for key in swept))
-    asked = [Point.of([*TINY, *point], swept) for point in points]
-    return compose_jobs(loader, master, asked, given.get("known", {}), given.get("next_number", 0), progress=False)
+    points = [Point.of([*TINY, *line], swept) for line in overrides]
+    return compose_jobs(loader, master, points, **{"existing": {}, "next_number": 0, "progress": False, **options})
 
 
 def test_a_job_is_what_a_single_run_would_be(loader: ConfigLoader, tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ def test_threads_of_jobs_stay_open(loader: ConfigLoader) -> None:
 
 
 def test_known_jobs_keep_their_numbers_and_points_of_one_experiment_share_a_job(loader: ConfigLoader) -> None:
-    (known,) = jobs_of(loader, ["seed"], ["seed=1"])
+    (existing,) = jobs_of(loader, ["seed"], ["seed=1"])
     points = [["seed=0"], ["seed=1"], ["seed=0"], ["seed=2"]]
-    jobs = jobs_of(loader, ["seed"], *points, known={known.identity: (4, "0004_mine")}, next_number=7)
+    jobs = jobs_of(loader, ["seed"], *points, existing={existing.identity: (4, "0004_mine")}, next_number=7)
     assert [(job.number, job.directory) for job in jobs] == [
         (7, "0007_seed-0"), (4, "0004_mine"), (7, "0007_seed-0"), (8, "0008_seed-2"),
     ]  # fmt: skip
@@ -55,28 +55,26 @@ def test_a_job_whose_config_refers_to_its_number_is_found_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     master = compose_master(loader, *TINY, "optimizer.lr=1,2,3")
-    fixed = [*TINY, "seed=${hydra:job.num}", "model.hidden=[3]"]
-    points = [Point.of([*fixed, f"optimizer.lr={lr}"], ["optimizer.lr"]) for lr in (1, 2)]
-    first = compose_jobs(loader, master, points, {}, 0, progress=False)
-    assert [job.config["seed"] for job in first] == [0, 1]
-    known = {job.identity: (job.number, job.directory) for job in first}
-    records = {job.number: job.overrides for job in first}
-    fixed[-1] = "model.hidden=[3],[4]"
-    swept = ["optimizer.lr", "model.hidden"]
-    asked = [
-        Point.of([*fixed[:-1], f"model.hidden=[{hidden}]", f"optimizer.lr={lr}"], swept)
-        for lr, hidden in ((3, 3), (2, 3), (1, 4), (1, 3))
-    ]
-    again = compose_jobs(
-        loader, master, match_existing_jobs(asked, records, ["optimizer.lr"]), known, 2, progress=False
-    )
-    assert [job.number for job in again] == [2, 1, 3, 0]
-    assert [job.config["seed"] for job in again] == [2, 1, 3, 0]
-    other = [Point.of([*fixed[:-1], "data.batch_size=8", "model.hidden=[3]", "optimizer.lr=2"], swept)]
-    (changed,) = compose_jobs(
-        loader, master, match_existing_jobs(other, records, ["optimizer.lr"]), known, 2, progress=False
-    )
-    assert changed.number == changed.config["seed"] == 2, "another experiment gets a number of its own"
+    records: dict[int, tuple[str, ...]] = {}
+    existing: dict[str, tuple[int, str]] = {}
+
+    def numbers(*overrides: list[str]) -> list[int]:
+        swept = ["optimizer.lr"] if not existing else ["optimizer.lr", "model.hidden"]
+        points = [Point.of([*TINY, "seed=${hydra:job.num}", *line], swept) for line in overrides]
+        points = match_existing_jobs(points, records, ["optimizer.lr"])
+        jobs = compose_jobs(loader, master, points, existing, len(existing), progress=False)
+        assert [job.config["seed"] for job in jobs] == [job.number for job in jobs]
+        if not existing:
+            records.update({job.number: job.overrides for job in jobs})
+            existing.update({job.identity: (job.number, job.directory) for job in jobs})
+        return [job.number for job in jobs]
+
+    def line(lr: int, hidden: int) -> list[str]:
+        return [f"optimizer.lr={lr}", f"model.hidden=[{hidden}]"]
+
+    assert numbers(line(1, 3), line(2, 3)) == [0, 1]
+    assert numbers(line(3, 3), line(2, 3), line(1, 4), line(1, 3)) == [2, 1, 3, 0]
+    assert numbers([*line(2, 3), "data.batch_size=8"]) == [2], "another experiment gets a number of its own"
 
 
 def test_all_problems_are_reported_once(loader: ConfigLoader) -> None:

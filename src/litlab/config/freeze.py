@@ -1,6 +1,5 @@
 """Freezing: a composed config becomes plain, resolved and complete; only secrets stay references."""
 
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +62,14 @@ def threads_per_rank(trainer: Config) -> int | None:
 
 def hydra_record(composed: DictConfig) -> dict[str, str]:
     """Return name -> text of the files of `.hydra/`, unresolved and with secrets in Hydra's own keys masked."""
-    settings = HydraConfig.get()
+    config, settings = (
+        OmegaConf.to_container(part, resolve=False, enum_to_str=True) for part in (composed, HydraConfig.get())
+    )
+    assert isinstance(settings, dict)
     return {
-        "config.yaml": _to_hydra_yaml(composed),
-        "hydra.yaml": _to_hydra_yaml({"hydra": {key: getattr(settings, key) for key in _HYDRA_KEYS}}),
-        "overrides.yaml": _to_hydra_yaml(settings.overrides.task),
+        "config.yaml": _to_hydra_yaml(config),
+        "hydra.yaml": _to_hydra_yaml({"hydra": {key: settings[key] for key in _HYDRA_KEYS}}),
+        "overrides.yaml": _to_hydra_yaml(settings["overrides"]["task"]),
     }
 
 
@@ -92,13 +94,5 @@ def _is_number(text: str) -> bool:
 
 
 def _to_hydra_yaml(record: Any) -> str:
-    text: str = yaml.dump(mask_secrets(_unresolved(record)), Dumper=_HydraDumper, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(mask_secrets(record), Dumper=_HydraDumper, sort_keys=False, allow_unicode=True)
     return text
-
-
-def _unresolved(record: Any) -> Any:
-    if OmegaConf.is_config(record):
-        return OmegaConf.to_container(record, resolve=False, enum_to_str=True)
-    if isinstance(record, dict):
-        return {key: _unresolved(value) for key, value in record.items()}
-    return record.name if isinstance(record, Enum) else record

@@ -82,9 +82,9 @@ def explain_hydra_error(error: HydraException | OmegaConfBaseException, argument
     reason = (str(cause) if isinstance(cause, OmegaConfBaseException) else text).splitlines()[0]
     if match := _NAMED_KEY.search(text):
         key = bare_key(match[1]).partition("@")[0]
-        is_hydras = key.startswith("hydra.")
-        known = [name for name in _known_keys(arguments) if name.startswith("hydra.") == is_hydras]
-        return f"{key}: {reason}" if key in known else _unknown_key(key, known)
+        is_of_hydra = key.startswith("hydra.")
+        valid_keys = [name for name in _valid_keys(arguments) if name.startswith("hydra.") == is_of_hydra]
+        return f"{key}: {reason}" if key in valid_keys else _unknown_key(key, valid_keys)
     full_key = getattr(cause, "full_key", None)
     return f"{full_key}: {reason}" if full_key else reason
 
@@ -97,14 +97,14 @@ def _unknown_config(error: MissingConfigException) -> str:
     return f"{group}={option}: no such config{did_you_mean(option, options)}; known: {', '.join(options)}"
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
-    message = unknown_key_message(key, known)
+def _unknown_key(key: str, valid_keys: list[str]) -> str:
+    message = unknown_key_message(key, valid_keys)
     if key.partition(".")[0] in (*GROUPS, *MAPPING_GROUPS) and "." in key and "did you mean" not in message:
         message += f"\nAn argument that the class has, but its YAML has not, is added with a plus: +{key}=..."
     return message
 
 
-def _known_keys(arguments: list[str]) -> list[str]:
+def _valid_keys(arguments: list[str]) -> list[str]:
     """Return the keys and groups that exist under the group choices among the arguments."""
     with _separate_hydra(), initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()

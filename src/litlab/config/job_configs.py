@@ -71,7 +71,7 @@ def compose_jobs(
     loader: ConfigLoader,
     master: DictConfig,
     points: Sequence[Point],
-    known: Mapping[str, tuple[int, str]],
+    existing: Mapping[str, tuple[int, str]],
     next_number: int,
     *,
     progress: bool,
@@ -82,7 +82,7 @@ def compose_jobs(
         loader: Hydra's config loader.
         master: Config of the multirun, as Hydra passes it to a launcher.
         points: Points to compose.
-        known: Identity -> number and directory of the jobs that the study has.
+        existing: Identity -> number and directory of the jobs that the study has.
         next_number: First free number.
         progress: Whether to show a progress bar on a terminal.
 
@@ -93,12 +93,12 @@ def compose_jobs(
         UserError: With all problems of all jobs, each once.
     """
     composer = Composer(loader, master)
-    problems, jobs = _Problems(points), _NumberedJobs(known, next_number)
+    problems, jobs = _Problems(points), _NumberedJobs(existing, next_number)
     before = HydraConfig.instance().cfg
     try:
         for index in _with_progress(len(points)) if progress else range(len(points)):
             try:
-                jobs.add(_compose_known_or_new(composer, points[index], known, jobs.next_number))
+                jobs.add(_compose_numbered(composer, points[index], existing, jobs.next_number))
             except Exception as error:
                 problems.add(index, error)
     finally:
@@ -129,11 +129,11 @@ def match_existing_jobs(
     return [replace(point, number=numbers.get(axis_values(point.overrides))) for point in points]
 
 
-def _compose_known_or_new(composer: Composer, point: Point, known: Collection[str], next_number: int) -> ComposedJob:
-    """Compose a job with its existing number if that gives a known identity: the config may refer to the number."""
+def _compose_numbered(composer: Composer, point: Point, existing: Collection[str], next_number: int) -> ComposedJob:
+    """Compose a job with the number of its point if the study has that job, since a config may refer to its number."""
     if point.number is not None:
         job = _compose(composer, point, point.number)
-        if job.identity in known:
+        if job.identity in existing:
             return job
     return _compose(composer, point, next_number)
 
@@ -161,17 +161,17 @@ def _compose(composer: Composer, point: Point, number: int) -> ComposedJob:
 class _NumberedJobs:
     """Jobs of the points so far. Points with one identity share a job; an existing job keeps its number."""
 
-    def __init__(self, known: Mapping[str, tuple[int, str]], next_number: int) -> None:
+    def __init__(self, existing: Mapping[str, tuple[int, str]], next_number: int) -> None:
         self.next_number = next_number
         self.by_point: list[ComposedJob] = []
-        self._known = known
+        self._existing = existing
         self._by_identity: dict[str, ComposedJob] = {}
-        self._taken = {directory for _, directory in known.values()}
+        self._taken = {directory for _, directory in existing.values()}
 
     def add(self, job: ComposedJob) -> None:
         """Assign a number to a job; the same job of the study keeps its own."""
-        if job.identity in self._known:
-            number, directory = self._known[job.identity]
+        if job.identity in self._existing:
+            number, directory = self._existing[job.identity]
             self._by_identity[job.identity] = replace(job, number=number, directory=directory)
         elif job.identity not in self._by_identity:
             if job.directory in self._taken:

@@ -96,8 +96,8 @@ def _combination_problems(config: Config) -> list[str]:
     metrics = validation_metrics(config["task"])
     if objective and config["task"]["_target_"] in SECTIONS and objective["metric"] not in metrics:
         hint = did_you_mean(objective["metric"], metrics)
-        known = ", ".join(metrics)
-        problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {known}")
+        names = ", ".join(metrics)
+        problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {names}")
     if data.get("progressive_sizes") and data["_target_"] in SECTIONS and trainer.get("max_epochs") in (None, -1):
         problems.append(
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "
