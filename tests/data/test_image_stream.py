@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from PIL import Image
+from support.exact_resume import differences
 from support.images import write_folder
 from support.loaders import training_loader
 from support.processes import is_alive
@@ -41,17 +41,9 @@ def make(folder_module: Make, tmp_path: Path) -> Make:
 
 def assert_equal(streamed: Iterator[Batch], expected: Iterator[Batch]) -> int:
     """Compare batches; return their number."""
-    number = 0
-    for one, other in zip(streamed, expected, strict=True):
-        number += 1
-        for left, right in zip(flatten(one), flatten(other), strict=True):
-            assert type(left) is type(right)
-            assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
-    return number
-
-
-def flatten(batch: Batch) -> list[Any]:
-    return [*batch[:-1], *(batch.partners or ())]
+    batches = list(streamed)
+    assert differences(batches, list(expected)) == []
+    return len(batches)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

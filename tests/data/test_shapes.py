@@ -36,9 +36,9 @@ def test_classes_can_be_told_apart_but_not_by_color() -> None:
     labels = torch.arange(3000) % len(CLASS_NAMES)
 
     def accuracy(features: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        known_features, new_features = features(train).flatten(1), features(test).flatten(1)
-        means = torch.stack([known_features[labels == label].mean(0) for label in range(len(CLASS_NAMES))])
-        nearest = torch.cdist(new_features, means).argmin(1)
+        train_features, test_features = features(train).flatten(1), features(test).flatten(1)
+        means = torch.stack([train_features[labels == label].mean(0) for label in range(len(CLASS_NAMES))])
+        nearest = torch.cdist(test_features, means).argmin(1)
         return float((nearest == torch.arange(1000) % len(CLASS_NAMES)).double().mean())
 
     assert accuracy(lambda images: images.mean((2, 3))) < 0.15

@@ -57,7 +57,7 @@ def test_a_damaged_image_ends_a_streamed_run_with_its_name(folder_overrides: tup
     start = time.monotonic()
     with pytest.raises(UserError, match=r"train/dog/\d\d\.\w+ can't be read as a JPEG, PNG or WebP image"):
         train_until(run, config, None)
-    assert time.monotonic() - start < 4, "workers that were not told to end are waited for"
+    assert time.monotonic() - start < 4, "the run waits for workers that were not stopped"
 
 
 def test_progressive_sizes_and_mixing_resume_exactly(tmp_path: Path) -> None:

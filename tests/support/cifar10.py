@@ -21,7 +21,7 @@ class SmallCifar:
     release: Release
     binary: bytes
     python: bytes
-    pickles: dict[str, bytes]
+    pickles: dict[str, bytes]  # by path
     images: np.ndarray  # file image c h w
     labels: np.ndarray  # file image
 
@@ -48,13 +48,13 @@ def make_small_cifar() -> SmallCifar:
     for name, pixels, classes in zip(FILES, images, labels, strict=True):
         records = np.concatenate([classes[:, None].astype(np.uint8), pixels.reshape(NUM_PER_FILE, -1)], axis=1)
         binaries[f"cifar-10-batches-bin/{name}.bin"] = records.tobytes()
-        pickles[name] = python2_pickle(pixels.reshape(NUM_PER_FILE, -1), classes.tolist())
+        pickles[f"cifar-10-batches-py/{name}"] = python2_pickle(pixels.reshape(NUM_PER_FILE, -1), classes.tolist())
     binary = tar_gz(binaries)
-    python = tar_gz({f"cifar-10-batches-py/{name}": content for name, content in pickles.items()})
+    python = tar_gz(pickles)
     release = Release(
         binary=checksum("cifar-10-binary.tar.gz", binary),
         python=checksum("cifar-10-python.tar.gz", python),
-        python_md5=tuple((name, hashlib.md5(content).hexdigest()) for name, content in pickles.items()),
+        python_md5=tuple((path.split("/")[1], hashlib.md5(content).hexdigest()) for path, content in pickles.items()),
         num_per_file=NUM_PER_FILE,
     )
     return SmallCifar(release, binary, python, pickles, images, labels)

@@ -189,7 +189,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return self._ALLOWED[module, name]
         except KeyError:
-            raise UserError(f"the pickle asks for {module}.{name}, which CIFAR-10 does not need: refused") from None
+            raise UserError(f"the pickle refers to {module}.{name}, which CIFAR-10 does not need: refused") from None
 
 
 def _read_files(root: Path, url: str, release: Release) -> Iterator[tuple[int, FileContent]]:

@@ -1,12 +1,10 @@
-"""Crop, flip and affine maps against slow references."""
+"""Crop, flip and progressive resizing against slow references; test_rand_augment.py compares the affine maps."""
 
 import numpy as np
 import torch
-from support.pixels import NUM_IMAGES
-from torch import Tensor
 from torch.nn import functional
 
-from litlab.data.augment.geometry import shift_and_flip, shrink, warp
+from litlab.data.augment.geometry import shift_and_flip, shrink
 
 
 def slow_reference(image: np.ndarray, down: int, right: int, flipped: bool, padding: int) -> np.ndarray:
@@ -25,11 +23,6 @@ def test_crop_and_flip_against_a_slow_reference() -> None:
     fast = shift_and_flip(*(torch.from_numpy(values) for values in (images, down, right, flipped)))
     slow = [slow_reference(*row, padding=5) for row in zip(images, down, right, flipped, strict=True)]
     np.testing.assert_array_equal(fast.numpy(), np.stack(slow))
-
-
-def test_identity_keeps_every_pixel(images: Tensor) -> None:
-    matrices = torch.tensor([[1.0, 0, 0, 0, 1, 0]]).expand(NUM_IMAGES, 6)
-    assert torch.equal(warp(images, matrices), images)
 
 
 def test_shrinking_is_antialiased_bilinear_resampling() -> None:

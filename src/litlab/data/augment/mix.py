@@ -51,8 +51,6 @@ class Mixing:
             The mixed images, and lam: the weight of each image's own label.
         """
         lam = torch.ones(len(images), device=images.device)
-        if not self.active:
-            return images, lam
         height, width = images.shape[-2:]
         uses_cutmix = self.uses_cutmix(indices, epoch)
         mixed = images
