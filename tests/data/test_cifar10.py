@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.cifar10 import checksum, tar_gz
 from support.damage import damaged
+from support.processes import wait_until
 from support.thorough import examples
 from torchvision.datasets import CIFAR10 as TORCHVISION
 
@@ -135,9 +135,7 @@ def test_interrupted_download(cifar_module: Make, server: Any, tmp_path: Path) -
     process = multiprocessing.get_context("fork").Process(target=prepare)
     process.start()
     unfinished = tmp_path / "root" / f".{BINARY}.part"
-    deadline = time.monotonic() + 30
-    while not (unfinished.exists() and unfinished.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: unfinished.exists() and unfinished.stat().st_size, 30)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(30)

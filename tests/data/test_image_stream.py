@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 from support.exact_resume import differences
 from support.images import write_folder
 from support.loaders import training_loader
-from support.processes import is_alive
+from support.processes import is_alive, wait_until
 
 from litlab.data.image_folder import ImageFolder
 from litlab.data.loader import Batch, BatchLoader
@@ -164,7 +163,4 @@ def test_workers_end_with_the_training_and_with_its_process(make: Make, tmp_path
     in_another_process(die_while_reading)
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
-    deadline = time.monotonic() + 2
-    while any(is_alive(int(pid)) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(is_alive(int(pid)) for pid in pids)
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in pids), 2)

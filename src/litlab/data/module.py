@@ -87,8 +87,6 @@ class ImageDataModule(LightningDataModule, ABC):
                 "YAML, which has the settings of all data sets, and pass them on in its constructor as **settings"
             )
         self.settings = settings
-        self.batch_size = settings["batch_size"]
-        self.seed = settings["seed"]
         self.augment = Augmentation(
             seed=settings["seed"],
             crop_padding=settings["crop_padding"],
@@ -227,8 +225,8 @@ class ImageDataModule(LightningDataModule, ABC):
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         indices = indices if isinstance(splits, StreamedImages) else indices.to(device)
         args = LoaderArgs(
-            sampler=EpochSampler(indices=indices, seed=self.seed, shuffle=shuffle),
-            batch_size=self.batch_size,
+            sampler=EpochSampler(indices=indices, seed=self.settings["seed"], shuffle=shuffle),
+            batch_size=self.settings["batch_size"],
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
             mixing=mixing,
