@@ -27,16 +27,12 @@ def copied(tiny_run: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
     evaluate.main([*map(str, arguments), "--json"])
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
-
-
-def listing(directory: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
 
 
 def test_the_test_metrics_are_those_of_the_run_to_the_last_bit(tiny_run: RunDirectory, litlab: Command) -> None:
-    before = listing(tiny_run.path)
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*")}
     done = litlab("evaluate", str(tiny_run.path), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -45,7 +41,7 @@ def test_the_test_metrics_are_those_of_the_run_to_the_last_bit(tiny_run: RunDire
         "run": str(tiny_run.path), "checkpoint": "best", "split": "test", "device": "cpu", "same_data": True
     }  # fmt: skip
     assert done.stderr == ""
-    assert listing(tiny_run.path) == before
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*")} == before
 
 
 def test_validation_metrics_of_best_and_last(tiny_run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,23 +87,23 @@ def test_other_data_are_noted_and_other_classes_refused(
         evaluate.main([str(copied.path)])
 
 
-def test_only_the_place_of_the_data_can_be_set(tiny_run: RunDirectory) -> None:
-    for setting, words in (
-        ("data.batch_size=3", r"a key of data\.root or data\.cache"),
-        ("data.root", "expected KEY=PATH"),
-        ("data.root=/elsewhere", r"litlab\.data\.shapes\.Shapes, the data of this run, has no 'root'"),
-    ):
-        with pytest.raises(UserError, match=words):
-            evaluate.main([str(tiny_run.path), "--set", setting])
-
-
-def test_a_split_or_device_that_is_not_there(copied: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--set", "data.batch_size=3", r"a key of data\.root or data\.cache"),
+        ("--set", "data.root", "expected KEY=PATH"),
+        ("--set", "data.root=/elsewhere", r"litlab\.data\.shapes\.Shapes, the data of this run, has no 'root'"),
+        ("--device", "cuda", "no CUDA device"),
+        ("--split", "val", "no validation images"),
+    ],
+)
+def test_options_that_do_not_fit_the_run(
+    option: str, value: str, message: str, copied: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no CUDA device"):
-        evaluate.main([str(copied.path), "--device", "cuda"])
-    copied.dataset.write_text(json.dumps(json.loads(copied.dataset.read_text()) | {"num_val": 0}))
-    with pytest.raises(UserError, match="no validation images"):
-        evaluate.main([str(copied.path), "--split", "val"])
+    write_json(copied.dataset, copied.read_json(copied.dataset) | {"num_val": 0})
+    with pytest.raises(UserError, match=message):
+        evaluate.main([str(copied.path), option, value])
 
 
 TASK = """\

@@ -120,14 +120,14 @@ def test_a_run_of_others_is_refused_or_stays_theirs(original: RunDirectory, tmp_
     assert new.read_json(new.provenance)["project"] == str(tmp_path)
 
 
-def test_links_are_not_followed_into_the_new_directory(original: RunDirectory, tmp_path: Path) -> None:
+def test_a_link_in_the_record_of_hydra_is_not_followed(original: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("mine")
     (original.path / ".hydra" / "hydra.yaml").symlink_to(tmp_path / "private")
     new = rerun._create_run(FinishedRun.open(original.path), [])
     assert list((new.path / ".hydra").iterdir()) == []
 
 
-def test_a_place_where_nothing_can_be_written(original: RunDirectory) -> None:
+def test_a_parent_that_is_not_writable_is_reported(original: RunDirectory) -> None:
     finished = FinishedRun.open(original.path)
     for file in sorted(original.path.parent.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
