@@ -85,9 +85,10 @@ def test_a_change_is_recorded_and_signed(new_run: NewRun, tmp_path: Path, capsys
 
 def test_an_unchanged_config_is_not_written(new_run: NewRun) -> None:
     run = new_run()
-    before = run.config.stat().st_mtime_ns, (run.path / ".signature").stat().st_mtime_ns
+    files = [run.config, run.path / ".signature"]
+    before = [file.stat().st_mtime_ns for file in files]
     assert prepare(run, "trainer.devices=1", "optimizer.lr=5e-2") == from_yaml(run.config.read_text())
-    assert (run.config.stat().st_mtime_ns, (run.path / ".signature").stat().st_mtime_ns) == before
+    assert [file.stat().st_mtime_ns for file in files] == before
 
 
 def test_a_complete_run_has_nothing_to_resume(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,10 +283,7 @@ def test_a_refused_change_of_a_study_changes_no_job(tmp_path: Path, monkeypatch:
         resume_study(tmp_path / "s", ["trainer.max_epochs=4"], ["litlab", "resume"])
     with pytest.raises(UserError, match=r"(?s)0000_seed-0: optimizer\.lr: .* another experiment"):
         resume_study(tmp_path / "s", ["optimizer.lr=3"], ["litlab", "resume"])
-    with (
-        directory_lock(jobs[1].run.path),
-        pytest.raises(UserError, match="0001_seed-1 is in use by process"),
-    ):
+    with directory_lock(jobs[1].run.path), pytest.raises(UserError, match="0001_seed-1 is in use by process"):
         resume_study(tmp_path / "s", ["trainer.max_epochs=7"], ["litlab", "resume"])
     assert [job.run.config.read_bytes() for job in jobs] == before
 

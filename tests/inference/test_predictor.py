@@ -31,6 +31,11 @@ from litlab.tasks.tta import TTA
 from litlab.training.checkpoint_io import read_checkpoint
 
 
+@pytest.fixture(autouse=True)
+def _import_path_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run", make_network(), CNN_NODE, make_info())
@@ -42,7 +47,9 @@ def pixels() -> Tensor:
 
 
 def test_probabilities_are_those_of_the_network_that_was_saved(run: Path, pixels: Tensor) -> None:
+    random_state = torch.get_rng_state()
     predictor = litlab.load(run)
+    assert torch.equal(torch.get_rng_state(), random_state)
     info = predictor.dataset_info
     mean, std = (torch.tensor(values)[:, None, None] for values in (info.mean, info.std))
     expected = make_network()(((pixels / 255 - mean) / std)[None]).softmax(dim=1)
@@ -54,7 +61,7 @@ def test_probabilities_are_those_of_the_network_that_was_saved(run: Path, pixels
     assert predictor.predict(pixels) == [(CLASS_NAMES[best], pytest.approx(expected[0, best].item()))]
 
 
-def test_best_is_preferred_and_either_can_be_asked_for(run: Path, pixels: Tensor) -> None:
+def test_best_is_the_default_and_either_can_be_chosen(run: Path, pixels: Tensor) -> None:
     with pytest.raises(UserError, match=r"has no best checkpoint.*take the last"):
         litlab.load(run, "best")
     last = litlab.load(run)(pixels)
@@ -66,7 +73,7 @@ def test_best_is_preferred_and_either_can_be_asked_for(run: Path, pixels: Tensor
         litlab.load(run, "newest")
 
 
-def test_a_run_without_checkpoint_says_how_far_it_came(run: Path) -> None:
+def test_a_run_without_checkpoint_is_refused_with_the_reason(run: Path) -> None:
     (run / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(UserError, match="has not completed its first epoch"):
         litlab.load(run)
@@ -88,7 +95,7 @@ def test_a_run_without_checkpoint_says_how_far_it_came(run: Path) -> None:
         ("checkpoints/last.ckpt", b"not a zip", r"last\.ckpt is damaged, or not a checkpoint"),
     ],
 )
-def test_damage_is_named(run: Path, file: str, content: bytes, words: str) -> None:
+def test_damaged_files_are_reported(run: Path, file: str, content: bytes, words: str) -> None:
     (run / file).write_bytes(content)
     with pytest.raises(UserError, match=words):
         litlab.load(run)
@@ -105,14 +112,13 @@ def test_runs_that_hold_no_network_are_refused(run: Path, tmp_path: Path) -> Non
         litlab.load(run)
 
 
-def test_changed_code_is_suspected(run: Path) -> None:
+def test_weights_of_another_network_are_refused(run: Path) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | {"model": CNN_NODE | {"hidden": [6]}}))
     with pytest.raises(UserError, match=r"not those of the network in config\.yaml(.|\n)*size mismatch"):
         litlab.load(run)
 
 
-def test_a_network_of_the_users_own(tmp_path: Path, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def test_a_network_of_the_users_own(tmp_path: Path, pixels: Tensor) -> None:
     node = {"_target_": "predictor_test_package.Net", "num_features": 4}
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
     run = make_run(tmp_path / "project" / "run", network, node, make_info())
@@ -144,12 +150,6 @@ def test_pretrained_weights_are_not_fetched_again(tmp_path: Path, monkeypatch: p
     assert torch.equal(predictor(images), network(predictor.preprocess(images)).softmax(dim=1))
 
 
-def test_loading_leaves_the_callers_random_numbers_alone(run: Path) -> None:
-    before = torch.get_rng_state()
-    litlab.load(run)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_importing_litlab_imports_no_torch() -> None:
     command = "import sys, litlab; litlab.load; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
@@ -160,7 +160,6 @@ def test_evaluation_and_prediction_agree_with_the_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.setattr(sys, "path", [*sys.path])
     kept = [setting for setting in SMALL if "model" not in setting and "watch" not in setting]
     network = ("model.widths=[2,4]", "model.hidden=[8]", "optimizer.lr=0.3")
     averages = ("callbacks=ema", "callbacks.ema.decay=0.8")
@@ -170,8 +169,7 @@ def test_evaluation_and_prediction_agree_with_the_test(
     train_until(run, config, None)
     capsys.readouterr()
     evaluate.main([str(run.path), "--checkpoint", "best", "--json"])
-    found = json.loads(capsys.readouterr().out)["metrics"]
-    assert found == read_result(run)["test"]
+    assert json.loads(capsys.readouterr().out)["metrics"] == read_result(run)["test"]
     predictor = litlab.load(run.path)
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
     left, right = (predictor.network(predictor.preprocess(batch)) for batch in (images, images.flip(3)))
