@@ -55,9 +55,9 @@ def litlab(tmp_path: Path) -> Command:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many tests on real data ran: where there are none, the rest says nothing about them."""
+    """Report how many tests on real data ran, which are skipped where there is none."""
     passed, failed = (
-        [each for each in terminalreporter.getreports(outcome) if each.when == "call" and "real_data" in each.keywords]
+        [test for test in terminalreporter.getreports(outcome) if test.when == "call" and "real_data" in test.keywords]
         for outcome in ("passed", "failed")
     )
     terminalreporter.write_line(f"on real CIFAR-10: {len(passed)} passed, {len(failed)} failed")

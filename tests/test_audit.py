@@ -28,7 +28,7 @@ def installed(folder: Path, name: str, *fields: str, version: str = "1.0") -> di
     (information / "METADATA").write_text(
         "\n".join(["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *fields])
     )
-    return {each.name: each for each in metadata.distributions(path=[str(folder)])}
+    return {package.name: package for package in metadata.distributions(path=[str(folder)])}
 
 
 def test_the_lock_is_pinned_and_hashed(audit: Any) -> None:
@@ -62,9 +62,9 @@ def test_incomplete_locks_fail(
 ) -> None:
     (tmp_path / "lock").write_text(f"b==1 {HASH}\n{line}\n")
     assert audit.main(["--lock", str(tmp_path / "lock"), "--offline"]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith("lock             1 FOUND ")
-    assert problem in said
+    output = capsys.readouterr().out
+    assert output.startswith("lock             1 FOUND ")
+    assert problem in output
 
 
 def test_installed_versions_match_the_lock(audit: Any, tmp_path: Path) -> None:
@@ -140,5 +140,5 @@ def test_answers_of_pip_audit(audit: Any, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_missing_answer_is_reported(audit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(tmp_path, "import sys; sys.exit('no connection')", monkeypatch)
-    said = audit.by_pip_audit([audit.Pin("a", "1.0", "")], False)
-    assert said == ([], "pip-audit got no answer: no connection", False)
+    answer = audit.by_pip_audit([audit.Pin("a", "1.0", "")], False)
+    assert answer == ([], "pip-audit got no answer: no connection", False)

@@ -67,9 +67,9 @@ def test_for_other_programs(form: str, study: Path, capsys: pytest.CaptureFixtur
 def test_options_reach_the_comparison(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--metric", "val/loss", "--at", "last", "--group", "optimizer.lr", "--sort", "lr", "--format", "json"]
     compare.main([str(study), *arguments])
-    found = json.loads(capsys.readouterr().out)
-    assert (found["metric"]["name"], found["metric"]["mode"], found["at"]) == ("val/loss", "min", "last")
-    assert [group["name"] for group in found["groups"]] == ["lr=0.1", "lr=0.2"]
+    output = json.loads(capsys.readouterr().out)
+    assert (output["metric"]["name"], output["metric"]["mode"], output["at"]) == ("val/loss", "min", "last")
+    assert [group["name"] for group in output["groups"]] == ["lr=0.1", "lr=0.2"]
 
 
 def test_files(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`litlab diff` on runs of every kind: of a study, failed, not finished, a stranger's, damaged."""
+"""`litlab diff` on runs of every kind: of a study, failed, unfinished, untrusted, damaged."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_a_run_that_has_not_ended(tmp_path: Path, capsys: Output) -> None:
         ("dataset.json", b"{", "data"),
     ],
 )
-def test_what_is_damaged_is_said_and_the_rest_compared(
+def test_damaged_files_are_reported_and_the_rest_compared(
     tmp_path: Path, capsys: Output, name: str, content: bytes | None, message: str
 ) -> None:
     old = make_run(tmp_path / "a", {}, 0.5)
@@ -178,12 +178,10 @@ def test_values_of_any_kind(tmp_path: Path, capsys: Output) -> None:
         ("a: [", "is damaged"),
         ("a: !!python/object/apply:os.system [exit]", "is damaged"),
         ("- 1", "no mapping"),
-        ("a: 0x" + "f" * 10_000, "more than 64 bits"),
         (BOMB, "more than 100,000 values"),
-        ("{a: " * 200 + "1" + "}" * 200, "more than 100 levels"),
     ],
 )  # fmt: skip
-def test_a_config_that_is_none_is_an_error(tmp_path: Path, config: str, words: str) -> None:
+def test_a_damaged_config_is_an_error(tmp_path: Path, config: str, words: str) -> None:
     old, new = (make_run(tmp_path / name, {}, 0.5) for name in "ab")
     new.config.write_text(config)
     with pytest.raises(UserError, match=words) as raised:

@@ -35,9 +35,9 @@ def test_the_test_metrics_are_those_of_the_run_to_the_last_bit(tiny_run: RunDire
     before = {path: path.stat().st_mtime_ns for path in tiny_run.path.rglob("*")}
     done = litlab("evaluate", str(tiny_run.path), "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found.pop("metrics") == tiny_run.read_json(tiny_run.result)["test"]
-    assert found == {
+    report = json.loads(done.stdout)
+    assert report.pop("metrics") == tiny_run.read_json(tiny_run.result)["test"]
+    assert report == {
         "run": str(tiny_run.path), "checkpoint": "best", "split": "test", "device": "cpu", "same_data": True
     }  # fmt: skip
     assert done.stderr == ""
@@ -47,8 +47,8 @@ def test_the_test_metrics_are_those_of_the_run_to_the_last_bit(tiny_run: RunDire
 def test_validation_metrics_of_best_and_last(tiny_run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     result = tiny_run.read_json(tiny_run.result)
     for checkpoint in ("best", "last"):
-        found = evaluated(capsys, tiny_run.path, "--split", "val", "--checkpoint", checkpoint)
-        assert found["metrics"] == pytest.approx(result[checkpoint], rel=1e-6)
+        report = evaluated(capsys, tiny_run.path, "--split", "val", "--checkpoint", checkpoint)
+        assert report["metrics"] == pytest.approx(result[checkpoint], rel=1e-6)
 
 
 def test_the_table_holds_every_metric(tiny_run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,6 +139,6 @@ def test_a_foreign_task_on_foreign_data(
     sign(copied)
     checkpoint = torch.load(copied.last, weights_only=True) | {"state_dict": {"weight": torch.tensor(3.0)}}
     AtomicCheckpointIO().save_checkpoint(checkpoint, copied.last)
-    found = evaluated(capsys, copied.path, "--set", "data.root=7")
-    assert found["metrics"] == {"test/product": 21.0}
-    assert (found["checkpoint"], found["same_data"]) == ("last", None)
+    report = evaluated(capsys, copied.path, "--set", "data.root=7")
+    assert report["metrics"] == {"test/product": 21.0}
+    assert (report["checkpoint"], report["same_data"]) == ("last", None)

@@ -19,7 +19,7 @@ NAMES = ("a.png", "below/b.PNG", "below/deeper/c.webp")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images of three sizes, and what is to be left alone."""
+    """Write three images of three sizes, and files that are no images or hidden."""
     folder = tmp_path / "images"
     for number, name in enumerate(NAMES):
         path = folder / name
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_csv_holds_what_the_predictor_says(
+def test_csv_holds_the_probabilities_of_the_predictor(
     tiny_run: RunDirectory, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict.main([str(tiny_run.path), "--images", str(folder), "--top", "3", "--format", "csv"])
@@ -47,7 +47,7 @@ def test_csv_holds_what_the_predictor_says(
     assert [float(row["probability"]) for row in rows] == pytest.approx(expected.values.flatten().tolist())
 
 
-def test_json_and_table_say_the_same(
+def test_json_and_table_agree(
     tiny_run: RunDirectory, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict, "BATCH_SIZE", 2)
@@ -63,7 +63,7 @@ def test_json_and_table_say_the_same(
     assert lines == [[f"{100 * row['probability']:.2f}", "%", row["class"], row["file"]] for row in rows]
 
 
-def test_unreadable_files_are_named_and_the_rest_goes_on(
+def test_unreadable_files_are_reported_and_the_others_predicted(
     tiny_run: RunDirectory, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")

@@ -66,7 +66,7 @@ def test_an_existing_run_is_never_overwritten(tiny_run: RunDirectory, litlab: Co
     assert tiny_run.result.read_bytes() == before
 
 
-def test_data_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
+def test_missing_data_leave_no_files(tmp_path: Path) -> None:
     done = call_litlab(tmp_path, "train", "data=image_folder", "data.root=nowhere", "trainer=cpu")
     assert done.returncode == 1
     assert "nowhere" in done.stderr

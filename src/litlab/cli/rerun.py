@@ -3,7 +3,6 @@
 import os
 import secrets
 import sys
-from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,10 @@ def main(arguments: list[str]) -> None:
         UserError: If the run is not completed or can't be repeated here.
         RunFailed: If the worker did not complete.
     """
-    options = _options(arguments)
+    parser = new_parser("rerun", "Repeat a run and report whether the result is identical.", NOTES)
+    parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
+    add_allow(parser)
+    options = parser.parse_args(arguments)
     finished = FinishedRun.open(options.run, allow=options.allow)
     old = finished.run
     _require_complete(old)
@@ -57,13 +59,6 @@ def main(arguments: list[str]) -> None:
     print("\n".join([*_verdict(diff), *format_diff(diff, MAX_LINES), *_remarks(diff, old)]))
     if not diff.identical:
         sys.exit(1)
-
-
-def _options(arguments: list[str]) -> Namespace:
-    parser = new_parser("rerun", "Repeat a run and report whether the result is identical.", NOTES)
-    parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
-    add_allow(parser)
-    return parser.parse_args(arguments)
 
 
 def _require_complete(run: RunDirectory) -> None:

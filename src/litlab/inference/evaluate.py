@@ -59,20 +59,20 @@ def _select_accelerator(device: str, trained_on: str) -> str:
     return device
 
 
-def _compare_data(finished: FinishedRun, recorded: DatasetInfo | None, found: DatasetInfo | None) -> bool | None:
+def _compare_data(finished: FinishedRun, recorded: DatasetInfo | None, current: DatasetInfo | None) -> bool | None:
     """Compare the data with those that the run recorded; None if either are unknown.
 
     Raises:
         UserError: If their classes differ, since labels would not mean what the network was trained on.
     """
-    if recorded is None or found is None:
+    if recorded is None or current is None:
         return None
-    if recorded.class_names != found.class_names:
+    if recorded.class_names != current.class_names:
         raise UserError(
-            f"the classes of the data are {', '.join(found.class_names)}, but {finished.run.path} was trained on "
+            f"the classes of the data are {', '.join(current.class_names)}, but {finished.run.path} was trained on "
             f"{', '.join(recorded.class_names)}"
         )
-    same = recorded.fingerprint == found.fingerprint
+    same = recorded.fingerprint == current.fingerprint
     if not same:
         print(f"litlab: note: these are not the data that {finished.run.path} was trained on", file=sys.stderr)
     return same

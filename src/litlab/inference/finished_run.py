@@ -81,21 +81,21 @@ class FinishedRun:
             model["_target_"] = _WITHOUT_WEIGHTS.get(model["_target_"], model["_target_"])
         return settings
 
-    def find_checkpoint(self, which: str | None) -> Path:
+    def find_checkpoint(self, name: str | None) -> Path:
         """Find a checkpoint file.
 
         Args:
-            which: "best" or "last"; None for the best if there is one, else the last.
+            name: "best" or "last"; None for the best if there is one, else the last.
 
         Raises:
             UserError: If there is no such checkpoint, with the reason as far as the run directory tells.
         """
-        if which not in (None, *CHECKPOINTS):
+        if name not in (None, *CHECKPOINTS):
             raise UserError(
-                f"checkpoint={which!r}: there is no such checkpoint; expected one of {', '.join(CHECKPOINTS)}"
+                f"checkpoint={name!r}: there is no such checkpoint; expected one of {', '.join(CHECKPOINTS)}"
             )
         best, last = self.run.best, self.run.last
-        path = {"best": best, "last": last}[which or ("best" if best.is_file() else "last")]
+        path = {"best": best, "last": last}[name or ("best" if best.is_file() else "last")]
         if path.is_file():
             return path
         if path == best and last.is_file():
