@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from litlab.errors import UserError
+
 ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"  # of Hydra's behavior
 
@@ -39,3 +41,20 @@ def add_project_to_path(project: Path | None = None) -> None:
     for folder in (project, project / "src"):
         if folder.is_dir() and str(folder) not in sys.path:
             sys.path.append(str(folder))
+
+
+def prefer_snapshot(snapshot: Path) -> None:
+    """Import packages of a project from a copy of it, also where the project is installed in editable mode.
+
+    Raises:
+        UserError: If the copy is missing.
+    """
+    if not snapshot.is_dir():
+        raise UserError(
+            f"{snapshot}, the copy of the sources that this run was submitted with, is missing; to use the present "
+            "ones, remove the key `snapshot` from its provenance.json"
+        )
+    # Before installed packages, so that it comes first, and after Python's own, which no file of a project replaces.
+    position = next((i for i, path in enumerate(sys.path) if "-packages" in path), len(sys.path))
+    folders = [str(folder) for folder in (snapshot, snapshot / "src") if folder.is_dir()]
+    sys.path[position:position] = [folder for folder in folders if folder not in sys.path]

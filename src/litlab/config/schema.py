@@ -247,6 +247,7 @@ class Study(Section):
     """Keys of `study`."""
 
     name: Name | None
+    snapshot: bool = True
     swept: list[str] = Field([])
 
 

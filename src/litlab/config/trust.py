@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from litlab.config.config_file import from_yaml
-from litlab.config.paths import add_project_to_path, cache_root
+from litlab.config.paths import add_project_to_path, cache_root, prefer_snapshot
 from litlab.config.schema import GROUP_SECTIONS, SECTIONS
 from litlab.config.targets import import_target
 from litlab.config.tree import MAPPING_GROUPS, Config, lies_under, walk
@@ -94,9 +94,17 @@ class Trust:
                 return
 
     def make_importable(self) -> None:
-        """Make the project of the user's own run importable; for an untrusted run only the allowed packages."""
+        """Make the project of the user's own run importable, from its snapshot if it has one.
+
+        For an untrusted run, only the allowed packages become importable.
+
+        Raises:
+            UserError: If the snapshot is missing.
+        """
         if self.own:
             add_project_to_path(self.run.project())
+            if (snapshot := self.run.snapshot()) is not None:
+                prefer_snapshot(snapshot)
         elif self.allowed:
             packages = frozenset(name.partition(".")[0] for name in self.allowed)
             finder = _AllowedPackages(packages, (str(Path.cwd()), str(Path.cwd() / "src")))

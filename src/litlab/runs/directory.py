@@ -104,6 +104,11 @@ class RunDirectory:
         project = self.read_mapping(self.provenance).get("project")  # a bare worker records none
         return Path(project) if project and Path(project).is_dir() else Path.cwd()
 
+    def snapshot(self) -> Path | None:
+        """Return the copy of the project's sources that this run uses; None if it uses the project itself."""
+        relative = self.read_mapping(self.provenance).get("snapshot")
+        return (self.path / relative).resolve() if isinstance(relative, str) else None
+
     def read_config(self) -> dict[str, Any]:
         """Read config.yaml without checking its keys: enough to show a run, not to start it.
 

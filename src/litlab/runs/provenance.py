@@ -72,11 +72,20 @@ def _code(project: Path) -> dict[str, Any] | None:
     if commit is None:
         return None
     diff = _git(project, "diff", "HEAD", "--no-color", "--no-ext-diff") or ""
-    names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    names = [name for name in names if name and not _in_a_run(project, name)]
-    untracked = {name: _source(project / name) for name in names}
+    untracked = {name: _source(project / name) for name in list_untracked_files(project)}
     masked = mask_diff(diff[:MAX_TEXT])
     return {"commit": commit.strip(), "diff": masked, "diff_complete": masked == diff, "untracked": untracked}
+
+
+def list_tracked_files(project: Path) -> list[str]:
+    """List the tracked files below a project, by paths relative to it; empty outside of a git repository."""
+    return list(filter(None, (_git(project, "ls-files", "-z") or "").split("\0")))
+
+
+def list_untracked_files(project: Path) -> list[str]:
+    """List the files below a project that git neither tracks nor ignores, without those of runs."""
+    names = (_git(project, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    return [name for name in names if name and not _in_a_run(project, name)]
 
 
 def _in_a_run(project: Path, name: str) -> bool:

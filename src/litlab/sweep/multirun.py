@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import as_mapping
 from litlab.runs.lock import is_locked
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, read_state
@@ -17,6 +18,7 @@ from litlab.sweep.display import Display
 from litlab.sweep.jobs import create_jobs, print_notes, record_resume
 from litlab.sweep.outcome import Outcome, read_outcome
 from litlab.sweep.scheduler import JobSource, Scheduler, handle_signals
+from litlab.sweep.snapshot import snapshot_sources
 from litlab.sweep.study import Plan, Study
 from litlab.sweep.summary import summarize
 
@@ -183,9 +185,17 @@ def _schedule(study: Study, source: JobSource, backend: Backend, retries: int, n
         handle_signals(study.path, backend) as (stop, pause),
         Display(study.path.name, source.total, num_ended=num_ended) as display,
     ):
-        scheduler = Scheduler(source, backend, display, retries, stop, pause)
+        scheduler = Scheduler(source, backend, display, retries, stop, pause, _snapshot(study, backend))
         scheduler.run()
     return scheduler
+
+
+def _snapshot(study: Study, backend: Backend) -> Path | None:
+    """Copy the sources of the study's project, if its jobs may start when they have been edited."""
+    plan = study.plan
+    if plan is None or not backend.outlives_command or not as_mapping(plan.base.get("study")).get("snapshot"):
+        return None
+    return snapshot_sources(Path(plan.project), study.path)
 
 
 def _is_completed(run: RunDirectory) -> bool:

@@ -22,6 +22,7 @@ from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Backend, Config, ExitCause, Job, JobExit
 from litlab.sweep.display import Display
 from litlab.sweep.outcome import Outcome, determine_outcome
+from litlab.sweep.snapshot import record_snapshot
 
 POLL_SECONDS = 0.25
 DETACH_SECONDS = 5.0  # for a second Ctrl-C, which cancels jobs that would otherwise outlive the command
@@ -71,6 +72,7 @@ class Scheduler:
         retries: Number of times that a failed job is started again.
         stop: Signals that stop the multirun.
         pause: Called between two polls; blocks while the user has paused the multirun.
+        snapshot: Copy of the project's sources that submitted jobs use; None to use the project itself.
 
     Attributes:
         outcomes: Outcome of each job that has ended, by number.
@@ -85,11 +87,12 @@ class Scheduler:
         retries: int,
         stop: StopRequest,
         pause: Callable[[], None] | None = None,
+        snapshot: Path | None = None,
     ) -> None:
         self.stop = stop
         self.outcomes: dict[int, Outcome] = {}
         self._source, self._backend, self._display = source, backend, display
-        self._retries, self._pause = retries, pause
+        self._retries, self._pause, self._snapshot = retries, pause, snapshot
         self.is_detached = False
         self._running: dict[int, Job] = {}  # submitted
         self._shown: set[int] = set()  # numbers of those that the display shows as running
@@ -182,6 +185,8 @@ class Scheduler:
             if self._backend.is_alive(job):  # an earlier command has submitted it
                 self._backend.attach(job)
             elif _remove_result(job):
+                if self._snapshot is not None:
+                    record_snapshot(job.run, self._snapshot)
                 self._backend.submit(job)
             else:
                 self._skip_completed(job)
