@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.hparams_page import sessions
-from support.pool_jobs import until
+from support.processes import wait_until
 from support.studies import make_run, make_study
 
 from litlab.cli import tensorboard
@@ -171,11 +171,11 @@ def test_the_view_is_updated_and_an_error_is_printed_once(
         num_threads = threading.active_count()
         log(make_run(outputs / "shapes_cnn" / "2026-02-01_12-00-00_ab12cd", {"optimizer.lr": 0.3}, 0.75))
         new = view_folder / "shapes_cnn" / "lr=0.3 2026-02-01 12:00"
-        until(new.is_dir)
+        wait_until(new.is_dir)
         (view_folder / "third").write_text("in the way")
         log(make_run(outputs / "third" / "2026-02-01_12-00-00_ab12cd", {}, 0.75))
         printed: list[str] = []
-        until(lambda: (printed.append(capsys.readouterr().err), any(printed))[1])
+        wait_until(lambda: (printed.append(capsys.readouterr().err), any(printed))[1])
         time.sleep(0.3)
         printed.append(capsys.readouterr().err)
     assert "".join(printed).count("the view is not up to date") == 1

@@ -1,10 +1,14 @@
 """The controller with a worker that starts cold, as it does outside of these tests."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support.runs import call_cold
+from support.runs import TINY, call_cold, compose_config
 
+from litlab.config.config_file import to_yaml
+from litlab.errors import RunFailed
+from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -16,3 +20,14 @@ def test_resume_starts_a_new_interpreter(tiny_run: RunDirectory, tmp_path: Path)
     done = call_cold(tmp_path, "resume", str(run.path))
     assert done.returncode == 0, done.stderr
     assert read_result(run)["weights"] == read_result(tiny_run)["weights"]
+
+
+def test_outside_the_main_thread_a_worker_is_only_a_process(tmp_path: Path) -> None:
+    """Python lets no other thread handle signals; a launcher may call a job in one. And a failure before the start."""
+    config = compose_config(*TINY)
+    run = RunDirectory.create(tmp_path / "run", to_yaml(config | {"format": 1}), {})
+    with ThreadPoolExecutor() as pool:
+        error = pool.submit(run_worker, run, config, keep=False).exception()
+    assert isinstance(error, RunFailed)
+    assert error.exit_code == 1
+    assert read_result(run)["status"] == "failed"

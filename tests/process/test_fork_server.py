@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from support.pool_jobs import PATIENCE, endless, new_job, process_facts, quick_config
+from support.pool_jobs import endless, new_job, process_facts, quick_config
 from support.processes import group, is_alive, wait_until
 from support.warm import WarmProcess
 
@@ -66,8 +66,8 @@ def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CONTROLLER, *(str(job.run.path) for job in jobs)]
     controller = subprocess.Popen(command, cwd=tmp_path)
     try:
-        wait_until(lambda: all(job.run.metrics.exists() for job in jobs[:2]), seconds=PATIENCE)
-        wait_until(lambda: (jobs[2].run.path / "process.0.json").exists(), seconds=PATIENCE)
+        wait_until(lambda: all(job.run.metrics.exists() for job in jobs[:2]))
+        wait_until(lambda: (jobs[2].run.path / "process.0.json").exists())
         facts = [process_facts(job) for job in jobs]
         server = int(facts[0]["environment"]["LITLAB_PARENT"])
         processes = [server, *(pid for process in facts for pid in group(process["group"]))]

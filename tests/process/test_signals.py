@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,9 @@ from typing import Any
 import pytest
 import torch
 from support.processes import is_stopped, processes_in, wait_until
-from support.runs import TINY, compose_config
+from support.runs import TINY
 from support.warm import WarmProcess
 
-from litlab.config.config_file import to_yaml
-from litlab.errors import RunFailed
-from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -186,17 +182,6 @@ def test_a_signal_while_the_worker_starts(signum: int, tmp_path: Path) -> None:
         assert started.wait() == 128 + signum
         assert started.messages() == [f"litlab: stopped by {name}; the run is in {started.run.path}"]
         assert started.status() == ("interrupted", f"stopped by {name}")
-
-
-def test_outside_the_main_thread_a_worker_is_only_a_process(tmp_path: Path) -> None:
-    """Python lets no other thread handle signals; a launcher may call a job in one. And a failure before the start."""
-    config = compose_config(*TINY)
-    run = RunDirectory.create(tmp_path / "run", to_yaml(config | {"format": 1}), {})
-    with ThreadPoolExecutor() as pool:
-        error = pool.submit(run_worker, run, config, keep=False).exception()
-    assert isinstance(error, RunFailed)
-    assert error.exit_code == 1
-    assert read_result(run)["status"] == "failed"
 
 
 IGNORED = """

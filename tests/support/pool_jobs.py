@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.processes import PATIENCE, wait_until
 from support.runs import TINY, compose_config
 
 from litlab.config.config_file import to_yaml
@@ -26,7 +27,6 @@ QUICK = (
     "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
     "+callbacks.process_facts._target_=support.sabotage.ProcessFacts",
 )  # fmt: skip
-PATIENCE = 90  # seconds; a machine may be busy
 
 
 @cache
@@ -104,12 +104,13 @@ def with_settings(pool: LocalPool, settings: PoolSettings, machine: Machine | No
     return other
 
 
-def until(condition: Callable[[], Any], pool: LocalPool | None = None, seconds: float = PATIENCE) -> None:
+def until(condition: Callable[[], Any], pool: LocalPool) -> None:
     """Wait for a condition, polling a pool meanwhile, none of whose jobs may end."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        if pool is None:
-            time.sleep(0.005)
-        else:
-            assert pool.poll(0.005) == []
+
+    def is_met() -> bool:
+        if condition():
+            return True
+        assert pool.poll(0.005) == []
+        return False
+
+    wait_until(is_met)

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+PATIENCE = 90  # seconds; a machine may be busy
 _HOLD_LOCK = """
 import sys, time
 from pathlib import Path
@@ -62,7 +63,9 @@ def lock_owner(directory: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def wait_until(condition: Callable[[], Any], seconds: float, message: Callable[[], object] = lambda: "") -> None:
+def wait_until(
+    condition: Callable[[], Any], seconds: float = PATIENCE, message: Callable[[], object] = lambda: ""
+) -> None:
     """Poll a condition every few milliseconds, and fail with the message after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():

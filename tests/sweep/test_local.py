@@ -24,7 +24,7 @@ from support.pool_jobs import (
     until,
     with_settings,
 )
-from support.processes import group, is_alive, is_stopped
+from support.processes import group, is_alive, is_stopped, wait_until
 
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import FAILED
@@ -48,7 +48,7 @@ def test_a_job_starts_quickly_and_logs_each_line_once(pool: LocalPool, tmp_path:
     submitted = time.monotonic()
     pool.submit(job)
     until(lambda: job.run.log.exists(), pool)
-    until(lambda: job.run.log.read_text(), None)
+    wait_until(job.run.log.read_text)
     seconds = time.monotonic() - submitted
     assert seconds < 1, "0.1 s where nothing else is going on, most of it the data"
     (ended,) = next_ended(pool, 1)
@@ -131,7 +131,7 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     timed.submit(deaf)
     until(lambda: all((job.run.path / "process.0.json").exists() for job in (slow, deaf)), timed)
     timed.pause()
-    until(lambda: all(is_stopped(process_facts(job)["pid"]) for job in (slow, deaf)), seconds=1)
+    wait_until(lambda: all(is_stopped(process_facts(job)["pid"]) for job in (slow, deaf)), seconds=1)
     time.sleep(1)
     timed.resume()
     ended = {job_exit.job.number: job_exit for job_exit in next_ended(timed, 2)}
