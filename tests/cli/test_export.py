@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from support.saved_run import make_info, make_predictor
 from torch import Tensor, nn
 
 from litlab.cli import export
-from litlab.data.dataset_info import DatasetInfo
-from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference import export as exporting
 from litlab.inference.predictor import Predictor, load
@@ -23,15 +23,7 @@ from litlab.models.resnet import ResNet18
 from litlab.runs.directory import RunDirectory
 from litlab.tasks.tta import TTA
 
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-PLAIN = TTA(flip=False, shift=0)
-
-
-def make_predictor(network: nn.Module, tta: TTA = PLAIN) -> Predictor:
-    shape = (3, 16, 16)
-    info = DatasetInfo("none", ("ä, b", "c", "d"), shape, MEAN, STD, "the test", "0", 1, 1, 1)
-    preprocess = Preprocess(image_size=shape[1:], mean=MEAN, std=STD)
-    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta)
+INFO = replace(make_info(size=16), class_names=("ä, b", "c", "d"))
 
 
 def random_images(num_images: int, size: int) -> Tensor:
@@ -68,7 +60,7 @@ def test_onnx_of_a_resnet_with_moved_statistics() -> None:
     network = ResNet18(num_classes=3, image_shape=(3, 16, 16), width=4)
     with torch.no_grad():
         network.train()(torch.randn(8, 3, 16, 16))
-    predictor = make_predictor(network)
+    predictor = make_predictor(network, INFO)
     assert_same_probabilities(partial(run_onnx, exporting.to_onnx(predictor)), predictor)
     assert np.ptp(predictor(random_images(5, 16)).numpy(), axis=0).max() > 1e-4, "the images matter"
 
@@ -89,10 +81,10 @@ def test_copies_are_averaged_in_the_file_too(export_to: Callable[[Predictor], by
     """The export itself compares the file with the predictor."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
-    predictor = make_predictor(network, TTA(flip=True, shift=shift))
+    predictor = make_predictor(network, INFO, TTA(flip=True, shift=shift))
     images = random_images(5, 16)
     assert len(export_to(predictor)) > 0
-    assert not torch.allclose(predictor(images), make_predictor(network)(images), atol=1e-3)
+    assert not torch.allclose(predictor(images), make_predictor(network, INFO)(images), atol=1e-3)
     is_symmetric = torch.allclose(predictor(images), predictor(images.flip(3)), atol=1e-3)
     assert is_symmetric == (shift == 0)  # moved images are others than those that mirror images are moved to
 
@@ -112,11 +104,11 @@ class Sorted(nn.Module):
 @pytest.mark.parametrize("network", [Centred(), Sorted()])
 def test_a_network_that_cannot_be_exported(network: nn.Module) -> None:
     with pytest.raises(UserError, match=f"{type(network).__name__} can't be exported|differs by"):
-        exporting.to_pt2(make_predictor(network))
+        exporting.to_pt2(make_predictor(network, INFO))
 
 
 def test_a_file_that_differs_is_refused() -> None:
-    predictor = make_predictor(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    predictor = make_predictor(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), INFO)
     with pytest.raises(UserError, match=r"differs by 0\.1 from the network for 1 images"):
         exporting._check(predictor, lambda images: predictor(images) + 0.1)
     with pytest.raises(UserError, match="differs by nan"):

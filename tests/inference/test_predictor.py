@@ -15,19 +15,28 @@ import torch
 import yaml
 from reliability.runs import SMALL
 from support.exact_resume import new_run, train_until
-from support.saved_run import CLASS_NAMES, CNN_NODE, CONFIG, SIZE, as_image, make_info, make_network, make_run, save
+from support.saved_run import (
+    CLASS_NAMES,
+    CNN_NODE,
+    CONFIG,
+    SIZE,
+    as_image,
+    make_info,
+    make_network,
+    make_predictor,
+    make_run,
+    save,
+)
 from torch import Tensor, nn
 
 import litlab
 from litlab.cli import evaluate
-from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.predictor import BATCH_SIZE, Predictor
 from litlab.models import torchvision
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.runs.signature import sign
-from litlab.tasks.tta import TTA
 from litlab.training.checkpoint_io import read_checkpoint
 
 
@@ -39,6 +48,11 @@ def _import_path_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run", make_network(), CNN_NODE, make_info())
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return make_predictor(make_network(), make_info())
 
 
 @pytest.fixture
@@ -180,14 +194,7 @@ def test_evaluation_and_prediction_agree_with_the_test(
         assert torch.equal(value, checkpoint["state_dict"][f"network.{name}"])
 
 
-def make_predictor(channels: int = 3) -> Predictor:
-    info = make_info(channels)
-    preprocess, tta = Preprocess(image_size=(SIZE, SIZE), mean=info.mean, std=info.std), TTA(flip=False, shift=0)
-    return Predictor(network=make_network(channels), preprocess=preprocess, dataset_info=info, tta=tta)
-
-
-def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> None:
-    predictor = make_predictor()
+def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor, predictor: Predictor) -> None:
     as_image(pixels).save(tmp_path / "image.png")
     array = pixels.permute(1, 2, 0).numpy()
     in_memory = PIL.Image.open(io.BytesIO((tmp_path / "image.png").read_bytes()))
@@ -200,8 +207,7 @@ def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor) -> No
     assert predictor([]).shape == (0, 3)
 
 
-def test_alpha_is_dropped_and_gray_becomes_color(pixels: Tensor) -> None:
-    predictor = make_predictor()
+def test_alpha_is_dropped_and_gray_becomes_color(pixels: Tensor, predictor: Predictor) -> None:
     alpha = torch.full((1, SIZE, SIZE), 7, dtype=torch.uint8)
     assert torch.equal(predictor(torch.cat([pixels, alpha])), predictor(pixels))
     assert torch.equal(predictor(as_image(torch.cat([pixels, alpha]))), predictor(pixels))
@@ -212,14 +218,13 @@ def test_alpha_is_dropped_and_gray_becomes_color(pixels: Tensor) -> None:
 
 
 def test_colors_become_gray_for_a_gray_network(pixels: Tensor) -> None:
-    predictor = make_predictor(channels=1)
+    predictor = make_predictor(make_network(1), make_info(1))
     expected = torch.from_numpy(np.array(as_image(pixels).convert("L")))
     for image in (pixels, as_image(pixels), expected[None]):
         assert torch.equal(predictor.pixels(image)[0, 0], expected)
 
 
-def test_other_sizes_are_resized(tmp_path: Path) -> None:
-    predictor = make_predictor()
+def test_other_sizes_are_resized(tmp_path: Path, predictor: Predictor) -> None:
     large = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
     as_image(large).save(tmp_path / "image.png")
     resized = np.array(as_image(large).resize((SIZE, SIZE), PIL.Image.Resampling.BILINEAR)).transpose(2, 0, 1)
@@ -228,8 +233,7 @@ def test_other_sizes_are_resized(tmp_path: Path) -> None:
     torch.testing.assert_close(predictor(large), predictor(torch.from_numpy(resized)), atol=0.01, rtol=0)
 
 
-def test_many_images_are_split_into_batches() -> None:
-    predictor = make_predictor()
+def test_many_images_are_split_into_batches(predictor: Predictor) -> None:
     images = torch.randint(0, 256, (BATCH_SIZE + 2, 3, SIZE, SIZE), dtype=torch.uint8)
     sizes: list[int] = []
     predictor.network.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
@@ -249,6 +253,6 @@ def test_many_images_are_split_into_batches() -> None:
         (__file__, "test_predictor.py can't be read as a JPEG"),
     ],
 )
-def test_other_values_are_refused(image: Any, words: str) -> None:
+def test_other_values_are_refused(image: Any, words: str, predictor: Predictor) -> None:
     with pytest.raises(UserError, match=words):
-        make_predictor()(image)
+        predictor(image)

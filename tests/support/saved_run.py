@@ -10,7 +10,10 @@ import yaml
 from torch import Tensor, nn
 
 from litlab.data.dataset_info import DatasetInfo
+from litlab.data.preprocess import Preprocess
+from litlab.inference.predictor import Predictor
 from litlab.models.cnn import CNN
+from litlab.tasks.tta import TTA
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 SIZE = 20
@@ -60,6 +63,11 @@ def make_info(channels: int = 3, size: int = SIZE) -> DatasetInfo:
 def make_network(channels: int = 3, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return CNN(num_classes=3, image_shape=(channels, SIZE, SIZE), widths=(3, 4), hidden=(5,)).eval()
+
+
+def make_predictor(network: nn.Module, info: DatasetInfo, tta: TTA | None = None) -> Predictor:
+    preprocess = Preprocess(image_size=info.image_shape[1:], mean=info.mean, std=info.std)
+    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta or TTA(flip=False, shift=0))
 
 
 def make_run(path: Path, network: nn.Module, node: dict[str, Any], info: DatasetInfo) -> Path:
