@@ -7,14 +7,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
-from support.small_fit import Batches, Rows, ignore_hints, make_task, make_trainer
+from support.small_fit import Batches, Rows, make_task, make_trainer
 from torch import Tensor, nn
 
 from litlab.callbacks.ema import EMA
 from litlab.errors import UserError
 from litlab.tasks.image_classifier import ImageClassifier
-
-pytestmark = ignore_hints
 
 
 class Recorder(Callback):

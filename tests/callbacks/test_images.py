@@ -7,25 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
-from support.small_fit import (
-    CLASS_NAMES,
-    MEAN,
-    NORMALIZATION,
-    NUM_TEST,
-    STD,
-    Batches,
-    Shown,
-    ignore_hints,
-    make_task,
-    make_trainer,
-)
+from support.small_fit import CLASS_NAMES, MEAN, NORMALIZATION, NUM_TEST, STD, Batches, Shown, make_task, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
 from litlab.callbacks.images import TrainingImages, WorstMistakes, contact_sheet, get_font, to_pixels, truncate
 from litlab.tasks.image_classifier import ImageClassifier
-
-pytestmark = ignore_hints
 
 
 def expected_counts(task: ImageClassifier, batches: Batches) -> np.ndarray:

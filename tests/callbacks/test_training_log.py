@@ -7,15 +7,13 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
-from support.small_fit import CLASS_NAMES, NORMALIZATION, Batches, Loader, Rows, ignore_hints, make_task, make_trainer
+from support.small_fit import CLASS_NAMES, NORMALIZATION, Batches, Loader, Rows, make_task, make_trainer
 from torch import Tensor
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix
 from litlab.callbacks.images import TrainingImages, WorstMistakes
 from litlab.callbacks.training_log import TrainingLog
 from litlab.data.loader import Batch
-
-pytestmark = ignore_hints
 
 
 class StepRecorder(Callback):

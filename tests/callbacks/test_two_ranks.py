@@ -9,17 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from support.small_fit import (
-    CLASS_NAMES,
-    NORMALIZATION,
-    NUM_TEST,
-    Batches,
-    Rows,
-    Shown,
-    ignore_hints,
-    make_task,
-    make_trainer,
-)
+from support.small_fit import CLASS_NAMES, NORMALIZATION, NUM_TEST, Batches, Rows, Shown, make_task, make_trainer
 from support.warm import WarmProcess
 from torchmetrics.classification import MulticlassF1Score
 
@@ -27,7 +17,6 @@ from litlab.callbacks.confusion_matrix import ConfusionMatrix
 from litlab.callbacks.images import WorstMistakes
 from litlab.callbacks.training_log import TrainingLog
 
-pytestmark = ignore_hints
 F1 = {"f1": MulticlassF1Score(len(CLASS_NAMES), average="macro")}
 
 

@@ -1,5 +1,6 @@
 """A small, fast fit: a linear network on a few random images, and a logger that records its rows."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -22,11 +23,7 @@ CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 NORMALIZATION: dict[str, Any] = {"class_names": CLASS_NAMES, "mean": MEAN, "std": STD}
 NUM_TEST, BATCH_SIZE = 23, 8
-# Lightning's hints on small fits: fewer batches than the logging interval, no validation data.
-ignore_hints = [
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-]
+_HINTS = ("The number of training batches", "You defined a `validation_step` but have no `val_dataloader`")
 
 
 class Rows(Logger):
@@ -104,6 +101,9 @@ def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
 
 
 def make_trainer(loggers: list[Logger], callbacks: list[Callback], **changes: Any) -> Trainer:
+    """Make a Trainer for a small fit, about which Lightning's hints are ignored until pytest ends the test."""
+    for hint in _HINTS:
+        warnings.filterwarnings("ignore", hint)
     arguments: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,

@@ -23,7 +23,6 @@ from litlab.training.epoch_loop import EpochLoop, NoProfiler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
     pytest.mark.filterwarnings("ignore:train_dataloader yielded None"),
 ]
 

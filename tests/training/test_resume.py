@@ -10,14 +10,13 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from reliability.runs import SMALL
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
-from support.small_fit import Batches, Rows, ignore_hints, make_task, make_trainer
+from support.small_fit import Batches, Rows, make_task, make_trainer
 from torch import nn
 from torch._dynamo.utils import counters
 
 from litlab.errors import UserError
 from litlab.training.checkpoint_io import read_checkpoint
 
-pytestmark = ignore_hints
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.8")
 TOGETHER = {
     "averages, accumulation, bf16-true, channels last, flips": (
