@@ -19,11 +19,6 @@ from litlab.optim import schedules as optim
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.metrics import EvaluationMetrics
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is smaller than the logging interval
-]
-
 NUM_CLASSES = 7
 
 

@@ -166,7 +166,6 @@ def test_compare_by_a_custom_metric(project: Path, name: str, header: str, direc
     assert (f"{100 * values[0]:.2f}" if name == "f1" else f"{values[0]:.4f}"[:5]) in table
 
 
-@pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_custom_metric_counts_the_real_rows_of_all_batches() -> None:
     rows, data = Rows(), Batches(21)
     task = make_task(metrics={"f1": MulticlassF1Score(len(CLASS_NAMES))})

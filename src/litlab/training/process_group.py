@@ -33,16 +33,10 @@ def store_on_loopback(*, strategy: object) -> Iterator[None]:
     else:
         yield
         return
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ |= variables
+    os.environ |= variables  # for the rest of this process
     host, port = reserved.getsockname()
     store = TCPStore(host, port, world_size, True, _TIMEOUT, wait_for_workers=False, master_listen_fd=reserved.detach())
     try:
         yield
     finally:
         del store
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,8 +1,7 @@
 """State of a training run that Lightning's checkpoints lack, captured and restored for an exact resume."""
 
 import copy
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,7 +73,9 @@ class TrainState:
         validating = self.hook == "on_validation_start"
         checkpoint["loops"]["fit_loop"] = _at_validation_start(self.progress) if validating else self.progress
         saved = {"format": 1} | {name: value for name, value in vars(self).items() if name != "rank"}
-        saved["ranks"] = gather_states(trainer, self.rank)
+        saved["ranks"] = [self.rank] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(saved["ranks"], self.rank)
         saved["callback_metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
         checkpoint["litlab"] = saved
         return saved
@@ -192,20 +193,3 @@ def _copy(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
 
 def _to(value: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
     return [item.to(device) for item in value] if isinstance(value, list) else value.to(device, copy=True)
-
-
-def gather_states(trainer: Trainer, state: Any) -> list[Any]:
-    """Gather plain data from all ranks, in the order of their numbers. Every rank has to call this."""
-    if trainer.world_size == 1:
-        return [state]
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    device = trainer.strategy.root_device
-    content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8).to(device)
-    all_gather: Callable[[Tensor], Any] = trainer.strategy.all_gather
-    sizes = all_gather(torch.tensor([len(content)], device=device)).flatten().tolist()
-    padded = torch.zeros(max(sizes), dtype=torch.uint8, device=device)
-    padded[: len(content)] = content
-    rows = all_gather(padded).reshape(len(sizes), -1).cpu()
-    contents = [row[:size].numpy().tobytes() for row, size in zip(rows, sizes, strict=True)]
-    return [torch.load(io.BytesIO(content), weights_only=True) for content in contents]
