@@ -4,11 +4,12 @@ A swept choice (`model=cnn,resnet`) and a class that differs (`optimizer._target
 follow from them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from litlab.compare.data_model import Run
-from litlab.compare.setting_names import SEED, full_name, listed, numbered, short_names, shorten, text
+from litlab.compare.setting_names import SEED, full_name, listed, short_names, shorten, text
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
@@ -283,14 +284,13 @@ def _specs(
     for index, group in enumerate(groups):
         row, rest = (tuple(column.values[index] for column in part) for part in (columns, averaged))
         merged.setdefault(row, []).append(Subgroup(rest, group.runs))
-    taken: set[str] = set()
+    names: Counter[str] = Counter()  # linear time, although all may be equal
     short = {column.key: shorten(column.values) for column in columns}
     specs = []
     for row, subgroups in merged.items():
         present = [(column.key, value) for column, value in zip(columns, row, strict=True) if value is not None]
         settings = {labels[key]: format_value(value) for key, value in present}
         name = " ".join(f"{labels[key]}={format_value(short[key][value])}" for key, value in present) or ALL
-        name = numbered(name, taken)
-        taken.add(name)
-        specs.append(GroupSpec(name, settings, tuple(subgroups)))
+        names[name] += 1
+        specs.append(GroupSpec(name if names[name] == 1 else f"{name} ({names[name]})", settings, tuple(subgroups)))
     return specs
