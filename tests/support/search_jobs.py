@@ -94,7 +94,7 @@ class Composer:
 class Machine:
     """Backend whose jobs do a validation at each poll, `slots` jobs at once."""
 
-    outlives_command, grace_seconds, max_parallel = False, 8.0, None
+    outlives_command, detaches, grace_seconds, max_parallel = False, False, 8.0, None
 
     def __init__(self, function: Function, slots: int = 2, seconds: float = 0.0) -> None:
         self.function, self.slots, self.seconds = function, slots, seconds
@@ -108,6 +108,9 @@ class Machine:
     def start(self) -> None: ...
 
     def queued(self) -> dict[int, str]:
+        return {}
+
+    def queued_runs(self) -> dict[Path, str]:
         return {}
 
     def how_to_cancel(self) -> str:

@@ -56,6 +56,9 @@ class ScriptedBackend:
     def queued(self) -> dict[int, str]:
         return {}
 
+    def queued_runs(self) -> dict[Path, str]:
+        return {}
+
     def how_to_cancel(self) -> str:
         return ""
 

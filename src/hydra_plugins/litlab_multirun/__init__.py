@@ -30,12 +30,7 @@ class BackendLauncher(Launcher):
     """Launcher that runs the jobs of a multirun on one of litlab's backends.
 
     litlab's sweepers use its methods and close it; other sweepers call `launch` any number of times.
-
-    Attributes:
-        backend: Name of the backend.
     """
-
-    backend: str
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings  # keys of `hydra.launcher`, see conf/hydra/launcher/
@@ -53,11 +48,10 @@ class BackendLauncher(Launcher):
         from litlab.errors import UserError
 
         self.settings = _to_plain(self.settings)
-        check_settings("hydra.launcher", self.settings, LAUNCHERS[self.backend])
+        check_settings("hydra.launcher", self.settings, LAUNCHERS[str(self.settings.get("backend"))])
         if config.hydra.job.env_set:
             raise UserError(
-                f"hydra.job.env_set, hydra.job.env_copy: jobs of hydra/launcher={self.backend} have the environment of "
-                "the command; set the variables there"
+                "hydra.job.env_set, hydra.job.env_copy: jobs have the environment of the command; set variables there"
             )
         record_swept_overrides(config)
         self.loader, self.config = hydra_context.config_loader, config
@@ -100,7 +94,7 @@ class BackendLauncher(Launcher):
         plan = self.plan("grid", _axes(points), {})
         if self.is_dry_run:
             check_compatible(study, plan, jobs)
-            make_backend(self.record(), study.path).check([job.config for job in distinct], dry_run=True)
+            make_backend(self.settings, study.path).check([job.config for job in distinct], dry_run=True)
             print("\n".join(format_jobs(study, distinct)))
             return [_new_job_return(point, None, JobStatus.COMPLETED) for point in points]
         end = self._run(study, plan, distinct)
@@ -131,7 +125,7 @@ class BackendLauncher(Launcher):
         from litlab.sweep.backends import make_backend
 
         if self._backend is None:
-            self._backend = make_backend(self.record(), Path(self.config.hydra.sweep.dir))
+            self._backend = make_backend(self.settings, Path(self.config.hydra.sweep.dir))
             self._backend.start()
             atexit.register(self.close)
         return self._backend
@@ -142,10 +136,6 @@ class BackendLauncher(Launcher):
             self._backend.close()
             self._backend = None
             atexit.unregister(self.close)
-
-    def record(self) -> dict[str, Any]:
-        """Return the settings with the name of the backend, as study.yaml records them."""
-        return {"backend": self.backend, **self.settings, "dry_run": False}
 
     def study(self) -> Study:
         """Read the study in the directory of the multirun."""
@@ -171,6 +161,7 @@ class BackendLauncher(Launcher):
         from litlab.config.secrets import mask_arguments, mask_secrets
         from litlab.sweep.study import Plan
 
+        flags = [name for name in ("dry_run", "detach") if name in self.settings]  # of this command alone
         base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
         assert isinstance(base, dict)
         return Plan(
@@ -178,7 +169,7 @@ class BackendLauncher(Launcher):
             axes=axes,
             base=mask_secrets({str(key): value for key, value in base.items() if key != "hydra"}),
             arguments=mask_arguments(sys.argv[1:]),
-            launcher=self.record(),
+            launcher=self.settings | dict.fromkeys(flags, False),
             search=search,
             project=str(self.config.hydra.runtime.cwd),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -189,18 +180,6 @@ class BackendLauncher(Launcher):
         from litlab.runs.provenance import describe_launch
 
         return describe_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
-
-
-class PoolLauncher(BackendLauncher):
-    """Launcher that runs the jobs on the devices of this machine."""
-
-    backend = "pool"
-
-
-class SlurmLauncher(BackendLauncher):
-    """Launcher that submits the jobs to a SLURM cluster."""
-
-    backend = "slurm"
 
 
 class GridSweeper(Sweeper):

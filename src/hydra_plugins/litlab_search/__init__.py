@@ -49,9 +49,11 @@ class SearchSweeper(Sweeper):
                 f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: a search needs one of litlab's "
                 "launchers, which start jobs one by one and can stop those that fall behind: pool, slurm"
             )
-        if launcher.backend != "pool" and launcher.settings["jobs"] is None:
+        if launcher.settings.get("detach"):
+            raise UserError("--detach: a search goes on only while its command runs, which proposes the trials")
+        if launcher.settings["backend"] != "pool" and launcher.settings["jobs"] is None:
             raise UserError(
-                f"hydra.launcher.jobs=null: expected a number for a search on {launcher.backend}: a trial is proposed "
+                "hydra.launcher.jobs=null: expected a number for a search on a cluster: a trial is proposed "
                 "when it is submitted, and the later that is, the more results there are"
             )
         self.launcher: BackendLauncher = launcher

@@ -16,20 +16,22 @@ from litlab.runs.lock import is_locked
 from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.state import RunState, RunStatus, read_state
 from litlab.runs.terminal import format_clock, format_value, headline, printable
+from litlab.sweep.backends import make_backend
 from litlab.sweep.discover import discover, runs_at
-from litlab.sweep.study import STUDY_FILE
+from litlab.sweep.study import STUDY_FILE, Study
 
 INTERVAL = 2.0  # seconds between two updates
 NOTES = """\
 The status is read from the files of the runs, so it works from any terminal, during the runs and afterwards.
 
-  queued       not started
+  queued       not started; for a job in the queue of a cluster, with the reason why it waits
   running      its process is alive
   completed    trained and tested
   failed       ended with an error, or its process died: killed, crashed, timed out
   refused      rejected before training, by its config or data
   interrupted  stopped, or its process is gone; litlab resume continues it
   lost         its heartbeat from another machine stopped
+  cancelled    withdrawn from the queue of a cluster by somebody; litlab resume submits it again
   pruned       stopped by the search, since other trials were better
 
 examples:
@@ -79,7 +81,26 @@ def read_jobs(directory: Path) -> list[Job]:
         raise UserError(f"{directory} holds no runs; name a study, a run, or a folder with runs: outputs/NAME")
     prefix = str(directory)
     names = (str(run.path).removeprefix(prefix).lstrip("/") or run.path.name for run in runs)
-    return [Job(name, run, read_state(run)) for name, run in zip(names, runs, strict=True)]
+    reasons = _queued_runs(directory)
+    return [Job(name, run, _state(run, reasons)) for name, run in zip(names, runs, strict=True)]
+
+
+def _queued_runs(directory: Path) -> dict[Path, str]:
+    """Ask the queue of a cluster for the jobs of a study that wait, with the reason; nothing if it can't be asked."""
+    try:
+        plan = Study.load(directory).plan if (directory / STUDY_FILE).exists() else None
+        return {} if plan is None else make_backend(plan.launcher, directory).queued_runs()
+    except UserError as error:
+        print(f"litlab: {error}", file=sys.stderr)
+        return {}
+
+
+def _state(run: RunDirectory, reasons: Mapping[Path, str]) -> RunState:
+    """Return the state of a run. One that waits in a queue may have been started, saved and returned there."""
+    state, reason = read_state(run), reasons.get(run.path.absolute())
+    if reason is None or state.status in (RunStatus.RUNNING, RunStatus.COMPLETED):
+        return state
+    return replace(state, status=RunStatus.QUEUED, message=reason)
 
 
 def table(jobs: Sequence[Job]) -> list[str]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra import initialize_config_dir
@@ -26,9 +26,12 @@ from litlab.errors import RunFailed, UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
 
+if TYPE_CHECKING:
+    from litlab.sweep.backends.base import Backend
+
 _HELP_FLAGS = {"-h", "--help"}
 _HIDDEN_GROUPS = ("hydra", "data/base")  # options of Hydra itself, and what data sets share
-_DRY_RUN, _DRY_RUN_OVERRIDE = "--dry-run", "hydra.launcher.dry_run=true"
+_FLAGS = {"--dry-run": "hydra.launcher.dry_run=true", "--detach": "hydra.launcher.detach=true"}  # flag -> override
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
@@ -41,8 +44,8 @@ def main(arguments: list[str]) -> None:
         UserError: For an error of the user in the command line or the config.
         RunFailed: If a worker did not complete.
     """
-    if _DRY_RUN in arguments:
-        arguments = insert_override(_DRY_RUN_OVERRIDE, [argument for argument in arguments if argument != _DRY_RUN])
+    for flag in _FLAGS.keys() & set(arguments):
+        arguments = insert_override(_FLAGS[flag], [argument for argument in arguments if argument != flag])
     full_error = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]
@@ -62,7 +65,9 @@ def main(arguments: list[str]) -> None:
         if full_error == "1" or message is None:  # a developer wants the traceback
             raise error from None
         if message.startswith("hydra.launcher.dry_run:"):
-            message = f"{_DRY_RUN}: expected hydra/launcher=pool, the default; no other launcher has a dry run"
+            message = "--dry-run: expected hydra/launcher=pool or slurm; no other launcher has a dry run"
+        elif message.startswith("hydra.launcher.detach:"):
+            message = "--detach: expected hydra/launcher=slurm; the jobs of other launchers end with the command"
         raise UserError(message) from error
     finally:
         if full_error is None:
@@ -90,7 +95,8 @@ def _train(composed: DictConfig) -> float | None:
     directory, project = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
     os.chdir(project)  # undo hydra.job.chdir
     try:
-        config = _freeze(composed, directory)
+        backend = _open_queue(settings.launcher, directory) if settings.mode == RunMode.RUN else None
+        config = _freeze(composed, directory, backend)
         from litlab.config.config_file import to_yaml  # imported late, so that a wrong key is reported quickly
         from litlab.config.freeze import hydra_record
         from litlab.process.controller import run_worker
@@ -101,6 +107,8 @@ def _train(composed: DictConfig) -> float | None:
         run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
         write_json(run.provenance, provenance)
         sign(run)
+        if backend is not None:
+            return _run_in_queue(run, config, backend, retries=settings.launcher.retries)
         return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
     except OSError as error:
         raise UserError(explain_write_error(directory, error)) from error
@@ -108,13 +116,42 @@ def _train(composed: DictConfig) -> float | None:
         remove_if_empty(directory)  # created by Hydra
 
 
-def _freeze(composed: DictConfig, directory: Path) -> dict[str, Any]:
-    """Validate and freeze the config of a run in a new directory."""
+def _open_queue(launcher: DictConfig, folder: Path) -> "Backend | None":
+    """Open the queue of a cluster that a single run is submitted to; None if it runs on this machine."""
+    if launcher.get("backend", "pool") == "pool":
+        return None
+    from litlab.config.schema import LAUNCHERS
+    from litlab.config.validate import check_settings
+    from litlab.sweep.backends import make_backend
+
+    settings = OmegaConf.to_container(launcher, resolve=True)
+    assert isinstance(settings, dict)
+    values = {str(key): value for key, value in settings.items() if key != "_target_"}
+    check_settings("hydra.launcher", values, LAUNCHERS[values["backend"]])
+    backend = make_backend(values, folder)
+    backend.start()
+    return backend
+
+
+def _run_in_queue(run: RunDirectory, config: dict[str, Any], backend: "Backend", *, retries: int) -> float | None:
+    from litlab.sweep.multirun import run_single
+
+    try:
+        return run_single(run, config, backend, retries=retries)
+    finally:
+        backend.close()
+
+
+def _freeze(composed: DictConfig, directory: Path, backend: "Backend | None" = None) -> dict[str, Any]:
+    """Validate and freeze the config of a run in a new directory, and check that its backend can run it."""
     from litlab.config.freeze import freeze
     from litlab.config.targets import check_foreign
 
     RunDirectory(directory).refuse_if_taken()
-    config = freeze(composed)
+    config = freeze(composed, fill_threads=backend is None)
+    if backend is not None:
+        config["threads"] = backend.threads(config, 1)
+        backend.check([config])
     config["study"]["swept"] = swept_overrides(composed)
     check_foreign(resolve_secrets(config))
     return config
@@ -148,9 +185,10 @@ class BeforeHydraWrites(Callback):
             HydraConfig.instance().set_config(config)
             directory = Path(config.hydra.run.dir).absolute()
             set_output_dir(directory)
+            launcher = config.hydra.launcher
             with open_dict(config):
                 del config["hydra"]
-            _freeze(config, directory)
+            _freeze(config, directory, _open_queue(launcher, directory))
             print(f"a single run in {directory}; nothing was started or written")
         except Exception as error:
             raise _Exit(error) from error
@@ -169,7 +207,7 @@ def _refuse_dry_run(config: DictConfig) -> None:
     target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
     if config.hydra.launcher.get("dry_run") and not target.startswith("hydra_plugins.litlab_"):
         name = config.hydra.runtime.choices["hydra/sweeper"]
-        raise UserError(f"{_DRY_RUN}: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
+        raise UserError(f"--dry-run: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
 
 
 def _is_help(arguments: list[str]) -> bool:

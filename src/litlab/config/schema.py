@@ -274,6 +274,7 @@ class Root(Section):
 class Pool(Section):
     """Keys of `hydra/launcher=pool`."""
 
+    backend: Literal["pool"]
     jobs: Count | None
     jobs_per_device: Count
     timeout: Positive | None
@@ -285,6 +286,7 @@ class Slurm(Section):
     """Keys of `hydra/launcher=slurm`; those that are None are left to the cluster's defaults.
 
     Attributes:
+        backend: Name of the backend.
         jobs: Maximum number of jobs that run at once; None for as many as the cluster runs.
         partition: Partition, or several separated by commas.
         account: Account that is charged.
@@ -301,9 +303,11 @@ class Slurm(Section):
         warning: Seconds before the time limit at which a job saves and returns to the queue.
         poll: Seconds between two looks at the queue.
         retries: Number of times that a failed job is submitted again.
+        detach: End the command once the jobs are submitted.
         dry_run: Submit nothing.
     """
 
+    backend: Literal["slurm"]
     jobs: Count | None
     partition: str | None
     account: str | None
@@ -320,6 +324,7 @@ class Slurm(Section):
     warning: Count
     poll: Positive
     retries: CountOrZero
+    detach: bool
     dry_run: bool
 
 

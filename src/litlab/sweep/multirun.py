@@ -1,5 +1,6 @@
 """Multirun of a grid or search, from the composed jobs to the summary."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -7,11 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litlab.errors import RunFailed
+from litlab.process.controller import RunStopped
+from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping
 from litlab.runs.lock import is_locked
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, read_state
+from litlab.runs.terminal import display_path
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.display import Display
@@ -151,6 +156,45 @@ def run_search(
         scheduler = _schedule(study, source, backend, retries, num_ended)
         outcomes = [scheduler.outcomes[number] for number in sorted(scheduler.outcomes)]
         return MultirunResult(list(outcomes), scheduler.stop.received)
+
+
+def run_single(run: RunDirectory, config: Config, backend: Backend, *, retries: int) -> float | None:
+    """Run a single run on a backend that is not this machine.
+
+    Args:
+        run: The run directory.
+        config: Its frozen config.
+        backend: Backend of the run, started.
+        retries: Number of times that it is submitted again if it fails.
+
+    Returns:
+        The objective; None if the run has none, or goes on without this command.
+
+    Raises:
+        RunStopped: After a signal.
+        RunFailed: If the run did not complete.
+    """
+    snapshot = snapshot_sources(run.project(), run.path) if config["study"]["snapshot"] else None
+    with (
+        handle_signals(run.path, backend) as (stop, pause),
+        Display(run.path.name, 1) as display,
+    ):
+        source = JobQueue([Job(0, run, config)], 1)
+        scheduler = Scheduler(source, backend, display, retries, stop, pause, snapshot)
+        scheduler.run()
+    if scheduler.is_detached:
+        place = display_path(run.path)
+        print(f"\nrun          {place}\nstatus       litlab status {place}\ncancel       {backend.how_to_cancel()}")
+    outcome = scheduler.outcomes.get(0)
+    if scheduler.stop.received is not None and (outcome is None or not outcome.is_success):
+        raise RunStopped(exit_code(scheduler.stop.received))
+    if outcome is None:
+        return None
+    if not outcome.is_success:
+        for line in (outcome.message, *outcome.log):
+            print(f"litlab: {line}", file=sys.stderr)
+        raise RunFailed(1)
+    return outcome.objective
 
 
 def wait_for_workers(study: Study, backend: Backend | None = None) -> None:

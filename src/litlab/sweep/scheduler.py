@@ -99,6 +99,7 @@ class Scheduler:
         self._retry_queue: deque[Job] = deque()
         self._num_attempts: Counter[int] = Counter()
         self._cancelled: dict[int, tuple[RunStatus, float]] = {}  # number -> status asked for, time of the SIGKILL
+        self._cancels_all = False  # also jobs that could outlive the command
         self._error: Exception | None = None
         self._give_up_at = float("inf")  # after an error: for a backend that reports no end of the jobs it has to kill
 
@@ -114,11 +115,14 @@ class Scheduler:
             while not self._is_over():
                 if self._pause is not None:
                     self._pause()
-                if self._backend.outlives_command and self.stop.pending() and not self._cancelled and self._detach():
+                if self._may_detach() and self.stop.pending() and self._detach():
                     break
                 if not self._is_stopping():
                     self._attempt(self._start_jobs)
                 self._attempt(self._poll)
+                if self._backend.detaches and self._source.is_exhausted() and not self._is_stopping():
+                    self.is_detached = True
+                    break
                 self._attempt(self._cancel_jobs)
                 with suppress(UserError, OSError):  # of a file that the display reads: no reason to stop
                     self._update_display()
@@ -146,6 +150,9 @@ class Scheduler:
     def _is_stopping(self) -> bool:
         return self._error is not None or bool(self.stop.pending())
 
+    def _may_detach(self) -> bool:
+        return self._backend.outlives_command and self._error is None and not self._cancels_all
+
     def _detach(self) -> bool:
         """Leave the jobs to the backend, unless Ctrl-C is pressed again within seconds; return False then."""
         is_again = threading.Event()
@@ -156,7 +163,8 @@ class Scheduler:
                 is_again.wait(DETACH_SECONDS)
         finally:
             signal.signal(signal.SIGINT, before)
-        self.is_detached = not is_again.is_set()
+        self._cancels_all = is_again.is_set()
+        self.is_detached = not self._cancels_all
         return self.is_detached
 
     def _update_display(self) -> None:
@@ -246,6 +254,8 @@ class Scheduler:
     def _cancel_jobs(self) -> None:
         """Prune unpromising jobs, stop all jobs if needed, kill cancelled ones that do not end in time."""
         running = list(self._running.values())
+        if self._may_detach() and self.stop.pending():
+            return
         if self._is_stopping():
             self._cancel(running, RunStatus.INTERRUPTED, self.stop.pending() or signal.SIGTERM)
         else:

@@ -8,6 +8,7 @@ The local pool runs them on the devices of this machine. A queue of a cluster (S
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 from litlab.runs.directory import RunDirectory
@@ -68,11 +69,13 @@ class Backend(Protocol):
 
     Attributes:
         outlives_command: True if its jobs go on when the command that submitted them ends; `attach` takes them up.
+        detaches: True if the command is to end as soon as all jobs are submitted.
         grace_seconds: Seconds to save and end in, for a job that was cancelled.
         max_parallel: Maximum number of jobs that run at once; None for as many as there are devices for.
     """
 
     outlives_command: bool
+    detaches: bool
     grace_seconds: float
     max_parallel: int | None
 
@@ -112,6 +115,13 @@ class Backend(Protocol):
 
     def queued(self) -> dict[int, str]:
         """Return the jobs that were submitted and wait for devices: number -> reason, empty if it is not known."""
+
+    def queued_runs(self) -> dict[Path, str]:
+        """Return the runs of the study that wait in the queue, whoever submitted them: directory -> reason.
+
+        Raises:
+            UserError: If that can't be found out.
+        """
 
     def poll(self, timeout: float) -> list[JobExit]:
         """Return the jobs that have ended since the last call.

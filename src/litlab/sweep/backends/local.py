@@ -61,6 +61,7 @@ class LocalPool:
     """
 
     outlives_command = False
+    detaches = False
     grace_seconds = 8.0
 
     def __init__(self, settings: PoolSettings, machine: Machine | None = None) -> None:
@@ -135,6 +136,10 @@ class LocalPool:
 
     def queued(self) -> dict[int, str]:
         """Return nothing: a job that was submitted runs."""
+        return {}
+
+    def queued_runs(self) -> dict[Path, str]:
+        """Return nothing, as `queued`."""
         return {}
 
     def poll(self, timeout: float) -> list[JobExit]:

@@ -115,7 +115,7 @@ class SlurmBackend:
     grace_seconds = 90.0  # KillWait of the cluster, after which SLURM kills a job itself, is 30 by default
 
     def __init__(self, settings: Slurm, folder: Path) -> None:
-        self.max_parallel = settings.jobs
+        self.max_parallel, self.detaches = settings.jobs, settings.detach
         self._settings = settings
         self._folder = folder.absolute() / FOLDER
         self._new: list[Job] = []
@@ -175,6 +175,9 @@ class SlurmBackend:
     def is_alive(self, job: Job) -> bool:
         """Return True if the job is queued or runs; asks SLURM once for all that earlier commands submitted."""
         if self._earlier is None:
+            for listed in self._lists():
+                with file_lock(listed, wait=True):  # held by an sbatch that has outlived its command
+                    pass
             self._earlier = self._find_earlier()
         return job.number in self._elements or job.run.path.absolute() in self._earlier
 
@@ -193,6 +196,11 @@ class SlurmBackend:
             if element.state in _PENDING:
                 reasons[number] = element.reason
         return reasons
+
+    def queued_runs(self) -> dict[Path, str]:
+        """Return the runs of the study that wait in the queue; see `Backend.queued_runs`."""
+        self.start()
+        return {run: line.reason for run, (_, line) in self._find_earlier().items() if line.state in _PENDING}
 
     def poll(self, timeout: float) -> list[JobExit]:
         """Submit and cancel jobs, look at the queue if it is time, and return the jobs that have ended."""
@@ -222,8 +230,9 @@ class SlurmBackend:
         """Do nothing; see `pause`."""
 
     def close(self) -> None:
-        """Detach: submit what was handed over; jobs in the queue go on."""
+        """Detach: submit and cancel what is still to be; jobs in the queue go on."""
         self._submit_arrays()
+        self._cancel_jobs()
         self._elements.clear()
 
     def how_to_cancel(self) -> str:
@@ -324,22 +333,22 @@ class SlurmBackend:
 
     def _find_earlier(self) -> dict[Path, tuple[ElementFiles, _QueueLine]]:
         """Find the jobs of this study that earlier commands have submitted."""
-        lists = sorted(self._folder.glob("*.list"))
-        for listed in lists:
-            with file_lock(listed, wait=True):  # held by an sbatch that outlives its command
-                pass
+        lists = self._lists()
         if not lists:
             return {}
         try:
             queue = self._read_queue(listed.stem for listed in lists)
         except SlurmError as error:
-            raise UserError(f"the queue of SLURM can't be read, so nothing is started: {error}") from error
+            raise UserError(f"the queue of SLURM can't be read: {error}") from error
         runs = {listed.stem: read_list(listed) for listed in lists}
         return {
             runs[token][index]: (ElementFiles(self._folder, token, index), line)
             for (token, index), line in queue.items()
             if line.is_alive and index < len(runs[token])
         }
+
+    def _lists(self) -> list[Path]:
+        return [path for path in self._folder.glob("*.list") if re.fullmatch("[0-9a-f]{8}", path.stem)]
 
     def _read_queue(self, tokens: Iterable[str]) -> Queue:
         """Ask SLURM for the elements of some arrays."""
