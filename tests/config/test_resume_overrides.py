@@ -108,21 +108,21 @@ def test_a_value_written_in_another_way_is_no_change() -> None:
         changed("seed=false")
 
 
-def test_extending_a_cyclic_schedule_is_refused() -> None:
-    config = compose_config(*TINY, "schedule=cosine")
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["schedule=cosine"],
+         "litlab.optim.schedules.cosine follows the total number of steps, so the learning rate of every step so far "
+         "would have been another (a run with schedule=constant can be extended)"),
+        (["schedule=constant", "data.progressive_sizes=[24,32]"],
+         "data.progressive_sizes has equal shares of all epochs, so the images of the epochs so far would have been "
+         "others"),
+    ],
+)  # fmt: skip
+def test_training_that_depends_on_its_length_is_not_extended(overrides: list[str], reason: str) -> None:
     with pytest.raises(AnotherExperiment) as refused:
-        changed("trainer.max_epochs=4", config=config)
-    assert str(refused.value) == (
-        "trainer.max_epochs: 2 -> 4 would make it another experiment: litlab.optim.schedules.cosine follows the total "
-        "number of steps, so the learning rate of every step so far would have been another "
-        "(a run with schedule=constant can be extended)"
-    )
-
-
-def test_extending_training_with_progressive_sizes_is_refused() -> None:
-    config = compose_config(*TINY, "schedule=constant", "data.progressive_sizes=[24,32]")
-    with pytest.raises(AnotherExperiment, match=r"data\.progressive_sizes has equal shares of all epochs"):
-        changed("trainer.max_epochs=4", config=config)
+        changed("trainer.max_epochs=4", config=compose_config(*TINY, *overrides))
+    assert str(refused.value) == f"trainer.max_epochs: 2 -> 4 would make it another experiment: {reason}"
 
 
 def test_litlabs_schedules_that_need_the_total_number_of_steps() -> None:

@@ -21,14 +21,18 @@ def make(*, num_classes, image_shape):
 """
 
 
-class Touch:
-    """Object whose pickle creates a file when it is loaded."""
+class Call:
+    """Object whose pickle calls a function."""
 
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
 
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch {self.mark}",)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def call_shell(mark: Path) -> Call:
+    return Call(os.system, f"touch {mark}")
 
 
 def change(run: Path, **parts: Any) -> None:
@@ -42,7 +46,7 @@ def plant(folder: Path, mark: Path) -> None:
     (folder / "theirs.py").write_text(THEIRS.format(mark=str(mark)))
     (folder / "hubconf.py").write_text(f"def touch(): open({str(mark)!r}, 'w').close()")
     with (folder / "touch.pkl").open("wb") as file:
-        pickle.dump({"state_dict": Touch(mark)}, file)
+        pickle.dump({"state_dict": call_shell(mark)}, file)
 
 
 def touching(mark: Path, folder: Path) -> dict[str, Node]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.hostile import Touch
+from support.hostile import Call, call_shell
 from torch import nn
+from torch.utils import collect_env
 
 import litlab
 from litlab.cli import evaluate, export
@@ -24,57 +25,32 @@ from litlab.runs.signature import sign
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 
 
-class Evaluates:
-    """Object whose pickle runs Python code."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        return eval, (f"open({str(self.mark)!r}, 'w').close()",)
+def call_eval(mark: Path) -> Call:
+    return Call(eval, f"open({str(mark)!r}, 'w').close()")
 
 
-class Loads(Evaluates):
-    """Object whose pickle makes torch unpickle another one."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        inner = io.BytesIO(pickle.dumps(Touch(self.mark)))
-        return functools.partial(torch.load, weights_only=False), (inner,)
-
-
-class Calls(Evaluates):
-    """Object whose pickle calls a shell function of torch."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from torch.utils.collect_env import run
-
-        return run, (f"touch {self.mark}",)
+def call_torch_load(mark: Path) -> Call:
+    return Call(functools.partial(torch.load, weights_only=False), io.BytesIO(pickle.dumps(call_shell(mark))))
 
 
 def state_of(value: Any) -> dict[str, Any]:
     return {"state_dict": OrderedDict(w=torch.zeros(2)), "hyper_parameters": {"a": [value]}}
 
 
-def in_zip(content: Any) -> bytes:
+def saved(content: Any, *, as_zip: bool = True) -> bytes:
     stream = io.BytesIO()
-    torch.save(content, stream)
-    return stream.getvalue()
-
-
-def in_old_format(content: Any) -> bytes:
-    stream = io.BytesIO()
-    torch.save(content, stream, _use_new_zipfile_serialization=False)
+    torch.save(content, stream, _use_new_zipfile_serialization=as_zip)
     return stream.getvalue()
 
 
 PICKLES: dict[str, Callable[[Path], bytes]] = {
-    "shell": lambda mark: in_zip({"state_dict": Touch(mark)}),
-    "code": lambda mark: in_zip(state_of(Evaluates(mark))),
-    "torch.load": lambda mark: in_zip(state_of(Loads(mark))),
-    "torch's shell": lambda mark: in_zip({"state_dict": {"network.weight": Calls(mark)}}),
-    "old format": lambda mark: in_old_format({"state_dict": Touch(mark)}),
-    "bare pickle": lambda mark: pickle.dumps({"state_dict": Evaluates(mark)}, protocol=2),
-    "instead of a dict": lambda mark: in_zip(Touch(mark)),
+    "shell": lambda mark: saved({"state_dict": call_shell(mark)}),
+    "code": lambda mark: saved(state_of(call_eval(mark))),
+    "torch.load": lambda mark: saved(state_of(call_torch_load(mark))),
+    "torch's shell": lambda mark: saved({"state_dict": {"network.weight": Call(collect_env.run, f"touch {mark}")}}),
+    "old format": lambda mark: saved({"state_dict": call_shell(mark)}, as_zip=False),
+    "bare pickle": lambda mark: pickle.dumps({"state_dict": call_eval(mark)}, protocol=2),
+    "instead of a dict": lambda mark: saved(call_shell(mark)),
 }
 
 
@@ -121,6 +97,6 @@ def test_a_checkpoint_is_not_downloaded() -> None:
 
 def test_a_pickled_module_is_refused(run: Path) -> None:
     best = run / "checkpoints" / "best.ckpt"
-    best.write_bytes(sealed(in_zip(nn.Linear(1, 1))))
+    best.write_bytes(sealed(saved(nn.Linear(1, 1))))
     with pytest.raises(UserError, match=r"it holds torch\.nn\.modules\.linear\.Linear"):
         litlab.load(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from optuna.samplers import CmaEsSampler
-from support.hostile import Touch
+from support.hostile import call_shell
 from support.search_jobs import LR, WIDTH, Machine, best_at, run_search, states
 
 from litlab.cli.resume import resume_study
@@ -26,7 +26,7 @@ def study(tmp_path: Path, mark: Path) -> Path:
     path = tmp_path / "s"
     search(path, 2)
     with closing(sqlite3.connect(path / "search.db")) as database, database:
-        row = (2, "cma:optimizer:0", json.dumps(pickle.dumps(Touch(mark)).hex()))
+        row = (2, "cma:optimizer:0", json.dumps(pickle.dumps(call_shell(mark)).hex()))
         database.execute("insert into trial_system_attributes (trial_id, key, value_json) values (?, ?, ?)", row)
     return path
 

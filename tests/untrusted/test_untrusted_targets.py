@@ -1,7 +1,6 @@
 """Hostile targets in untrusted runs are refused; each is shown to execute in the user's own run."""
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from support.runs import Command
 
 import litlab
 from litlab.cli import evaluate, export
+from litlab.config.tree import put
 from litlab.config.trust import trusted_config
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -40,24 +40,21 @@ def test_other_targets_are_refused(target: Any, run: Path) -> None:
         litlab.load(run)
 
 
-PLACES: dict[str, Callable[[Node], Node]] = {
-    "data": lambda node: {"data": node},
-    "task": lambda node: {"task": node},
-    "optimizer": lambda node: {"optimizer": node | {"_partial_": True}},
-    "schedule": lambda node: {"schedule": node | {"_partial_": True}},
-    "trainer": lambda node: {"trainer": node | {"accelerator": "cpu", "devices": 1, "num_nodes": 1}},
+# Keys that a node has there besides its target.
+OTHER_KEYS: dict[str, Node] = {
+    "optimizer": {"_partial_": True},
+    "schedule": {"_partial_": True},
+    "trainer": {"accelerator": "cpu", "devices": 1, "num_nodes": 1},
 }
 
 
-@pytest.mark.parametrize("place", [*PLACES, "trainer.strategy"])
+@pytest.mark.parametrize("place", ["data", "task", "optimizer", "schedule", "trainer", "trainer.strategy"])
 @pytest.mark.parametrize("name", ["a shell", "torch's shell", "lightning's os", "a class of theirs"])
 def test_evaluating_executes_nothing_from_any_place(name: str, place: str, whole: RunDirectory, mark: Path) -> None:
     plant(Path.cwd(), mark)
-    node = touching(mark, Path.cwd())[name]
-    if place == "trainer.strategy":
-        change(whole.path, trainer=yaml.safe_load(whole.config.read_text())["trainer"] | {"strategy": node})
-    else:
-        change(whole.path, **PLACES[place](node))
+    config = yaml.safe_load(whole.config.read_text())
+    put(config, place, touching(mark, Path.cwd())[name] | OTHER_KEYS.get(place, {}))
+    change(whole.path, **config)
     with pytest.raises(UserError, match=rf"{place}\._target_"):
         evaluate.main([str(whole.path)])
     with pytest.raises(UserError, match=rf"{place}\._target_"):
