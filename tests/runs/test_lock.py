@@ -1,6 +1,7 @@
 """Locks of directories, and their owners."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,8 +10,26 @@ from pathlib import Path
 import pytest
 from support.processes import lock_owner
 
-from litlab.errors import UserError
+from litlab.errors import InUseError, UserError
+from litlab.runs import lock as lock_module
+from litlab.runs.heartbeat import file_system_time
 from litlab.runs.lock import directory_lock, is_locked
+
+HOLD_ELSEWHERE = """
+import os, socket, sys, time
+from pathlib import Path
+from litlab.runs.directory import RunDirectory
+from litlab.runs.heartbeat import HeartbeatThread
+from litlab.runs.lock import directory_lock
+
+if os.geteuid():
+    socket.gethostname = lambda: "elsewhere"
+with directory_lock(Path(sys.argv[1])), HeartbeatThread(RunDirectory(Path(sys.argv[1]))):
+    while not (Path(sys.argv[1]) / ".heartbeat").exists():
+        time.sleep(0.01)
+    print("locked", flush=True)
+    time.sleep(100)
+"""
 
 
 def test_the_error_names_the_owner_until_it_is_killed(tmp_path: Path) -> None:
@@ -46,3 +65,50 @@ def test_a_process_id_that_is_used_again(tmp_path: Path) -> None:
         long_ago = time.time() - 10**7  # before this process, perhaps before the machine, started
         os.utime(tmp_path / ".lock", (long_ago, long_ago))
         assert not is_locked(tmp_path)
+
+
+def test_the_owner_of_this_host_is_found_when_the_file_system_has_another_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with directory_lock(tmp_path):
+        a_day_ago = time.time() - 86_400  # as a server stamps the file whose clock is a day late
+        os.utime(tmp_path / ".lock", (a_day_ago, a_day_ago))
+        monkeypatch.setattr(lock_module, "file_system_time", lambda directory: a_day_ago)
+        assert is_locked(tmp_path)
+
+
+def test_an_owner_on_another_host_is_alive_as_long_as_its_heartbeat(tmp_path: Path) -> None:
+    """A process with a host name of its own, where this is root."""
+    command = [sys.executable, "-c", HOLD_ELSEWHERE, str(tmp_path)]
+    if os.geteuid() == 0:
+        command = ["unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh", *command]
+    heartbeat = tmp_path / ".heartbeat"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "locked\n"
+            message = rf"is in use by process {owner.pid} on elsewhere; wait for it or stop it"
+            with pytest.raises(InUseError, match=message), directory_lock(tmp_path):
+                pass
+            set_age(tmp_path / ".lock", 1000)
+            assert is_locked(tmp_path), "by its heartbeat"
+        finally:
+            owner.send_signal(signal.SIGKILL)
+    assert is_locked(tmp_path), "its heartbeat is not old yet"
+    set_age(heartbeat, 61)
+    assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("has_tmpfile", [True, False])
+def test_the_clock_of_the_file_system_leaves_no_file(
+    has_tmpfile: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_tmpfile:  # as on NFS
+        monkeypatch.delattr(os, "O_TMPFILE")
+    assert file_system_time(tmp_path) == pytest.approx(time.time(), abs=5)
+    assert list(tmp_path.iterdir()) == []
+    assert file_system_time(tmp_path / "missing") == pytest.approx(time.time(), abs=5)
+
+
+def set_age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)

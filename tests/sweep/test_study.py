@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.composed_jobs import begin, plan_of, provenance, seeds
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import is_locked
 from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
@@ -102,6 +104,20 @@ def test_only_one_command_at_a_time_writes_a_study(tmp_path: Path) -> None:
         create_jobs(study, seeds(study, [0, 1]), provenance(tmp_path))
     with pytest.raises(UserError, match="was just changed by another command"), other.lock():
         pass
+
+
+def test_the_controller_of_a_study_on_another_host_has_a_heartbeat(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    heartbeat, lock = study.path / ".heartbeat", study.path / ".lock"
+    with study.lock():
+        while not heartbeat.exists() or not heartbeat.stat().st_size:
+            time.sleep(0.01)
+        lock.write_text("process 1 on elsewhere")
+        for file in (lock, heartbeat):
+            assert is_locked(study.path)
+            os.utime(file, (1, 1))
+        assert not is_locked(study.path)
+    assert not heartbeat.exists()
 
 
 def test_a_full_disk_leaves_a_study_that_can_be_continued(tmp_path: Path) -> None:

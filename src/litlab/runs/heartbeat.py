@@ -11,9 +11,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Self
 
 from litlab.runs.directory import RunDirectory
@@ -122,7 +122,8 @@ class HeartbeatThread:
 def heartbeat_time(run: RunDirectory) -> float | None:
     """Return the time of the last renewal, by the clock of the file system; None without a heartbeat."""
     try:
-        return run.heartbeat.lstat().st_mtime
+        with open_regular(run.heartbeat) as file:  # NFS may keep the attributes of a file that is not opened
+            return os.fstat(file.fileno()).st_mtime
     except OSError:
         return None
 
@@ -132,11 +133,18 @@ def file_system_time(directory: Path) -> float:
 
     Where nothing can be written, it is the time of this host.
     """
-    with suppress(OSError, AttributeError):  # O_TMPFILE is known to Linux alone, and not to all file systems
+    try:
         descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o600)  # has no name, so it leaves no trace
+    except (OSError, AttributeError):  # O_TMPFILE is known to Linux alone, and not to all file systems, such as NFS
         try:
-            os.write(descriptor, b"\n")
-            return os.fstat(descriptor).st_mtime
-        finally:
-            os.close(descriptor)
-    return time.time()
+            descriptor, path = mkstemp(dir=directory, prefix=".clock", suffix=".tmp")
+            Path(path).unlink()
+        except OSError:
+            return time.time()
+    try:
+        os.write(descriptor, b"\n")
+        return os.fstat(descriptor).st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from litlab.errors import InUseError
+from litlab.runs.directory import RunDirectory
 from litlab.runs.files import open_regular
+from litlab.runs.heartbeat import STALE_AFTER, file_system_time, heartbeat_time
 
 TIMEOUT = 15.0  # seconds
 _LOCK_FILE = ".lock"
@@ -87,12 +89,14 @@ class LockOwner:
     Attributes:
         pid: Process id.
         host: Name of its host.
-        since: Time of the lock file's last change, in seconds since 1970.
+        since: Time of the lock file's last change, in seconds since 1970 by the clock of the file system.
+        directory: Directory that it owns.
     """
 
     pid: int
     host: str
     since: float
+    directory: Path
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
@@ -104,7 +108,8 @@ class LockOwner:
         try:
             with open_regular(directory / _LOCK_FILE) as file:
                 match = _OWNER.fullmatch(file.read(1000).decode(errors="replace").strip())
-                return None if match is None else cls(int(match[1]), match[2], os.fstat(file.fileno()).st_mtime)
+                since = os.fstat(file.fileno()).st_mtime
+                return None if match is None else cls(int(match[1]), match[2], since, directory)
         except OSError:
             return None
 
@@ -114,14 +119,24 @@ class LockOwner:
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Tell whether it runs on this host; a zombie does not."""
-        if not self.is_local:
-            return False
+        """Tell whether it is alive: on this host by its process, on another by a heartbeat of the last minute."""
+        return self._is_running() if self.is_local else self.silence() <= STALE_AFTER
+
+    def silence(self) -> float:
+        """Return the seconds since its last heartbeat, or since it took the lock, by the clock of the file system."""
+        renewed = heartbeat_time(RunDirectory(self.directory))
+        return file_system_time(self.directory) - max(self.since, renewed or 0.0)
+
+    def _is_running(self) -> bool:
+        """Tell whether it is a process of this host; a zombie is none."""
         import psutil  # here, since it takes 10 ms and few locks name a process
 
         try:
             process = psutil.Process(self.pid)
-            is_same = process.create_time() < self.since + _CLOCK_ADJUSTMENT  # process ids are used again
+            age = process.create_time() - self.since
+            if age >= _CLOCK_ADJUSTMENT:  # process ids are used again, or the clock of the file system is another
+                age += file_system_time(self.directory) - time.time()
+            is_same = age < _CLOCK_ADJUSTMENT
             return is_same and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
         except psutil.NoSuchProcess:
             return False
@@ -133,6 +148,6 @@ class LockOwner:
 
 
 def is_locked(directory: Path) -> bool:
-    """Tell whether a process of this host that is alive owns a run or study directory."""
+    """Tell whether a process that is alive, on this host or another, owns a run or study directory."""
     owner = LockOwner.read(directory)
     return owner is not None and owner.is_alive()

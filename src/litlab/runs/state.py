@@ -1,6 +1,5 @@
 """The state of a run, read from its files while others write them; the files may be untrusted."""
 
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -183,7 +182,7 @@ def _read_state(run: RunDirectory) -> RunState:
         if run.result.exists():
             return RunState(RunStatus.UNKNOWN, str(error))
     owner = LockOwner.read(run.path)
-    if owner is not None and (owner.is_alive() or not owner.is_local):
+    if owner is not None and (not owner.is_local or owner.is_alive()):
         return _owned(run, owner)
     if run.metrics.exists() or run.checkpoints.exists():
         return _unfinished(run, RunStatus.INTERRUPTED, "its process is gone", None)
@@ -192,7 +191,7 @@ def _read_state(run: RunDirectory) -> RunState:
 
 def _owned(run: RunDirectory, owner: LockOwner) -> RunState:
     """Return the state of a run whose owner is alive, or on another host."""
-    now = time.time() if owner.is_local else file_system_time(run.path)
+    now = file_system_time(run.path)
     renewed = heartbeat_time(run)
     if renewed is None or renewed < owner.since:  # none yet, or that of an earlier process
         renewed, beat = owner.since, None

@@ -8,7 +8,7 @@ from litlab.errors import InUseError, UserError
 from litlab.process.failure import record_failure
 from litlab.process.signals import STOP_SIGNALS, exit_code
 from litlab.runs.directory import RunDirectory
-from litlab.runs.lock import directory_lock, is_locked
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import is_completed, read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import ExitCause, Job, JobExit
@@ -68,11 +68,18 @@ def determine_outcome(job_exit: JobExit, *, requested: RunStatus | None = None) 
     reported = _STATUSES.get(str(result.get("status")))
     if reported == RunStatus.COMPLETED:
         return Outcome(reported, "", (), result, seconds)
-    if job_exit.code == InUseError.exit_code or (job_exit.cause is not ExitCause.LOST and is_locked(job.run.path)):
-        return Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, seconds)
+    in_use = Outcome(RunStatus.INTERRUPTED, "another process is at work on it", (), {}, seconds)
+    if job_exit.code == InUseError.exit_code:
+        return in_use
     status, message = _classify(job_exit, reported, str(result.get("error") or ""), requested)
     if status != reported:
-        message = _write_result(job, status, message) or message
+        try:
+            _write_result(job, status, message)
+        except InUseError:
+            if status != RunStatus.LOST:
+                return in_use
+        except OSError as error:
+            message = str(error)
         result = _read_result(job.run)
         if is_completed(job.run):  # by another process
             return Outcome(RunStatus.COMPLETED, "", (), result, seconds)
@@ -118,16 +125,17 @@ def _classify(
     return RunStatus.FAILED, f"ended with exit code {code} without a result"
 
 
-def _write_result(job: Job, status: RunStatus, message: str) -> str | None:
-    """Write result.json; returns the reason if that is impossible, such as another worker that has the run by now."""
-    try:
-        with directory_lock(job.run.path, timeout=1.0):
-            if not is_completed(job.run):
-                job.run.result.unlink(missing_ok=True)
-                record_failure(job.run, job.config, status, message)
-    except (UserError, OSError) as error:
-        return str(error)
-    return None
+def _write_result(job: Job, status: RunStatus, message: str) -> None:
+    """Write result.json, unless the run is completed by now.
+
+    Raises:
+        InUseError: If another process is at work on the run by now.
+        OSError: If it can't be written.
+    """
+    with directory_lock(job.run.path, timeout=1.0):
+        if not is_completed(job.run):
+            job.run.result.unlink(missing_ok=True)
+            record_failure(job.run, job.config, status, message)
 
 
 def _read_result(run: RunDirectory) -> dict[str, Any]:

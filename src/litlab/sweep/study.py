@@ -19,6 +19,7 @@ import yaml
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_temporary_files, sync_directory, write_text
+from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
 from litlab.runs.safe_yaml import load_yaml
 from litlab.runs.signature import sign_study, study_signature_problem
@@ -191,7 +192,7 @@ class Study:
         """
         assert self._is_own, "not loaded by load_own"
         self.path.mkdir(parents=True, exist_ok=True)
-        with directory_lock(self.path) as lock:
+        with directory_lock(self.path) as lock, HeartbeatThread(RunDirectory(self.path)):
             contents = _read(self.path / STUDY_FILE), _read(self.path / JOBS_FILE)
             if contents != (self._plan_content, self._jobs_content):
                 raise UserError(f"{self.path} was just changed by another command; run this command again")
