@@ -1,7 +1,6 @@
 """Small data sets of the real layouts."""
 
 import http.server
-import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.cifar10 import SmallCifar, make_small_cifar
 from support.images import write_folder
@@ -140,8 +140,7 @@ def make_module(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...,
 @pytest.fixture
 def limited_memory() -> Iterator[None]:
     """Limit the address space, so that the allocations of a bomb fail with a MemoryError, which no test expects."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 600 * 2**20, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)

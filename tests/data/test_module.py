@@ -12,7 +12,6 @@ from support.loaders import attach_trainer, training_loader
 from support.runs import TINY, compose_config
 from torch import nn
 
-from litlab.data.augment.geometry import epoch_size
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.loader import Batch, BatchLoader
 from litlab.data.module import ImageDataModule, check_image_shape, check_network, check_task
@@ -236,9 +235,7 @@ def test_partners_are_augmented_as_they_would_be_themselves(shapes_module: Make)
     assert next(iter(mixed.val_dataloader())).partners is None  # type: ignore[arg-type]
 
 
-def test_each_size_has_an_equal_number_of_epochs(shapes_module: Make) -> None:
-    assert [epoch_size([16, 24, 32], epoch, 7) for epoch in range(8)] == [16, 16, 16, 24, 24, 32, 32, 32]
-    assert [epoch_size([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
+def test_training_images_have_the_size_of_their_epoch(shapes_module: Make) -> None:
     module = made(shapes_module, progressive_sizes=[24, 32])
     attach_trainer(module, Task())
     batch = next(iter(module.train_dataloader()))

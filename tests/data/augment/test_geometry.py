@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from litlab.data.augment.geometry import shift_and_flip, shrink
+from litlab.data.augment.geometry import epoch_size, shift_and_flip, shrink
 
 
 def slow_reference(image: np.ndarray, down: int, right: int, flipped: bool, padding: int) -> np.ndarray:
@@ -30,3 +30,8 @@ def test_shrinking_is_antialiased_bilinear_resampling() -> None:
     for size in (32, 24, 16, 9):
         expected = functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
         torch.testing.assert_close(shrink(images, size), expected, rtol=0, atol=2e-6)
+
+
+def test_each_size_has_an_equal_number_of_epochs() -> None:
+    assert [epoch_size([16, 24, 32], epoch, 7) for epoch in range(8)] == [16, 16, 16, 24, 24, 32, 32, 32]
+    assert [epoch_size([24, 32], epoch, 1) for epoch in range(2)] == [24, 24]
