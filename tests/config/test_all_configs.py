@@ -62,7 +62,7 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
     if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         return  # its arguments were checked against the Trainer's by name; see tests/config/test_schema.py
     if config["trainer"]["strategy"] == "ddp":
-        return  # it would start processes; tests/test_training.py and test_user_project.py train with it
+        return  # it would start processes; tests/training/test_run.py trains with it
     trainer = build_trainer(config, run, FACTS, devices=1, callbacks=[], loggers=[])
     assert trainer.max_epochs == config["trainer"]["max_epochs"]
 

@@ -33,15 +33,15 @@ def test_the_jobs_are_those_of_hydras_sweeper(arguments: list[str], loader: Conf
 
 
 def test_command_line_replaces_axes_of_the_config(loader: ConfigLoader) -> None:
-    found = expand_grid(["seed=3", "threads=1,2"], {"seed": "0,1", "optimizer.lr": 0.1, "objective": None}, [], loader)
+    jobs = expand_grid(["seed=3", "threads=1,2"], {"seed": "0,1", "optimizer.lr": 0.1, "objective": None}, [], loader)
     fixed = ["seed=3", "optimizer.lr=0.1", "objective=null"]
-    assert found == [[*fixed, "threads=1"], [*fixed, "threads=2"]]
+    assert jobs == [[*fixed, "threads=1"], [*fixed, "threads=2"]]
 
 
 @pytest.mark.parametrize("paired", [["optimizer.lr", "x"], [["optimizer.lr", "x"]]])
 def test_paired_axes_vary_together(paired: list[object], loader: ConfigLoader) -> None:
-    found = expand_grid(["optimizer.lr=1,2", "seed=0,1", "+x=5,6"], {}, paired, loader)
-    assert found == [
+    jobs = expand_grid(["optimizer.lr=1,2", "seed=0,1", "+x=5,6"], {}, paired, loader)
+    assert jobs == [
         ["optimizer.lr=1", "seed=0", "+x=5"],
         ["optimizer.lr=1", "seed=1", "+x=5"],
         ["optimizer.lr=2", "seed=0", "+x=6"],
@@ -50,8 +50,8 @@ def test_paired_axes_vary_together(paired: list[object], loader: ConfigLoader) -
 
 
 def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
-    found = expand_grid(["a=1,2", "b=1,2", "c=3,4", "d=3,4"], {}, [["a", "d"], ["c", "b"]], loader)
-    assert [" ".join(job) for job in found] == [
+    jobs = expand_grid(["a=1,2", "b=1,2", "c=3,4", "d=3,4"], {}, [["a", "d"], ["c", "b"]], loader)
+    assert [" ".join(job) for job in jobs] == [
         "a=1 b=1 c=3 d=3", "a=1 b=2 c=4 d=3", "a=2 b=1 c=3 d=4", "a=2 b=2 c=4 d=4",
     ]  # fmt: skip
 

@@ -102,8 +102,8 @@ def test_refusals_name_each_key() -> None:
 
 
 def test_a_value_written_in_another_way_is_no_change() -> None:
-    found = changed("optimizer.lr=5e-2", "data.batch_size=128.0", "trainer={devices: 1}", "model.widths=[6.0,16]")
-    assert (found.changed, found.config) == ({}, CONFIG)
+    change = changed("optimizer.lr=5e-2", "data.batch_size=128.0", "trainer={devices: 1}", "model.widths=[6.0,16]")
+    assert (change.changed, change.config) == ({}, CONFIG)
     with pytest.raises(AnotherExperiment, match=r"seed: 0 -> false"):
         changed("seed=false")
 
@@ -165,10 +165,10 @@ def test_a_secret_stays_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHANGE_TOKEN", "s3cret")
     monkeypatch.setenv("CHANGE_ROOT", "/from/the/environment")
     target = "+logger.mine={_target_: mine.Logger, token: '${oc.env:CHANGE_TOKEN}'}"
-    found = changed(target, "data.root=${oc.env:CHANGE_ROOT}")
-    assert found.config["logger"]["mine"]["token"] == "${oc.env:CHANGE_TOKEN}"
-    assert found.config["data"]["root"] == "/from/the/environment"
-    assert "s3cret" not in str(found)
+    change = changed(target, "data.root=${oc.env:CHANGE_ROOT}")
+    assert change.config["logger"]["mine"]["token"] == "${oc.env:CHANGE_TOKEN}"
+    assert change.config["data"]["root"] == "/from/the/environment"
+    assert "s3cret" not in str(change)
     for literal in ("+logger.mine={_target_: mine.Logger, token: s3cret}", "data.url=https://me:s3cret@example.org"):
         with pytest.raises(UserError, match="looks like a secret") as refused:
             changed(literal)
@@ -193,9 +193,9 @@ def test_loggers_are_added_and_removed() -> None:
     assert changed("~logger").config["logger"] is None
     assert changed("logger=null").config["logger"] is None
     assert changed("logger.tensorboard=null").config["logger"] == {"tensorboard": None}
-    found = changed("~logger.tensorboard", "+logger.csv._target_=lightning.pytorch.loggers.CSVLogger")
-    assert found.config["logger"] == {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger"}}
-    assert found.changed["logger.tensorboard"] == [{"_target_": "litlab.loggers.TensorBoard"}, ABSENT]
+    change = changed("~logger.tensorboard", "+logger.csv._target_=lightning.pytorch.loggers.CSVLogger")
+    assert change.config["logger"] == {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger"}}
+    assert change.changed["logger.tensorboard"] == [{"_target_": "litlab.loggers.TensorBoard"}, ABSENT]
 
 
 def test_notes_name_possible_differences() -> None:

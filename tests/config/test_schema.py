@@ -12,7 +12,7 @@ from litlab.config.paths import packaged_conf
 from litlab.config.schema import SECTIONS, Root, Section
 from litlab.config.targets import INJECTED, import_target
 
-OURS = [target for target in SECTIONS if target.startswith("litlab.")]
+OF_LITLAB = [target for target in SECTIONS if target.startswith("litlab.")]
 FOREIGN = [target for target in SECTIONS if not target.startswith("litlab.")]
 INJECTED_ANYWHERE = {name for names in INJECTED.values() for name in names}
 EMPTY = inspect.Parameter.empty
@@ -43,8 +43,8 @@ def required(section: type[Section]) -> set[str]:
     return {name for name, field in section.model_fields.items() if field.is_required()}
 
 
-@pytest.mark.parametrize("target", OURS)
-def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
+@pytest.mark.parametrize("target", OF_LITLAB)
+def test_a_section_of_litlab_has_what_the_constructor_takes(target: str) -> None:
     parameters = parameters_of(target)
     taken = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     taken = {
@@ -59,16 +59,16 @@ def test_a_section_of_ours_has_what_the_constructor_takes(target: str) -> None:
 
 def parameters_of(target: str) -> list[inspect.Parameter]:
     """Return the parameters of a signature; for `**settings: Unpack[Settings]` the keys of Settings."""
-    found: list[inspect.Parameter] = []
+    parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(import_target(target)).parameters.values():
         if parameter.kind is not parameter.VAR_KEYWORD:
-            found.append(parameter)
+            parameters.append(parameter)
             continue
         (settings,) = get_args(parameter.annotation)
         assert is_typeddict(settings)
         assert not settings.__optional_keys__
-        found += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in settings.__annotations__]
-    return found
+        parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in settings.__annotations__]
+    return parameters
 
 
 def fields(target: str) -> list[str]:
@@ -110,8 +110,8 @@ def test_the_root_holds_each_key_of_its_section() -> None:
     groups = {key for default in root["defaults"] if isinstance(default, dict) for key in default} - {
         "study"
     }  # which is both
-    ours = set(Root.model_fields) - groups
-    assert set(root) - {"defaults", "hydra"} == ours
+    keys = set(Root.model_fields) - groups
+    assert set(root) - {"defaults", "hydra"} == keys
     for name in ("objective", "checkpoint", "study"):
         annotation = Root.model_fields[name].annotation
         members = getattr(annotation, "__args__", (annotation,))

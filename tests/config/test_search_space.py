@@ -38,10 +38,10 @@ def parse(
     ],
 )
 def test_values_are_read_as_hydra_writes_them(loader: ConfigLoader, text: str, domain: Numbers | Choices) -> None:
-    (found,) = parse(loader, f"optimizer.lr={text}").dimensions
-    assert found.domain == domain
-    assert type(getattr(found.domain, "low", None)) is type(getattr(domain, "low", None))
-    assert found.expression == text
+    (dimension,) = parse(loader, f"optimizer.lr={text}").dimensions
+    assert dimension.domain == domain
+    assert type(getattr(dimension.domain, "low", None)) is type(getattr(domain, "low", None))
+    assert dimension.expression == text
 
 
 def test_a_glob_and_a_group_are_choices(loader: ConfigLoader) -> None:
@@ -60,9 +60,9 @@ def test_the_rest_is_fixed_and_the_command_line_wins(loader: ConfigLoader) -> No
 
 
 def test_floats_with_steps_have_no_noise(loader: ConfigLoader) -> None:
-    found = parse(loader, "data.val_size=range(0.1,0.95,0.1)").points(20)
-    assert found is not None
-    assert [point["data.val_size"] for point in found] == [f"0.{digit}" for digit in range(1, 10)]
+    points = parse(loader, "data.val_size=range(0.1,0.95,0.1)").points(20)
+    assert points is not None
+    assert [point["data.val_size"] for point in points] == [f"0.{digit}" for digit in range(1, 10)]
 
 
 CONDITIONAL = {

@@ -88,11 +88,11 @@ def litlab_train(project: Path, *arguments: str) -> "subprocess.CompletedProcess
 
 def holding(folder: Path) -> list[tuple[str, str]]:
     """Return (file, canary) for each secret in a file or file name."""
-    found = []
+    leaks = []
     for path in sorted(folder.rglob("*")):
         content = os.fsencode(path) + (path.read_bytes() if path.is_file() else b"")
-        found += [(str(path.relative_to(folder)), canary) for canary in CANARIES if canary.encode() in content]
-    return found
+        leaks += [(str(path.relative_to(folder)), canary) for canary in CANARIES if canary.encode() in content]
+    return leaks
 
 
 def test_completed_run_holds_no_secrets(project: Path) -> None:
