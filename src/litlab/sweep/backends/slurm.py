@@ -401,7 +401,8 @@ class SlurmBackend:
         seconds = 0.0 if element.running_since is None else time.monotonic() - element.running_since
         cause = self._cause(element, code)
         if code is None:
-            code = exit_code(signal.SIGTERM) if cause is ExitCause.CANCELLED else -signal.SIGKILL
+            is_cancelled = cause is ExitCause.CANCELLED or element.last_signal == signal.SIGTERM
+            code = exit_code(signal.SIGTERM) if is_cancelled else -signal.SIGKILL
             if element.state == "FAILED":
                 code = 1
                 _copy_output(element)  # the program could not start
