@@ -52,11 +52,11 @@ class Reference:
     def assert_equal(self, run: RunDirectory) -> None:
         """Check that a run ended equal to the bit, with each row and event once and no temporary files."""
         assert read_result(run)["status"] == "completed"
-        assert [each.status for each in sessions(run.path).values()] == ["STATUS_SUCCESS"]
-        found = events(run.path)
+        assert [row.status for row in sessions(run.path).values()] == ["STATUS_SUCCESS"]
+        logged = events(run.path)
         different = [f"left behind: {path}" for path in run.path.rglob("*.tmp")]
-        different += [f"{key} comes {len(values)} times" for key, values in found.items() if len(values) != 1]
-        different += differences(self.outcome, outcome(run)) + differences(self.events, found)
+        different += [f"{key} comes {len(values)} times" for key, values in logged.items() if len(values) != 1]
+        different += differences(self.outcome, outcome(run)) + differences(self.events, logged)
         assert not different, "\n".join(different[:20])
 
 
@@ -81,17 +81,11 @@ def events(directory: Path) -> Events:
 
     The number of the epoch is left out, since it comes with every row, so at some steps more than once.
     """
-    found: Events = {}
+    contents: Events = {}
     for file in sorted(directory.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
                 if not value.tag.startswith("throughput") and value.tag != "epoch":
                     content = value.tensor.SerializeToString(deterministic=True)
-                    found.setdefault((value.tag, event.step), []).append(content)
-    return found
-
-
-def files(directory: Path, *ignored: str) -> dict[str, bytes]:
-    """Read every file of a directory, by its relative path."""
-    paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name not in ignored)
-    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+                    contents.setdefault((value.tag, event.step), []).append(content)
+    return contents

@@ -36,7 +36,7 @@ def test_fresh_runs_are_equal(tally: Tally, workers: Workers, tmp_path: Path) ->
 @pytest.mark.row("simultaneous starts of `litlab train`: separate directories")
 def test_simultaneous_starts(tally: Tally, tmp_path: Path) -> None:
     """Each gets a SIGTERM as soon as it has its directory, with the config in it."""
-    overrides = [each for each in SMALL if "reliability" not in each and not each.startswith("~model")]
+    overrides = [setting for setting in SMALL if "reliability" not in setting and not setting.startswith("~model")]
     command = [sys.executable, "-P", "-m", "litlab", "train", *overrides]
     number = times(2, 50)
     null = subprocess.DEVNULL

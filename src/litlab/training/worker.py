@@ -221,7 +221,7 @@ def _report_failure(run: RunDirectory, config: Config, code: int) -> int:
             record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(code - 128)}")
         else:
             record_failure(run, config, RunStatus.FAILED, f"a rank ended with exit code {code}")
-    if not run.result.exists():  # it could not be written, and `record_failure` said so
+    if not run.result.exists():  # it could not be written, and `record_failure` has reported that
         return code
     result = read_result(run)
     match result["status"]:
