@@ -93,7 +93,9 @@ class Shuffled(Shapes):
 
     def train_dataloader(self) -> Any:
         rows = self.train_indices.tolist()
-        return DataLoader(rows, self.batch_size, shuffle=True, num_workers=self.num_workers, collate_fn=self._batch)
+        return DataLoader(
+            rows, self.settings["batch_size"], shuffle=True, num_workers=self.num_workers, collate_fn=self._batch
+        )
 
     def _batch(self, rows: list[int]) -> Batch:
         chosen = torch.tensor(rows)
