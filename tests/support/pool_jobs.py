@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from litlab.runs.result import read_result
 from litlab.runs.signature import sign
 from litlab.sweep.backends.base import Job, JobExit
 from litlab.sweep.backends.device_allocator import Machine
-from litlab.sweep.backends.local import LocalPool, PoolSettings
+from litlab.sweep.backends.local import LocalPool
 from litlab.training.run import train
 
 QUICK = (
@@ -97,10 +98,12 @@ def trained_here(folder: Path, config: dict[str, Any]) -> RunDirectory:
     return job.run
 
 
-def with_settings(pool: LocalPool, settings: PoolSettings, machine: Machine | None = None) -> LocalPool:
+def with_settings(pool: LocalPool, machine: Machine | None = None, **changes: Any) -> LocalPool:
     """Copy a pool with other settings; both use the same server, which the fixture closes."""
     other = copy.copy(pool)
-    other.__dict__ |= {"_settings": settings, "_machine": machine, "_known_devices": None, "_running": {}, "_exits": []}
+    del other._devices
+    settings = replace(pool._settings, **changes)
+    other.__dict__ |= {"_settings": settings, "_machine": machine, "_running": {}, "_exits": []}
     return other
 
 

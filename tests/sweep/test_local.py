@@ -125,7 +125,7 @@ def test_failures_of_a_job_are_classified_and_the_next_one_runs(
 def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time out a job that saves and one that ignores signals; a second in which they are paused does not count."""
     monkeypatch.setattr("litlab.sweep.backends.local.GRACE_SECONDS", 2.0)
-    timed = with_settings(pool, PoolSettings(jobs=2, jobs_per_device=1, timeout=3, retries=0))
+    timed = with_settings(pool, timeout=3)
     slow, deaf = new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, quick_config(how="hang"))
     timed.submit(slow)
     timed.submit(deaf)
@@ -177,7 +177,7 @@ def test_the_ranks_of_a_killed_leader_end(pool: LocalPool, tmp_path: Path) -> No
 
 def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
     """The jobs train on the CPU, in the environment that they would have with GPUs."""
-    four = with_settings(pool, PoolSettings(None, 1, None, 0), Machine(gpus=("0", "1", "2", "3"), cores=8))
+    four = with_settings(pool, jobs=None, machine=Machine(gpus=("0", "1", "2", "3"), cores=8))
     jobs = [new_job(tmp_path, number, quick_config(accelerator="auto")) for number in range(5)]
     jobs.append(new_job(tmp_path, 5, quick_config(accelerator="cpu")))
     for job in (*jobs[:4], jobs[5]):
@@ -233,7 +233,7 @@ def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatc
     This has to be the last test that uses the pool: it closes it.
     """
     monkeypatch.setattr("litlab.process.fork_server.GRACE", 2.0)
-    three = with_settings(pool, PoolSettings(jobs=3, jobs_per_device=1, timeout=None, retries=0))
+    three = with_settings(pool, jobs=3)
     saves, deaf, unread = jobs = [
         new_job(tmp_path, n, config) for n, config in enumerate((endless(), quick_config(how="hang"), endless()))
     ]

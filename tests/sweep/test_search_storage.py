@@ -1,18 +1,13 @@
 """Tests of the storage of the trials of a search."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.search_jobs import BASE, DEFAULTS
+from support.search_jobs import BASE
 
 from litlab.errors import UserError
-from litlab.sweep.search.settings import make_objectives, make_pruner, make_sampler, read_settings
+from litlab.sweep.search.settings import make_objectives
 from litlab.sweep.search.storage import check_url, open_trials
-
-
-def settings(**values: Any) -> Any:
-    return read_settings(DEFAULTS | values)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +30,5 @@ def test_errors_of_a_missing_database_hide_its_password(url: str) -> None:
 def test_special_characters_in_the_path_of_the_database(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.mkdir()
-    read = settings()
-    open_trials(path, None, "s", make_objectives(BASE, None), make_sampler(read, 0), make_pruner(read, None))
+    open_trials(path, None, "s", make_objectives(BASE, None))
     assert [file.name for file in path.iterdir()] == ["search.db"]

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob, Point
     from litlab.sweep.backends.base import Backend
-    from litlab.sweep.multirun import MultirunResult
+    from litlab.sweep.multirun import GridResult
     from litlab.sweep.outcome import Outcome
     from litlab.sweep.study import Plan, Study
 
@@ -103,7 +103,7 @@ class BackendLauncher(Launcher):
         outcomes = {job.number: outcome for job, outcome in zip(distinct, end.outcomes, strict=True)}
         return [_job_return(point, outcomes[job.number]) for point, job in zip(points, jobs, strict=True)]
 
-    def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> MultirunResult:
+    def _run(self, study: Study, plan: Plan, jobs: Sequence[ComposedJob]) -> GridResult:
         from litlab.compare.tensorboard_summary import update_summary
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError

@@ -149,11 +149,11 @@ class SearchSweeper(Sweeper):
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
             retries = self.launcher.settings["retries"]
-            end = run_search(study, plan, source, backend, retries=retries, on_start=update_summary)
+            signum = run_search(study, plan, source, backend, retries=retries, on_start=update_summary)
         except OSError as error:
             raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)
-        _report(search, study, opened[0], end.signum)
+        _report(search, study, opened[0], signum)
 
 
 def _report(search: SearchSpec, study: Study, source: SearchSource, signum: int | None) -> None:

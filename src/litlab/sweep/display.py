@@ -4,7 +4,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
 from typing import Any, Self, cast
@@ -27,18 +26,13 @@ _MIN_FRACTION = 0.05  # of a job that has to be done before its pace is meaningf
 _OTHER_LINES = 5  # besides those of the jobs: two of counts, the header, "and N more", the cursor's
 
 
-@dataclass
 class _RunningJob:
-    job: Job
-    reader: ProgressReader
-    started: float  # by the monotonic clock
-    start_fraction: float | None  # of the job that was done then
-
-    @classmethod
-    def start(cls, job: Job) -> Self:
-        reader = ProgressReader(job.run, job.config)
-        reader.read()
-        return cls(job, reader, time.monotonic(), reader.progress.fraction)
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.reader = ProgressReader(job.run, job.config)
+        self.reader.read()
+        self.start_fraction = self.reader.progress.fraction  # of the job that was done before
+        self.started = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -83,7 +77,7 @@ class Display:
 
     def job_started(self, job: Job) -> None:
         """Add a job to the table."""
-        self._running[job.number] = _RunningJob.start(job)
+        self._running[job.number] = _RunningJob(job)
         self._num_slots = max(self._num_slots, len(self._running))
         if not self._console.is_terminal:
             self.print(f"{job.name}: started")

@@ -36,11 +36,11 @@ _JOB_NAME = re.compile(r"\d{4,}(_.*)?")  # unless hydra.sweep.subdir says otherw
 
 
 def create_jobs(study: Study, composed: Sequence["ComposedJob"], provenance: dict[str, Any]) -> list[Job]:
-    """Create and record the new jobs of a locked study, and apply this command's settings to unfinished known ones.
+    """Create and record the new jobs of a locked study, and apply this command's settings to its unfinished jobs.
 
     Args:
         study: The study, locked.
-        composed: Jobs in their order; `threads` of new ones is settled as far as it can be.
+        composed: Distinct jobs, recorded ones with their numbers; `threads` of new ones is settled if it can be.
         provenance: Provenance of the command, see `runs.provenance.describe_launch`.
 
     Raises:
@@ -48,31 +48,29 @@ def create_jobs(study: Study, composed: Sequence["ComposedJob"], provenance: dic
         OSError: If they can't be written.
     """
     _remove_unrecorded(study)
-    records = {record.identity: record for record in study.records}
-    new = {job.identity: job for job in composed if job.identity not in records}
-    jobs: dict[str, Job] = {}
+    recorded = study.known_jobs
+    new = [job for job in composed if job.identity not in recorded]
     notes: list[str] = []
-    for job in composed:
-        if job.identity in jobs:
-            continue
-        if job.identity in new:
-            jobs[job.identity] = _create(study, job, job.number, job.directory, provenance, sync=len(new) == 1)
-        else:
-            jobs[job.identity] = _existing(study, job, records[job.identity], provenance, notes)
+    jobs = [
+        _existing(study, job, provenance, notes)
+        if job.identity in recorded
+        else _create(study, job, provenance, sync=len(new) == 1)
+        for job in composed
+    ]
     print_notes(notes)
     if len(new) > 1:
         os.sync()  # one call for all: thousands of small files
     study.append(
         [
             JobRecord(job.number, job.directory, job.identity, mask_command(list(job.overrides)), job.point)
-            for job in new.values()
+            for job in new
         ]
     )
-    return [jobs[job.identity] for job in composed]
+    return jobs
 
 
 def record_resume(run: RunDirectory, config: Config, changes: Changes, provenance: dict[str, Any]) -> list[str]:
-    """Record that an unfinished run of the user's own is resumed with `config`, if it has begun or that changes.
+    """Record that an unfinished run of the user's own is resumed, if it has begun or its config changes.
 
     Returns:
         Notes about the code, one a line.
@@ -91,11 +89,9 @@ def print_notes(notes: Sequence[str]) -> None:
     print("".join(f"note: {note}\n" for note in dict.fromkeys(notes)), end="", file=sys.stderr, flush=True)
 
 
-def _create(
-    study: Study, job: "ComposedJob", number: int, directory: str, provenance: dict[str, Any], *, sync: bool
-) -> Job:
+def _create(study: Study, job: "ComposedJob", provenance: dict[str, Any], *, sync: bool) -> Job:
     """Create the directory of a job; the signature comes last and marks it as complete."""
-    run = RunDirectory(study.path / directory)
+    run = RunDirectory(study.path / job.directory)
     if run.path.exists():
         if not _is_unused(run):
             raise UserError(
@@ -104,30 +100,31 @@ def _create(
             )
         shutil.rmtree(run.path)
     RunDirectory.create(run.path, to_yaml(job.config), job.hydra, sync=sync)
-    command = {"command": mask_command(["litlab", "train", *job.overrides])}
-    write_json(run.provenance, provenance | command | {"study": {"name": study.path.name, "number": number}}, sync=sync)
+    command = mask_command(["litlab", "train", *job.overrides])
+    of_job = {"command": command, "study": {"name": study.path.name, "number": job.number}}
+    write_json(run.provenance, provenance | of_job, sync=sync)
     sign(run, sync=sync)
     if sync:
         sync_directory(run.path.parent)
-    return Job(number, run, job.config)
+    return Job(job.number, run, job.config)
 
 
-def _existing(study: Study, job: "ComposedJob", record: JobRecord, provenance: dict[str, Any], notes: list[str]) -> Job:
+def _existing(study: Study, job: "ComposedJob", provenance: dict[str, Any], notes: list[str]) -> Job:
     """Return a recorded job, resumed or created again if needed."""
-    run = study.run_of(record)
+    run = RunDirectory(study.path / job.directory)
     if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED):
-        return Job(record.number, run, job.config)
+        return Job(job.number, run, job.config)
     reason = signature_problem(run, run.config.read_bytes()) if run.config.exists() else "config.yaml is missing"
     if reason is None:
         config, changes = _resumed_config(run, job.config)
         notes += record_resume(run, config, changes, provenance)
-        return Job(record.number, run, config)
+        return Job(job.number, run, config)
     if run.path.exists() and not _is_unused(run):
         raise UserError(
             f"{run.path} is a job of this study, but can't be continued as yours: {reason}; "
             "remove that directory to run the job again"
         )
-    return _create(study, job, record.number, record.directory, provenance, sync=True)
+    return _create(study, job, provenance, sync=True)
 
 
 def _resumed_config(run: RunDirectory, config: Config) -> tuple[Config, Changes]:

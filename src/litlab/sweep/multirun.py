@@ -14,7 +14,6 @@ from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping
 from litlab.runs.lock import is_locked
-from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import display_path
 from litlab.sweep.backends.base import Backend, Config, Job
@@ -36,8 +35,8 @@ WORKER_GRACE_SECONDS = 12.0  # for the workers of a controller that was killed
 
 
 @dataclass(frozen=True)
-class MultirunResult:
-    """Result of a multirun."""
+class GridResult:
+    """Result of the multirun of a grid."""
 
     outcomes: list[Outcome | None]  # of each job, in their order; None if it was stopped before it started
     signum: int | None  # signal that stopped the multirun; None if none came
@@ -82,7 +81,7 @@ def run_grid(
     provenance: dict[str, Any],
     retries: int,
     on_start: OnStart,
-) -> MultirunResult:
+) -> GridResult:
     """Run the jobs of a grid that are not completed.
 
     Args:
@@ -98,17 +97,17 @@ def run_grid(
         UserError: If the jobs don't belong to this study or can't run here, or the study is in use; nothing is written.
     """
     check_compatible(study, plan, composed)
-    known = {record.identity: run for record, run in study.jobs()}
-    left = [job.config for job in composed if job.identity not in known or not _is_completed(known[job.identity])]
+    runs = {record.identity: run for record, run in study.jobs()}
+    left = [job.config for job in composed if job.identity not in runs or not _is_completed(runs[job.identity])]
     if left:  # a backend may take seconds to be ready
         backend.check(left)
     composed = [
         job
-        if job.identity in known or job.config["threads"] is not None
+        if job.identity in runs or job.config["threads"] is not None
         else replace(job, config=job.config | {"threads": backend.threads(job.config, len(composed))})
         for job in composed
     ]
-    num_jobs = len(known.keys() | {job.identity for job in composed})
+    num_jobs = len(runs.keys() | {job.identity for job in composed})
     with study.lock():
         wait_for_workers(study, backend)
         study.write_plan(replace(plan, num_jobs=num_jobs))
@@ -119,7 +118,7 @@ def run_grid(
 
 def resume_grid(
     study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int, on_start: OnStart
-) -> MultirunResult:
+) -> GridResult:
     """Run the jobs of a grid that are not completed, with their frozen configs; see `run_grid` for the arguments.
 
     `provenance` is None if it is recorded already.
@@ -141,8 +140,11 @@ def resume_grid(
 
 def run_search(
     study: Study, plan: Plan, open_source: Callable[[], JobSource], backend: Backend, *, retries: int, on_start: OnStart
-) -> MultirunResult:
+) -> int | None:
     """Run the jobs of a source that is opened once the study is locked; see `run_grid` for the other arguments.
+
+    Returns:
+        Signal that stopped the multirun; None if none came.
 
     Raises:
         UserError: If the search can't continue, or the study is in use.
@@ -153,9 +155,7 @@ def run_search(
         source = open_source()
         on_start(study.path)
         num_ended = sum(read_outcome(run) is not None for _, run in study.jobs())
-        scheduler = _schedule(study, source, backend, retries, num_ended)
-        outcomes = [scheduler.outcomes[number] for number in sorted(scheduler.outcomes)]
-        return MultirunResult(list(outcomes), scheduler.stop.received)
+        return _schedule(study, source, backend, retries, num_ended).stop.received
 
 
 def run_single(run: RunDirectory, config: Config, backend: Backend, *, retries: int) -> float | None:
@@ -210,17 +210,17 @@ def wait_for_workers(study: Study, backend: Backend | None = None) -> None:
         time.sleep(0.1)
 
 
-def _run_jobs(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> MultirunResult:
+def _run_jobs(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> GridResult:
     """Run the jobs that are not completed, and print the summary of all."""
-    distinct = {job.number: job for job in jobs}
-    completed = {number: outcome for number, job in distinct.items() if (outcome := _completed(job)) is not None}
-    left = [job for number, job in distinct.items() if number not in completed]
-    scheduler = _schedule(study, JobQueue(left, len(distinct)), backend, retries, len(completed))
+    earlier = {job.number: read_outcome(job.run) for job in jobs}
+    completed = {number: end for number, end in earlier.items() if end and end.status == RunStatus.COMPLETED}
+    left = [job for job in jobs if job.number not in completed]
+    scheduler = _schedule(study, JobQueue(left, len(jobs)), backend, retries, len(completed))
     outcomes, signum = completed | scheduler.outcomes, scheduler.stop.received
     cancel_command = backend.how_to_cancel() if scheduler.is_detached else ""
-    lines = summarize(study.path, list(distinct.values()), outcomes, signum=signum, cancel_command=cancel_command)
+    lines = summarize(study.path, jobs, outcomes, signum=signum, cancel_command=cancel_command)
     print("\n".join(lines), flush=True)
-    return MultirunResult([outcomes.get(job.number) for job in jobs], signum)
+    return GridResult([outcomes.get(job.number) for job in jobs], signum)
 
 
 def _schedule(study: Study, source: JobSource, backend: Backend, retries: int, num_ended: int) -> Scheduler:
@@ -244,11 +244,3 @@ def _snapshot(study: Study, backend: Backend) -> Path | None:
 
 def _is_completed(run: RunDirectory) -> bool:
     return read_state(run).status == RunStatus.COMPLETED
-
-
-def _completed(job: Job) -> Outcome | None:
-    """Return the outcome of a job that was completed before."""
-    state = read_state(job.run)
-    if state.status != RunStatus.COMPLETED:
-        return None
-    return Outcome(state.status, "", (), read_result(job.run), state.seconds or 0.0)

@@ -24,8 +24,9 @@ NUM_FAILURES = 10  # shown in full
 
 def format_jobs(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
     """Format a line for each distinct job of a dry run (directory, status, what varies), and a line with the counts."""
+    recorded = study.known_jobs
     statuses = [
-        read_state(RunDirectory(study.path / job.directory)).status.label if job.identity in study.known_jobs else "new"
+        read_state(RunDirectory(study.path / job.directory)).status.label if job.identity in recorded else "new"
         for job in jobs
     ]
     width = max((len(job.directory) for job in jobs), default=0)
@@ -34,8 +35,7 @@ def format_jobs(study: Study, jobs: Sequence["ComposedJob"]) -> list[str]:
         point = " ".join(mask_command([f"{key}={value}" for key, value in job.point.items()]))
         lines.append(f"{job.directory:{width}}  {status:11}  {point}".rstrip())
     counts = ", ".join(f"{count} {status}" for status, count in Counter(statuses).items())
-    place = display_path(study.path)
-    return [*lines, "", f"{len(jobs)} jobs ({counts}) in {place}; nothing was started or written"]
+    return [*lines, "", f"{len(jobs)} jobs ({counts}) in {display_path(study.path)}; nothing was started or written"]
 
 
 def summarize(

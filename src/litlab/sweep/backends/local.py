@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from pathlib import Path
 
@@ -68,7 +69,6 @@ class LocalPool:
         self.max_parallel = settings.jobs
         self._settings = settings
         self._machine = machine
-        self._known_devices: DeviceAllocator | None = None
         self._running: dict[int, _RunningJob] = {}
         self._exits: list[JobExit] = []
         self._paused_at: float | None = None  # by the monotonic clock
@@ -200,13 +200,11 @@ class LocalPool:
         assert self._started_server is not None
         return self._started_server
 
-    @property
+    @cached_property
     def _devices(self) -> DeviceAllocator:
         """Devices of this machine; the first call waits until the server is ready."""
-        if self._known_devices is None:
-            num_gpus = self._server.num_gpus()
-            self._known_devices = self._make_allocator(self._machine or Machine(_gpu_names(num_gpus), num_cores()))
-        return self._known_devices
+        num_gpus = self._server.num_gpus()
+        return self._make_allocator(self._machine or Machine(_gpu_names(num_gpus), num_cores()))
 
     def _make_allocator(self, machine: Machine) -> DeviceAllocator:
         return DeviceAllocator(machine, jobs=self._settings.jobs, jobs_per_device=self._settings.jobs_per_device)

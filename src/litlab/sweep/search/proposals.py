@@ -114,13 +114,13 @@ class SearchSource:
     def _open(self) -> tuple[optuna.Study, DistinctSampler]:
         """Open the trials with a sampler whose seed has not been used."""
         search, settings = self._search, self._search.settings
-        pruner = make_pruner(settings, num_validations(search.typical_config))
-        storage = (self._study.path, settings.storage, search.name)
-        trials = open_trials(*storage, search.objectives, make_sampler(settings, 0), pruner)
+        arguments = (self._study.path, settings.storage, search.name, search.objectives)
+        trials = open_trials(*arguments)
         if not self._study.records and self._has_other_space(trials):  # no job had come of these trials
             optuna.delete_study(study_name=trials.study_name, storage=trials._storage)
-            trials = open_trials(*storage, search.objectives, make_sampler(settings, 0), pruner)
+            trials = open_trials(*arguments)
         self._num_trials = len(trials.get_trials(deepcopy=False))
+        trials.pruner = make_pruner(settings, num_validations(search.typical_config))
         sampler = DistinctSampler(make_sampler(settings, self._num_trials), search.space, settings.seed)
         trials.sampler = sampler
         return trials, sampler

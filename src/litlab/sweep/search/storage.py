@@ -13,8 +13,6 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -64,10 +62,10 @@ def check_url(url: str) -> None:
         _connect(Path(), url).remove_session()
 
 
-def open_trials(
-    path: Path, url: str | None, name: str, objectives: Sequence[Objective], sampler: BaseSampler, pruner: BasePruner
-) -> optuna.Study:
+def open_trials(path: Path, url: str | None, name: str, objectives: Sequence[Objective]) -> optuna.Study:
     """Open the trials of a search in the user's own study, or create them; `url` is None for the file in it.
+
+    The caller sets the sampler and the pruner.
 
     Raises:
         UserError: If they can't be opened, or belong to other objectives.
@@ -81,8 +79,6 @@ def open_trials(
             storage=_connect(path, url),
             study_name=name,
             directions=["maximize" if objective.mode == "max" else "minimize" for objective in objectives],
-            sampler=sampler,
-            pruner=pruner,
             load_if_exists=True,
         )
         requested = [[objective.metric, objective.mode] for objective in objectives]
