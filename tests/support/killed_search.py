@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import Trial
-from support.search_jobs import LR, WIDTH, Machine, best_at, run_search
+from support.search_jobs import LR, WIDTH, run_search
 
 from litlab.sweep.search import proposals
 from litlab.sweep.search.sampler import DistinctSampler
@@ -57,7 +57,7 @@ def main() -> None:
             name, _, call = moment.partition("=")
             if name:
                 kill_at(name, int(call))
-            run_search(Path(path), Machine(best_at(0.03)), LR, WIDTH, trials=int(trials), pruner="median")
+            run_search(Path(path), LR, WIDTH, trials=int(trials), pruner="median")
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         with closing(sqlite3.connect(Path(path) / "search.db")) as database:

@@ -5,13 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from support.killed_search import MOMENTS
 from support.search_jobs import (
     EPOCHS,
@@ -20,14 +21,12 @@ from support.search_jobs import (
     NAMES,
     WIDTH,
     Composer,
-    Machine,
-    best_at,
-    drive,
-    plan_of,
+    SimulatedBackend,
+    complete_jobs,
+    open_search,
     point_of,
     run_search,
     search_of,
-    search_source,
     states,
 )
 
@@ -40,7 +39,6 @@ from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job
 from litlab.sweep.outcome import Outcome
-from litlab.sweep.search.proposals import SearchSource
 from litlab.sweep.search.report import report_trials
 from litlab.sweep.search.spec import make_search_spec
 from litlab.sweep.study import Study
@@ -54,98 +52,79 @@ def points(path: Path) -> list[dict[str, str]]:
     return [point_of(run.read_config()) for _, run in Study.load(path).jobs()]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchSource, Machine, Path]:
-    """Run a search of 30 trials with pruning for the best learning rate, which is 0.03."""
-    path, machine = tmp_path_factory.mktemp("search") / "lr", Machine(best_at(0.03))
-    return run_search(path, machine, LR, trials=30, pruner="median"), machine, path
+def assert_validations_are_reported(path: Path, trials: Sequence[FrozenTrial]) -> None:
+    for (_, run), trial in zip(Study.load(path).jobs(), trials, strict=True):
+        rows = read_metrics(run.metrics)
+        assert trial.intermediate_values == {step: row.value for step, row in enumerate(rows, 1)}
+        if trial.state == TrialState.COMPLETE:
+            assert len(rows) == EPOCHS
+            assert trial.values == [rows[-1].value]
 
 
-def test_the_optimum_is_found_within_ten_percent(found: tuple[SearchSource, Machine, Path]) -> None:
-    best = found[0].trials.best_trial
+def test_a_search_finds_the_optimum_and_saves_time_by_pruning(tmp_path: Path) -> None:
+    backend = SimulatedBackend()
+    source = run_search(tmp_path / "s", LR, backend=backend, trials=30, pruner="median")
+    best = source.trials.best_trial
     assert best.params["optimizer.lr"] == pytest.approx(0.03, rel=0.1)
     assert best.user_attrs["directory"] == f"{best.number:04d}"
-
-
-def test_unpromising_jobs_are_pruned_which_saves_time(found: tuple[SearchSource, Machine, Path]) -> None:
-    source, machine, path = found
     assert states(source).count("PRUNED") >= 5
     assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 30
-    assert machine.num_validations < 0.9 * 30 * EPOCHS
-    search = search_of(Study.load_own(path), LR, trials=30, pruner="median")
-    report = "\n".join(report_trials(search, Study.load(path), source.trials, is_out_of_points=False))
-    spared = 30 * EPOCHS - machine.num_validations
+    assert backend.num_validations < 0.9 * 30 * EPOCHS
+    report = "\n".join(report_trials(source))
+    spared = 30 * EPOCHS - backend.num_validations
     assert "best by val/accuracy (max)" in report
     assert f"{spared} of 150 validations not run, about {spared} s of training saved" in report  # a second each
-
-
-def test_what_a_pruned_job_had_measured_is_known(found: tuple[SearchSource, Machine, Path]) -> None:
-    source, _, path = found
-    for (_, run), trial in zip(Study.load(path).jobs(), source.trials.trials, strict=True):
-        rows = read_metrics(run.metrics)
-        assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
+    assert_validations_are_reported(tmp_path / "s", source.trials.trials)
 
 
 def test_more_trials_continue_a_search(tmp_path: Path) -> None:
-    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="random")
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=7, sampler="random")
+    run_search(tmp_path / "s", LR, WIDTH, trials=4, sampler="random")
+    source = run_search(tmp_path / "s", LR, WIDTH, trials=7, sampler="random")
     assert states(source) == ["COMPLETE"] * 7
     assert len({str(point) for point in points(tmp_path / "s")}) == 7
 
 
-def test_a_search_ends_when_every_point_has_its_trial(tmp_path: Path) -> None:
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=20)
+@pytest.mark.parametrize(("sampler", "num_before"), [("tpe", 0), ("random", 3)])
+def test_a_search_ends_when_every_point_has_its_trial(sampler: str, num_before: int, tmp_path: Path) -> None:
+    if num_before:
+        run_search(tmp_path / "s", FEW, NAMES, trials=num_before, sampler=sampler)
+    source = run_search(tmp_path / "s", FEW, NAMES, trials=20, sampler=sampler)
     assert states(source) == ["COMPLETE"] * 6
     assert len({str(point) for point in points(tmp_path / "s")}) == 6
     assert source.is_out_of_points
-    study = Study.load_own(tmp_path / "s")
-    lines = report_trials(search_of(study, FEW), study, source.trials, is_out_of_points=True)
-    assert "every point of the space has its trial now: 6 of the 20 asked for" in lines
-
-
-def test_a_continued_search_repeats_no_point_of_a_small_space(tmp_path: Path) -> None:
-    run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=3, sampler="random")
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, NAMES, trials=20, sampler="random")
-    assert states(source) == ["COMPLETE"] * 6
-    assert source.is_out_of_points
+    assert "every point of the space has its trial now: 6 of the 20 asked for" in report_trials(source)
 
 
 def test_several_objectives(tmp_path: Path) -> None:
     wanted = [{"metric": "val/accuracy", "mode": "max"}, {"metric": "parameters", "mode": "min"}]
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=6, objectives=wanted)
+    source = run_search(tmp_path / "s", LR, WIDTH, trials=6, objectives=wanted)
     assert states(source) == ["COMPLETE"] * 6
     assert all(len(trial.values) == 2 for trial in source.trials.trials)
-    study = Study.load_own(tmp_path / "s")
-    search = search_of(study, LR, WIDTH, objectives=wanted)
-    text = "\n".join(report_trials(search, study, source.trials, is_out_of_points=False))
-    assert f"than one of these {len(source.trials.best_trials)}" in text
+    assert f"than one of these {len(source.trials.best_trials)}" in "\n".join(report_trials(source))
     with pytest.raises(UserError, match=r"are val/accuracy \(max\), parameters \(min\), not val/accuracy"):
-        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, WIDTH, trials=8)
+        run_search(tmp_path / "s", LR, WIDTH, trials=8)
 
 
 def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
     composer = Composer(study, refuses=lambda point: composer.num_calls % 2 == 0)
-    search = search_of(study, LR, compose=composer, trials=6)
-    source = drive(study, search_source(study, search))
+    source = complete_jobs(study, search_of(study, LR, compose=composer, trials=6))
     assert states(source) == ["COMPLETE", "FAIL"] * 3
     assert source.trials.trials[1].user_attrs["error"] == "optimizer.lr: out of range"
     assert [record.number for record in study.records] == [0, 2, 4]
-    assert "  trial 1: optimizer.lr: out of range" in report_trials(
-        search, study, source.trials, is_out_of_points=False
-    )
+    assert "  trial 1: optimizer.lr: out of range" in report_trials(source)
 
 
 def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, NAMES, compose=Composer(study, refuses=lambda point: True))
     with pytest.raises(UserError, match="out of range"):
-        drive(study, search_source(study, search))
+        complete_jobs(study, search)
     shutil.copytree(tmp_path / "s", tmp_path / "t")
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, NAMES, trials=7, sampler="random")
+    source = run_search(tmp_path / "s", LR, NAMES, trials=7, sampler="random")
     assert states(source) == ["FAIL"] * 5 + ["COMPLETE"] * 2
     others = replace(NAMES, domain=Choices(("d", "e")))
-    assert states(run_search(tmp_path / "t", Machine(best_at(0.03)), LR, others, trials=2)) == ["COMPLETE"] * 2
+    assert states(run_search(tmp_path / "t", LR, others, trials=2)) == ["COMPLETE"] * 2
 
 
 def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path) -> None:
@@ -169,55 +148,46 @@ def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path
 
 
 def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
-    machine = Machine(best_at(0.03))
-    machine.metric = "val/iou"
+    other = SimulatedBackend(metric="val/iou")
     with pytest.raises(UserError, match=r"objective val/accuracy was not reported in validation; reported: val/iou"):
-        run_search(tmp_path / "s", machine, LR, trials=10)
+        run_search(tmp_path / "s", LR, backend=other, trials=10)
     assert len(Study.load(tmp_path / "s").records) == 2, "those that ran at the same time"
-    machine.fails = lambda point: "objective.metric=val/accuracy: was not logged in validation; logged: val/iou"
+    message = "objective.metric=val/accuracy: was not logged in validation; logged: val/iou"
     with pytest.raises(UserError, match="logged: val/iou"):
-        run_search(tmp_path / "t", machine, LR, trials=10)
+        run_search(tmp_path / "t", LR, backend=SimulatedBackend(fails=lambda point: message), trials=10)
 
 
-def test_a_failed_job_is_a_failed_trial_and_the_others_go_on(tmp_path: Path) -> None:
-    machine = Machine(best_at(0.03))
-    machine.fails = lambda point: "no memory" if point["model.name"] == "b" else None
-    source = run_search(tmp_path / "s", machine, FEW, NAMES, trials=6)
+def test_a_failed_job_is_a_failed_trial_and_the_others_continue(tmp_path: Path) -> None:
+    backend = SimulatedBackend(fails=lambda point: "no memory" if point["model.name"] == "b" else None)
+    source = run_search(tmp_path / "s", FEW, NAMES, backend=backend, trials=6)
     assert sorted(states(source)) == ["COMPLETE"] * 4 + ["FAIL"] * 2
     assert {trial.user_attrs.get("error") for trial in source.trials.trials} == {None, "no memory"}
 
 
-def test_a_job_that_others_stop_goes_on_but_not_for_ever(tmp_path: Path) -> None:
-    machine = Machine(best_at(0.03))
-    machine.disturbances = {0: 1, 1: 2}
-    source = run_search(tmp_path / "s", machine, LR, trials=3)
+def test_a_job_that_others_stop_is_restarted_once(tmp_path: Path) -> None:
+    source = run_search(tmp_path / "s", LR, backend=SimulatedBackend(stops={0: 1, 1: 2}), trials=3)
     assert states(source) == ["COMPLETE", "RUNNING", "COMPLETE"]
     assert [source.outcomes[number].status for number in range(3)] == ["completed", "interrupted", "completed"]
-    search = search_of(Study.load_own(tmp_path / "s"), LR, trials=3)
     with pytest.raises(RunFailed):
-        _report(search, Study.load(tmp_path / "s"), source, None)
-    again = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
+        _report(source, None)
+    again = run_search(tmp_path / "s", LR, trials=3)
     assert states(again) == ["COMPLETE"] * 3
     recorded = [run.read_json(run.provenance).get("resumed", []) for _, run in Study.load(tmp_path / "s").jobs()]
     assert [len(entry) for entry in recorded] == [0, 1, 0], "by a command; within one it is the same one"
 
 
-def test_the_end_says_to_continue_only_where_something_would(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    machine = Machine(best_at(0.03))
-    machine.fails = lambda point: "no memory"
-    source = run_search(tmp_path / "s", machine, LR, trials=1)
-    search, study = search_of(Study.load_own(tmp_path / "s"), LR, trials=1), Study.load(tmp_path / "s")
+def test_resume_is_suggested_only_if_jobs_are_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = SimulatedBackend(fails=lambda point: "no memory")
+    source = run_search(tmp_path / "s", LR, backend=backend, trials=1)
     with pytest.raises(RunFailed):
-        _report(search, study, source, None)
-    _report(search, study, run_search(tmp_path / "s", machine, LR, trials=1), None)
+        _report(source, None)
+    _report(run_search(tmp_path / "s", LR, backend=backend, trials=1), None)
     output = capsys.readouterr().out
     assert "1 job: 1 failed" in output
     assert "no job was started" in output
     assert "litlab resume" not in output
     with pytest.raises(RunStopped):
-        _report(search, study, source, 15)
+        _report(source, 15)
     assert "litlab resume" in capsys.readouterr().out
 
 
@@ -225,27 +195,25 @@ def test_the_end_says_to_continue_only_where_something_would(
     ("status", "state"),
     [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING")],
 )
-def test_trials_left_running_are_told_what_the_files_say(tmp_path: Path, status: str, state: str) -> None:
+def test_the_state_of_trials_left_running_is_read_from_the_runs(tmp_path: Path, status: str, state: str) -> None:
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, trials=1)
     with study.lock():
-        study.write_plan(plan_of(search))
-        job = SearchSource(search, study, Machine(best_at(0.03))).next_job(lambda config: True)
+        job = open_search(study, search).next_job(lambda config: True)
         assert job is not None
         write_result(job.run, Result(status, "", best={"val/accuracy": 0.5}, error="so"))  # type: ignore[arg-type]
-        source = SearchSource(search, study, Machine(best_at(0.03)))
+        source = open_search(study, search)
         assert states(source) == [state]
         assert source.is_exhausted() == (state != "RUNNING")
         again = source.next_job(lambda config: True)
         assert (again is not None and again.number == 0) == (state == "RUNNING")
 
 
-def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_path: Path) -> None:
+def test_a_validation_is_reported_once_however_often_the_run_is_resumed(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, trials=1, pruner="median")
     with study.lock():
-        study.write_plan(plan_of(search))
-        source = SearchSource(search, study, Machine(best_at(0.03)))
+        source = open_search(study, search)
         job = source.next_job(lambda config: True)
         assert job is not None
         validate(job, 1, 2, 3)
@@ -255,13 +223,13 @@ def test_a_validation_is_reported_once_however_often_the_run_is_cut_back(tmp_pat
         assert source.jobs_to_prune([job]) == []
         validate(job, 2, 3, 4)
         assert source.jobs_to_prune([job]) == []
-        after_restart = SearchSource(search, study, Machine(best_at(0.03)))
+        after_restart = open_search(study, search)
         assert after_restart.jobs_to_prune([job]) == []
         validate(job, 5)
         after_restart.job_ended(job, Outcome(RunStatus.COMPLETED, "", (), {"best": {"val/accuracy": 0.5}}, 1.0))
     assert after_restart.error is None
     (trial,) = after_restart.trials.trials
-    assert trial.intermediate_values == {place: place / 10 for place in range(1, 6)}
+    assert trial.intermediate_values == {step: step / 10 for step in range(1, 6)}
 
 
 def validate(job: Job, *epochs: int) -> None:
@@ -272,30 +240,28 @@ def validate(job: Job, *epochs: int) -> None:
 
 
 def test_a_search_whose_trials_are_gone_is_not_continued(tmp_path: Path) -> None:
-    run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=2)
+    run_search(tmp_path / "s", LR, trials=2)
     (tmp_path / "s" / "search.db").unlink()
     with pytest.raises(UserError, match="don't have job 0"):
-        run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=3)
+        run_search(tmp_path / "s", LR, trials=3)
 
 
 def test_choices_that_have_changed_are_another_space(tmp_path: Path) -> None:
-    run_search(tmp_path / "s", Machine(best_at(0.03)), NAMES, FEW, trials=1)
+    run_search(tmp_path / "s", NAMES, FEW, trials=1)
     more = replace(NAMES, domain=Choices(("a", "b", "c", "d")))
     with pytest.raises(UserError, match=r"a different search space:\n  model.name"):
-        run_search(tmp_path / "s", Machine(best_at(0.03)), more, FEW, trials=3)
+        run_search(tmp_path / "s", more, FEW, trials=3)
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, more, FEW, trials=3)
     with pytest.raises(UserError, match="can't be read or written: CategoricalDistribution does not support"):
-        drive(study, SearchSource(search, study, Machine(best_at(0.03))))
+        complete_jobs(study, search)
 
 
 def test_a_job_to_be_continued_whose_config_is_damaged(tmp_path: Path) -> None:
-    machine = Machine(best_at(0.03))
-    machine.disturbances = {0: 9}
-    run_search(tmp_path / "s", machine, LR, trials=1)
+    run_search(tmp_path / "s", LR, backend=SimulatedBackend(stops={0: 9}), trials=1)
     (tmp_path / "s" / "0000" / "config.yaml").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"0000/config\.yaml is damaged"):
-        run_search(tmp_path / "s", machine, LR, trials=1)
+        run_search(tmp_path / "s", LR, trials=1)
 
 
 def search(path: Path, *moments: str) -> list[dict[str, Any]]:
@@ -307,7 +273,7 @@ def search(path: Path, *moments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def trials_of(path: Path) -> list[optuna.trial.FrozenTrial]:
+def trials_of(path: Path) -> list[FrozenTrial]:
     return optuna.load_study(study_name="s", storage=f"sqlite:///{path / 'search.db'}").get_trials()
 
 
@@ -339,15 +305,7 @@ def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
     assert points == [{key: repr(value) for key, value in trial.params.items()} for trial in trials]
     assert len({tuple(point.items()) for point in points}) == TRIALS
     assert {path.name for path in killed.iterdir() if path.name[0].isdigit()} == {job.directory for job, _ in jobs}
-
-
-def test_the_trials_have_what_the_runs_measured(killed: Path) -> None:
-    for (_, run), trial in zip(Study.load(killed).jobs(), trials_of(killed), strict=True):
-        rows = read_metrics(run.metrics)
-        assert trial.intermediate_values == {place: row.value for place, row in enumerate(rows, 1)}
-        if trial.state == TrialState.COMPLETE:
-            assert len(rows) == EPOCHS
-            assert trial.values == [rows[-1].value]
+    assert_validations_are_reported(killed, trials)
 
 
 def test_the_command_of_a_search_that_has_ended_does_nothing(killed: Path) -> None:

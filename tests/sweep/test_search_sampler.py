@@ -10,11 +10,11 @@ from typing import Any
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
-from support.search_jobs import DEFAULTS, FEW, LR, NAMES, WIDTH, Machine, best_at, run_search
+from support.search_jobs import FEW, LR, NAMES, WIDTH, run_search, settings_of, states
 
 from litlab.config.search_space import Dimension, Numbers, Space
 from litlab.sweep.search.sampler import DistinctSampler, Point, suggest, to_point, to_values
-from litlab.sweep.search.settings import make_sampler, read_settings
+from litlab.sweep.search.settings import make_sampler
 
 ALL = [
     ("tpe", {}), ("tpe", {"multivariate": True}), ("tpe", {"multivariate": True, "group": True}),
@@ -23,30 +23,26 @@ ALL = [
 MOMENTUM = Dimension("momentum", "momentum", Numbers(0.5, 0.99, None, False), "", ("model.name", "a"))
 
 
-def settings(**values: Any) -> Any:
-    return read_settings(DEFAULTS | values)
-
-
-def searched(
+def run_trials(
     sampler: BaseSampler, space: Space, num_trials: int, function: Callable[[dict[str, str]], float]
 ) -> optuna.Study:
     """Run trials in memory, two at a time."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)
-    waiting: list[tuple[optuna.Trial, float]] = []
+    pending: list[tuple[optuna.Trial, float]] = []
     for _ in range(num_trials):
         trial = study.ask()
         point = suggest(trial, space)
         if isinstance(sampler, DistinctSampler):
             sampler.seen.add(frozenset(point.items()))
-        waiting.append((trial, function(point)))
-        if len(waiting) == 2:
-            study.tell(*waiting.pop(0))
+        pending.append((trial, function(point)))
+        if len(pending) == 2:
+            study.tell(*pending.pop(0))
     return study
 
 
 def distinct(name: str, options: dict[str, Any], space: Space, seed: int = 0) -> DistinctSampler:
-    return DistinctSampler(make_sampler(settings(sampler=name, sampler_options=options, seed=seed), 0), space, seed)
+    return DistinctSampler(make_sampler(settings_of(sampler=name, sampler_options=options, seed=seed), 0), space, seed)
 
 
 def valley(point: dict[str, str]) -> float:
@@ -65,7 +61,7 @@ def test_no_sampler_repeats_a_point(name: str, options: dict[str, Any]) -> None:
     depth = Dimension("model.depth", "model.depth", Numbers(1, 3, 1, False), "", ("model.name", "a"))
     other = Dimension("optimizer.lr", "optimizer.lr", Numbers(1, 4, 1, False), "")
     space = Space((NAMES, other, depth), ())  # 4 points for each of b and c, 12 for a
-    study = searched(distinct(name, options, space), space, 20, lambda point: float(point["optimizer.lr"]))
+    study = run_trials(distinct(name, options, space), space, 20, lambda point: float(point["optimizer.lr"]))
     points = points_of(study, space)
     assert len(set(points)) == 20
     assert {("model.depth" in values, values["model.name"] == "a") for values in map(dict, points)} == {
@@ -76,14 +72,14 @@ def test_no_sampler_repeats_a_point(name: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("name", "options"), [ALL[0], ALL[2], ("cmaes", {})])
 def test_a_sampler_learns_as_well_as_optunas_own(name: str, options: dict[str, Any]) -> None:
     space = Space((LR, WIDTH), ())
-    ours, plain, chance = [], [], []
+    distinct_means, inner_means, random_means = [], [], []
     for seed in range(2):
-        inner = make_sampler(settings(sampler=name, sampler_options=options, seed=seed), 0)
-        plain.append(late_mean(searched(inner, space, 40, valley)))
-        ours.append(late_mean(searched(distinct(name, options, space, seed), space, 40, valley)))
-        chance.append(late_mean(searched(distinct("random", {}, space, seed), space, 40, valley)))
-    assert mean(ours) < 2 * mean(plain) + 0.02
-    assert mean(ours) < 0.5 * mean(chance)
+        inner = make_sampler(settings_of(sampler=name, sampler_options=options, seed=seed), 0)
+        inner_means.append(late_mean(run_trials(inner, space, 40, valley)))
+        distinct_means.append(late_mean(run_trials(distinct(name, options, space, seed), space, 40, valley)))
+        random_means.append(late_mean(run_trials(distinct("random", {}, space, seed), space, 40, valley)))
+    assert mean(distinct_means) < 2 * mean(inner_means) + 0.02
+    assert mean(distinct_means) < 0.5 * mean(random_means)
 
 
 def late_mean(study: optuna.Study) -> float:
@@ -92,31 +88,24 @@ def late_mean(study: optuna.Study) -> float:
 
 
 def test_a_quasi_random_sequence_continues_after_a_restart(tmp_path: Path) -> None:
-    several = ("optimizer.lr", "model.width")
-    whole = run_search(tmp_path / "whole", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="quasi_random")
-    run_search(tmp_path / "parts", Machine(best_at(0.03)), LR, WIDTH, trials=2, sampler="quasi_random")
-    parts = run_search(tmp_path / "parts", Machine(best_at(0.03)), LR, WIDTH, trials=4, sampler="quasi_random")
-    values = [[[trial.params[key] for key in several] for trial in s.trials.trials] for s in (whole, parts)]
-    assert values[0] == values[1]
+    whole = run_search(tmp_path / "whole", LR, WIDTH, trials=4, sampler="quasi_random")
+    run_search(tmp_path / "parts", LR, WIDTH, trials=2, sampler="quasi_random")
+    parts = run_search(tmp_path / "parts", LR, WIDTH, trials=4, sampler="quasi_random")
+    assert [trial.params for trial in parts.trials.trials] == [trial.params for trial in whole.trials.trials]
 
 
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband"])
 def test_the_other_pruners_prune(pruner: str, tmp_path: Path) -> None:
-    source = run_search(tmp_path / "s", Machine(best_at(0.03)), LR, trials=8, pruner=pruner, sampler="random")
-    found = [trial.state.name for trial in source.trials.trials]
-    assert found.count("PRUNED") >= 1
-    assert found.count("PRUNED") + found.count("COMPLETE") == 8
+    source = run_search(tmp_path / "s", LR, trials=8, pruner=pruner, sampler="random")
+    assert states(source).count("PRUNED") >= 1
+    assert states(source).count("PRUNED") + states(source).count("COMPLETE") == 8
 
 
 def test_restarts_sample_from_other_seeds() -> None:
     space = Space((LR,), ())
-    first, second = (
-        searched(
-            DistinctSampler(make_sampler(settings(sampler="random"), known), space, 0), space, 5, lambda point: 0.0
-        )
-        for known in (0, 5)
-    )
-    assert not set(points_of(first, space)) & set(points_of(second, space))
+    first, second = (make_sampler(settings_of(sampler="random"), num_trials) for num_trials in (0, 5))
+    studies = [run_trials(DistinctSampler(inner, space, 0), space, 5, lambda point: 0.0) for inner in (first, second)]
+    assert not set.intersection(*(set(points_of(study, space)) for study in studies))
 
 
 def test_conversion_between_points_and_values() -> None:
@@ -130,5 +119,5 @@ def test_conversion_between_points_and_values() -> None:
 def test_warnings_of_optuna_are_not_shown(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run_search(tmp_path / "s", Machine(best_at(0.03)), FEW, WIDTH, trials=3, sampler_options={"multivariate": True})
-        run_search(tmp_path / "c", Machine(best_at(0.03)), LR, WIDTH, NAMES, trials=3, sampler="cmaes")
+        run_search(tmp_path / "s", FEW, WIDTH, trials=3, sampler_options={"multivariate": True})
+        run_search(tmp_path / "c", LR, WIDTH, NAMES, trials=3, sampler="cmaes")

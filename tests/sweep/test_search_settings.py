@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from support.search_jobs import BASE, DEFAULTS, LR, NAMES, WIDTH
+from support.search_jobs import BASE, LR, NAMES, WIDTH, settings_of
 
 from litlab.config.schema import Objective
 from litlab.config.search_space import Space
@@ -15,12 +15,7 @@ from litlab.sweep.search.settings import (
     make_sampler,
     num_validations,
     objective_value,
-    read_settings,
 )
-
-
-def settings(**values: Any) -> Any:
-    return read_settings(DEFAULTS | values)
 
 
 @pytest.mark.parametrize(
@@ -52,44 +47,44 @@ def settings(**values: Any) -> Any:
 )
 def test_wrong_settings_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        settings(**values)
+        settings_of(**values)
 
 
 def test_options_that_optuna_refuses() -> None:
     with pytest.raises(UserError, match="sampler_options: QMCSampler of Optuna says"):
-        make_sampler(settings(sampler="quasi_random", sampler_options={"qmc_type": "niederreiter"}), 0)
+        make_sampler(settings_of(sampler="quasi_random", sampler_options={"qmc_type": "niederreiter"}), 0)
     with pytest.raises(UserError, match="pruner_options: SuccessiveHalvingPruner of Optuna says"):
-        make_pruner(settings(pruner="successive_halving", pruner_options={"reduction_factor": 0}), None)
+        make_pruner(settings_of(pruner="successive_halving", pruner_options={"reduction_factor": 0}), None)
 
 
 def test_cmaes_needs_two_numbers() -> None:
     with pytest.raises(UserError, match="needs two or more dimensions of numbers, this space has 1"):
-        check_sampler(settings(sampler="cmaes"), Space((LR, NAMES), ()))
-    check_sampler(settings(sampler="cmaes"), Space((LR, WIDTH), ()))
+        check_sampler(settings_of(sampler="cmaes"), Space((LR, NAMES), ()))
+    check_sampler(settings_of(sampler="cmaes"), Space((LR, WIDTH), ()))
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "metrics", "message"),
     [
-        ({"objective": None}, "objective=null: a search needs to know what is better"),
+        ({"objective": None}, None, "objective=null: a search needs to know what is better"),
         (
             {"data": {"_target_": "litlab.data.shapes.Shapes", "val_size": 0}},
+            None,
             "data.val_size=0: without validation data there is no val/accuracy",
+        ),
+        (
+            {"task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier"}},
+            ["val/accuracy", "paramters"],
+            "paramters is not a value that runs report; did you mean parameters; known: val/acc",
         ),
     ],
 )
-def test_runs_without_the_objective_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_runs_without_the_objective_are_refused(
+    changes: dict[str, Any], metrics: list[str] | None, message: str
+) -> None:
+    several = metrics and [Objective(metric=metric, mode="min") for metric in metrics]
     with pytest.raises(UserError, match=message):
-        make_objectives(BASE | changes, None)
-
-
-def test_an_objective_that_no_run_has_is_refused() -> None:
-    ours = BASE | {"task": {"_target_": "litlab.tasks.image_classifier.ImageClassifier"}}
-    wanted = [Objective(metric="val/accuracy", mode="max"), Objective(metric="paramters", mode="min")]
-    with pytest.raises(
-        UserError, match="paramters is not a value that runs report; did you mean parameters; known: val/acc"
-    ):
-        make_objectives(ours, wanted)
+        make_objectives(BASE | changes, several)
 
 
 def test_values_of_the_objectives() -> None:

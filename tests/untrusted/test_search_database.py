@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from optuna.samplers import CmaEsSampler
 from support.hostile import call_shell
-from support.search_jobs import LR, WIDTH, Machine, best_at, run_search, states
+from support.search_jobs import LR, WIDTH, run_search, states
 
 from litlab.cli.resume import resume_study
 from litlab.errors import UserError
 
 
 def search(path: Path, trials: int) -> list[str]:
-    return states(run_search(path, Machine(best_at(0.03)), LR, WIDTH, trials=trials, sampler="cmaes"))
+    return states(run_search(path, LR, WIDTH, trials=trials, sampler="cmaes"))
 
 
 @pytest.fixture

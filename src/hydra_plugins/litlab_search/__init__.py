@@ -153,10 +153,10 @@ class SearchSweeper(Sweeper):
         except OSError as error:
             raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)
-        _report(search, study, opened[0], signum)
+        _report(opened[0], signum)
 
 
-def _report(search: SearchSpec, study: Study, source: SearchSource, signum: int | None) -> None:
+def _report(source: SearchSource, signum: int | None) -> None:
     """Print the results of a search."""
     from litlab.errors import RunFailed
     from litlab.process.controller import RunStopped
@@ -164,9 +164,9 @@ def _report(search: SearchSpec, study: Study, source: SearchSource, signum: int 
     from litlab.sweep.search.report import report_trials
     from litlab.sweep.summary import summarize
 
-    with search.storage_errors(study):
-        results = report_trials(search, study, source.trials, is_out_of_points=source.is_out_of_points)
-    print("\n".join(results))
+    study = source.study
+    with source.search.storage_errors(study):
+        print("\n".join(report_trials(source)))
     jobs = [replace(job, config=job.config | {"objective": None}) for job in source.started.values()]
     lines = summarize(study.path, jobs, source.outcomes, signum=signum, retries_failures=False)
     print("\n".join(lines), flush=True)

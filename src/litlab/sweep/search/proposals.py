@@ -1,4 +1,4 @@
-"""Source of the jobs of a search: Optuna proposes a job when there is capacity, and is told its outcome."""
+"""Source of the jobs of a search: Optuna proposes a job when there is capacity, and receives its outcome."""
 
 import warnings
 from collections import deque
@@ -36,6 +36,11 @@ class SearchSource:
 
     The study has to be locked. The constructor brings the trials up to date with the files of the runs.
 
+    Args:
+        search: Specification of the search.
+        study: Directory of its jobs.
+        backend: Backend that will run the jobs.
+
     Attributes:
         trials: Optuna's study.
         started: Jobs that were handed out, by number.
@@ -49,7 +54,7 @@ class SearchSource:
     is_adaptive = True
 
     def __init__(self, search: SearchSpec, study: Study, backend: Backend) -> None:
-        self._search, self._study, self._backend = search, study, backend
+        self.search, self.study, self._backend = search, study, backend
         self._reporters: dict[int, ValidationReporter] = {}
         self._resumed: deque[Job] = deque()  # jobs of an earlier command
         self._pending_trials: deque[Trial] = deque()  # without a job, of an earlier command
@@ -65,7 +70,7 @@ class SearchSource:
     @property
     def total(self) -> int:
         """Number of trials, with those that are to come."""
-        return max(self._num_trials, 0 if self.is_out_of_points else self._search.settings.trials)
+        return max(self._num_trials, 0 if self.is_out_of_points else self.search.settings.trials)
 
     @property
     def is_out_of_points(self) -> bool:
@@ -88,8 +93,8 @@ class SearchSource:
         job = None
         if self._resumed:
             job = self._resumed.popleft() if has_capacity(self._resumed[0].config) else None
-        elif self._waiting_job is None and not self.is_exhausted() and has_capacity(self._search.typical_config):
-            with self._search.storage_errors(self._study):
+        elif self._waiting_job is None and not self.is_exhausted() and has_capacity(self.search.typical_config):
+            with self.search.storage_errors(self.study):
                 self._waiting_job = self._create_job()
         if self._waiting_job is not None and has_capacity(self._waiting_job.config):
             job, self._waiting_job = self._waiting_job, None
@@ -99,24 +104,24 @@ class SearchSource:
 
     def jobs_to_prune(self, running: Sequence[Job]) -> list[Job]:
         """Report the validations of the running jobs, and return those to prune."""
-        with self._search.storage_errors(self._study):
+        with self.search.storage_errors(self.study):
             return [job for job in running if self._reporters[job.number].report()]
 
     def job_ended(self, job: Job, outcome: Outcome) -> None:
         """Tell Optuna the outcome. An error is kept for `next_job`, since other jobs may end at the same time."""
         self.outcomes[job.number] = outcome
         try:
-            with self._search.storage_errors(self._study):
+            with self.search.storage_errors(self.study):
                 self._tell(job, outcome)
         except UserError as error:
             self.error = self.error or error
 
     def _open(self) -> tuple[optuna.Study, DistinctSampler]:
         """Open the trials with a sampler whose seed has not been used."""
-        search, settings = self._search, self._search.settings
-        arguments = (self._study.path, settings.storage, search.name, search.objectives)
+        search, settings = self.search, self.search.settings
+        arguments = (self.study.path, settings.storage, search.name, search.objectives)
         trials = open_trials(*arguments)
-        if not self._study.records and self._has_other_space(trials):  # no job had come of these trials
+        if not self.study.records and self._has_other_space(trials):  # no job had come of these trials
             optuna.delete_study(study_name=trials.study_name, storage=trials._storage)
             trials = open_trials(*arguments)
         self._num_trials = len(trials.get_trials(deepcopy=False))
@@ -126,7 +131,7 @@ class SearchSource:
         return trials, sampler
 
     def _has_other_space(self, trials: optuna.Study) -> bool:
-        space = {dimension.name: make_distribution(dimension) for dimension in self._search.space.dimensions}
+        space = {dimension.name: make_distribution(dimension) for dimension in self.search.space.dimensions}
         return any(
             space.get(name) != distribution
             for trial in trials.get_trials(deepcopy=False)
@@ -135,11 +140,11 @@ class SearchSource:
 
     def _reconcile(self) -> None:
         """Tell Optuna the outcome of jobs that ended after their controller was killed, and resume the others."""
-        runs = {record.number: run for record, run in self._study.jobs()}
+        runs = {record.number: run for record, run in self.study.jobs()}
         trials = self.trials.get_trials(deepcopy=False)
         if lost := sorted(runs.keys() - {trial.number for trial in trials}):
             raise UserError(
-                f"{self._study.path}: the trials of its search don't have job {lost[0]}: their file or database was "
+                f"{self.study.path}: the trials of its search don't have job {lost[0]}: their file or database was "
                 "removed or exchanged; bring it back, or choose another study.name"
             )
         notes: list[str] = []
@@ -147,7 +152,7 @@ class SearchSource:
             if trial.state == TrialState.RUNNING and trial.number not in runs:
                 self._pending_trials.append(Trial(self.trials, trial._trial_id))
                 continue
-            self._sampler.seen.add(to_point(self._search.space, trial.params))
+            self._sampler.seen.add(to_point(self.search.space, trial.params))
             if trial.state == TrialState.RUNNING:
                 notes += self._resume(trial, runs[trial.number])
         print_notes(notes)
@@ -162,7 +167,7 @@ class SearchSource:
             self._tell(job, outcome)
             return []
         self._resumed.append(job)
-        return record_resume(run, job.config, {}, self._search.provenance)
+        return record_resume(run, job.config, {}, self.search.provenance)
 
     def _create_job(self) -> Job | None:
         """Create a job from a new trial; None if its point can't be one, which counts as a failed trial."""
@@ -171,33 +176,33 @@ class SearchSource:
         else:
             trial = self.trials.ask()
             self._num_trials += 1
-        point = suggest(trial, self._search.space)
+        point = suggest(trial, self.search.space)
         self._sampler.seen.add(frozenset(point.items()))
         try:
-            composed = self._compose(self._search.space.overrides(point), trial.number)
+            composed = self._compose(self.search.space.overrides(point), trial.number)
         except UserError as error:
             self._fail(trial, str(error))
             self._num_refused += 1
-            if not self._study.records and self._num_refused >= min(_MAX_REFUSED, self._search.settings.trials):
+            if not self.study.records and self._num_refused >= min(_MAX_REFUSED, self.search.settings.trials):
                 raise
             return None
-        (job,) = create_jobs(self._study, [composed], self._search.provenance)
+        (job,) = create_jobs(self.study, [composed], self.search.provenance)
         trial.set_user_attr("directory", job.name)
         self._add_reporter(trial, job)
         return job
 
     def _compose(self, overrides: list[str], number: int) -> "ComposedJob":
-        composed = self._search.compose(overrides, number)
+        composed = self.search.compose(overrides, number)
         if composed.number != number:
             raise UserError(f"the same experiment as {composed.directory}")
         self._backend.check([composed.config])
         if composed.config["threads"] is None:
-            threads = self._backend.threads(composed.config, self._search.settings.trials)
+            threads = self._backend.threads(composed.config, self.search.settings.trials)
             composed = replace(composed, config=composed.config | {"threads": threads})
         return composed
 
     def _add_reporter(self, trial: Trial, job: Job, reported: Collection[int] = ()) -> None:
-        objectives = self._search.objectives
+        objectives = self.search.objectives
         metric = objectives[0].metric if len(objectives) == 1 else None  # Optuna prunes by a single objective only
         self._reporters[job.number] = ValidationReporter(trial, job, metric, reported)
 
@@ -212,18 +217,18 @@ class SearchSource:
             self.trials.tell(trial, state=TrialState.PRUNED)
         elif outcome.is_failure and outcome.status != RunStatus.LOST:
             self._fail(trial, outcome.message)
-            for objective in self._search.objectives:
+            for objective in self.search.objectives:
                 if f"objective.metric={objective.metric}: was not logged" in outcome.message:
                     self._stop_unless_completed(outcome.message)
 
     def _tell_values(self, trial: Trial, outcome: Outcome) -> None:
-        values = [objective_value(objective, outcome.result) for objective in self._search.objectives]
+        values = [objective_value(objective, outcome.result) for objective in self.search.objectives]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
             self.trials.tell(trial, known)
             return
         reported = list(outcome.result.get("best") or outcome.result.get("last") or {})
-        message = missing_metric(self._search.objectives, reported)
+        message = missing_metric(self.search.objectives, reported)
         self._fail(trial, message or "the objective is no finite number")
         if message:
             self._stop_unless_completed(message)

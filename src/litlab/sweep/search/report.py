@@ -12,6 +12,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table
 from litlab.runs.result import read_result
 from litlab.runs.terminal import display_path, headline, printable
+from litlab.sweep.search.proposals import SearchSource
 from litlab.sweep.search.settings import num_validations
 from litlab.sweep.search.spec import SearchSpec
 from litlab.sweep.study import Study
@@ -35,15 +36,16 @@ def describe_search(search: SearchSpec, study: Study) -> list[str]:
     ]
 
 
-def report_trials(search: SearchSpec, study: Study, trials: optuna.Study, *, is_out_of_points: bool) -> list[str]:
-    """Report the results of a search, line by line; `is_out_of_points` if every point of the space was tried."""
+def report_trials(source: SearchSource) -> list[str]:
+    """Report the results of a search, line by line."""
+    search, study, trials = source.search, source.study, source.trials
     completed = trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     pruned = trials.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     lines = ["", *_best(study, trials, completed, search.objectives)] if completed else []
     if pruned:
         lines += ["", _saving(search, study, completed, pruned)]
     lines += _refused(trials)
-    if is_out_of_points:
+    if source.is_out_of_points:
         count = len(trials.get_trials(deepcopy=False))
         lines += ["", f"every point of the space has its trial now: {count} of the {search.settings.trials} asked for"]
     return lines
