@@ -1,7 +1,4 @@
-"""`litlab train -m`: a directory for each job, named by what varies; what is wrong is said before anything is there.
-
-By the pool, which is the default, and by Hydra's own launcher and sweeper, which go on working.
-"""
+"""Tests of `litlab train -m` with the pool and with Hydra's own launcher and sweeper: directories, dry runs, errors."""
 
 import os
 import re
@@ -34,10 +31,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def jobs_in(study: Path) -> list[Path]:
+    return sorted(config.parent for config in study.glob("*/config.yaml"))
+
+
 def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
     assert re.fullmatch(r"multirun_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", study.name)
-    jobs = sorted(path for path in study.iterdir() if (path / "config.yaml").exists())
+    jobs = jobs_in(study)
     assert [path.name for path in jobs] == ["0000_seed-0", "0001_seed-1"]
     results = []
     for number, path in enumerate(jobs):
@@ -90,14 +91,9 @@ def test_impossible_multiruns_are_refused_before_anything_starts(
 
 
 def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call) -> None:
-    sweep = (
-        "name=job_${hydra:job.num}",
-        "seed=0,1,1",
-        "optimizer.lr=1,2,3",
-        "hydra.sweeper.paired=[seed,optimizer.lr]",
-        "study.name=mine",
-    )
-    code, table, errors = call_here(tmp_path, "train", *SHORT, *sweep, "-m", "--dry-run")
+    sweep = ("name=job_${hydra:job.num}", "seed=0,1,1", "optimizer.lr=1,2,3", "study.name=mine")
+    paired = "hydra.sweeper.paired=[seed,optimizer.lr]"
+    code, table, errors = call_here(tmp_path, "train", *SHORT, *sweep, paired, "-m", "--dry-run")
     assert (code, errors) == (0, "")
     assert table.splitlines() == [
         "0000_lr-1_seed-0  new          seed=0 optimizer.lr=1",
@@ -138,7 +134,7 @@ def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(tmp_path
     assert done.returncode == 1
     assert "optimizer.lr=-1: expected greater than 0" in done.stderr
     study = tmp_path / "outputs" / "mine"
-    (job,) = [path for path in study.iterdir() if (path / "config.yaml").exists()]
+    (job,) = jobs_in(study)
     assert job.name == "0001_lr-0.05", "the others leave nothing"
     assert (study / "multirun.yaml").exists()
     result = read_result(RunDirectory(job))
@@ -161,20 +157,20 @@ def test_hydras_own_sweeper_can_use_the_pool(tmp_path: Path) -> None:
     done = call_litlab(tmp_path, "train", "-m", *SHORT, *sweeper, "seed=0,1")
     assert done.returncode == 0, done.stderr
     study = tmp_path / "outputs" / "mine"
-    jobs = sorted(path for path in study.iterdir() if (path / "config.yaml").exists())
+    jobs = jobs_in(study)
     assert [path.name for path in jobs] == ["0000_seed-0", "0001_seed-1"]
     assert [read_result(RunDirectory(path))["status"] for path in jobs] == ["completed"] * 2
 
 
 def test_a_process_that_only_imports_the_job_can_resolve_its_config() -> None:
-    """So a launcher has it that calls the job in a process of its own."""
+    """Launchers that call the job in another process need it."""
     code = "import litlab.cli.train, omegaconf; print(omegaconf.OmegaConf.create({'x': '${litlab.id:}'}).x)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert re.fullmatch(r"[0-9a-f]{6}\n", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize("mode", ["RUN", "MULTIRUN"])
-def test_a_place_that_cannot_be_written(mode: str, tmp_path: Path, call_here: Call) -> None:
+def test_a_directory_that_cannot_be_written(mode: str, tmp_path: Path, call_here: Call) -> None:
     (tmp_path / "outputs").write_text("a file")
     code, _, errors = call_here(tmp_path, "train", f"hydra.mode={mode}", "name=mine", "trainer=cpu")
     assert (code, errors[:21]) == (1, "litlab: outputs/mine/")

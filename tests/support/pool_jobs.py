@@ -31,13 +31,13 @@ QUICK = (
 
 
 @cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return compose_config(*QUICK, *overrides)
+def _quick() -> dict[str, Any]:
+    return compose_config(*QUICK)
 
 
-def quick_config(*overrides: str, how: str | None = None, **trainer: Any) -> dict[str, Any]:
+def quick_config(how: str | None = None, **trainer: Any) -> dict[str, Any]:
     """Compose the config of a short run, with keys of its trainer; `how` it is sabotaged."""
-    config = copy.deepcopy(_composed(overrides))
+    config = copy.deepcopy(_quick())
     config["trainer"] |= trainer
     if how is not None:
         config["callbacks"]["sabotage"] = {"_target_": "support.sabotage.Sabotage", "how": how}

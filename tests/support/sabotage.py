@@ -1,11 +1,8 @@
-"""Callbacks for the jobs of the tests: end their process in a bad way, or record facts about it."""
+"""Callbacks for the jobs of the tests: delay or hang their process, or record facts about it."""
 
 import ctypes
 import os
-import signal
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,37 +13,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from litlab.runs.files import write_json
 
 
-def _raise() -> None:
-    raise ArithmeticError("a fault of the user's own")
-
-
-def _hang() -> None:
-    """Ignore every exception."""
-    while True:
-        with suppress(BaseException):
-            time.sleep(60)
-
-
-HOW: dict[str, Callable[[], object]] = {
-    "raise": _raise,
-    "sys.exit": lambda: sys.exit(0),
-    "os._exit": lambda: os._exit(0),
-    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "segfault": lambda: ctypes.string_at(0),
-    "hang": _hang,
-    "sleep": lambda: time.sleep(0.05),
-}
-
-
 class Sabotage(Callback):
-    """Acts from the third batch on."""
+    """From the third batch on, sleeps a moment (`sleep`), or for good and deaf to every exception (`hang`)."""
 
     def __init__(self, *, how: str) -> None:
-        self._act = HOW[how]
+        self._hangs = how == "hang"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx >= 2:
-            self._act()
+            time.sleep(0.05)
+            while self._hangs:
+                with suppress(BaseException):
+                    time.sleep(60)
 
 
 class ProcessFacts(Callback):

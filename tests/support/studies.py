@@ -4,7 +4,7 @@ import copy
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,8 @@ CONFIG: dict[str, Any] = {
     "trainer": {"_target_": "lightning.pytorch.Trainer", "accelerator": "cpu", "devices": 1, "max_epochs": 2},
 }
 
-_KNOWN = [Metric(f"{split}/accuracy", "%", "max", (0.0, 1.0)) for split in ("val", "test")]
-_KNOWN += [Metric(f"{split}/loss", "", "min") for split in ("train", "val", "test")]
-METRICS = {metric.name: metric for metric in _KNOWN}
-
+METRICS = {f"{split}/accuracy": Metric(f"{split}/accuracy", "%", "max", (0.0, 1.0)) for split in ("val", "test")}
+METRICS |= {f"{split}/loss": Metric(f"{split}/loss", "", "min") for split in ("train", "val", "test")}
 Curve = Callable[[int], float]  # epoch, from 0 -> validation accuracy after it
 
 
@@ -139,24 +137,21 @@ def make_study(
     """
     path.mkdir(parents=True)
     texts = {key: [as_text(value) for value in values] for key, values in axes.items()}
-    base = config_with({})
-    plan = Plan("grid", texts, base, ["-m"], {}, {}, str(path.parent), "2026-11-23T10:00:00+00:00")
     runs, lines = [], []
     for number, values in enumerate(itertools.product(*axes.values())):
         point = dict(zip(axes, values, strict=True))
         of_job = {
-            name: value(point) if callable(value) and name != "curve" else value for name, value in settings.items()
+            name: partial(value, point) if name == "curve" else value(point) if callable(value) else value
+            for name, value in settings.items()
         }
-        if "curve" in of_job:
-            whole = of_job.pop("curve")
-            of_job["curve"] = lambda epoch, whole=whole, point=point: whole(point, epoch)
         name = f"{number:04d}_" + "_".join(f"{key.split('.')[-1]}-{as_text(value)}" for key, value in point.items())
         run = make_run(path / name, point, accuracy(point), swept=list(axes), **of_job)
         shown = {key: as_text(value) for key, value in point.items()}
         overrides = [f"{key}={value}" for key, value in shown.items()]
         lines.append(JobRecord(number, name, identity(run.read_config()), overrides, shown).to_line())
         runs.append(run)
-    plan = Plan(**{**asdict(plan), "num_jobs": len(runs)})
+    started = "2026-11-23T10:00:00+00:00"
+    plan = Plan("grid", texts, config_with({}), ["-m"], {}, {}, str(path.parent), started, len(runs))
     (path / "study.yaml").write_text(plan.to_yaml())
     (path / "jobs.jsonl").write_text("".join(lines))
     return runs

@@ -1,6 +1,5 @@
 """Fixtures: a started pool for all tests of a module, and a reference run."""
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +13,8 @@ from litlab.sweep.backends.local import LocalPool, PoolSettings
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[LocalPool]:
-    """Start a pool of two jobs at once, without core dumps."""
-    before = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, before[1]))
+    """Start a pool of two jobs at once."""
     started = LocalPool(PoolSettings(jobs=2, jobs_per_device=1, timeout=None, retries=0))
-    resource.setrlimit(resource.RLIMIT_CORE, before)
     started.check([])  # waits until it is ready
     yield started
     started.close()

@@ -31,7 +31,6 @@ from litlab.process.child_process import FAILED
 from litlab.process.controller import run_worker
 from litlab.process.fork_server import ForkRequest, Server
 from litlab.runs.directory import RunDirectory
-from litlab.runs.provenance import num_cores
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import JobExit
@@ -43,14 +42,18 @@ RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
 pytestmark = pytest.mark.usefixtures("fresh")
 
 
-def test_a_job_starts_quickly_and_logs_each_line_once(pool: LocalPool, tmp_path: Path) -> None:
+def test_a_job_starts_quickly_and_logs_each_line_once(
+    pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path
+) -> None:
+    """Compare its start with that of a new interpreter, which takes seconds, more of them on a busy machine."""
+    limit = read_result(fresh())["seconds"]["import"] / 4
     job = new_job(tmp_path, 1, quick_config())
     submitted = time.monotonic()
     pool.submit(job)
     until(lambda: job.run.log.exists(), pool)
     wait_until(job.run.log.read_text)
     seconds = time.monotonic() - submitted
-    assert seconds < 1, "0.1 s where nothing else is going on, most of it the data"
+    assert seconds < limit, "0.1 s on an idle machine, most of it the data"
     (ended,) = next_ended(pool, 1)
     assert determine_outcome(ended).status == RunStatus.COMPLETED
     assert ended.seconds < PATIENCE
@@ -58,13 +61,17 @@ def test_a_job_starts_quickly_and_logs_each_line_once(pool: LocalPool, tmp_path:
     assert [line for line in lines if line.startswith("printed by")] == ["printed by rank 0"]
     assert sum("training     cpu, 32-true" in line for line in lines) == 1
     assert sum("1 epoch, 10 steps in" in line for line in lines) == 1
-    assert read_result(job.run)["seconds"]["import"] < 1, "counted from the fork"
+    assert read_result(job.run)["seconds"]["import"] < limit, "counted from the fork"
 
 
 def test_each_job_has_its_own_process_group_and_environment(
     pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run two jobs at once, and one after them. Rank variables of the controller's scheduler would hang a run."""
+    """Run two jobs at once, and one after them.
+
+    Rank variables of the controller's scheduler would hang a run. A pipe of the server in a job, or in its child, would
+    keep the controller waiting for the end of the server.
+    """
     jobs = [new_job(tmp_path, number, quick_config()) for number in range(3)]
     for name in RANK:
         monkeypatch.setenv(name, "3")
@@ -75,51 +82,20 @@ def test_each_job_has_its_own_process_group_and_environment(
     next_ended(pool, 2)
     monkeypatch.delenv("JOB_OF_THE_TEST")
     run_all(pool, jobs[2:])
-    first, second, third = map(process_facts, jobs)
-    assert [facts["environment"].get("JOB_OF_THE_TEST") for facts in (first, second, third)] == ["0", "1", None]
-    assert [facts["libc"] for facts in (first, second, third)] == ["0", "1", None]
-    assert len({facts["pid"] for facts in (first, second, third)}) == 3
+    facts_of_jobs = [process_facts(job) for job in jobs]
+    assert [facts["environment"].get("JOB_OF_THE_TEST") for facts in facts_of_jobs] == ["0", "1", None]
+    assert [facts["libc"] for facts in facts_of_jobs] == ["0", "1", None]
+    assert len({facts["pid"] for facts in facts_of_jobs}) == 3
+    server = Path(f"/proc/{facts_of_jobs[0]['environment']['LITLAB_PARENT']}/fd")
+    pipes = {str(descriptor.readlink()) for descriptor in server.iterdir() if "pipe" in str(descriptor.readlink())}
+    assert len(pipes) >= 3
     kept = {name for name in os.environ if name not in RANK and not name.startswith(("PL_", "OMP_", "MKL_"))}
-    for facts in (first, second, third):
+    for facts in facts_of_jobs:
+        assert not pipes & set(facts["descriptors"])
         assert facts["group"] == facts["pid"] != os.getpgid(0)
         assert facts["input"] == ""
         assert not set(RANK) & set(facts["environment"])
         assert {name: facts["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
-
-
-def test_jobs_do_not_inherit_pipes_of_the_server(pool: LocalPool, tmp_path: Path) -> None:
-    """Such a pipe in a job, or in its child, would keep the controller waiting for the end of the server."""
-    job = new_job(tmp_path, 1, quick_config())
-    run_all(pool, [job])
-    server = Path(f"/proc/{process_facts(job)['environment']['LITLAB_PARENT']}/fd")
-    pipes = {str(descriptor.readlink()) for descriptor in server.iterdir() if "pipe" in str(descriptor.readlink())}
-    assert len(pipes) >= 3
-    assert not pipes & set(process_facts(job)["descriptors"])
-
-
-@pytest.mark.parametrize(
-    ("how", "status", "message"),
-    [
-        ("raise", "failed", "ArithmeticError: a fault of the user's own"),
-        ("sys.exit", "failed", "exit code 0"),
-        ("os._exit", "failed", "exit code 0"),
-        ("SIGKILL", "killed", "SIGKILL"),
-        ("segfault", "crashed", "SIGSEGV"),
-    ],
-)
-def test_failures_of_a_job_are_classified_and_the_next_one_runs(
-    how: str, status: str, message: str, pool: LocalPool, tmp_path: Path
-) -> None:
-    bad, good = new_job(tmp_path, 1, quick_config(how=how)), new_job(tmp_path, 2, quick_config())
-    ended = run_all(pool, [bad, good])
-    outcome = determine_outcome(ended[1])
-    assert (outcome.status, outcome.is_failure) == (status, True)
-    assert message in outcome.message
-    assert read_result(bad.run)["status"] == status
-    if how == "segfault":
-        assert "Fatal Python error: Segmentation fault" in bad.run.log.read_text()
-        assert "sabotage.py" in "".join(outcome.log) + bad.run.log.read_text()
-    assert determine_outcome(ended[2]).status == RunStatus.COMPLETED
 
 
 def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +170,13 @@ def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
 
 
 def test_missing_devices_are_refused(pool: LocalPool) -> None:
+    two_cores = with_settings(pool, machine=Machine(gpus=(), cores=2))
     with pytest.raises(UserError) as refused:
-        pool.check([quick_config(devices=num_cores() + 1), quick_config(accelerator="gpu")])
-    first, second = str(refused.value).splitlines()
-    assert first.startswith(f"trainer.devices={num_cores() + 1}: this machine has {num_cores()} CPU core")
-    assert second == "trainer.accelerator=gpu: this machine has no GPU that CUDA can use"
+        two_cores.check([quick_config(devices=3), quick_config(accelerator="gpu")])
+    assert str(refused.value).splitlines() == [
+        "trainer.devices=3: this machine has 2 CPU cores",
+        "trainer.accelerator=gpu: this machine has no GPU that CUDA can use",
+    ]
 
 
 def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path) -> None:

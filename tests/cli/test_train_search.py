@@ -1,10 +1,11 @@
-"""`litlab train hydra/sweeper=search`: real runs with pruning, a dry run, bad input, Optuna's dashboard."""
+"""Tests of `litlab train hydra/sweeper=search`: real runs with pruning, dry run, invalid input, Optuna's dashboard."""
 
 import json
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
@@ -14,7 +15,6 @@ import optuna
 import pytest
 from support.runs import TINY, call_litlab
 
-from litlab.cli.main import main
 from litlab.sweep.study import Study
 
 SEARCH = (
@@ -24,6 +24,8 @@ SEARCH = (
     "hydra.sweeper.storage=${oc.env:SEARCH_STORAGE}",
 )  # fmt: skip
 SECRET = "canary-word"  # in the address of the database
+Completed = subprocess.CompletedProcess[str]
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(project: Path) -> "subprocess.CompletedProcess[str]":
+def found(project: Path) -> Completed:
     """Search over a good and a hopeless learning rate, in a database of the user."""
     with pytest.MonkeyPatch.context() as environment:
         url = f"sqlite:///file:{project / 'trials.db'}?uri=true&password={SECRET}"
@@ -40,9 +42,7 @@ def found(project: Path) -> "subprocess.CompletedProcess[str]":
         return call_litlab(project, "train", *SEARCH, "hydra.sweeper.seed=0")
 
 
-def test_a_search_prunes_the_hopeless_and_says_what_it_found(
-    project: Path, found: "subprocess.CompletedProcess[str]"
-) -> None:
+def test_a_search_prunes_jobs_and_reports_its_results(project: Path, found: Completed) -> None:
     assert found.returncode == 0, found.stderr
     assert "Traceback" not in found.stderr
     assert "1 of 2 jobs pruned" in found.stdout
@@ -55,9 +55,7 @@ def test_a_search_prunes_the_hopeless_and_says_what_it_found(
     assert statuses == {"0.05": "completed", "40": "pruned"}
 
 
-def test_the_trials_are_in_the_database_and_its_password_nowhere(
-    project: Path, found: "subprocess.CompletedProcess[str]"
-) -> None:
+def test_the_trials_are_in_the_database_and_its_password_nowhere(project: Path, found: Completed) -> None:
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{project / 'trials.db'}")
     assert study.n_trials == 2
     assert study.study_name.startswith("found-")
@@ -103,28 +101,18 @@ def answered(address: str) -> bytes:
     ],
 )
 def test_invalid_searches_are_refused_before_anything_is_written(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, tmp_path: Path, call_here: Call
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["litlab", "train", "-m", "hydra/sweeper=search", *TINY, *arguments])
-    with pytest.raises(SystemExit, match="1"):
-        main()
-    assert message in capsys.readouterr().err
+    code, _, errors = call_here(tmp_path, "train", "-m", "hydra/sweeper=search", *TINY, *arguments)
+    assert code == 1
+    assert message in errors
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_says_what_would_be_searched_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    arguments = ["hydra/sweeper=search", *TINY, "optimizer.lr=tag(log,interval(1e-3,1))", "hydra.launcher.dry_run=true"]
-    monkeypatch.setattr(sys, "argv", ["litlab", "train", "-m", *arguments])
-    main()
-    output = capsys.readouterr().out
+def test_a_dry_run_describes_the_search_and_writes_nothing(tmp_path: Path, call_here: Call) -> None:
+    arguments = ("hydra/sweeper=search", *TINY, "optimizer.lr=tag(log,interval(1e-3,1))", "hydra.launcher.dry_run=true")
+    code, output, _ = call_here(tmp_path, "train", "-m", *arguments)
+    assert code == 0
     assert "a search of 20 trials for val/accuracy (max)" in output
     assert "optimizer.lr  tag(log,interval(1e-3,1))" in output
     assert list(tmp_path.iterdir()) == []
