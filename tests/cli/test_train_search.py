@@ -18,7 +18,7 @@ from support.runs import TINY, call_litlab
 from litlab.sweep.study import Study
 
 SEARCH = (
-    "-m", "hydra/sweeper=search", *TINY, "trainer.max_epochs=12", "study.name=found", "hydra.launcher.jobs=1",
+    "-m", "hydra/sweeper=search", *TINY, "trainer.max_epochs=12", "study.name=mine", "hydra.launcher.jobs=1",
     "objective.metric=val/loss", "objective.mode=min", "optimizer.lr=0.05,40", "hydra.sweeper.trials=5",
     "+hydra.sweeper.pruner_options.n_startup_trials=1",
     "hydra.sweeper.storage=${oc.env:SEARCH_STORAGE}",
@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(project: Path) -> Completed:
+def done(project: Path) -> Completed:
     """Search over a good and a hopeless learning rate, in a database of the user."""
     with pytest.MonkeyPatch.context() as environment:
         url = f"sqlite:///file:{project / 'trials.db'}?uri=true&password={SECRET}"
@@ -42,31 +42,31 @@ def found(project: Path) -> Completed:
         return call_litlab(project, "train", *SEARCH, "hydra.sweeper.seed=0")
 
 
-def test_a_search_prunes_jobs_and_reports_its_results(project: Path, found: Completed) -> None:
-    assert found.returncode == 0, found.stderr
-    assert "Traceback" not in found.stderr
-    assert "1 of 2 jobs pruned" in found.stdout
-    assert "best by val/loss (min)" in found.stdout
-    assert "every point of the space has its trial now: 2 of the 5 asked for" in found.stdout
+def test_a_search_prunes_jobs_and_reports_its_results(project: Path, done: Completed) -> None:
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "1 of 2 jobs pruned" in done.stdout
+    assert "best by val/loss (min)" in done.stdout
+    assert "every point of the space has its trial now: 2 of the 5 asked for" in done.stdout
     statuses = {
         record.point["optimizer.lr"]: json.loads(run.result.read_text())["status"]
-        for record, run in Study.load(project / "outputs" / "found").jobs()
+        for record, run in Study.load(project / "outputs" / "mine").jobs()
     }
     assert statuses == {"0.05": "completed", "40": "pruned"}
 
 
-def test_the_trials_are_in_the_database_and_its_password_nowhere(project: Path, found: Completed) -> None:
+def test_the_trials_are_in_the_database_and_its_password_nowhere(project: Path, done: Completed) -> None:
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{project / 'trials.db'}")
     assert study.n_trials == 2
-    assert study.study_name.startswith("found-")
+    assert study.study_name.startswith("mine-")
     files = [path for path in (project / "outputs").rglob("*") if path.is_file()]
     assert len(files) > 20
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
-    assert SECRET not in found.stdout + found.stderr
-    assert "${oc.env:SEARCH_STORAGE}" in (project / "outputs" / "found" / "study.yaml").read_text()
+    assert SECRET not in done.stdout + done.stderr
+    assert "${oc.env:SEARCH_STORAGE}" in (project / "outputs" / "mine" / "study.yaml").read_text()
 
 
-def test_the_dashboard_opens_the_trials(project: Path, found: object) -> None:
+def test_the_dashboard_opens_the_trials(project: Path, done: object) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,7 +77,7 @@ def test_the_dashboard_opens_the_trials(project: Path, found: object) -> None:
             answer = answered(f"http://127.0.0.1:{port}/api/studies")
         finally:
             dashboard.kill()
-    assert [summary["study_name"].partition("-")[0] for summary in json.loads(answer)["study_summaries"]] == ["found"]
+    assert [summary["study_name"].partition("-")[0] for summary in json.loads(answer)["study_summaries"]] == ["mine"]
 
 
 def answered(address: str) -> bytes:

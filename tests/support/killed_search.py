@@ -21,11 +21,11 @@ from litlab.sweep.search.sampler import DistinctSampler
 MOMENTS: dict[str, tuple[Any, str, bool]] = {
     "a trial without values": (DistinctSampler, "sample_relative", True),
     "a trial with half its values": (Trial, "suggest_float", False),
-    "asked, not admitted": (proposals, "create_jobs", True),
-    "admitted, not started": (proposals, "create_jobs", False),
+    "proposed, not created": (proposals, "create_jobs", True),
+    "created, not started": (proposals, "create_jobs", False),
     "reported": (Trial, "report", False),
-    "ended, not told": (optuna.Study, "tell", True),
-    "told": (optuna.Study, "tell", False),
+    "ended, not recorded": (optuna.Study, "tell", True),
+    "recorded": (optuna.Study, "tell", False),
 }
 
 

@@ -44,7 +44,7 @@ WIDTH = Dimension("model.width", "model.width", Numbers(8, 64, 8, False), "range
 NAMES = Dimension("model.name", "model.name", Choices(("a", "b", "c")), "a,b,c")
 FEW = Dimension("optimizer.lr", "optimizer.lr", Choices(("0.1", "0.01")), "0.1,0.01")
 BASE: Config = {
-    "format": 2, "name": "known", "seed": 0, "threads": None, "objective": {"metric": "val/accuracy", "mode": "max"},
+    "format": 2, "name": "x", "seed": 0, "threads": None, "objective": {"metric": "val/accuracy", "mode": "max"},
     "checkpoint": {}, "study": {"name": None, "swept": []}, "data": {"_target_": "own.Data"}, "model": {},
     "task": {"_target_": "own.Task"}, "optimizer": {}, "schedule": {}, "callbacks": {}, "logger": {},
     "trainer": {"max_epochs": EPOCHS, "check_val_every_n_epoch": 1, "val_check_interval": 1.0, "devices": 1},

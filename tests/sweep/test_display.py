@@ -96,13 +96,13 @@ def _on_terminal(
     columns: int, lines: int, running: list[Job], monkeypatch: pytest.MonkeyPatch, *, failing: Job | None = None
 ) -> str:
     """Return the output to a terminal of this size when the table is drawn once."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     monkeypatch.setattr(display, "REFRESH_SECONDS", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))  # rich asks the descriptors 0 to 2, which are pytest's
     monkeypatch.setenv("LINES", str(lines))
-    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
+    with os.fdopen(writer, "w") as terminal, monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", terminal)
         with Display("study", 9) as shown:
             for job in running:
@@ -113,8 +113,8 @@ def _on_terminal(
             shown.update(9)
         received = b""
         while b"\x1b[?25h" not in received:  # the cursor is shown again
-            received += os.read(ours, 1 << 16)
-    os.close(ours)
+            received += os.read(reader, 1 << 16)
+    os.close(reader)
     return received.decode()
 
 

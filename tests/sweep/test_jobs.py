@@ -38,9 +38,9 @@ def test_create_jobs(tmp_path: Path) -> None:
     assert sorted(path.name for path in (run.path / ".hydra").iterdir()) == [
         "config.yaml", "hydra.yaml", "overrides.yaml",
     ]  # fmt: skip
-    known = run.read_json(run.provenance)
-    assert known["command"] == ["litlab", "train", "seed=1"]
-    assert known["study"] == {"name": "s", "number": 1}
+    provenance_of_job = run.read_json(run.provenance)
+    assert provenance_of_job["command"] == ["litlab", "train", "seed=1"]
+    assert provenance_of_job["study"] == {"name": "s", "number": 1}
     assert study.plan == plan_of([0, 1], tmp_path)
     assert yaml.safe_load((tmp_path / "s" / "study.yaml").read_text())["format"] == 2
 
@@ -174,12 +174,12 @@ while line := sys.stdin.readline():
 
 def test_the_same_command_completes_a_study_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     values, numbers = range(40), random.Random(0)
-    asked = plan_of(values, tmp_path), seeds(Study.load_own(tmp_path / "0"), values), provenance(tmp_path)
-    (tmp_path / "asked").write_bytes(pickle.dumps(asked))
+    arguments = plan_of(values, tmp_path), seeds(Study.load_own(tmp_path / "0"), values), provenance(tmp_path)
+    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
     start = time.monotonic()
     begin(tmp_path / "timed", values)
     usual = time.monotonic() - start
-    command = [sys.executable, "-c", FORKING, str(tmp_path / "asked")]
+    command = [sys.executable, "-c", FORKING, str(tmp_path / "arguments")]
     kept = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
         assert server.stdin is not None

@@ -45,7 +45,7 @@ from litlab.sweep.study import Study
 
 TESTS = Path(__file__).parents[1]
 TRIALS = 8
-CALLS = {"asked, not admitted": 2, "reported": 4, "ended, not told": 2}
+CALLS = {"proposed, not created": 2, "reported": 4, "ended, not recorded": 2}
 
 
 def points(path: Path) -> list[dict[str, str]]:
@@ -285,7 +285,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert [end["code"] for end in killed] == [-signal.SIGKILL] * len(MOMENTS), killed
     for end in killed:
         assert sum(end["states"].values()) < TRIALS, end
-        assert "RUNNING" in end["states"] or end["moment"].startswith("told"), end
+        assert "RUNNING" in end["states"] or end["moment"].startswith("recorded"), end
     assert last["code"] == 0
     return path
 

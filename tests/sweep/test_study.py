@@ -89,8 +89,8 @@ def test_other_directories_are_refused(tmp_path: Path) -> None:
         "run": "is the directory of a run", "basic": "holds runs of another launcher", "runs": "holds runs of another",
         "other": r"holds other things \(thesis\.tex\)", "file": "is a file",
     }  # fmt: skip
-    for name, said in expected.items():
-        with pytest.raises(UserError, match=rf"{name} {said}.*choose another study\.name"):
+    for name, message in expected.items():
+        with pytest.raises(UserError, match=rf"{name} {message}.*choose another study\.name"):
             Study.load_own(tmp_path / name)
 
 

@@ -108,8 +108,8 @@ class SearchSweeper(Sweeper):
         from litlab.sweep.search.spec import make_search_spec
         from litlab.sweep.search.storage import make_study_name
 
-        known = study.plan.search if study.plan is not None else {}
-        name = make_study_name(study.path, settings.storage, known)
+        recorded = study.plan.search if study.plan is not None else {}
+        name = make_study_name(study.path, settings.storage, recorded)
         swept = {bare_key(dimension.key) for dimension in space.dimensions}
 
         def compose(overrides: list[str], number: int) -> ComposedJob:

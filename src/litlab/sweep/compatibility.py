@@ -56,11 +56,11 @@ def _fixed_values(before: Plan, after: Plan) -> Changes:
 
 def _check_points(study: Study, composed: Sequence["ComposedJob"]) -> None:
     """Check that a point still gives the same job; otherwise a config group or a default has changed."""
-    known = {record.identity for record in study.records}
+    identities = {record.identity for record in study.records}
     by_point = {frozenset(record.point.items()): record for record in study.records}
     for job in composed:
         record = by_point.get(frozenset(job.point.items()))
-        if record is not None and job.identity not in known:
+        if record is not None and job.identity not in identities:
             run = study.run_of(record)
             if run.config.exists():  # else removed by the user, to be created again
                 changes = diff(run.read_config(), job.config)
@@ -71,11 +71,11 @@ def _check_points(study: Study, composed: Sequence["ComposedJob"]) -> None:
 def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequence["ComposedJob"]) -> None:
     """Check that the data come from the same place as those that a job has read: the same place means the same data."""
     begun = {record.identity: run for record, run in study.jobs() if run.dataset.exists() and run.config.exists()}
-    known = next((job for job in composed if job.identity in begun), None)
-    if not begun or (known is None and not _data_source_changes(before.base, after.base)):
+    begun_job = next((job for job in composed if job.identity in begun), None)
+    if not begun or (begun_job is None and not _data_source_changes(before.base, after.base)):
         return
-    run = begun[known.identity] if known is not None else next(iter(begun.values()))
-    config = known.config if known is not None else composed[0].config if composed else after.base
+    run = begun[begun_job.identity] if begun_job is not None else next(iter(begun.values()))
+    config = begun_job.config if begun_job is not None else composed[0].config if composed else after.base
     changes = exclude(_data_source_changes(run.read_config(), config), swept_keys(config))
     if not changes or any(not _data_source_changes(run.read_config(), config) for run in begun.values()):
         return

@@ -221,9 +221,9 @@ def multirun_eta(
         num_queued: Number of jobs that have not started.
         num_slots: Number of jobs that run at once.
     """
-    known = [*durations, *(seconds + remaining for seconds, remaining in running if remaining is not None)]
-    if not known:
+    totals = [*durations, *(seconds + remaining for seconds, remaining in running if remaining is not None)]
+    if not totals:
         return None
-    average = mean(known)
+    average = mean(totals)
     etas = [max(average - seconds, 0.0) if remaining is None else remaining for seconds, remaining in running]
     return max([*etas, (sum(etas) + num_queued * average) / max(num_slots, 1)])

@@ -294,7 +294,7 @@ def _parse_record(values: Any) -> JobRecord:
 
 def _check_writable(path: Path) -> None:
     """Refuse a read-only place before seconds have gone into composing."""
-    parent = next(place for place in (path, *path.absolute().parents) if place.exists())
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if not os.access(parent, os.W_OK):

@@ -60,18 +60,18 @@ def summarize(
     ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
     counts = _counts(len(jobs), [outcome for _, outcome in ended], signum, is_detached=bool(cancel_command))
     lines = ["", counts, *_best(ended), *_failures(ended)]
-    place = display_path(path)
-    lines += ["", f"study        {place}", f"jobs         litlab status {place}"]
+    shown = display_path(path)
+    lines += ["", f"study        {shown}", f"jobs         litlab status {shown}"]
     if sum(outcome.status == RunStatus.COMPLETED for _, outcome in ended) > 1:
-        lines.append(f"compare      litlab compare {place}")
+        lines.append(f"compare      litlab compare {shown}")
     has_unfinished = len(ended) < len(jobs) or any(
         not outcome.is_success and (retries_failures or not outcome.is_failure) for _, outcome in ended
     )
     if signum is not None or has_unfinished:
-        lines.append(f"continue     litlab resume {place}")
+        lines.append(f"continue     litlab resume {shown}")
     if cancel_command:
         lines.append(f"cancel       {cancel_command}")
-    return [*lines, f"TensorBoard  litlab tensorboard {place}"]
+    return [*lines, f"TensorBoard  litlab tensorboard {shown}"]
 
 
 def _counts(num_jobs: int, outcomes: Sequence[Outcome], signum: int | None, *, is_detached: bool) -> str:

@@ -223,9 +223,9 @@ class SearchSource:
 
     def _tell_values(self, trial: Trial, outcome: Outcome) -> None:
         values = [objective_value(objective, outcome.result) for objective in self.search.objectives]
-        known = [value for value in values if value is not None]
-        if len(known) == len(values):
-            self.trials.tell(trial, known)
+        finite = [value for value in values if value is not None]
+        if len(finite) == len(values):
+            self.trials.tell(trial, finite)
             return
         reported = list(outcome.result.get("best") or outcome.result.get("last") or {})
         message = missing_metric(self.search.objectives, reported)

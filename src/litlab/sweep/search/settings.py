@@ -127,13 +127,13 @@ def make_objectives(config: Mapping[str, Any], several: list[Objective] | None) 
             "or several in hydra.sweeper.objectives"
         )
     objectives = several or [Objective(**config["objective"])]
-    known = (*validation_metrics(config["task"]), *RUN_VALUES)
+    names = (*validation_metrics(config["task"]), *RUN_VALUES)
     for objective in objectives:
-        if config["task"]["_target_"] in SECTIONS and objective.metric not in known:
-            hint = did_you_mean(objective.metric, known)
+        if config["task"]["_target_"] in SECTIONS and objective.metric not in names:
+            hint = did_you_mean(objective.metric, names)
             raise UserError(
                 f"hydra.sweeper.objectives: {objective.metric} is not a value that runs report{hint}; "
-                f"known: {', '.join(known)}"
+                f"known: {', '.join(names)}"
             )
     metrics = [objective.metric for objective in objectives if objective.metric not in RUN_VALUES]
     data = config["data"]
@@ -158,8 +158,8 @@ def missing_metric(objectives: Sequence[Objective], reported: Sequence[str]) -> 
     missing = [objective.metric for objective in objectives if objective.metric not in (*RUN_VALUES, *reported)]
     if not missing:
         return None
-    known = ", ".join(reported) or "no validation metric"
-    return f"the objective {missing[0]} was not reported in validation; reported: {known}. No other job would have it"
+    names = ", ".join(reported) or "no validation metric"
+    return f"the objective {missing[0]} was not reported in validation; reported: {names}. No other job would have it"
 
 
 def num_validations(config: Mapping[str, Any]) -> int | None:
@@ -193,15 +193,15 @@ def _optuna_class(kind: str, name: str) -> Any:
 def _option_problems(kind: str, name: str, options: Mapping[str, Any]) -> list[str]:
     """Check options by the signature of Optuna's class."""
     signature = inspect.signature(_optuna_class(kind, name).__init__)
-    known = {key: parameter for key, parameter in signature.parameters.items() if key not in _NOT_OPTIONS}
+    parameters = {key: parameter for key, parameter in signature.parameters.items() if key not in _NOT_OPTIONS}
     problems = []
     for key, value in options.items():
-        place = f"{SECTION}.{kind}_options.{key}"
-        if key not in known:
-            hint = did_you_mean(key, known)
-            problems.append(f"{place}: {name} has no such option{hint}; known: {', '.join(known) or 'none'}")
-        elif not _fits(value, annotation := str(known[key].annotation)):
-            problems.append(f"{place}={format_value(value)}: expected {annotation.replace('None', 'null')}")
+        location = f"{SECTION}.{kind}_options.{key}"
+        if key not in parameters:
+            hint = did_you_mean(key, parameters)
+            problems.append(f"{location}: {name} has no such option{hint}; known: {', '.join(parameters) or 'none'}")
+        elif not _fits(value, annotation := str(parameters[key].annotation)):
+            problems.append(f"{location}={format_value(value)}: expected {annotation.replace('None', 'null')}")
     return problems
 
 

@@ -68,6 +68,6 @@ def _compose_typical(space: Space, compose: Compose) -> Config:
             errors.append(error)
             if [str(earlier) for earlier in errors].count(str(error)) > 1:  # it does not depend on the point
                 break
-    place = " ".join(f"{key}={value}" for key, value in points[0].items())
-    details = f"in the middle of the space: {place}; points tried: {len(errors)}"
+    text = " ".join(f"{key}={value}" for key, value in points[0].items())
+    details = f"in the middle of the space: {text}; points tried: {len(errors)}"
     raise UserError(f"{errors[0]}\n({details})") from errors[0]

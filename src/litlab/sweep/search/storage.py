@@ -26,10 +26,10 @@ _OBJECTIVES = "objectives"  # user attribute of Optuna's study
 _TIMEOUT_SECONDS = 60  # while another process reads the file
 
 
-def make_study_name(path: Path, url: str | None, known: dict[str, Any]) -> str:
-    """Return the name of a search in its database, known from study.yaml or new; unique in the database of a URL."""
-    if "study_name" in known:
-        return str(known["study_name"])
+def make_study_name(path: Path, url: str | None, recorded: dict[str, Any]) -> str:
+    """Return the name of a search in its database: that of study.yaml, or a new one, unique in a database of a URL."""
+    if "study_name" in recorded:
+        return str(recorded["study_name"])
     return path.name if url is None else f"{path.name}-{secrets.token_hex(4)}"
 
 
@@ -45,10 +45,10 @@ def storage_errors(path: Path, url: str | None) -> Iterator[None]:
     except UserError:
         raise
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError) as error:
-        place = f"{SECTION}.storage" if url is not None else str(path / FILE)
+        location = f"{SECTION}.storage" if url is not None else str(path / FILE)
         cause = error.__cause__ or error  # Optuna's own message has less details
         line = " ".join(redact(str(cause)).splitlines()[:1])
-        raise UserError(f"{place}: the trials of the search can't be read or written: {line}") from None
+        raise UserError(f"{location}: the trials of the search can't be read or written: {line}") from None
 
 
 def check_url(url: str) -> None:
