@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from support.composed_jobs import base, begin, contents, plan_of, provenance, seeds
 from support.runs import is_own
 
@@ -42,7 +41,6 @@ def test_create_jobs(tmp_path: Path) -> None:
     assert provenance_of_job["command"] == ["litlab", "train", "seed=1"]
     assert provenance_of_job["study"] == {"name": "s", "number": 1}
     assert study.plan == plan_of([0, 1], tmp_path)
-    assert yaml.safe_load((tmp_path / "s" / "study.yaml").read_text())["format"] == 2
 
 
 def test_the_same_command_changes_nothing(tmp_path: Path) -> None:
