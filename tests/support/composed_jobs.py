@@ -61,7 +61,7 @@ def plan_of(values: Sequence[int], project: Path, **changes: Any) -> Plan:
         axes={"seed": [str(value) for value in values]},
         base=base(**changes),
         arguments=["-m", "data=shapes", "seed=" + ",".join(map(str, values))],
-        launcher={"jobs": 2, "jobs_per_device": 1, "timeout": None, "retries": 0},
+        launcher={"backend": "pool", "jobs": 2, "jobs_per_device": 1, "timeout": None, "retries": 0, "dry_run": False},
         search={},
         project=str(project),
         started="2026-01-31T12:00:00+00:00",

@@ -89,7 +89,9 @@ def _queued_runs(directory: Path) -> dict[Path, str]:
     """Ask the queue of a cluster for the jobs of a study that wait, with the reason; nothing if it can't be asked."""
     try:
         plan = Study.load(directory).plan if (directory / STUDY_FILE).exists() else None
-        return {} if plan is None else make_backend(plan.launcher, directory).queued_runs()
+        if plan is None or plan.launcher.get("backend") != "slurm":  # no other queue; a plan may be untrusted
+            return {}
+        return make_backend(plan.launcher, directory).queued_runs()
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
         return {}
