@@ -1,0 +1,148 @@
+"""hydra/launcher=slurm on a real SLURM of two virtual nodes; skipped where there can be none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.processes import wait_until
+from support.runs import TINY, train_here
+from support.slurm_cluster import SlurmCluster
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+SLURM = ("hydra/launcher=slurm", "hydra.launcher.poll=0.5")
+LONG = (*TINY, "trainer.max_epochs=60", "trainer.log_every_n_steps=1", "checkpoint.every_steps=5")
+SOON = 180  # seconds: each worker imports torch, several at a time
+
+
+class Study:
+    """A multirun on the cluster.
+
+    Attributes:
+        path: Its directory.
+    """
+
+    def __init__(self, project: Path, *overrides: str) -> None:
+        self.path = project / "outputs" / "s"
+        self._project = project
+        self._command = [sys.executable, "-P", "-m", "litlab", "train", "-m", *overrides, *SLURM, "study.name=s"]
+
+    def start(self, *prefix: str) -> "subprocess.Popen[str]":
+        """Start the command of the study."""
+        return subprocess.Popen(
+            [*prefix, *self._command], cwd=self._project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, *prefix: str) -> tuple[int, str]:
+        """Run the command of the study; return its exit code and output."""
+        process = self.start(*prefix)
+        output, _ = process.communicate(timeout=SOON)
+        return process.returncode, output
+
+    def runs(self) -> list[RunDirectory]:
+        return [RunDirectory(path) for path in sorted(self.path.glob("0*"))]
+
+    def statuses(self) -> list[str]:
+        return [read_result(run)["status"] if run.result.exists() else "" for run in self.runs()]
+
+    def starts(self) -> list[int]:
+        """Return how often SLURM has started each job."""
+        lists = sorted((self.path / ".slurm").glob("*.list"), key=lambda path: path.stat().st_mtime)
+        counts = dict.fromkeys((run.path for run in self.runs()), 0)
+        for listed in lists:
+            for index, line in enumerate(listed.read_text().splitlines()):
+                file = listed.with_suffix(f".{index}.starts")
+                counts[Path(line)] += len(file.read_text().splitlines()) if file.exists() else 0
+        return list(counts.values())
+
+
+def weights(run: RunDirectory) -> str:
+    return str(read_result(run)["weights"])
+
+
+def logs_values(run: RunDirectory, number: int = 3) -> bool:
+    return run.metrics.exists() and run.metrics.read_text().count("train/loss") >= number
+
+
+def elements(cluster: SlurmCluster) -> dict[str, str]:
+    """Return the ids of the jobs in the queue, with their states."""
+    lines = cluster.call("squeue", "--array", "--noheader", "--format=%F_%K %T").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def test_a_killed_controller_costs_nothing(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
+    """A study of 5 goes on without it; the same command on another host takes the jobs up. Equal to local runs."""
+    study = Study(project, *TINY, "seed=0,1,2,3,4")
+    controller = study.start()
+    wait_until(lambda: len(elements(cluster)) == 5, SOON)
+    os.kill(controller.pid, signal.SIGKILL)
+    controller.wait()
+    code, output = study.run("unshare", "--uts", "sh", "-c", 'hostname login2 && exec "$@"', "sh")
+    assert code == 0, output
+    assert study.statuses() == ["completed"] * 5
+    assert study.starts() == [1] * 5
+    nodes = {line.split()[-1] for file in (study.path / ".slurm").glob("*.starts") for line in [file.read_text()]}
+    assert nodes == {"n1", "n2"}
+    local = train_here(tmp_path / "local", *TINY, "seed=3")
+    assert weights(study.runs()[3]) == weights(local)
+
+
+def test_cancelled_requeued_and_warned_jobs(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
+    """One that somebody cancels is not started again. The others save, return to the queue and end as undisturbed."""
+    study = Study(project, *LONG, "seed=0,1,2")
+    controller = study.start()
+    wait_until(lambda: len(study.runs()) == 3 and all(map(logs_values, study.runs())), SOON)
+    cancelled, requeued, warned = sorted(elements(cluster))
+    cluster.call("scancel", cancelled)
+    cluster.call("scontrol", "requeue", requeued)
+    cluster.call("scancel", "--batch", "--signal=USR1", warned)  # as --signal does before the time limit
+    wait_until(lambda: elements(cluster).get(requeued) == "PENDING", 60)
+    cluster.call("scontrol", "update", f"JobId={requeued}", "StartTime=now")  # SLURM would wait for two minutes
+    output, _ = controller.communicate(timeout=SOON)
+    assert controller.returncode == 1
+    assert study.statuses() == ["cancelled", "completed", "completed"], output
+    assert study.starts() == [1, 2, 2]
+    assert "0000_seed-0: cancelled" in output
+    for seed, run in list(enumerate(study.runs()))[1:]:
+        assert weights(run) == weights(train_here(tmp_path / str(seed), *LONG, f"seed={seed}"))
+
+
+def test_a_node_that_fails(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
+    """SLURM starts its job again on the other node, and it ends as undisturbed. It costs no retry."""
+    study = Study(project, *LONG, "seed=5")
+    controller = study.start()
+    wait_until(lambda: len(study.runs()) == 1 and logs_values(study.runs()[0]), SOON)
+    node = cluster.call("squeue", "--noheader", "--format=%N").strip()
+    worker = int(study.runs()[0].read_json(study.runs()[0].heartbeat)["pid"])
+    try:
+        os.kill(cluster.pid(f"slurmd-{node}"), signal.SIGKILL)
+        for pid in (os.getpgid(worker), worker):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: elements(cluster) and "PENDING" in elements(cluster).values(), 90)
+        output, _ = controller.communicate(timeout=400)
+    finally:
+        cluster.start(f"slurmd-{node}")
+        cluster.wait_until_idle()
+    assert controller.returncode == 0, output
+    assert study.starts() == [2]
+    assert weights(study.runs()[0]) == weights(train_here(tmp_path / "local", *LONG, "seed=5"))
+
+
+def test_two_nodes_are_two_local_ranks(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
+    """By a single command that submits and waits."""
+    command = [sys.executable, "-P", "-m", "litlab", "train", *TINY, *SLURM, "trainer.num_nodes=2", "trainer.devices=1"]
+    done = subprocess.run([*command, "hydra.run.dir=two"], cwd=project, capture_output=True, text=True, timeout=SOON)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = RunDirectory(project / "two")
+    provenance = json.loads(run.provenance.read_text())
+    assert provenance["machine"]["ranks"] == 2
+    local = [sys.executable, "-P", "-m", "litlab", "train", *TINY, "trainer.devices=2", "hydra.run.dir=local"]
+    subprocess.run(local, cwd=project, check=True, capture_output=True, timeout=SOON)
+    assert weights(run) == weights(RunDirectory(project / "local"))
