@@ -38,7 +38,7 @@ class ScriptedBackend:
         broken: Calls that raise an error from now on.
     """
 
-    outlives_command, grace_seconds, max_parallel = False, 0.4, None
+    outlives_command, detaches, grace_seconds, max_parallel = False, False, 0.4, None
 
     def __init__(self, ends: dict[int, list[End]]) -> None:
         self.submitted: list[int] = []
