@@ -83,7 +83,7 @@ def test_a_killed_controller_costs_nothing(cluster: SlurmCluster, project: Path,
     controller = study.start()
     wait_until(lambda: len(elements(cluster)) == 5, SOON)
     os.kill(controller.pid, signal.SIGKILL)
-    controller.wait()
+    controller.communicate()
     code, output = study.run("unshare", "--uts", "sh", "-c", 'hostname login2 && exec "$@"', "sh")
     assert code == 0, output
     assert study.statuses() == ["completed"] * 5

@@ -64,6 +64,9 @@ class ImageDataModule(LightningDataModule, ABC):
         settings: See `ImageSettings`.
 
     Attributes:
+        settings: All settings.
+        batch_size: Images of a batch, over all devices.
+        seed: Seed of the order and the augmentation.
         info: Description of the data set, from `setup` on.
         train_indices: Rows of the official training split to train on, shape n_train, ascending.
         val_indices: Rows of the official training split to validate on, shape n_val, ascending.
@@ -87,6 +90,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 "YAML, which has the settings of all data sets, and pass them on in its constructor as **settings"
             )
         self.settings = settings
+        self.batch_size, self.seed = settings["batch_size"], settings["seed"]
         self.augment = Augmentation(
             seed=settings["seed"],
             crop_padding=settings["crop_padding"],
@@ -225,8 +229,8 @@ class ImageDataModule(LightningDataModule, ABC):
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         indices = indices if isinstance(splits, StreamedImages) else indices.to(device)
         args = LoaderArgs(
-            sampler=EpochSampler(indices=indices, seed=self.settings["seed"], shuffle=shuffle),
-            batch_size=self.settings["batch_size"],
+            sampler=EpochSampler(indices=indices, seed=self.seed, shuffle=shuffle),
+            batch_size=self.batch_size,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
             mixing=mixing,
