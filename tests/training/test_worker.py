@@ -65,7 +65,10 @@ def test_rank_0_starts_only_in_a_directory_that_is_free(
 def test_several_machines_are_left_to_torchrun(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     """torchrun needs the directory, so the run is not refused."""
     assert main() == 1
-    assert f"start `-m litlab.training.worker {run.path}` with torchrun on every machine" in capsys.readouterr().err
+    assert (
+        f"start `-m litlab.training.worker {run.path}` with torchrun or srun on every machine"
+        in capsys.readouterr().err
+    )
     assert read_result(run)["status"] == "failed"
 
 

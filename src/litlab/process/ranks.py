@@ -1,6 +1,7 @@
 """The ranks of a run: started together, stopped together. No torch."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,23 +10,76 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from litlab.errors import UserError
 from litlab.process.child_process import Fork
 from litlab.process.signals import PARENT_VARIABLE, StopRequest, blocked_signals
 
 STORE_SOCKET = "LITLAB_STORE_SOCKET"  # environment variable of rank 0: descriptor of the socket for the ranks' store
+_SRUN_VARIABLES = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "NODE_RANK": "NODEID", "WORLD_SIZE": "STEP_NUM_TASKS"}
 GRACE = 4.0  # seconds for the other ranks to end once one has failed
 POLL = 0.02  # seconds
 
 
 def is_rank() -> bool:
-    """Return whether this process was started as one rank of several, by litlab or by torchrun."""
+    """Return whether this process was started as one rank of several, by litlab, torchrun or srun."""
     return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+
+
+def is_srun_task() -> bool:
+    """Return whether srun started this process as one task of several."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def is_first_task() -> bool:
+    """Return whether this process is the first that torchrun or srun started, or neither started it."""
+    rank = os.environ.get("RANK") or (os.environ.get("SLURM_PROCID") if is_srun_task() else None)
+    return rank in (None, "0")
+
+
+def take_ranks_of_srun() -> None:
+    """Set the variables that torchrun would set, in a task of srun; in any other process do nothing.
+
+    `MASTER_ADDR` and `MASTER_PORT` of the environment stay.
+
+    Raises:
+        UserError: If the nodes have unequal numbers of tasks, or SLURM does not tell the address of the first one.
+    """
+    if not is_srun_task() or "RANK" in os.environ:
+        return
+    slurm = {name: os.environ[f"SLURM_{name}"] for name in (*_SRUN_VARIABLES.values(), "JOB_ID", "STEP_ID")}
+    tasks = os.environ["SLURM_STEP_TASKS_PER_NODE"]  # such as 2(x3), or 2,1
+    match = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
+    if match is None:
+        raise UserError(f"srun started {tasks} tasks on the nodes; all nodes need equally many: --ntasks-per-node")
+    ranks = {name: slurm[variable] for name, variable in _SRUN_VARIABLES.items()}
+    port = 20000 + int(slurm["JOB_ID"]) * 16 % 12000 + int(slurm["STEP_ID"]) % 16  # the same in all tasks
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _address_of_first(os.environ["SLURM_STEP_NODELIST"])
+    os.environ.setdefault("MASTER_PORT", str(port))
+    os.environ |= ranks | {"GROUP_RANK": ranks["NODE_RANK"], "LOCAL_WORLD_SIZE": match[1]}
+
+
+def _address_of_first(nodes: str) -> str:
+    """Return the address of the first of these nodes, such as `n[1-4,7]`."""
+    first = _scontrol("show", "hostnames", nodes).split()[0]
+    match = re.search(r"\bNodeAddr=(\S+)", _scontrol("-o", "show", "node", first))
+    return first if match is None else match[1]
+
+
+def _scontrol(*arguments: str) -> str:
+    try:
+        return subprocess.run(["scontrol", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        raise UserError(
+            f"scontrol {' '.join(arguments)}: {str(reason).strip()}; set MASTER_ADDR to the address of the first node"
+        ) from error
 
 
 def owns_run() -> bool:
     """Return whether this process holds the run's lock and reports its end.
 
-    The parent of litlab's own ranks does; under torchrun, rank 0 does.
+    The parent of litlab's own ranks does; under torchrun and srun, rank 0 does.
     """
     return not is_rank() or (PARENT_VARIABLE not in os.environ and global_rank() == 0)
 
@@ -41,7 +95,7 @@ def num_local_ranks() -> int:
 
 
 def num_nodes() -> int:
-    """Return the number of machines of the run; torchrun starts equally many ranks on each."""
+    """Return the number of machines of the run; all have equally many ranks."""
     return int(os.environ["WORLD_SIZE"]) // num_local_ranks() if is_rank() else 1
 
 

@@ -1,8 +1,8 @@
 """Worker process, the only place where training starts: `python -m litlab.training.worker DIR`.
 
 A worker gets a run directory and leaves a result in it. It trains itself, or starts a process per device and waits for
-them. Each of these is a worker with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun would set them. No worker composes
-a config. In a multirun, a fork server starts the workers, which fork their ranks.
+them. Each of these is a worker with RANK, LOCAL_RANK and WORLD_SIZE set, as torchrun sets them; a task of srun does so
+itself. No worker composes a config. In a multirun, a fork server starts the workers, which fork their ranks.
 """
 
 import logging
@@ -22,7 +22,17 @@ from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
 from litlab.process.failure import describe_error, log_traceback, record_failure
-from litlab.process.ranks import global_rank, is_rank, num_local_ranks, num_nodes, owns_run, run_ranks, start_rank
+from litlab.process.ranks import (
+    global_rank,
+    is_first_task,
+    is_rank,
+    num_local_ranks,
+    num_nodes,
+    owns_run,
+    run_ranks,
+    start_rank,
+    take_ranks_of_srun,
+)
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import HeartbeatThread
@@ -49,6 +59,7 @@ def work(directory: str, started: float) -> int:
     stop = StopRequest()
     try:
         stop.install()
+        take_ranks_of_srun()
         run = RunDirectory.existing(directory)
         config, trust = open_config(run)
         trust.make_importable()
@@ -67,7 +78,8 @@ def work(directory: str, started: float) -> int:
             code = _record_failures(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
             return _report_failure(run, config, code)
     except UserError as error:
-        print(f"litlab: {error}", file=sys.stderr)
+        if is_rank() or is_first_task():
+            print(f"litlab: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"litlab: {error.filename or directory}: {error.strerror}", file=sys.stderr)
@@ -77,10 +89,10 @@ def work(directory: str, started: float) -> int:
 
 
 def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, started: float, lock: TextIO) -> int:
-    """Train in this process, or in several on this machine; those of several machines are started by torchrun."""
+    """Train in this process, or in several on this machine; torchrun or srun start those of several machines."""
     nodes = config["trainer"]["num_nodes"]
     if nodes > 1 and not is_rank():
-        error = f"start `-m litlab.training.worker {run.path}` with torchrun on every machine"
+        error = f"start `-m litlab.training.worker {run.path}` with torchrun or srun on every machine"
         # Not refused: the directory stays.
         record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={nodes}: {error}")
         return 1
@@ -106,7 +118,7 @@ def _check_ranks(run: RunDirectory, trainer: Config) -> None:
     """Refuse a number of ranks that the config does not ask for.
 
     Raises:
-        UserError: If torchrun started more or fewer ranks, on this machine or in all.
+        UserError: If torchrun or srun started more or fewer ranks, on this machine or in all.
     """
     devices, nodes = num_local_ranks(), num_nodes()
     if (_num_devices(trainer) or devices, trainer["num_nodes"]) != (devices, nodes):
