@@ -21,3 +21,29 @@ def test_help_of_each_command(command: str, tmp_path: Path, call_here: Call) -> 
 
 def test_an_unknown_command_is_refused_with_the_nearest(tmp_path: Path, call_here: Call) -> None:
     assert call_here(tmp_path, "trian") == (1, "", "litlab: trian: unknown command; did you mean train?\n")
+
+
+@pytest.mark.parametrize("arguments", [["train", "data=shapes"], ["train", "-m", "seed=0,1"], ["resume", "run"]])
+@pytest.mark.parametrize(
+    ("launcher", "variables"),
+    [
+        ("torchrun", {"RANK": "{}", "LOCAL_RANK": "{}", "WORLD_SIZE": "2"}),
+        ("srun", {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "{}"}),
+    ],
+)
+def test_several_tasks_of_one_command_are_refused_by_the_first(
+    arguments: list[str],
+    launcher: str,
+    variables: dict[str, str],
+    tmp_path: Path,
+    call_here: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for rank in (0, 1):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value.format(rank))
+        code, output, errors = call_here(tmp_path, *arguments)
+        assert (code, output) == (1, "")
+        expected = f"litlab: this command starts all its processes itself: run it once, without {launcher}; with "
+        assert errors.startswith(expected) if rank == 0 else errors == ""
+    assert list(tmp_path.iterdir()) == []

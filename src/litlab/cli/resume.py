@@ -21,6 +21,7 @@ from litlab.config.trust import ALLOW
 from litlab.errors import RunFailed, UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import RunStopped, run_worker
+from litlab.process.ranks import refuse_tasks
 from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping
@@ -69,6 +70,7 @@ def main(arguments: list[str]) -> None:
         RunFailed: If the worker did not complete.
     """
     options = parse_options(arguments)
+    refuse_tasks()
     directory = Path(options.run)
     if (directory / STUDY_FILE).is_file():
         if options.allow:

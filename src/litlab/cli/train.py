@@ -23,6 +23,7 @@ from litlab.config.hydra_errors import explain_error, explain_write_error
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.secrets import refuse_secret_arguments, refuse_secret_literals, resolve_secrets
 from litlab.errors import RunFailed, UserError
+from litlab.process.ranks import refuse_tasks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
 
@@ -33,7 +34,6 @@ _HELP_FLAGS = {"-h", "--help"}
 _HIDDEN_GROUPS = ("hydra", "data/base")  # options of Hydra itself, and what data sets share
 _FLAGS = {"--dry-run": "hydra.launcher.dry_run=true", "--detach": "hydra.launcher.detach=true"}  # flag -> override
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
 
 
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
         if _is_help(arguments):
             print(help_text(arguments))
         else:
+            refuse_tasks()
             refuse_secret_arguments(arguments)  # before a multirun records them
             _run_job()
     except (_Exit, Exception) as caught:
@@ -169,9 +170,8 @@ class BeforeHydraWrites(Callback):
     """Refuse wrong commands before Hydra or a sweeper writes anything; conf/config.yaml names this callback."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a multirun under torchrun, a dry run by another sweeper, and literal secrets."""
+        """Refuse a dry run by another sweeper, and literal secrets."""
         try:
-            _refuse_torchrun()
             _refuse_dry_run(config)
             refuse_secret_literals(OmegaConf.to_container(config, resolve=False))
         except UserError as error:
@@ -193,13 +193,6 @@ class BeforeHydraWrites(Callback):
         except Exception as error:
             raise _Exit(error) from error
         raise _Exit(None)
-
-
-def _refuse_torchrun() -> None:
-    if "TORCHELASTIC_RUN_ID" in os.environ or all(name in os.environ for name in _TORCHRUN_VARIABLES):
-        raise UserError(
-            "-m under torchrun: a multirun starts all its processes itself; run the command without torchrun"
-        )
 
 
 def _refuse_dry_run(config: DictConfig) -> None:

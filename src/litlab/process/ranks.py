@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from litlab.errors import UserError
+from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import Fork
 from litlab.process.signals import PARENT_VARIABLE, StopRequest, blocked_signals
 
@@ -34,6 +34,27 @@ def is_first_task() -> bool:
     """Return whether this process is the first that torchrun or srun started, or neither started it."""
     rank = os.environ.get("RANK") or (os.environ.get("SLURM_PROCID") if is_srun_task() else None)
     return rank in (None, "0")
+
+
+def refuse_tasks() -> None:
+    """Refuse a command that starts all its processes itself, if torchrun or srun starts it several times.
+
+    Raises:
+        UserError: In the first task.
+        RunFailed: In the others, so that the reason is printed once.
+    """
+    if is_rank() or "TORCHELASTIC_RUN_ID" in os.environ:
+        launcher = "torchrun"
+    elif is_srun_task():
+        launcher = "srun"
+    else:
+        return
+    if not is_first_task():
+        raise RunFailed(UserError.exit_code)
+    raise UserError(
+        f"this command starts all its processes itself: run it once, without {launcher}; with trainer.num_nodes it "
+        f"makes the run directory and says what to start with {launcher}"
+    )
 
 
 def take_ranks_of_srun() -> None:
