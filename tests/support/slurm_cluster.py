@@ -91,6 +91,15 @@ class SlurmCluster:
         """Return the process id of `slurmctld`, `slurmd-n1` or `slurmd-n2`."""
         return int((self.folder / f"{daemon}.pid").read_text())
 
+    def kill_node(self, node: str) -> None:
+        """Kill all processes of a node at once: its daemon, and its jobs with what they have started."""
+        jobs = self.call("squeue", f"--nodelist={node}", "--noheader", "--format=%A").split()
+        steps = [process for process in psutil.process_iter() if any(f"[{job}." in _title(process) for job in jobs)]
+        daemon = psutil.Process(self.pid(f"slurmd-{node}"))
+        for process in [daemon, *(child for step in steps for child in [step, *step.children(recursive=True)])]:
+            with suppress(psutil.Error):
+                process.kill()
+
     def start(self, daemon: str) -> None:
         """Start a daemon by this name."""
         program, _, node = daemon.partition("-")
@@ -160,6 +169,14 @@ def _stop(folder: Path) -> None:
     for process in alive:
         with suppress(psutil.Error):
             process.send_signal(signal.SIGKILL)
+
+
+def _title(process: psutil.Process) -> str:
+    """Return the title of a step's process, `slurmstepd: [34.batch]`; empty for others."""
+    with suppress(psutil.Error):
+        if process.name() == "slurmstepd":
+            return " ".join(process.cmdline())
+    return ""
 
 
 def _belongs(process: psutil.Process, folder: Path) -> bool:
