@@ -4,12 +4,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from support.runs import TINY, call_cold, compose_config
 
 from litlab.config.config_file import to_yaml
 from litlab.errors import RunFailed
 from litlab.process.controller import run_worker
 from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import read_result
 
 
@@ -31,3 +33,13 @@ def test_outside_the_main_thread_a_worker_is_only_a_process(tmp_path: Path) -> N
     assert isinstance(error, RunFailed)
     assert error.exit_code == 1
     assert read_result(run)["status"] == "failed"
+
+
+def test_a_run_in_use_is_left_to_its_owner(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = compose_config(*TINY)
+    run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
+    with directory_lock(run.path), pytest.raises(RunFailed) as failed:
+        run_worker(run, config, keep=False)
+    assert failed.value.exit_code == 75
+    assert not run.result.exists()
+    assert len(capfd.readouterr().err.splitlines()) == 1

@@ -54,11 +54,27 @@ def test_links_and_pipes_are_refused(run: RunDirectory, tmp_path: Path) -> None:
     assert Heartbeat.read(run) is None
 
 
-def test_the_clock_of_the_file_system(tmp_path: Path) -> None:
+def test_the_clock_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tmp_path.stat().st_mtime_ns
     for directory in (tmp_path, tmp_path / "missing"):
         assert file_system_time(directory) == pytest.approx(time.time(), abs=5)
     assert tmp_path.stat().st_mtime_ns == before, "asking leaves no trace"
+    monkeypatch.delattr(os, "O_TMPFILE")  # NFS does not know it
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert file_system_time(tmp_path) > 1e9
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_the_progress_is_by_the_clock_of_the_file_system(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose clock is off would seem to have made no progress for minutes."""
+    monkeypatch.setattr(heartbeat, "file_system_time", lambda directory: time.time() + 900)
+    with HeartbeatThread(run):
+        wait_until(lambda: Heartbeat.read(run) is not None, seconds=5)
+        beat = Heartbeat.read(run)
+    assert beat is not None
+    assert beat.time == pytest.approx(time.time() + 900, abs=5)
 
 
 def test_a_thread_renews_it_with_the_progress(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from support.processes import lock_owner
 
 from litlab.errors import InUseError, UserError
 from litlab.runs import lock as lock_module
-from litlab.runs.heartbeat import file_system_time
 from litlab.runs.lock import directory_lock, is_locked
 
 HOLD_ELSEWHERE = """
@@ -97,17 +96,6 @@ def test_an_owner_on_another_host_is_alive_as_long_as_its_heartbeat(tmp_path: Pa
     assert is_locked(tmp_path), "its heartbeat is not old yet"
     set_age(heartbeat, 61)
     assert not is_locked(tmp_path)
-
-
-@pytest.mark.parametrize("has_tmpfile", [True, False])
-def test_the_clock_of_the_file_system_leaves_no_file(
-    has_tmpfile: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not has_tmpfile:  # as on NFS
-        monkeypatch.delattr(os, "O_TMPFILE")
-    assert file_system_time(tmp_path) == pytest.approx(time.time(), abs=5)
-    assert list(tmp_path.iterdir()) == []
-    assert file_system_time(tmp_path / "missing") == pytest.approx(time.time(), abs=5)
 
 
 def set_age(path: Path, seconds: float) -> None:

@@ -18,7 +18,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, read_result, write_result
 from litlab.runs.state import RunStatus
-from litlab.training.worker import main
+from litlab.training.worker import _report_failure, main
 
 
 def test_torchrun(tmp_path: Path) -> None:
@@ -113,4 +113,10 @@ def test_a_run_that_was_completed_before_the_lock_is_left_alone(
     monkeypatch.setattr("litlab.training.worker.directory_lock", complete_first)
     assert main() == 0
     assert capsys.readouterr().err == f"litlab: {run.path} is complete\n"
+    assert read_result(run)["status"] == "completed"
+
+
+def test_a_rank_that_is_killed_after_the_end_leaves_the_result(run: RunDirectory) -> None:
+    write_result(run, Result(status=RunStatus.COMPLETED, identity=""))
+    assert _report_failure(run, run.read_config(), 128 + signal.SIGKILL) == 128 + signal.SIGKILL
     assert read_result(run)["status"] == "completed"

@@ -33,8 +33,8 @@ class Heartbeat:
     Attributes:
         step: Optimizer steps so far.
         epoch: Current epoch, counted from 0.
-        time: Time of the last progress in seconds since 1970, by the clock of its host. The file's own time of change
-            is that of the last renewal: a process that hangs still renews it.
+        time: Time of the last progress in seconds since 1970, by the clock of the file system. The file's own time of
+            change is that of the last renewal: a process that hangs still renews it.
         host: Host of the worker.
         pid: Process id of the worker.
     """
@@ -105,10 +105,11 @@ class HeartbeatThread:
 
     def _renew(self) -> None:
         last, last_time = None, 0.0
+        offset = file_system_time(self._run.path) - time.time()  # of its clock
         while True:
             progress = self.read_progress()
             if progress != last:
-                last, last_time = progress, time.time()
+                last, last_time = progress, time.time() + offset
             try:
                 Heartbeat(step=progress[0], epoch=progress[1], time=last_time).write(self._run)
             except OSError as error:  # a full disk, for example: training may continue, and so does this
