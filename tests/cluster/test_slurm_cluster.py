@@ -14,6 +14,7 @@ from support.slurm_cluster import SlurmCluster
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.sweep.backends.slurm_job import read_list
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -57,9 +58,9 @@ class Study:
         lists = sorted((self.path / ".slurm").glob("*.list"), key=lambda path: path.stat().st_mtime)
         counts = dict.fromkeys((run.path for run in self.runs()), 0)
         for listed in lists:
-            for index, line in enumerate(listed.read_text().splitlines()):
+            for index, run in enumerate(read_list(listed)):
                 file = listed.with_suffix(f".{index}.starts")
-                counts[Path(line)] += len(file.read_text().splitlines()) if file.exists() else 0
+                counts[run] += len(file.read_text().splitlines()) if file.exists() else 0
         return list(counts.values())
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from litlab.runs.files import write_json
 from litlab.sweep.backends.base import Job
-from litlab.sweep.backends.slurm_job import ElementFiles
+from litlab.sweep.backends.slurm_job import ElementFiles, read_list
 
 UNREACHABLE = "Unable to contact slurm controller (connect failure)"
 _SCRIPT = """#!{python}
@@ -121,17 +121,10 @@ class FakeSlurm:
 
     def files(self, job: Job) -> ElementFiles:
         """Return the files of the last element of a job."""
-        found = []
-        for listed in (job.run.path.parent / ".slurm").glob("*.list"):
-            lines = listed.read_text().splitlines()
-            if str(job.run.path) in lines:
-                found.append(
-                    (
-                        listed.stat().st_mtime_ns,
-                        ElementFiles(listed.parent, listed.stem, lines.index(str(job.run.path))),
-                    )
-                )
-        return max(found, key=lambda pair: pair[0])[1]
+        lists = sorted((job.run.path.parent / ".slurm").glob("*.list"), key=lambda path: path.stat().st_mtime_ns)
+        indices = [(listed, read_list(listed)) for listed in lists]
+        listed, runs = next(pair for pair in reversed(indices) if job.run.path in pair[1])
+        return ElementFiles(listed.parent, listed.stem, runs.index(job.run.path))
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ def test_without_slurm_it_says_where_to_run(study: Path, monkeypatch: pytest.Mon
         ("TIMEOUT", 143, "interrupted", ExitCause.TIMED_OUT),
         ("NODE_FAIL", None, None, ExitCause.LOST),
         ("PREEMPTED", 143, "interrupted", ExitCause.LOST),
+        ("FAILED", 75, None, ExitCause.LOST),  # another process has the run, and it could not return to the queue
         ("OUT_OF_MEMORY", 137, None, ExitCause.OUT_OF_MEMORY),
         ("CANCELLED", None, None, ExitCause.CANCELLED),  # before it started
     ],

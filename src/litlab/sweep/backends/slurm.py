@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litlab.config.schema import Slurm
-from litlab.errors import UserError
+from litlab.errors import InUseError, UserError
 from litlab.process.controller import is_rank_variable
 from litlab.process.signals import PARENT_VARIABLE, exit_code
 from litlab.runs.lock import file_lock, is_locked
@@ -121,9 +121,8 @@ class SlurmBackend:
         self._new: list[Job] = []
         self._arrays: list[_Array] = []  # not known to SLURM yet
         self._elements: dict[int, _Element] = {}
-        self._earlier: dict[Path, tuple[ElementFiles, _QueueLine]] | None = (
-            None  # of earlier commands, by run directory
-        )
+        # Elements that earlier commands submitted, by run directory; None before SLURM was asked for them.
+        self._earlier: dict[Path, tuple[ElementFiles, _QueueLine]] | None = None
         self._to_cancel: dict[int, int] = {}  # number of the job -> signal
         self._exits: list[JobExit] = []
         self._polled = -float("inf")
@@ -413,7 +412,7 @@ class SlurmBackend:
             return ExitCause.TIMED_OUT
         if element.state == "OUT_OF_MEMORY":
             return ExitCause.OUT_OF_MEMORY
-        if element.state in _LOST:
+        if element.state in _LOST or code == InUseError.exit_code:  # it could not return to the queue by itself
             return ExitCause.LOST
         if element.last_signal is not None:
             return None

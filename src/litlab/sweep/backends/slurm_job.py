@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from litlab.errors import InUseError
 from litlab.process.controller import is_rank_variable
 from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
 from litlab.runs.files import write_text
@@ -94,15 +95,20 @@ class ElementFiles:
 
 
 def write_list(folder: Path, token: str, runs: Sequence[Path]) -> Path:
-    """Write the list of an array, a run directory a line, and return its path."""
+    """Write the list of an array and return its path; it stays, since an sbatch that was cut off may hold its lock.
+
+    The run directories are relative to that of the study, which other hosts may have mounted elsewhere.
+    """
     path = folder / f"{token}.list"
-    write_text(path, "".join(f"{run.absolute()}\n" for run in runs))
+    if not path.exists():
+        write_text(path, "".join(f"{os.path.relpath(run, folder.parent)}\n" for run in runs))
     return path
 
 
 def read_list(path: Path) -> list[Path]:
     """Read the list of an array."""
-    return [Path(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    study = path.absolute().parents[1]
+    return [study / line for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> int:
@@ -112,11 +118,16 @@ def main() -> int:
     files = ElementFiles(listed.parent, listed.stem, index)
     files.record_start()
     code, received = run_worker(read_list(listed)[index])
-    if received == signal.SIGUSR1 and code == exit_code(signal.SIGUSR1):
-        files.record_requeue()
+    is_warned = received == signal.SIGUSR1 and code == exit_code(signal.SIGUSR1)
+    if (
+        is_warned or code == InUseError.exit_code
+    ):  # by a worker on a node that SLURM has lost, for example: it may end soon
+        if is_warned:
+            files.record_requeue()
         if subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]).returncode == 0:
             time.sleep(REQUEUE_SECONDS)
         files.take_requeue()
+        code = InUseError.exit_code
     files.record_exit(code)
     return code
 
