@@ -11,6 +11,7 @@ from support.runs import TINY, call_cold, call_litlab
 
 from litlab.config.config_file import from_yaml
 from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 
@@ -172,3 +173,11 @@ def test_a_directory_that_cannot_be_written(mode: str, tmp_path: Path, call_here
     assert (code, errors[:21]) == (1, "litlab: outputs/mine/")
     assert "Not a directory" in errors
     assert "hydra.run.dir=" in errors
+
+
+def test_a_study_in_use_has_an_exit_code_of_its_own(tmp_path: Path, call_here: Call) -> None:
+    study = tmp_path / "outputs" / "mine"
+    study.mkdir(parents=True)
+    with directory_lock(study):
+        code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "seed=0,1", "study.name=mine")
+    assert (code, errors.startswith(f"litlab: {study} is in use by process")) == (75, True), errors
