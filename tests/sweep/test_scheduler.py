@@ -1,6 +1,8 @@
 """Tests of the scheduler with a backend whose jobs end as a test says."""
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +40,8 @@ class ScriptedBackend:
         broken: Calls that raise an error from now on.
     """
 
-    outlives_command, detaches, grace_seconds, max_parallel = False, False, 0.4, None
+    outlives_command, detaches, grace_seconds = False, False, 0.4
+    max_parallel: int | None = None
 
     def __init__(self, ends: dict[int, list[End]]) -> None:
         self.submitted: list[int] = []
@@ -218,3 +221,99 @@ def test_an_error_of_poll_stops_the_jobs_in_order(schedule: Schedule) -> None:
         scheduler.run()
     assert backend.cancelled == [(0, signal.SIGTERM), (1, signal.SIGTERM)]
     assert [scheduler.outcomes[number].status for number in range(2)] == ["interrupted", "interrupted"]
+
+
+class Queue(ScriptedBackend):
+    """Backend whose jobs outlive the command: they wait in `waiting` before they run."""
+
+    outlives_command = True
+
+    def __init__(self, ends: dict[int, list[End]]) -> None:
+        super().__init__(ends)
+        self.waiting: dict[int, str] = {}
+
+    def has_capacity(self, config: Config) -> bool:
+        return True
+
+    def queued(self) -> dict[int, str]:
+        return self.waiting
+
+
+def stop_at(backend: Queue, number: int, action: Callable[[], None]) -> None:
+    """Call an action within the poll of this number."""
+    poll, polls = backend.poll, iter(range(1, 1_000_000))
+
+    def counted(timeout: float) -> list[JobExit]:
+        if next(polls) == number:
+            action()
+        time.sleep(0.01)
+        return poll(timeout)
+
+    backend.poll = counted  # type: ignore[method-assign]
+
+
+def request_stop(scheduler: Scheduler) -> None:
+    scheduler.stop.received = signal.SIGINT
+
+
+def test_a_signal_detaches_from_jobs_that_outlive_the_command(schedule: Schedule) -> None:
+    backend = Queue({0: [COMPLETED], 1: [], 2: []})
+    scheduler = schedule(backend)
+    stop_at(backend, 3, lambda: request_stop(scheduler))
+    scheduler.run()
+    assert scheduler.is_detached
+    assert (backend.submitted, backend.cancelled) == ([0, 1, 2], [])
+    assert scheduler.outcomes.keys() == {0}
+
+
+def test_control_c_again_cancels_them_saved(
+    schedule: Schedule, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = Queue({0: [], 1: []})
+    scheduler = schedule(backend)
+    stop_at(backend, 2, lambda: request_stop(scheduler))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    scheduler.run()
+    timer.join()
+    assert not scheduler.is_detached
+    assert backend.cancelled == [(0, signal.SIGINT), (1, signal.SIGINT)]
+    assert [outcome.status for outcome in scheduler.outcomes.values()] == ["interrupted"] * 2
+    assert "the jobs go on; Ctrl-C again within 5 s cancels them, saved" in capsys.readouterr().out
+
+
+def test_detach_ends_the_command_once_all_jobs_are_submitted(schedule: Schedule) -> None:
+    backend = Queue({number: [] for number in range(5)})
+    backend.detaches = True
+    scheduler = schedule(backend)
+    scheduler.run()
+    assert scheduler.is_detached
+    assert backend.submitted == [0, 1, 2, 3, 4]
+
+
+def test_few_jobs_of_an_adaptive_source_are_handed_over(schedule: Schedule) -> None:
+    """A trial that is proposed late is proposed with more results."""
+    backend = Queue({number: [] for number in range(5)})
+    backend.max_parallel = 2
+    scheduler = schedule(backend)
+    scheduler._source.is_adaptive = True
+    handed_over = []
+    stop_at(backend, 2, lambda: handed_over.extend(backend.submitted))
+    stop_at(backend, 3, lambda: backend.ends[0].append(COMPLETED))
+    stop_at(backend, 6, lambda: request_stop(scheduler))
+    scheduler.run()
+    assert handed_over == [0, 1]
+    assert backend.submitted == [0, 1, 2]
+
+
+def test_jobs_are_shown_as_running_when_they_run(schedule: Schedule, capsys: pytest.CaptureFixture[str]) -> None:
+    backend = Queue({0: []})
+    backend.waiting = {0: "Priority"}
+    scheduler = schedule(backend)
+    stop_at(backend, 2, backend.waiting.clear)
+    stop_at(backend, 4, lambda: backend.waiting.update({0: "BeginTime"}))
+    stop_at(backend, 6, lambda: backend.ends[0].append(COMPLETED))
+    scheduler.run()
+    lines = [line.partition(" ")[2].partition("  [")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["started", "queued again", "completed"]
