@@ -22,7 +22,7 @@ from litlab.config.job_configs import Point, compose_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.sweep.backends import make_backend
+from litlab.sweep.backends.local import LocalPool, PoolSettings
 from litlab.sweep.backends.base import Backend, Job, JobExit
 
 EPOCHS = 2
@@ -110,7 +110,7 @@ def in_pool(pool: Backend, job: Job) -> float:
 def start_row(settings: Settings, in_process: Callable[[RunDirectory], float] = in_process) -> Row:
     """Measure a job's start to the end of its first step: a fork of the pool's server against a new process."""
     config = compose_config(*settings.data, *ONE_STEP, "threads=1")
-    pool = make_backend({"jobs": 1, "jobs_per_device": 1, "timeout": None, "retries": 0})
+    pool = LocalPool(PoolSettings(jobs=1, jobs_per_device=1, timeout=None, retries=0))
     seconds: dict[str, list[float]] = {"pool": [], "process": []}
     try:
         assert pool.has_capacity(config)  # waits until its server is ready
