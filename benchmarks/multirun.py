@@ -22,8 +22,8 @@ from litlab.config.job_configs import Point, compose_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
-from litlab.sweep.backends.local import LocalPool, PoolSettings
 from litlab.sweep.backends.base import Backend, Job, JobExit
+from litlab.sweep.backends.local import LocalPool, PoolSettings
 
 EPOCHS = 2
 NUM_VAL_BATCHES = 40
