@@ -23,8 +23,8 @@ multirun.usual = multirun.ideal = lambda *arguments: None
 images = ("data=shapes", "data.num_train=8000", "data.num_test=500", "data.val_size=500")
 few_images = (*images[:1], "data.num_train=2000", *images[2:])
 chosen = replace(
-    settings.full(None), data=images, multirun_data=few_images, threads=(2,), num_rounds=1, num_startups=1, num_steps=300,
-    num_step_rounds=3, num_multiruns=1, num_seeds=1, num_frozen=50, num_compared=300,
+    settings.full(None), data=images, multirun_data=few_images, threads=(2,), num_rounds=1, num_startups=1,
+    num_steps=300, num_step_rounds=3, num_multiruns=1, num_seeds=1, num_frozen=50, num_compared=300,
 )
 for row in bench.ROWS[sys.argv[1]](chosen):
     print("ROW " + json.dumps([row.name, row.unit, statistics.median(row.ours)]))
