@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -119,7 +120,10 @@ def _usable_keys() -> Iterator[str]:
     try:
         yield _read_key(key_file())
     except FileNotFoundError:
-        raise _NoKeyError("there is no key of yours on this machine yet") from None
+        raise _NoKeyError(
+            f"{socket.gethostname()} has no signing key {key_file()}; if you signed it on another machine, share that "
+            "file's folder, or set XDG_STATE_HOME to a shared one on both"
+        ) from None
     except (OSError, RuntimeError) as error:
         raise _NoKeyError(f"your key can't be read: {error}") from error
 
