@@ -112,6 +112,12 @@ class FakeSlurm:
             queue["elements"][key][1:] = [state, reason]
         self._save(queue)
 
+    def duplicate(self, job: Job, state: str) -> None:
+        """Add a second element of the same name and index, as by an sbatch that was called again."""
+        queue, files = self._read(), self.files(job)
+        queue["elements"][f"litlab-{files.token}  {files.index}"] = ["99", state, "None"]  # another key by its spaces
+        self._save(queue)
+
     def end(self, job: Job, code: int, status: str | None, state: str = "COMPLETED") -> None:
         """End a job: its files, and its state."""
         if status is not None:

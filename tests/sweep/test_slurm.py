@@ -13,6 +13,7 @@ from support.fake_slurm import UNREACHABLE, FakeSlurm, slurm
 from litlab.config.schema import Slurm
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.heartbeat import Heartbeat
 from litlab.runs.lock import file_lock
 from litlab.sweep.backends import slurm as module
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
@@ -145,6 +146,7 @@ def test_without_slurm_it_says_where_to_run(study: Path, monkeypatch: pytest.Mon
     [
         ("COMPLETED", 0, "completed", None),
         ("FAILED", 1, "failed", None),
+        ("FAILED", 137, None, None),  # killed by SIGKILL
         ("FAILED", 143, "interrupted", ExitCause.CANCELLED),  # by scancel --signal=TERM
         ("CANCELLED", 143, "interrupted", ExitCause.CANCELLED),
         ("TIMEOUT", 143, "interrupted", ExitCause.TIMED_OUT),
@@ -170,20 +172,61 @@ def test_the_end_of_a_job(
     (job_exit,) = poll(backend, 5)
     assert job_exit.job is job
     assert job_exit.cause is cause
-    assert code is None or job_exit.code == code
+    assert code is None or job_exit.code == (-signal.SIGKILL if code == 137 else code)
     assert poll(backend) == []
 
 
 @pytest.mark.parametrize(("num_starts", "cause"), [(0, ExitCause.CANCELLED), (1, ExitCause.LOST)])
-def test_a_job_that_slurm_has_forgotten(slurm: FakeSlurm, study: Path, num_starts: int, cause: ExitCause) -> None:
+def test_a_job_that_slurm_has_forgotten(
+    slurm: FakeSlurm, study: Path, num_starts: int, cause: ExitCause, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After MinJobAge only files tell: one that never started was cancelled, one without an end was lost."""
+    monkeypatch.setattr(module, "MIN_JOB_AGE", 0.1)
     backend, (job,) = make_backend(study), make_jobs(study, 1)
     submit(backend, [job])
     for _ in range(num_starts):
         slurm.files(job).record_start()
     slurm.set_state(job, None)
+    time.sleep(0.2)
     (job_exit,) = poll(backend, 5)
     assert job_exit.cause is cause
+
+
+@pytest.mark.parametrize("code", [None, 143])
+def test_a_job_that_slurm_has_lost(slurm: FakeSlurm, study: Path, code: int | None) -> None:
+    """By a slurmctld that was killed before it saved its state: it forgets the job, whose daemon ends it then."""
+    backend, (job,) = make_backend(study), make_jobs(study, 1)
+    submit(backend, [job])
+    if code is not None:
+        slurm.files(job).record_exit(code)
+    slurm.set_state(job, None)
+    (job_exit,) = poll(backend, 5)
+    assert job_exit.cause is ExitCause.LOST
+
+
+def test_a_job_that_was_submitted_twice_is_one(slurm: FakeSlurm, study: Path) -> None:
+    """The second element finds the run in use and ends; the job goes on."""
+    backend, (job,) = make_backend(study), make_jobs(study, 1)
+    submit(backend, [job])
+    slurm.set_state(job, "RUNNING")
+    slurm.duplicate(job, "FAILED")
+    assert poll(backend, 0.6) == []
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_clock_that_is_off_keeps_no_job(slurm: FakeSlurm, study: Path, minutes: int) -> None:
+    """A heartbeat that the clock of another host has stamped; its lock names a process that has ended by now."""
+    backend, (job,) = make_backend(study), make_jobs(study, 1)
+    submit(backend, [job])
+    (job.run.path / ".lock").write_text("process 1 on another-host")
+    Heartbeat(step=1, epoch=0, time=time.time() + 60 * minutes, host="another-host", pid=1).write(job.run)
+    for file in (job.run.heartbeat, job.run.path / ".lock"):
+        os.utime(file, (time.time() + 60 * minutes,) * 2)
+    slurm.set_state(job, "RUNNING")
+    assert poll(backend, 0.2) == []
+    slurm.end(job, 0, "completed")
+    (job_exit,) = poll(backend, 5)
+    assert (job_exit.code, job_exit.cause) == (0, None)
 
 
 def test_a_state_alone_ends_no_job(slurm: FakeSlurm, study: Path) -> None:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from litlab.config.schema import Slurm
@@ -29,6 +29,7 @@ from litlab.sweep.backends.slurm_job import ElementFiles, read_list, write_list
 
 FOLDER = ".slurm"  # in the directory of the study
 PREFIX = "litlab-"
+MIN_JOB_AGE = 300.0  # seconds for which SLURM remembers a job that has ended, by default
 LATE_SECONDS = 10.0  # for files to appear that another machine has written: NFS caches attributes
 CALL_SECONDS = 60.0  # for a command of SLURM
 _PENDING = frozenset(
@@ -36,7 +37,7 @@ _PENDING = frozenset(
 )
 _RUNNING = frozenset(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"))
 _LOST = frozenset(("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"))
-_GONE = "GONE"  # not in the queue anymore; SLURM forgets an ended job after MinJobAge
+_GONE = "GONE"  # not in the queue anymore: forgotten after MinJobAge, or lost by a slurmctld that was killed
 _TEMPORARY = re.compile("(?i)unable to contact|timed out|zero bytes|connection refused|communication|temporarily")
 _GPU_ACCELERATORS = ("gpu", "cuda")
 
@@ -71,6 +72,7 @@ class _Element:
     reason: str = ""
     array_id: str = ""
     running_since: float | None = None  # by the monotonic clock
+    seen_alive: float = field(default_factory=time.monotonic)  # when it was submitted, or squeue said so last
     left_queue: float | None = None  # by the monotonic clock, since when no state says that it will run or runs
     last_signal: int | None = None  # that was requested
 
@@ -127,6 +129,7 @@ class SlurmBackend:
         self._exits: list[JobExit] = []
         self._polled = -float("inf")
         self._max_array_size: int | None = None
+        self._min_job_age = MIN_JOB_AGE
         self._last_error = ""
 
     def start(self) -> None:
@@ -280,8 +283,11 @@ class SlurmBackend:
             return
         if self._max_array_size is None:
             with self._errors_printed():
-                match = re.search(r"MaxArraySize\s*=\s*(\d+)", self._call("scontrol", "show", "config"))
-                self._max_array_size = max(1, int(match[1]) - 1) if match else 1000
+                limits = dict(
+                    re.findall(r"(MaxArraySize|MinJobAge)\s*=\s*(\d+)", self._call("scontrol", "show", "config"))
+                )
+                self._max_array_size = max(1, int(limits.get("MaxArraySize", 1001)) - 1)
+                self._min_job_age = float(limits.get("MinJobAge", MIN_JOB_AGE)) or float("inf")  # 0: for ever
         if self._max_array_size is None:
             return
         groups: dict[tuple[str, ...], list[Job]] = {}
@@ -360,7 +366,9 @@ class SlurmBackend:
             array_id, index, name, state, reason = line.split("|", 4)
             if index.isdigit():
                 key = (name.removeprefix(PREFIX), int(index))
-                queue[key] = _QueueLine(array_id, state, "" if reason == "None" else reason)
+                entry = _QueueLine(array_id, state, "" if reason == "None" else reason)
+                if key not in queue or not queue[key].is_alive:
+                    queue[key] = entry
         return queue
 
     def _update(self, queue: Queue) -> None:
@@ -369,7 +377,7 @@ class SlurmBackend:
             line = queue.get(element.key, _QueueLine(element.array_id, _GONE, ""))
             element.apply(line)
             if line.is_alive:
-                element.left_queue = None
+                element.left_queue, element.seen_alive = None, now
                 if line.reason == "BeginTime" and element.files.take_requeue():
                     self._start_now(element)
                 continue
@@ -405,7 +413,7 @@ class SlurmBackend:
             if element.state == "FAILED":
                 code = 1
                 _copy_output(element)  # the program could not start
-        return JobExit(element.job, code, seconds, cause)
+        return JobExit(element.job, _as_signal(code), seconds, cause)
 
     def _cause(self, element: _Element, code: int | None) -> ExitCause | None:
         if element.state == "TIMEOUT":
@@ -417,6 +425,9 @@ class SlurmBackend:
         if element.last_signal is not None:
             return None
         stopped = code is not None and code in map(exit_code, (signal.SIGINT, signal.SIGTERM))
+        left_queue = element.left_queue or time.monotonic()
+        if element.state == _GONE and left_queue - element.seen_alive < self._min_job_age and (code is None or stopped):
+            return ExitCause.LOST  # by a slurmctld that was killed: it would remember one that was cancelled
         if element.state == "CANCELLED" or stopped:
             return ExitCause.CANCELLED
         if code is None and element.state == _GONE:  # cancelled before it started, long ago, or its node is lost
@@ -489,6 +500,12 @@ class SlurmBackend:
                 "; ".join(done.stderr.strip().splitlines()) or f"{command[0]} ended with {done.returncode}"
             )
         return done.stdout
+
+
+def _as_signal(code: int) -> int:
+    """Return the negative number of the signal that ended a worker, which a shell and srun report as 128 and more."""
+    has_stopped = code in map(exit_code, (signal.SIGINT, signal.SIGTERM))  # after it has saved
+    return 128 - code if not has_stopped and code - 128 in set(signal.Signals) else code
 
 
 def _explain(error: str) -> str:
