@@ -55,9 +55,10 @@ def litlab(tmp_path: Path) -> Command:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Report how many tests on real data ran, which are skipped where there is none."""
-    passed, failed = (
-        [test for test in terminalreporter.getreports(outcome) if test.when == "call" and "real_data" in test.keywords]
-        for outcome in ("passed", "failed")
-    )
-    terminalreporter.write_line(f"on real CIFAR-10: {len(passed)} passed, {len(failed)} failed")
+    """Report how many tests on real data and on a real cluster ran, which are skipped where there is none."""
+    for marker, name in (("real_data", "real CIFAR-10"), ("cluster", "a real SLURM cluster")):
+        passed, failed = (
+            [test for test in terminalreporter.getreports(outcome) if test.when == "call" and marker in test.keywords]
+            for outcome in ("passed", "failed")
+        )
+        terminalreporter.write_line(f"on {name}: {len(passed)} passed, {len(failed)} failed")
