@@ -67,6 +67,7 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LATE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
 
 
 def test_jobs_with_equal_needs_are_one_array(slurm: FakeSlurm, study: Path) -> None:
@@ -322,6 +323,29 @@ def test_while_slurm_does_not_answer_nothing_is_concluded(
     assert capsys.readouterr().err.count(UNREACHABLE) == 2  # each error once
     with pytest.raises(UserError, match=r"the queue of SLURM can't be read"):
         make_backend(study).is_alive(job)
+
+
+def test_a_command_waits_for_a_slurm_that_is_started_again(
+    slurm: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't start without an answer: for the check of resources, and for the jobs of an earlier command."""
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 20.0)
+    (job,) = make_jobs(study, 1)
+    submit(make_backend(study), [job])
+    errors = []
+
+    def answer_again(backend: SlurmBackend, error: Exception) -> None:
+        errors.append(str(error))
+        for name in ("sbatch", "squeue"):
+            slurm.fail(name, None)
+
+    monkeypatch.setattr(SlurmBackend, "_print", answer_again)
+    later = make_backend(study)
+    slurm.fail("sbatch", f"allocation failure: {UNREACHABLE}")
+    later.check([make_config()])
+    slurm.fail("squeue", f"slurm_load_jobs error: {UNREACHABLE}")
+    assert later.is_alive(job)
+    assert errors == [f"allocation failure: {UNREACHABLE}", f"slurm_load_jobs error: {UNREACHABLE}"]
 
 
 def test_an_error_that_stays_is_raised(slurm: FakeSlurm, study: Path) -> None:

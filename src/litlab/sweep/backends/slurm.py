@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ PREFIX = "litlab-"
 MIN_JOB_AGE = 300.0  # seconds for which SLURM remembers a job that has ended, by default
 LATE_SECONDS = 10.0  # for files to appear that another machine has written: NFS caches attributes
 CALL_SECONDS = 60.0  # for a command of SLURM
+PATIENCE_SECONDS = 30.0  # with a SLURM that does not answer, where nothing can be done without its answer
 _PENDING = frozenset(
     ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING", "RESV_DEL_HOLD")
 )
@@ -103,6 +104,7 @@ class _QueueLine:
 
 
 Queue = dict[tuple[str, int], _QueueLine]  # token and index -> what squeue says
+_Call = Callable[..., str]  # command -> its output
 
 
 class SlurmBackend:
@@ -156,7 +158,7 @@ class SlurmBackend:
                 problems[str(error)] = None
         for options in resources:
             try:
-                self._call("sbatch", "--test-only", *options, "--wrap", "true")
+                self._call_patiently("sbatch", "--test-only", *options, "--wrap", "true")
             except SlurmError as error:
                 problems[f"sbatch {shlex.join(options)}: {_explain(str(error))}"] = None
         if problems:
@@ -180,7 +182,7 @@ class SlurmBackend:
             for listed in self._lists():
                 with file_lock(listed, wait=True):  # held by an sbatch that has outlived its command
                     pass
-            self._earlier = self._find_earlier()
+            self._earlier = self._find_earlier(self._call_patiently)
         return job.number in self._elements or job.run.path.absolute() in self._earlier
 
     def attach(self, job: Job) -> None:
@@ -336,13 +338,13 @@ class SlurmBackend:
     def _find_array(self, token: str) -> str | None:
         return next((line.array_id for (name, _), line in self._read_queue([token]).items() if name == token), None)
 
-    def _find_earlier(self) -> dict[Path, tuple[ElementFiles, _QueueLine]]:
-        """Find the jobs of this study that earlier commands have submitted."""
+    def _find_earlier(self, call: _Call | None = None) -> dict[Path, tuple[ElementFiles, _QueueLine]]:
+        """Find the jobs of this study that earlier commands have submitted; `call` calls squeue."""
         lists = self._lists()
         if not lists:
             return {}
         try:
-            queue = self._read_queue(listed.stem for listed in lists)
+            queue = self._read_queue((listed.stem for listed in lists), call)
         except SlurmError as error:
             raise UserError(f"the queue of SLURM can't be read: {error}") from error
         runs = {listed.stem: read_list(listed) for listed in lists}
@@ -355,10 +357,10 @@ class SlurmBackend:
     def _lists(self) -> list[Path]:
         return [path for path in self._folder.glob("*.list") if re.fullmatch("[0-9a-f]{8}", path.stem)]
 
-    def _read_queue(self, tokens: Iterable[str]) -> Queue:
-        """Ask SLURM for the elements of some arrays."""
+    def _read_queue(self, tokens: Iterable[str], call: _Call | None = None) -> Queue:
+        """Ask SLURM for the elements of some arrays; `call` calls squeue."""
         names = ",".join(PREFIX + token for token in dict.fromkeys(tokens))
-        output = self._call(
+        output = (call or self._call)(
             "squeue", "--me", "--noheader", "--array", "--states=all", f"--name={names}", "--format=%F|%K|%j|%T|%r"
         )
         queue: Queue = {}
@@ -469,6 +471,22 @@ class SlurmBackend:
         if str(error) != self._last_error:
             print(f"litlab: {error}", file=sys.stderr, flush=True)
         self._last_error = str(error)
+
+    def _call_patiently(self, *command: str) -> str:
+        """Call a command of SLURM as `_call`, again while SLURM does not answer: it may be started again just now.
+
+        Raises:
+            SlurmError: If it fails, or does not answer for too long.
+        """
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._call(*command)
+            except SlurmError as error:
+                if not error.is_temporary or time.monotonic() > until:
+                    raise
+                self._print(error)
+                time.sleep(1.0)
 
     def _call(self, *command: str, stdin: str = "", pass_fd: int | None = None) -> str:
         """Call a command of SLURM in a session of its own, so that Ctrl-C does not reach it; return its output.
