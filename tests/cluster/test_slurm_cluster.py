@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.killed_submission import MOMENTS, KillingSbatch
 from support.processes import wait_until
 from support.runs import TINY, train_here
 from support.slurm_cluster import SlurmCluster
@@ -93,6 +94,27 @@ def test_a_killed_controller_costs_nothing(cluster: SlurmCluster, project: Path,
     assert nodes == {"n1", "n2"}
     local = train_here(tmp_path / "local", *TINY, "seed=3")
     assert weights(study.runs()[3]) == weights(local)
+
+
+def test_a_controller_that_is_killed_while_it_submits(
+    cluster: SlurmCluster, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the list and sbatch, while sbatch works, before it answers: the next command starts each job once."""
+    sbatch = KillingSbatch(tmp_path / "bin")
+    monkeypatch.setenv("PATH", sbatch.environment["PATH"])
+    studies = []
+    for moment in MOMENTS:
+        (project / moment).mkdir()
+        studies.append(Study(project / moment, *TINY, "seed=0"))
+        sbatch.arm(moment)
+        code, output = studies[-1].run()
+        assert code == -signal.SIGKILL, output
+    controllers = [study.start() for study in studies]
+    for study, controller in zip(studies, controllers, strict=True):
+        output, _ = controller.communicate(timeout=SOON)
+        assert controller.returncode == 0, output
+        assert (study.statuses(), study.starts()) == (["completed"], [1]), output
+    assert [len(list(study.path.glob(".slurm/*.list"))) for study in studies] == [2, 1, 1]
 
 
 def test_cancelled_requeued_and_warned_jobs(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
