@@ -8,7 +8,10 @@ from support.runs import TINY, Command, call_litlab
 
 from litlab.cli.train import help_text
 from litlab.runs.directory import RunDirectory
+from litlab.runs.signature import signature_problem
+from litlab.runs.state import read_state
 
+Call = Callable[..., tuple[int, str, str]]
 WRONG = {
     "unknown key": (["data.batchsize=3"], "data.batchsize: unknown key; did you mean data.batch_size?"),
     "unknown key, added": (["+data.batchsize=3"], "data.batchsize: unknown key; did you mean data.batch_size?"),
@@ -38,7 +41,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_errors_in_keys_of_litlab(case: str, tmp_path: Path, call_here: Callable[..., tuple[int, str, str]]) -> None:
+def test_errors_in_keys_of_litlab(case: str, tmp_path: Path, call_here: Call) -> None:
     overrides, expected = WRONG[case]
     code, output, errors = call_here(tmp_path, "train", *overrides)
     assert code == 1
@@ -72,6 +75,79 @@ def test_missing_data_leave_no_files(tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_machines_are_refused_by_a_command_of_one(tmp_path: Path, call_here: Call) -> None:
+    for flags in ((), ("--dry-run",)):
+        code, output, errors = call_here(tmp_path, "train", *TINY, "trainer.num_nodes=2", *flags)
+        assert (code, output) == (1, "")
+        assert errors.startswith("litlab: trainer.num_nodes=2: this command starts processes on this machine alone")
+        assert "hydra/launcher=slurm" in errors
+        assert "--freeze-only" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_only_frozen(tmp_path: Path, call_here: Call) -> None:
+    """It is complete, signed and queued; no worker was there."""
+    two = (*TINY, "trainer.num_nodes=2", "hydra.run.dir=two")
+    code, output, errors = call_here(tmp_path, "train", *two, "--freeze-only", "--dry-run")
+    assert (code, errors) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+    code, output, errors = call_here(tmp_path, "train", "--freeze-only", *two)
+    assert (code, errors) == (0, "")
+    lines = output.splitlines()
+    assert lines[0] == "run          two"
+    assert [line.split()[0] for line in lines[1:3]] == ["srun", "torchrun"]
+    assert all(line.endswith(f"litlab.training.worker {tmp_path}/two") for line in lines[1:3])
+    run = RunDirectory(tmp_path / "two")
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        ".hydra", ".signature", "config.yaml", "provenance.json",
+    ]  # fmt: skip
+    assert signature_problem(run, run.config.read_bytes()) is None
+    assert run.read_config()["trainer"]["num_nodes"] == 2
+    assert run.read_json(run.provenance)["project"] == str(tmp_path)
+    assert read_state(run).status == "queued"
+    code, _, errors = call_here(tmp_path, "train", *two, "--freeze-only")
+    assert code == 1
+    assert "existing run" in errors
+
+
+def test_a_run_of_one_machine_that_is_only_frozen_is_started_by_resume(tmp_path: Path, call_here: Call) -> None:
+    code, output, _ = call_here(tmp_path, "train", "--freeze-only", *TINY, "hydra.run.dir=one")
+    assert (code, output) == (0, "run          one\nstart        litlab resume one\n")
+    done = call_litlab(tmp_path, "resume", "one")
+    assert done.returncode == 0, done.stderr
+    assert read_state(RunDirectory(tmp_path / "one")).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["seed=0,1", "-m"], "--freeze-only: expected a single run; for a multirun on a cluster"),
+        (["study=lr_by_seed"], "--freeze-only: expected a single run"),
+        (["hydra/launcher=slurm"], "--freeze-only: hydra/launcher=slurm starts the run itself"),
+        (
+            ["trainer.accelerator=gpu", "trainer.num_nodes=2", "trainer.devices=auto"],
+            "trainer.devices=auto: srun and torchrun need",
+        ),
+        (["optimizer.lr=-1"], "optimizer.lr=-1: expected greater than 0"),
+    ],
+)
+def test_what_cannot_be_only_frozen(arguments: list[str], expected: str, tmp_path: Path, call_here: Call) -> None:
+    code, output, errors = call_here(tmp_path, "train", *TINY, *arguments, "--freeze-only")
+    assert (code, output) == (1, "")
+    assert errors.startswith(f"litlab: {expected}"), errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_several_machines_is_resumed_by_srun_or_torchrun(tmp_path: Path, call_here: Call) -> None:
+    call_here(tmp_path, "train", "--freeze-only", *TINY, "hydra.run.dir=run")
+    code, output, errors = call_here(tmp_path, "resume", "run", "trainer.num_nodes=2", "trainer.devices=2")
+    assert (code, "trainer.num_nodes: 1 -> 2" in output) == (1, True), output + errors
+    assert errors.startswith("litlab: trainer.num_nodes=2: start the run on all of its machines, by one of\n")
+    assert "srun --nodes=2 --ntasks-per-node=2" in errors
+    assert "--nnodes=2 --nproc-per-node=2" in errors
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_help_names_what_can_be_chosen() -> None:

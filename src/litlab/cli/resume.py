@@ -21,6 +21,7 @@ from litlab.config.trust import ALLOW
 from litlab.errors import RunFailed, UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import RunStopped, run_worker
+from litlab.process.launch_commands import launch_commands
 from litlab.process.ranks import refuse_tasks
 from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 MAX_LISTED = 20  # runs in a directory of several
 NOTES = """\
 The run ends with the same bits as without the interruption. Its metrics.csv and event files are first truncated to the
-checkpoint, so that no row is repeated.
+checkpoint, so that no row is repeated. For a run on several machines, the commands that continue it are printed.
 
 key=value changes where and how the run continues, not what it has computed so far:
   trainer.accelerator, devices, num_nodes, strategy, log_every_n_steps, profiler; threads
@@ -89,8 +90,15 @@ def main(arguments: list[str]) -> None:
             config = prepare(run, options, ["litlab", "resume", *arguments])
     except OSError as error:
         raise _cannot_write(run.path, error) from error
-    if config is not None:
-        run_worker(run, config, keep=True)
+    if config is None:
+        return
+    if (num_nodes := config["trainer"]["num_nodes"]) > 1:
+        lines = [
+            f"trainer.num_nodes={num_nodes}: start the run on all of its machines, by one of",
+            *launch_commands(run, config),
+        ]
+        raise UserError("\n".join(lines))
+    run_worker(run, config, keep=True)
 
 
 def parse_options(arguments: list[str]) -> Namespace:

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 _HELP_FLAGS = {"-h", "--help"}
 _HIDDEN_GROUPS = ("hydra", "data/base")  # options of Hydra itself, and what data sets share
-_FLAGS = {"--dry-run": "hydra.launcher.dry_run=true", "--detach": "hydra.launcher.detach=true"}  # flag -> override
+_FLAGS = {  # flag -> override
+    "--dry-run": "hydra.launcher.dry_run=true",
+    "--detach": "hydra.launcher.detach=true",
+    "--freeze-only": "++hydra.callbacks.litlab.freeze_only=true",
+}
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
 
@@ -98,16 +102,9 @@ def _train(composed: DictConfig) -> float | None:
     try:
         backend = _open_queue(settings.launcher, directory) if settings.mode == RunMode.RUN else None
         config = _freeze(composed, directory, backend)
-        from litlab.config.config_file import to_yaml  # imported late, so that a wrong key is reported quickly
-        from litlab.config.freeze import hydra_record
-        from litlab.process.controller import run_worker
-        from litlab.runs.provenance import describe_launch
-        from litlab.runs.signature import sign
+        from litlab.process.controller import run_worker  # imported late, so that a wrong key is reported quickly
 
-        provenance = describe_launch(project, ["litlab", "train", *sys.argv[1:]])
-        run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
-        write_json(run.provenance, provenance)
-        sign(run)
+        run = _create_run(composed, config, directory, project)
         if backend is not None:
             return _run_in_queue(run, config, backend, retries=settings.launcher.retries)
         return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
@@ -115,6 +112,20 @@ def _train(composed: DictConfig) -> float | None:
         raise UserError(explain_write_error(directory, error)) from error
     finally:
         remove_if_empty(directory)  # created by Hydra
+
+
+def _create_run(composed: DictConfig, config: dict[str, Any], directory: Path, project: Path) -> RunDirectory:
+    """Create the run directory of a frozen config, with provenance and signature."""
+    from litlab.config.config_file import to_yaml
+    from litlab.config.freeze import hydra_record
+    from litlab.runs.provenance import describe_launch
+    from litlab.runs.signature import sign
+
+    provenance = describe_launch(project, ["litlab", "train", *sys.argv[1:]])
+    run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
+    write_json(run.provenance, provenance)
+    sign(run)
+    return run
 
 
 def _open_queue(launcher: DictConfig, folder: Path) -> "Backend | None":
@@ -143,8 +154,35 @@ def _run_in_queue(run: RunDirectory, config: dict[str, Any], backend: "Backend",
         backend.close()
 
 
-def _freeze(composed: DictConfig, directory: Path, backend: "Backend | None" = None) -> dict[str, Any]:
-    """Validate and freeze the config of a run in a new directory, and check that its backend can run it."""
+def _freeze_run(composed: DictConfig, launcher: DictConfig, directory: Path, project: Path) -> None:
+    """Create the directory of a single run, and print the commands that start it."""
+    from litlab.process.launch_commands import launch_commands
+    from litlab.runs.terminal import display_path
+
+    if launcher.get("backend", "pool") != "pool":
+        raise UserError(
+            f"--freeze-only: hydra/launcher={launcher.backend} starts the run itself; leave out one of the two"
+        )
+    config = _freeze(composed, directory, starts=False)
+    lines = launch_commands(RunDirectory(directory), config)
+    try:
+        _create_run(composed, config, directory, project)
+    except OSError as error:
+        raise UserError(explain_write_error(directory, error)) from error
+    print("\n".join([f"run          {display_path(directory)}", *lines]))
+
+
+def _freeze(
+    composed: DictConfig, directory: Path, backend: "Backend | None" = None, *, starts: bool = True
+) -> dict[str, Any]:
+    """Validate and freeze the config of a run in a new directory, and check that it can run where it is started.
+
+    Args:
+        composed: Composed config.
+        directory: The new directory.
+        backend: Queue that the run is submitted to; None if it runs on this machine.
+        starts: Whether this command starts the run.
+    """
     from litlab.config.freeze import freeze
     from litlab.config.targets import check_foreign
 
@@ -153,6 +191,12 @@ def _freeze(composed: DictConfig, directory: Path, backend: "Backend | None" = N
     if backend is not None:
         config["threads"] = backend.threads(config, 1)
         backend.check([config])
+    elif starts and (num_nodes := config["trainer"]["num_nodes"]) > 1:
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}: this command starts processes on this machine alone; add "
+            "hydra/launcher=slurm to submit the run to a cluster, or --freeze-only to make its directory and print "
+            "what to start with srun or torchrun"
+        )
     config["study"]["swept"] = swept_overrides(composed)
     check_foreign(resolve_secrets(config))
     return config
@@ -167,29 +211,43 @@ class _Exit(BaseException):
 
 
 class BeforeHydraWrites(Callback):
-    """Refuse wrong commands before Hydra or a sweeper writes anything; conf/config.yaml names this callback."""
+    """Act before Hydra or a sweeper writes anything, and end the command; conf/config.yaml names this callback.
+
+    Args:
+        freeze_only: Make the directory of a single run, and start nothing.
+    """
+
+    def __init__(self, *, freeze_only: bool = False) -> None:
+        self._freeze_only = freeze_only
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a dry run by another sweeper, and literal secrets."""
+        """Refuse a dry run by another sweeper, a multirun with --freeze-only, and literal secrets."""
         try:
             _refuse_dry_run(config)
+            if self._freeze_only:
+                raise UserError(
+                    "--freeze-only: expected a single run; for a multirun on a cluster, add hydra/launcher=slurm"
+                )
             refuse_secret_literals(OmegaConf.to_container(config, resolve=False))
         except UserError as error:
             raise _Exit(error) from error  # Hydra turns an Exception into a warning
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """End a dry run of a single run after its config was checked."""
-        if not config.hydra.launcher.get("dry_run"):
+        """End a dry run of a single run after its config was checked; create a run that is only to be frozen."""
+        launcher = config.hydra.launcher
+        if not (launcher.get("dry_run") or self._freeze_only):
             return
         try:
             HydraConfig.instance().set_config(config)
-            directory = Path(config.hydra.run.dir).absolute()
+            directory, project = Path(config.hydra.run.dir).absolute(), Path(config.hydra.runtime.cwd)
             set_output_dir(directory)
-            launcher = config.hydra.launcher
             with open_dict(config):
                 del config["hydra"]
-            _freeze(config, directory, _open_queue(launcher, directory))
-            print(f"a single run in {directory}; nothing was started or written")
+            if launcher.get("dry_run"):
+                _freeze(config, directory, _open_queue(launcher, directory), starts=not self._freeze_only)
+                print(f"a single run in {directory}; nothing was started or written")
+            else:
+                _freeze_run(config, launcher, directory, project)
         except Exception as error:
             raise _Exit(error) from error
         raise _Exit(None)

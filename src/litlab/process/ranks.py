@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import Fork
@@ -52,8 +53,8 @@ def refuse_tasks() -> None:
     if not is_first_task():
         raise RunFailed(UserError.exit_code)
     raise UserError(
-        f"this command starts all its processes itself: run it once, without {launcher}; with trainer.num_nodes it "
-        f"makes the run directory and says what to start with {launcher}"
+        f"this command starts all its processes itself: run it once, without {launcher}; with trainer.num_nodes and "
+        f"--freeze-only, litlab train makes a run directory and prints what to start with {launcher}"
     )
 
 
@@ -118,6 +119,21 @@ def num_local_ranks() -> int:
 def num_nodes() -> int:
     """Return the number of machines of the run; all have equally many ranks."""
     return int(os.environ["WORLD_SIZE"]) // num_local_ranks() if is_rank() else 1
+
+
+def num_devices(trainer: dict[str, Any]) -> int | None:
+    """Return the number of devices on each machine that the Trainer's arguments name.
+
+    Args:
+        trainer: Section `trainer` of the frozen config.
+
+    Returns:
+        The number; None for `auto` and -1, which mean all.
+    """
+    devices = trainer["devices"]
+    if devices in ("auto", -1):
+        return None
+    return len(devices) if isinstance(devices, list) else int(devices)
 
 
 RankProcess = subprocess.Popen[bytes] | Fork

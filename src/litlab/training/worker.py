@@ -26,6 +26,7 @@ from litlab.process.ranks import (
     global_rank,
     is_first_task,
     is_rank,
+    num_devices,
     num_local_ranks,
     num_nodes,
     owns_run,
@@ -92,7 +93,10 @@ def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, 
     """Train in this process, or in several on this machine; torchrun or srun start those of several machines."""
     nodes = config["trainer"]["num_nodes"]
     if nodes > 1 and not is_rank():
-        error = f"start `-m litlab.training.worker {run.path}` with torchrun or srun on every machine"
+        error = (
+            f"start `-m litlab.training.worker {run.path}` with torchrun or srun on every machine; "
+            f"`litlab resume {run.path}` prints the commands"
+        )
         # Not refused: the directory stays.
         record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={nodes}: {error}")
         return 1
@@ -121,7 +125,7 @@ def _check_ranks(run: RunDirectory, trainer: Config) -> None:
         UserError: If torchrun or srun started more or fewer ranks, on this machine or in all.
     """
     devices, nodes = num_local_ranks(), num_nodes()
-    if (_num_devices(trainer) or devices, trainer["num_nodes"]) != (devices, nodes):
+    if (num_devices(trainer) or devices, trainer["num_nodes"]) != (devices, nodes):
         raise UserError(
             f"trainer.devices={trainer['devices']} trainer.num_nodes={trainer['num_nodes']}, but {devices} ranks were "
             f"started on each of {nodes} machines: start as many as the config says, or change it by "
@@ -129,17 +133,9 @@ def _check_ranks(run: RunDirectory, trainer: Config) -> None:
         )
 
 
-def _num_devices(trainer: Config) -> int | None:
-    """Return the number of devices on each machine; None for `auto` and -1, which mean all."""
-    devices = trainer["devices"]
-    if devices in ("auto", -1):
-        return None
-    return len(devices) if isinstance(devices, list) else int(devices)
-
-
 def _count_devices(trainer: Config) -> int:
     """Count the devices to use on this machine."""
-    if (number := _num_devices(trainer)) is not None:
+    if (number := num_devices(trainer)) is not None:
         return number
     if trainer["accelerator"] == "cpu":
         return 1
