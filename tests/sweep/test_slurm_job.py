@@ -1,6 +1,7 @@
 """The program of a job, with a worker of a few lines and scripts in place of scontrol and srun."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,10 +24,23 @@ PRINTS = (
 )
 SAVES = """
 import signal, sys
-signal.signal(signal.SIGUSR1, lambda signum, frame: sys.exit(143))
+for signum in (signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(signum, lambda signum, frame: sys.exit(143))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 open(sys.argv[1] + "/ready", "w")
 signal.pause()
+"""
+
+# As the real one: it answers SIGTERM by SIGKILL to its tasks, and SIGINT by a line of text.
+SRUN = """
+import signal, subprocess, sys
+task = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda signum, frame: task.kill())
+signal.signal(signal.SIGINT, lambda signum, frame: print("srun: interrupt (one more within 1 sec to abort)"))
+for signum in (signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(signum, lambda signum, frame: task.send_signal(signum))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+sys.exit(task.wait() % 256)
 """
 
 
@@ -115,6 +129,19 @@ def test_on_several_nodes_srun_starts_the_ranks(element: Element, monkeypatch: p
     assert element.start(PRINTS.format(0)).wait() == 0
     assert element.calls.read_text().startswith("srun --kill-on-bad-exit=1 --cpus-per-task=3 ")
     assert "SLURM_PROCID" in element.log()  # srun needs them
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_srun_gets_only_signals_that_it_passes_on(
+    element: Element, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    element.install("scontrol", "exit 1")
+    element.install("srun", f'shift 2; exec {shlex.join([sys.executable, "-c", SRUN])} "$@"')
+    process = element.start(SAVES)
+    wait_until((element.run / "ready").exists, 30)
+    process.send_signal(signum)
+    assert process.wait() == (75 if signum == signal.SIGUSR1 else 143)
 
 
 def test_a_study_may_be_mounted_elsewhere(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from litlab.runs.files import write_text
 
 REQUEUE_SECONDS = 30.0  # until SLURM ends this program after it was requeued
 _WORKER = ("-P", "-m", "litlab.training.worker")
+# srun passes on SIGUSR1 and SIGUSR2. At SIGTERM it kills its tasks, at SIGINT it prints their states.
+_SIGNAL_FOR_SRUN = {signal.SIGTERM: signal.SIGUSR2, signal.SIGINT: signal.SIGUSR2}
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def run_worker(run: Path) -> tuple[int, int | None]:
         The exit code, and the first signal that came, if one did.
     """
     command, environment = [sys.executable, *_WORKER, str(run)], dict(os.environ)
-    if int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1:
+    by_srun = int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1
+    if by_srun:
         # SLURM 22.05 and later pass --cpus-per-task of sbatch on to srun no longer.
         cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
         command = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *command]
@@ -151,7 +154,7 @@ def run_worker(run: Path) -> tuple[int, int | None]:
 
         def pass_on(signum: int, frame: FrameType | None) -> None:
             received.append(signum)
-            worker.send_signal(signum)
+            worker.send_signal(_SIGNAL_FOR_SRUN.get(signal.Signals(signum), signum) if by_srun else signum)
 
         for signum in STOP_SIGNALS:
             signal.signal(signum, pass_on)
