@@ -257,6 +257,14 @@ def test_a_job_that_returned_to_the_queue_by_itself_starts_at_once(slurm: FakeSl
     ]
 
 
+def test_a_job_that_is_cancelled_while_it_waits_has_not_started(slurm: FakeSlurm, study: Path) -> None:
+    backend, (job,) = make_backend(study), make_jobs(study, 1)
+    submit(backend, [job])
+    slurm.set_state(job, "CANCELLED")
+    assert poll(backend) == []  # its files may still come
+    assert backend.queued() == {0: ""}
+
+
 def test_another_command_takes_the_jobs_up(slurm: FakeSlurm, study: Path) -> None:
     jobs = make_jobs(study, 3)
     submit(make_backend(study), jobs)

@@ -197,7 +197,8 @@ class SlurmBackend:
         """Return the reason why it waits for each job that is in the queue; empty if SLURM gives none."""
         reasons = {job.number: "" for job in (*self._new, *(job for array in self._arrays for job in array.jobs))}
         for number, element in self._elements.items():
-            if element.state in _PENDING:
+            never_ran = element.running_since is None and not element.files.num_starts()
+            if element.state in _PENDING or never_ran:  # as one that was cancelled while it waited
                 reasons[number] = element.reason
         return reasons
 
