@@ -37,6 +37,7 @@ class Settings:
         ranks: Processes that train together.
         job_counts: Jobs of studies that are frozen and looked at.
         pooled_counts: Jobs of studies that are run.
+        num_queued: Jobs of the study on SLURM.
     """
 
     root: str | None
@@ -64,6 +65,7 @@ class Settings:
     ranks: tuple[int, ...]
     job_counts: tuple[int, ...]
     pooled_counts: tuple[int, ...]
+    num_queued: int
 
 
 def full(root: str | None) -> Settings:
@@ -97,6 +99,7 @@ def full(root: str | None) -> Settings:
         ranks=(1, 2),
         job_counts=(1, 10, 100, 1000),
         pooled_counts=(1, 4, 16),
+        num_queued=1000,
     )
 
 
@@ -129,4 +132,5 @@ def quick() -> Settings:
         ranks=(1, 2),
         job_counts=(1, 10),
         pooled_counts=(2,),
+        num_queued=3,
     )

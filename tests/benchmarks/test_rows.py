@@ -21,6 +21,7 @@ from benchmarks import (
     settings,
     size,
     size_of_studies,
+    slurm,
     startup,
     streaming,
     time_to_accuracy,
@@ -73,6 +74,26 @@ def test_rows(measure: Callable[[], list[Row]], names: list[str]) -> None:
         assert len(row.theirs) in (0, len(row.ours))
         if "added" not in row.name and "memory" not in row.name:  # a difference, and growth that can be nothing
             assert min(row.ours + row.theirs) > 0
+
+
+@pytest.mark.cluster
+def test_a_study_on_slurm_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := slurm.why_not():
+        pytest.skip(reason)
+    monkeypatch.setattr(slurm, "POLL", 0.5)
+    rows = {row.name.removeprefix("SLURM, 3 jobs: "): row.ours for row in slurm.rows(QUICK)}
+    (whole,), (submitted,) = rows["whole study"], rows["submitted"]
+    assert 0 < submitted < whole
+    assert rows["calls of sbatch"] == (1,)
+    assert 1 <= rows["calls of squeue"][0] <= whole / 0.5 + 1
+
+
+def test_without_slurm_its_rows_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slurm, "why_not", lambda: "not installed: sbatch")
+    assert slurm.rows(QUICK) == []
+    assert capsys.readouterr().err == f"{slurm.NO_SLURM}\n"
 
 
 def test_memory_is_compared_with_the_pixels() -> None:
