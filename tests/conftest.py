@@ -27,6 +27,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LITLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         environment.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        environment.setenv("LITLAB_LEASES", str(tmp_path_factory.mktemp("leases")))  # not the devices of real studies
         environment.setenv("OMP_NUM_THREADS", "1")
         yield
         end_server()

@@ -25,6 +25,7 @@ from litlab.runs.files import write_json
 from litlab.runs.lock import directory_lock
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
+from litlab.sweep.backends.waiting_jobs import write_waiting_jobs
 from litlab.sweep.jobs import create_jobs
 from litlab.sweep.study import Study
 
@@ -226,3 +227,19 @@ def test_watching_on_a_terminal(study: Path) -> None:
     assert "7 jobs: 1 completed, 1 running, 1 failed" in plain
     assert "0001_seed-1  failed" in plain
     assert "0000_seed-0" not in plain
+
+
+def test_a_job_that_waits_for_a_device_has_the_reason(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only as long as its command is alive; the file may hold anything."""
+    reason, file = "GPU 0 is in use by process 123 on host", study / ".waiting.json"
+    write_waiting_jobs(study, {study / "0005_seed-5": reason})
+    with directory_lock(study):
+        assert lines_of(capsys, str(study))[7].split(maxsplit=2) == ["0005_seed-5", "queued", reason]
+    assert reason not in "".join(lines_of(capsys, str(study)))
+    process = f'"process": {os.getpid()}, "jobs": '
+    with directory_lock(study):
+        for content in ("[1]", "{", f"{{{process} 3}}", f'{{{process}{{"0005_seed-5": 3, "../5": "\\u001b"}}}}'):
+            file.write_text(content)
+            assert lines_of(capsys, str(study))[7].split() == ["0005_seed-5", "queued"]
+        file.write_text(f'{{"process": 1, "jobs": {{"0005_seed-5": "{reason}"}}}}')  # an earlier command was killed
+        assert reason not in "".join(lines_of(capsys, str(study)))

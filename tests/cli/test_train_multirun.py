@@ -1,5 +1,6 @@
 """Tests of `litlab train -m` with the pool and with Hydra's own launcher and sweeper: directories, dry runs, errors."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import pytest
 from support.runs import TINY, call_cold, call_litlab
 
 from litlab.config.config_file import from_yaml
+from litlab.process.device_leases import DeviceLeases
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
+from litlab.runs.provenance import num_cores
 from litlab.runs.result import read_result
 
 Call = Callable[..., tuple[int, str, str]]
@@ -181,3 +184,24 @@ def test_a_study_in_use_has_an_exit_code_of_its_own(tmp_path: Path, call_here: C
     with directory_lock(study):
         code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "seed=0,1", "study.name=mine")
     assert (code, errors.startswith(f"litlab: {study} is in use by process")) == (75, True), errors
+
+
+@pytest.mark.skipif(num_cores() < 2, reason="needs cores for two jobs")
+def test_a_command_knows_of_the_cores_of_another_one(tmp_path: Path) -> None:
+    """The other command has all cores: one job starts nevertheless, the next one waits until it has ended."""
+    others = DeviceLeases()
+    cores = [f"core-{number}" for number in os.sched_getaffinity(0)]
+    assert others.take(cores, len(cores)) == (cores, [])
+    done = call_litlab(tmp_path, "train", "-m", *SHORT, "seed=0,1", "study.name=mine")
+    others.release(cores)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    owner = f"process {os.getpid()} on {os.uname().nodename}"
+    assert lines[1:3] == [
+        "0000_seed-0: started",
+        f"0001_seed-1: waits: {len(cores)} of {len(cores)} CPU cores are in use by {owner}",
+    ]
+    (ended,) = (number for number, line in enumerate(lines) if line.startswith("0000_seed-0: completed"))
+    assert f"1 queued ({len(cores)} of {len(cores)} CPU cores are in use by {owner})" in lines[ended]
+    assert lines.index("0001_seed-1: started") > ended
+    assert not (tmp_path / "outputs" / "mine" / ".waiting.json").exists()

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,8 +31,10 @@ from support.processes import group, is_alive, is_stopped, wait_until
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import FAILED
 from litlab.process.controller import run_worker
+from litlab.process.device_leases import DeviceLeases
 from litlab.process.fork_server import ForkRequest, Server
 from litlab.runs.directory import RunDirectory
+from litlab.runs.lock import directory_lock
 from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import JobExit
@@ -39,6 +43,21 @@ from litlab.sweep.backends.local import LocalPool, OomMonitor, PoolSettings
 from litlab.sweep.outcome import determine_outcome
 
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID")
+_COMMAND = """
+import sys
+from pathlib import Path
+from litlab.runs.directory import RunDirectory
+from litlab.sweep.backends.base import Job
+from litlab.sweep.backends.device_allocator import Machine
+from litlab.sweep.backends.local import LocalPool, PoolSettings
+
+settings = PoolSettings(jobs=None, jobs_per_device=1, timeout=None, retries=0)
+pool = LocalPool(settings, Machine(gpus=("0",), cores=1))
+run = RunDirectory(Path(sys.argv[1]))
+pool.submit(Job(0, run, run.read_config()))
+while True:
+    pool.poll(1)
+"""
 pytestmark = pytest.mark.usefixtures("fresh")
 
 
@@ -145,6 +164,54 @@ def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
     assert visible[5] == ""
     first = seen[0].job.number
     assert visible[4] == (str(first) if first < 4 else visible[4])
+
+
+def test_a_job_waits_for_a_device_of_another_command(pool: LocalPool, tmp_path: Path) -> None:
+    """The jobs train on the CPU, as if there was one GPU, which another command has at first."""
+    others = DeviceLeases()
+    others.take(["gpu-0"], 1)
+    one = with_settings(pool, jobs=None, machine=Machine(gpus=("0",), cores=8))
+    one._folder = tmp_path
+    job, cancelled = (new_job(tmp_path, number, endless(accelerator="auto")) for number in range(2))
+    reason = f"GPU 0 is in use by process {os.getpid()} on {os.uname().nodename}"
+    one.submit(cancelled)
+    assert not one.has_capacity(job.config)
+    assert one.is_alive(cancelled)
+    assert one.queued() == {1: reason}
+    with directory_lock(tmp_path):
+        assert one.queued_runs() == {cancelled.run.path: reason}
+    assert one.queued_runs() == {}, "nobody is at work on the study"
+    one.cancel(cancelled, signal.SIGTERM)
+    (ended,) = one.poll(0.1)
+    assert (ended.job, ended.code) == (cancelled, 143)
+    one.submit(job)
+    assert one.poll(0.3) == []
+    assert not job.run.log.exists()
+    others.release(["gpu-0"])
+    until(lambda: job.run.metrics.exists(), one)
+    assert (one.queued(), process_facts(job)["environment"]["CUDA_VISIBLE_DEVICES"]) == ({}, "0")
+    assert not (tmp_path / ".waiting.json").exists()
+    assert others.take(["gpu-0"], 1) == ([], ["gpu-0"])
+    one.cancel(job, signal.SIGTERM)
+    next_ended(one, 1)
+    assert others.take(["gpu-0"], 1) == (["gpu-0"], [])
+    others.release(["gpu-0"])
+
+
+def test_a_job_keeps_its_device_when_its_command_is_killed(tmp_path: Path) -> None:
+    """The job ignores the signal to save, so that it outlives the command for seconds."""
+    job = new_job(tmp_path, 0, quick_config(how="hang", accelerator="auto"))
+    others = DeviceLeases()
+    with subprocess.Popen([sys.executable, "-c", _COMMAND, str(job.run.path)]) as command:
+        wait_until(lambda: (job.run.path / "process.0.json").exists())
+        assert others.take(["gpu-0"], 1) == ([], ["gpu-0"])
+        command.kill()
+    leader = process_facts(job)["group"]
+    assert others.take(["gpu-0"], 1) == ([], ["gpu-0"])
+    assert is_alive(leader)
+    os.kill(leader, signal.SIGKILL)
+    wait_until(lambda: others.take(["gpu-0"], 1) == (["gpu-0"], []))
+    others.release(["gpu-0"])
 
 
 def test_missing_devices_are_refused(pool: LocalPool) -> None:

@@ -17,6 +17,7 @@ from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.state import RunState, RunStatus, read_state
 from litlab.runs.terminal import format_clock, format_value, headline, printable
 from litlab.sweep.backends import make_backend
+from litlab.sweep.backends.waiting_jobs import read_waiting_jobs
 from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.study import STUDY_FILE, Study
 
@@ -24,7 +25,7 @@ INTERVAL = 2.0  # seconds between two updates
 NOTES = """\
 The status is read from the files of the runs, so it works from any terminal, during the runs and afterwards.
 
-  queued       not started; for a job in the queue of a cluster, with the reason why it waits
+  queued       not started; with the reason why it waits, in the queue of a cluster or for a device of another command
   running      its process is alive
   completed    trained and tested
   failed       ended with an error, or its process died: killed, crashed, timed out
@@ -86,11 +87,11 @@ def read_jobs(directory: Path) -> list[Job]:
 
 
 def _queued_runs(directory: Path) -> dict[Path, str]:
-    """Ask the queue of a cluster for the jobs of a study that wait, with the reason; nothing if it can't be asked."""
+    """Return the runs of a study that wait in a queue or for a device, with the reason, as far as that is known."""
     try:
         plan = Study.load(directory).plan if (directory / STUDY_FILE).exists() else None
-        if plan is None or plan.launcher.get("backend") != "slurm":  # no other queue; a plan may be untrusted
-            return {}
+        if plan is None or plan.launcher.get("backend") != "slurm":  # an untrusted plan may hold anything
+            return read_waiting_jobs(directory)
         return make_backend(plan.launcher, directory).queued_runs()
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)

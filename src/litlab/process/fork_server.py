@@ -39,6 +39,7 @@ import psutil
 from litlab.errors import UserError
 from litlab.process.child_process import FAILED, Fork, count_gpus, group_exists, run_module, signal_group
 from litlab.process.controller import worker_environment
+from litlab.process.device_leases import hold_leases
 from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
 
 WORKER_MODULES = (
@@ -68,6 +69,7 @@ class ForkRequest:
         block_signals: Whether the signals in `signals.STOP_SIGNALS` wait until the module unblocks them.
         kill_group: Whether to kill the rest of its process group when it ends. Its end is reported when the group is
             empty, since till then its devices are in use.
+        leases: Files of the leases that it holds, see `device_leases`.
     """
 
     module: str
@@ -79,6 +81,7 @@ class ForkRequest:
     new_session: bool = True
     block_signals: bool = True
     kill_group: bool = True
+    leases: Sequence[str] = ()
 
 
 class ForkServer:
@@ -335,6 +338,7 @@ class Server:
         else:
             os.setpgid(0, 0)
         _end_with_parent(self._pid)
+        hold_leases(request.leases)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for target, descriptor in enumerate(streams):

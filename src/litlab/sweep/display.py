@@ -82,6 +82,11 @@ class Display:
         if not self._console.is_terminal:
             self.print(f"{job.name}: started")
 
+    def job_waits(self, job: Job, reason: str) -> None:
+        """Print what a job waits for that could not start at once; on a terminal the table says it."""
+        if not self._console.is_terminal:
+            self.print(f"{job.name}: waits: {reason}")
+
     def job_queued(self, job: Job) -> None:
         """Remove a job from the table that has returned to the queue of a cluster."""
         self._running.pop(job.number, None)
@@ -105,7 +110,7 @@ class Display:
 
         Args:
             total: Number of jobs, as far as is known.
-            reasons: Why jobs wait in the queue of a cluster; empty texts where that is not known.
+            reasons: Why jobs wait in the queue of a cluster, or for a device; empty texts where that is not known.
         """
         self._total, self._queue_reasons = total, Counter(filter(None, reasons))
         if self._live.is_started and time.monotonic() - self._drawn >= REFRESH_SECONDS:

@@ -201,9 +201,17 @@ class Scheduler:
                 continue
             self._num_attempts[job.number] += 1
             self._running[job.number] = job
-            if not self._backend.outlives_command:  # it runs at once
-                self._shown.add(job.number)
-                self._display.job_started(job)
+            if not self._backend.outlives_command:
+                self._show_start(job)
+
+    def _show_start(self, job: Job) -> None:
+        """Show that a job started at once, or what it waits for."""
+        reason = self._backend.queued().get(job.number)
+        if reason is None:
+            self._shown.add(job.number)
+            self._display.job_started(job)
+        else:
+            self._display.job_waits(job, reason)
 
     def _skip_completed(self, job: Job) -> None:
         """Take a job that another process has completed for one that has ended."""

@@ -22,4 +22,5 @@ def make_backend(settings: Mapping[str, Any], folder: Path) -> Backend:
         return SlurmBackend(Slurm(**settings), folder)
     from litlab.sweep.backends.local import LocalPool, PoolSettings
 
-    return LocalPool(PoolSettings(**{field.name: settings[field.name] for field in fields(PoolSettings)}))
+    pool_settings = PoolSettings(**{field.name: settings[field.name] for field in fields(PoolSettings)})
+    return LocalPool(pool_settings, folder=folder)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from litlab.errors import UserError
 from litlab.process.controller import worker_environment
+from litlab.process.device_leases import DeviceLeases
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT_VARIABLE, exit_code
 from litlab.runs.provenance import num_cores
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
 from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
+from litlab.sweep.backends.waiting_jobs import read_waiting_jobs, write_waiting_jobs
 
 GRACE_SECONDS = 10.0  # to save in, for a job that takes too long
 OOM_SECONDS = 3.0  # after an OOM kill, in which a killed job is taken to be its victim
@@ -59,17 +61,22 @@ class LocalPool:
     Args:
         settings: Limits of the pool.
         machine: Devices to allocate; None for those of this machine.
+        folder: Directory of the study; None to leave no file there.
     """
 
     outlives_command = False
     detaches = False
     grace_seconds = 8.0
 
-    def __init__(self, settings: PoolSettings, machine: Machine | None = None) -> None:
+    def __init__(self, settings: PoolSettings, machine: Machine | None = None, *, folder: Path | None = None) -> None:
         self.max_parallel = settings.jobs
         self._settings = settings
         self._machine = machine
+        self._folder = folder
+        self._leases: DeviceLeases | None = None
         self._running: dict[int, _RunningJob] = {}
+        self._waiting: Job | None = None  # submitted, and waits for a device of another command
+        self._reason = ""  # why it waits
         self._exits: list[JobExit] = []
         self._paused_at: float | None = None  # by the monotonic clock
         self._oom_monitor = OomMonitor()
@@ -108,44 +115,45 @@ class LocalPool:
         return self._devices.threads(config, num_jobs)
 
     def has_capacity(self, config: Config) -> bool:
-        """Return True if the devices for a job are free."""
-        return self._devices.fits(config)
+        """Return True if no job waits, and the jobs of this command leave devices for one.
+
+        A job that then needs a device of another command waits for it.
+        """
+        return self._waiting is None and self._devices.fits(config)
 
     def submit(self, job: Job) -> None:
-        """Start a job.
+        """Start a job; if it needs a device of another command, as soon as that is free.
 
         Raises:
             UserError: If the server has been killed twice.
         """
-        allocation = self._devices.allocate(job.config)
-        assert allocation is not None, "submitted without capacity"
+        assert self._waiting is None, "submitted without capacity"
         if self._server.has_ended:
             self._replace_server()
-        now, timeout = time.monotonic(), self._settings.timeout
-        running = _RunningJob(job, allocation, now, inf if timeout is None else now + timeout)
-        self._running[job.number] = running
-        self._fork(running)
+        self._waiting = job
+        self._start_waiting()
 
     def is_alive(self, job: Job) -> bool:
         """Return True if this pool runs the job; none outlives the pool that started it."""
-        return job.number in self._running
+        return job.number in self._running or job == self._waiting
 
     def attach(self, job: Job) -> None:
         """Do nothing: every job that is alive is one of this pool's, which it watches already."""
         assert self.is_alive(job)
 
     def queued(self) -> dict[int, str]:
-        """Return nothing: a job that was submitted runs."""
-        return {}
+        """Return the job that waits for a device of another command, and whose it is."""
+        return {} if self._waiting is None else {self._waiting.number: self._reason}
 
     def queued_runs(self) -> dict[Path, str]:
-        """Return nothing, as `queued`."""
-        return {}
+        """Return the runs of the study that wait for a device, by the file that its command keeps."""
+        return {} if self._folder is None else read_waiting_jobs(self._folder)
 
     def poll(self, timeout: float) -> list[JobExit]:
         """Return the jobs that have ended, after at most `timeout` seconds; enforces their timeouts meanwhile."""
         until = time.monotonic() + timeout
         self._oom_monitor.update()
+        self._start_waiting()
         while True:
             self._enforce_timeouts()
             exits, self._exits = self._exits, []
@@ -156,6 +164,9 @@ class LocalPool:
 
     def cancel(self, job: Job, signum: int) -> None:
         """Send a job a signal; see `Backend.cancel`."""
+        if job == self._waiting:
+            self._set_waiting(None)
+            self._exits.append(JobExit(job, exit_code(signal.SIGTERM), 0.0))
         running = self._running.get(job.number)
         if running is None:
             return
@@ -185,6 +196,7 @@ class LocalPool:
 
     def close(self) -> None:
         """End the server and all jobs within seconds; running jobs may save first."""
+        self._set_waiting(None)
         if self._started_server is None:
             return
         if self._server.close(is_idle=not self._running) != 0:
@@ -192,6 +204,8 @@ class LocalPool:
         orphans = [running.orphan for running in self._running.values() if running.orphan is not None]
         while orphans := [orphan for orphan in orphans if orphan.code() is None]:
             time.sleep(POLL)
+        for running in self._running.values():
+            self._devices.release(running.allocation)
         self._running.clear()
 
     @property
@@ -204,10 +218,44 @@ class LocalPool:
     def _devices(self) -> DeviceAllocator:
         """Devices of this machine; the first call waits until the server is ready."""
         num_gpus = self._server.num_gpus()
-        return self._make_allocator(self._machine or Machine(_gpu_names(num_gpus), num_cores()))
+        self._leases = DeviceLeases()
+        return self._make_allocator(self._machine or _describe_machine(num_gpus))
 
     def _make_allocator(self, machine: Machine) -> DeviceAllocator:
-        return DeviceAllocator(machine, jobs=self._settings.jobs, jobs_per_device=self._settings.jobs_per_device)
+        settings = self._settings
+        return DeviceAllocator(
+            machine, jobs=settings.jobs, jobs_per_device=settings.jobs_per_device, leases=self._leases
+        )
+
+    def _start_waiting(self) -> None:
+        """Start the job that waits, if its devices are free by now."""
+        if self._waiting is None:
+            return
+        job = self._waiting
+        if self._server.has_ended:
+            try:
+                self._replace_server()
+            except UserError:  # the next `submit` raises it
+                self._set_waiting(None)
+                self._exits.append(JobExit(job, -signal.SIGKILL, 0.0))
+                return
+        allocation = self._devices.allocate(job.config)
+        if allocation is None:
+            assert self._devices.waits_for, "submitted without capacity"
+            self._set_waiting(job, self._devices.waits_for)
+            return
+        self._set_waiting(None)
+        now, timeout = time.monotonic(), self._settings.timeout
+        running = _RunningJob(job, allocation, now, inf if timeout is None else now + timeout)
+        self._running[job.number] = running
+        self._fork(running)
+
+    def _set_waiting(self, job: Job | None, reason: str = "") -> None:
+        """Change which job waits and why, here and in the file for other commands."""
+        has_changed = reason != self._reason
+        self._waiting, self._reason = job, reason
+        if self._folder is not None and has_changed:
+            write_waiting_jobs(self._folder, {} if job is None else {job.run.path: reason})
 
     def _fork(self, running: _RunningJob) -> None:
         run, visible = running.job.run, running.allocation.visible_devices
@@ -216,6 +264,7 @@ class LocalPool:
             module="litlab.training.worker",
             arguments=[str(run.path.absolute())],
             environment=environment | ({} if visible is None else {_VISIBLE: visible}),
+            leases=[] if self._leases is None else self._leases.files(running.allocation.leases),
             stdout=str(run.log.absolute()),
             stderr=str(run.log.absolute()),
         )
@@ -328,6 +377,11 @@ def _num_oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _describe_machine(num_gpus: int) -> Machine:
+    """Describe the devices that processes here may use."""
+    return Machine(_gpu_names(num_gpus), num_cores(), tuple(sorted(os.sched_getaffinity(0))))
 
 
 def _gpu_names(number: int) -> tuple[str, ...]:
