@@ -1,21 +1,28 @@
 """Workers on a prepared run directory, under torchrun and on several machines."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from unittest.mock import Mock
 
 import pytest
-from support.runs import TINY, compose_config
+from support.pool_jobs import new_job, trained_here
+from support.processes import PATIENCE, wait_until
+from support.runs import TINY, call_litlab, compose_config
 
 from litlab.config.config_file import to_yaml
+from litlab.config.machine_facts import open_keys
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_json
 from litlab.runs.lock import directory_lock
+from litlab.runs.provenance import num_cores
 from litlab.runs.result import Result, read_result, write_result
 from litlab.runs.state import RunStatus
 from litlab.training.worker import _report_failure, main
@@ -120,3 +127,109 @@ def test_a_rank_that_is_killed_after_the_end_leaves_the_result(run: RunDirectory
     write_result(run, Result(status=RunStatus.COMPLETED, identity=""))
     assert _report_failure(run, run.read_config(), 128 + signal.SIGKILL) == 128 + signal.SIGKILL
     assert read_result(run)["status"] == "completed"
+
+
+OPEN = (*TINY, "trainer.accelerator=auto", "trainer.devices=auto", "threads=null", "trainer.max_epochs=6")
+
+
+def new_run(folder: Path, **changes: Any) -> RunDirectory:
+    """Prepare a run that leaves open what it takes of the machine, and takes seconds to train."""
+    config = compose_config(*OPEN)
+    config["callbacks"]["sabotage"] = {"_target_": "support.sabotage.Sabotage", "how": "sleep"}
+    return new_job(folder, 0, config | changes).run
+
+
+def start(run: RunDirectory, *launcher: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, *launcher, "-m", "litlab.training.worker", str(run.path)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def begin(run: RunDirectory, *launcher: str) -> None:
+    """Train until there is something to save, then stop."""
+    with start(run, *launcher) as process:
+        wait_until(run.metrics.exists)
+        process.terminate()
+    assert read_result(run)["status"] == "interrupted"
+
+
+def decisions(run: RunDirectory) -> list[Any]:
+    machine = run.read_json(run.provenance)["machine"]
+    return [machine[key] for key in ("accelerator", "devices", "ranks", "threads")]
+
+
+@pytest.mark.skipif(num_cores() < 2, reason="needs cores that the first start has not")
+def test_a_run_keeps_the_threads_of_its_first_start(tmp_path: Path) -> None:
+    """It begins on one core and continues on all: with the bits of one thread, unless an override asks for more."""
+    run, cores = new_run(tmp_path), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        begin(run)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert decisions(run) == ["cpu", 1, 1, 1]
+    copy = RunDirectory(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    with start(run) as process:
+        assert process.wait(timeout=PATIENCE) == 0
+    assert decisions(run) == ["cpu", 1, 1, 1]
+    assert run.read_config()["threads"] is None
+    frozen = new_run(tmp_path / "frozen", threads=1)
+    assert read_result(trained_here(tmp_path / "here", frozen.read_config()))["weights"] == read_result(run)["weights"]
+    done = call_litlab(tmp_path, "resume", str(copy.path), "threads=null")
+    assert done.returncode == 0, done.stderr
+    assert decisions(copy) == ["cpu", 1, 1, len(cores)]
+    assert copy.read_json(copy.provenance)["machine"]["automatic"] == open_keys(copy.read_config())
+
+
+def test_a_run_keeps_the_ranks_of_its_first_start(tmp_path: Path) -> None:
+    """It begins with two ranks of torchrun, and continues with two of the worker."""
+    run = new_run(tmp_path)
+    begin(run, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert decisions(run) == ["cpu", 2, 2, max(1, num_cores() // 2)]
+    with start(run) as process:
+        assert process.wait(timeout=PATIENCE) == 0
+    assert decisions(run) == ["cpu", 2, 2, max(1, num_cores() // 2)]
+
+
+def begun_with(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, **machine: Any) -> RunDirectory:
+    """Prepare a run whose first start decided this, and make it the one of `main`."""
+    begun = new_run(run.path.parent / "begun")
+    keys = ["trainer.accelerator", "trainer.devices", "threads"]
+    write_json(begun.provenance, begun.read_json(begun.provenance) | {"machine": machine | {"automatic": keys}})
+    monkeypatch.setattr(sys, "argv", ["litlab.training.worker", str(begun.path)])
+    monkeypatch.setattr("litlab.training.run.train", Mock(side_effect=AssertionError("it trains")))
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("available", "found", "override"),
+    [(0, "no GPU", "trainer.accelerator=cpu trainer.devices=1"), (1, "1 GPU", "trainer.devices=1")],
+)
+def test_a_run_that_began_on_more_gpus_is_refused(
+    available: int,
+    found: str,
+    override: str,
+    run: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun = begun_with(run, monkeypatch, accelerator="cuda", devices=2, threads=1)
+    monkeypatch.setattr("litlab.training.worker._count_gpus", lambda: available)
+    assert main() == 1
+    assert capsys.readouterr().err == (
+        f"litlab: the run began on 2 GPUs, but this machine has {found}: continue it where there are as many, or "
+        f"change it by `litlab resume {begun.path} {override}`\n"
+    )
+
+
+def test_ranks_of_torchrun_that_the_run_did_not_begin_with_are_refused(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = begun_with(run, monkeypatch, accelerator="cpu", devices=2, threads=1)
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 3, "LOCAL_WORLD_SIZE": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main() == 1
+    assert capsys.readouterr().err == (
+        "litlab: trainer.devices=2 trainer.num_nodes=1, but 3 ranks were started on each of 1 machines: start as many "
+        f"as the run began with, or change it by `litlab resume {begun.path} trainer.devices=3 trainer.num_nodes=1`\n"
+    )

@@ -49,6 +49,9 @@ key=value changes where and how the run continues, not what it has computed so f
 Keys are those of the run's config.yaml in Hydra's grammar; +key=value adds one. A change is recorded in
 provenance.json. Any other change would make a different experiment and is refused.
 
+Where the config leaves trainer.accelerator, trainer.devices (auto) or threads (null) open, the run keeps what its first
+start took; an override of such a key, also with the value that it has, lets the next start choose again.
+
 Of a study (the directory of a multirun, with study.yaml), all jobs that are not completed continue on the devices of
 this machine, and changes are made in each of them. A search creates the jobs that are left.
 
@@ -180,7 +183,13 @@ def _record_change(finished: FinishedRun, change: "ConfigChange", command: list[
     """Write the change to the run directory; return notes on the code for the user."""
     launch = describe_launch(finished.run.project() if finished.own else Path.cwd(), command)
     return write_resume_record(
-        finished.run, change.config, change.changed, launch, own=finished.own, extends_training=change.extends_training
+        finished.run,
+        change.config,
+        change.changed,
+        launch,
+        own=finished.own,
+        extends_training=change.extends_training,
+        overridden=change.overridden,
     )
 
 

@@ -50,11 +50,13 @@ class ConfigChange:
     Attributes:
         changed: Dotted key -> [value before, value after] where they differ; `tree.ABSENT` for a missing key.
         extends_training: Whether training continues beyond the end that it had.
+        overridden: Dotted keys that the overrides set, also those with the value that they had.
     """
 
     config: Config
     changed: dict[str, list[Any]]
     extends_training: bool
+    overridden: list[str]
     notes: list[str]
 
 
@@ -78,7 +80,8 @@ def change_config(config: Config, overrides: list[str], num_epochs_begun: Callab
     make_paths_absolute(after["data"])
     changed = diff(config, after)
     extends_training = any(key in LENGTH_KEYS for key in changed)
-    return ConfigChange(after, changed, extends_training, _notes(after, changed, extends_training))
+    overridden = [override.key_or_group for override in _parse(overrides)]
+    return ConfigChange(after, changed, extends_training, overridden, _notes(after, changed, extends_training))
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:

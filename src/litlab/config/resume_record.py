@@ -1,9 +1,11 @@
 """Crash-safe record of the config changes of a resumed run."""
 
 import platform
+from collections.abc import Collection
 from typing import Any
 
 from litlab.config.config_file import to_yaml
+from litlab.config.machine_facts import without_decisions
 from litlab.config.tree import Config
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sync_directory, write_json, write_text
@@ -18,6 +20,7 @@ def write_resume_record(
     *,
     own: bool,
     extends_training: bool,
+    overridden: Collection[str] = (),
 ) -> list[str]:
     """Record a resumption in provenance.json and replace config.yaml if it changed.
 
@@ -30,11 +33,12 @@ def write_resume_record(
         launch: Command, time and code, as `runs.provenance.describe_launch` returns them.
         own: Whether the run is the user's own; an untrusted run is not signed.
         extends_training: Whether the run continues beyond the end that it had.
+        overridden: Keys that the command sets, also those that it does not change.
 
     Returns:
         Notes on the code of the project, a line each.
     """
-    provenance = run.read_mapping(run.provenance)
+    provenance = without_decisions(run.read_mapping(run.provenance), [*changed, *overridden])
     entry = {"when": launch["started"], "command": launch["command"], "changed": changed}
     entry |= {"host": platform.node(), "code": launch["code"]}
     if extends_training:  # a worker does nothing for a run that is completed

@@ -16,6 +16,7 @@ from litlab.callbacks.console import Console
 from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.config_file import to_yaml
 from litlab.config.identity import identity
+from litlab.config.machine_facts import open_keys, with_machine_facts
 from litlab.config.secrets import resolve_secrets
 from litlab.errors import UserError
 from litlab.loggers import MetricsLogger, TensorBoard, log_config
@@ -71,7 +72,7 @@ def train(
     timer = PhaseTimer(started)
     timer.end("import")
 
-    config = resolve_secrets(frozen)
+    config = resolve_secrets(with_machine_facts(run, frozen))
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
     missing = find_missing_methods(experiment)
@@ -87,7 +88,7 @@ def train(
     console = Console(run=run, name=config["name"], seed=config["seed"], resumed=resume.saved, silent=silent)
     trainer = _build_trainer(run, config, experiment, resume, stop, console)
     if trainer.is_global_zero:
-        _record_machine(run, trainer)
+        _record_machine(run, trainer, open_keys(frozen))
         if resume.checkpoint is None:
             log_config(trainer.loggers, to_yaml(frozen))
     if heartbeat is not None:
@@ -191,14 +192,17 @@ def _build_trainer(
     return trainer
 
 
-def _record_machine(run: RunDirectory, trainer: Trainer) -> None:
-    """Complete provenance.json with what only the worker knows."""
+def _record_machine(run: RunDirectory, trainer: Trainer, automatic: list[str]) -> None:
+    """Complete provenance.json with what only the worker knows, and the keys that the config leaves open."""
     device = trainer.strategy.root_device
     machine = describe_machine() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "accelerator": type(trainer.accelerator).name(),
+        "devices": num_local_ranks(),
         "ranks": trainer.world_size,
         "threads": torch.get_num_threads(),
         "precision": trainer.precision,
+        "automatic": automatic,
     }
     write_json(run.provenance, run.read_mapping(run.provenance) | {"machine": machine})
 

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from litlab.config.machine_facts import with_machine_facts
 from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
@@ -64,20 +65,21 @@ def work(directory: str, started: float) -> int:
         run = RunDirectory.existing(directory)
         config, trust = open_config(run)
         trust.make_importable()
-        threads = config["threads"] or max(1, num_cores() // num_local_ranks())
+        decided = with_machine_facts(run, config)
+        threads = decided["threads"] or max(1, num_cores() // num_local_ranks())
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # torch reads it when imported
         if not owns_run():
             if is_completed(run):
                 return 0
-            return _record_failures(run, config, stop, lambda: _train(run, config, stop, started))
+            return _record_failures(run, config, stop, lambda: _train(run, config, decided, stop, started))
         with directory_lock(run.path) as lock:
             if is_completed(run):
                 print(f"litlab: {run.path} is complete", file=sys.stderr)
                 return 0
             run.result.unlink(missing_ok=True)
             remove_session_end(run)
-            code = _record_failures(run, config, stop, lambda: _train_or_start_ranks(run, config, stop, started, lock))
-            return _report_failure(run, config, code)
+            function = partial(_train_or_start_ranks, run, config, decided, stop, started, lock)
+            return _report_failure(run, config, _record_failures(run, config, stop, function))
     except UserError as error:
         if is_rank() or is_first_task():
             print(f"litlab: {error}", file=sys.stderr)
@@ -89,8 +91,19 @@ def work(directory: str, started: float) -> int:
         return stopped.exit_code
 
 
-def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, started: float, lock: TextIO) -> int:
-    """Train in this process, or in several on this machine; torchrun or srun start those of several machines."""
+def _train_or_start_ranks(
+    run: RunDirectory, config: Config, decided: Config, stop: StopRequest, started: float, lock: TextIO
+) -> int:
+    """Train in this process, or in several on this machine; torchrun or srun start those of several machines.
+
+    Args:
+        run: Run directory.
+        config: Frozen config.
+        decided: The same with what an earlier start has decided where it is open.
+        stop: Request to stop.
+        started: Time at which the process started, by `time.perf_counter`.
+        lock: Lock of the run directory.
+    """
     nodes = config["trainer"]["num_nodes"]
     if nodes > 1 and not is_rank():
         error = (
@@ -100,9 +113,10 @@ def _train_or_start_ranks(run: RunDirectory, config: Config, stop: StopRequest, 
         # Not refused: the directory stays.
         record_failure(run, config, RunStatus.FAILED, f"trainer.num_nodes={nodes}: {error}")
         return 1
-    world_size = 1 if is_rank() else _count_devices(config["trainer"])
+    _check_gpus(run, config["trainer"], decided["trainer"])
+    world_size = 1 if is_rank() else _count_devices(decided["trainer"])
     if world_size == 1:
-        return _train(run, config, stop, started)
+        return _train(run, config, decided, stop, started)
 
     def start(environment: dict[str, str], passed: Sequence[int]) -> "Fork | subprocess.Popen[bytes]":
         if is_fork():
@@ -118,19 +132,42 @@ def _work_as_rank(run: RunDirectory, environment: dict[str, str]) -> int:
     return work(str(run.path), time.perf_counter())
 
 
-def _check_ranks(run: RunDirectory, trainer: Config) -> None:
-    """Refuse a number of ranks that the config does not ask for.
+def _check_ranks(run: RunDirectory, trainer: Config, decided: Config) -> None:
+    """Refuse a number of ranks that the config does not ask for, or that an earlier start has decided otherwise.
 
     Raises:
         UserError: If torchrun or srun started more or fewer ranks, on this machine or in all.
     """
     devices, nodes = num_local_ranks(), num_nodes()
-    if (num_devices(trainer) or devices, trainer["num_nodes"]) != (devices, nodes):
+    if (num_devices(decided) or devices, decided["num_nodes"]) != (devices, nodes):
+        source = "the config says" if decided["devices"] == trainer["devices"] else "the run began with"
         raise UserError(
-            f"trainer.devices={trainer['devices']} trainer.num_nodes={trainer['num_nodes']}, but {devices} ranks were "
-            f"started on each of {nodes} machines: start as many as the config says, or change it by "
+            f"trainer.devices={decided['devices']} trainer.num_nodes={decided['num_nodes']}, but {devices} ranks were "
+            f"started on each of {nodes} machines: start as many as {source}, or change it by "
             f"`litlab resume {run.path} trainer.devices={devices} trainer.num_nodes={nodes}`"
         )
+
+
+def _check_gpus(run: RunDirectory, trainer: Config, decided: Config) -> None:
+    """Refuse to continue a run without the GPUs that its first start chose.
+
+    Raises:
+        UserError: If this machine has fewer.
+    """
+    was_open = decided != trainer
+    if not was_open or decided["accelerator"] not in ("cuda", "gpu"):
+        return
+    needed, available = num_devices(decided) or 1, _count_gpus()
+    if needed > available:
+        override = f"trainer.devices={available}" if available else "trainer.accelerator=cpu trainer.devices=1"
+        raise UserError(
+            f"the run began on {_describe_gpus(needed)}, but this machine has {_describe_gpus(available)}: continue it "
+            f"where there are as many, or change it by `litlab resume {run.path} {override}`"
+        )
+
+
+def _describe_gpus(number: int) -> str:
+    return f"{number or 'no'} GPU{'s' * (number > 1)}"
 
 
 def _count_devices(trainer: Config) -> int:
@@ -139,20 +176,25 @@ def _count_devices(trainer: Config) -> int:
         return number
     if trainer["accelerator"] == "cpu":
         return 1
+    return max(1, _count_gpus())
+
+
+def _count_gpus() -> int:
+    """Count the GPUs that CUDA can use here."""
     if is_fork():
-        return max(1, count_gpus())
+        return count_gpus()
     import torch
 
-    return max(1, torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
-def _train(run: RunDirectory, config: Config, stop: StopRequest, started: float) -> int:
+def _train(run: RunDirectory, config: Config, decided: Config, stop: StopRequest, started: float) -> int:
     from litlab.training.process_group import store_on_loopback  # these import torch
     from litlab.training.run import train
 
     _configure_logging(run.log)
     if is_rank():
-        _check_ranks(run, config["trainer"])
+        _check_ranks(run, config["trainer"], decided["trainer"])
     if is_fork():
         _configure_imported_libraries()
     heartbeat = HeartbeatThread(run) if global_rank() == 0 else None
