@@ -91,14 +91,31 @@ class SlurmCluster:
         """Return the process id of `slurmctld`, `slurmd-n1` or `slurmd-n2`."""
         return int((self.folder / f"{daemon}.pid").read_text())
 
-    def kill_node(self, node: str) -> None:
-        """Kill all processes of a node at once: its daemon, and its jobs with what they have started."""
-        jobs = self.call("squeue", f"--nodelist={node}", "--noheader", "--format=%A").split()
-        steps = [process for process in psutil.process_iter() if any(f"[{job}." in _title(process) for job in jobs)]
-        daemon = psutil.Process(self.pid(f"slurmd-{node}"))
-        for process in [daemon, *(child for step in steps for child in [step, *step.children(recursive=True)])]:
+    def node_processes(self, node: str) -> list[psutil.Process]:
+        """Return all processes of a node: its daemon, and its jobs with what they have started."""
+        steps = [process for process in psutil.process_iter() if self._is_step(process, node)]
+        processes = [psutil.Process(self.pid(f"slurmd-{node}")), *steps]
+        for step in steps:
+            with suppress(psutil.Error):
+                processes += step.children(recursive=True)
+        return processes
+
+    def kill_node(self, node: str) -> list[psutil.Process]:
+        """Kill all processes of a node, those first that would report the end of a job; return them."""
+        processes = self.node_processes(node)
+        for process in processes:
             with suppress(psutil.Error):
                 process.kill()
+        return processes
+
+    def _is_step(self, process: psutil.Process, node: str) -> bool:
+        """Return True for the parent of a job on a node; several clusters of a machine may have jobs of one number."""
+        with suppress(psutil.Error):
+            return process.name() == "slurmstepd" and any(
+                environment.get("SLURM_CONF") == str(self.config) and environment.get("SLURMD_NODENAME") == node
+                for environment in (child.environ() for child in process.children())
+            )
+        return False
 
     def start(self, daemon: str) -> None:
         """Start a daemon by this name."""
@@ -169,14 +186,6 @@ def _stop(folder: Path) -> None:
     for process in alive:
         with suppress(psutil.Error):
             process.send_signal(signal.SIGKILL)
-
-
-def _title(process: psutil.Process) -> str:
-    """Return the title of a step's process, `slurmstepd: [34.batch]`; empty for others."""
-    with suppress(psutil.Error):
-        if process.name() == "slurmstepd":
-            return " ".join(process.cmdline())
-    return ""
 
 
 def _belongs(process: psutil.Process, folder: Path) -> bool:
