@@ -29,7 +29,7 @@ check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
 
-torture: .venv/.installed  ## the reliability suite in full, ten minutes; writes docs/reliability.md
+torture: .venv/.installed  ## the reliability suite in full, half an hour; writes docs/reliability.md
 	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile tests/reliability
 
 audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licenses (AUDIT=--offline without a network)

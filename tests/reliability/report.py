@@ -28,7 +28,10 @@ makes a few trials of each row.
 "Identical result" means equal bits: checkpoints, rows of metrics.csv, TensorBoard events and
 result.json equal those of an uninterrupted run, apart from durations.
 """
-MULTIRUNS = "Multiruns, with jobs that are forks of the pool's fork server:"
+TABLES = {  # by the file of the tests: what stands before the table of its rows
+    "test_multiruns": "Multiruns, with jobs that are forks of the pool's fork server:",
+    "test_slurm": "Multiruns on a SLURM cluster of two virtual nodes, on the same machine:",
+}
 _WIDTH = 100  # of a line of text
 _PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "tensorboard", "litlab")
 
@@ -75,7 +78,7 @@ def rows_of(reporter: pytest.TerminalReporter) -> dict[str, dict[str, Any]]:
         if "row" not in properties or not (report.when == "call" or report.outcome != "passed"):
             continue
         row = rows.setdefault(properties["row"], {"passed": 0, "total": 0, "seconds": 0.0, "notes": []})
-        row["is_multirun"] = "test_multiruns" in report.nodeid
+        row["file"] = Path(report.nodeid.partition("::")[0]).stem
         if report.skipped:
             row["notes"].append("skipped: " + report.longrepr[2].removeprefix("Skipped: "))
             continue
@@ -105,7 +108,7 @@ def _format(row: dict[str, Any]) -> str:
 
 
 def _page(rows: dict[str, dict[str, Any]], arguments: str) -> str:
-    """Return docs/reliability.md: single runs, multiruns, and the machine that ran both."""
+    """Return docs/reliability.md: single runs, multiruns, and the machine that ran them."""
     machine = describe_machine()
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     facts = (
@@ -114,12 +117,12 @@ def _page(rows: dict[str, dict[str, Any]], arguments: str) -> str:
         f"- Date: {datetime.datetime.now(datetime.UTC).date()}; seconds are summed over the tests of a row",
         f"- Command: `LITLAB_THOROUGH=1 {Path(sys.executable).name} -m pytest {arguments}`",
     )
-    tables = (
-        _table({name: row for name, row in rows.items() if row["is_multirun"] == is_multirun})
-        for is_multirun in (False, True)
-    )
+    single = {name: row for name, row in rows.items() if row["file"] not in TABLES}
+    parts = [INTRODUCTION, _table(single)]
+    for file, title in TABLES.items():
+        parts += [f"{title}\n", _table({name: row for name, row in rows.items() if row["file"] == file})]
     lines = [textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in facts]
-    return "\n".join([INTRODUCTION, next(tables), f"{MULTIRUNS}\n", next(tables), *lines, ""])
+    return "\n".join([*parts, *lines, ""])
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> str:
