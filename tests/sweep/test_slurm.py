@@ -17,6 +17,7 @@ from litlab.runs.heartbeat import Heartbeat
 from litlab.runs.lock import file_lock
 from litlab.sweep.backends import slurm as module
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
+from litlab.sweep.backends.queue import TemporaryErrors
 from litlab.sweep.backends.slurm import SlurmBackend
 
 __all__ = ["slurm"]  # a fixture
@@ -342,12 +343,12 @@ def test_a_command_waits_for_a_slurm_that_is_started_again(
     submit(make_backend(study), [job])
     errors = []
 
-    def answer_again(backend: SlurmBackend, error: Exception) -> None:
+    def answer_again(printer: TemporaryErrors, error: Exception) -> None:
         errors.append(str(error))
         for name in ("sbatch", "squeue"):
             slurm.fail(name, None)
 
-    monkeypatch.setattr(SlurmBackend, "_print", answer_again)
+    monkeypatch.setattr(TemporaryErrors, "print", answer_again)
     later = make_backend(study)
     slurm.fail("sbatch", f"allocation failure: {UNREACHABLE}")
     later.check([make_config()])

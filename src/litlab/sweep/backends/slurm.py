@@ -14,8 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +24,12 @@ from litlab.process.controller import is_rank_variable
 from litlab.process.signals import PARENT_VARIABLE, exit_code
 from litlab.runs.lock import file_lock, is_locked
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
+from litlab.sweep.backends.queue import LATE_SECONDS, QueueError, Resources, TemporaryErrors
 from litlab.sweep.backends.slurm_job import ElementFiles, read_list, write_list
 
 FOLDER = ".slurm"  # in the directory of the study
 PREFIX = "litlab-"
 MIN_JOB_AGE = 300.0  # seconds for which SLURM remembers a job that has ended, by default
-LATE_SECONDS = 10.0  # for files to appear that another machine has written: NFS caches attributes
 CALL_SECONDS = 60.0  # for a command of SLURM
 PATIENCE_SECONDS = 30.0  # with a SLURM that does not answer, where nothing can be done without its answer
 _PENDING = frozenset(
@@ -40,16 +39,14 @@ _RUNNING = frozenset(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALIN
 _LOST = frozenset(("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"))
 _GONE = "GONE"  # not in the queue anymore: forgotten after MinJobAge, or lost by a slurmctld that was killed
 _TEMPORARY = re.compile("(?i)unable to contact|timed out|zero bytes|connection refused|communication|temporarily")
-_GPU_ACCELERATORS = ("gpu", "cuda")
 
 
-class SlurmError(Exception):
+class SlurmError(QueueError):
     """A command of SLURM that failed."""
 
-    @property
-    def is_temporary(self) -> bool:
-        """True if SLURM did not answer, so that the command may succeed later."""
-        return _TEMPORARY.search(str(self)) is not None
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.is_temporary = _TEMPORARY.search(message) is not None
 
 
 @dataclass
@@ -132,7 +129,7 @@ class SlurmBackend:
         self._polled = -float("inf")
         self._max_array_size: int | None = None
         self._min_job_age = MIN_JOB_AGE
-        self._last_error = ""
+        self._errors = TemporaryErrors()
 
     def start(self) -> None:
         """Check that this machine has the commands of SLURM.
@@ -215,7 +212,7 @@ class SlurmBackend:
         time.sleep(max(0.0, min(timeout, due - time.monotonic())))
         if self._elements and time.monotonic() >= due:
             self._polled = time.monotonic()
-            with self._errors_printed():
+            with self._errors.printed():
                 self._update(self._read_queue(element.files.token for element in self._elements.values()))
         exits, self._exits = self._exits, []
         return exits
@@ -247,18 +244,18 @@ class SlurmBackend:
 
     def _options(self, config: Config) -> tuple[str, ...]:
         """Return the options of sbatch for a job with this config."""
-        settings, trainer = self._settings, config["trainer"]
-        num_ranks, num_nodes = self._num_ranks(config), int(trainer["num_nodes"])
-        cpus = int(config["threads"] or settings.cpus)
-        if num_nodes > 1:  # srun starts the ranks; on one node the worker does
-            options = [f"--nodes={num_nodes}", f"--ntasks-per-node={num_ranks}", f"--cpus-per-task={cpus}"]
+        settings = self._settings
+        need = Resources.of(config, cpus=settings.cpus, gpus=settings.gpus)
+        if need.num_nodes > 1:  # srun starts the ranks; on one node the worker does
+            options = [
+                f"--nodes={need.num_nodes}",
+                f"--ntasks-per-node={need.num_ranks}",
+                f"--cpus-per-task={need.cpus}",
+            ]
         else:
-            options = ["--nodes=1", "--ntasks=1", f"--cpus-per-task={num_ranks * cpus}"]
-        num_gpus = settings.gpus
-        if num_gpus is None and trainer["accelerator"] in _GPU_ACCELERATORS:
-            num_gpus = num_ranks
-        if num_gpus:
-            options.append(f"--gres={settings.gres}:{num_gpus}")
+            options = ["--nodes=1", "--ntasks=1", f"--cpus-per-task={need.num_ranks * need.cpus}"]
+        if need.gpus:
+            options.append(f"--gres={settings.gres}:{need.gpus}")
         for name in ("partition", "account", "qos", "mem", "constraint", "exclude"):
             if (value := getattr(settings, name)) is not None:
                 options.append(f"--{name}={value}")
@@ -266,26 +263,12 @@ class SlurmBackend:
             options += [f"--time={settings.time}", f"--signal=B:USR1@{settings.warning}"]
         return (*options, "--requeue", *settings.options)
 
-    def _num_ranks(self, config: Config) -> int:
-        """Return the number of ranks on a node."""
-        devices = config["trainer"]["devices"]
-        if isinstance(devices, list):
-            return len(devices)
-        if devices not in ("auto", -1):
-            return int(devices)
-        if config["trainer"]["accelerator"] in _GPU_ACCELERATORS and self._settings.gpus is None:
-            raise UserError(
-                f"trainer.devices={devices}: a queue needs the number of GPUs; set trainer.devices or "
-                "hydra.launcher.gpus"
-            )
-        return self._settings.gpus or 1
-
     def _submit_arrays(self) -> None:
         """Submit all jobs that were handed over; those that need the same resources in one array."""
         if not self._new and not self._arrays:
             return
         if self._max_array_size is None:
-            with self._errors_printed():
+            with self._errors.printed():
                 limits = dict(
                     re.findall(r"(MaxArraySize|MinJobAge)\s*=\s*(\d+)", self._call("scontrol", "show", "config"))
                 )
@@ -306,7 +289,7 @@ class SlurmBackend:
                 self._arrays.append(_Array(secrets.token_hex(4), options, part, limit))
         self._new.clear()
         for array in list(self._arrays):
-            with self._errors_printed():
+            with self._errors.printed():
                 self._submit(array)
                 self._arrays.remove(array)
 
@@ -398,7 +381,7 @@ class SlurmBackend:
         try:
             self._call("scontrol", "update", f"JobId={element.array_id}_{element.files.index}", "StartTime=now")
         except SlurmError as error:
-            self._print(error)
+            self._errors.print(error)
 
     def _end_of(self, element: _Element, *, is_late: bool) -> JobExit | None:
         """Return the end of a job that has left the queue; None while its files may still come.
@@ -450,28 +433,7 @@ class SlurmBackend:
                     self._call("scancel", "--full", "--signal=KILL", *elements)
                 self._call("scancel", *elements)  # SIGTERM to all, SIGKILL after KillWait; removes it from the queue
             except SlurmError as error:
-                self._print(error)
-
-    @contextmanager
-    def _errors_printed(self) -> Iterator[None]:
-        """Print an error of a SLURM that does not answer, once, so that the call is repeated; raise any other.
-
-        Raises:
-            UserError: For an error that repeating does not mend.
-        """
-        try:
-            yield
-        except SlurmError as error:
-            if not error.is_temporary:
-                raise UserError(str(error)) from error
-            self._print(error)
-        else:
-            self._last_error = ""
-
-    def _print(self, error: SlurmError) -> None:
-        if str(error) != self._last_error:
-            print(f"litlab: {error}", file=sys.stderr, flush=True)
-        self._last_error = str(error)
+                self._errors.print(error)
 
     def _call_patiently(self, *command: str) -> str:
         """Call a command of SLURM as `_call`, again while SLURM does not answer: it may be started again just now.
@@ -486,7 +448,7 @@ class SlurmBackend:
             except SlurmError as error:
                 if not error.is_temporary or time.monotonic() > until:
                     raise
-                self._print(error)
+                self._errors.print(error)
                 time.sleep(1.0)
 
     def _call(self, *command: str, stdin: str = "", pass_fd: int | None = None) -> str:
