@@ -38,6 +38,7 @@ class SearchSweeper(Sweeper):
         from hydra.core.plugins import Plugins
 
         from hydra_plugins.litlab_multirun import BackendLauncher
+        from litlab.config.schema import LAUNCHERS
         from litlab.errors import UserError
 
         self.hydra_context, self.config = hydra_context, config
@@ -47,7 +48,7 @@ class SearchSweeper(Sweeper):
         if not isinstance(launcher, BackendLauncher):
             raise UserError(
                 f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: a search needs one of litlab's "
-                "launchers, which start jobs one by one and can stop those that fall behind: pool, slurm"
+                f"launchers, which start jobs one by one and can stop those that fall behind: {', '.join(LAUNCHERS)}"
             )
         if launcher.settings.get("detach"):
             raise UserError("--detach: a search goes on only while its command runs, which proposes the trials")

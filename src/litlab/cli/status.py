@@ -22,6 +22,7 @@ from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.study import STUDY_FILE, Study
 
 INTERVAL = 2.0  # seconds between two updates
+_QUEUES = ("slurm", "ray")  # backends whose jobs wait
 NOTES = """\
 The status is read from the files of the runs, so it works from any terminal, during the runs and afterwards.
 
@@ -89,10 +90,12 @@ def read_jobs(directory: Path) -> list[Job]:
 def _queued_runs(directory: Path) -> dict[Path, str]:
     """Return the runs of a study that wait in a queue or for a device, with the reason, as far as that is known."""
     try:
-        plan = Study.load(directory).plan if (directory / STUDY_FILE).exists() else None
-        if plan is None or plan.launcher.get("backend") != "slurm":  # an untrusted plan may hold anything
+        study = Study.load(directory) if (directory / STUDY_FILE).exists() else None
+        if study is None or study.plan is None or study.plan.launcher.get("backend") not in _QUEUES:
             return read_waiting_jobs(directory)
-        return make_backend(plan.launcher, directory).queued_runs()
+        if (problem := study.signature_problem()) is not None:  # its settings say who gets the user's token
+            raise UserError(f"the queue of {directory} is not asked, since the study is not signed by you: {problem}")
+        return make_backend(study.plan.launcher, directory).queued_runs()
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)
         return {}

@@ -70,9 +70,10 @@ def main(arguments: list[str]) -> None:
         if full_error == "1" or message is None:  # a developer wants the traceback
             raise error from None
         if message.startswith("hydra.launcher.dry_run:"):
-            message = "--dry-run: expected hydra/launcher=pool or slurm; no other launcher has a dry run"
+            message = f"--dry-run: expected hydra/launcher={_launchers('dry_run')}; no other launcher has a dry run"
         elif message.startswith("hydra.launcher.detach:"):
-            message = "--detach: expected hydra/launcher=slurm; the jobs of other launchers end with the command"
+            names = _launchers("detach")
+            message = f"--detach: expected hydra/launcher={names}; the jobs of other launchers end with the command"
         raise UserError(message) from error
     finally:
         if full_error is None:
@@ -251,6 +252,14 @@ class BeforeHydraWrites(Callback):
         except Exception as error:
             raise _Exit(error) from error
         raise _Exit(None)
+
+
+def _launchers(key: str) -> str:
+    """Return the names of the launchers that have a setting, as an enumeration."""
+    from litlab.config.schema import LAUNCHERS
+
+    *names, last = (name for name, section in LAUNCHERS.items() if key in section.model_fields)
+    return f"{', '.join(names)} or {last}"
 
 
 def _refuse_dry_run(config: DictConfig) -> None:

@@ -328,6 +328,40 @@ class Slurm(Section):
     dry_run: bool
 
 
+class Ray(Section):
+    """Keys of `hydra/launcher=ray`.
+
+    Attributes:
+        backend: Name of the backend.
+        address: Address of the dashboard; None for that of RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
+        jobs: Maximum number of jobs that are handed to Ray at once; None for all.
+        cpus: Cores of each process, which are its threads unless the config sets `threads`.
+        gpus: GPUs of a job; None for `trainer.devices` if `trainer.accelerator` is a GPU.
+        mem: Memory of a job, `16G`.
+        resources: More of a node's resources that a job needs, by Ray's names.
+        setup: Shell lines that run before the worker, `export DATA=/scratch`.
+        grace: Seconds in which a job that was stopped may save, until Ray kills it.
+        poll: Seconds between two looks at the jobs.
+        retries: Number of times that a failed job is submitted again.
+        detach: End the command once the jobs are submitted.
+        dry_run: Submit nothing.
+    """
+
+    backend: Literal["ray"]
+    address: Annotated[str, Field(min_length=1)] | None
+    jobs: Count | None
+    cpus: Count
+    gpus: CountOrZero | None
+    mem: Annotated[str, Field(pattern=r"^[0-9]+[MG]$")] | None
+    resources: dict[str, Positive]
+    setup: list[str]
+    grace: Count
+    poll: Positive
+    retries: CountOrZero
+    detach: bool
+    dry_run: bool
+
+
 class Trainer(Section):
     """Arguments of lightning.pytorch.Trainer; loggers and callbacks have groups of their own."""
 
@@ -395,4 +429,4 @@ SECTIONS: dict[str, type[Section]] = {
     target: section for sections in GROUP_SECTIONS.values() for target, section in sections.items()
 }
 
-LAUNCHERS: dict[str, type[Section]] = {"pool": Pool, "slurm": Slurm}  # backend -> keys of hydra.launcher
+LAUNCHERS: dict[str, type[Section]] = {"pool": Pool, "slurm": Slurm, "ray": Ray}  # backend -> keys of hydra.launcher

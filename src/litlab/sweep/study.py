@@ -156,14 +156,17 @@ class Study:
         """
         study = cls.load(path)
         _check_writable(path)
-        content = study._plan_content
-        if content is not None and (problem := study_signature_problem(path, content)) is not None:
+        if (problem := study.signature_problem()) is not None:
             raise UserError(
                 f"{path / STUDY_FILE} is not signed by you: {problem}. To continue a study means to run what it says, "
                 "so only your own are continued (looking at it with `litlab status` is safe); use another study.name"
             )
         study._is_own = True
         return study
+
+    def signature_problem(self) -> str | None:
+        """Return the reason why this is not a study of the user's own; None if it is, or is new."""
+        return None if self._plan_content is None else study_signature_problem(self.path, self._plan_content)
 
     @property
     def known_jobs(self) -> dict[str, tuple[int, str]]:

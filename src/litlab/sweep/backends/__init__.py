@@ -14,12 +14,20 @@ def make_backend(settings: Mapping[str, Any], folder: Path) -> Backend:
     Args:
         settings: Settings of `hydra.launcher`.
         folder: Directory of the study, or of a single run.
+
+    Raises:
+        UserError: If the settings name an impossible address.
     """
     if settings["backend"] == "slurm":
         from litlab.config.schema import Slurm  # reading a study does without these
         from litlab.sweep.backends.slurm import SlurmBackend
 
         return SlurmBackend(Slurm(**settings), folder)
+    if settings["backend"] == "ray":
+        from litlab.config.schema import Ray
+        from litlab.sweep.backends.ray import RayBackend
+
+        return RayBackend(Ray(**settings), folder)
     from litlab.sweep.backends.local import LocalPool, PoolSettings
 
     pool_settings = PoolSettings(**{field.name: settings[field.name] for field in fields(PoolSettings)})
