@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -166,23 +165,3 @@ def test_two_nodes_are_two_local_ranks(cluster: SlurmCluster, project: Path, tmp
     local = [sys.executable, "-P", "-m", "litlab", "train", *TINY, "trainer.devices=2", "hydra.run.dir=local"]
     subprocess.run(local, cwd=project, check=True, capture_output=True, timeout=SOON)
     assert weights(run) == weights(RunDirectory(project / "local"))
-
-
-def test_signals_reach_the_ranks_on_all_nodes(cluster: SlurmCluster, project: Path) -> None:
-    """The job that was warned goes on as undisturbed, the other one has saved. srun itself would kill at SIGTERM."""
-    study = Study(project, *LONG, "trainer.num_nodes=2", "trainer.devices=1", "seed=0,1")
-    controller = study.start()
-    wait_until(lambda: len(study.runs()) == 2 and all(map(logs_values, study.runs())), SOON)
-    warned, stopped = sorted(elements(cluster))
-    cluster.call("scancel", "--batch", "--signal=USR1", warned)
-    cluster.call("scancel", "--batch", "--signal=TERM", stopped)
-    output, _ = controller.communicate(timeout=SOON)
-    assert controller.returncode == 1
-    assert study.statuses() == ["completed", "cancelled"], output
-    assert study.starts() == [2, 1]
-    logs = [run.log.read_text() for run in study.runs()]
-    assert re.search("stopped by SIGUSR1, saved at step", logs[0])
-    assert re.search("stopped by SIGUSR2, saved at step", logs[1])
-    local = [sys.executable, "-P", "-m", "litlab", "train", *LONG, "trainer.devices=2", "hydra.run.dir=local"]
-    subprocess.run(local, cwd=project, check=True, capture_output=True, timeout=SOON)
-    assert weights(study.runs()[0]) == weights(RunDirectory(project / "local"))
