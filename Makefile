@@ -30,7 +30,7 @@ tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
 
 torture: .venv/.installed  ## the reliability suite in full, half an hour; writes docs/reliability.md
-	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile tests/reliability
+	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile tests/reliability tests/cluster/test_ray_cluster.py
 
 audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licenses (AUDIT=--offline without a network)
 	@$(BIN)/python .ci/audit $(AUDIT)

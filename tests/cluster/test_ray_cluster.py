@@ -1,0 +1,93 @@
+"""hydra/launcher=ray on a real Ray of a head and two nodes; in `make torture`, where there can be one."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.processes import wait_until
+from support.ray_cluster import RayCluster, missing, ray_cluster
+from support.runs import TINY, train_here
+from support.thorough import THOROUGH
+
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not THOROUGH, reason="a Ray cluster takes a minute to start: make torture"),
+]
+
+RAY = ("hydra/launcher=ray", "hydra.launcher.poll=0.5")
+SOON = 240  # seconds: each worker imports torch, several at a time
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    if reason := missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, ray_cluster(Path(folder)) as up:
+        yield up
+
+
+class Study:
+    """A multirun on the cluster.
+
+    Attributes:
+        path: Its directory.
+    """
+
+    def __init__(self, cluster: RayCluster, project: Path, *overrides: str) -> None:
+        self.path = project / "outputs" / "s"
+        self._cluster, self._project = cluster, project
+        self._command = [sys.executable, "-P", "-m", "litlab", "train", "-m", *overrides, *RAY, "study.name=s"]
+
+    def start(self, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+        """Start the command of the study."""
+        return subprocess.Popen(
+            [*self._cluster.prefix, *prefix, *self._command], cwd=self._project, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env=self._cluster.variables,
+        )  # fmt: skip
+
+    def run(self, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+        """Run the command of the study; return its exit code and output."""
+        process = self.start(prefix)
+        output, _ = process.communicate(timeout=2 * SOON)
+        return process.returncode, output
+
+    def runs(self) -> list[RunDirectory]:
+        return [RunDirectory(path) for path in sorted(self.path.glob("0*"))]
+
+    def statuses(self) -> list[str]:
+        return [read_result(run)["status"] if run.result.exists() else "" for run in self.runs()]
+
+    def submissions(self) -> list[int]:
+        """Return how often each job was submitted."""
+        file = self.path / ".ray" / "prefix"
+        prefix = file.read_text() if file.exists() else "none"
+        numbers = [key.split("-")[2] for key in self._cluster.jobs() if key.startswith(f"{prefix}-")]
+        return [numbers.count(str(number)) for number in range(len(self.runs()))]
+
+
+def weights(run: RunDirectory) -> str:
+    return str(read_result(run)["weights"])
+
+
+def test_a_killed_controller_costs_nothing(cluster: RayCluster, tmp_path: Path) -> None:
+    """A study of 5 goes on without it; the same command on another host takes the jobs up. Equal to local runs."""
+    study = Study(cluster, tmp_path, *TINY, "seed=0,1,2,3,4")
+    controller = study.start()
+    wait_until(lambda: study.submissions() == [1] * 5, SOON)
+    os.kill(controller.pid, signal.SIGKILL)
+    controller.communicate()
+    code, output = study.run(("unshare", "--uts", "sh", "-c", 'hostname login2 && exec "$@"', "sh"))
+    assert code == 0, output
+    assert study.statuses() == ["completed"] * 5
+    assert study.submissions() == [1] * 5
+    for seed, run in enumerate(study.runs()):
+        assert weights(run) == weights(train_here(tmp_path / f"local{seed}", *TINY, f"seed={seed}"))
