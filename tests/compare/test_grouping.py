@@ -92,6 +92,22 @@ def test_choices_stand_for_the_settings_that_follow_from_them(tmp_path: Path) ->
     assert set(names(compare([tmp_path]))) - set(names(comparison)) == {"model=Net lr=0.05"}
 
 
+def test_other_settings_of_the_class_of_two_choices_are_neither_of_them(tmp_path: Path) -> None:
+    runs = make_study(tmp_path / "a", {WIDTHS: [[2, 4], [4, 8]], SEED: [0]}, accuracy)
+    jobs = tmp_path / "a" / "jobs.jsonl"
+    jobs.write_text(
+        jobs.read_text()
+        .replace(f'"{WIDTHS}": "[2,4]"', '"model": "small"')
+        .replace(f'"{WIDTHS}": "[4,8]"', '"model": "wide"')
+    )
+    for run in runs:
+        run.config.write_text(yaml.dump(run.read_config() | {"study": {"name": "a", "swept": ["model", SEED]}}))
+    put(tmp_path / "b", config_with({SEED: 0, WIDTHS: [8, 16]}))
+    assert sorted(names(compare([tmp_path]))) == [
+        "model=CNN widths=[8,16]", "model=small widths=[2,4]", "model=wide widths=[4,8]",
+    ]  # fmt: skip
+
+
 def test_classes_stand_for_the_settings_that_only_they_have(tmp_path: Path) -> None:
     sgd, adam = config_with({SEED: 0}), config_with({SEED: 0})
     adam["optimizer"] = {"_target_": "torch.optim.Adam", "lr": 0.001, "betas": [0.9, 0.999]}

@@ -32,6 +32,15 @@ def test_a_seed_counts_once_and_the_newest(tmp_path: Path) -> None:
     assert comparison.notes == ("1 run is not averaged, as a newer one has the same settings and seed: a/0001_seed-1",)
 
 
+def test_a_newer_one_without_the_metric_does_not_count(tmp_path: Path) -> None:
+    (old,) = make_study(tmp_path / "a", {SEED: [0]}, accuracy)
+    (new,) = make_study(tmp_path / "b", {SEED: [0]}, accuracy, best={}, last={})
+    new.metrics.unlink()
+    os.utime(old.result, (0, 0))
+    (group,) = compare([tmp_path]).groups
+    assert [run.path for run in group.runs] == [old.path]
+
+
 @pytest.mark.parametrize("group", [None, ["lr"], []])
 def test_copies_do_not_make_an_interval_narrower(study: Path, tmp_path: Path, group: list[str] | None) -> None:
     before = compare([study], group=group)

@@ -1,6 +1,9 @@
 """Append-only files, truncated to a checkpoint."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from litlab.runs.append_only_files import sync_appended, truncate_appended
 
@@ -20,6 +23,19 @@ def test_files_are_truncated_to_the_checkpoint(tmp_path: Path) -> None:
     assert truncate_appended(tmp_path, lengths) == []
     assert metrics.read_text() == "a\nb\n"
     assert set(tmp_path.iterdir()) == kept
+
+
+def test_they_are_synced_before_a_checkpoint_counts_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("events.out.tfevents.1", "metrics.csv"):
+        (tmp_path / name).write_text(name)
+    fsync, synced = os.fsync, []
+
+    def record_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    assert sorted(sync_appended(tmp_path)) == sorted(synced) == ["events.out.tfevents.1", "metrics.csv"]
 
 
 def test_lost_content_is_reported(tmp_path: Path) -> None:

@@ -98,5 +98,12 @@ def test_an_owner_on_another_host_is_alive_as_long_as_its_heartbeat(tmp_path: Pa
     assert not is_locked(tmp_path)
 
 
+def test_a_heartbeat_from_before_the_lock_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / ".heartbeat").touch()
+    set_age(tmp_path / ".heartbeat", 1000)  # left by an owner that was killed
+    (tmp_path / ".lock").write_text("process 1 on elsewhere")
+    assert is_locked(tmp_path)
+
+
 def set_age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)

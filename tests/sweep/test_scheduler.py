@@ -239,7 +239,7 @@ class Queue(ScriptedBackend):
         return self.waiting
 
 
-def stop_at(backend: Queue, number: int, action: Callable[[], None]) -> None:
+def stop_at(backend: ScriptedBackend, number: int, action: Callable[[], None]) -> None:
     """Call an action within the poll of this number."""
     poll, polls = backend.poll, iter(range(1, 1_000_000))
 
@@ -281,6 +281,17 @@ def test_control_c_again_cancels_them_saved(
     assert backend.cancelled == [(0, signal.SIGINT), (1, signal.SIGINT)]
     assert [outcome.status for outcome in scheduler.outcomes.values()] == ["interrupted"] * 2
     assert "the jobs go on; Ctrl-C again within 5 s cancels them, saved" in capsys.readouterr().out
+
+
+def test_a_job_that_fails_at_a_signal_is_not_tried_again(
+    schedule: Schedule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = ScriptedBackend({0: [FAILED]})
+    scheduler = schedule(backend, retries=1)
+    stop_at(backend, 1, lambda: request_stop(scheduler))
+    scheduler.run()
+    assert (backend.submitted, scheduler.outcomes[0].status) == ([0], "failed")
+    assert "tried again" not in capsys.readouterr().out
 
 
 def test_detach_ends_the_command_once_all_jobs_are_submitted(schedule: Schedule) -> None:

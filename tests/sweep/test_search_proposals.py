@@ -193,8 +193,9 @@ def test_resume_is_suggested_only_if_jobs_are_left(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize(
     ("status", "state"),
-    [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING")],
-)
+    [("completed", "COMPLETE"), ("pruned", "PRUNED"), ("failed", "FAIL"), ("interrupted", "RUNNING"),
+     ("lost", "RUNNING")],
+)  # fmt: skip
 def test_the_state_of_trials_left_running_is_read_from_the_runs(tmp_path: Path, status: str, state: str) -> None:
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, trials=1)

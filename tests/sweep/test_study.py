@@ -131,3 +131,16 @@ def test_a_full_disk_leaves_a_study_that_can_be_continued(tmp_path: Path) -> Non
     assert (tmp_path / "s" / "jobs.jsonl").stat().st_size == LIMIT, "a torn last line"
     jobs = begin(tmp_path / "s", range(100))
     assert [record.directory for record in Study.load_own(tmp_path / "s").records] == [job.name for job in jobs]
+
+
+def test_a_study_stays_ones_own_if_its_plan_can_not_be_replaced(tmp_path: Path) -> None:
+    """The signature of the next plan comes first, and the disk is full then; a kill between the two is the same."""
+    begin(tmp_path / "s", [0])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            begin(tmp_path / "s", [0, 1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(begin(tmp_path / "s", [0, 1])) == 2

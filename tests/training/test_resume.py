@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
-from reliability.runs import SMALL
+from reliability.runs import BATCHES, SMALL
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.small_fit import Batches, Rows, make_task, make_trainer
 from torch import nn
 from torch._dynamo.utils import counters
 
 from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
 from litlab.training.checkpoint_io import read_checkpoint
+from litlab.training.resume import ResumeState
 
 EMA = ("callbacks=ema", "callbacks.ema.decay=0.8")
 TOGETHER = {
@@ -27,10 +30,19 @@ TOGETHER = {
         *EMA, "trainer.precision=bf16-mixed", "task.channels_last=true",
         "+task.metrics.f1._target_=torchmetrics.classification.MulticlassF1Score",
     ),
+    "a stop that waits for min_epochs": (
+        "+callbacks.early._target_=training.test_resume.StopsInTheFirstEpoch", "+trainer.min_epochs=2",
+        "trainer.max_epochs=3",
+    ),
 }  # fmt: skip
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs g++"
 )
+
+
+class StopsInTheFirstEpoch(Callback):
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.current_epoch == 0
 
 
 @pytest.mark.parametrize("switched", TOGETHER)
@@ -52,6 +64,32 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was trained on other data so far"):
         train_until(run, other, None)
     assert (run.last.read_bytes(), run.metrics.read_bytes()) == before
+
+
+def test_the_checkpoint_that_is_resumed_from_replaces_a_damaged_last_one(tmp_path: Path) -> None:
+    """Else the next save would keep the damaged one as the previous one."""
+    run = RunDirectory(tmp_path)
+    run.checkpoints.mkdir()
+    run.last.write_bytes(b"damaged")
+    run.previous.write_bytes(b"intact")
+    ResumeState(run.previous, {"sizes": {}, "best": None, "step": 4}, []).restore_files(run)
+    assert [path.read_bytes() for path in (run.last, run.previous)] == [b"intact", b"intact"]
+
+
+def test_training_cannot_end_before_the_epoch_that_has_begun(tmp_path: Path) -> None:
+    run, data = RunDirectory(tmp_path), "fingerprint"
+    state = ResumeState(run.last, {"data": data, "epoch": 2, "batch": 1}, [])
+    for accepted in (3, -1, None):
+        state.check(run, {"max_epochs": accepted}, data)
+    with pytest.raises(UserError, match=r"max_epochs=2: \S+ has been trained for longer than that"):
+        state.check(run, {"max_epochs": 2}, data)
+
+
+def test_the_best_of_a_repeated_validation_is_saved_before_the_weights_change(tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *SMALL)
+    for number in (BATCHES + 1, 4):  # within the first validation; at the second batch after it
+        assert train_until(run, config, number) is None
+    assert [read_checkpoint(path)["global_step"] for path in (run.best, run.last)] == [BATCHES, BATCHES + 1]
 
 
 def test_a_longer_training_continues_with_the_weights_instead_of_their_average(tmp_path: Path) -> None:
