@@ -216,7 +216,7 @@ def test_progress_is_read_only_if_the_length_changes() -> None:
     change_config(CONFIG, ["threads=1"], num_epochs_begun)
     with pytest.raises(AssertionError):
         change_config(CONFIG, ["trainer.max_epochs=3"], num_epochs_begun)
-    assert changed() == ConfigChange(CONFIG, {}, False, [])
+    assert changed() == ConfigChange(CONFIG, {}, False, [], [])
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,13 @@ class Element:
         self._list = write_list(folder, "abcd1234", [self.run])
         self.calls = study / "calls"
         monkeypatch.setenv("PATH", str(study), prepend=os.pathsep)
-        for name, value in (("ARRAY_TASK_ID", "0"), ("JOB_ID", "7"), ("PROCID", "0"), ("NTASKS", "1")):
+        for name, value in (
+            ("ARRAY_TASK_ID", "0"),
+            ("JOB_ID", "7"),
+            ("ARRAY_JOB_ID", "5"),
+            ("PROCID", "0"),
+            ("NTASKS", "1"),
+        ):
             monkeypatch.setenv(f"SLURM_{name}", value)
 
     def install(self, name: str, script: str) -> None:
@@ -107,7 +113,7 @@ def test_a_warned_job_saves_and_returns_to_the_queue(element: Element, requeues:
     wait_until((element.run / "ready").exists, 30)
     process.send_signal(signal.SIGUSR1)
     assert process.wait() == (-9 if requeues else 75)
-    assert element.calls.read_text() == "scontrol requeue 7\n"
+    assert element.calls.read_text() == "scontrol requeue 5_0\n"
     assert (element.calls.parent / "marker").exists()
     assert element.files.exit_code() == code
     assert element.files.take_requeue() is requeues
@@ -117,7 +123,7 @@ def test_a_job_whose_run_is_in_use_waits_in_the_queue(element: Element) -> None:
     """As long as SLURM lets it wait: the other worker may be one on a node that SLURM has lost."""
     element.install("scontrol", "kill -9 $PPID")
     assert element.start("raise SystemExit(75)").wait() == -9
-    assert element.calls.read_text() == "scontrol requeue 7\n"
+    assert element.calls.read_text() == "scontrol requeue 5_0\n"
     assert element.files.exit_code() is None
     assert not element.files.take_requeue()
 

@@ -121,12 +121,13 @@ def main() -> int:
     files.record_start()
     code, received = run_worker(read_list(listed)[index])
     is_warned = received == signal.SIGUSR1 and code == exit_code(signal.SIGUSR1)
-    if (
-        is_warned or code == InUseError.exit_code
-    ):  # by a worker on a node that SLURM has lost, for example: it may end soon
+    is_in_use = code == InUseError.exit_code  # by a worker on a node that SLURM has lost, for example: it may end soon
+    if is_warned or is_in_use:
         if is_warned:
             files.record_requeue()
-        if subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]).returncode == 0:
+        # Not SLURM_JOB_ID: that of the last element is the id of the whole array.
+        element = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{index}"
+        if subprocess.run(["scontrol", "requeue", element]).returncode == 0:
             time.sleep(REQUEUE_SECONDS)
         files.take_requeue()
         code = InUseError.exit_code
