@@ -20,7 +20,7 @@ from litlab.sweep.backends.slurm_job import read_list
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.poll=0.5")
-LONG = (*TINY, "trainer.max_epochs=150", "trainer.log_every_n_steps=1", "checkpoint.every_steps=5")
+LONG = (*TINY, "trainer.max_epochs=300", "trainer.log_every_n_steps=1", "checkpoint.every_steps=5")
 SOON = 180  # seconds: each worker imports torch, several at a time
 
 
