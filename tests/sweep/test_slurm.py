@@ -244,6 +244,17 @@ def test_a_state_alone_ends_no_job(slurm: FakeSlurm, study: Path) -> None:
     assert backend.queued() == {0: "BeginTime"}
 
 
+def test_a_stopped_job_may_be_requeued(slurm: FakeSlurm, study: Path) -> None:
+    """By scontrol requeue or preemption: it has saved and ended, and for a moment its state says that it has."""
+    backend, (job,) = make_backend(study), make_jobs(study, 1)
+    submit(backend, [job])
+    slurm.end(job, 143, "interrupted", "CANCELLED")
+    assert poll(backend, 0.15) == []
+    slurm.set_state(job, "PENDING", "BeginTime")
+    assert poll(backend, 0.5) == []
+    assert backend.queued() == {0: "BeginTime"}
+
+
 def test_a_job_that_returned_to_the_queue_by_itself_starts_at_once(slurm: FakeSlurm, study: Path) -> None:
     """SLURM would wait for two minutes, as it does after a node failure, when the job has to wait."""
     backend, (job,) = make_backend(study), make_jobs(study, 1)

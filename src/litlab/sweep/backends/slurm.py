@@ -37,6 +37,7 @@ _PENDING = frozenset(
 )
 _RUNNING = frozenset(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"))
 _LOST = frozenset(("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REVOKED"))
+_STOPPED = tuple(map(exit_code, (signal.SIGINT, signal.SIGTERM)))
 _GONE = "GONE"  # not in the queue anymore: forgotten after MinJobAge, or lost by a slurmctld that was killed
 _TEMPORARY = re.compile("(?i)unable to contact|timed out|zero bytes|connection refused|communication|temporarily")
 
@@ -389,7 +390,8 @@ class SlurmBackend:
         A state alone ends no job: an element that is being requeued was once seen as COMPLETED.
         """
         code = element.files.exit_code()
-        if not is_late and (code is None or is_locked(element.job.run.path)):
+        was_stopped = code in _STOPPED and element.last_signal is None  # to be requeued, or cancelled by somebody
+        if not is_late and (code is None or was_stopped or is_locked(element.job.run.path)):
             return None
         seconds = 0.0 if element.running_since is None else time.monotonic() - element.running_since
         cause = self._cause(element, code)
@@ -410,11 +412,11 @@ class SlurmBackend:
             return ExitCause.LOST
         if element.last_signal is not None:
             return None
-        stopped = code is not None and code in map(exit_code, (signal.SIGINT, signal.SIGTERM))
-        left_queue = element.left_queue or time.monotonic()
-        if element.state == _GONE and left_queue - element.seen_alive < self._min_job_age and (code is None or stopped):
+        seconds = (element.left_queue or time.monotonic()) - element.seen_alive
+        is_forgotten = element.state == _GONE and seconds < self._min_job_age
+        if is_forgotten and (code is None or code in _STOPPED):
             return ExitCause.LOST  # by a slurmctld that was killed: it would remember one that was cancelled
-        if element.state == "CANCELLED" or stopped:
+        if element.state == "CANCELLED" or code in _STOPPED:
             return ExitCause.CANCELLED
         if code is None and element.state == _GONE:  # cancelled before it started, long ago, or its node is lost
             return ExitCause.LOST if element.files.num_starts() else ExitCause.CANCELLED
