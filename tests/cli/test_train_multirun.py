@@ -73,6 +73,10 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> N
     [
         (["hydra.launcher.jobs=0"], "hydra.launcher.jobs=0: expected greater than or equal to 1"),
         (["hydra.launcher.timeout=-1"], "hydra.launcher.timeout=-1: expected greater than 0"),
+        (
+            ["hydra.launcher.backend=x"],
+            "hydra.launcher.backend=x: choose a launcher by hydra/launcher=pool",
+        ),
         (["hydra.launcher.job=1"], "hydra.launcher.job: unknown key; did you mean hydra.launcher.jobs?"),
         (["optimizer.lr=range(0,0)"], "optimizer.lr=range(0,0): an empty axis"),
         (["+hydra.job.env_set.A=b"], "hydra.job.env_set"),

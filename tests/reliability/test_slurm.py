@@ -18,7 +18,8 @@ from reliability.report import Tally, in_torture
 from support.killed_submission import MOMENTS, KillingSbatch
 from support.processes import is_alive, wait_until
 from support.runs import TINY, call_litlab
-from support.slurm_cluster import NODES, SlurmCluster, missing, slurm_cluster
+from support.slurm_cluster import NODES, SlurmCluster, cluster
+from support.slurm_cluster import project as empty_project
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
@@ -41,22 +42,14 @@ SMALL = (
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.poll=0.5", "hydra.launcher.retries=20")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    if reason := missing():
-        pytest.skip(reason)
-    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as up:
-        yield up
+__all__ = ["cluster", "empty_project"]  # fixtures
 
 
 @pytest.fixture
-def project(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create a project folder whose commands see the cluster, with a module of the user."""
-    monkeypatch.setenv("SLURM_CONF", str(cluster.config))
-    folder = tmp_path / "project"
-    folder.mkdir()
-    shutil.copy(Path(__file__).with_name("failing_jobs.py"), folder)
-    return folder
+def project(empty_project: Path) -> Path:
+    """Return the folder of a project with a module of the user."""
+    shutil.copy(Path(__file__).with_name("failing_jobs.py"), empty_project)
+    return empty_project
 
 
 class TorturedStudy:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 NODES = ("n1", "n2")
@@ -163,6 +164,24 @@ def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
         with suppress(AssertionError):
             cluster.call("scancel", "--user=root")
         _stop(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """Bring a cluster up, or skip the test."""
+    if reason := missing():
+        pytest.skip(reason)
+    with slurm_cluster(tmp_path_factory.mktemp("slurm")) as up:
+        yield up
+
+
+@pytest.fixture
+def project(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a project whose commands see the cluster."""
+    monkeypatch.setenv("SLURM_CONF", str(cluster.config))
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
 
 
 def _free_ports(number: int) -> list[int]:

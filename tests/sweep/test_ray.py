@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from typing import Any
 import pytest
 from support.composed_jobs import create, plan_of, seeds
 from support.fake_ray import GIVEN_UP, NODE_DIED, FakeRay, ray
+from support.queue_jobs import make_config, make_jobs, poll, submit
 
 from litlab.cli import status
 from litlab.config.schema import Ray
 from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory
 from litlab.sweep.backends import ray as module
 from litlab.sweep.backends import ray_job
-from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
+from litlab.sweep.backends.base import ExitCause
 from litlab.sweep.backends.ray import RayBackend
 from litlab.sweep.outcome import determine_outcome
 from litlab.sweep.study import Study
@@ -34,33 +33,6 @@ SETTINGS: dict[str, Any] = {
 
 def make_backend(study: Path, **settings: Any) -> RayBackend:
     return RayBackend(Ray(**SETTINGS | settings), study)
-
-
-def make_config(**trainer: Any) -> Config:
-    values = {"accelerator": "cpu", "devices": 1, "num_nodes": 1} | trainer
-    return {"format": 2, "threads": None, "trainer": values, "name": "x", "objective": None, "logger": {}, "seed": 0}
-
-
-def make_jobs(study: Path, number: int, **trainer: Any) -> list[Job]:
-    study.mkdir(exist_ok=True)
-    runs = [RunDirectory(study / f"{index:04d}") for index in range(number)]
-    for run in runs:
-        run.path.mkdir(exist_ok=True)
-    return [Job(index, run, make_config(**trainer)) for index, run in enumerate(runs)]
-
-
-def submit(backend: RayBackend, jobs: list[Job]) -> None:
-    for job in jobs:
-        assert not backend.is_alive(job)
-        backend.submit(job)
-    assert backend.poll(0) == []
-
-
-def poll(backend: RayBackend, seconds: float = 0.1) -> list[JobExit]:
-    end, exits = time.monotonic() + seconds, []
-    while not exits and time.monotonic() < end:
-        exits += backend.poll(0.02)
-    return exits
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from support.fake_slurm import UNREACHABLE, FakeSlurm, slurm
+from support.queue_jobs import make_config, make_jobs, poll, submit
 
 from litlab.config.schema import Slurm
 from litlab.errors import UserError
-from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import Heartbeat
 from litlab.runs.lock import file_lock
 from litlab.sweep.backends import slurm as module
-from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
+from litlab.sweep.backends.base import ExitCause, Job
 from litlab.sweep.backends.queue import TemporaryErrors
 from litlab.sweep.backends.slurm import SlurmBackend
 
@@ -31,33 +31,6 @@ SETTINGS: dict[str, Any] = {
 
 def make_backend(study: Path, **settings: Any) -> SlurmBackend:
     return SlurmBackend(Slurm(**SETTINGS | settings), study)
-
-
-def make_config(**trainer: Any) -> Config:
-    values = {"accelerator": "cpu", "devices": 1, "num_nodes": 1} | trainer
-    return {"format": 2, "threads": None, "trainer": values, "name": "x", "objective": None, "logger": {}, "seed": 0}
-
-
-def make_jobs(study: Path, number: int, **trainer: Any) -> list[Job]:
-    study.mkdir(exist_ok=True)
-    runs = [RunDirectory(study / f"{index:04d}") for index in range(number)]
-    for run in runs:
-        run.path.mkdir(exist_ok=True)
-    return [Job(index, run, make_config(**trainer)) for index, run in enumerate(runs)]
-
-
-def submit(backend: SlurmBackend, jobs: list[Job]) -> None:
-    for job in jobs:
-        assert not backend.is_alive(job)
-        backend.submit(job)
-    assert backend.poll(0) == []
-
-
-def poll(backend: SlurmBackend, seconds: float = 0.1) -> list[JobExit]:
-    end, exits = time.monotonic() + seconds, []
-    while not exits and time.monotonic() < end:
-        exits += backend.poll(0.02)
-    return exits
 
 
 @pytest.fixture

@@ -43,12 +43,11 @@ class BackendLauncher(Launcher):
             UserError: For settings that are out of range, or that the backend can't fulfill.
         """
         from litlab.config.compose import record_swept_overrides
-        from litlab.config.schema import LAUNCHERS
-        from litlab.config.validate import check_settings
+        from litlab.config.validate import check_launcher
         from litlab.errors import UserError
 
         self.settings = _to_plain(self.settings)
-        check_settings("hydra.launcher", self.settings, LAUNCHERS[str(self.settings.get("backend"))])
+        check_launcher(self.settings)
         if config.hydra.job.env_set:
             raise UserError(
                 "hydra.job.env_set, hydra.job.env_copy: jobs have the environment of the command; set variables there"

@@ -133,14 +133,13 @@ def _open_queue(launcher: DictConfig, folder: Path) -> "Backend | None":
     """Open the queue of a cluster that a single run is submitted to; None if it runs on this machine."""
     if launcher.get("backend", "pool") == "pool":
         return None
-    from litlab.config.schema import LAUNCHERS
-    from litlab.config.validate import check_settings
+    from litlab.config.validate import check_launcher
     from litlab.sweep.backends import make_backend
 
     settings = OmegaConf.to_container(launcher, resolve=True)
     assert isinstance(settings, dict)
     values = {str(key): value for key, value in settings.items() if key != "_target_"}
-    check_settings("hydra.launcher", values, LAUNCHERS[values["backend"]])
+    check_launcher(values)
     backend = make_backend(values, folder)
     backend.start()
     return backend

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.schema import SECTIONS, Root, Section, Trainer, validation_metrics
+from litlab.config.schema import LAUNCHERS, SECTIONS, Root, Section, Trainer, validation_metrics
 from litlab.config.tree import Config, check_plain, did_you_mean, format_value, join, nodes, unknown_key_message, walk
 from litlab.errors import UserError
 
@@ -40,6 +40,21 @@ def check_settings(path: str, settings: Config, section: type[Section]) -> None:
     """
     if problems := _check(path, settings, section):
         raise UserError("\n".join(problems))
+
+
+def check_launcher(settings: Config) -> None:
+    """Check the settings of one of litlab's launchers.
+
+    Raises:
+        UserError: With a line for each problem.
+    """
+    backend = settings.get("backend")
+    if backend not in LAUNCHERS:
+        raise UserError(
+            f"hydra.launcher.backend={format_value(backend)}: "
+            f"choose a launcher by hydra/launcher={', '.join(LAUNCHERS)}"
+        )
+    check_settings("hydra.launcher", settings, LAUNCHERS[backend])
 
 
 def _check_node(path: str, node: Config) -> list[str]:

@@ -30,9 +30,14 @@ def is_rank_variable(name: str) -> bool:
     return name in _RANK_VARIABLES or name.startswith(_RANK_PREFIXES)
 
 
+def environment_without_ranks() -> dict[str, str]:
+    """Return the variables of this process without those of ranks, and without its parent."""
+    return {name: value for name, value in os.environ.items() if not is_rank_variable(name) and name != PARENT_VARIABLE}
+
+
 def worker_environment() -> dict[str, str]:
     """Return the variables of this process for a worker: without ranks, and with this process as its parent."""
-    variables = {name: value for name, value in os.environ.items() if not is_rank_variable(name)}
+    variables = environment_without_ranks()
     variables.pop("HYDRA_FULL_ERROR", None)
     return variables | {PARENT_VARIABLE: str(os.getpid())}
 

@@ -11,8 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-from litlab.process.controller import is_rank_variable
-from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS, exit_code
+from litlab.process.controller import environment_without_ranks
+from litlab.process.signals import STOP_SIGNALS, exit_code
 
 
 def main() -> None:
@@ -22,9 +22,7 @@ def main() -> None:
     if marker.exists():
         sys.exit(exit_code(signal.SIGTERM))
     # Ray may itself have been started by a launcher of ranks, or within a run.
-    environment = {
-        name: value for name, value in os.environ.items() if not is_rank_variable(name) and name != PARENT_VARIABLE
-    }
+    environment = environment_without_ranks()
     if not num_gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from a job that asks for some
     with (run / "run.log").open("ab") as log:

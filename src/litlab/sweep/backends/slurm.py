@@ -20,8 +20,8 @@ from pathlib import Path
 
 from litlab.config.schema import Slurm
 from litlab.errors import InUseError, UserError
-from litlab.process.controller import is_rank_variable
-from litlab.process.signals import PARENT_VARIABLE, exit_code
+from litlab.process.controller import environment_without_ranks
+from litlab.process.signals import exit_code
 from litlab.runs.lock import file_lock, is_locked
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
 from litlab.sweep.backends.queue import LATE_SECONDS, QueueError, Resources, TemporaryErrors
@@ -460,11 +460,9 @@ class SlurmBackend:
             SlurmError: If it fails.
         """
         # A job inherits the environment of sbatch: without ranks, and not as a child of this process.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name == "SLURM_CONF" or not (is_rank_variable(name) or name == PARENT_VARIABLE)
-        }
+        environment = environment_without_ranks()
+        if config := os.environ.get("SLURM_CONF"):
+            environment["SLURM_CONF"] = config
         try:
             done = subprocess.run(
                 command,
@@ -487,8 +485,9 @@ class SlurmBackend:
 
 def _as_signal(code: int) -> int:
     """Return the negative number of the signal that ended a worker, which a shell and srun report as 128 and more."""
-    has_stopped = code in map(exit_code, (signal.SIGINT, signal.SIGTERM))  # after it has saved
-    return 128 - code if not has_stopped and code - 128 in set(signal.Signals) else code
+    if code in _STOPPED:  # after it has saved
+        return code
+    return 128 - code if code - 128 in set(signal.Signals) else code
 
 
 def _explain(error: str) -> str:

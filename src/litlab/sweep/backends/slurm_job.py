@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from litlab.errors import InUseError
-from litlab.process.controller import is_rank_variable
+from litlab.process.controller import environment_without_ranks
 from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
 from litlab.runs.files import write_text
 
@@ -148,7 +148,7 @@ def run_worker(run: Path) -> tuple[int, int | None]:
         cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
         command = ["srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *command]
     else:  # or a rank would take the one task of this allocation for the world
-        environment = {name: value for name, value in environment.items() if not is_rank_variable(name)}
+        environment = environment_without_ranks()
     received: list[int] = []
     with blocked_signals(), (run / "run.log").open("ab") as log:
         worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
