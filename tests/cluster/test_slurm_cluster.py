@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support.slurm_cluster import SlurmCluster
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.sweep.backends.slurm import RESTART_SECONDS
 from litlab.sweep.backends.slurm_job import read_list
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -127,6 +129,7 @@ def test_cancelled_requeued_and_warned_jobs(cluster: SlurmCluster, project: Path
     cluster.call("scontrol", "requeue", requeued)
     cluster.call("scancel", "--batch", "--signal=USR1", warned)  # as --signal does before the time limit
     wait_until(lambda: elements(cluster).get(requeued) == "PENDING", 60)
+    time.sleep(RESTART_SECONDS)
     cluster.call("scontrol", "update", f"JobId={requeued}", "StartTime=now")  # SLURM would wait for two minutes
     output, _ = controller.communicate(timeout=SOON)
     assert controller.returncode == 1, output

@@ -228,18 +228,31 @@ def test_a_stopped_job_may_be_requeued(slurm: FakeSlurm, study: Path) -> None:
     assert backend.queued() == {0: "BeginTime"}
 
 
-def test_a_job_that_returned_to_the_queue_by_itself_starts_at_once(slurm: FakeSlurm, study: Path) -> None:
-    """SLURM would wait for two minutes, as it does after a node failure, when the job has to wait."""
+def test_a_job_that_returned_to_the_queue_by_itself_starts_soon(
+    slurm: FakeSlurm, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM would wait for two minutes, as it does after a node failure, when the job has to wait.
+
+    It waits some seconds: a node refuses a job that it has killed within the same second.
+    """
+    monkeypatch.setattr(module, "RESTART_SECONDS", 0.5)
     backend, (job,) = make_backend(study), make_jobs(study, 1)
     submit(backend, [job])
     slurm.set_state(job, "PENDING", "BeginTime")
-    poll(backend)
-    assert [call for call in slurm.calls("scontrol") if call[0] == "update"] == []
+
+    def updates() -> list[list[str]]:
+        poll(backend)
+        return [call for call in slurm.calls("scontrol") if call[0] == "update"]
+
+    poll(backend, 0.8)
+    assert updates() == []
+    slurm.set_state(job, "RUNNING")
+    updates()
+    slurm.set_state(job, "PENDING", "BeginTime")
     slurm.files(job).record_requeue()
-    poll(backend)
-    assert [call for call in slurm.calls("scontrol") if call[0] == "update"] == [
-        ["update", "JobId=1_0", "StartTime=now"]
-    ]
+    assert updates() == []
+    poll(backend, 0.8)
+    assert updates() == [["update", "JobId=1_0", "StartTime=now"]]
 
 
 def test_a_job_that_is_cancelled_while_it_waits_has_not_started(slurm: FakeSlurm, study: Path) -> None:

@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 from litlab.sweep.backends import slurm_job
 slurm_job._WORKER = ("-c", sys.argv.pop())
-slurm_job.REQUEUE_SECONDS = 0
+slurm_job.REQUEUE_SECONDS = 20
 sys.exit(slurm_job.main())
 """
 PRINTS = (
@@ -107,12 +107,12 @@ def test_a_warned_job_saves_and_returns_to_the_queue(element: Element, requeues:
     """If SLURM refuses that, exit code 75 has it submitted again."""
     marker = element.files.folder / "abcd1234.0.requeued"
     element.install(
-        "scontrol", f"cp '{marker}' '{element.calls.parent}/marker'; {'kill -9 $PPID' if requeues else 'exit 1'}"
+        "scontrol", f"cp '{marker}' '{element.calls.parent}/marker'; {'kill -TERM $PPID' if requeues else 'exit 1'}"
     )
     process = element.start(SAVES)
     wait_until((element.run / "ready").exists, 30)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait() == (-9 if requeues else 75)
+    assert process.wait() == (-15 if requeues else 75)
     assert element.calls.read_text() == "scontrol requeue 5_0\n"
     assert (element.calls.parent / "marker").exists()
     assert element.files.exit_code() == code
@@ -121,8 +121,8 @@ def test_a_warned_job_saves_and_returns_to_the_queue(element: Element, requeues:
 
 def test_a_job_whose_run_is_in_use_waits_in_the_queue(element: Element) -> None:
     """As long as SLURM lets it wait: the other worker may be one on a node that SLURM has lost."""
-    element.install("scontrol", "kill -9 $PPID")
-    assert element.start("raise SystemExit(75)").wait() == -9
+    element.install("scontrol", "kill -TERM $PPID")
+    assert element.start("raise SystemExit(75)").wait() == -15
     assert element.calls.read_text() == "scontrol requeue 5_0\n"
     assert element.files.exit_code() is None
     assert not element.files.take_requeue()

@@ -30,6 +30,7 @@ from litlab.sweep.backends.slurm_job import ElementFiles, read_list, write_list
 FOLDER = ".slurm"  # in the directory of the study
 PREFIX = "litlab-"
 MIN_JOB_AGE = 300.0  # seconds for which SLURM remembers a job that has ended, by default
+RESTART_SECONDS = 3.0  # before a requeued job starts: a node refuses one that it has killed within the same second
 CALL_SECONDS = 60.0  # for a command of SLURM
 PATIENCE_SECONDS = 30.0  # with a SLURM that does not answer, where nothing can be done without its answer
 _PENDING = frozenset(
@@ -70,7 +71,8 @@ class _Element:
     state: str = "PENDING"
     reason: str = ""
     array_id: str = ""
-    running_since: float | None = None  # by the monotonic clock
+    pending_since: float | None = None  # by the monotonic clock
+    running_since: float | None = None
     seen_alive: float = field(default_factory=time.monotonic)  # when it was submitted, or squeue said so last
     left_queue: float | None = None  # by the monotonic clock, since when no state says that it will run or runs
     last_signal: int | None = None  # that was requested
@@ -83,10 +85,11 @@ class _Element:
     def apply(self, line: "_QueueLine") -> None:
         """Take over what squeue says of it."""
         self.state, self.reason, self.array_id = line.state, line.reason, line.array_id
+        now = time.monotonic()
         if line.state in _PENDING:
-            self.running_since = None
-        elif line.state in _RUNNING and self.running_since is None:
-            self.running_since = time.monotonic()
+            self.pending_since, self.running_since = self.pending_since or now, None
+        elif line.state in _RUNNING:
+            self.pending_since, self.running_since = None, self.running_since or now
 
 
 @dataclass(frozen=True)
@@ -365,7 +368,8 @@ class SlurmBackend:
             element.apply(line)
             if line.is_alive:
                 element.left_queue, element.seen_alive = None, now
-                if line.reason == "BeginTime" and element.files.take_requeue():
+                waited = 0.0 if element.pending_since is None else now - element.pending_since
+                if line.reason == "BeginTime" and waited > RESTART_SECONDS and element.files.take_requeue():
                     self._start_now(element)
                 continue
             element.left_queue = element.left_queue or now

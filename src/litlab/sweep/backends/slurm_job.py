@@ -21,7 +21,7 @@ from litlab.process.controller import environment_without_ranks
 from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
 from litlab.runs.files import write_text
 
-REQUEUE_SECONDS = 30.0  # until SLURM ends this program after it was requeued
+REQUEUE_SECONDS = 60.0  # within which SLURM ends this program after it was requeued
 _WORKER = ("-P", "-m", "litlab.training.worker")
 # srun passes on SIGUSR1 and SIGUSR2. At SIGTERM it kills its tasks, at SIGINT it prints their states.
 _SIGNAL_FOR_SRUN = {signal.SIGTERM: signal.SIGUSR2, signal.SIGINT: signal.SIGUSR2}
@@ -123,6 +123,7 @@ def main() -> int:
     is_warned = received == signal.SIGUSR1 and code == exit_code(signal.SIGUSR1)
     is_in_use = code == InUseError.exit_code  # by a worker on a node that SLURM has lost, for example: it may end soon
     if is_warned or is_in_use:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which SLURM ends this program once it is requeued
         if is_warned:
             files.record_requeue()
         # Not SLURM_JOB_ID: that of the last element is the id of the whole array.
