@@ -33,6 +33,7 @@ _MAX_INDEX_BYTES = 2**28
 # An xz file declares how much memory it needs; the format allows 4 GB. The highest preset takes 65 MB.
 _MAX_XZ_MEMORY = 2**28
 _READ_BYTES = 2**18
+_UTF8_NAME, _UNIX = 0x800, 3  # flag and system of a zip's member
 
 _INVALID_NAME = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and bytes that are not UTF-8
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
@@ -40,11 +41,21 @@ _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", 
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in an archive. `read` works until the next member is requested."""
+    """A regular file in an archive.
+
+    Attributes:
+        path: Path in the archive.
+        num_bytes: Size of the content.
+        read: Reads the content; works until the next member is requested.
+        raw_name: Path as it is stored, if the archive does not tell its encoding; `path` is then read as cp437.
+        from_unix: Whether the archive was written on macOS or Linux.
+    """
 
     path: PurePosixPath
     num_bytes: int
     read: Callable[[], bytes]
+    raw_name: bytes | None = None
+    from_unix: bool = True
 
 
 def is_archive(path: Path) -> bool:
@@ -88,7 +99,7 @@ class ZipReader:
         with _damage_as_user_error(path):
             self._file = _ZipFile(io.FileIO(path))
             self._archive = zipfile.ZipFile(self._file)
-            members = (_zip_member(path, self._archive, entry) for entry in self._archive.infolist())
+            members = _members_of_zip(path, self._archive)
             self._members = {str(member.path): member for member in members if member is not None}
 
     def __del__(self) -> None:  # Python warns of files that are not closed
@@ -151,13 +162,19 @@ class _TarStream:
 
 def _zip_members(path: Path) -> Iterator[Member | None]:
     with _ZipFile(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
-        for entry in archive.infolist():
-            yield _zip_member(path, archive, entry)
+        yield from _members_of_zip(path, archive)
 
 
-def _zip_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Member | None:
-    name = _checked_path(path, entry.filename)
-    if entry.is_dir():
+def _members_of_zip(path: Path, archive: zipfile.ZipFile) -> Iterator[Member | None]:
+    """Yield the members; those of an archive without a slash are separated by backslashes, as by PowerShell 5."""
+    entries = archive.infolist()
+    separator = "/" if any("/" in entry.filename for entry in entries) else "\\"
+    return (_zip_member(path, archive, entry, separator) for entry in entries)
+
+
+def _zip_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, separator: str) -> Member | None:
+    name = _checked_path(path, entry.filename.replace(separator, "/"))
+    if entry.filename.endswith(separator):
         return None
     mode = stat.S_IFMT(entry.external_attr >> 16)
     if mode not in (0, stat.S_IFREG):
@@ -176,7 +193,10 @@ def _zip_member(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
                 raise EOFError(f"{entry.filename} has {len(content):,} bytes instead of {entry.file_size:,}")
             return content
 
-    return Member(name, entry.file_size, read)
+    if entry.flag_bits & _UTF8_NAME or entry.filename.isascii() or entry.filename != entry.orig_filename:
+        return Member(name, entry.file_size, read)
+    raw_name = entry.filename.replace(separator, "/").encode("cp437")
+    return Member(name, entry.file_size, read, raw_name, entry.create_system == _UNIX)
 
 
 class _ZipFile(io.BufferedReader):
