@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from support.cifar10 import SmallCifar, make_small_cifar
-from support.images import write_folder
+from support.images import FOLDERS, write_folder
 from support.pixels import awkward_images
 from torch import Tensor
 
@@ -107,7 +107,8 @@ def server() -> Iterator[Server]:
 def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
     """Return a factory of ImageFolder modules whose root is tmp_path/images."""
     own: dict[str, Any] = {"root": str(tmp_path / "images"), "image_size": 24, "cache": str(tmp_path / "cache")}
-    own |= {"storage": "memory", "num_workers": 0}
+    own |= {"storage": "memory", "num_workers": 0, "folders": FOLDERS, "classes": None, "encoding": None}
+    own |= {"test_size": 0.2, "test_seed": 0}
     return lambda **changes: ImageFolder(**{**COMMON, **own, **changes})
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.damage import damaged, small_images
+from support.images import LAYOUT
 from support.thorough import examples
 
 from litlab.data import archive
@@ -272,7 +273,7 @@ def use(path: Path) -> int:
     """Do all that litlab does with an archive; return the number of images, 0 if it is refused."""
     num_images = 0
     try:
-        images = list_images(path)
+        images = list_images(path, LAYOUT)
         for member in archive_members(path):
             assert len(member.read()) == member.num_bytes
         decode_images(path, {image.path: np.empty((3, 8, 8), np.uint8) for image in images})

@@ -5,11 +5,12 @@ from torch import Tensor
 from litlab.data.split import stratified_split
 from litlab.errors import UserError
 
+CLASS_NAMES = ("ant", "bee", "cat")
 LABELS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
 
 
 def split(val_size: float, labels: Tensor = LABELS) -> tuple[list[int], list[int]]:
-    train, val = stratified_split(labels, class_names=("ant", "bee", "cat"), val_size=val_size, seed=0)
+    train, val = stratified_split(labels, class_names=CLASS_NAMES, size=val_size, seed=0, setting="data.val_size")
     return train.tolist(), val.tolist()
 
 

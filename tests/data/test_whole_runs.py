@@ -76,3 +76,17 @@ def test_a_network_of_one_image_size_is_refused_before_training(tmp_path: Path) 
     run, config = new_run(tmp_path / "run", *others, "model=cnn", "data.progressive_sizes=[16,32]")
     with pytest.raises(UserError, match=r"progressive_sizes=\[16, 32\]: CNN can't take images of 16x16 .*resnet18"):
         train_until(run, config, None)
+
+
+def test_a_run_without_test_images_completes(
+    folder_overrides: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images" / "test").rename(tmp_path / "images" / "val")
+    run, config = new_run(tmp_path / "run", *folder_overrides, "data.test_size=0")
+    train_until(run, config, None)
+    result, info = read_result(run), run.read_json(run.dataset)
+    assert (result["status"], result["test"]) == ("completed", {})
+    assert (info["num_train"], info["num_val"], info["num_test"]) == (36, 9, 0)
+    printed = capsys.readouterr().err
+    assert len(info["notes"]) == 2
+    assert all(f"litlab: {note}\n" in printed for note in info["notes"])

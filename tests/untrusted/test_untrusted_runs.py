@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.hostile import Node, change, plant
+from support.images import FOLDERS
 from support.saved_run import CLASS_NAMES
 from support.warm import run_warm
 
@@ -43,7 +44,8 @@ def test_caches_are_those_of_the_user(whole: RunDirectory) -> None:
     node = yaml.safe_load(whole.config.read_text())["data"]
     kept = {key: value for key, value in node.items() if key not in ("num_train", "num_test", "data_seed")}
     folder = {"_target_": "litlab.data.image_folder.ImageFolder", "root": "/r", "cache": "/etc", "image_size": 32}
-    folder |= {"storage": "memory", "num_workers": 0}
+    folder |= {"storage": "memory", "num_workers": 0, "folders": FOLDERS, "classes": None, "encoding": None}
+    folder |= {"test_size": 0.2, "test_seed": 0}
     change(whole.path, data=kept | folder)
     assert FinishedRun.open(whole.path).select_settings("data")["data"]["cache"] == os.environ["LITLAB_CACHE"]
     sign(whole)

@@ -89,6 +89,14 @@ class CIFAR10(ImageData):
     url: Annotated[str, Field(pattern=r"^https?://")]
 
 
+class SplitFolders(Section):
+    """Keys of `data.folders`."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+
 class ImageFolder(ImageData):
     """Keys of `data=image_folder`."""
 
@@ -97,6 +105,11 @@ class ImageFolder(ImageData):
     image_size: Count
     storage: Literal["memory", "stream"]
     num_workers: CountOrZero
+    folders: SplitFolders
+    classes: Annotated[list[str | int], Field(min_length=2)] | None
+    test_size: CountOrZero | OpenFraction
+    test_seed: Seed
+    encoding: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None
 
 
 class Shapes(ImageData):

@@ -34,16 +34,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplits:
-    """Both official splits of a data set, wherever the images are.
+    """The official splits of a data set, wherever the images are.
 
     Attributes:
         name: Name of the data set.
         class_names: Names of the classes, by label.
         train_labels: Labels of the training split, shape n_train.
-        test_labels: Labels of the test split, shape n_test.
+        test_labels: Labels of the test split, shape n_test; empty if there is none.
         mean: Mean per channel of the training pixels in 0..1.
         std: Standard deviation per channel of the training pixels in 0..1.
         fingerprint: SHA-256 over pixels and labels of both splits.
+        num_val: Number of rows at the end of the training split that are an official validation split.
+        notes: Sentences for the user on what is not used.
     """
 
     name: str
@@ -53,6 +55,8 @@ class ImageSplits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    num_val: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +152,7 @@ class DecodingPlan:
         num_test: Number of test images.
         fill: Writes into train_images, train_labels, test_images and test_labels: arrays of uint8 of shape n c h w and
             of int64 of shape n.
+        num_val, notes: See `ImageSplits`.
     """
 
     name: str
@@ -156,6 +161,8 @@ class DecodingPlan:
     num_train: int
     num_test: int
     fill: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    num_val: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,8 @@ class ArrayCache:
                 mean=tuple(index["mean"]),
                 std=tuple(index["std"]),
                 fingerprint=index["fingerprint"],
+                num_val=index["num_val"],
+                notes=tuple(index["notes"]),
                 **{name: torch.from_numpy(array) for name, array in arrays.items()},
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -230,6 +239,8 @@ def _write_entry(folder: Path, plan: DecodingPlan) -> None:
         "format": _FORMAT,
         "name": plan.name,
         "class_names": plan.class_names,
+        "num_val": plan.num_val,
+        "notes": plan.notes,
         **image_statistics(*((array.dtype, array.shape, [array]) for array in arrays)),
         "arrays": {name: _describe(array) for name, array in zip(_ARRAYS, arrays, strict=True)},
     }

@@ -20,6 +20,7 @@ class DatasetInfo:
         num_train: Number of training images, without the validation images.
         num_val: Number of validation images.
         num_test: Number of test images.
+        notes: Sentences for the user on what is not used, and on how splits were made.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DatasetInfo:
     num_train: int
     num_val: int
     num_test: int
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -1,25 +1,38 @@
-"""Data module of a user's own images: `train/<class>/*` and `test/<class>/*` in a folder or an archive."""
+"""Data modules of a user's own images in a folder or an archive."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
 
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.image_decoder import decode_images
-from litlab.data.image_listing import ImageListing, OutputRows, check_root, file_stamps
+from litlab.data.image_listing import ImageListing, Layout, OutputRows, check_root, file_stamps
 from litlab.data.image_stream import ImageReader, StreamedImages, build_statistics, load_statistics
-from litlab.data.module import ImageDataModule, ImageSettings
+from litlab.data.module import ImageDataModule, ImageSettings, SplitRows, split_fingerprint
+from litlab.data.split import stratified_split
 
 
 class ImageFolder(ImageDataModule):
-    """JPEG, PNG and WebP images of any size; classes are sorted by name, other and hidden files ignored.
+    """JPEG, PNG and WebP images of any size; other and hidden files are ignored.
+
+    The images are in `train/<class>/*`, and in `val/<class>/*` and `test/<class>/*` if there are such folders. Without
+    them, validation and test are drawn from the training images. Images in `<class>/*` alone are all training images.
 
     Args:
         root: A folder, or a tar or zip archive, which is not unpacked to disk.
+        folders: Names of the folders of the splits "train", "val" and "test", in any case.
+        classes: Names of the classes to use, by label, which then may lack validation or test images; None for all,
+            sorted by name, which then need images in each folder.
+        test_size: Without a test folder, the number of images drawn for the test, stratified, or their fraction below
+            1; 0 for no test.
+        test_seed: Seed of that draw.
+        encoding: Encoding of the names in a zip archive that does not tell it; None to find it.
         image_size: Height and width in pixels that all images are resized to.
         cache: Folder of the decoded arrays; images are decoded again when a file's size or time of change differs.
         storage: "memory" for decoded arrays; "stream" to decode images whenever they are needed, from a folder or a zip
@@ -32,6 +45,11 @@ class ImageFolder(ImageDataModule):
         self,
         *,
         root: str,
+        folders: Mapping[str, Sequence[str]],
+        classes: Sequence[str | int] | None,
+        test_size: int | float,
+        test_seed: int,
+        encoding: str | None,
         image_size: int,
         cache: str,
         storage: Literal["memory", "stream"],
@@ -40,6 +58,13 @@ class ImageFolder(ImageDataModule):
     ) -> None:
         super().__init__(**settings)
         self.root = Path(root).expanduser().resolve()
+        self.layout = Layout(
+            folders={split: tuple(names) for split, names in folders.items()},
+            classes=None if classes is None else tuple(map(str, classes)),
+            encoding=encoding,
+        )
+        self.test_size = test_size
+        self.test_seed = test_seed
         self.image_size = image_size
         self.cache = Path(cache).expanduser()
         self.storage = storage
@@ -48,12 +73,12 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def _key(self) -> str:
         check_root(self.root)
-        content = repr((str(self.root), self.image_size, file_stamps(self.root)))
+        content = repr((str(self.root), self.image_size, self.layout, file_stamps(self.root, self.layout)))
         return f"image_folder-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     @cached_property
     def _listing(self) -> ImageListing:
-        return ImageListing.of(self.root)
+        return ImageListing.of(self.root, self.layout)
 
     def prepare_data(self) -> None:
         """Decode all images, or read them once for their statistics, unless the cache has them.
@@ -81,14 +106,33 @@ class ImageFolder(ImageDataModule):
             class_names=listing.class_names,
             train_labels=torch.from_numpy(listing.train.labels),
             test_labels=torch.from_numpy(listing.test.labels),
+            num_val=listing.num_val,
+            notes=listing.notes,
             **load_statistics(self.cache, self._key),
             reader=ImageReader(self.root, self.image_size),
             listing=listing,
             num_workers=self.num_workers,
         )
 
+    def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
+        """Draw the test images, if there is no test folder, before the validation images."""
+        if len(splits.test_labels):
+            return super().split_rows(splits)
+        num_own = len(splits.train_labels) - splits.num_val  # without the images of a validation folder
+        rest, test = stratified_split(
+            splits.train_labels[:num_own],
+            class_names=splits.class_names,
+            size=self.test_size,
+            seed=self.test_seed,
+            setting="data.test_size",
+        )
+        rows = self._split_validation(splits, rest)
+        drawn = f"{len(test):,} of its images are drawn for it" if len(test) else "there is no test"
+        note = f"{self.root} has no test folder: {drawn} (data.test_size={self.test_size})"
+        return rows._replace(test=test, notes=(note, *rows.notes))
+
     def _decoding_plan(self) -> DecodingPlan:
-        listing = ImageListing.of(self.root)
+        listing = ImageListing.of(self.root, self.layout)
         train, test = listing.train, listing.test
 
         def fill(*arrays: np.ndarray) -> None:
@@ -101,5 +145,34 @@ class ImageFolder(ImageDataModule):
             image_shape=(3, self.image_size, self.image_size),
             num_train=len(train.paths),
             num_test=len(test.paths),
+            num_val=listing.num_val,
+            notes=listing.notes,
             fill=fill,
         )
+
+
+class EvaluationFolder(ImageFolder):
+    """Images to evaluate a trained network on, which need only some of its classes, in `test/<class>/*` or `<class>/*`.
+
+    Args:
+        trained_classes: Classes of the network, by label.
+        trained_fingerprint: Fingerprint of the data of the training. The same data are split as in the training; of
+            others without a test folder all images are tested.
+        arguments: Arguments of `ImageFolder`.
+    """
+
+    def __init__(self, *, trained_classes: Sequence[str], trained_fingerprint: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.layout = replace(self.layout, trained_classes=tuple(trained_classes))
+        self.trained_fingerprint = trained_fingerprint
+
+    def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
+        """Split as in the training; of other data without a test folder, test all images."""
+        if split_fingerprint(splits) == self.trained_fingerprint:
+            return super().split_rows(splits)
+        num_images = len(splits.train_labels)
+        rows = torch.arange(num_images)
+        own, val = rows.tensor_split([num_images - splits.num_val])
+        if len(splits.test_labels):
+            return SplitRows(own, val, rows[:0])
+        return SplitRows(rows[:0], val, rows, notes=(f"all {num_images:,} images of {self.root} are test images",))

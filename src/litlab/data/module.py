@@ -1,11 +1,12 @@
 """Base class of the image data modules."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
@@ -29,7 +30,8 @@ class ImageSettings(TypedDict):
 
     Attributes:
         batch_size: Number of images in a step over all devices, for training and evaluation.
-        val_size: Number of images drawn from the training split, stratified, or their fraction below 1; 0 for none.
+        val_size: Number of images drawn from the training split, stratified, or their fraction below 1; 0 for none. Not
+            used for data with a validation split of their own.
         val_seed: Seed of the validation split.
         seed: Seed of the order of the epochs and of the augmentation.
         crop_padding, flip, cutout, color_jitter, rand_augment: See `Augmentation`.
@@ -55,10 +57,26 @@ class ImageSettings(TypedDict):
     std: Sequence[float] | None
 
 
-class ImageDataModule(LightningDataModule, ABC):
-    """Images for classification; a subclass only provides both official splits.
+class SplitRows(NamedTuple):
+    """Rows of the official training split, ascending, that are used for each split.
 
-    The test split is used by the test loader only.
+    Attributes:
+        train: Rows to train on.
+        val: Rows to validate on.
+        test: Rows to test on, if there is no official test split.
+        notes: Sentences on the split for the user.
+    """
+
+    train: Int64[Tensor, " n_train"]
+    val: Int64[Tensor, " n_val"]
+    test: Int64[Tensor, " n_test"]
+    notes: tuple[str, ...] = ()
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images for classification; a subclass only provides the official splits.
+
+    The test images are used by the test loader only.
 
     Args:
         settings: See `ImageSettings`.
@@ -70,6 +88,7 @@ class ImageDataModule(LightningDataModule, ABC):
         info: Description of the data set, from `setup` on.
         train_indices: Rows of the official training split to train on, shape n_train, ascending.
         val_indices: Rows of the official training split to validate on, shape n_val, ascending.
+        test_indices: Rows of the official training split to test on, without an official test split, shape n_test.
 
     Raises:
         UserError: if there are other settings than those of `ImageSettings`.
@@ -78,6 +97,7 @@ class ImageDataModule(LightningDataModule, ABC):
     info: DatasetInfo
     train_indices: Tensor
     val_indices: Tensor
+    test_indices: Tensor
 
     def __init__(self, **settings: Unpack[ImageSettings]) -> None:
         super().__init__()
@@ -105,7 +125,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load_images(self) -> ImageArrays | StreamedImages:
-        """Load both splits; called once, in every process, after `prepare_data` ran in one of them."""
+        """Load the official splits; called once, in every process, after `prepare_data` ran in one of them."""
 
     def setup(self, stage: str | None = None) -> None:
         """Load images, split and description, for every stage at once; the second call does nothing.
@@ -116,16 +136,32 @@ class ImageDataModule(LightningDataModule, ABC):
         if self._splits is not None:
             return
         splits = self.load_images()
-        self.train_indices, self.val_indices = stratified_split(
-            splits.train_labels,
-            class_names=splits.class_names,
-            val_size=self.settings["val_size"],
-            seed=self.settings["val_seed"],
-        )
-        self.info = self._describe(splits)
+        rows = self.split_rows(splits)
+        self.train_indices, self.val_indices, self.test_indices = rows.train, rows.val, rows.test
+        self.info = self._describe(splits, rows.notes)
         check_image_shape(self.settings, self.info.image_shape)
         self.preprocess = Preprocess(image_size=self.info.image_shape[1:], mean=self.info.mean, std=self.info.std)
         self._splits = splits
+
+    def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
+        """Choose the rows of the official training split to train and to validate on."""
+        return self._split_validation(splits, torch.arange(len(splits.train_labels) - splits.num_val))
+
+    def _split_validation(self, splits: ImageArrays | StreamedImages, rows: Int64[Tensor, " n"]) -> SplitRows:
+        """Split these rows into training and validation, unless the data have a validation split of their own."""
+        none = torch.empty(0, dtype=torch.int64)
+        if splits.num_val:
+            num_images = len(splits.train_labels)
+            note = f"validation on the {splits.num_val:,} images of the validation folder, not on data.val_size others"
+            return SplitRows(rows, torch.arange(num_images - splits.num_val, num_images), none, notes=(note,))
+        train, val = stratified_split(
+            splits.train_labels[rows],
+            class_names=splits.class_names,
+            size=self.settings["val_size"],
+            seed=self.settings["val_seed"],
+            setting="data.val_size",
+        )
+        return SplitRows(rows[train], rows[val], none)
 
     @property
     def arrays(self) -> ImageArrays:
@@ -159,9 +195,11 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return the loader of the validation images; without any an empty list, which disables validation."""
         return self._loader("train", self.val_indices) if len(self.val_indices) else []
 
-    def test_dataloader(self) -> BatchLoader:
-        """Return the loader of the whole official test split, in stored order."""
-        return self._loader("test", torch.arange(self.info.num_test))
+    def test_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """Return the loader of the test images, in stored order; without any an empty list."""
+        if len(self.test_indices):
+            return self._loader("train", self.test_indices)
+        return self._loader("test", torch.arange(self.info.num_test)) if self.info.num_test else []
 
     def example_images(self, num_images: int) -> Float[Tensor, "b c h w"]:
         """Return at most so many training images, evenly spaced, normalized but not augmented, on the CPU."""
@@ -247,7 +285,7 @@ class ImageDataModule(LightningDataModule, ABC):
         images, labels = self._resident[split, device]
         return MemoryLoader(images=images, labels=labels, **args)
 
-    def _describe(self, splits: ImageArrays | StreamedImages) -> DatasetInfo:
+    def _describe(self, splits: ImageArrays | StreamedImages, notes: tuple[str, ...]) -> DatasetInfo:
         computed = f"computed from the {len(splits.train_labels):,} training images"
         configured = [f"data.{key}" for key in ("mean", "std") if self.settings[key] is not None]
         source = f"{' and '.join(configured)} as configured" if configured else computed
@@ -260,11 +298,19 @@ class ImageDataModule(LightningDataModule, ABC):
             mean=_per_channel("mean", self.settings["mean"], splits.mean),
             std=_per_channel("std", self.settings["std"], splits.std),
             statistics_source=source,
-            fingerprint=splits.fingerprint,
+            fingerprint=split_fingerprint(splits),
             num_train=len(self.train_indices),
             num_val=len(self.val_indices),
-            num_test=len(splits.test_labels),
+            num_test=len(splits.test_labels) or len(self.test_indices),
+            notes=(*splits.notes, *notes),
         )
+
+
+def split_fingerprint(splits: ImageArrays | StreamedImages) -> str:
+    """Return the fingerprint of images and labels, and of a validation split that the data have."""
+    if not splits.num_val:
+        return splits.fingerprint
+    return hashlib.sha256(f"{splits.fingerprint} {splits.num_val}".encode()).hexdigest()
 
 
 def check_image_shape(settings: ImageSettings, image_shape: tuple[int, int, int]) -> None:

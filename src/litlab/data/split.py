@@ -1,4 +1,4 @@
-"""Stratified split of the training images into training and validation."""
+"""Stratified split of images into two parts."""
 
 import torch
 from jaxtyping import Int64
@@ -9,9 +9,11 @@ from litlab.errors import UserError
 
 
 def stratified_split(
-    labels: Int64[Tensor, " n"], *, class_names: tuple[str, ...], val_size: int | float, seed: int
-) -> tuple[Int64[Tensor, " n_train"], Int64[Tensor, " n_val"]]:
-    """Split rows into training and validation, both ascending; a function of (labels, val_size, seed).
+    labels: Int64[Tensor, " n"], *, class_names: tuple[str, ...], size: int | float, seed: int, setting: str
+) -> tuple[Int64[Tensor, " n_train"], Int64[Tensor, " n_drawn"]]:
+    """Split rows into those to train on and those drawn for another split, both ascending.
+
+    The split is a function of labels, size and seed.
 
     Each class gives its part to within one image. Where parts are not whole, the largest fractions are rounded up
     (lower class first).
@@ -19,43 +21,44 @@ def stratified_split(
     Args:
         labels: Labels of the rows, shape n.
         class_names: Names of the classes, by label.
-        val_size: A number of images, or a fraction below 1; 0 for none. A fraction fits every data set: it gives at
+        size: A number of images to draw, or a fraction below 1; 0 for none. A fraction fits every data set: it gives at
             least one image, and each class keeps one to train on.
         seed: Seed of the draw.
+        setting: Key of `size` in the config, for messages.
 
     Raises:
         UserError: if a number of images leaves a class none to train on.
     """
     class_sizes = torch.bincount(labels, minlength=len(class_names))
-    if isinstance(val_size, float):
-        num_val = max(1, round(val_size * len(labels))) if val_size else 0
-        quotas = torch.minimum(_quotas(class_sizes, num_val), (class_sizes - 1).clamp(min=0))
+    if isinstance(size, float):
+        num_drawn = max(1, round(size * len(labels))) if size else 0
+        quotas = torch.minimum(_quotas(class_sizes, num_drawn), (class_sizes - 1).clamp(min=0))
     else:
-        if val_size >= len(labels):
+        if size >= len(labels):
             raise UserError(
-                f"data.val_size={val_size} leaves nothing to train on: the training split has {len(labels)} images; "
+                f"{setting}={size} leaves nothing to train on: the training split has {len(labels)} images; "
                 "use a smaller number, or a fraction such as 0.1"
             )
-        quotas = _quotas(class_sizes, val_size)
-        for name, quota, size in zip(class_names, quotas.tolist(), class_sizes.tolist(), strict=True):
-            if size and quota >= size:
+        quotas = _quotas(class_sizes, size)
+        for name, quota, class_size in zip(class_names, quotas.tolist(), class_sizes.tolist(), strict=True):
+            if class_size and quota >= class_size:
                 raise UserError(
-                    f"data.val_size={val_size} takes all {size} training images of class {name}: "
+                    f"{setting}={size} takes all {class_size} training images of class {name}: "
                     "use a smaller number, or a fraction such as 0.1"
                 )
-    train, val = [], []
+    train, drawn = [], []
     for label, quota in enumerate(quotas.tolist()):
         rows = random_order(torch.nonzero(labels == label).flatten(), seed)
-        val.append(rows[:quota])
+        drawn.append(rows[:quota])
         train.append(rows[quota:])
-    return torch.cat(train).sort().values, torch.cat(val).sort().values
+    return torch.cat(train).sort().values, torch.cat(drawn).sort().values
 
 
-def _quotas(class_sizes: Int64[Tensor, " classes"], num_val: int) -> Int64[Tensor, " classes"]:
-    """Distribute validation images over classes in proportion to their sizes, by largest remainder."""
+def _quotas(class_sizes: Int64[Tensor, " classes"], num_drawn: int) -> Int64[Tensor, " classes"]:
+    """Distribute images over classes in proportion to their sizes, by largest remainder."""
     num_images = int(class_sizes.sum())
-    quotas = class_sizes * num_val // num_images
-    remainders = class_sizes * num_val % num_images
+    quotas = class_sizes * num_drawn // num_images
+    remainders = class_sizes * num_drawn % num_images
     largest_first = torch.sort(remainders, descending=True, stable=True).indices
-    quotas[largest_first[: num_val - int(quotas.sum())]] += 1
+    quotas[largest_first[: num_drawn - int(quotas.sum())]] += 1
     return quotas

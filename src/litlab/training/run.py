@@ -75,14 +75,14 @@ def train(
     config = resolve_secrets(with_machine_facts(run, frozen))
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
-    missing = find_missing_methods(experiment)
+    missing, info = find_missing_methods(experiment), experiment.dataset_info
     resume.check(run, config["trainer"], experiment.fingerprint)
     if global_rank() == 0:
         resume.restore_files(run)
         start_session(run, frozen)
-        if experiment.dataset_info is not None:
-            write_json(run.dataset, experiment.dataset_info.to_dict())
-        _warn(resume.warnings, missing, silent=silent)
+        if info is not None:
+            write_json(run.dataset, info.to_dict())
+        _warn([*resume.warnings, *(info.notes if info else ())], missing, silent=silent)
     timer.end("data_and_network")
 
     console = Console(run=run, name=config["name"], seed=config["seed"], resumed=resume.saved, silent=silent)
@@ -103,7 +103,9 @@ def train(
         timer.end("fit")
 
         final = read_checkpoint(run.last)
-        test_metrics = {} if missing["test"] else _test(trainer, experiment, _select_weights(run, final["litlab"]))
+        test_metrics = {}
+        if not missing["test"] and (info is None or info.num_test):
+            test_metrics = _test(trainer, experiment, _select_weights(run, final["litlab"]))
         timer.end("test")
 
     if trainer.is_global_zero:
