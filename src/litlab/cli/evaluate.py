@@ -20,10 +20,14 @@ NOTES = """\
 Evaluates on one device with the run's own task, precision and number of threads. On the machine of the training, the
 test metrics equal those of result.json to the last bit. Callbacks of the config do not run, and no file is written.
 
+Other images of the same classes need only a folder test/<class>/ or <class>/. Classes are matched by name; some may be
+absent.
+
 examples:
   litlab evaluate outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c
   litlab evaluate DIR --split val --checkpoint last --json
   litlab evaluate DIR --set data.root=/datasets/cifar10
+  litlab evaluate DIR --set data.root=photos_of_another_camera
   litlab evaluate /tmp/from_a_colleague --allow their_package
 """
 
@@ -38,7 +42,8 @@ def main(arguments: list[str]) -> None:
     finished = FinishedRun.open(options.run, options.allow, GROUPS)
     checkpoint = finished.find_checkpoint(options.checkpoint)
     locations = _parse_locations(options.set, finished.config["data"])
-    if options.split == "val" and finished.run.dataset.exists() and finished.dataset_info().num_val == 0:
+    recorded = finished.dataset_info() if finished.run.dataset.exists() else None
+    if options.split == "val" and recorded is not None and recorded.num_val == 0 and not locations:
         raise UserError(f"--split val: {finished.run.path} has no validation images (data.val_size)")
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # libraries and tasks may print: standard output is for the metrics

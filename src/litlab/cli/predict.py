@@ -56,8 +56,8 @@ def main(arguments: list[str]) -> None:
 
 
 def image_files(paths: Iterable[Path]) -> list[Path]:
-    """List the given files, and the image files of given folders in order, without hidden ones."""
-    from litlab.data.image_listing import SUFFIXES
+    """List the given files, and the image files of given folders in order, without hidden ones and thumbnails."""
+    from litlab.data.image_listing import SUFFIXES, is_ignored
 
     files: list[Path] = []
     for path in paths:
@@ -65,8 +65,8 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
             files.append(path)
             continue
         for folder, folders, names in os.walk(path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            images = (name for name in sorted(names) if not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not is_ignored(name))
+            images = (name for name in sorted(names) if not is_ignored(name))
             files += [Path(folder, name) for name in images if name.lower().endswith(SUFFIXES)]
     return files
 

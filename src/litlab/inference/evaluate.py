@@ -35,12 +35,15 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
     recorded = finished.dataset_info() if finished.run.dataset.exists() else None
     if recorded is not None:  # normalize as in training, wherever the data are now
         config["data"] |= {key: list(getattr(recorded, key)) for key in ("mean", "std") if key in config["data"]}
+        if config["data"].get("root") != finished.config["data"].get("root"):
+            config["data"] |= _for_evaluation(config["data"], recorded)
     accelerator = _select_accelerator(device, config["trainer"]["accelerator"])
     config["trainer"] |= {"accelerator": accelerator, "num_nodes": 1, "strategy": "auto", "profiler": None}
     with _lightning_muted():
         experiment = assemble(config, rank=0, from_checkpoint=True)
         if missing := find_missing_methods(experiment)["test" if split == "test" else "validation"]:
             raise UserError(f"{split} cannot be evaluated: {' and '.join(missing)} not defined")
+        _check_images(experiment.dataset_info, split)
         same_data = _compare_data(finished, recorded, experiment.dataset_info)
         trainer = build_trainer(config, finished.run, experiment.dataset_info, devices=1, callbacks=[], loggers=[])
         run = trainer.test if split == "test" else trainer.validate
@@ -59,13 +62,32 @@ def _select_accelerator(device: str, trained_on: str) -> str:
     return device
 
 
+def _for_evaluation(data: Config, recorded: DatasetInfo) -> Config:
+    """Return the settings by which other images are read with the classes of the run."""
+    if data["_target_"] != "litlab.data.image_folder.ImageFolder":
+        return {}
+    return {
+        "_target_": "litlab.data.image_folder.EvaluationFolder",
+        "trained_classes": list(recorded.class_names),
+        "trained_fingerprint": recorded.fingerprint,
+    }
+
+
+def _check_images(info: DatasetInfo | None, split: str) -> None:
+    """Print what was left out of the data; raise a UserError if a split has no images."""
+    for note in info.notes if info is not None else ():
+        print(f"litlab: note: {note}", file=sys.stderr)
+    if info is not None and not (info.num_test if split == "test" else info.num_val):
+        raise UserError(f"--split {split}: the data have no {'test' if split == 'test' else 'validation'} images")
+
+
 def _compare_data(finished: FinishedRun, recorded: DatasetInfo | None, current: DatasetInfo | None) -> bool | None:
     """Compare the data with those that the run recorded; None if either are unknown.
 
     Raises:
         UserError: If their classes differ, since labels would not mean what the network was trained on.
     """
-    if recorded is None or current is None:
+    if recorded is None or current is None or not current.num_train:
         return None
     if recorded.class_names != current.class_names:
         raise UserError(
