@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from litlab.runs.files import open_regular
+from litlab.runs.files import check_private, open_regular
 
 FOLDER = "LITLAB_LEASES"  # environment variable: folder of the leases, such as one that several containers share
 _OWNER = re.compile(r"process \d{1,9} on [\x21-\x7e]{1,255}")
@@ -52,7 +52,7 @@ class DeviceLeases:
         self._is_usable = True
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            _check_private(self._folder)
+            check_private(self._folder)
         except OSError as error:
             self._is_usable = False
             self._warn(self._folder, error)
@@ -159,14 +159,3 @@ def _open(file: Path, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(file))
     return descriptor
-
-
-def _check_private(folder: Path) -> None:
-    """Check that only this user can write to a folder: others could have put links into it.
-
-    Raises:
-        OSError: If it is a link or no folder, or others may write to it.
-    """
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise OSError(errno.EINVAL, "expected a folder of yours with mode 700, and no link", str(folder))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.errors import UserError
-from litlab.runs.files import as_mapping, open_regular, write_text
+from litlab.runs.files import as_mapping, check_locks, open_regular, remove_if_empty, write_text
 
 FORMAT = 2  # of config.yaml; run directories of another one are refused
 CHECKPOINTS = ("best", "last")  # names on the command line
@@ -57,10 +57,16 @@ class RunDirectory:
 
         Raises:
             UserError: If the directory is not empty.
+            OSError: If nothing can be written or locked there.
         """
         run = cls(path)
         run.refuse_if_taken()
         path.mkdir(parents=True, exist_ok=True)
+        try:
+            check_locks(path)
+        except OSError:
+            remove_if_empty(path)
+            raise
         try:
             (path / ".hydra").mkdir()  # atomic: of two that start here, one gets it
         except FileExistsError as error:

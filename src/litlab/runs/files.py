@@ -1,6 +1,7 @@
 """File operations that survive a crash, a power cut or an untrusted file."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -9,10 +10,13 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from tempfile import TemporaryFile
+from typing import IO, Any, BinaryIO
 
 _TEMPORARY = ".tmp"
 _LARGEST = 1e300  # leaves room for sums and differences
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of fsync for a directory
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def write_atomic(
@@ -81,12 +85,37 @@ def remove_temporary_files(directory: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the renames in a directory survive a power cut."""
+    """Make the renames in a directory survive a power cut, unless its file system cannot, as CIFS."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
     finally:
         os.close(descriptor)
+
+
+def lock_file(file: IO[Any], path: Path, *, wait: bool) -> None:
+    """Lock an open file for this process and those that inherit it.
+
+    Raises:
+        BlockingIOError: If another process holds the lock and this one does not wait.
+        OSError: If the file system has no locks, which the message says.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        message = "its file system has no locks (NFS without a lock service? Lustre without the mount option flock?)"
+        raise OSError(error.errno, message, str(path)) from error
+
+
+def check_locks(directory: Path) -> None:
+    """Check that files in a directory can be locked; raise an OSError if not."""
+    with TemporaryFile(dir=directory) as file:
+        lock_file(file, directory, wait=False)
 
 
 def remove_if_empty(directory: Path) -> None:
@@ -100,6 +129,17 @@ def remove_if_empty(directory: Path) -> None:
             continue
         except OSError:  # not empty, or not ours to remove
             return
+
+
+def check_private(folder: Path) -> None:
+    """Check that only this user can write to a folder: others could have put files or links into it.
+
+    Raises:
+        OSError: If it is a link or no folder, or others may read or write it.
+    """
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise OSError(errno.EINVAL, "expected a folder of yours with mode 700, and no link", str(folder))
 
 
 def open_regular(file: Path) -> BinaryIO:

@@ -1,6 +1,5 @@
 """Locks that one process at a time holds, such as that of a run directory, with the name of the holder."""
 
-import fcntl
 import os
 import re
 import socket
@@ -13,7 +12,7 @@ from typing import Self, TextIO
 
 from litlab.errors import InUseError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import open_regular
+from litlab.runs.files import lock_file, open_regular
 from litlab.runs.heartbeat import STALE_AFTER, file_system_time, heartbeat_time
 
 TIMEOUT = 15.0  # seconds
@@ -31,10 +30,16 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[TextIO]:
 
     Raises:
         BlockingIOError: If another process holds it and this one does not wait.
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written or locked.
     """
+    is_new = not path.exists()
     with open(path, "a+", encoding="utf-8", opener=_open_no_follow) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            lock_file(file, path, wait=wait)
+        except OSError as error:
+            if is_new and not isinstance(error, BlockingIOError):  # a file system without locks: nobody holds it
+                path.unlink()
+            raise
         yield file
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import remove_temporary_files, sync_directory, write_text
+from litlab.runs.files import check_locks, remove_temporary_files, sync_directory, write_text
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
 from litlab.runs.safe_yaml import load_yaml
@@ -296,12 +296,13 @@ def _parse_record(values: Any) -> JobRecord:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a read-only place before seconds have gone into composing."""
+    """Refuse a read-only place, or one without locks, before seconds have gone into composing."""
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if not os.access(parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    check_locks(parent)
 
 
 def _refuse_other_directory(path: Path) -> None:
