@@ -1,11 +1,16 @@
 """Locations of configs, caches and the user's own packages."""
 
+import os
+import shutil
+import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from litlab.config.paths import add_project_to_path, cache_root, packaged_conf, project_conf
+from litlab.process.child_process import FAILED, Fork
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -37,6 +42,32 @@ def test_cache_by_environment_then_by_the_xdg_specification(tmp_path: Path, monk
     assert cache_root() == tmp_path / "xdg" / "litlab"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_root() == tmp_path / "home" / ".cache" / "litlab"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
+def test_a_user_id_without_name_and_home_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is started with a user id."""
+    folder = tempfile.mkdtemp()  # one that another user can reach
+    try:
+        Path(folder).chmod(0o777)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        for name in ("HOME", "XDG_CACHE_HOME", "LITLAB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+
+        def use(home: str | None) -> None:
+            os.setuid(54321)
+            if home is not None:
+                os.environ["HOME"] = home
+            cache = cache_root()
+            assert cache == Path(folder, "litlab-cache-54321")
+            assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+        for home in (None, "/", "/nowhere"):
+            assert Fork(lambda home=home: use(home) or 0).wait() == 0
+        Path(folder, "litlab-cache-54321").chmod(0o777)
+        assert Fork(lambda: use(None) or 0).wait() == FAILED, "others could put their images there"
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_packages_of_a_project_follow_installed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 from litlab.errors import UserError
+from litlab.runs.files import check_private
 
 ROOT = "config"  # conf/config.yaml
 VERSION_BASE = "1.3"  # of Hydra's behavior
@@ -24,11 +27,36 @@ def project_conf(project: Path) -> Path | None:
 
 
 def cache_root() -> Path:
-    """Return $LITLAB_CACHE, else litlab's folder in the user's cache directory (XDG base directory specification)."""
+    """Return $LITLAB_CACHE, else litlab's folder in the user's cache directory (XDG base directory specification).
+
+    Without a home that can be written, it is a folder of this user in the temporary directory.
+
+    Raises:
+        UserError: If that folder is not this user's alone.
+    """
     if folder := os.environ.get("LITLAB_CACHE"):
         return Path(folder).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser().absolute() / "litlab"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser().absolute() / "litlab"
+    with suppress(RuntimeError):  # no HOME, and no entry in the list of users
+        cache = Path.home().absolute() / ".cache" / "litlab"
+        existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+        if existing == cache or os.access(existing, os.W_OK):
+            return cache
+    return _temporary_cache()
+
+
+def _temporary_cache() -> Path:
+    """Return a folder for a user without a home, as in a container whose user id has no name."""
+    folder = Path(gettempdir(), f"litlab-cache-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        check_private(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror}; this user has no home, so set LITLAB_CACHE to a folder for the image cache"
+        ) from error
+    return folder
 
 
 def add_project_to_path(project: Path | None = None) -> None:
