@@ -1,5 +1,6 @@
 """Images that are decoded when they are needed are those in memory, batch by batch, bit for bit."""
 
+import ctypes
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from PIL import Image
@@ -164,3 +166,39 @@ def test_workers_end_with_the_training_and_with_its_process(make: Make, tmp_path
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
     wait_until(lambda: not any(is_alive(int(pid)) for pid in pids), 2)
+
+
+def mount_shared_memory(size: bytes) -> bool:
+    """Give this process a shared memory of its own, of a size such as b"1m", where it may mount one."""
+    libc, new_mounts, private = ctypes.CDLL(None), 0x20000, (1 << 14) | (1 << 18)  # <linux/sched.h>, <linux/fs.h>
+    return (
+        libc.unshare(new_mounts) == 0
+        and libc.mount(b"none", b"/", None, private, None) == 0
+        and libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=" + size) == 0
+    )
+
+
+@pytest.mark.parametrize("size", [b"1m", b"4k"])
+def test_little_shared_memory_is_an_error_with_what_to_do(make: Make, tmp_path: Path, size: bytes) -> None:
+    """Docker gives 64 MB, which is less than the batches of a few workers."""
+    module = make(storage="stream", num_workers=2, image_size=200)
+
+    def read_all() -> None:
+        signal.alarm(60)  # a worker that sends nothing would be waited for without end
+        message = "no mount"
+        if mount_shared_memory(size):
+            try:
+                list(training_loader(module, 1))
+            except UserError as error:
+                message = f"{error}\n{psutil.Process().children()}"
+        (tmp_path / "message").write_text(message)
+
+    in_another_process(read_all)
+    text = (tmp_path / "message").read_text()
+    if text == "no mount":
+        pytest.skip("needs the right to mount a file system")
+    message, children = text.splitlines()
+    assert "/dev/shm (" in message
+    assert "--shm-size" in message
+    assert message.endswith("or set data.num_workers=0, which needs none")
+    assert children == "[]", "a worker is left"

@@ -7,6 +7,7 @@ the same `BatchLoader` decides which rows a batch has, and the workers only read
 import ctypes
 import json
 import os
+import shutil
 import signal
 import threading
 import warnings
@@ -21,7 +22,7 @@ import torch
 from jaxtyping import UInt8
 from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_reset_iterator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from litlab.data.archive import ZipReader
 from litlab.data.arrays import MANY_IMAGES, ImageSplits, announce, build_once, image_statistics
@@ -35,6 +36,7 @@ from litlab.runs.files import write_json
 _FORMAT = 1
 _CHUNK_BYTES = 2**24  # of pixels that are in memory at a time
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 class ImageReader:
@@ -203,7 +205,12 @@ class StreamLoader(BatchLoader):
         with blocked_signals(), warnings.catch_warnings():
             # A worker reads and decodes in one thread, and needs none of the locks of other threads.
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-            self._active_iterator = iter(self._loader)
+            try:
+                self._active_iterator = iter(self._loader)
+            except OSError as error:  # their queues need shared memory, too
+                raise UserError(
+                    _shared_memory_problem(f"the workers that read images can't be started: {error.strerror}")
+                ) from error
         for images in self._active_iterator:
             current = requested.popleft()
             assert current is not None, "the end marker comes after all rows"
@@ -234,9 +241,17 @@ class _DecodedImages(Dataset[Tensor]):
 
     def __getitems__(self, rows: list[int]) -> UInt8[Tensor, "b c h w"] | _ReadError:
         try:
-            return torch.from_numpy(np.stack([self._reader.pixels(self._paths[row].decode()) for row in rows]))
+            images = torch.from_numpy(np.stack([self._reader.pixels(self._paths[row].decode()) for row in rows]))
         except UserError as error:
             return _ReadError(error)
+        if get_worker_info() is None:
+            return images
+        try:
+            images.share_memory_()  # type: ignore[no-untyped-call]  # here: the queue would print an error and send nothing
+            return images
+        except RuntimeError as error:
+            size = f"{images.nbytes / 2**20:,.1f} MiB"
+            return _ReadError(_shared_memory_problem(f"a worker can't hand over its batch of {size}: {error}"))
 
 
 class _RowBatches:
@@ -246,6 +261,15 @@ class _RowBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         return self.rows
+
+
+def _shared_memory_problem(failure: str) -> str:
+    """Add to a failure of a worker how much shared memory there is, and what to do."""
+    size = f"{shutil.disk_usage(_SHARED_MEMORY).total / 2**20:,.0f} MiB" if _SHARED_MEMORY.exists() else "missing"
+    return (
+        f"data.num_workers: {failure}. Workers need shared memory, {_SHARED_MEMORY} ({size}): enlarge it, as by "
+        "`docker run --shm-size=2g`, take a smaller data.batch_size, or set data.num_workers=0, which needs none"
+    )
 
 
 def _record_requests(rows: Iterator[BatchRows], requested: deque[BatchRows | None]) -> Iterator[list[int]]:
