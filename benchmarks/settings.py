@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from litlab.runs.provenance import num_cores
+from litlab.runs.cpu_count import num_cores
 
 SYNTHETIC = "synthetic images (data=shapes)"
 

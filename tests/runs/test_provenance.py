@@ -1,5 +1,6 @@
 """Provenance of a run: the state of a real git repository, the command, the machine."""
 
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -92,6 +93,29 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert provenance["code"] is None
     assert provenance["project"] == str(tmp_path)
     assert provenance["command"] == ["litlab", "train", "data.url=https://***@example.org/a"]
+
+
+def test_a_repository_of_another_user_is_noted_with_what_to_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """git tells nothing about a repository that is mounted into a container, say, with another owner."""
+    monkeypatch.setenv("HOME", str(project.parent))
+    if os.geteuid() == 0:
+        os.chown(project, 12345, 12345)
+    else:
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    launch = describe_launch(project, [])
+    reason = f"git: detected dubious ownership in repository at '{project}'"
+    assert launch["code"] is None
+    assert launch["code_problem"] == f"{reason}; to trust it: git config --global --add safe.directory {project}"
+    note = f"note: the commit and the changes of the code are not recorded: {launch['code_problem']}\n"
+    assert capsys.readouterr().err == note
+
+
+def test_a_repository_without_a_commit_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    git(tmp_path, "init")
+    assert describe_launch(tmp_path, [])["code_problem"] == "the repository has no commit yet"
+    assert capsys.readouterr().err.endswith("are not recorded: the repository has no commit yet\n")
 
 
 def test_without_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from litlab.runs.cpu_count import num_cores
 from litlab.runs.redact import mask_command, mask_diff, mask_source
 
 MAX_TEXT = 1 << 20  # bytes of the diff, or of an untracked source: enough for code, too little for data
@@ -18,7 +19,7 @@ _NAME_AND_VERSION = re.compile(r"^(Name|Version): *(.+)$", re.MULTILINE)  # in t
 
 
 def describe_launch(project: Path, command: list[str]) -> dict[str, Any]:
-    """Describe a command, its project folder and the state of the code in it.
+    """Describe a command, its project folder and the state of the code in it; print a note if git refuses to tell that.
 
     Args:
         project: Folder in which the command was called.
@@ -27,13 +28,17 @@ def describe_launch(project: Path, command: list[str]) -> dict[str, Any]:
     Returns:
         Content of provenance.json as far as the controller knows it.
     """
-    return {
+    launch = {
         "format": 1,
         "command": mask_command(command),
         "project": str(project),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "code": _code(project),
     }
+    if launch["code"] is None and (problem := _git_problem(project)):
+        print(f"note: the commit and the changes of the code are not recorded: {problem}", file=sys.stderr)
+        launch["code_problem"] = problem
+    return launch
 
 
 def describe_machine() -> dict[str, Any]:
@@ -101,13 +106,26 @@ def _source(path: Path) -> str | None:
 
 
 def _git(project: Path, *arguments: str) -> str | None:
+    """Return the output of a command of git; None if it fails."""
+    process = _run_git(project, *arguments)
+    return process.stdout.decode(errors="replace") if process is not None and process.returncode == 0 else None
+
+
+def _git_problem(project: Path) -> str | None:
+    """Return why git does not tell the commit of a repository; None outside of one, and without git."""
+    process = _run_git(project, "rev-parse", "HEAD")
+    lines = process.stderr.decode(errors="replace").splitlines() if process is not None else []
+    if not lines or "not a git repository" in lines[0]:
+        return None
+    if "unknown revision" in lines[0]:
+        return "the repository has no commit yet"
+    advice = "; to trust it: " + lines[-1].strip() if "safe.directory" in lines[-1] else ""
+    return lines[0].replace("fatal:", "git:") + advice
+
+
+def _run_git(project: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes] | None":
+    command, environment = ["git", "-C", str(project), *arguments], os.environ | {"LC_ALL": "C"}
     try:
-        process = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=20)
+        return subprocess.run(command, env=environment, capture_output=True, timeout=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
-    return process.stdout.decode(errors="replace") if process.returncode == 0 else None
-
-
-def num_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

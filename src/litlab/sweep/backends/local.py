@@ -15,7 +15,7 @@ from litlab.process.controller import worker_environment
 from litlab.process.device_leases import DeviceLeases
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT_VARIABLE, exit_code
-from litlab.runs.provenance import num_cores
+from litlab.runs.cpu_count import num_cores
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
 from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 from litlab.sweep.backends.waiting_jobs import read_waiting_jobs, write_waiting_jobs
@@ -381,7 +381,8 @@ def _num_oom_kills() -> int:
 
 def _describe_machine(num_gpus: int) -> Machine:
     """Describe the devices that processes here may use."""
-    return Machine(_gpu_names(num_gpus), num_cores(), tuple(sorted(os.sched_getaffinity(0))))
+    cores = num_cores()  # fewer than the affinity has under a quota
+    return Machine(_gpu_names(num_gpus), cores, tuple(sorted(os.sched_getaffinity(0)))[:cores])
 
 
 def _gpu_names(number: int) -> tuple[str, ...]:
