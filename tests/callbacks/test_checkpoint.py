@@ -16,11 +16,12 @@ def test_first_of_equal_values_is_the_best(mode: str, values: list[float], step:
     assert improved == [True, True, False, False]
 
 
-def test_nan_is_never_the_best() -> None:
-    best = BestTracker("val/loss", "min")
-    assert not best.improved({"val/loss": math.nan}, 1)
-    assert best.improved({"val/loss": math.inf}, 2)
-    assert best.improved({"val/loss": 1.0}, 3)
+def test_nan_and_infinity_are_never_the_best() -> None:
+    for mode, infinity in (("min", -math.inf), ("max", math.inf)):
+        best = BestTracker("val/loss", mode)
+        assert not any(best.improved({"val/loss": value}, 1) for value in (math.nan, infinity, -infinity))
+        assert best.improved({"val/loss": 1.0}, 3)
+        assert not best.improved({"val/loss": infinity}, 4)
 
 
 def test_missing_metric_is_an_error() -> None:

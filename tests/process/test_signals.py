@@ -63,7 +63,7 @@ class Training:
         assert status == "interrupted"
         step = re.fullmatch(rf"stopped by {name}, saved at step (\d+)", error)
         assert step, error
-        assert self.messages() == [f"litlab: {error}; the run is in {self.run.path}"]
+        assert self.messages() == [f"litlab: {error}; to continue: litlab resume {self.run.path.name}"]
         saved = torch.load(self.run.last, weights_only=False)
         assert saved["global_step"] == int(step[1]) > 0
         assert saved["optimizer_states"]
@@ -162,7 +162,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert started.process.poll() is None
         started.process.send_signal(signal.SIGINT)
         assert started.wait() == 130
-        assert started.messages() == [f"litlab: stopped at once by SIGINT; the run is in {started.run.path}"]
+        assert started.messages() == ["litlab: stopped at once by SIGINT; to continue: litlab resume run"]
         assert started.status() == ("interrupted", "stopped at once by SIGINT")
 
 
@@ -180,7 +180,7 @@ def test_a_signal_while_the_worker_starts(signum: int, tmp_path: Path) -> None:
         started.process.send_signal(signum)
         name = signal.Signals(signum).name
         assert started.wait() == 128 + signum
-        assert started.messages() == [f"litlab: stopped by {name}; the run is in {started.run.path}"]
+        assert started.messages() == [f"litlab: stopped by {name}; to continue: litlab resume run"]
         assert started.status() == ("interrupted", f"stopped by {name}")
 
 

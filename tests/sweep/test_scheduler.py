@@ -133,6 +133,15 @@ def test_a_lost_job_is_started_again_which_costs_no_retry(schedule: Schedule) ->
     assert (backend.submitted.count(0), backend.submitted.count(1)) == (6, 3)
 
 
+def test_a_diverged_job_is_not_started_again(schedule: Schedule) -> None:
+    backend = ScriptedBackend({0: [(RunStatus.DIVERGED, 1, None)], 1: [FAILED, COMPLETED]})
+    scheduler = schedule(backend, retries=2)
+    scheduler.run()
+    assert backend.submitted == [0, 1, 1]
+    outcome = scheduler.outcomes[0]
+    assert (outcome.status, outcome.message, outcome.log) == (RunStatus.DIVERGED, "as the test says", ())
+
+
 def test_a_cancelled_job_is_not_started_again(schedule: Schedule, tmp_path: Path) -> None:
     backend = ScriptedBackend({0: [CANCELLED], 1: [(None, 0, ExitCause.CANCELLED)], 2: [COMPLETED]})
     scheduler = schedule(backend, retries=3)

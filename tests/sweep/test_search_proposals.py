@@ -115,6 +115,17 @@ def test_a_point_that_can_not_be_a_job_counts_as_a_failed_trial(tmp_path: Path) 
     assert "  trial 1: optimizer.lr: out of range" in report_trials(source)
 
 
+def test_a_search_whose_jobs_diverge_says_that_no_trial_has_a_value(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    with study.lock():
+        source = open_search(study, search_of(study, LR, trials=3))
+        while not source.is_exhausted():
+            if (job := source.next_job(lambda config: True)) is not None:
+                source.job_ended(job, Outcome(RunStatus.DIVERGED, "NaN", (), {"status": "diverged"}, 1.0))
+    assert states(source) == ["FAIL"] * 3
+    assert report_trials(source) == ["", "no trial has a value of val/accuracy"]
+
+
 def test_if_the_first_points_can_not_be_jobs_the_search_stops(tmp_path: Path) -> None:
     study = Study.load_own(tmp_path / "s")
     search = search_of(study, LR, NAMES, compose=Composer(study, refuses=lambda point: True))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from litlab.cli import compare
+from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table, read_metrics
 from litlab.runs.result import read_result
@@ -202,3 +203,33 @@ def test_the_best_is_found_by_any_name_and_step_axis(
     assert compare.main([str(tmp_path / "runs"), "--format", "csv"]) in (0, None)
     (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
     assert (float(row[f"{metric} mean"]), float(row[f"{test_metric} mean"])) == (0.75, 0.875)
+
+
+class TwoValidations(Complete):
+    def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.log("val/acc", 0.5 + dataloader_idx / 4)
+
+
+class TwoValidationsData(CompleteData):
+    def val_dataloader(self) -> list[DataLoader[Tensor]]:
+        return [self.train_dataloader(), self.train_dataloader()]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+def test_the_metric_of_one_of_two_validation_loaders_can_be_the_objective(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*pair(f"{HERE}.TwoValidations", f"{HERE}.TwoValidationsData"), "trainer.max_epochs=1")
+    run, config = new_run(tmp_path / "a" / "run", *overrides, "objective={metric: val/acc, mode: max}")
+    with pytest.raises(UserError, match=r"logged: val/acc/dataloader_idx_0, val/acc/dataloader_idx_1$"):
+        train_until(run, config, None)
+    objective = "objective={metric: val/acc/dataloader_idx_1, mode: max}"
+    run, config = new_run(tmp_path / "b" / "run", *overrides, objective)
+    assert train_until(run, config, None)
+    result = read_result(run)
+    values = {"val/acc/dataloader_idx_0": 0.5, "val/acc/dataloader_idx_1": 0.75}
+    assert (result["status"], result["objective"], result["best"]) == ("completed", 0.75, values)
+    capsys.readouterr()
+    assert compare.main([str(tmp_path / "b"), "--format", "csv"]) in (0, None)
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert float(row["val/acc/dataloader_idx_1 mean"]) == 0.75

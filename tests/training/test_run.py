@@ -196,3 +196,13 @@ def test_16_mixed_is_refused_on_a_cpu(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trainer\.precision=16-mixed needs a GPU; on a CPU use bf16-mixed"):
         train_until(run, config, None)
     assert not run.metrics.exists()
+
+
+def test_validations_farther_apart_than_an_epoch_are_refused(tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *TINY, "trainer.val_check_interval=11")
+    with pytest.raises(UserError, match=r"=11: an epoch has 10 batches.*check_val_every_n_epoch=null"):
+        train_until(run, config, None)
+    assert not run.metrics.exists(), "it counts as refused"
+    config["trainer"]["check_val_every_n_epoch"] = None
+    assert train_until(run, config, None)
+    assert [row.step for row in read_metrics(run.metrics) if row.metric == "val/loss"] == [11]

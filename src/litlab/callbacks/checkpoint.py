@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing
 from litlab.errors import UserError
 from litlab.process.signals import Stopped, StopRequest
@@ -42,10 +43,12 @@ class Checkpoints(Callback):
         metadata: Further entries of a checkpoint's `litlab` part.
         best: Objective, or None without one.
         timing: Clock of the training, which continues from the checkpoint; it has to be added to the callbacks, too.
+        divergence: Check of weights and loss, added to the callbacks as well.
         saved: `litlab` part of the checkpoint that the run resumes from, or None for a new run.
 
     Attributes:
         timing: Clock of the training.
+        divergence: Check of weights and loss.
         seconds: Seconds that saving took.
     """
 
@@ -59,10 +62,11 @@ class Checkpoints(Callback):
         metadata: dict[str, Any],
         best: "BestTracker | None",
         timing: Timing,
+        divergence: Divergence,
         saved: dict[str, Any] | None,
     ) -> None:
         self.seconds = 0.0
-        self.timing = timing
+        self.timing, self.divergence = timing, divergence
         self._run, self._stop, self._metadata, self._best = run, stop, metadata, best
         self._every_steps, self._every_minutes = every_steps, every_minutes
         self._maximum = RankMaximum()
@@ -76,6 +80,7 @@ class Checkpoints(Callback):
         if saved is not None:
             self.seconds, self._saved_step = saved["seconds_saving"], saved["step"]
             timing.clock.set_state(saved["training"])
+            divergence.set_state(saved.get("loss"))
             if best is not None and saved["best"] is not None:
                 best.set_state(saved["best"])
 
@@ -151,6 +156,8 @@ class Checkpoints(Callback):
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         in_flight, self._validation = self._validation is None, None
+        if self.divergence.is_final:
+            return
         if self._best is not None and self._best.improved(self._validation_metrics(trainer), trainer.global_step):
             if in_flight:  # this state cannot be resumed from, and the next step changes the weights
                 trainer.save_checkpoint(self._run.best, weights_only=True)
@@ -194,6 +201,8 @@ class Checkpoints(Callback):
         part = self._saving.add_to(checkpoint, trainer)
         part["best"] = self._best.state() if self._best is not None and self._best.step is not None else None
         part["training"] = self.timing.clock.state()
+        part["loss"] = self.divergence.state()
+        part["diverged"] = self.divergence.reason if self._saving.hook == "on_fit_end" else None
         part["seconds_saving"] = self.seconds
         part |= self._metadata
         if trainer.is_global_zero:
@@ -226,7 +235,8 @@ class Checkpoints(Callback):
 
     def _has_training_weights(self, trainer: Trainer, task: LightningModule) -> bool:
         """Tell whether a callback validates other weights, such as averages. All ranks have to call it."""
-        same = torch.tensor(float(torch.equal(self._weights, _weight_norms(task))), device=trainer.strategy.root_device)
+        before, now = self._weights.nan_to_num(), _weight_norms(task).nan_to_num()  # diverged weights are the same, too
+        same = torch.tensor(float(torch.equal(before, now)), device=trainer.strategy.root_device)
         return bool(trainer.strategy.reduce(same, reduce_op="min"))
 
     def _capture(self, trainer: Trainer, task: LightningModule, hook: Hook) -> TrainState:
@@ -318,7 +328,7 @@ class BestTracker:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def improved(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Update with a validation and tell whether it is the best so far; NaN never is.
+        """Update with a validation and tell whether it is the best so far; NaN and infinity never are.
 
         Args:
             metrics: Metrics of the validation, by name.
@@ -333,7 +343,7 @@ class BestTracker:
                 f"logged: {', '.join(metrics) or 'nothing'}"
             )
         value = metrics[self.metric]
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         improved = self.value is None or (value > self.value if self.mode == "max" else value < self.value)
         if improved:

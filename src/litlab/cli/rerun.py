@@ -69,6 +69,8 @@ def _require_complete(run: RunDirectory) -> None:
         status, error = result.get("status"), result.get("error")
         if status == RunStatus.COMPLETED:
             return
+        if status == RunStatus.DIVERGED:
+            raise UserError(f"{run.path} diverged ({format_value(error)}); only completed runs are repeated")
         reason = f"status {format_value(status)}: {format_value(error)}"
     raise UserError(
         f"{run.path} is not completed ({reason}), so there is no result to compare with; "

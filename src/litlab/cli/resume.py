@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metric_table, read_metrics, split_of
 from litlab.runs.provenance import describe_launch
 from litlab.runs.state import RunStatus, read_state
+from litlab.runs.terminal import headline
 from litlab.sweep.backends import make_backend
 from litlab.sweep.multirun import resume_grid, wait_for_workers
 from litlab.sweep.study import STUDY_FILE, Plan, Study
@@ -128,6 +130,11 @@ def prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config
     if result.get("status") == RunStatus.COMPLETED and not change.extends_training:
         print(f"{run.path} is completed: {_format_result(finished, result)}; nothing to resume")
         return None
+    if result.get("status") == RunStatus.DIVERGED and not change.extends_training:
+        raise UserError(
+            f"{run.path} diverged: {headline(str(result.get('error')))}; it would end in the same way again\n"
+            f"start a new run with other settings, such as a lower learning rate: {_new_command(finished, [])}"
+        )
     notes = change.notes + _record_change(finished, change, command)
     lines = [format_change(key, *values) for key, values in change.changed.items()]
     print("".join(f"{line}\n" for line in [*lines, *(f"note: {note}" for note in notes)]), end="", flush=True)
@@ -218,11 +225,12 @@ def _runs_in(directory: Path) -> list[RunDirectory]:
 
 
 def _choose_run(directory: Path, runs: list[RunDirectory]) -> str:
-    """Report that all runs of a directory are completed."""
+    """Report that all runs of a directory have trained to their end."""
     statuses = {run.path: _describe_status(run) for run in runs}
-    unfinished = {path: status for path, status in statuses.items() if status != RunStatus.COMPLETED}
+    ended = (RunStatus.COMPLETED, RunStatus.DIVERGED)
+    unfinished = {path: status for path, status in statuses.items() if status.partition(":")[0] not in ended}
     if not unfinished:
-        return f"{directory} holds {len(runs)} runs, all completed; nothing to resume"
+        return f"{directory} holds {len(runs)} runs, {_all_ended(runs)}; nothing to resume"
     lines = [f"  {path.relative_to(directory)}: {status}" for path, status in unfinished.items()][:MAX_LISTED]
     num_hidden = len(unfinished) - len(lines)
     lines += [f"  and {num_hidden} more"] if num_hidden else []
@@ -231,6 +239,11 @@ def _choose_run(directory: Path, runs: list[RunDirectory]) -> str:
         + "\n".join(lines)
         + f"\nlitlab resume {shlex.quote(str(next(iter(unfinished))))}"
     )
+
+
+def _all_ended(runs: Sequence[RunDirectory]) -> str:
+    statuses = {read_state(run).status for run in runs}
+    return f"all {' or '.join(sorted(statuses))}"
 
 
 def _describe_status(run: RunDirectory) -> str:
@@ -264,8 +277,9 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
             raise UserError(f"{run.config} is missing; create it again by the command of the study: {again}")
     if overrides:
         _change_jobs(study, overrides, command)
-    if all(read_state(run).status == RunStatus.COMPLETED for _, run in study.jobs()):
-        print(f"{directory} holds {len(study.records)} jobs, all completed; nothing to resume")
+    runs = [run for _, run in study.jobs()]
+    if all(read_state(run).status.has_ended_training for run in runs):
+        print(f"{directory} holds {len(runs)} jobs, {_all_ended(runs)}; nothing to resume")
         return
     backend = make_backend(plan.launcher, study.path)
     backend.start()
@@ -297,7 +311,7 @@ def _change_jobs(study: Study, overrides: list[str], command: list[str]) -> None
                 change = _change_config(finished, overrides, _read_result(run))
             except UserError as error:
                 raise UserError(f"{run.path.name}: {error}\nno job of the study was changed") from error
-            if change.extends_training or read_state(run).status != RunStatus.COMPLETED:
+            if change.extends_training or not read_state(run).status.has_ended_training:
                 changes.append((finished, change))
         lines = [format_change(key, *values) for _, change in changes for key, values in change.changed.items()]
         lines += [f"note: {note}" for _, change in changes for note in change.notes]

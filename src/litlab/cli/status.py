@@ -30,6 +30,7 @@ The status is read from the files of the runs, so it works from any terminal, du
   running      its process is alive
   completed    trained and tested
   failed       ended with an error, or its process died: killed, crashed, timed out
+  diverged     trained, but its weights, loss or objective are NaN or infinite; checkpoints and results are kept
   refused      rejected before training, by its config or data
   interrupted  stopped, or its process is gone; litlab resume continues it
   lost         its heartbeat from another machine stopped

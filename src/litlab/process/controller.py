@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from litlab.errors import InUseError, RunFailed, UserError
-from litlab.process.failure import record_failure
+from litlab.process.failure import record_failure, resume_command
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS, blocked_signals, exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
@@ -136,7 +136,7 @@ def _record_end(run: RunDirectory, config: dict[str, Any], worker: WorkerProcess
     """Write and print the end of a worker that could not do so itself. Returns the controller's exit code."""
     status, hint = RunStatus.FAILED, f"its log is {run.log}"
     if worker.received:
-        status, hint = RunStatus.INTERRUPTED, f"the run is in {run.path}"
+        status, hint = RunStatus.INTERRUPTED, f"to continue: {resume_command(run)}"
         message = f"{'stopped at once' if worker.was_killed else 'stopped'} by {signal.Signals(worker.received).name}"
         code = exit_code(worker.received)
     elif code < 0:

@@ -1,6 +1,7 @@
 """Failures of a run, written to result.json and run.log. No torch."""
 
 import errno
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -11,6 +12,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.redact import redact
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
+from litlab.runs.terminal import display_path
 from litlab.tensorboard_session import end_session
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
@@ -34,6 +36,11 @@ def record_failure(run: RunDirectory, config: dict[str, Any], status: RunStatus,
         write_result(run, result)
     except OSError as failure:
         print(f"litlab: {error}\nlitlab: {run.result} cannot be written: {failure.strerror}", file=sys.stderr)
+
+
+def resume_command(run: RunDirectory) -> str:
+    """Return the command that continues a run."""
+    return shlex.join(["litlab", "resume", str(display_path(run.path))])
 
 
 def log_traceback(run: RunDirectory) -> None:

@@ -29,7 +29,7 @@ class RunStatus(StrEnum):
         INTERRUPTED: It was stopped by a signal, or its process ended without a result; it can be resumed.
         CANCELLED: Somebody cancelled it in the queue.
         LOST: Its node failed, it was preempted, or its process on another host no longer renews the heartbeat.
-        DIVERGED: Its loss is no finite number any more.
+        DIVERGED: Its weights, its loss or its objective are no finite numbers any more.
         PRUNED: It was stopped by the search, since other trials were better.
         REFUSED: Its config or data were rejected before the training.
         UNKNOWN: Its result.json cannot be read, or does not say how it ended.
@@ -59,6 +59,11 @@ class RunStatus(StrEnum):
     def is_failure(self) -> bool:
         """True if it ended without a result without being requested."""
         return self in _FAILURES
+
+    @property
+    def has_ended_training(self) -> bool:
+        """True if it trained to its end, so that there is nothing to resume."""
+        return self in (RunStatus.COMPLETED, RunStatus.DIVERGED)
 
     @property
     def is_final(self) -> bool:

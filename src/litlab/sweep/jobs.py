@@ -112,7 +112,8 @@ def _create(study: Study, job: "ComposedJob", provenance: dict[str, Any], *, syn
 def _existing(study: Study, job: "ComposedJob", provenance: dict[str, Any], notes: list[str]) -> Job:
     """Return a recorded job, resumed or created again if needed."""
     run = RunDirectory(study.path / job.directory)
-    if read_state(run).status in (RunStatus.COMPLETED, RunStatus.PRUNED):
+    status = read_state(run).status
+    if status.has_ended_training or status is RunStatus.PRUNED:
         return Job(job.number, run, job.config)
     reason = signature_problem(run, run.config.read_bytes()) if run.config.exists() else "config.yaml is missing"
     if reason is None:

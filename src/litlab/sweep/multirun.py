@@ -14,7 +14,7 @@ from litlab.process.signals import exit_code
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping
 from litlab.runs.lock import is_locked
-from litlab.runs.state import RunStatus, read_state
+from litlab.runs.state import read_state
 from litlab.runs.terminal import display_path
 from litlab.sweep.backends.base import Backend, Config, Job
 from litlab.sweep.compatibility import check_compatible
@@ -82,7 +82,7 @@ def run_grid(
     retries: int,
     on_start: OnStart,
 ) -> GridResult:
-    """Run the jobs of a grid that are not completed.
+    """Run the jobs of a grid that have not trained to their end.
 
     Args:
         study: New study, or one to continue.
@@ -98,7 +98,7 @@ def run_grid(
     """
     check_compatible(study, plan, composed)
     runs = {record.identity: run for record, run in study.jobs()}
-    left = [job.config for job in composed if job.identity not in runs or not _is_completed(runs[job.identity])]
+    left = [job.config for job in composed if job.identity not in runs or not _has_ended_training(runs[job.identity])]
     if left:  # a backend may take seconds to be ready
         backend.check(left)
     composed = [
@@ -119,7 +119,7 @@ def run_grid(
 def resume_grid(
     study: Study, backend: Backend, *, provenance: dict[str, Any] | None, retries: int, on_start: OnStart
 ) -> GridResult:
-    """Run the jobs of a grid that are not completed, with their frozen configs; see `run_grid` for the arguments.
+    """Run the jobs of a grid that have not trained to their end, by their frozen configs; arguments as of `run_grid`.
 
     `provenance` is None if it is recorded already.
 
@@ -129,7 +129,7 @@ def resume_grid(
     with study.lock():
         wait_for_workers(study, backend)
         jobs = [Job(record.number, run, run.read_config()) for record, run in study.jobs()]
-        left = [job for job in jobs if not _is_completed(job.run)]
+        left = [job for job in jobs if not _has_ended_training(job.run)]
         if left:
             backend.check([job.config for job in left])
         if provenance is not None:
@@ -211,12 +211,12 @@ def wait_for_workers(study: Study, backend: Backend | None = None) -> None:
 
 
 def _run_jobs(study: Study, jobs: Sequence[Job], backend: Backend, retries: int) -> GridResult:
-    """Run the jobs that are not completed, and print the summary of all."""
+    """Run the jobs that have not trained to their end, and print the summary of all."""
     earlier = {job.number: read_outcome(job.run) for job in jobs}
-    completed = {number: end for number, end in earlier.items() if end and end.status == RunStatus.COMPLETED}
-    left = [job for job in jobs if job.number not in completed]
-    scheduler = _schedule(study, JobQueue(left, len(jobs)), backend, retries, len(completed))
-    outcomes, signum = completed | scheduler.outcomes, scheduler.stop.received
+    ended = {number: end for number, end in earlier.items() if end and end.status.has_ended_training}
+    left = [job for job in jobs if job.number not in ended]
+    scheduler = _schedule(study, JobQueue(left, len(jobs)), backend, retries, len(ended))
+    outcomes, signum = ended | scheduler.outcomes, scheduler.stop.received
     cancel_command = backend.how_to_cancel() if scheduler.is_detached else ""
     lines = summarize(study.path, jobs, outcomes, signum=signum, cancel_command=cancel_command)
     print("\n".join(lines), flush=True)
@@ -242,5 +242,5 @@ def _snapshot(study: Study, backend: Backend) -> Path | None:
     return snapshot_sources(Path(plan.project), study.path)
 
 
-def _is_completed(run: RunDirectory) -> bool:
-    return read_state(run).status == RunStatus.COMPLETED
+def _has_ended_training(run: RunDirectory) -> bool:
+    return read_state(run).status.has_ended_training

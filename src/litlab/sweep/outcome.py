@@ -25,7 +25,7 @@ class Outcome:
 
     Attributes:
         message: Reason of the status; empty for a completed job.
-        log: Last lines of run.log, for a failure.
+        log: Last lines of run.log, for a failure whose message does not say all.
         result: Contents of result.json; empty if it can't be read.
         seconds: Duration; 0 if nobody waited for the job.
     """
@@ -83,7 +83,8 @@ def determine_outcome(job_exit: JobExit, *, requested: RunStatus | None = None) 
         result = _read_result(job.run)
         if is_completed(job.run):  # by another process
             return Outcome(RunStatus.COMPLETED, "", (), result, seconds)
-    return Outcome(status, message, _last_log_lines(job.run) if status.is_failure else (), result, seconds)
+    log = _last_log_lines(job.run) if status.is_failure and status is not RunStatus.DIVERGED else ()
+    return Outcome(status, message, log, result, seconds)
 
 
 def read_outcome(run: RunDirectory) -> Outcome | None:

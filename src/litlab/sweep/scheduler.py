@@ -26,6 +26,7 @@ from litlab.sweep.snapshot import record_snapshot
 
 POLL_SECONDS = 0.25
 DETACH_SECONDS = 5.0  # for a second Ctrl-C, which cancels jobs that would otherwise outlive the command
+_NOT_RETRIED = (RunStatus.REFUSED, RunStatus.DIVERGED)  # they would end in the same way
 
 
 class JobSource(Protocol):
@@ -249,7 +250,7 @@ class Scheduler:
             self._source.job_ended(job, outcome)
 
     def _may_retry(self, job_exit: JobExit, outcome: Outcome) -> bool:
-        if outcome.is_success or outcome.status == RunStatus.REFUSED or job_exit.cause is ExitCause.CANCELLED:
+        if outcome.is_success or outcome.status in _NOT_RETRIED or job_exit.cause is ExitCause.CANCELLED:
             return False
         number = job_exit.job.number
         if outcome.status == RunStatus.LOST:

@@ -64,9 +64,8 @@ def summarize(
     lines += ["", f"study        {shown}", f"jobs         litlab status {shown}"]
     if sum(outcome.status == RunStatus.COMPLETED for _, outcome in ended) > 1:
         lines.append(f"compare      litlab compare {shown}")
-    has_unfinished = len(ended) < len(jobs) or any(
-        not outcome.is_success and (retries_failures or not outcome.is_failure) for _, outcome in ended
-    )
+    resumable = [outcome for _, outcome in ended if not (outcome.is_success or outcome.status.has_ended_training)]
+    has_unfinished = len(ended) < len(jobs) or any(retries_failures or not outcome.is_failure for outcome in resumable)
     if signum is not None or has_unfinished:
         lines.append(f"continue     litlab resume {shown}")
     if cancel_command:

@@ -204,7 +204,14 @@ def metric_info(name: str, metric: nn.Module) -> MetricInfo:
 
 def logged_values(trainer: Trainer) -> dict[str, float]:
     """Return the values of the validation or test that has just ended, by name, without older ones of the training."""
-    values = trainer._logger_connector.metrics["callback"]
+    results = trainer._results
+    values: dict[str, Any] = {}
+    assert results is not None, "only a loop has results"
+    current = results.dataloader_idx
+    for index in dict.fromkeys(result.meta.dataloader_idx for result in results.values()):  # None for a single loader
+        results.dataloader_idx = index  # Lightning shows one loader at a time
+        values |= trainer._logger_connector.metrics["callback"]
+    results.dataloader_idx = current
     return {name: float(value) for name, value in values.items() if name != "step"}  # `step` is Lightning's axis
 
 

@@ -1,6 +1,7 @@
 """Training of one run in this process, from its newest checkpoint to its result."""
 
 import logging
+import math
 import sys
 import time
 import warnings
@@ -13,6 +14,7 @@ from lightning.pytorch import Trainer
 
 from litlab.callbacks.checkpoint import BestTracker, Checkpoints
 from litlab.callbacks.console import Console
+from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.config_file import to_yaml
 from litlab.config.identity import identity
@@ -54,7 +56,7 @@ def train(
     started: float,
     silent: bool = False,
     heartbeat: HeartbeatThread | None = None,
-) -> None:
+) -> RunStatus:
     """Train and test the experiment of a run directory, and write its result.
 
     Args:
@@ -64,6 +66,9 @@ def train(
         started: Time at which the process started, by `time.perf_counter`.
         silent: Whether to write messages only to run.log.
         heartbeat: Heartbeat of the run, to report the progress.
+
+    Returns:
+        Status of the run: completed or diverged.
 
     Raises:
         Stopped: If the process was requested to stop.
@@ -103,25 +108,44 @@ def train(
         timer.end("fit")
 
         final = read_checkpoint(run.last)
-        test_metrics = {}
-        if not missing["test"] and (info is None or info.num_test):
-            test_metrics = _test(trainer, experiment, _select_weights(run, final["litlab"]))
+        diverged = _find_divergence(run, config, final["litlab"])
+        tested = _select_weights(run, final["litlab"])
+        has_test = not missing["test"] and (info is None or info.num_test)
+        is_testable = diverged is None or tested == run.best  # NaN may raise errors in user code
+        test_metrics = _test(trainer, experiment, tested) if has_test and is_testable else {}
         timer.end("test")
 
     if trainer.is_global_zero:
-        result = _build_result(run, frozen, experiment, final, test_metrics, timer.seconds)
+        result = _build_result(run, frozen, experiment, final, test_metrics, timer.seconds, diverged)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.close()
         end_session(run, frozen, result)  # before the result, since a run that has one is not looked at again
         write_result(run, result)
         console.table(result)
+    return RunStatus.DIVERGED if diverged else RunStatus.COMPLETED
 
 
 def _fit(trainer: Trainer, experiment: Experiment, checkpoint: Path | None) -> None:
+    """Train.
+
+    Raises:
+        UserError: If the validations are to be farther apart than an epoch is long: then Lightning raises a ValueError.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
-        trainer.fit(experiment.task, datamodule=experiment.data, ckpt_path=checkpoint)
+        try:
+            trainer.fit(experiment.task, datamodule=experiment.data, ckpt_path=checkpoint)
+        except ValueError as error:
+            num_batches, interval = trainer.fit_loop.max_batches, trainer.val_check_interval
+            is_longer = isinstance(interval, int) and interval > num_batches
+            if trainer.check_val_every_n_epoch is None or not is_longer:
+                raise
+            raise UserError(
+                f"trainer.val_check_interval={interval}: an epoch has {num_batches} batches; expected at most that, or "
+                f"a fraction of an epoch such as 0.5. To validate every {interval} batches across epochs, add "
+                "trainer.check_val_every_n_epoch=null"
+            ) from error
 
 
 def _test(trainer: Trainer, experiment: Experiment, checkpoint: Path) -> dict[str, float]:
@@ -178,6 +202,7 @@ def _build_trainer(
         metadata={"limits": get_limits(config["trainer"]), "data": experiment.fingerprint},
         best=BestTracker(**config["objective"]) if config["objective"] else None,
         timing=Timing(),
+        divergence=Divergence(),
         saved=resume.saved,
     )
     devices = config["trainer"]["devices"]
@@ -186,7 +211,13 @@ def _build_trainer(
         run,
         experiment.dataset_info,
         devices=devices if isinstance(devices, list) else num_local_ranks(),
-        callbacks=[checkpoints, checkpoints.timing, console, *build_callbacks(config, experiment.dataset_info)],
+        callbacks=[
+            checkpoints,
+            checkpoints.timing,
+            checkpoints.divergence,
+            console,
+            *build_callbacks(config, experiment.dataset_info),
+        ],
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )
     if config["trainer"].get("precision") == "16-mixed" != trainer.precision:  # on a CPU, Lightning takes bfloat16
@@ -215,6 +246,16 @@ def _select_weights(run: RunDirectory, saved: dict[str, Any]) -> Path:
     return run.best if best and best["step"] != saved["step"] and not find_best_problem(run, saved) else run.last
 
 
+def _find_divergence(run: RunDirectory, config: Config, saved: dict[str, Any]) -> str | None:
+    """Tell why a training that has ended diverged; None if it did not."""
+    reason: str | None = saved.get("diverged")
+    if reason is None and (objective := config["objective"]):
+        values = [row.value for row in read_metrics(run.metrics) if row.metric == objective["metric"]]
+        if values and not any(map(math.isfinite, values)):
+            return f"{objective['metric']} was never a finite number"
+    return reason
+
+
 def _build_result(
     run: RunDirectory,
     config: Config,
@@ -222,6 +263,7 @@ def _build_result(
     final: dict[str, Any],
     test_metrics: dict[str, float],
     seconds: dict[str, float],
+    diverged: str | None,
 ) -> Result:
     """Build the result from the final checkpoint, so that interruptions make no difference to it."""
     saved = final["litlab"]
@@ -230,7 +272,8 @@ def _build_result(
     clock.set_state(saved["training"])
     network = experiment.network or experiment.task
     return Result(
-        status=RunStatus.COMPLETED,
+        status=RunStatus.DIVERGED if diverged else RunStatus.COMPLETED,
+        error=diverged,
         identity=identity(config),
         objective=best["value"],
         best=best["metrics"],

@@ -22,7 +22,7 @@ from litlab.config.machine_facts import with_machine_facts
 from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
-from litlab.process.failure import describe_error, log_traceback, record_failure
+from litlab.process.failure import describe_error, log_traceback, record_failure, resume_command
 from litlab.process.ranks import (
     global_rank,
     is_first_task,
@@ -36,10 +36,10 @@ from litlab.process.ranks import (
     take_ranks_of_srun,
 )
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code
+from litlab.runs.cpu_count import num_cores
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
-from litlab.runs.provenance import num_cores
 from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import is_completed, read_result
 from litlab.runs.state import RunStatus
@@ -200,8 +200,8 @@ def _train(run: RunDirectory, config: Config, decided: Config, stop: StopRequest
     heartbeat = HeartbeatThread(run) if global_rank() == 0 else None
     with store_on_loopback(strategy=config["trainer"].get("strategy", "auto")), heartbeat or nullcontext():
         frozen = trusted_config(run, config)
-        train(run, frozen, stop, started=started, silent=_prints_to(run.log), heartbeat=heartbeat)
-    return 0
+        status = train(run, frozen, stop, started=started, silent=_prints_to(run.log), heartbeat=heartbeat)
+    return 1 if status is RunStatus.DIVERGED and global_rank() == 0 else 0  # other ranks would end rank zero
 
 
 def _configure_logging(file: Path) -> None:
@@ -276,7 +276,10 @@ def _report_failure(run: RunDirectory, config: Config, code: int) -> int:
     result = read_result(run)
     match result["status"]:
         case RunStatus.INTERRUPTED:
-            print(f"litlab: {result['error']}; the run is in {run.path}", file=sys.stderr)
+            print(f"litlab: {result['error']}; to continue: {resume_command(run)}", file=sys.stderr)
+        case RunStatus.DIVERGED:
+            advice = "a lower learning rate, a longer warmup or trainer.gradient_clip_val helps most often"
+            print(f"litlab: the run diverged: {result['error']}\nlitlab: {advice}", file=sys.stderr)
         case RunStatus.REFUSED:
             print(f"litlab: {result['error']}", file=sys.stderr)
         case RunStatus.FAILED:

@@ -41,7 +41,11 @@ def report_trials(source: SearchSource) -> list[str]:
     search, study, trials = source.search, source.study, source.trials
     completed = trials.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     pruned = trials.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    lines = ["", *_best(study, trials, completed, search.objectives)] if completed else []
+    if completed:
+        lines = ["", *_best(study, trials, completed, search.objectives)]
+    else:
+        names = " and ".join(objective.metric for objective in search.objectives)
+        lines = [] if pruned else ["", f"no trial has a value of {names}"]
     if pruned:
         lines += ["", _saving(search, study, completed, pruned)]
     lines += _refused(trials)
