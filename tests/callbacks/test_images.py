@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
+from support.fonts import ASCII, installed_only, write_font
 from support.small_fit import CLASS_NAMES, MEAN, NORMALIZATION, NUM_TEST, STD, Batches, Shown, make_task, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from litlab.callbacks.confusion_matrix import ConfusionMatrix
+from litlab.callbacks.confusion_matrix import ConfusionMatrix, draw_confusion_matrix
 from litlab.callbacks.images import TrainingImages, WorstMistakes, contact_sheet, get_font, to_pixels, truncate
 from litlab.tasks.image_classifier import ImageClassifier
 
@@ -99,3 +100,50 @@ def test_long_lines_are_truncated_to_their_width() -> None:
         assert short.endswith("…")
         assert line.startswith(short[:-1])
         assert 80 < font.getlength(short) <= 100
+
+
+@pytest.mark.parametrize("has_font", [False, True])
+def test_classes_without_a_font_are_numbers_with_a_legend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_font: bool
+) -> None:
+    """Train with names of characters that DejaVu Sans does not have."""
+    names = ("猫", "狗", "鳥", "a | b", "魚", "fox")
+    shown_names = names if has_font else tuple(f"class {number}" for number in range(6))
+    write_font(tmp_path / "sans.ttf", ASCII + ("猫狗鳥魚" if has_font else "猫狗"))
+    shown, logger, train = Shown(monkeypatch), TensorBoardLogger(tmp_path), Batches(40)
+    with installed_only(tmp_path):
+        normalization = NORMALIZATION | {"class_names": names}
+        callbacks = [
+            TrainingImages(num_images=5, **normalization),
+            WorstMistakes(num_images=6, **normalization),
+            ConfusionMatrix(class_names=names),
+        ]
+        trainer, task = make_trainer([logger], callbacks, max_epochs=1), make_task()
+        trainer.fit(task, train)
+        trainer.test(task, train, verbose=False)
+        counts = np.eye(6, dtype=np.int64)
+        drawn = draw_confusion_matrix(counts, names)
+        assert np.array_equal(drawn, draw_confusion_matrix(counts, shown_names))
+        others = ("狗", "猫", *names[2:])  # two boxes would look the same
+        assert np.array_equal(drawn, draw_confusion_matrix(counts, others)) != has_font
+
+    assert shown.sheets[0][1] == [shown_names[label] for label in train.labels[:5]]
+    assert {line.rpartition("is ")[2] for line in shown.sheets[1][1]} <= {*shown_names}
+    tags = [] if has_font else ["test/confusion_matrix", "test/worst_mistakes", "train/images"]
+    legend = "".join(f"    {row}  {name}\n" for row, name in enumerate(names))
+    assert read_texts(logger) == {f"{tag}/classes/text_summary": legend for tag in tags}
+
+
+def read_texts(logger: TensorBoardLogger) -> dict[str, str]:
+    """Return tag -> text of all texts that were logged."""
+    logger.experiment.flush()
+    events = EventAccumulator(logger.log_dir, size_guidance={"tensors": 0})
+    events.Reload()
+    tensors = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0] for tag in events.Tags()["tensors"]}
+    return {tag: text.decode() for tag, text in tensors.items()}
+
+
+def test_many_classes_have_a_legend() -> None:
+    names = [f"class {number}" for number in range(61)]
+    assert ConfusionMatrix(class_names=names)._legend == names
+    assert ConfusionMatrix(class_names=names[:60])._legend == []

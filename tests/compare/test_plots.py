@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from support.fonts import ASCII, installed_only, write_font
 from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
@@ -243,6 +244,18 @@ def test_untrusted_names_are_drawn_literally(tmp_path: Path) -> None:
         drawn = figures(shown)
         assert all("<script" not in svg(figure) for figure in (drawn["hidden"], drawn["curves"]))
     assert "hidden=_hidden" in lines(figures(comparison)["curves"])
+
+
+def test_names_beyond_dejavu_sans_are_drawn_by_an_installed_font(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", {"model.hidden": ["猫", "狗", "鳥"], "seed": [0, 1]}, accuracy)
+    (tmp_path / "fonts").mkdir()
+    write_font(tmp_path / "fonts" / "sans.ttf", ASCII + "猫狗", family="Sans of a Test")
+    with installed_only(tmp_path / "fonts"):
+        figure = figures(compare([tmp_path / "s"]))["hidden"]
+        svg(figure)  # matplotlib warns of a missing glyph, which is an error here
+        save_figures({"hidden": figure}, tmp_path / "hidden.pdf")
+    names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert names == ["狗", "猫", "\N{REPLACEMENT CHARACTER}"]
 
 
 def test_untrusted_labels_give_safe_unique_figure_names(grid: Comparison, tmp_path: Path) -> None:

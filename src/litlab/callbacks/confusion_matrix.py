@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from litlab.callbacks.images import INK, PAPER, get_font, log_image, truncate
+from litlab.callbacks.images import ELLIPSIS, INK, PAPER, drawable_names, get_font, log_image, truncate
 from litlab.data.loader import Batch
 
 MAX_CLASSES_WITH_COUNTS = 25  # with more, the counts would not fit their cells
@@ -44,7 +44,7 @@ def draw_confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str])
     side = _side(counts)
     labels = _labels(class_names)
     distance = side / len(labels)
-    font = get_font(min(max(round(0.6 * distance), MIN_TEXT_SIZE), TEXT_SIZE))
+    font = get_font(min(max(round(0.6 * distance), MIN_TEXT_SIZE), TEXT_SIZE), "".join(labels.values()) + ELLIPSIS)
     labels = {row: truncate(label, MAX_NAME_WIDTH, font) for row, label in labels.items()}
     labels_width = math.ceil(max(font.getlength(label) for label in labels.values()))
     is_slanted = labels_width + GAP > distance
@@ -84,7 +84,7 @@ def _side(counts: NDArray[np.int64]) -> int:
 def _labels(class_names: Sequence[str]) -> dict[int, str]:
     """Choose the labels of rows and columns: all names, or some numbers."""
     if len(class_names) <= MAX_CLASSES_WITH_NAMES:
-        return {row: " ".join(name.split()) for row, name in enumerate(class_names)}
+        return dict(enumerate(drawable_names(class_names)[0]))
     steps = (digit * 10**power for power in range(1, 9) for digit in (1, 2, 5))
     step = next(step for step in steps if len(class_names) <= step * MAX_NUMBERS)
     return {row: f"{row}" for row in range(0, len(class_names), step)}
@@ -150,7 +150,8 @@ def _draw_upright(sheet: Image.Image, center: tuple[float, float], text: str) ->
 
 def _draw_slanted(sheet: Image.Image, end: tuple[float, float], text: str, font: ImageFont.FreeTypeFont) -> None:
     """Draw a line that rises by 45 degrees and ends at a point."""
-    large = _mask(text, get_font(2 * round(font.size)))  # rotated at twice its size, or strokes would be blurred
+    double = font.font_variant(size=2 * round(font.size))
+    large = _mask(text, double)  # rotated at twice its size, or strokes would be blurred
     rotated = large.rotate(45, Image.Resampling.BILINEAR, expand=True).reduce(2)
     reach = large.width / 4 * math.sqrt(0.5)  # from the center to the middle of the end, in x and in y
     x, y = end[0] - reach - rotated.width / 2, end[1] + reach - rotated.height / 2
@@ -175,6 +176,8 @@ class ConfusionMatrix(Callback):
 
     def __init__(self, *, class_names: Sequence[str]) -> None:
         self._class_names = class_names
+        has_names = len(class_names) <= MAX_CLASSES_WITH_NAMES
+        self._legend = drawable_names(class_names)[1] if has_names else class_names
         # validate_args would wait for the device at every batch.
         self._counts = MulticlassConfusionMatrix(len(class_names), validate_args=False)
         self._has_counts = False
@@ -219,4 +222,4 @@ class ConfusionMatrix(Callback):
         self._has_counts = False
         if trainer.is_global_zero:
             picture = draw_confusion_matrix(counts.cpu().numpy(), self._class_names)
-            log_image(trainer, f"{split}/confusion_matrix", picture)
+            log_image(trainer, f"{split}/confusion_matrix", picture, self._legend)

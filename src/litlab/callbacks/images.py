@@ -4,7 +4,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,44 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from litlab.data.loader import Batch
+from litlab.fonts import dejavu_sans, find_font
 
 TILE_SIZE = 112  # pixels; small images are enlarged to about this size, large ones reduced
 GAP = 10
 FONT_SIZE = 12
 LINE_HEIGHT = 16
+ELLIPSIS = "…"
+CAPTION_CHARACTERS = "is 0123456789%" + ELLIPSIS
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def log_image(trainer: Trainer, tag: str, picture: NDArray[np.uint8]) -> None:
+def log_image(trainer: Trainer, tag: str, picture: NDArray[np.uint8], legend: Sequence[str] = ()) -> None:
     """Log a picture to the TensorBoard loggers, on rank zero.
 
     Args:
         trainer: Trainer with any loggers; other loggers than TensorBoard's are skipped.
         tag: Name in TensorBoard.
         picture: Shape `h w 3`.
+        legend: Class names that the picture shows as numbers, to be logged as a text beside it.
     """
+    text = "".join(f"    {number}  {name}\n" for number, name in enumerate(legend))  # code in Markdown
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
+            if text:
+                logger.experiment.add_text(f"{tag}/classes", text, trainer.global_step)
+
+
+def drawable_names(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Choose the names of classes in pictures: their own, on one line each, or numbers if no font has the characters.
+
+    Returns:
+        Names, and the class names for a legend if the names are numbers.
+    """
+    names = [" ".join(name.split()) for name in class_names]
+    if find_font("".join(names) + CAPTION_CHARACTERS) is not None:
+        return names, []
+    return [f"class {number}" for number in range(len(names))], names
 
 
 def to_pixels(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.uint8]:
@@ -73,7 +91,7 @@ def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray
     tiles = [_tile(image) for image in images]
     width, height = tiles[0].width + GAP, tiles[0].height + GAP + num_lines * LINE_HEIGHT
     sheet = Image.new("RGB", (GAP + num_columns * width, GAP + num_rows * height), PAPER)
-    draw, font = ImageDraw.Draw(sheet), get_font(FONT_SIZE)
+    draw, font = ImageDraw.Draw(sheet), get_font(FONT_SIZE, "".join(captions) + ELLIPSIS)
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         left, top = GAP + number % num_columns * width, GAP + number // num_columns * height
         sheet.paste(tile, (left, top))
@@ -96,16 +114,14 @@ def truncate(line: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     if font.getlength(line) <= width:
         return line
     lengths = range(len(line))
-    length = bisect_right(lengths, width, key=lambda end: math.ceil(font.getlength(line[:end] + "…"))) - 1
-    return line[: max(length, 0)].rstrip() + "…"
+    length = bisect_right(lengths, width, key=lambda end: math.ceil(font.getlength(line[:end] + ELLIPSIS))) - 1
+    return line[: max(length, 0)].rstrip() + ELLIPSIS
 
 
 @cache
-def get_font(size: int) -> ImageFont.FreeTypeFont:
-    """Load a font with Latin, Greek, Cyrillic, Hebrew and Arabic letters; the size is in pixels."""
-    import matplotlib  # slow to import
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+def get_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Load a font for a text: DejaVu Sans, unless another is needed and installed; the size is in pixels."""
+    return ImageFont.truetype(find_font(text) or dejavu_sans(), size)
 
 
 class CaptionedImages(Callback):
@@ -122,12 +138,13 @@ class CaptionedImages(Callback):
         self, *, num_images: int, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
     ) -> None:
         self._num_images = num_images
-        self._class_names = class_names
+        self._names, self._legend = drawable_names(class_names)
         self._mean = mean
         self._std = std
 
     def _log(self, trainer: Trainer, tag: str, images: Tensor, captions: Sequence[str]) -> None:
-        log_image(trainer, tag, contact_sheet(to_pixels(images, mean=self._mean, std=self._std), captions))
+        picture = contact_sheet(to_pixels(images, mean=self._mean, std=self._std), captions)
+        log_image(trainer, tag, picture, self._legend)
 
 
 class TrainingImages(CaptionedImages):
@@ -138,7 +155,7 @@ class TrainingImages(CaptionedImages):
         if batch_idx or trainer.global_step or not trainer.is_global_zero or not isinstance(batch, Batch):
             return
         num_images = min(self._num_images, batch.num_valid)
-        captions = [self._class_names[label] for label in batch.labels[:num_images].tolist()]
+        captions = [self._names[label] for label in batch.labels[:num_images].tolist()]
         self._log(trainer, "train/images", batch.images[:num_images], captions)
 
 
@@ -192,7 +209,7 @@ class WorstMistakes(CaptionedImages):
         if num_mistakes and trainer.is_global_zero:
             rows = [worst[name][:num_mistakes].tolist() for name in ("predicted", "probabilities", "labels")]
             captions = [
-                f"{self._class_names[predicted]} {100 * probability:.0f} %\nis {self._class_names[label]}"
+                f"{self._names[predicted]} {100 * probability:.0f} %\nis {self._names[label]}"
                 for predicted, probability, label in zip(*rows, strict=True)
             ]
             self._log(trainer, "test/worst_mistakes", worst["images"][:num_mistakes], captions)

@@ -123,9 +123,15 @@ def encode(figure: "Figure", suffix: str, resolution: int = RESOLUTION) -> bytes
     from litlab.compare.plots.style import styled
 
     content = io.BytesIO()
-    with styled():
+    with styled(_texts(figure)):
         figure.savefig(content, format=suffix, dpi=resolution, metadata=FIGURE_METADATA[suffix])
     return content.getvalue()
+
+
+def _texts(figure: "Figure") -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text)]
 
 
 def _pdf(figures: Mapping[str, "Figure"]) -> bytes:
@@ -134,7 +140,8 @@ def _pdf(figures: Mapping[str, "Figure"]) -> bytes:
     from litlab.compare.plots.style import styled
 
     content = io.BytesIO()
-    with styled(), PdfPages(content, metadata=FIGURE_METADATA["pdf"]) as pages:
+    texts = [text for figure in figures.values() for text in _texts(figure)]
+    with styled(texts), PdfPages(content, metadata=FIGURE_METADATA["pdf"]) as pages:
         for figure in figures.values():
             pages.savefig(figure)
     return content.getvalue()

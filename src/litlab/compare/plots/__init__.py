@@ -40,7 +40,9 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
     }
     plans = {study: _read_plan(study / STUDY_FILE) for study in sorted({run.study for run in runs if run.study})}
     searches = {study: plan for study, plan in plans.items() if plan is not None and plan.kind == "search"}
-    with styled():
+    texts = [comparison.metric.label, *comparison.labels]
+    texts += [text for group in comparison.groups for text in group.settings.values()]
+    with styled(texts):
         selected = select_groups(comparison)
         drawn: dict[str, Figure | None] = {"curves": draw_curves(comparison, selected)}
         for label in comparison.labels[:MAX_SETTINGS]:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from litlab.compare.data_model import CONFIDENCE, Comparison, Group, Summary
 from litlab.compare.setting_names import numbered
+from litlab.fonts import add_to_matplotlib, find_fallbacks
 from litlab.runs.metrics import Metric
 from litlab.runs.terminal import printable
 
@@ -52,11 +52,17 @@ _STYLE: Any = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Draw in this style within the context, whatever the user's matplotlib settings are."""
+def styled(texts: Iterable[str] = ()) -> Iterator[None]:
+    """Draw in this style within the context, whatever the user's matplotlib settings are.
+
+    Args:
+        texts: Texts for whose characters fonts beside DejaVu Sans are used, as far as they are installed.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
+        fallbacks = map(add_to_matplotlib, find_fallbacks("".join(texts)))
+        matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *fallbacks]
         yield
 
 
@@ -121,18 +127,18 @@ def axis_label(metric: Metric) -> str:
 
 
 def drawable_text(text: str, max_length: int = MAX_TEXT) -> str:
-    """Return a text on one line, cut in its middle, without characters that the font does not have."""
-    drawable = _characters()
+    """Return a text on one line, cut in its middle, without characters that no font has."""
+    drawable = _characters(tuple(matplotlib.rcParams["font.family"]))
     text = "".join(char if ord(char) in drawable else "\N{REPLACEMENT CHARACTER}" for char in printable(text))
     half = (max_length - 1) // 2
     return text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}"
 
 
 @functools.cache
-def _characters() -> frozenset[int]:
-    from matplotlib.font_manager import get_font
+def _characters(families: tuple[str, ...]) -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
 
-    return frozenset(get_font(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")).get_charmap())
+    return frozenset(code for name in families for code in get_font(findfont(name)).get_charmap())
 
 
 def legend_names(groups: Iterable[Mapping[str, str]], default: str = "all runs") -> list[str]:
