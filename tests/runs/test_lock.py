@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.processes import lock_owner
 
 from litlab.errors import InUseError, UserError
 from litlab.runs import lock as lock_module
-from litlab.runs.lock import directory_lock, is_locked
+from litlab.runs.lock import directory_lock, is_locked, temporary_lock
 
 HOLD_ELSEWHERE = """
 import os, socket, sys, time
@@ -44,6 +45,25 @@ def test_it_can_be_acquired_again_also_after_an_error(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match="in use"), directory_lock(tmp_path), directory_lock(tmp_path):
             pass
+
+
+def test_a_temporary_lock_has_one_holder_at_a_time_and_leaves_no_file(tmp_path: Path) -> None:
+    """Check it with holders that remove the file while others wait for it."""
+    holders: list[int] = []
+    most: list[int] = []
+
+    def hold(number: int) -> None:
+        for _ in range(40):
+            with temporary_lock(tmp_path / ".x.lock"):
+                holders.append(number)
+                time.sleep(0.0003)
+                most.append(len(holders))
+                holders.remove(number)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(hold, range(4)))
+    assert most == [1] * 160
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_child_process_does_not_keep_it(tmp_path: Path) -> None:

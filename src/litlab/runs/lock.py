@@ -43,6 +43,31 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[TextIO]:
         yield file
 
 
+@contextmanager
+def temporary_lock(path: Path) -> Iterator[None]:
+    """Wait for a lock on a file and hold it; remove the file at the end, so that nothing is left behind.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    while True:
+        with file_lock(path, wait=True) as file:
+            if not _is_at(path, file):  # removed by the holder that this process waited for
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
 def _open_no_follow(path: str, flags: int) -> int:
     """Refuse links: by one, an untrusted run directory would choose the file that is written."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
