@@ -108,7 +108,7 @@ def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
     """Return a factory of ImageFolder modules whose root is tmp_path/images."""
     own: dict[str, Any] = {"root": str(tmp_path / "images"), "image_size": 24, "cache": str(tmp_path / "cache")}
     own |= {"storage": "memory", "num_workers": 0, "folders": FOLDERS, "classes": None, "encoding": None}
-    own |= {"test_size": 0.2, "test_seed": 0}
+    own |= {"test_size": 0.2, "test_seed": 0, "bit_depth": None, "skip_unreadable": False}
     return lambda **changes: ImageFolder(**{**COMMON, **own, **changes})
 
 

@@ -22,7 +22,7 @@ from support.thorough import examples
 
 from litlab.data import archive
 from litlab.data.archive import archive_members, is_archive
-from litlab.data.image_decoder import decode_images
+from litlab.data.image_decoder import DecodingReport, decode_images
 from litlab.data.image_listing import list_images
 from litlab.errors import UserError
 
@@ -276,8 +276,9 @@ def use(path: Path) -> int:
         images = list_images(path, LAYOUT)
         for member in archive_members(path):
             assert len(member.read()) == member.num_bytes
-        decode_images(path, {image.path: np.empty((3, 8, 8), np.uint8) for image in images})
-        num_images = len(images)
+        report = DecodingReport()
+        decode_images(path, {image.path: np.empty((3, 8, 8), np.uint8) for image in images}, 16, report)
+        num_images = len(images) - len(report.unreadable)
     except UserError:
         pass
     assert [entry.name for entry in path.parent.iterdir()] == [path.name], "nothing is written"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from litlab.data.arrays import ArrayCache, DecodingPlan
+from litlab.data.arrays import ArrayCache, DecodingPlan, mean_and_std
 from litlab.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 2, 3), dtype=np.uint8)
@@ -48,8 +48,10 @@ def test_decoded_arrays_are_loaded(tmp_path: Path) -> None:
     assert torch.equal(arrays.train_images, torch.from_numpy(PIXELS[:4]))
     assert torch.equal(arrays.test_images, torch.from_numpy(PIXELS[4:]))
     assert (arrays.train_labels.tolist(), arrays.test_labels.tolist()) == ([0, 1, 0, 1], [1, 0])
-    assert arrays.mean == pytest.approx([PIXELS[:4].mean() / 255], abs=1e-12)
-    assert arrays.std == pytest.approx([PIXELS[:4].std() / 255], abs=1e-12)
+    rows = PIXELS[:4].astype(np.int64)
+    assert arrays.train_sums[:, 0].tolist() == rows.sum((2, 3)).tolist()
+    assert arrays.train_sums[:, 1].tolist() == (rows**2).sum((2, 3)).tolist()
+    assert arrays.train_sums[0].dtype == torch.int64
     digest = hashlib.sha256()
     for array in (PIXELS[:4], np.array([0, 1, 0, 1]), PIXELS[4:], np.array([1, 0])):
         digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
@@ -68,8 +70,8 @@ def test_files_are_plain_arrays_and_processes_cannot_change_them(tmp_path: Path)
     (tmp_path / ".six.part-abc").mkdir()  # left by a killed process
     cache = ArrayCache(tmp_path)
     cache.build("six", Plan())
-    assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
-    parts = {"train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"}
+    assert [path.name for path in tmp_path.iterdir()] == ["six"]
+    parts = {f"{name}.npy" for name in ("train_images", "train_labels", "test_images", "test_labels", "train_sums")}
     assert {path.name for path in (tmp_path / "six").iterdir()} == {*parts, "arrays.json"}
     for part in parts:
         np.load(tmp_path / "six" / part, allow_pickle=False)
@@ -115,17 +117,39 @@ def test_a_damaged_entry_is_rebuilt(tmp_path: Path, damage: str) -> None:
     cache.build("six", plan)
     assert plan.num_fills == 2
     assert torch.equal(cache.load("six").train_images, torch.from_numpy(PIXELS[:4]))
-    assert {path.name for path in tmp_path.iterdir()} == {"six", ".six.lock"}
+    assert [path.name for path in tmp_path.iterdir()] == ["six"]
 
 
 @pytest.mark.parametrize("error", [UserError("broken image"), KeyboardInterrupt()])
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         ArrayCache(tmp_path).build("six", Plan(error))
-    assert [path.name for path in tmp_path.iterdir()] == [".six.lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"The image cache .*file/cache can't be written .*: set data.cache"):
         ArrayCache(tmp_path / "file" / "cache").build("six", Plan())
+
+
+def test_mean_and_deviation_are_exact_for_any_number_of_pixels() -> None:
+    sums = torch.tensor([[[255 * 10**9], [255**2 * 10**9]]]).repeat(1000, 1, 1)
+    assert mean_and_std(sums, 2 * 10**9) == ((0.5,), (0.5,))
+    constant = torch.tensor([[[7 * 6], [7**2 * 6]]])
+    assert mean_and_std(constant, 6) == ((7 / 255,), (1 / 255,))
+
+
+def test_another_plan_is_carried_out_instead(tmp_path: Path) -> None:
+    """Check that a plan that finds fewer images than it was made for leaves nothing of the others."""
+
+    def fill(*arrays: np.ndarray) -> DecodingPlan:
+        for array in arrays:
+            array[:] = 9
+        return DecodingPlan("fewer", ("a", "b"), (1, 1, 1), 2, 1, fill_with_ones, bit_depth=12, skipped=("x.png",))
+
+    cache = ArrayCache(tmp_path)
+    cache.build("fewer", lambda: DecodingPlan("more", ("a", "b"), (1, 1, 1), 5, 5, fill))
+    arrays = cache.load("fewer")
+    assert (arrays.train_images.tolist(), arrays.test_labels.tolist()) == ([[[[1]]], [[[1]]]], [1])
+    assert (arrays.name, arrays.bit_depth, arrays.skipped) == ("fewer", 12, ("x.png",))

@@ -51,7 +51,7 @@ def test_downloads_once_and_decodes_once(
     line = f"Downloading {BINARY} ({len(small_cifar.binary) / 1e6:.0f} MB) from {server.url} to {tmp_path}/root"
     assert [record.getMessage() for record in caplog.records] == [line]
     assert capfd.readouterr() == (f"{line}\n", "")
-    assert {path.name for path in (tmp_path / "root").iterdir()} == {BINARY, f".{BINARY}.lock"}
+    assert {path.name for path in (tmp_path / "root").iterdir()} == {BINARY}
     assert_is_the_small_release(cifar_module(url=server.url), small_cifar)
     assert_is_the_small_release(cifar_module(url=server.url, cache=str(tmp_path / "other")), small_cifar)
     assert len(server.requests) == 1
@@ -90,10 +90,10 @@ def test_one_request_of_two_processes(cifar_module: Make, small_cifar: Any, serv
 
 
 def refusal(module: CIFAR10, tmp_path: Path) -> str:
-    """Return the message of the error; nothing but locks may be left behind."""
+    """Return the message of the error; no file may be left behind."""
     with pytest.raises(UserError) as refused:
         module.prepare_data()
-    assert all(path.name.endswith(".lock") for path in tmp_path.glob("*/*"))
+    assert list(tmp_path.glob("*/*")) == []
     return str(refused.value)
 
 
@@ -141,7 +141,7 @@ def test_interrupted_download(cifar_module: Make, server: Any, tmp_path: Path) -
     process.join(30)
     server.release.set()
     assert process.exitcode == 130
-    assert [path.name for path in (tmp_path / "root").iterdir()] == [f".{BINARY}.lock"]
+    assert list(tmp_path.glob("*/*")) == []
 
 
 def put(tmp_path: Path, files: dict[str, bytes]) -> Path:
@@ -212,7 +212,7 @@ def test_even_a_verified_archive_is_not_trusted(
     put(tmp_path, {BINARY: content})
     with pytest.raises(UserError, match=message):
         module.prepare_data()
-    assert all(path.name.endswith(".lock") for path in (tmp_path / "cache").iterdir())
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_official_checksums_are_torchvisions() -> None:

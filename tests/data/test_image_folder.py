@@ -117,7 +117,7 @@ def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: 
         with pytest.raises(UserError, match=message):
             prepared(folder_module(**{"val_size": 3, **keys}))
         cache = tmp_path / "cache"
-        assert not cache.exists() or all(path.name.endswith(".lock") for path in cache.iterdir())
+        assert not cache.exists() or list(cache.iterdir()) == []
 
     refused("data.root=.*/nowhere does not exist: expected train/<class>", root=str(tmp_path / "nowhere"))
     refused("README.md is neither a folder nor a tar or zip archive", root=str(images / "README.md"))
@@ -127,7 +127,7 @@ def test_errors_name_file_or_class(images: Path, folder_module: Make, tmp_path: 
     for content in (b"", b"no image", encode(image, "JPEG")[:300], encode(image, "BMP")):
         bad.write_bytes(content)
         refused("train/dog/bad.jpg can't be read as a JPEG, PNG or WebP image")
-    refused("train/dog/bad.jpg in .*packed.zip can't be read", root=packed(images))
+    refused("packed.zip: 1 of 22 images can't be used:\n  train/dog/bad.jpg can't be read", root=packed(images))
     bad.unlink()
     (images / "train" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
     refused("gone.png can't be read: No such file")

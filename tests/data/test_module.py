@@ -35,8 +35,8 @@ def test_info_is_complete_and_consistent(make_module: Make) -> None:
     assert info.num_train + info.num_val == len(arrays.train_images)
     assert (info.num_val, info.num_test) == (20, len(arrays.test_images))
     assert set(arrays.train_labels.tolist()) == set(arrays.test_labels.tolist()) == set(range(info.num_classes))
-    assert info.statistics_source == f"computed from the {len(arrays.train_labels):,} training images"
-    pixels = arrays.train_images.double() / 255
+    assert info.statistics_source == f"computed from the {info.num_train:,} training images"
+    pixels = arrays.train_images[module.train_indices].double() / 255  # none of validation
     torch.testing.assert_close(torch.tensor(info.mean).double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.tensor(info.std).double(), pixels.std((0, 2, 3), correction=0), rtol=0, atol=1e-6)
     assert DatasetInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,14 +208,40 @@ def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor, predi
     assert predictor([]).shape == (0, 3)
 
 
-def test_alpha_is_dropped_and_gray_becomes_color(pixels: Tensor, predictor: Predictor) -> None:
-    alpha = torch.full((1, SIZE, SIZE), 7, dtype=torch.uint8)
-    assert torch.equal(predictor(torch.cat([pixels, alpha])), predictor(pixels))
-    assert torch.equal(predictor(as_image(torch.cat([pixels, alpha]))), predictor(pixels))
+def test_transparent_images_are_composed_on_white_and_gray_becomes_color(pixels: Tensor, predictor: Predictor) -> None:
+    alpha = torch.arange(SIZE * SIZE, dtype=torch.uint8).view(1, SIZE, SIZE)
+    white = PIL.Image.new("RGBA", (SIZE, SIZE), "white")
+    cut_out = as_image(torch.cat([pixels, alpha]))
+    expected = predictor(PIL.Image.alpha_composite(white, cut_out).convert("RGB"))
+    for image in (torch.cat([pixels, alpha]), np.asarray(cut_out), cut_out):
+        assert torch.equal(predictor(image), expected), type(image)
+    assert torch.equal(predictor(torch.cat([pixels, torch.full_like(alpha, 255)])), predictor(pixels))
     gray = pixels[:1]
     expected = predictor(gray.expand(3, -1, -1))
-    for image in (gray, torch.cat([gray, alpha]), gray[0].numpy(), PIL.Image.fromarray(gray[0].numpy())):
+    for image in (gray, torch.cat([gray, torch.full_like(alpha, 255)]), gray[0].numpy(), as_gray(gray)):
         assert torch.equal(predictor(image), expected)
+    assert torch.equal(predictor(torch.cat([gray, alpha])), predictor(torch.cat([gray.expand(3, -1, -1), alpha])))
+
+
+def as_gray(pixels: Tensor) -> PIL.Image.Image:
+    return PIL.Image.fromarray(pixels[0].numpy())
+
+
+def test_every_alpha_is_rounded_as_by_pillow() -> None:
+    levels = np.stack(np.meshgrid(np.arange(256), np.arange(256)), axis=2).astype(np.uint8)
+    image = PIL.Image.fromarray(levels[:, :, [0, 0, 0, 1]])
+    composed = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    predictor = make_predictor(make_network(), make_info())
+    assert np.array_equal(predictor.pixels(np.asarray(image))[0].permute(1, 2, 0), np.asarray(composed))
+
+
+def test_16_bits_are_scaled_as_the_training_images_were(tmp_path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 2**12, (SIZE, SIZE), dtype=np.uint16)
+    PIL.Image.fromarray(gray).save(tmp_path / "scan.png")
+    for bit_depth, divisor in ((12, 16), (None, 256)):
+        predictor = make_predictor(make_network(), replace(make_info(), bit_depth=bit_depth))
+        for image in (tmp_path / "scan.png", PIL.Image.open(tmp_path / "scan.png")):
+            assert np.array_equal(predictor.pixels(image)[0, 0], gray // divisor)
 
 
 def test_colors_become_gray_for_a_gray_network(pixels: Tensor) -> None:

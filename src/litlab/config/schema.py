@@ -103,6 +103,8 @@ class ImageFolder(ImageData):
     root: str
     cache: str
     image_size: Count
+    bit_depth: Annotated[int, Field(ge=8, le=16)] | None
+    skip_unreadable: bool
     storage: Literal["memory", "stream"]
     num_workers: CountOrZero
     folders: SplitFolders

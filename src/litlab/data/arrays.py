@@ -1,12 +1,13 @@
 """Decoded images in memory, cached as npy files that processes map into memory and share.
 
-An entry of the cache is a folder with four arrays and a JSON file. It is written under a temporary name and renamed, so
-it is complete or absent. An entry whose files don't have the sizes, types and shapes in its JSON file counts as absent.
+An entry of the cache is a folder of arrays and a JSON file. It is written under a temporary name and renamed, so it is
+complete or absent. An entry whose files don't have the sizes, types and shapes in its JSON file counts as absent.
 """
 
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -22,11 +23,11 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from litlab.errors import UserError
-from litlab.runs.lock import file_lock
+from litlab.runs.lock import temporary_lock
 
 MANY_IMAGES = 5_000  # decoded in seconds: announced, or it would look like a hang
-_FORMAT = 1
-_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_FORMAT = 2
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "train_sums")
 _INDEX = "arrays.json"
 _CHUNK_BYTES = 2**18  # of pixels at a time: counting takes eight bytes for each
 _log = logging.getLogger(__name__)
@@ -41,22 +42,24 @@ class ImageSplits:
         class_names: Names of the classes, by label.
         train_labels: Labels of the training split, shape n_train.
         test_labels: Labels of the test split, shape n_test; empty if there is none.
-        mean: Mean per channel of the training pixels in 0..1.
-        std: Standard deviation per channel of the training pixels in 0..1.
+        train_sums: Sum of the pixels, then sum of their squares, of each training image and channel, shape n_train 2 c.
         fingerprint: SHA-256 over pixels and labels of both splits.
         num_val: Number of rows at the end of the training split that are an official validation split.
         notes: Sentences for the user on what is not used.
+        bit_depth: Bits that 16-bit images were scaled from; None if there are none.
+        skipped: Paths of the images that could not be read and are left out.
     """
 
     name: str
     class_names: tuple[str, ...]
     train_labels: Int64[Tensor, " n_train"]
     test_labels: Int64[Tensor, " n_test"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    train_sums: Int64[Tensor, "n_train 2 c"]
     fingerprint: str
     num_val: int = 0
     notes: tuple[str, ...] = ()
+    bit_depth: int | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +82,13 @@ class ImageArrays(ImageSplits):
 
 
 def image_statistics(*arrays: tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]) -> dict[str, Any]:
-    """Compute the fields `mean`, `std` and `fingerprint` of `ImageSplits`, exact up to a division.
+    """Compute the fields `train_sums` and `fingerprint` of `ImageSplits`.
 
     Args:
         arrays: Type, shape and content (in parts of several rows) of the images and labels of the training split, then
             of the test split.
     """
-    digest, counts = hashlib.sha256(), np.zeros((arrays[0][1][1], 256), dtype=np.int64)
+    digest, sums = hashlib.sha256(), []
     for number, (dtype, shape, parts) in enumerate(arrays):
         digest.update(f"{dtype.str}{shape}".encode())
         for part in parts:
@@ -94,15 +97,27 @@ def image_statistics(*arrays: tuple[np.dtype, tuple[int, ...], Iterable[np.ndarr
                 chunk = part[start : start + step]
                 digest.update(np.ascontiguousarray(chunk).data)
                 if number == 0:
-                    for channel, channel_counts in enumerate(counts):
-                        channel_counts += np.bincount(chunk[:, channel].ravel(), minlength=256)
-    levels = np.arange(256) / 255
-    frequencies = counts / counts.sum(axis=1, keepdims=True)
-    means = frequencies @ levels
-    deviations = np.sqrt((frequencies * (levels - means[:, None]) ** 2).sum(axis=1))
+                    pixels = chunk.reshape(*chunk.shape[:2], -1).astype(np.int64)
+                    sums.append(np.stack([pixels.sum(axis=2), np.square(pixels).sum(axis=2)], axis=1))
+    return {"train_sums": torch.from_numpy(np.concatenate(sums)), "fingerprint": digest.hexdigest()}
+
+
+def mean_and_std(sums: Int64[Tensor, "n 2 c"], pixels_per_image: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel, of pixels in 0..1, correctly rounded.
+
+    Args:
+        sums: Rows of `ImageSplits.train_sums`.
+        pixels_per_image: Height times width.
+    """
+    num_pixels = max(1, len(sums) * pixels_per_image)
+    totals, squares = sums.sum(dim=0).tolist()  # Python's integers, which don't overflow when they are multiplied
+    means = tuple(total / (255 * num_pixels) for total in totals)
+    variances = [
+        (num_pixels * square - total**2) / (255 * num_pixels) ** 2
+        for total, square in zip(totals, squares, strict=True)
+    ]
     # A channel of one constant gray would divide by zero: count it as varying by one gray level.
-    std = tuple(np.maximum(deviations, 1 / 255).tolist())
-    return {"mean": tuple(means.tolist()), "std": std, "fingerprint": digest.hexdigest()}
+    return means, tuple(max(math.sqrt(variance), 1 / 255) for variance in variances)
 
 
 def announce(line: str) -> None:
@@ -128,7 +143,7 @@ def build_once(folder: Path, key: str, load: Callable[[], object], build: Callab
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / f".{key}.lock", wait=True):
+        with temporary_lock(folder / f".{key}.lock"):
             try:
                 load()  # another process may have built it
             except LookupError:
@@ -151,8 +166,8 @@ class DecodingPlan:
         num_train: Number of training images.
         num_test: Number of test images.
         fill: Writes into train_images, train_labels, test_images and test_labels: arrays of uint8 of shape n c h w and
-            of int64 of shape n.
-        num_val, notes: See `ImageSplits`.
+            of int64 of shape n. Returns None, or another plan to carry out instead.
+        num_val, notes, bit_depth, skipped: See `ImageSplits`.
     """
 
     name: str
@@ -160,9 +175,11 @@ class DecodingPlan:
     image_shape: tuple[int, int, int]
     num_train: int
     num_test: int
-    fill: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    fill: "Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], DecodingPlan | None]"
     num_val: int = 0
     notes: tuple[str, ...] = ()
+    bit_depth: int | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,8 +203,8 @@ class ArrayCache:
             return ImageArrays(
                 name=index["name"],
                 class_names=tuple(index["class_names"]),
-                mean=tuple(index["mean"]),
-                std=tuple(index["std"]),
+                bit_depth=index["bit_depth"],
+                skipped=tuple(index["skipped"]),
                 fingerprint=index["fingerprint"],
                 num_val=index["num_val"],
                 notes=tuple(index["notes"]),
@@ -225,26 +242,36 @@ class ArrayCache:
 
 
 def _write_entry(folder: Path, plan: DecodingPlan) -> None:
-    shapes: tuple[tuple[int, ...], ...] = (
-        (plan.num_train, *plan.image_shape),
-        (plan.num_train,),
-        (plan.num_test, *plan.image_shape),
-        (plan.num_test,),
-    )
-    arrays = [_new_array(folder / f"{name}.npy", shape) for name, shape in zip(_ARRAYS, shapes, strict=True)]
-    plan.fill(*arrays)
-    for array in arrays:
+    next_plan: DecodingPlan | None = plan
+    while next_plan is not None:
+        plan = next_plan
+        arrays = _new_arrays(folder, plan)
+        next_plan = plan.fill(*arrays.values())
+    for array in arrays.values():
         array.flush()
+    statistics = image_statistics(*((array.dtype, array.shape, [array]) for array in arrays.values()))
+    sums = statistics["train_sums"].numpy()
+    np.save(folder / "train_sums.npy", sums)
     index = {
         "format": _FORMAT,
         "name": plan.name,
         "class_names": plan.class_names,
         "num_val": plan.num_val,
         "notes": plan.notes,
-        **image_statistics(*((array.dtype, array.shape, [array]) for array in arrays)),
-        "arrays": {name: _describe(array) for name, array in zip(_ARRAYS, arrays, strict=True)},
+        "fingerprint": statistics["fingerprint"],
+        "bit_depth": plan.bit_depth,
+        "skipped": plan.skipped,
+        "arrays": {name: _describe(array) for name, array in {**arrays, "train_sums": sums}.items()},
     }
     (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
+def _new_arrays(folder: Path, plan: DecodingPlan) -> dict[str, np.memmap]:
+    arrays = {}
+    for split, num_images in (("train", plan.num_train), ("test", plan.num_test)):
+        arrays[f"{split}_images"] = _new_array(folder / f"{split}_images.npy", (num_images, *plan.image_shape))
+        arrays[f"{split}_labels"] = _new_array(folder / f"{split}_labels.npy", (num_images,))
+    return arrays
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:

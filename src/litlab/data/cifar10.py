@@ -17,7 +17,7 @@ from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.download import Checksum, download
 from litlab.data.module import ImageDataModule, ImageSettings
 from litlab.errors import UserError
-from litlab.runs.lock import file_lock
+from litlab.runs.lock import temporary_lock
 from litlab.runs.redact import mask_addresses
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -236,7 +236,7 @@ def _download(root: Path, url: str, release: Release) -> None:
     target = root / release.binary.name
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with file_lock(root / f".{release.binary.name}.lock", wait=True):
+        with temporary_lock(root / f".{release.binary.name}.lock"):
             if not target.exists():
                 download(url, target, release.binary)
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:

@@ -21,6 +21,8 @@ class DatasetInfo:
         num_val: Number of validation images.
         num_test: Number of test images.
         notes: Sentences for the user on what is not used, and on how splits were made.
+        bit_depth: Bits that 16-bit images were scaled from; None if there are none.
+        skipped: Paths of the images that could not be decoded and are left out.
     """
 
     name: str
@@ -34,6 +36,8 @@ class DatasetInfo:
     num_val: int
     num_test: int
     notes: tuple[str, ...] = ()
+    bit_depth: int | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
-from litlab.data.image_decoder import decode_images
+from litlab.data.image_decoder import MAX_BIT_DEPTH, decode_images
 from litlab.data.image_listing import ImageListing, Layout, OutputRows, check_root, file_stamps
+from litlab.data.image_selection import ImageSelection
 from litlab.data.image_stream import ImageReader, StreamedImages, build_statistics, load_statistics
 from litlab.data.module import ImageDataModule, ImageSettings, SplitRows, split_fingerprint
 from litlab.data.split import stratified_split
@@ -34,6 +35,9 @@ class ImageFolder(ImageDataModule):
         test_seed: Seed of that draw.
         encoding: Encoding of the names in a zip archive that does not tell it; None to find it.
         image_size: Height and width in pixels that all images are resized to.
+        bit_depth: Bits that 16-bit images use, 8 to 16; larger values are white. None for as many as the
+            largest value of the training images has.
+        skip_unreadable: Leave out images that can't be decoded, instead of refusing them.
         cache: Folder of the decoded arrays; images are decoded again when a file's size or time of change differs.
         storage: "memory" for decoded arrays; "stream" to decode images whenever they are needed, from a folder or a zip
             archive.
@@ -51,6 +55,8 @@ class ImageFolder(ImageDataModule):
         test_seed: int,
         encoding: str | None,
         image_size: int,
+        bit_depth: int | None,
+        skip_unreadable: bool,
         cache: str,
         storage: Literal["memory", "stream"],
         num_workers: int,
@@ -66,6 +72,8 @@ class ImageFolder(ImageDataModule):
         self.test_size = test_size
         self.test_seed = test_seed
         self.image_size = image_size
+        self.bit_depth = bit_depth
+        self.skip_unreadable = skip_unreadable
         self.cache = Path(cache).expanduser()
         self.storage = storage
         self.num_workers = num_workers
@@ -73,12 +81,13 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def _key(self) -> str:
         check_root(self.root)
-        content = repr((str(self.root), self.image_size, self.layout, file_stamps(self.root, self.layout)))
+        settings = self.image_size, self.bit_depth, self.skip_unreadable, self.layout
+        content = repr((str(self.root), settings, file_stamps(self.root, self.layout)))
         return f"image_folder-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     @cached_property
-    def _listing(self) -> ImageListing:
-        return ImageListing.of(self.root, self.layout)
+    def _selection(self) -> ImageSelection:
+        return ImageSelection(self.root, ImageListing.of(self.root, self.layout), self.skip_unreadable, self.bit_depth)
 
     def prepare_data(self) -> None:
         """Decode all images, or read them once for their statistics, unless the cache has them.
@@ -87,10 +96,11 @@ class ImageFolder(ImageDataModule):
             UserError: for files and classes that can't be used, naming them.
         """
         if self.storage == "memory":
-            ArrayCache(self.cache).build(self._key, self._decoding_plan)
+            ArrayCache(self.cache).build(self._key, lambda: self._decoding_plan(self._selection))
         else:
             key = self._key  # which checks the root
-            build_statistics(self.cache, key, ImageReader(self.root, self.image_size), self._listing)
+            ImageReader(self.root, self.image_size)  # which checks the archive
+            build_statistics(self.cache, key, self.image_size, self._selection)
 
     def load_images(self) -> ImageArrays | StreamedImages:
         """Map the arrays in the cache into memory, or list the files that are streamed.
@@ -100,7 +110,8 @@ class ImageFolder(ImageDataModule):
         """
         if self.storage == "memory":
             return ArrayCache(self.cache).load(self._key)
-        listing = self._listing
+        statistics = load_statistics(self.cache, self._key)
+        listing = self._selection.without(statistics["skipped"]).listing
         return StreamedImages(
             name=listing.name,
             class_names=listing.class_names,
@@ -108,8 +119,8 @@ class ImageFolder(ImageDataModule):
             test_labels=torch.from_numpy(listing.test.labels),
             num_val=listing.num_val,
             notes=listing.notes,
-            **load_statistics(self.cache, self._key),
-            reader=ImageReader(self.root, self.image_size),
+            **statistics,
+            reader=ImageReader(self.root, self.image_size, statistics["bit_depth"] or MAX_BIT_DEPTH),
             listing=listing,
             num_workers=self.num_workers,
         )
@@ -131,13 +142,17 @@ class ImageFolder(ImageDataModule):
         note = f"{self.root} has no test folder: {drawn} (data.test_size={self.test_size})"
         return rows._replace(test=test, notes=(note, *rows.notes))
 
-    def _decoding_plan(self) -> DecodingPlan:
-        listing = ImageListing.of(self.root, self.layout)
+    def _decoding_plan(self, selection: ImageSelection) -> DecodingPlan:
+        listing = selection.listing
         train, test = listing.train, listing.test
 
-        def fill(*arrays: np.ndarray) -> None:
+        def fill(*arrays: np.ndarray) -> DecodingPlan | None:
             arrays[1][:], arrays[3][:] = train.labels, test.labels
-            decode_images(self.root, OutputRows((train.paths, arrays[0]), (test.paths, arrays[2])))
+            report = selection.new_report()
+            outputs = OutputRows((train.paths, arrays[0]), (test.paths, arrays[2]))
+            decode_images(self.root, outputs, selection.used_depth, report)
+            usable = selection.after(report)
+            return None if usable is selection else self._decoding_plan(usable)
 
         return DecodingPlan(
             name=listing.name,
@@ -148,6 +163,8 @@ class ImageFolder(ImageDataModule):
             num_val=listing.num_val,
             notes=listing.notes,
             fill=fill,
+            bit_depth=selection.bit_depth,
+            skipped=selection.skipped,
         )
 
 

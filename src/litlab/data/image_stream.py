@@ -5,12 +5,12 @@ the same `BatchLoader` decides which rows a batch has, and the workers only read
 """
 
 import ctypes
-import json
 import os
 import shutil
 import signal
 import threading
 import warnings
+import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,14 +26,22 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from litlab.data.archive import ZipReader
 from litlab.data.arrays import MANY_IMAGES, ImageSplits, announce, build_once, image_statistics
-from litlab.data.image_decoder import decode_contents, decode_image, image_source, read_file
+from litlab.data.image_decoder import (
+    MAX_BIT_DEPTH,
+    DecodingReport,
+    decode_contents,
+    decode_image,
+    image_source,
+    read_file,
+)
 from litlab.data.image_listing import ImageListing, OutputRows, Split
+from litlab.data.image_selection import ImageSelection
 from litlab.data.loader import Batch, BatchLoader, BatchRows, Partners
 from litlab.errors import UserError
 from litlab.process.signals import blocked_signals
-from litlab.runs.files import write_json
+from litlab.runs.files import write_atomic
 
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK_BYTES = 2**24  # of pixels that are in memory at a time
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _SHARED_MEMORY = Path("/dev/shm")
@@ -47,14 +55,16 @@ class ImageReader:
     Args:
         root: The folder or archive.
         image_size: Height and width that images are resized to.
+        bit_depth: Bits that 16-bit images use.
 
     Raises:
         UserError: for a tar archive, which can only be read from front to back.
     """
 
-    def __init__(self, root: Path, image_size: int) -> None:
+    def __init__(self, root: Path, image_size: int, bit_depth: int = MAX_BIT_DEPTH) -> None:
         self.root = root
         self.image_size = image_size
+        self.bit_depth = bit_depth
         self._archive: ZipReader | None = None
         if not root.is_dir() and root.suffix.lower() != ".zip":
             raise UserError(
@@ -79,54 +89,76 @@ class ImageReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata and large images; too large ones are refused
             size = (self.image_size, self.image_size)
-            return decode_image(self.content(path), size, image_source(self.root, path))
+            return decode_image(self.content(path), size, image_source(self.root, path), self.bit_depth)
 
 
-def build_statistics(folder: Path, key: str, reader: ImageReader, listing: ImageListing) -> None:
+def build_statistics(folder: Path, key: str, image_size: int, selection: ImageSelection) -> None:
     """Make sure that the cache in `folder` has the statistics of streamed images, which takes one pass over them.
+
+    After a pass that finds images to leave out, or to scale, there is another one.
 
     Raises:
         UserError: if the folder can't be written, or an image can't be decoded.
     """
 
     def write() -> None:
+        listing = selection.listing
         num_images = len(listing.train.paths) + len(listing.test.paths)
         if num_images > MANY_IMAGES:
             announce(f"Reading {num_images:,} images of {listing.name}, once, for their mean and deviation")
-        arrays: list[tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]] = []
-        for split in (listing.train, listing.test):
-            shape = (len(split.paths), 3, reader.image_size, reader.image_size)
-            arrays.append((np.dtype(np.uint8), shape, _decode_in_chunks(reader, split)))
-            arrays.append((split.labels.dtype, split.labels.shape, [split.labels]))
-        write_json(folder / f"{key}-stream.json", {"format": _FORMAT} | image_statistics(*arrays))
+        statistics = _image_statistics(image_size, selection)
+        write_atomic(folder / f"{key}-stream.npz", lambda file: np.savez(file, format=_FORMAT, **statistics))
 
     build_once(folder, key, lambda: load_statistics(folder, key), write)
 
 
 def load_statistics(folder: Path, key: str) -> dict[str, Any]:
-    """Read the fields `mean`, `std` and `fingerprint` of `ImageSplits` from a cache.
+    """Read the fields `train_sums`, `fingerprint`, `bit_depth` and `skipped` of `ImageSplits` from a cache.
 
     Raises:
         LookupError: if it has no intact file of them.
     """
-    file = folder / f"{key}-stream.json"
+    file = folder / f"{key}-stream.npz"
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if values["format"] != _FORMAT:
-            raise LookupError(f"{file} has format {values['format']}")
-        return {"mean": tuple(values["mean"]), "std": tuple(values["std"]), "fingerprint": values["fingerprint"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as values:
+            if values["format"] != _FORMAT:
+                raise LookupError(f"{file} has format {values['format']}")
+            return {
+                "train_sums": torch.from_numpy(values["train_sums"]),
+                "fingerprint": str(values["fingerprint"]),
+                "bit_depth": int(values["bit_depth"]) or None,
+                "skipped": tuple(values["skipped"].tolist()),
+            }
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise LookupError(f"{file} is absent or damaged: {error}") from error
 
 
-def _decode_in_chunks(reader: ImageReader, split: Split) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
+def _image_statistics(image_size: int, selection: ImageSelection) -> dict[str, Any]:
+    """Compute what `load_statistics` reads."""
+    reader = ImageReader(selection.root, image_size, selection.used_depth)
+    report = selection.new_report()
+    arrays: list[tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]] = []
+    for split in (selection.listing.train, selection.listing.test):
+        shape = (len(split.paths), 3, image_size, image_size)
+        arrays.append((np.dtype(np.uint8), shape, _decode_in_chunks(reader, split, report)))
+        arrays.append((split.labels.dtype, split.labels.shape, [split.labels]))
+    statistics = image_statistics(*arrays)
+    usable = selection.after(report)
+    if usable is not selection:
+        return _image_statistics(image_size, usable)
+    return statistics | {"bit_depth": selection.bit_depth or 0, "skipped": np.array(selection.skipped, dtype=str)}
+
+
+def _decode_in_chunks(
+    reader: ImageReader, split: Split, report: DecodingReport
+) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
     """Yield all images in chunks, in an array that is used again."""
     shape = (3, reader.image_size, reader.image_size)
     images = np.empty((max(1, _CHUNK_BYTES // int(np.prod(shape))), *shape), dtype=np.uint8)
     for start in range(0, len(split.paths), len(images)):
         paths = split.paths[start : start + len(images)]
         contents = ((path.decode(), reader.content(path.decode())) for path in paths)
-        decode_contents(reader.root, contents, OutputRows((paths, images)))
+        decode_contents(contents, OutputRows((paths, images)), reader.bit_depth, report)
         yield images[: len(paths)]
 
 

@@ -10,17 +10,20 @@ from jaxtyping import Float, Int64
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from litlab.data.arrays import ImageArrays
+from litlab.data.arrays import ImageArrays, mean_and_std
 from litlab.data.augment import Augmentation, Mixing
 from litlab.data.augment.geometry import epoch_size, shrink
 from litlab.data.dataset_info import DatasetInfo
+from litlab.data.image_decoder import MAX_BIT_DEPTH
 from litlab.data.image_stream import StreamedImages, StreamLoader
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
 from litlab.data.preprocess import Preprocess
 from litlab.data.split import stratified_split
 from litlab.errors import UserError
+from litlab.runs.terminal import printable
 
 _MIN_SIZE = 8  # pixels, of progressive resizing
+_MAX_LISTED = 5  # files in a note
 
 
 class ImageSettings(TypedDict):
@@ -38,7 +41,7 @@ class ImageSettings(TypedDict):
         mixup, cutmix: See `Mixing`.
         progressive_sizes: Heights and widths in pixels that training images are shrunk to, for an equal number of
             epochs each; the last is the images' own. None for that one alone.
-        mean, std: Per channel, of pixels in 0..1; None for those of the training split.
+        mean, std: Per channel, of pixels in 0..1; None for those of the training images alone, without validation.
     """
 
     batch_size: int
@@ -286,7 +289,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return MemoryLoader(images=images, labels=labels, **args)
 
     def _describe(self, splits: ImageArrays | StreamedImages, notes: tuple[str, ...]) -> DatasetInfo:
-        computed = f"computed from the {len(splits.train_labels):,} training images"
+        _, height, width = splits.image_shape
+        mean, std = mean_and_std(splits.train_sums[self.train_indices], height * width)
+        computed = f"computed from the {len(self.train_indices):,} training images"
         configured = [f"data.{key}" for key in ("mean", "std") if self.settings[key] is not None]
         source = f"{' and '.join(configured)} as configured" if configured else computed
         if len(configured) == 1:
@@ -295,14 +300,16 @@ class ImageDataModule(LightningDataModule, ABC):
             name=splits.name,
             class_names=splits.class_names,
             image_shape=splits.image_shape,
-            mean=_per_channel("mean", self.settings["mean"], splits.mean),
-            std=_per_channel("std", self.settings["std"], splits.std),
+            mean=_per_channel("mean", self.settings["mean"], mean),
+            std=_per_channel("std", self.settings["std"], std),
             statistics_source=source,
             fingerprint=split_fingerprint(splits),
             num_train=len(self.train_indices),
             num_val=len(self.val_indices),
             num_test=len(splits.test_labels) or len(self.test_indices),
-            notes=(*splits.notes, *notes),
+            notes=(*splits.notes, *_pixel_notes(splits), *notes),
+            bit_depth=splits.bit_depth,
+            skipped=splits.skipped,
         )
 
 
@@ -377,6 +384,21 @@ def check_network(task: LightningModule, sizes: Sequence[int] | None, num_channe
         finally:
             for module in training:
                 module.training = True
+
+
+def _pixel_notes(splits: ImageArrays | StreamedImages) -> tuple[str, ...]:
+    """Describe which images are left out, and how 16-bit images are scaled, in a sentence each."""
+    notes = []
+    if splits.skipped:
+        listed, num_more = ", ".join(splits.skipped[:_MAX_LISTED]), len(splits.skipped) - _MAX_LISTED
+        listed += f" and {num_more:,} more, all in dataset.json" if num_more > 0 else ""
+        notes.append(printable(f"left out, since they can't be decoded (data.skip_unreadable=true): {listed}"))
+    if splits.bit_depth is not None and splits.bit_depth < MAX_BIT_DEPTH:
+        notes.append(
+            f"16-bit images are scaled from {splits.bit_depth} bits: {2**splits.bit_depth - 1:,} is white "
+            "(data.bit_depth)"
+        )
+    return tuple(notes)
 
 
 def _per_channel(key: str, configured: Sequence[float] | None, computed: tuple[float, ...]) -> tuple[float, ...]:

@@ -33,8 +33,11 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
         UserError: If the device or the data are not available, the classes differ, or the module has no such split.
     """
     recorded = finished.dataset_info() if finished.run.dataset.exists() else None
-    if recorded is not None:  # normalize as in training, wherever the data are now
-        config["data"] |= {key: list(getattr(recorded, key)) for key in ("mean", "std") if key in config["data"]}
+    if recorded is not None:  # scale and normalize as in training, wherever the data are now
+        kept: Config = {"mean": list(recorded.mean), "std": list(recorded.std)}
+        if recorded.bit_depth is not None:
+            kept["bit_depth"] = recorded.bit_depth
+        config["data"] |= {key: value for key, value in kept.items() if key in config["data"]}
         if config["data"].get("root") != finished.config["data"].get("root"):
             config["data"] |= _for_evaluation(config["data"], recorded)
     accelerator = _select_accelerator(device, config["trainer"]["accelerator"])

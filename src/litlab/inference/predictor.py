@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from litlab.data.dataset_info import DatasetInfo
-from litlab.data.image_decoder import decode_image, image_pixels
+from litlab.data.image_decoder import MAX_BIT_DEPTH, decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
@@ -63,8 +63,8 @@ class Predictor:
         Args:
             images: One of these or a list of them, of any height and width: a uint8 tensor, `c h w` or `b c h w`; a
                 uint8 array, `h w c` or `h w`; a PIL image; the path of a JPEG, PNG or WebP file. Images of another size
-                than the network was trained on are resized as the training images were, gray ones and ones with an
-                alpha channel are converted.
+                than the network was trained on are resized as the training images were. Gray ones are
+                converted, transparent ones composed on white.
 
         Raises:
             UserError: For an image that can't be read or is none of these.
@@ -89,15 +89,15 @@ class Predictor:
         Raises:
             UserError: As a call does.
         """
-        size = self.preprocess.image_size
+        size, bit_depth = self.preprocess.image_size, self.dataset_info.bit_depth or MAX_BIT_DEPTH
         if isinstance(image, str | os.PathLike):
             try:
                 content = Path(image).read_bytes()
             except OSError as error:
                 raise UserError(f"{Path(image)} can't be read: {error.strerror}") from error
-            pixels = _to_tensor(decode_image(content, size, str(image)))
+            pixels = _to_tensor(decode_image(content, size, str(image), bit_depth))
         elif isinstance(image, PIL.Image.Image):
-            pixels = _to_tensor(image_pixels(image, size))
+            pixels = _to_tensor(image_pixels(image, size, bit_depth))
         elif isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim not in (2, 3):
                 raise UserError(f"{_IMAGES}; found {image.dtype} of shape {image.shape}")
@@ -159,9 +159,9 @@ def _to_tensor(array: np.ndarray) -> Tensor:
 
 
 def _with_channels(pixels: Tensor, num_channels: int) -> Tensor:
-    """Drop alpha; convert gray to color or color to gray."""
+    """Compose on white where there is an alpha channel; convert gray to color or color to gray."""
     channels = pixels.shape[1]
-    opaque = pixels[:, :-1] if channels in (2, 4) and channels != num_channels else pixels
+    opaque = _on_white(pixels) if channels in (2, 4) and channels != num_channels else pixels
     if opaque.shape[1] == num_channels:
         return opaque
     if opaque.shape[1] == 1 and num_channels == 3:
@@ -170,3 +170,9 @@ def _with_channels(pixels: Tensor, num_channels: int) -> Tensor:
         luma = torch.tensor(_LUMA)[:, None, None]
         return ((opaque.cpu() * luma).sum(dim=1, keepdim=True) + 2**15 >> 16).to(torch.uint8)
     raise UserError(f"an image has {channels} channels, but the network was trained on {num_channels}; {_IMAGES}")
+
+
+def _on_white(pixels: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b colors h w"]:
+    """Compose on white as Pillow does, rounded; alpha is the last channel."""
+    colors, alpha = pixels[:, :-1].int(), pixels[:, -1:].int()
+    return ((colors * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
