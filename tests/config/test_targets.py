@@ -109,3 +109,29 @@ def test_a_module_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"importing foreignpkg\.leaves\.Net ended the process"):
         check_foreign({"model": {"_target_": "foreignpkg.leaves.Net"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("LearningRateFinder", "find it by a multirun, as in -m optimizer.lr=0.01,0.1"),
+        ("BatchSizeFinder", "and set it, as in data.batch_size=256"),
+        ("StochasticWeightAveraging", "average the weights by callbacks=ema"),
+        ("ModelPruning", "prune the network after the training"),
+    ],
+)
+def test_callbacks_that_could_not_be_resumed_are_refused(name: str, remedy: str) -> None:
+    problem = _check("callbacks.mine", f"lightning.pytorch.callbacks.{name}", [])
+    assert problem is not None
+    assert problem.startswith(f"callbacks.mine._target_: {name} ")
+    assert remedy in problem
+
+
+def test_a_subclass_of_such_a_callback_is_refused_and_others_are_not(tmp_path: Path) -> None:
+    (tmp_path / "foreignpkg" / "finders.py").write_text(
+        "from lightning.pytorch import callbacks\nclass Finder(callbacks.LearningRateFinder): ...\n"
+    )
+    problem = _check("callbacks.mine", "foreignpkg.finders.Finder", [])
+    assert problem is not None
+    assert problem.startswith("callbacks.mine._target_: LearningRateFinder sets the learning rate while a run starts")
+    assert _check("callbacks.mine", "lightning.pytorch.callbacks.EarlyStopping", ["monitor"]) is None

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import ModelPruning
 from support.exact_resume import new_run, train_until
+from support.foreign import pair
 from support.runs import Command
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,14 +23,6 @@ from litlab.runs.result import read_result
 
 BORING = "lightning.pytorch.demos.boring_classes"
 HERE = "training.test_foreign_module"
-
-
-def pair(task: str, data: str) -> tuple[str, ...]:
-    """Return overrides for a task and a data module."""
-    return (
-        "~model", "~optimizer", "~schedule", "~data", f"+data._target_={data}", "~task", f"+task._target_={task}",
-        "name=foreign", "trainer=cpu", "threads=1",
-    )  # fmt: skip
 
 
 def test_a_demo_pair_of_lightning_trains_and_is_tested(tmp_path: Path, litlab: Command) -> None:
@@ -117,6 +111,18 @@ def test_a_pair_without_test_or_validation_completes_and_says_so(
         has_validation = "no validation" not in message
         assert (result["objective"] is not None) == (list(result["best"]) == ["val/loss"]) == has_validation
         assert run.last.exists()
+
+
+class AddsPruning(Complete):
+    def configure_callbacks(self) -> list[Callback]:
+        return [ModelPruning("l1_unstructured")]
+
+
+def test_a_callback_that_could_not_be_resumed_is_refused_if_the_module_adds_it(tmp_path: Path) -> None:
+    run, config = new_run(tmp_path / "run", *pair(f"{HERE}.AddsPruning", f"{HERE}.CompleteData"))
+    with pytest.raises(UserError, match="ModelPruning does not save its masks"):
+        train_until(run, config, None)
+    assert not run.metrics.exists(), "the directory is removed again"
 
 
 class Wave(LightningModule):

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,18 +13,21 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing
+from litlab.config.targets import find_resume_problem
 from litlab.errors import UserError
 from litlab.process.signals import Stopped, StopRequest
-from litlab.runs.append_only_files import sync_appended
+from litlab.runs.append_only_files import appended_lengths, sync_appended
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import hard_link
 from litlab.tasks.metrics import logged_values
 from litlab.training.loader_state import LoaderState
-from litlab.training.train_state import Hook, TrainState, restore_train_state, state_of_rank
+from litlab.training.train_state import Hook, TrainState, restore_epoch_state, restore_train_state, state_of_rank
+from litlab.training.unsaved_state import UnsavedState
 
 MIN_EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a checkpoint is not saved at its end
 REDUCE_SECONDS = 0.25  # intended time between two reductions over ranks
 MAX_REDUCE_BATCHES = 64
+MAX_NAMES = 5  # of attributes in a message
 _log = logging.getLogger("litlab")
 
 
@@ -45,6 +48,7 @@ class Checkpoints(Callback):
         timing: Clock of the training, which continues from the checkpoint; it has to be added to the callbacks, too.
         divergence: Check of weights and loss, added to the callbacks as well.
         saved: `litlab` part of the checkpoint that the run resumes from, or None for a new run.
+        note: Prints a note for the user.
 
     Attributes:
         timing: Clock of the training.
@@ -64,6 +68,7 @@ class Checkpoints(Callback):
         timing: Timing,
         divergence: Divergence,
         saved: dict[str, Any] | None,
+        note: Callable[[str], None],
     ) -> None:
         self.seconds = 0.0
         self.timing, self.divergence = timing, divergence
@@ -74,6 +79,8 @@ class Checkpoints(Callback):
         self._saving: TrainState | None = None
         self._validation: TrainState | None = None
         self._loaders = LoaderState()
+        self._unsaved: UnsavedState | None = UnsavedState()  # None as soon as the user knows
+        self._note = note
         self._saved_step: int | None = None
         self._saved_time = time.monotonic()
         self._new_best = False
@@ -83,6 +90,16 @@ class Checkpoints(Callback):
             divergence.set_state(saved.get("loss"))
             if best is not None and saved["best"] is not None:
                 best.set_state(saved["best"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the callbacks, of which the module may have added some.
+
+        Raises:
+            UserError: A run with one of them could not be resumed exactly.
+        """
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning gives it no type
+            if problem := find_resume_problem(type(callback)):
+                raise UserError(problem)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the loaders where the run resumes.
@@ -95,10 +112,17 @@ class Checkpoints(Callback):
         if self._saved is None:
             self._loaders.start(trainer)
         else:
-            self._loaders.resume(trainer, self._saved, state_of_rank(self._saved, trainer, pl_module))
+            rank = state_of_rank(self._saved, trainer, pl_module)
+            self._loaders.resume(trainer, self._saved, rank)
+            if (
+                self._saved["hook"] == "on_validation_start"
+            ):  # before that hook, Lightning looks whether an epoch begins
+                trainer._logger_connector._first_loop_iter = rank["log"]["first_batch"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the loaders' random states of the epoch."""
+        """Record the loaders' random states of the epoch; restore what an epoch starts with after a finished fit."""
+        if self._saved is not None and self._saved["hook"] == "on_fit_end":
+            restore_epoch_state(self._saved, trainer, pl_module)
         if trainer.current_epoch > 0 and not trainer.fit_loop.is_resuming:  # before that, the loaders were started
             self._loaders.start_epoch(trainer)
 
@@ -110,6 +134,8 @@ class Checkpoints(Callback):
         """
         if self._saved is not None:
             self._restore(trainer, pl_module)
+        if self._unsaved is not None:
+            self._unsaved.start_step(trainer, pl_module)
         if batch_idx % trainer.accumulate_grad_batches:
             return
         first = batch_idx == 0
@@ -166,7 +192,7 @@ class Checkpoints(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""
-        self._save(trainer, TrainState.capture(trainer, pl_module, "on_fit_end", None))
+        self._save(trainer, self._capture(trainer, pl_module, "on_fit_end"))
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -206,9 +232,7 @@ class Checkpoints(Callback):
         part["seconds_saving"] = self.seconds
         part |= self._metadata
         if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.save()
-            part["sizes"] = sync_appended(self._run.path)
+            sync_appended(self._run.path)
 
     def _check_saved_step(self, trainer: Trainer) -> None:
         step = self._saved["step"] if self._saved is not None else 0
@@ -240,7 +264,16 @@ class Checkpoints(Callback):
         return bool(trainer.strategy.reduce(same, reduce_op="min"))
 
     def _capture(self, trainer: Trainer, task: LightningModule, hook: Hook) -> TrainState:
-        return TrainState.capture(trainer, task, hook, self._loaders.random_states)
+        sizes = {}
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            sizes = appended_lengths(self._run.path)
+        if self._unsaved is not None and hook != "on_fit_end":
+            self._unsaved.update(trainer, task)
+        if hook == "on_fit_end" and self._loaders.random_states is not None:
+            self._loaders.start_epoch(trainer)  # which a longer training would start here
+        return TrainState.capture(trainer, task, hook, loaders=self._loaders.random_states, sizes=sizes)
 
     def _restore(self, trainer: Trainer, task: LightningModule) -> None:
         assert self._saved is not None
@@ -262,6 +295,10 @@ class Checkpoints(Callback):
         if self._new_best and trainer.is_global_zero:  # the weights have not changed since they were validated
             hard_link(self._run.last, self._run.best)
         self._new_best = False
+        if self._unsaved is not None and self._unsaved.changed and state.hook != "on_fit_end":
+            if trainer.is_global_zero:
+                self._note(_describe_unsaved(self._unsaved.changed))
+            self._unsaved = None
         self._saved_step, self._saved_time = state.step, time.monotonic()
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -357,6 +394,15 @@ class BestTracker:
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore the best of `state`."""
         self.value, self.step, self.metrics = state["value"], state["step"], state["metrics"]
+
+
+def _describe_unsaved(names: list[str]) -> str:
+    shown = ", ".join(names[:MAX_NAMES]) + f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
+    return (
+        f"{shown}: changed in training, but not in checkpoints, so a stopped and resumed run would end differently; "
+        "save such state by get_extra_state and set_extra_state of the module, or by state_dict and load_state_dict of "
+        "the data module (docs/guide.md, State of your own)"
+    )
 
 
 def _weight_norms(task: LightningModule) -> torch.Tensor:

@@ -95,6 +95,10 @@ class Console(Callback):
         """Leave the terminal as it was."""
         self._stop()
 
+    def note(self, message: str) -> None:
+        """Print a note for the user, above the progress bar."""
+        self._print(f"note: {message}")
+
     def table(self, result: Result) -> None:
         """Print the result of a run: its metrics, its time, its directory and the command that shows it."""
         metrics = read_metric_table(self._run)

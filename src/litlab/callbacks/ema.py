@@ -55,7 +55,7 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with the weights themselves, or with the averages of a checkpoint."""
-        weights = {name: value for name, value in pl_module.state_dict().items() if value.is_floating_point()}
+        weights = {name: value for name, value in pl_module.state_dict().items() if _is_weight(name, value)}
         self._names, self._weights = list(weights), list(weights.values())
         self._averages = [
             weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True) for weight in self._weights
@@ -106,3 +106,9 @@ class EMA(Callback):
         pl_module.load_state_dict(checkpoint[_KEY]["trained"], strict=False)
         self._restored = checkpoint[_KEY]["averages"]
         self._num_updates = checkpoint[_KEY]["num_updates"]
+
+
+def _is_weight(name: str, value: Any) -> bool:
+    """Tell floating-point parameters and buffers from others, and from what `get_extra_state` of a module returned."""
+    is_extra = name.rpartition(".")[2] == "_extra_state"
+    return isinstance(value, Tensor) and value.is_floating_point() and not is_extra

@@ -33,6 +33,27 @@ INJECTED: dict[str, tuple[str, ...]] = {
 }
 
 
+# Callbacks of Lightning whose runs could not be resumed exactly: why, and the way on.
+UNRESUMABLE = {
+    "LearningRateFinder": (
+        "sets the learning rate while a run starts, so the config would not hold it",
+        "find it by a multirun, as in -m optimizer.lr=0.01,0.1, or in a script by the Tuner of Lightning, and set it",
+    ),
+    "BatchSizeFinder": (
+        "sets the size of a batch while a run starts, so the config would not hold it",
+        "find it in a script by the Tuner of Lightning, and set it, as in data.batch_size=256",
+    ),
+    "StochasticWeightAveraging": (
+        "changes the loops of the Trainer, so a run that is stopped and resumed would end differently",
+        "average the weights by callbacks=ema",
+    ),
+    "ModelPruning": (
+        "does not save its masks, so a run that is stopped and resumed would end differently",
+        "prune the network after the training, in a script by torch.nn.utils.prune",
+    ),
+}
+
+
 def check_foreign(config: Config, project: Path | None = None) -> None:
     """Import every foreign target of a resolved config and compare its arguments with its signature.
 
@@ -109,6 +130,15 @@ def import_target(target: str) -> Any:
     )
 
 
+def find_resume_problem(callback: Any) -> str | None:
+    """Return why runs with a callback of this class could not be resumed exactly, and what to do; None if they can."""
+    for base in getattr(callback, "__mro__", ()):
+        if base.__module__.startswith("lightning.pytorch.callbacks.") and base.__name__ in UNRESUMABLE:
+            reason, remedy = UNRESUMABLE[base.__name__]
+            return f"{base.__name__} {reason}: {remedy}"
+    return None
+
+
 def _check(path: str, target: str, arguments: list[str]) -> str | None:
     try:
         value = import_target(target)
@@ -118,6 +148,8 @@ def _check(path: str, target: str, arguments: list[str]) -> str | None:
         return f"{path}._target_: importing {target} raised {type(error).__name__}: {error}"
     if not callable(value):
         return f"{path}._target_: {target} is a {type(value).__name__}, not a class"
+    if problem := find_resume_problem(value):
+        return f"{path}._target_: {problem}"
     return _signature_problem(path, target, value, arguments)
 
 

@@ -6,14 +6,16 @@ from pathlib import Path
 _APPENDED = ("metrics.csv", "events.out.tfevents.[1-9]*")  # event files that begin with 0 are replaced as a whole
 
 
-def sync_appended(directory: Path) -> dict[str, int]:
-    """Sync the append-only files of a run; return the length of each in bytes, for `truncate_appended`."""
-    lengths = {}
+def appended_lengths(directory: Path) -> dict[str, int]:
+    """Return the length in bytes of each append-only file of a run, for `truncate_appended`."""
+    return {path.name: path.stat().st_size for path in _appended(directory)}
+
+
+def sync_appended(directory: Path) -> None:
+    """Sync the append-only files of a run."""
     for path in _appended(directory):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-            lengths[path.name] = os.fstat(file.fileno()).st_size
-    return lengths
 
 
 def truncate_appended(directory: Path, lengths: dict[str, int]) -> list[str]:

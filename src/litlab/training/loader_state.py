@@ -1,7 +1,9 @@
 """Position of the training loaders within an epoch, restored on resume; loaders that cannot seek are replayed."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Trainer
 
@@ -13,8 +15,9 @@ LoaderRandomStates = dict[str, RandomState] | None
 class LoaderState:
     """Move the training loaders to the batch that a run resumes from.
 
-    litlab's loaders seek. Others are read from the start of their epoch. These draw from the global generators when an
-    epoch starts, and perhaps for each batch, so the random state of both moments is kept.
+    litlab's loaders seek. Others are read from the start of their epoch. These draw from the global generators, or from
+    a `generator` of their own, when an epoch starts, and perhaps for each batch, so the random state of both moments is
+    kept.
 
     Attributes:
         random_states: State at the start of the `epoch` and of the next `batch`; None for loaders that seek.
@@ -32,22 +35,23 @@ class LoaderState:
 
     def resume(self, trainer: Trainer, saved: dict[str, Any], rank: dict[str, Any]) -> None:
         """Start the loaders in `on_train_start` of a resumed run, from `litlab` of its checkpoint."""
-        device, seeks = trainer.strategy.root_device, _can_seek(trainer)
+        seeks = _can_seek(trainer)
         if not seeks:
-            finished = saved["hook"] == "on_fit_end"
-            self.random_states = {"epoch": rank["random"], "batch": rank["random"]} if finished else rank["loaders"]
+            self.random_states = rank["loaders"]
         if self.random_states is not None:
-            set_random_state(self.random_states["epoch"], device)
+            _set_random_state(trainer, self.random_states["epoch"])
+        elif saved["hook"] == "on_fit_end" and rank["random"] is not None:
+            set_random_state(rank["random"], trainer.strategy.root_device)
         _start_loaders(trainer, saved["epoch"], saved["batch"])
         if self.random_states is not None and saved["hook"] == "on_train_batch_start":  # this batch is read next
-            set_random_state(self.random_states["batch"], device)
+            _set_random_state(trainer, self.random_states["batch"])
         if not seeks:
             self._record_each_batch(trainer)
 
     def start_epoch(self, trainer: Trainer) -> None:
-        """Record the random state in `on_train_epoch_start`, after which Lightning starts the loaders."""
+        """Record the random state before Lightning starts the loaders: in `on_train_epoch_start`, or `on_fit_end`."""
         if not _can_seek(trainer):
-            state = get_random_state(trainer.strategy.root_device)
+            state = _get_random_state(trainer)
             self.random_states = {"epoch": state, "batch": state}
 
     def _record_each_batch(self, trainer: Trainer) -> None:
@@ -56,7 +60,7 @@ class LoaderState:
 
         def record() -> None:
             assert self.random_states is not None
-            self.random_states = self.random_states | {"batch": get_random_state(trainer.strategy.root_device)}
+            self.random_states = self.random_states | {"batch": _get_random_state(trainer)}
             before_fetch()
 
         loop._on_before_fetch = record  # type: ignore[method-assign]
@@ -77,6 +81,26 @@ def _start_loaders(trainer: Trainer, epoch: int, batch: int) -> None:
         assert fetcher.iterator is not None
         for _ in range(batch):
             next(fetcher.iterator)
+
+
+def _get_random_state(trainer: Trainer) -> RandomState:
+    states = [generator.get_state() for generator in _generators(trainer)]
+    return get_random_state(trainer.strategy.root_device) | {"loaders": states}
+
+
+def _set_random_state(trainer: Trainer, state: RandomState) -> None:
+    set_random_state(state, trainer.strategy.root_device)
+    for generator, generator_state in zip(_generators(trainer), state["loaders"], strict=True):
+        generator.set_state(generator_state)
+
+
+def _generators(trainer: Trainer) -> Iterator[torch.Generator]:
+    """Iterate over the generators that loaders and their samplers have of their own."""
+    for loader in _train_loaders(trainer):
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        for owner in (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)):
+            if isinstance(generator := getattr(owner, "generator", None), torch.Generator):
+                yield generator
 
 
 def _can_seek(trainer: Trainer) -> bool:

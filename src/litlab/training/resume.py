@@ -38,7 +38,7 @@ class ResumeState:
         if warnings:
             warnings.append(f"resuming from the one before it, {path}")
         saved = read_checkpoint(path).get("litlab")
-        if not isinstance(saved, dict) or saved.get("format") != 1 or "hook" not in saved:
+        if not isinstance(saved, dict) or saved.get("format") != 2 or "hook" not in saved:
             raise UserError(f"{path} was not saved by a run of this version of litlab, so it cannot be resumed from")
         if problem := find_best_problem(run, saved):
             saved["best"] = None

@@ -204,6 +204,7 @@ def _build_trainer(
         timing=Timing(),
         divergence=Divergence(),
         saved=resume.saved,
+        note=console.note,
     )
     devices = config["trainer"]["devices"]
     trainer = build_trainer(

@@ -13,6 +13,8 @@ from torchmetrics import Metric
 
 from litlab.tasks.metrics import LossAndAccuracy
 from litlab.training.loader_state import LoaderRandomStates
+from litlab.training.log_state import get_log_state, set_log_state
+from litlab.training.module_state import ModuleState, get_module_state, set_module_state
 from litlab.training.random_state import get_random_state, set_random_state
 
 Hook = Literal["on_train_batch_start", "on_validation_start", "on_fit_end"]
@@ -31,8 +33,11 @@ class TrainState:
         step: Number of optimizer steps.
         progress: Counters of Lightning's loops.
         should_stop: `trainer.should_stop`, which takes effect only after `min_epochs`.
-        rank: State of this rank alone: random numbers, loaders, unfinished metrics, and the gradients of a task with
-            manual optimization.
+        accumulate_grad_batches: `trainer.accumulate_grad_batches`, which a callback may change from epoch to epoch.
+        modules: State of the modules outside of their `state_dict`.
+        sizes: Lengths of the append-only files in bytes, on rank zero.
+        rank: State of this rank alone: random numbers, loaders, logged values, unfinished metrics, and the gradients of
+            a task with manual optimization.
     """
 
     hook: Hook
@@ -41,14 +46,26 @@ class TrainState:
     step: int
     progress: Progress
     should_stop: bool
+    accumulate_grad_batches: int
+    modules: ModuleState
+    sizes: dict[str, int]
     rank: dict[str, Any]
 
     @classmethod
-    def capture(cls, trainer: Trainer, task: LightningModule, hook: Hook, loaders: LoaderRandomStates) -> "TrainState":
+    def capture(
+        cls,
+        trainer: Trainer,
+        task: LightningModule,
+        hook: Hook,
+        *,
+        loaders: LoaderRandomStates,
+        sizes: dict[str, int],
+    ) -> "TrainState":
         """Copy the state of this rank in a hook, with the `LoaderState.random_states` of its loaders."""
         rank = {
             "random": get_random_state(trainer.strategy.root_device),
             "loaders": loaders,
+            "log": get_log_state(trainer),
             "metrics": get_metrics_state(find_metrics(task)),
             "gradients": {}
             if task.automatic_optimization
@@ -61,6 +78,9 @@ class TrainState:
             step=trainer.global_step,
             progress=get_progress(trainer),
             should_stop=trainer.should_stop,
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
+            modules=get_module_state(trainer, task),
+            sizes=sizes,
             rank=rank,
         )
 
@@ -72,11 +92,10 @@ class TrainState:
         """
         validating = self.hook == "on_validation_start"
         checkpoint["loops"]["fit_loop"] = _at_validation_start(self.progress) if validating else self.progress
-        saved = {"format": 1} | {name: value for name, value in vars(self).items() if name != "rank"}
+        saved = {"format": 2} | {name: value for name, value in vars(self).items() if name != "rank"}
         saved["ranks"] = [self.rank] * trainer.world_size
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(saved["ranks"], self.rank)
-        saved["callback_metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
         checkpoint["litlab"] = saved
         return saved
 
@@ -84,33 +103,41 @@ class TrainState:
 def restore_train_state(saved: dict[str, Any], trainer: Trainer, task: LightningModule) -> None:
     """Restore from `litlab` of the checkpoint what Lightning did not restore.
 
-    To be called in the hook that the state was captured in; for a finished fit, in the first hook of those after it.
+    To be called in the hook that the state was captured in; for a finished fit, in the first hook of those after it,
+    after `restore_epoch_state` in `on_train_epoch_start`. The loaders start from its random state.
     """
-    rank, device = state_of_rank(saved, trainer, task), trainer.strategy.root_device
+    rank = state_of_rank(saved, trainer, task)
     set_metrics_state(find_metrics(task), rank["metrics"])
-    values = {name: torch.tensor(value, device=device) for name, value in saved["callback_metrics"].items()}
-    trainer._logger_connector._callback_metrics.update(values)
     parameters = dict(task.named_parameters())
     for name, gradient in rank["gradients"].items():
         parameters[name].grad = gradient.to(parameters[name].device)
     if saved["hook"] == "on_fit_end":
         _clear_restarting(trainer)
     else:
+        restore_epoch_state(saved, trainer, task)
         set_progress(trainer, saved["progress"])
         trainer.should_stop = saved["should_stop"]
-    if rank["random"] is not None:
-        set_random_state(rank["random"], device)
+        trainer.accumulate_grad_batches = saved["accumulate_grad_batches"]
+        if rank["random"] is not None:
+            set_random_state(rank["random"], trainer.strategy.root_device)
+
+
+def restore_epoch_state(saved: dict[str, Any], trainer: Trainer, task: LightningModule) -> None:
+    """Restore what hooks at the start of an epoch change: what is frozen, and what has been logged."""
+    set_module_state(saved["modules"], trainer, task)
+    set_log_state(state_of_rank(saved, trainer, task)["log"], trainer, find_metrics(task))
 
 
 def state_of_rank(saved: dict[str, Any], trainer: Trainer, task: LightningModule) -> dict[str, Any]:
-    """Select this rank's state; for another number of ranks, rank zero gets the merged metrics."""
+    """Select this rank's state; for another number of ranks, rank zero gets the merged metrics, without logged sums."""
     ranks: list[dict[str, Any]] = saved["ranks"]
     number = trainer.global_rank
     if len(ranks) == trainer.world_size:
         return ranks[number]
-    state = ranks[number] if number < len(ranks) else {"random": None, "loaders": ranks[0]["loaders"]}
+    state = ranks[number] if number < len(ranks) else ranks[0] | {"random": None}
     metrics = merge_metrics_states([rank["metrics"] for rank in ranks], find_metrics(task)) if number == 0 else {}
-    return state | {"metrics": metrics, "gradients": {}}
+    log = state["log"] | {"train": {}, "val": {}}
+    return state | {"metrics": metrics, "gradients": {}, "log": log}
 
 
 def get_progress(trainer: Trainer) -> Progress:

@@ -1,0 +1,37 @@
+"""State of modules outside of their `state_dict`: frozen parameters, training mode, statistics of batch norm."""
+
+from lightning.pytorch import LightningModule, Trainer
+from torch.nn.modules.batchnorm import _NormBase
+
+ModuleState = dict[str, dict[str, bool]]
+
+
+def get_module_state(trainer: Trainer, task: LightningModule) -> ModuleState:
+    """Copy the state by name. In a validation, the modes are those that follow it."""
+    modules = dict(task.named_modules())
+    modes = _modes_after_validation(trainer) if trainer.validating else {}
+    return {
+        "requires_grad": {name: parameter.requires_grad for name, parameter in task.named_parameters()},
+        "training": {name: modes.get(name, module.training) for name, module in modules.items()},
+        "track_running_stats": {
+            name: module.track_running_stats for name, module in modules.items() if isinstance(module, _NormBase)
+        },
+    }
+
+
+def set_module_state(state: ModuleState, trainer: Trainer, task: LightningModule) -> None:
+    """Set the state of all names that the task has; under another strategy, it may have others."""
+    for name, parameter in task.named_parameters():
+        parameter.requires_grad_(state["requires_grad"].get(name, parameter.requires_grad))
+    for name, module in task.named_modules():
+        if isinstance(module, _NormBase):
+            module.track_running_stats = state["track_running_stats"].get(name, module.track_running_stats)
+        if not trainer.validating:
+            module.training = state["training"].get(name, module.training)
+    if trainer.validating:
+        _modes_after_validation(trainer).update(state["training"])
+
+
+def _modes_after_validation(trainer: Trainer) -> dict[str, bool]:
+    """Return the modes that Lightning keeps while it validates."""
+    return trainer.fit_loop.epoch_loop.val_loop._module_mode.mode

@@ -1,0 +1,93 @@
+"""What callbacks freeze, switch to evaluation or accumulate from some epoch on, after a stop and a resume."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BackboneFinetuning, GradientAccumulationScheduler
+from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
+from support.foreign import pair
+from torch import Tensor, nn
+
+from litlab.training.checkpoint_io import read_checkpoint
+
+HERE = "training.test_module_state"
+NUMBERS = "support.foreign.Numbers"  # 4 batches of training and 4 of validation in an epoch
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+
+
+class Finetuned(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+        self.head = nn.Linear(3, 1)
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        return self.head(self.backbone(batch)).square().mean()
+
+    def validation_step(self, batch: Tensor) -> None:
+        self.log("val/loss", self.training_step(batch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = (parameter for parameter in self.parameters() if parameter.requires_grad)
+        return torch.optim.SGD(trained, lr=0.1, momentum=0.9)
+
+
+class Unfreezes(BackboneFinetuning):
+    """Train the backbone from the second epoch on, its batch norm included."""
+
+    def __init__(self) -> None:
+        super().__init__(unfreeze_backbone_at_epoch=1)
+
+    def freeze_before_training(self, pl_module: LightningModule) -> None:
+        self.freeze(pl_module.backbone, train_bn=False)
+
+
+class Freezes(Callback):
+    """Freeze a part of the backbone and its statistics from the second epoch on, by hand."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            pl_module.backbone[0].requires_grad_(False)
+            pl_module.backbone.eval()
+
+
+class Accumulates(GradientAccumulationScheduler):
+    """Accumulate over two batches from the second epoch on."""
+
+    def __init__(self) -> None:
+        super().__init__({1: 2})
+
+
+OVERRIDES = (
+    *pair(f"{HERE}.Finetuned", NUMBERS), "objective={metric: val/loss, mode: min}", "trainer.max_epochs=3",
+)  # fmt: skip
+UNFREEZES = (f"+callbacks.unfreezes._target_={HERE}.Unfreezes", f"+callbacks.accumulates._target_={HERE}.Accumulates")
+FREEZES = (f"+callbacks.freezes._target_={HERE}.Freezes",)
+
+
+@pytest.mark.parametrize(
+    (
+        "callbacks",
+        "numbers",
+    ),  # in the second epoch, and in its validation; accumulation has looks at two of four batches
+    [(UNFREEZES, (10, 12)), (FREEZES, (12, 14))],
+)
+def test_what_callbacks_have_changed_stays_changed(
+    callbacks: tuple[str, ...], numbers: tuple[int, ...], tmp_path: Path
+) -> None:
+    whole, config = new_run(tmp_path / "whole", *OVERRIDES, *callbacks)
+    train_until(whole, config, None)
+    modules = read_checkpoint(whole.last)["litlab"]["modules"]
+    assert all(modules["requires_grad"].values()) == all(modules["training"].values()) == (callbacks == UNFREEZES)
+    for number in numbers:
+        run = stop_and_resume(tmp_path / f"stopped-{number}", number, *OVERRIDES, *callbacks)
+        assert differences(outcome(whole), outcome(run)) == []
+    longer, shorter = new_run(tmp_path / "longer", *OVERRIDES, *callbacks, "trainer.max_epochs=2")
+    train_until(longer, shorter, None)
+    train_until(longer, config, None)
+    left, right = read_checkpoint(whole.last), read_checkpoint(longer.last)
+    assert differences(left["optimizer_states"], right["optimizer_states"]) == []
+    assert outcome(whole)["result"] == outcome(longer)["result"]
+    assert right["litlab"]["modules"] == modules
