@@ -6,10 +6,10 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help install train test check tensorboard torture audit bench lock clean
+.PHONY: help install train test test-cluster check tensorboard torture audit bench lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: .venv/.installed  ## .venv with everything that requirements.lock pins
 
@@ -17,7 +17,10 @@ train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a 
 	@$(BIN)/litlab train experiment=quickstart
 
 test: .venv/.installed  ## the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster"
+
+test-cluster: .venv/.installed  ## the tests on a real SLURM cluster, which they bring up on this machine (needs root)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
 
 check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 	@$(BIN)/ruff check .
