@@ -59,7 +59,7 @@ def whole_rows(settings: Settings) -> list[Row]:
 def litlab(folder: Path, data: Sequence[str], num_seeds: int) -> None:
     """Run `litlab train -m` with every default on."""
     limits = (f"trainer.max_epochs={EPOCHS}", f"+trainer.limit_val_batches={NUM_VAL_BATCHES}")
-    train_jobs(_new(folder), len(RATES) * num_seeds, *data, "trainer=cpu", *limits, *_axes(num_seeds))
+    train_jobs(new_directory(folder), len(RATES) * num_seeds, *data, "trainer=cpu", *limits, *axes(num_seeds))
 
 
 def train_jobs(study: Path, num_jobs: int, *overrides: str) -> None:
@@ -73,7 +73,10 @@ def train_jobs(study: Path, num_jobs: int, *overrides: str) -> None:
 def usual(folder: Path, arrays: Path, num_seeds: int) -> None:
     """Run the same jobs in one process on two threads, one after the other."""
     command = [sys.executable, "-m", "benchmarks.usual", "-m", f"data={arrays}", f"epochs={EPOCHS}"]
-    command += [f"hydra.sweep.dir={_new(folder)}", *(axis.removeprefix("optimizer.") for axis in _axes(num_seeds))]
+    command += [
+        f"hydra.sweep.dir={new_directory(folder)}",
+        *(axis.removeprefix("optimizer.") for axis in axes(num_seeds)),
+    ]
     subprocess.run(command, check=True, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -148,11 +151,12 @@ def frozen(data: Sequence[str], num_jobs: int, num_rounds: int, *, hydra: bool =
         return interleaved(contenders, num_warmup=0, num_rounds=num_rounds)
 
 
-def _axes(num_seeds: int) -> list[str]:
+def axes(num_seeds: int) -> list[str]:
+    """Return the sweep over learning rates and seeds."""
     return [f"optimizer.lr={','.join(map(str, RATES))}", f"seed={','.join(map(str, range(num_seeds)))}"]
 
 
-def _new(folder: Path) -> Path:
+def new_directory(folder: Path) -> Path:
     """Return a new directory name."""
     folder.mkdir(exist_ok=True)
     return folder / f"{time.monotonic_ns()}"

@@ -168,3 +168,25 @@ def test_two_nodes_are_two_local_ranks(cluster: SlurmCluster, project: Path, tmp
     local = [sys.executable, "-P", "-m", "litlab", "train", *TINY, "trainer.devices=2", "hydra.run.dir=local"]
     subprocess.run(local, cwd=project, check=True, capture_output=True, timeout=SOON)
     assert weights(run) == weights(RunDirectory(project / "local"))
+
+
+def test_two_nodes_save_when_warned_and_when_cancelled(cluster: SlurmCluster, project: Path) -> None:
+    """Warned, the job returns to the queue; once cancelled, the next command continues it. It ends as undisturbed."""
+    epochs = (*LONG, "trainer.max_epochs=60")  # two ranks are slow on the cores that the nodes share
+    study = Study(project, *epochs, "trainer.num_nodes=2", "trainer.devices=1")
+    controller = study.start()
+    wait_until(lambda: len(study.runs()) == 1 and logs_values(study.runs()[0]), SOON)
+    (job,) = elements(cluster)
+    (run,) = study.runs()
+    cluster.call("scancel", "--batch", "--signal=USR1", job)
+    wait_until(lambda: elements(cluster).get(job) == "PENDING", SOON)
+    saved = run.metrics.read_text().count("train/loss")
+    wait_until(lambda: logs_values(run, saved + 3), SOON)
+    cluster.call("scancel", job)
+    output, _ = controller.communicate(timeout=SOON)
+    assert (controller.returncode, study.statuses(), study.starts()) == (1, ["cancelled"], [2]), output
+    code, output = study.run()
+    assert (code, study.statuses(), study.starts()) == (0, ["completed"], [3]), output
+    local = [sys.executable, "-P", "-m", "litlab", "train", *epochs, "trainer.devices=2", "hydra.run.dir=local"]
+    subprocess.run(local, cwd=project, check=True, capture_output=True, timeout=SOON)
+    assert weights(run) == weights(RunDirectory(project / "local"))
