@@ -138,8 +138,9 @@ class ImageFolder(ImageDataModule):
             setting="data.test_size",
         )
         rows = self._split_validation(splits, rest)
-        drawn = f"{len(test):,} of its images are drawn for it" if len(test) else "there is no test"
-        note = f"{self.root} has no test folder: {drawn} (data.test_size={self.test_size})"
+        setting = f"data.test_size={self.test_size}"
+        drawn = f"{setting} draws {len(test):,} of its images" if len(test) else f"no test, as {setting}"
+        note = f"{self.root} has no test folder: {drawn}"
         return rows._replace(test=test, notes=(note, *rows.notes))
 
     def _decoding_plan(self, selection: ImageSelection) -> DecodingPlan:
