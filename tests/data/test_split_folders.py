@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.images import FOLDERS, gray_image
 
 from litlab.data.image_folder import ImageFolder
@@ -125,6 +126,16 @@ def test_drawn_splits_are_those_of_the_seeds_on_any_file_system(make: Make, writ
     assert used(make(val_seed=7))[2] == expected[2]
     assert used(make(val_seed=7))[1] != expected[1]
     assert used(make(test_seed=7))[2] != expected[2]
+
+
+def test_mean_and_deviation_are_of_the_training_images_alone(make: Make, write: Write) -> None:
+    write("train", 10)
+    write("val", 3)
+    module = make()
+    levels = torch.tensor(used(module)[0]).double() / 255
+    assert len(levels) == 16, "without the images of the validation folder, and those that are drawn for the test"
+    assert module.info.mean == pytest.approx([float(levels.mean())] * 3, abs=1e-7)
+    assert module.info.std == pytest.approx([float(levels.std(correction=0))] * 3, abs=1e-7)
 
 
 def test_names_of_folders_are_found_in_any_case_and_are_settings(make: Make, write: Write, tmp_path: Path) -> None:
