@@ -33,6 +33,9 @@ def test_files_that_can_not_be_used(tmp_path: Path) -> None:
     assert_refused(r"a.png has 1,099,511,627,776 bytes, more than an image could need")
     (path.parent / os.fsdecode(b"\xff.png")).write_bytes(b"x")
     assert_refused("has a name that is not UTF-8")
+    (path.parent / os.fsdecode(b"\xff.png")).unlink()
+    path.symlink_to("..")
+    assert_refused(r"train/cat/a\.png/cat/a\.png/.{0,200}\.\.\. leads back to itself by a link: remove the link")
 
 
 @pytest.mark.parametrize("suffix", ["tar", "zip"])

@@ -107,6 +107,7 @@ def test_without_a_test_folder_one_is_drawn_or_there_is_none(
     assert sorted(level // 10 for level in test) == [0, 0, 1, 1], "two of each class"
     assert len(val) == (20 if own else 3), "a fifth of the 16 that are left"
     assert any("has no test folder: data.test_size=0.2 draws 4 of its images" in note for note in module.info.notes)
+    assert ("no folders of splits: the folders are the classes (cat, dog)" in module.info.notes) == (folders == ("",))
     without = make(test_size=0)
     assert (without.test_dataloader(), without.info.num_test) == ([], 0)
     assert any("has no test folder: no test, as data.test_size=0" in note for note in without.info.notes)

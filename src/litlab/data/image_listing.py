@@ -4,6 +4,7 @@ The layout is `train/<class>/*` with `val/<class>/*` and `test/<class>/*` beside
 `<class>/*` alone.
 """
 
+import errno
 import os
 import re
 import stat
@@ -98,6 +99,8 @@ class ImageListing:
         found = _find_images(root, layout)
         images, notes = found.images, found.notes()
         class_names = _class_names(root, layout, found)
+        if not found.is_split and layout.trained_classes is None:
+            notes.insert(0, f"no folders of splits: the folders are the classes ({_shortened(class_names)})")
         labels = {name: label for label, name in enumerate(class_names)}
         if others := [image for image in images if image.class_name not in labels]:
             names = _shortened({image.class_name for image in others})
@@ -261,7 +264,10 @@ def _unreadable(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or path} can't be read: {error.strerror}") from error
+        name = str(error.filename or path)
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # a link to a folder around it, followed to the end
+            raise UserError(f"{name[:200]}... leads back to itself by a link: remove the link") from error
+        raise UserError(f"{name} can't be read: {error.strerror}") from error
 
 
 def _name_decoder(
@@ -324,7 +330,7 @@ class _FoundImages:
             notes.append(f"left out: {files} ({_shortened(self.others)}): JPEG, PNG and WebP are read")
         for folder, number in self.loose.items():
             notes.append(f"left out: {_count(number, 'image')} of {folder or 'data.root'} that are in no class folder")
-        if self.empty:
+        if self.empty and self.images:
             notes.append(f"left out: class folders without images ({_shortened(self.empty)})")
         return notes
 
