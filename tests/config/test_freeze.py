@@ -13,6 +13,7 @@ from support.runs import TINY, compose_config
 from litlab.config.config_file import from_yaml, to_yaml
 from litlab.config.freeze import hydra_record, threads_per_rank
 from litlab.config.paths import ROOT
+from litlab.config.tree import diff
 from litlab.runs.cpu_count import num_cores
 
 
@@ -27,6 +28,13 @@ def test_order_and_characters_are_kept() -> None:
     config = compose_config("+logger.web._target_=some.Logger", "+logger.web.title='Größe'")
     assert list(config)[:4] == ["format", "name", "seed", "threads"]
     assert "Größe" in to_yaml(config)
+
+
+def test_numbers_as_keys_and_nan_are_kept() -> None:
+    config = compose_config("+callbacks.mine={_target_: some.Class, weights: {0: 1.0, 1: 3.0}, limit: nan}")
+    mine = config["callbacks"]["mine"]
+    assert (mine["weights"], str(mine["limit"])) == ({0: 1.0, 1: 3.0}, "nan")
+    assert diff(from_yaml(to_yaml(config)), config) == {}
 
 
 def test_a_group_that_is_left_out_is_null() -> None:

@@ -82,3 +82,12 @@ print(identity(json.load(sys.stdin)))
     done = subprocess.run(command, input=json.dumps(CONFIG), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == identity(CONFIG)
     assert len(identity(CONFIG)) == 64
+
+
+def test_nan_is_the_same_as_nan_and_keys_may_be_numbers() -> None:
+    def of(**model: object) -> str:
+        return identity(CONFIG | {"model": {"_target_": "some.Net", **model}})
+
+    assert of(x=float("nan")) == of(x=float("nan")) != of(x=0.0)
+    assert of(weights={0: 1.0, 1: 3.0}) == of(weights={1: 3.0, 0: 1.0}) != of(weights={0: 3.0, 1: 1.0})
+    assert len(of(parts=[{"a": 1, 0: 2, 0.5: 3}])) == 64

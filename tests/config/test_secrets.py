@@ -139,3 +139,10 @@ def test_references_null_and_booleans_are_kept(
     monkeypatch.setenv("LITLAB_TEST_KEY", "hunter2")
     monkeypatch.setenv("LITLAB_TEST_URL", "http://me:hunter2@host/x")
     assert get(compose_config(LOGGER[0], override), key, "missing") == expected
+
+
+def test_nan_is_no_secret() -> None:
+    """It is not equal to itself."""
+    refuse_secret_literals({"a": [float("nan"), {"b": float("nan")}], "c": float("nan")})
+    with pytest.raises(UserError, match="token: looks like a secret"):
+        refuse_secret_literals({"token": "hunter2"})

@@ -17,6 +17,7 @@ from litlab.config.tree import (
     lies_under,
     map_values,
     put,
+    unknown_key_message,
     walk,
 )
 from litlab.errors import UserError
@@ -79,7 +80,11 @@ ROW = [0] * 1000
     ("config", "expected"),
     [
         ({"a": [{"b": (1, 2)}]}, "a.0.b: found the tuple '(1, 2)', expected a text"),
-        ({"a": {1: 2}}, "a: has the key the int '1', expected a text"),
+        ({"a": {True: 2}}, "a: has the key the bool 'True', expected a text or a number; quote it"),
+        ({"a": {None: 2}}, "a: has the key the NoneType 'None', expected a text or a number"),
+        ({"a": {float("nan"): 2}}, "a: has the key the float 'nan', expected a text or a number"),
+        ({"a": {1: 2, "1": 3}}, "a: has the key the int '1', and the same as a text; leave out one"),
+        ({"a": {"_target_": "b", 1: 2}}, "a: has the key the int '1', expected a name"),
         ({"a": {1, 2}}, "a: found the set '{1, 2}', expected a text"),
         ({"a": b"bytes"}, "a: found the bytes "),
         ({"a": "\ud800"}, "a: '\\ud800' can't be written as UTF-8"),
@@ -98,3 +103,14 @@ def test_check_plain_refuses(config: Any, expected: str) -> None:
 def test_check_plain_accepts_what_yaml_can_hold() -> None:
     check_plain(TREE | {"x": [1.5, True, "é", {"y": float("nan")}]})
     check_plain(DEEP["a"])
+    check_plain(TREE | {"weights": {0: 1.0, 1: 3.0, 0.5: {"a": [{2: 3}]}}})
+
+
+def test_each_known_key_is_listed_once() -> None:
+    message = unknown_key_message("zzz", ["data", "model", "data.batch_size", "model", "data"])
+    assert message == "zzz: unknown key; known here: data, model"
+    assert unknown_key_message("model.zzz", ["model.width", "model.width"]).endswith("known here: model.width")
+
+
+def test_nan_does_not_differ_from_nan() -> None:
+    assert diff({"a": float("nan"), "b": [float("nan")]}, {"a": float("nan"), "b": [float("nan")]}) == {}

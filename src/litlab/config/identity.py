@@ -21,7 +21,8 @@ DATA_SOURCE = ("data.root", "data.url")  # those of them that say where the imag
 def identity(config: Config) -> str:
     """Return the SHA-256 of a frozen config without its volatile keys, except those that its study sweeps."""
     relevant = _without_volatile(config, "", swept_keys(config), is_volatile=False)
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    text = json.dumps(_with_text_keys(relevant), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def swept_keys(config: Config) -> list[str]:
@@ -50,3 +51,10 @@ def _without_volatile(node: Any, parent: str, swept: Collection[str], *, is_vola
         elif isinstance(value, dict) and any(lies_under(other, key) for other in swept):
             kept[name] = _without_volatile(value, key, swept, is_volatile=True)
     return kept
+
+
+def _with_text_keys(node: Any) -> Any:
+    """Return a copy in which all keys are texts, so that they can be sorted."""
+    if isinstance(node, list):
+        return [_with_text_keys(value) for value in node]
+    return {str(key): _with_text_keys(value) for key, value in node.items()} if isinstance(node, dict) else node

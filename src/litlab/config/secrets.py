@@ -94,7 +94,7 @@ def refuse_secret_literals(raw: Any) -> None:
         UserError: For the first key whose secret is written out.
     """
     for (key, value), (_, masked) in zip(walk(raw), walk(mask_secrets(raw)), strict=True):
-        if value != masked and not isinstance(value, dict | list):
+        if masked is not value and not isinstance(value, dict | list):  # not !=, since NaN is not equal to itself
             raise _literal_error(key)
 
 

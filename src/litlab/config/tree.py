@@ -147,7 +147,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def unknown_key_message(key: str, valid_keys: Iterable[str]) -> str:
     """Return a message for an unknown dotted key that suggests the nearest valid one, preferably of the same parent."""
-    valid_keys = list(valid_keys)
+    valid_keys = list(dict.fromkeys(valid_keys))
     parent = key.rpartition(".")[0]
     siblings = sorted(name for name in valid_keys if name.rpartition(".")[0] == parent)
     for candidates in (siblings, [name for name in valid_keys if name != parent]):
@@ -160,8 +160,8 @@ def check_plain(config: Any) -> None:
     """Check that a config can be written as YAML and read back unchanged.
 
     Raises:
-        UserError: if it holds anything but nested dicts with string keys, lists, strings, numbers of at most
-            64 bits, true, false and null; or if it is too deep or too large.
+        UserError: if it holds anything but nested dicts, lists, strings, numbers of at most 64 bits, true, false and
+            null, with strings or numbers for keys; or if it is too deep or too large.
     """
     num_values = 0
     pending: list[tuple[str, Any, int]] = [("", config, 0)]  # no recursion: the depth is not known yet
@@ -174,8 +174,8 @@ def check_plain(config: Any) -> None:
         if problem := _type_problem(node):
             raise UserError(f"{key or 'the config'}: {problem}")
         for name, value in children(node):
-            if isinstance(node, dict) and (not isinstance(name, str) or _type_problem(name)):
-                raise UserError(f"{key or 'the config'}: has the key {_excerpt(name)}, expected a text; quote it")
+            if isinstance(node, dict) and (problem := _key_problem(name, node, is_root=not key)):
+                raise UserError(f"{key or 'the config'}: has the key {_excerpt(name)}, {problem}")
             pending.append((join(key, name), value, depth + 1))
 
 
@@ -190,6 +190,17 @@ def _type_problem(value: Any) -> str | None:
     elif not isinstance(value, float | dict | list | None):
         return f"found {_excerpt(value)}, expected a text, a number, true, false, null, a list or a mapping"
     return None
+
+
+def _key_problem(name: Any, node: Config, *, is_root: bool) -> str | None:
+    """Return why a mapping can't have a key. Numbers are keys of data, such as weights of classes, not of arguments."""
+    if isinstance(name, bool) or not isinstance(name, str | int | float) or name != name:  # NaN
+        return "expected a text or a number; quote it"
+    if problem := _type_problem(name):
+        return problem
+    if not isinstance(name, str) and (is_root or "_target_" in node):
+        return "expected a name"
+    return "and the same as a text; leave out one" if not isinstance(name, str) and str(name) in node else None
 
 
 def _excerpt(value: Any) -> str:
