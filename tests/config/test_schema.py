@@ -3,13 +3,16 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, is_typeddict
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
+from litlab.config import schema
 from litlab.config.paths import packaged_conf
-from litlab.config.schema import SECTIONS, Root, Section
+from litlab.config.schema import SECTIONS, TRAINER_DECIDED, Root, Section
 from litlab.config.targets import INJECTED, import_target
 
 OF_LITLAB = [target for target in SECTIONS if target.startswith("litlab.")]
@@ -81,6 +84,61 @@ def test_a_section_of_a_foreign_class_has_only_what_it_takes(target: str) -> Non
     assert set(fields(target)) <= set(parameters)
     needed = {name for name, parameter in parameters.items() if parameter.default is EMPTY} - INJECTED_ANYWHERE
     assert needed <= required(SECTIONS[target])
+
+
+def test_each_argument_of_the_trainer_is_a_key_or_decided_by_litlab() -> None:
+    arguments = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    assert set(schema.Trainer.model_fields) | set(TRAINER_DECIDED) == arguments
+    assert set(schema.Trainer.model_fields) & set(TRAINER_DECIDED) == set()
+
+
+# Types that a key takes besides those of the Trainer's argument: litlab builds the strategy of a node, and leaves out
+# a `max_steps` of null.
+MORE_TYPES = {"strategy": {dict}, "max_steps": {type(None)}}
+
+
+@pytest.mark.parametrize("name", schema.Trainer.model_fields)
+def test_each_key_of_the_trainer_has_the_types_of_its_argument(name: str) -> None:
+    parameter = inspect.signature(Trainer.__init__).parameters[name]
+    theirs, field = plain_types(parameter.annotation), schema.Trainer.model_fields[name]
+    ours = plain_types(field.annotation)
+    assert ours - MORE_TYPES.get(name, set()) <= theirs, "else Lightning would refuse what the schema accepts"
+    numbers = {
+        bool: {bool},
+        int: {int, float},
+        float: {int, float},
+        str: {str},
+        dict: {dict},
+        list: {list},
+        type(None): {type(None)},
+    }
+    missing = theirs & set(numbers) - {kind for kind in theirs if numbers.get(kind, set()) & ours}
+    assert missing <= NARROWED.get(name, set()), "else the schema would refuse what Lightning accepts"
+    if not field.is_required() and name != "max_steps":
+        assert field.default == parameter.default
+
+
+# Types of the Trainer's argument that a key does not take: the YAML has a value, or the type has only another spelling.
+NARROWED = {
+    "precision": {int, type(None)},
+    "devices": set(),
+    "log_every_n_steps": {type(None)},
+    "deterministic": {type(None)},
+    "overfit_batches": set(),
+}
+
+
+def plain_types(annotation: Any) -> set[type]:
+    """Return the plain types in an annotation: of a Literal those of its values, of a generic its origin."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return plain_types(get_args(annotation)[0])
+    if origin is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if origin in (Union, UnionType):
+        return set().union(*map(plain_types, get_args(annotation)))
+    kind = origin or annotation or type(None)
+    return {kind} if isinstance(kind, type) else set()
 
 
 @pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamW"])

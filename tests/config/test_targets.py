@@ -1,11 +1,13 @@
 """Foreign targets: imports, and arguments compared with signatures."""
 
+import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from litlab.config.targets import _check, check_foreign, import_target
+from litlab.config.targets import Call, _problem, check_foreign, foreign_problems, import_target
 from litlab.errors import UserError
 
 MODULE = """
@@ -87,15 +89,15 @@ def test_missing_modules_and_attributes_are_named(target: str, expected: str) ->
 def test_arguments_are_compared_with_the_signature(
     path: str, name: str, arguments: list[str], expected: str | None
 ) -> None:
-    problem = _check(path, f"foreignpkg.nets.{name}", arguments)
+    problem = _problem(Call(path, f"foreignpkg.nets.{name}", arguments))
     assert problem is None if expected is None else expected in (problem or "")
 
 
 def test_targets_that_are_no_classes() -> None:
-    assert _check("model", "foreignpkg.nets.NUMBER", []) == (
+    assert _problem(Call("model", "foreignpkg.nets.NUMBER", [])) == (
         "model._target_: foreignpkg.nets.NUMBER is a int, not a class"
     )
-    assert _check("model", "foreignpkg.broken.Net", []) == (
+    assert _problem(Call("model", "foreignpkg.broken.Net", [])) == (
         "model._target_: importing foreignpkg.broken.Net raised ZeroDivisionError: division by zero"
     )
 
@@ -121,7 +123,7 @@ def test_a_module_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_callbacks_that_could_not_be_resumed_are_refused(name: str, remedy: str) -> None:
-    problem = _check("callbacks.mine", f"lightning.pytorch.callbacks.{name}", [])
+    problem = _problem(Call("callbacks.mine", f"lightning.pytorch.callbacks.{name}", []))
     assert problem is not None
     assert problem.startswith(f"callbacks.mine._target_: {name} ")
     assert remedy in problem
@@ -131,7 +133,87 @@ def test_a_subclass_of_such_a_callback_is_refused_and_others_are_not(tmp_path: P
     (tmp_path / "foreignpkg" / "finders.py").write_text(
         "from lightning.pytorch import callbacks\nclass Finder(callbacks.LearningRateFinder): ...\n"
     )
-    problem = _check("callbacks.mine", "foreignpkg.finders.Finder", [])
+    problem = _problem(Call("callbacks.mine", "foreignpkg.finders.Finder", []))
     assert problem is not None
     assert problem.startswith("callbacks.mine._target_: LearningRateFinder sets the learning rate while a run starts")
-    assert _check("callbacks.mine", "lightning.pytorch.callbacks.EarlyStopping", ["monitor"]) is None
+    assert _problem(Call("callbacks.mine", "lightning.pytorch.callbacks.EarlyStopping", ["monitor"])) is None
+
+
+def node(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"_target_": f"foreignpkg.nets.{name}", **arguments}
+
+
+NESTED: dict[str, tuple[dict[str, Any], str | None]] = {
+    "in a dict": (
+        {"model": node("Loose", head=node("make", widht=3))},
+        "model.head.widht: foreignpkg.nets.make takes no",
+    ),
+    "in a list": ({"model": node("Loose", heads=[node("make")])}, "model.heads.0: foreignpkg.nets.make needs width"),
+    "in plain data": (
+        {"model": node("Loose", a={"b": [node("make")]})},
+        "model.a.b.0: foreignpkg.nets.make needs width",
+    ),
+    "in _args_": ({"model": node("make", _args_=[node("make")])}, "model._args_.0: foreignpkg.nets.make needs width"),
+    "with all that it needs": ({"model": node("Loose", head=node("make", width=3))}, None),
+    "with a fact of the data": ({"model": node("Loose", head=node("Net", width=3))}, None),
+    "without facts": (
+        {"data": node("Loose", head=node("Net", width=3))},
+        "data.head: foreignpkg.nets.Net needs num_classes",
+    ),
+    "missing": (
+        {"model": node("Loose", head=node("Nett"))},
+        "model.head._target_: foreignpkg.nets.Nett: foreignpkg.nets has no",
+    ),
+    "partial": ({"schedule": node("Loose", parts=[node("Schedule", _partial_=True)])}, None),
+    "partial with a typo": (
+        {"schedule": node("Loose", parts=[node("Schedule", _partial_=True, gama=1)])},
+        "schedule.parts.0.gama: foreignpkg.nets.Schedule takes no argument 'gama'; did you mean gamma",
+    ),
+    "inside a schedule": (
+        {"schedule": node("Loose", a=node("Schedule"))},
+        "schedule.a: foreignpkg.nets.Schedule needs wrap",
+    ),
+    "not recursive": ({"model": node("Loose", _recursive_=False, head=node("make"))}, None),
+    "by position": ({"model": node("Loose", head=node("make", _args_=[3]))}, None),
+    "by position and name": (
+        {"model": node("Loose", head=node("make", _args_=[3], width=3))},
+        "gets 'width' by position",
+    ),
+    "too many by position": (
+        {"model": node("make", _args_=[3, 4])},
+        "model._args_: foreignpkg.nets.make takes at most 1",
+    ),
+    "of litlab": (
+        {"model": node("Loose", net={"_target_": "litlab.models.cnn.CNN", "widht": 3})},
+        "model.net.widht: litlab.models.cnn.CNN takes no argument 'widht'",
+    ),
+    "a class that is found": (
+        {"model": node("Loose", kind={"_target_": "hydra.utils.get_class", "path": "foreignpkg.nets.Net"})},
+        None,
+    ),
+    "a class that is not": (
+        {"model": node("Loose", kind={"_target_": "hydra.utils.get_class", "path": "foreignpkg.nets.Nett"})},
+        "model.kind.path: foreignpkg.nets.Nett: foreignpkg.nets has no 'Nett'; did you mean Net",
+    ),
+    "in a strategy": (
+        {"trainer": {"_target_": "lightning.pytorch.Trainer", "strategy": node("make", widht=3)}},
+        "trainer.strategy.widht: foreignpkg.nets.make takes no argument",
+    ),
+}
+
+
+def test_nodes_inside_others_are_checked_like_them(tmp_path: Path) -> None:
+    """All in one process, which takes a second to start."""
+    configs = [config for config, _ in NESTED.values()]
+    found = dict(zip(NESTED, foreign_problems(configs, tmp_path), strict=True))
+    for name, (_, expected) in NESTED.items():
+        assert len(found[name]) == (expected is not None), (name, found[name])
+        assert expected is None or expected in found[name][0], (name, found[name])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_logger_whose_package_is_not_installed_is_refused() -> None:
+    target = "lightning.pytorch.loggers.WandbLogger"
+    expected = f"logger.w._target_: {target} needs the package wandb, which is not installed here; install it"
+    assert _problem(Call("logger.w", target, [])) == expected
+    assert _problem(Call("logger.w", "lightning.pytorch.loggers.CSVLogger", ["save_dir"])) is None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.runs import TINY, compose_config
 
-from litlab.config.schema import SECTIONS
+from litlab.config.schema import SECTIONS, TRAINER_DECIDED
 from litlab.config.tree import nodes, put
 from litlab.config.validate import validate
 from litlab.errors import UserError
@@ -94,6 +94,33 @@ def test_arguments_of_foreign_classes_are_not_checked() -> None:
     config["trainer"]["devices"] = 2
     validate(config)
     assert [path for path, node in nodes(config) if node["_target_"] not in SECTIONS] == ["data", "model"]
+
+
+def test_arguments_of_the_trainer_that_litlab_decides_are_refused_with_what_to_use_instead() -> None:
+    for name in TRAINER_DECIDED:
+        for target in ("lightning.pytorch.Trainer", "some.Trainer"):
+            (line,) = problems(**{"trainer___target_": target, f"trainer__{name}": True})
+            assert line == f"trainer.{name}: can't be set: {TRAINER_DECIDED[name]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("use_distributed_sampler", False), ("reload_dataloaders_every_n_epochs", 2)]
+)
+def test_arguments_of_the_trainer_for_other_loaders_need_them(name: str, value: object) -> None:
+    (line,) = problems(**{f"trainer__{name}": value})
+    assert line.startswith(f"trainer.{name}={str(value).lower()}: is for a data module of your own")
+    config = deepcopy(CONFIG)
+    config["trainer"][name] = value
+    validate(config | {"data": {"_target_": "some.Data"}})
+
+
+@pytest.mark.parametrize("value", ["00:12:00:00", {"days": 1, "hours": 2}])
+def test_durations(value: object) -> None:
+    config = deepcopy(CONFIG)
+    config["trainer"] |= {"max_time": value, "val_check_interval": value}
+    validate(config)
+    assert problems(trainer__max_time="12 hours")[0].startswith("trainer.max_time=12 hours: ")
+    assert problems(trainer__max_time={"fortnights": 1})
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,8 @@ def _not_test(metric: str) -> str:
 
 
 BatchLimit = Fraction | Count | None
+Duration = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]  # days:hours:minutes:seconds
+DurationParts = dict[Literal["weeks", "days", "hours", "minutes", "seconds"], CountOrZero]
 
 
 class Objective(Section):
@@ -378,7 +380,7 @@ class Ray(Section):
 
 
 class Trainer(Section):
-    """Arguments of lightning.pytorch.Trainer; loggers and callbacks have groups of their own."""
+    """Arguments of lightning.pytorch.Trainer, without those in `TRAINER_DECIDED`."""
 
     accelerator: str
     devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]
@@ -389,14 +391,14 @@ class Trainer(Section):
     accumulate_grad_batches: Count
     gradient_clip_val: NonNegative | None
     check_val_every_n_epoch: Count | None
-    val_check_interval: Fraction | Count | None
+    val_check_interval: Fraction | Count | Duration | DurationParts | None
     log_every_n_steps: Count
     deterministic: bool | Literal["warn"]
     gradient_clip_algorithm: Literal["value", "norm"] | None = None
-    max_steps: Count | Literal[-1] = -1
+    max_steps: Count | Literal[-1] | None = None
     min_epochs: Count | None = None
     min_steps: Count | None = None
-    max_time: str | dict[str, int] | None = None
+    max_time: Duration | DurationParts | None = None
     limit_train_batches: BatchLimit = None
     limit_val_batches: BatchLimit = None
     limit_test_batches: BatchLimit = None
@@ -406,6 +408,30 @@ class Trainer(Section):
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     sync_batchnorm: bool = False
     inference_mode: bool = True
+    use_distributed_sampler: bool = True
+    reload_dataloaders_every_n_epochs: CountOrZero = 0
+    enable_autolog_hparams: bool = True
+
+
+# Argument of lightning.pytorch.Trainer that litlab itself passes, or that no run can have -> what to do instead.
+TRAINER_DECIDED = {
+    "logger": "loggers are in the group logger: +logger.NAME._target_=... adds one, logger.NAME=null removes one",
+    "callbacks": "callbacks are in the group callbacks: +callbacks.NAME._target_=... adds one, callbacks.NAME=null "
+    "removes one",
+    "plugins": "litlab passes its own, for checkpoints and ranks; trainer.precision and trainer.strategy choose others",
+    "default_root_dir": "a run has a directory of its own, which hydra.run.dir=... chooses, for a multirun "
+    "hydra.sweep.dir=...",
+    "enable_checkpointing": "a run needs its checkpoints for the test and to resume; checkpoint.every_steps and "
+    "checkpoint.every_minutes say when they are saved",
+    "enable_progress_bar": "litlab has a progress bar of its own, and plain lines where the output is no terminal",
+    "enable_model_summary": "add it as a callback: "
+    "+callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
+    "num_sanity_val_steps": "no validation precedes the training; debug=fast shows whether validation works",
+    "fast_dev_run": "it saves no checkpoint, which a run needs; use debug=fast",
+    "barebones": "it saves and logs nothing, which a run needs; callbacks.NAME=null leaves out a callback",
+    "limit_predict_batches": "a run predicts nothing; litlab predict predicts files",
+    "model_registry": "a run resumes from the checkpoints in its own directory",
+}
 
 
 # Config group -> class that litlab's configs name in it -> its keys. An untrusted run may name these classes and, of

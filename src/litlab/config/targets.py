@@ -4,20 +4,31 @@ Importing them may import torch, or anything else. So `litlab train` leaves that
 """
 
 import importlib
+import importlib.util
 import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from litlab.config.schema import SECTIONS
-from litlab.config.tree import Config, did_you_mean, nodes
+from litlab.config.tree import Config, children, did_you_mean, join, nodes
 from litlab.errors import UserError
 
-Call = tuple[str, str, tuple[str, ...]]  # dotted key, target, names of the arguments
+HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # of a node, which are no arguments
+# Functions of Hydra that return the class, function or object with the dotted name `path`.
+_GETTERS = tuple(f"hydra.utils.get_{kind}" for kind in ("class", "method", "static_method", "object"))
+# Classes of Lightning that can be imported without the package that they need -> its module.
+_NEEDED_MODULES = {
+    "CometLogger": "comet_ml",
+    "LitLogger": "litlogger",
+    "MLFlowLogger": "mlflow",
+    "WandbLogger": "wandb",
+}
 
 # Arguments that training/build.py passes to a constructor that has parameters of these names.
 FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data set
@@ -31,6 +42,28 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "logger": ("save_dir",),
     "trainer": (),
 }
+_CALLED_LATER = ("optimizer", "schedule")  # groups whose class gets these when it is called, and nodes inside do not
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call of a target, as a config describes it.
+
+    Attributes:
+        key: Dotted key of the node.
+        target: Dotted name of what is called.
+        arguments: Names of the arguments; None if it is imported, but not called.
+        num_positional: Number of arguments by position, `_args_`.
+        is_partial: Whether it is called later, perhaps with more arguments.
+        is_inner: Whether the node is inside another one.
+    """
+
+    key: str
+    target: str
+    arguments: Sequence[str] | None
+    num_positional: int = 0
+    is_partial: bool = False
+    is_inner: bool = False
 
 
 # Callbacks of Lightning whose runs could not be resumed exactly: why, and the way on.
@@ -74,17 +107,34 @@ def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> 
     Raises:
         UserError: If an import ends that process.
     """
-    calls = [
-        [
-            (key, node["_target_"], tuple(name for name in node if not name.startswith("_")))
-            for key, node in nodes(config)
-            if node["_target_"] not in SECTIONS
-        ]
-        for config in configs
-    ]
+    calls = [[call for key, node in nodes(config) for call in _calls(key, node)] for config in configs]
     distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
     problems = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
     return [[problem for call in calls_of_config if (problem := problems[call])] for calls_of_config in calls]
+
+
+def _calls(key: str, node: Config, *, is_inner: bool = False) -> Iterator[Call]:
+    """Yield the calls of foreign targets in a node and in the nodes inside it, as training/build.py makes them."""
+    target, args = node["_target_"], node.get("_args_", [])
+    if not isinstance(target, str):
+        raise UserError(f"{key}._target_: names the class to build, as in package.module.Class; found {target!r}")
+    names = tuple(name for name in node if name not in HYDRA_KEYS)
+    if target not in SECTIONS or is_inner:
+        num_positional = len(args) if isinstance(args, list) else 0
+        yield Call(key, target, names, num_positional, is_inner and bool(node.get("_partial_")), is_inner)
+    if target in _GETTERS and isinstance(node.get("path"), str):
+        yield Call(f"{key}.path", node["path"], None)
+    if node.get("_recursive_", True):
+        for name in (*names, "_args_"):
+            yield from _inner_calls(join(key, name), node.get(name))
+
+
+def _inner_calls(key: str, value: Any) -> Iterator[Call]:
+    if isinstance(value, dict) and "_target_" in value:
+        yield from _calls(key, value, is_inner=True)
+    else:
+        for name, item in children(value):
+            yield from _inner_calls(join(key, name), item)
 
 
 @cache
@@ -92,14 +142,14 @@ def _check_in_process(calls: tuple[Call, ...], project: Path | None) -> tuple[st
     """Return the problem of each call, or None. Cached, since all jobs of a search have the same."""
     process = subprocess.run(
         [sys.executable, "-P", "-m", "litlab.config.targets"],
-        input=json.dumps(calls),
+        input=json.dumps([asdict(call) for call in calls]),
         capture_output=True,
         text=True,
         cwd=project,
     )
     last = process.stdout.rstrip().rpartition("\n")[2]  # an import may print something before
     if process.returncode != 0 or not last.startswith("["):
-        targets = ", ".join(dict.fromkeys(target for _, target, _ in calls))
+        targets = ", ".join(dict.fromkeys(call.target for call in calls))
         raise UserError(f"importing {targets} ended the process:\n{process.stderr.strip()}")
     return tuple(json.loads(last))
 
@@ -139,40 +189,61 @@ def find_resume_problem(callback: Any) -> str | None:
     return None
 
 
-def _check(path: str, target: str, arguments: list[str]) -> str | None:
+def _problem(call: Call) -> str | None:
+    where = call.key if call.arguments is None else f"{call.key}._target_"
     try:
-        value = import_target(target)
+        value = import_target(call.target)
     except UserError as error:
-        return f"{path}._target_: {error}"
+        return f"{where}: {error}"
     except Exception as error:  # a module of the user's own may raise anything
-        return f"{path}._target_: importing {target} raised {type(error).__name__}: {error}"
+        return f"{where}: importing {call.target} raised {type(error).__name__}: {error}"
+    if call.arguments is None:
+        return None
     if not callable(value):
-        return f"{path}._target_: {target} is a {type(value).__name__}, not a class"
+        return f"{where}: {call.target} is a {type(value).__name__}, not a class"
     if problem := find_resume_problem(value):
-        return f"{path}._target_: {problem}"
-    return _signature_problem(path, target, value, arguments)
+        return f"{where}: {problem}"
+    return _needed_module_problem(where, call.target, value) or _signature_problem(call, call.arguments, value)
 
 
-def _signature_problem(path: str, target: str, function: Callable[..., Any], arguments: list[str]) -> str | None:
+def _needed_module_problem(where: str, target: str, value: Any) -> str | None:
+    """Return a problem if a class of Lightning, or one that inherits from it, needs a package that is not installed."""
+    for base in inspect.getmro(value) if inspect.isclass(value) else ():
+        module = _NEEDED_MODULES.get(base.__name__, "")
+        is_of_lightning = base.__module__.startswith(("lightning.", "pytorch_lightning."))
+        if module and is_of_lightning and importlib.util.find_spec(module) is None:
+            return f"{where}: {target} needs the package {module}, which is not installed here; install it"
+    return None
+
+
+def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[..., Any]) -> str | None:
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return None  # written in C without a signature: it checks its arguments itself
     kinds = inspect.Parameter
-    takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
-    names = [name for name, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    found = {name: parameter.kind for name, parameter in parameters.items()}
+    positional = [n for n, kind in found.items() if kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    names = [n for n, kind in found.items() if kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    taken = positional[: call.num_positional]  # by _args_
+    if call.num_positional > len(positional) and kinds.VAR_POSITIONAL not in found.values():
+        return f"{call.key}._args_: {call.target} takes at most {len(positional)} arguments by position"
     for name in arguments:
-        if name not in names and not takes_any:
-            return f"{path}.{name}: {target} takes no argument {name!r}{did_you_mean(name, names)}"
-    given = {*arguments, *INJECTED[path.partition(".")[0]]}
-    needed = [name for name in names if parameters[name].default is kinds.empty and name not in given]
-    if path in ("optimizer", "schedule"):
+        if name not in names and kinds.VAR_KEYWORD not in found.values():
+            return f"{call.key}.{name}: {call.target} takes no argument {name!r}{did_you_mean(name, names)}"
+        if name in taken:
+            return f"{call.key}.{name}: {call.target} gets {name!r} by position already, in _args_"
+    group = call.key.partition(".")[0]
+    injected = () if call.is_inner and group in _CALLED_LATER else INJECTED[group]
+    given = {*arguments, *injected, *taken}
+    needed = [] if call.is_partial else [n for n in names if parameters[n].default is kinds.empty and n not in given]
+    if group in _CALLED_LATER and not call.is_inner:
         needed = [name for name in needed if name != names[0]]  # passed by position
-    return f"{path}: {target} needs {', '.join(needed)}; set {path}.{needed[0]}=..." if needed else None
+    return f"{call.key}: {call.target} needs {', '.join(needed)}; set {call.key}.{needed[0]}=..." if needed else None
 
 
 if __name__ == "__main__":
     from litlab.config.paths import add_project_to_path
 
     add_project_to_path()
-    print(json.dumps([_check(*call) for call in json.load(sys.stdin)]))
+    print(json.dumps([_problem(Call(**call)) for call in json.load(sys.stdin)]))

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.schema import LAUNCHERS, SECTIONS, Root, Section, Trainer, validation_metrics
+from litlab.config.schema import LAUNCHERS, SECTIONS, TRAINER_DECIDED, Root, Section, Trainer, validation_metrics
 from litlab.config.tree import Config, check_plain, did_you_mean, format_value, join, nodes, unknown_key_message, walk
 from litlab.errors import UserError
 
@@ -68,8 +68,15 @@ def _check_node(path: str, node: Config) -> list[str]:
     if section is None and path == "trainer":  # litlab itself reads these arguments of a foreign Trainer
         present = {name: arguments[name] for name in _DEVICE_ARGUMENTS if name in arguments}
         keys = tuple(f"trainer.{name}" for name in _DEVICE_ARGUMENTS)
-        return [line for line in _check("trainer", present, Trainer) if line.startswith(keys)]
+        decided = [problem for name in arguments if (problem := trainer_problem(f"trainer.{name}"))]
+        return [line for line in _check("trainer", present, Trainer) if line.startswith(keys)] + decided
     return _check(path, arguments, section) if section else []
+
+
+def trainer_problem(key: str) -> str | None:
+    """Return what to do instead of setting an argument of the Trainer that litlab decides; None for any other key."""
+    parent, _, name = key.rpartition(".")
+    return f"{key}: can't be set: {TRAINER_DECIDED[name]}" if parent == "trainer" and name in TRAINER_DECIDED else None
 
 
 def _check(path: str, values: Config, section: type[Section]) -> list[str]:
@@ -92,9 +99,14 @@ def _explain(path: str, item: dict[str, Any], section: type[Section]) -> tuple[s
     if item["input"] == MISSING:
         return "", ""  # reported already
     if item["type"] == "extra_forbidden":
+        if problem := trainer_problem(key):
+            return problem, ""
         return unknown_key_message(key, [join(path, name) for name in section.model_fields]), ""
     if item["type"] == "missing":
         return f"{key}: a value is missing; set {key}=...", ""
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+        value = format_value(item["input"])
+        return f"{key}={value}: ", f"expected a text; quote it: \"{key}='{value}'\""
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     return f"{key}={format_value(item['input'])}: ", message[0].lower() + message[1:]
 
@@ -118,6 +130,13 @@ def _combination_problems(config: Config) -> list[str]:
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "
             "set trainer.max_epochs=N"
         )
+    if data["_target_"] in SECTIONS and trainer["_target_"] in SECTIONS:
+        problems += [
+            f"trainer.{name}={format_value(trainer[name])}: is for a data module of your own; litlab's loaders share "
+            f"each batch among the devices and give each epoch its own order; leave out trainer.{name}"
+            for name in ("use_distributed_sampler", "reload_dataloaders_every_n_epochs")
+            if name in trainer and trainer[name] != Trainer.model_fields[name].default
+        ]
     devices = trainer.get("devices")
     batch_size = data.get("batch_size") if data["_target_"] in SECTIONS else None  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None

@@ -17,6 +17,7 @@ from typing import NoReturn
 from litlab.process.signals import ignore_signals
 
 FAILED = 70  # exit code of a fork that ended with an uncaught exception
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")  # CUDA; in WSL; on Tegra; ROCm
 
 _is_fork = False
 
@@ -127,6 +128,11 @@ def count_gpus() -> int:
     """Count the GPUs in a fork: a process that counts them itself may be unable to fork others that use them."""
     code = Fork(_count_gpus).wait()
     return 0 if code < 0 or code == FAILED else code
+
+
+def may_have_gpu() -> bool:
+    """Return whether torch may find a GPU here; counting, which takes 3 s, only confirms that there is no driver."""
+    return any(map(os.path.exists, _GPU_FILES)) or count_gpus() > 0
 
 
 def _count_gpus() -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
@@ -13,7 +14,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from litlab.config.targets import FACTS, import_target
+from litlab.config.targets import FACTS, HYDRA_KEYS, import_target
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
@@ -30,7 +31,6 @@ _PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
-_HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
 
 @runtime_checkable
@@ -175,22 +175,31 @@ def build_trainer(
         devices: Number of devices on this machine, or their numbers.
         callbacks: All callbacks.
         loggers: All loggers.
+
+    Raises:
+        UserError: If the Trainer refuses its arguments, or this machine has not the devices.
     """
     node = dict(config["trainer"]) | {"devices": devices}
     if info is not None and info.num_val == 0:
         node["limit_val_batches"] = 0  # Lightning warns of an empty loader
+    if node.get("max_steps", -1) is None:
+        del node["max_steps"]  # -1 to Lightning
     profiler = node.pop("profiler", None)
-    trainer = bind_arguments("trainer", node)(
-        profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else NoProfiler(),
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpointIO(), RankEnvironment()],
-        default_root_dir=run.path,
-        enable_progress_bar=False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),  # a user's own
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    bound = bind_arguments("trainer", node)
+    try:
+        trainer = bound(
+            profiler=_PROFILERS[profiler](dirpath=run.path, filename="profile") if profiler else NoProfiler(),
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO(), RankEnvironment()],
+            default_root_dir=run.path,
+            enable_progress_bar=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),  # a user's own
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError, ImportError) as error:  # no GPU, an unknown strategy, no DeepSpeed
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     assert isinstance(trainer, Trainer)
     EpochLoop.install(trainer)
     # Lightning's handlers end a run with exit code 0 and nothing saved, and ask all ranks about it at every step.
@@ -209,13 +218,15 @@ def instantiate(path: str, node: Config, **offered: Any) -> Any:
             inside it.
 
     Raises:
-        UserError: If the class cannot be imported or refuses its arguments.
+        UserError: If the class cannot be imported, refuses its arguments, or lacks a package that it imports itself.
     """
     target = bind_arguments(path, node, **offered)
     parameters = inspect.signature(target).parameters
     arguments = {name: value for name, value in offered.items() if name in parameters and name not in node}
     try:
         return target(**arguments)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path}: {node['_target_']} needs a package that is not installed here: {error}") from error
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # raised by the call, not within it
             raise UserError(f"{path}: {node['_target_']}: {error}") from error
@@ -240,7 +251,7 @@ def bind_arguments(path: str, node: Config, **offered: Any) -> "partial[Any]":
         target = import_target(node["_target_"])
     except UserError as error:
         raise UserError(f"{path}._target_: {error}") from error
-    args, kwargs = node.get("_args_", []), {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    args, kwargs = node.get("_args_", []), {key: value for key, value in node.items() if key not in HYDRA_KEYS}
     if node.get("_recursive_", True):
         args = _instantiate_inner(f"{path}._args_", args, offered)
         kwargs = {key: _instantiate_inner(f"{path}.{key}", value, offered) for key, value in kwargs.items()}
