@@ -1,5 +1,6 @@
 """`litlab train`: its help, and its errors, which name the key, the expected value and the nearest match."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from support.runs import TINY, Command, call_litlab
 
 from litlab.cli.train import help_text
+from litlab.process import child_process
 from litlab.runs.directory import RunDirectory
 from litlab.runs.signature import signature_problem
 from litlab.runs.state import read_state
@@ -37,6 +39,23 @@ WRONG = {
     "a group set to null": (["model=null"], "to leave the group out, write ~model"),
     "a secret written out": (["+logger.tensorboard.api_key=abc"], "logger.tensorboard.api_key"),
     "interpolation": (["seed=${nothing}"], "cannot be resolved"),
+    "a resolver that is not there": (["seed=${mul:3,4}"], "a function of this name in conf/resolvers.py defines it"),
+    "several values": (["seed=0,1"], "seed=0,1: several values; add -m to run a job for each of them, or write a list"),
+    "a range": (["seed=range(3)"], "seed=range(3): several values; add -m to run a job for each of them\n"),
+    "an argument that the YAML has not": (
+        ["optimizer.maximize=true"],
+        "optimizer.maximize: is not in the YAML of optimizer; add it with a plus: +optimizer.maximize=...\n",
+    ),
+    "no plus can add it": (["model.foo=3"], "model.foo: unknown key; known here: model.hidden, model.widths\n"),
+    "an argument of the Trainer that litlab decides": (
+        ["trainer.enable_progress_bar=false"],
+        "trainer.enable_progress_bar: can't be set: litlab has a progress bar of its own",
+    ),
+    "the same, added": (["+trainer.callbacks=[]"], "trainer.callbacks: can't be set: callbacks are in the group"),
+    "an argument of a foreign class": (
+        ["schedule._target_=torch.optim.lr_scheduler.StepLR", "schedule.warm=3"],
+        "schedule.warm: unknown key; did you mean schedule.warmup?",
+    ),
 }  # fmt: skip
 
 
@@ -158,3 +177,16 @@ def test_help_names_what_can_be_chosen() -> None:
     assert "sprint" in groups["experiment"]
     assert "data/base" not in groups
     assert "  _target_: litlab.models.resnet.ResNet18" in lines
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_leaves_no_files(tmp_path: Path) -> None:
+    """Before the run is made; where there is a driver, by its worker, since only torch knows which GPUs are hidden."""
+    done = call_litlab(tmp_path, "train", *TINY, "trainer.accelerator=gpu", CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (1, "")
+    has_driver = any(map(os.path.exists, child_process._GPU_FILES))
+    expected = (
+        "No supported gpu backend found" if has_driver else "this machine has no GPU that CUDA can use; train with"
+    )
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()

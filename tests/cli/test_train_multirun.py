@@ -79,6 +79,10 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> N
         ),
         (["hydra.launcher.job=1"], "hydra.launcher.job: unknown key; did you mean hydra.launcher.jobs?"),
         (["optimizer.lr=range(0,0)"], "optimizer.lr=range(0,0): an empty axis"),
+        (
+            ["model=glob(*)"],
+            "model=glob(*): model=torchvision has no value for model.name; leave it out, as in 'model=glob(*,",
+        ),
         (["+hydra.job.env_set.A=b"], "hydra.job.env_set"),
         (["--dry-run", "hydra/launcher=basic"], "--dry-run: expected hydra/launcher=pool, slurm or ray; no other"),
         (["--detach"], "--detach: expected hydra/launcher=slurm or ray; the jobs of other launchers end"),
@@ -108,6 +112,27 @@ def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call
         "3 jobs (3 new) in outputs/mine; nothing was started or written",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_only_the_configs_on_an_axis_have_is_set_in_the_jobs(tmp_path: Path, call_here: Call) -> None:
+    """`width` is not a key of model=cnn, with which Hydra composes the multirun itself."""
+    tiny = [override for override in SHORT if not override.startswith("model")]
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "narrow.yaml").write_text("_target_: litlab.models.resnet.ResNet18\nwidth: 4\n")
+    arguments = ("train", "-m", *tiny, "model.width=8", "study.name=mine", "--dry-run")
+    code, table, errors = call_here(tmp_path, *arguments, "model=resnet18,narrow", "seed=0,1")
+    assert (code, errors) == (0, "litlab: 4 points are 2 different experiments, each a job\n"), "with the same width"
+    assert table.splitlines()[:2] == [
+        "0000_model-resnet18_seed-0  new          model=resnet18 seed=0",
+        "0001_model-resnet18_seed-1  new          model=resnet18 seed=1",
+    ]
+    code, _, errors = call_here(tmp_path, *arguments, "model=resnet18,whitened")
+    assert (code, errors) == (
+        1, "litlab: model.width: unknown key; did you mean model.widths? (in 1 of 2 jobs: model=whitened)\n",
+    )  # fmt: skip
+    code, _, errors = call_here(tmp_path, *arguments, "seed=0,1")
+    assert (code, errors) == (1, "litlab: model.width: unknown key; did you mean model.widths?\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
 def test_a_dry_run_of_a_study_lists_completed_jobs(project: Path, call_here: Call) -> None:

@@ -157,17 +157,22 @@ class BackendLauncher(Launcher):
 
     def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
         """Return the plan of this command, as study.yaml records it."""
+        from litlab.config.job_overrides import as_written, job_values
         from litlab.config.secrets import mask_arguments, mask_secrets
+        from litlab.config.tree import put
         from litlab.sweep.study import Plan
 
         flags = [name for name in ("dry_run", "detach") if name in self.settings]  # of this command alone
-        base = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
-        assert isinstance(base, dict)
+        composed = OmegaConf.to_container(self.config, resolve=False, enum_to_str=True)
+        assert isinstance(composed, dict)
+        base = {str(key): value for key, value in composed.items() if key != "hydra"}
+        for key, value in job_values(sys.argv[1:]).items():
+            put(base, key, value)
         return Plan(
             kind=kind,
             axes=axes,
-            base=mask_secrets({str(key): value for key, value in base.items() if key != "hydra"}),
-            arguments=mask_arguments(sys.argv[1:]),
+            base=mask_secrets(base),
+            arguments=mask_arguments([*map(as_written, sys.argv[1:])]),
             launcher=self.settings | dict.fromkeys(flags, False),
             search=search,
             project=str(self.config.hydra.runtime.cwd),
@@ -176,9 +181,11 @@ class BackendLauncher(Launcher):
 
     def provenance(self) -> dict[str, Any]:
         """Return the record of this command for provenance.json."""
+        from litlab.config.job_overrides import as_written
         from litlab.runs.provenance import describe_launch
 
-        return describe_launch(Path(self.config.hydra.runtime.cwd), ["litlab", "train", *sys.argv[1:]])
+        command = ["litlab", "train", *map(as_written, sys.argv[1:])]
+        return describe_launch(Path(self.config.hydra.runtime.cwd), command)
 
 
 class GridSweeper(Sweeper):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
@@ -13,16 +14,19 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.errors import ConfigCompositionException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litlab.cli.arguments import insert_override
-from litlab.config.compose import register_resolvers, set_output_dir, swept_overrides
-from litlab.config.hydra_errors import explain_error, explain_write_error
+from litlab.config.compose import register_project_resolvers, register_resolvers, set_output_dir, swept_overrides
+from litlab.config.hydra_errors import explain_error, explain_write_error, unknown_override
+from litlab.config.job_overrides import as_written, leave_to_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.secrets import refuse_secret_arguments, refuse_secret_literals, resolve_secrets
 from litlab.errors import RunFailed, UserError
+from litlab.process.child_process import may_have_gpu
 from litlab.process.ranks import refuse_tasks
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import remove_if_empty, write_json
@@ -54,12 +58,13 @@ def main(arguments: list[str]) -> None:
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]
     try:
+        register_project_resolvers(Path.cwd())
         if _is_help(arguments):
             print(help_text(arguments))
         else:
             refuse_tasks()
             refuse_secret_arguments(arguments)  # before a multirun records them
-            _run_job()
+            _run(arguments)
     except (_Exit, Exception) as caught:
         error = caught.error if isinstance(caught, _Exit) else caught
         if error is None:
@@ -80,6 +85,23 @@ def main(arguments: list[str]) -> None:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = full_error
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a job or a multirun. A key that only the configs on an axis have is overridden in the jobs alone."""
+    sys.argv = ["litlab train", *arguments]
+    try:
+        _run_job()
+    except ConfigCompositionException as error:
+        frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+        key = unknown_override(error) if "load_sweep_config" not in frames else None  # no job was composed yet
+        left = leave_to_jobs(key, arguments) if key else None
+        if left is None:
+            raise
+        try:
+            _run(left)
+        except ConfigCompositionException as second:
+            raise error if "requires --multirun" in str(second) else second from None  # a study may be a single run
 
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
@@ -122,7 +144,7 @@ def _create_run(composed: DictConfig, config: dict[str, Any], directory: Path, p
     from litlab.runs.provenance import describe_launch
     from litlab.runs.signature import sign
 
-    provenance = describe_launch(project, ["litlab", "train", *sys.argv[1:]])
+    provenance = describe_launch(project, ["litlab", "train", *map(as_written, sys.argv[1:])])
     run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
     write_json(run.provenance, provenance)
     sign(run)
@@ -196,6 +218,11 @@ def _freeze(
             f"trainer.num_nodes={num_nodes}: this command starts processes on this machine alone; add "
             "hydra/launcher=slurm to submit the run to a cluster, or --freeze-only to make its directory and print "
             "what to start with srun or torchrun"
+        )
+    elif starts and config["trainer"]["accelerator"] in ("gpu", "cuda") and not may_have_gpu():
+        raise UserError(
+            f"trainer.accelerator={config['trainer']['accelerator']}: this machine has no GPU that CUDA can use; train "
+            "with trainer=cpu, or on a cluster with hydra/launcher=slurm"
         )
     config["study"]["swept"] = swept_overrides(composed)
     check_foreign(resolve_secrets(config))

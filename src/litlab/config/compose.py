@@ -1,6 +1,8 @@
 """Composition of configs: litlab's resolvers for Hydra, names of job directories, and a fast composer of many jobs."""
 
+import inspect
 import re
+import runpy
 import secrets
 from collections.abc import Sequence
 from copy import deepcopy
@@ -15,13 +17,18 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.paths import cache_root
+from litlab.config.hydra_errors import parse_overrides
+from litlab.config.paths import add_project_to_path, cache_root
 from litlab.config.tree import bare_key
+from litlab.errors import UserError
+from litlab.runs.terminal import display_path
 
 _MAX_NAME = 120  # characters of the name of a job directory
 _MANY_DIGITS = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
 _CACHE = "litlab.study"  # of OmegaConf, handed on by Hydra from the config of a multirun to those of its jobs
+_RESOLVERS_MODULE = "litlab_project_resolvers"  # name of the user's file while it runs
+_RESOLVERS_OF_HYDRA = ("hydra", "now", "python_version")  # registered again each time that it starts
 
 
 def register_resolvers() -> None:
@@ -31,6 +38,32 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("litlab.name", _experiment_name, replace=True)
     OmegaConf.register_new_resolver("litlab.study", _study_directory, replace=True)
     OmegaConf.register_new_resolver("litlab.job", _job_directory, replace=True)
+
+
+def register_project_resolvers(project: Path) -> None:
+    """Register each function of `conf/resolvers.py` in the user's project as a resolver of its name, `${name:}`.
+
+    The file may import packages of the project. Functions whose names begin with an underscore are its own.
+
+    Raises:
+        UserError: If importing it raises an error, or a function has the name of one of Hydra's resolvers.
+    """
+    file = project / "conf" / "resolvers.py"
+    if not file.is_file():
+        return
+    add_project_to_path(project)
+    try:
+        names = runpy.run_path(str(file), run_name=_RESOLVERS_MODULE)
+    except Exception as error:  # whatever the user's code raises
+        raise UserError(f"{display_path(file)}: importing it raised {type(error).__name__}: {error}") from error
+    for name, function in names.items():
+        if not inspect.isfunction(function) or function.__module__ != _RESOLVERS_MODULE or name.startswith("_"):
+            continue
+        if name in _RESOLVERS_OF_HYDRA:
+            raise UserError(
+                f"{display_path(file)}: ${{{name}:}} is a resolver of Hydra; give the function another name"
+            )
+        OmegaConf.register_new_resolver(name, function, replace=True)
 
 
 def record_swept_overrides(master: DictConfig) -> None:
@@ -163,7 +196,7 @@ def _find_swept_overrides(root: DictConfig) -> list[str]:
         return []
     lines = OmegaConf.to_container(root.hydra.overrides.task, resolve=False)  # interpolations may be secrets
     assert isinstance(lines, list)
-    parsed = OverridesParser.create().parse_overrides(lines)
+    parsed = parse_overrides(lines)
     params = OmegaConf.select(root, "hydra.sweeper.params") or {}
     keys = [override.get_key_element() for override in parsed if override.is_sweep_override()]
     return list(dict.fromkeys(bare_key(key) for key in [*keys, *map(str, params)]))

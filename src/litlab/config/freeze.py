@@ -8,8 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.hydra_errors import explain_interpolation_error
-from litlab.config.schema import SECTIONS
+from litlab.config.hydra_errors import explain_interpolation_error, missing_header
+from litlab.config.origin import with_origin
+from litlab.config.schema import SECTIONS, Root, Study
 from litlab.config.secrets import keep_references, mask_secrets
 from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config
 from litlab.config.validate import validate
@@ -37,11 +38,29 @@ def freeze(composed: DictConfig, *, fill_threads: bool = True) -> Config:
     assert isinstance(resolved, dict)
     left_out = {group: None for group in (*GROUPS, *MAPPING_GROUPS) if group not in resolved}
     config: Config = {str(key): value for key, value in resolved.items()} | left_out
-    validate(config)
+    _refuse_misplaced_keys(config)
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError("\n".join(map(with_origin, str(error).splitlines()))) from error
     make_paths_absolute(config["data"])
     if fill_threads and config["threads"] is None:
         config["threads"] = threads_per_rank(config["trainer"])
     return keep_references(config, OmegaConf.to_container(composed, resolve=False))
+
+
+def _refuse_misplaced_keys(config: Config) -> None:
+    """Refuse a recipe without a header, such as `experiment=mine`, whose keys therefore lie below its group.
+
+    Raises:
+        UserError: With the file and the header that it lacks.
+    """
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    for group, choice in choices.items():
+        node = config.get(group) if group == "study" or group not in Root.model_fields else None
+        root_keys = {*Root.model_fields, "hydra"} - ({*Study.model_fields} if group == "study" else set())
+        if choice and isinstance(node, dict) and root_keys & node.keys():
+            raise UserError(missing_header(f"{group}/{choice}"))
 
 
 def make_paths_absolute(data: Config) -> None:

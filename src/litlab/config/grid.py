@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,15 +34,20 @@ def expand_grid(
         loader: Hydra's config loader, which knows the configs that a glob matches.
 
     Raises:
-        UserError: For an axis without values, one that can't be counted, and axes that can't be paired.
+        UserError: For an axis without values, one that can't be counted, a glob that matches a config without a value
+            that it needs, and axes that can't be paired.
     """
     axes: dict[str, list[str]] = {}  # a fixed key has one value
     swept: list[str] = []
     lines = [*(f"{key}={'null' if value is None else value}" for key, value in params.items()), *arguments]
-    for override in parse_overrides(lines, loader):
+    overrides = parse_overrides(lines, loader)
+    for override in overrides:
         key = override.get_key_element()
         axes[key] = _values(override)
         swept = [other for other in swept if other != key] + ([key] if override.is_sweep_override() else [])
+    for override in overrides:
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP and isinstance(loader, ConfigLoaderImpl):
+            _refuse_incomplete_configs(override, axes[override.get_key_element()], {*map(bare_key, axes)}, loader)
     dimensions = _dimensions(axes, _paired_keys(paired, swept))
     indices = itertools.product(*(range(len(axes[keys[0]])) for keys in dimensions))
     dimension_of = {key: number for number, keys in enumerate(dimensions) for key in keys}
@@ -74,6 +80,24 @@ def _values(override: Override) -> list[str]:
     if not values:
         raise UserError(f"{line}: an empty axis, so there would be no job{_known_options(override)}")
     return values
+
+
+def _refuse_incomplete_configs(
+    glob: Override, options: list[str], set_keys: set[str], loader: ConfigLoaderImpl
+) -> None:
+    """Refuse a glob that matches a config with a missing value: no override could set it for this config alone."""
+    group = glob.key_or_group
+    for option in options:
+        config = loader.repository.load_config(f"{group}/{option}")
+        if config is None or not isinstance(config.config, DictConfig):
+            continue
+        names = (str(name) for name in config.config if OmegaConf.is_missing(config.config, name))
+        if missing := [f"{group}.{name}" for name in names if f"{group}.{name}" not in set_keys]:
+            others = ",".join(name for name in options if name != option)
+            raise UserError(
+                f"{glob.input_line}: {group}={option} has no value for {missing[0]}; leave it out, as in "
+                f"'{glob.get_key_element()}=glob(*,exclude={option})', or name the configs: {others}"
+            )
 
 
 def _known_options(override: Override) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -17,11 +18,27 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
-from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config, bare_key, did_you_mean, keys, unknown_key_message
+from litlab.config.job_overrides import as_written
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf, project_conf
+from litlab.config.tree import (
+    MAPPING_GROUPS,
+    Config,
+    bare_key,
+    did_you_mean,
+    get,
+    keys,
+    lies_under,
+    unknown_key_message,
+)
 from litlab.errors import UserError
+from litlab.runs.terminal import display_path
 
 _NAMED_KEY = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^']+)'")
+_UNKNOWN_OVERRIDE = re.compile(r"Could not override '([^']+)'\.\nTo append to your config use")
+_NO_DEFAULT = re.compile(r"In '(?P<config>[^']+)': Could not override '(?P<key>[^']+)'")
+_UNMERGED = re.compile(r"In '(?P<config>[^']+)': \w+ raised while composing config:\n(?P<reason>.*)")
+_SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires --multirun")
+_LIBRARIES = {"hydra", "omegaconf"}
 
 
 def explain_error(error: Exception, arguments: list[str]) -> str | None:
@@ -30,13 +47,17 @@ def explain_error(error: Exception, arguments: list[str]) -> str | None:
         return explain_hydra_error(error, arguments)
     if isinstance(error, OSError) and error.filename:
         return explain_write_error(error.filename, error)
-    file = traceback.extract_tb(error.__traceback__)[-1].filename if error.__traceback__ else ""
-    if isinstance(error, ValueError) and "hydra" in Path(file).parts:  # some mistakes end in a bare ValueError of Hydra
-        nulls = [argument.removesuffix("=null") for argument in arguments if argument.endswith("=null")]
-        if nulls and "Config group override" in str(error):
-            return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
-        return str(error)
-    return None
+    if isinstance(error, yaml.YAMLError):
+        return explain_yaml_error(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    composing = any(frame.name == "load_configuration" for frame in frames)
+    if not composing and not (frames and _LIBRARIES & set(Path(frames[-1].filename).parts)):
+        return None
+    nulls = [argument.removesuffix("=null") for argument in arguments if argument.endswith("=null")]
+    if nulls and "Config group override" in str(error):
+        return f"{nulls[0]}=null: a group takes the name of a config; to leave the group out, write ~{nulls[0]}"
+    is_plain = isinstance(error, ValueError) and not isinstance(error, UnicodeError)  # some mistakes end in a bare one
+    return str(error) if is_plain else f"the config cannot be composed: {type(error).__name__}: {error}"
 
 
 def parse_overrides(overrides: list[str], loader: ConfigLoader | None = None) -> list[Override]:
@@ -49,10 +70,11 @@ def parse_overrides(overrides: list[str], loader: ConfigLoader | None = None) ->
     Raises:
         UserError: For an override that can't be read.
     """
+    lines = [as_written(override) for override in overrides]
     try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+        return OverridesParser.create(config_loader=loader).parse_overrides(lines)
     except HydraException as error:
-        raise UserError(explain_hydra_error(error, overrides)) from error
+        raise UserError(explain_hydra_error(error, lines)) from error
 
 
 def explain_write_error(path: object, error: OSError) -> str:
@@ -63,10 +85,31 @@ def explain_write_error(path: object, error: OSError) -> str:
     )
 
 
+def explain_yaml_error(error: yaml.YAMLError, file: object = None) -> str:
+    """Return a message for a file that is no YAML.
+
+    Args:
+        error: The error.
+        file: The file; None for the one that the error names.
+    """
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"{file or 'a config'}: cannot be read as YAML: {' '.join(str(error).split())}"
+    mark, remedy = error.problem_mark, ""
+    if "'\\t'" in str(error.problem):
+        remedy = "; indent by spaces, not by tabs"
+    elif isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError):
+        remedy = (
+            "; keys of one mapping begin in the same column, and a space follows each colon: check this line and the "
+            "one before"
+        )
+    return f"{file or mark.name}, line {mark.line + 1}: cannot be read as YAML: {error.problem}{remedy}"
+
+
 def explain_interpolation_error(error: OmegaConfBaseException) -> str:
     """Return a message for a value that can't be resolved."""
-    key = getattr(error, "full_key", None) or "config"
-    return f"{key}: cannot be resolved: {str(error).splitlines()[0]}"
+    key, reason = getattr(error, "full_key", None) or "config", str(error).splitlines()[0]
+    hint = "; a function of this name in conf/resolvers.py defines it" if "Unsupported interpolation" in reason else ""
+    return f"{key}: cannot be resolved: {reason}{hint}"
 
 
 def explain_hydra_error(error: HydraException | OmegaConfBaseException, arguments: list[str]) -> str:
@@ -80,13 +123,68 @@ def explain_hydra_error(error: HydraException | OmegaConfBaseException, argument
         return _unknown_config(error)
     text, cause = str(error), error.__cause__
     reason = (str(cause) if isinstance(cause, OmegaConfBaseException) else text).splitlines()[0]
+    if match := _SEVERAL_VALUES.search(text):
+        return _several_values(match[1] or match[2])
+    if match := _NO_DEFAULT.match(text):
+        return _unknown_default(match["config"], match["key"])
+    if match := _UNMERGED.match(text):
+        return f"{_conf_file(match['config'])}: {match['reason']}"
     if match := _NAMED_KEY.search(text):
         key = bare_key(match[1]).partition("@")[0]
+        if text.startswith("Could not append"):
+            return f"{key}: exists already; leave out the plus"
+        config, groups = _compose(arguments)
         is_of_hydra = key.startswith("hydra.")
-        valid_keys = [name for name in _valid_keys(arguments) if name.startswith("hydra.") == is_of_hydra]
-        return f"{key}: {reason}" if key in valid_keys else _unknown_key(key, valid_keys)
+        valid_keys = [name for name in [*keys(config), *groups] if name.startswith("hydra.") == is_of_hydra]
+        valid_keys = [name for name in valid_keys if name != "hydra"]
+        return f"{key}: {reason}" if key in valid_keys else _unknown_key(key, config, valid_keys)
     full_key = getattr(cause, "full_key", None)
     return f"{full_key}: {reason}" if full_key else reason
+
+
+def unknown_override(error: HydraException) -> str | None:
+    """Return the key of an override that the composed config does not have; None for any other error."""
+    match = _UNKNOWN_OVERRIDE.match(str(error))
+    return match[1] if match else None
+
+
+def missing_header(config: str) -> str:
+    """Return a message for a config, such as `experiment/mine`, whose keys lie below its group, not at the root."""
+    group = config.rpartition("/")[0]
+    return (
+        f"{_conf_file(config)}: its first line has to be `# @package _global_`; without it, all its keys lie below "
+        f"`{group}`, as in {group}.model"
+    )
+
+
+def _several_values(line: str) -> str:
+    key, _, values = line.partition("=")
+    message = f"{line}: several values; add -m to run a job for each of them"
+    if values.endswith(")"):  # range(3) and other functions
+        return message
+    return f"""{message}, or write a list as '{key}=[{values}]', a text as "{key}='{values}'\""""
+
+
+def _unknown_default(config: str, key: str) -> str:
+    """Return a message for an `override` in the defaults of a config that matches no group of the root's defaults."""
+    own_group, (group, _, package) = config.rpartition("/")[0], key.partition("@")
+    if own_group and lies_under(package, own_group.replace("/", ".")):
+        return missing_header(config)
+    where = _conf_file(config)
+    if own_group and lies_under(group.replace("/", "."), own_group):
+        group = group.removeprefix(f"{own_group}/")
+        return f"{where}: override {group}: groups begin with a slash; write `override /{group}`"
+    _, groups = _compose([])
+    if group in groups:
+        return f"{where}: override /{group}: the defaults of conf/config.yaml have no {key} that it could override"
+    return f"{where}: override /{group}: there is no such group{did_you_mean(group, groups)}"
+
+
+def _conf_file(config: str) -> Path:
+    """Return the file of a config, such as `experiment/mine`, for a message."""
+    folders = [folder for folder in (project_conf(Path.cwd()), packaged_conf()) if folder is not None]
+    files = [folder / f"{config}.yaml" for folder in folders]
+    return display_path(next((file for file in files if file.is_file()), Path(f"{config}.yaml")))
 
 
 def _unknown_config(error: MissingConfigException) -> str:
@@ -97,22 +195,40 @@ def _unknown_config(error: MissingConfigException) -> str:
     return f"{group}={option}: no such config{did_you_mean(option, options)}; known: {', '.join(options)}"
 
 
-def _unknown_key(key: str, valid_keys: list[str]) -> str:
+def _unknown_key(key: str, config: Config, valid_keys: list[str]) -> str:
+    """Return a message for an unknown key; a class may have arguments that its YAML has not."""
+    from litlab.config.schema import SECTIONS  # these are slow to import
+    from litlab.config.validate import trainer_problem
+
+    if problem := trainer_problem(key):
+        return problem
+    parent, _, name = key.rpartition(".")
+    target = get(config, f"{parent}._target_")
+    if isinstance(target, str) and target in SECTIONS:
+        arguments = SECTIONS[target].model_fields
+        if name in arguments:
+            return f"{key}: is not in the YAML of {parent}; add it with a plus: +{key}=..."
+        return unknown_key_message(key, [f"{parent}.{argument}" for argument in arguments])
     message = unknown_key_message(key, valid_keys)
-    if key.partition(".")[0] in (*GROUPS, *MAPPING_GROUPS) and "." in key and "did you mean" not in message:
-        message += f"\nAn argument that the class has, but its YAML has not, is added with a plus: +{key}=..."
+    if isinstance(target, str):
+        message += f"\nIf {target} has an argument {name}, add it with a plus: +{key}=..."
+    elif parent in MAPPING_GROUPS:
+        message += f"\nA new one is added with a plus: +{key}._target_=..."
     return message
 
 
-def _valid_keys(arguments: list[str]) -> list[str]:
-    """Return the keys and groups that exist under the group choices among the arguments."""
+def _compose(arguments: list[str]) -> tuple[Config, list[str]]:
+    """Compose the config under the group choices among the arguments, without axes; return it, and all groups."""
     with _separate_hydra(), initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         groups = loader.list_groups("")
         choices = [argument for argument in arguments if re.match(rf"({'|'.join(groups)})(/\w+)*=", argument)]
-        config = loader.load_configuration(ROOT, overrides=choices, run_mode=RunMode.RUN)
+        try:
+            config = loader.load_configuration(ROOT, overrides=choices, run_mode=RunMode.MULTIRUN)
+        except (HydraException, UserError):  # the choices are wrong as well
+            config = loader.load_configuration(ROOT, overrides=[], run_mode=RunMode.RUN)
     unresolved = cast(Config, OmegaConf.to_container(config, resolve=False))
-    return [*(key for key in keys(unresolved) if key != "hydra"), *groups]
+    return unresolved, groups
 
 
 @contextmanager
