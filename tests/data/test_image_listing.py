@@ -154,3 +154,12 @@ def test_an_encoding_that_can_not_be(tmp_path: Path) -> None:
     for encoding in ("ascii", "klingon", "hex"):
         with pytest.raises(UserError, match=rf"data\.encoding={encoding} can't be that of the names in"):
             ImageListing.of(path, replace(LAYOUT, encoding=encoding))
+
+
+def test_accents_of_classes_are_equal_however_they_are_stored(tmp_path: Path) -> None:
+    composed, taken_apart = "bâillé", "ba\u0302ille\u0301"
+    write(tmp_path, f"train/{taken_apart}/0.png", "train/chat/0.png", f"test/{composed}/0.png", "test/chat/0.png")
+    listing = ImageListing.of(tmp_path, LAYOUT)
+    assert (listing.class_names, listing.notes) == ((composed, "chat"), ())
+    assert listing.train.paths[0].decode() == f"train/{taken_apart}/0.png"
+    assert listing.test.labels.tolist() == [0, 1]

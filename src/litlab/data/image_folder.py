@@ -12,7 +12,7 @@ import torch
 
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.image_decoder import MAX_BIT_DEPTH, decode_images
-from litlab.data.image_listing import ImageListing, Layout, OutputRows, check_root, file_stamps
+from litlab.data.image_listing import ImageListing, Layout, OutputRows, check_root, file_stamps, normalized
 from litlab.data.image_selection import ImageSelection
 from litlab.data.image_stream import ImageReader, StreamedImages, build_statistics, load_statistics
 from litlab.data.module import ImageDataModule, ImageSettings, SplitRows, split_fingerprint
@@ -66,7 +66,7 @@ class ImageFolder(ImageDataModule):
         self.root = Path(root).expanduser().resolve()
         self.layout = Layout(
             folders={split: tuple(names) for split, names in folders.items()},
-            classes=None if classes is None else tuple(map(str, classes)),
+            classes=None if classes is None else tuple(normalized(str(name)) for name in classes),
             encoding=encoding,
         )
         self.test_size = test_size

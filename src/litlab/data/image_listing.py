@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,6 +157,11 @@ def check_root(root: Path) -> None:
         raise UserError(f"data.root={root} does not exist: {_LAYOUT}, in a folder or an archive")
     if not root.is_dir() and not is_archive(root):
         raise UserError(f"data.root={root} is neither a folder nor a tar or zip archive by its name: {_LAYOUT}")
+
+
+def normalized(class_name: str) -> str:
+    """Compose the accented letters of a class name, which macOS stores in parts, so that names match on any machine."""
+    return unicodedata.normalize("NFC", class_name)
 
 
 def is_ignored(name: str) -> bool:
@@ -351,12 +357,12 @@ def _find_images(root: Path, layout: Layout) -> _FoundImages:
             if not slash:
                 loose[folder] += 1
                 continue
-            image = ImageFile(split, class_name, file_name, path)
+            image = ImageFile(split, normalized(class_name), file_name, path)
             if image in images:  # one would overwrite the other
                 raise UserError(f"{root} holds {image.path} twice: remove one of them")
             images[image] = None
         filled = {image.class_name for image in images if image.split == split}
-        empty += [f"{folder}/{name}" if folder else name for name in tree.folders(folder) if name not in filled]
+        empty += [_join(folder, name) for name in tree.folders(folder) if normalized(name) not in filled]
     return _FoundImages(sorted(images), folders, is_split, others, loose, empty)
 
 
