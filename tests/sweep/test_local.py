@@ -256,7 +256,7 @@ def test_a_job_starts_quickly_and_logs_each_line_once(
     lines = job.run.log.read_text().splitlines()
     assert [line for line in lines if line.startswith("printed by")] == ["printed by rank 0"]
     assert sum("training     cpu, 32-true" in line for line in lines) == 1
-    assert sum("1 epoch, 10 steps in" in line for line in lines) == 1
+    assert sum("1 epoch, 10 steps: training" in line for line in lines) == 1
     assert read_result(job.run)["seconds"]["import"] < limit, "counted from the fork"
 
 

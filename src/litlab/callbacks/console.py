@@ -14,11 +14,12 @@ from litlab.data.module import ImageDataModule
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.result import Result
-from litlab.runs.terminal import display_path
+from litlab.runs.terminal import display_path, format_clock
 from litlab.tasks.metrics import logged_metrics, logged_values
 
 REFRESH_SECONDS = 0.2  # between two drawings of the progress bar
 LINES_PER_EPOCH = 3  # without a terminal
+LOG_WIDTH = 200  # of the table in run.log
 _log = logging.getLogger("litlab")
 
 
@@ -42,6 +43,8 @@ class Console(Callback):
         self._terminal = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=silent)
         self._progress: Progress | None = None
         self._drawn = 0.0
+        self._started, self._num_before = 0.0, 0  # time of the start, and the batches before it
+        self._total: float | None = None  # batches of the whole training
         self._metrics: dict[str, Metric] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,8 +54,10 @@ class Console(Callback):
                 self._print(line)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the progress bar on a terminal."""
+        """Start the clock, and the progress bar on a terminal."""
         self._metrics = logged_metrics(trainer)
+        self._started, self._num_before = time.monotonic(), _num_batches(trainer)
+        self._total = _total_batches(trainer)
         if trainer.is_global_zero and self._terminal.is_terminal:
             columns: list[ProgressColumn] = [
                 SpinnerColumn(),
@@ -63,27 +68,29 @@ class Console(Callback):
                 TextColumn("{task.fields[latest]}", markup=False),
             ]
             self._progress = Progress(*columns, console=self._terminal, auto_refresh=False)
-            total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-            self._progress.add_task("", total=None if total == float("inf") else total, latest="")
+            self._progress.add_task("", total=self._total, latest="")
             self._progress.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Refresh the progress bar, or print a line if one is due."""
-        if self._progress is not None:
-            if time.monotonic() - self._drawn > REFRESH_SECONDS:
-                self._draw(trainer, pl_module)
-        elif trainer.is_global_zero and _is_line_due(trainer, batch_idx):
+        """Refresh the progress bar; print a line at the end of an epoch, and without a terminal within it."""
+        if not trainer.is_global_zero:
+            return
+        if self._progress is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
+            self._draw(trainer, pl_module)
+        if trainer.is_last_batch or (self._progress is None and _is_line_due(trainer, batch_idx)):
             latest = self._latest(pl_module)
             if latest:
-                self._print(f"{_epoch(trainer)} {batch_idx + 1}/{trainer.num_training_batches}  {latest}")
+                position = f"{_epoch(trainer)} {batch_idx + 1}/{trainer.num_training_batches}"
+                self._print(f"{position}  {latest}{self._time_left(trainer)}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the metrics of the validation."""
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._metrics = logged_metrics(trainer)  # torchmetrics objects of other tasks are known from now on
-            self._print(f"{_epoch(trainer)} validation  {self._format(logged_values(trainer))}")
+            values = self._format(logged_values(trainer))
+            self._print(f"{_epoch(trainer)} validation  {values}{self._time_left(trainer)}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the full progress bar."""
@@ -100,7 +107,7 @@ class Console(Callback):
         self._print(f"note: {message}")
 
     def table(self, result: Result) -> None:
-        """Print the result of a run: its metrics, its time, its directory and the command that shows it."""
+        """Print the result of a run: its metrics, its times, its directory and the command that shows it."""
         metrics = read_metric_table(self._run)
         columns = {"best validation": result.best, "last validation": result.last, "test": result.test}
         cells = {
@@ -114,13 +121,17 @@ class Console(Callback):
             table.add_column(title, justify="right")
         for quantity in dict.fromkeys(quantity for column in cells.values() for quantity in column):
             table.add_row(quantity, *(column.get(quantity, "") for column in cells.values()))
-        throughput = f", {result.images_per_second:,.0f} images/s" if result.images_per_second else ""
+        for line in _plain_lines(table):
+            _log.info(line)
         self._terminal.print()
         self._terminal.print(table)
         self._terminal.print()
+        throughput = f", {result.images_per_second:,.0f} images/s" if result.images_per_second else ""
+        training = f"training {result.seconds['training']:.1f} s{throughput}"
         seconds = sum(value for phase, value in result.seconds.items() if phase not in ("training", "saving"))
+        whole = f"{seconds:.1f} s {'in all' if self._resumed is None else 'since it was resumed'}"
         directory = display_path(self._run.path)
-        self._print(f"{_count(result.epochs, 'epoch')}, {_count(result.steps, 'step')} in {seconds:.1f} s{throughput}")
+        self._print(f"{_count(result.epochs, 'epoch')}, {_count(result.steps, 'step')}: {training}; {whole}")
         self._print(f"run          {directory}")
         self._print(f"TensorBoard  litlab tensorboard {directory.parent}")
 
@@ -147,9 +158,9 @@ class Console(Callback):
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:
         assert self._progress is not None
         self._drawn = time.monotonic()
-        num_batches = trainer.fit_loop.total_batch_idx + 1
         (task_id,) = self._progress.task_ids
-        self._progress.update(task_id, completed=num_batches, description=_epoch(trainer), latest=self._latest(task))
+        num_batches, latest = _num_batches(trainer), self._latest(task)
+        self._progress.update(task_id, completed=num_batches, description=_epoch(trainer), latest=latest)
         self._progress.refresh()
 
     def _stop(self) -> None:
@@ -164,8 +175,16 @@ class Console(Callback):
         else:
             self._terminal.print(line)
 
+    def _time_left(self, trainer: Trainer) -> str:
+        """Estimate the time left by the pace since the start; empty where the bar shows it, or nothing is known."""
+        num_batches = _num_batches(trainer)
+        if self._progress is not None or self._total is None or num_batches >= self._total:
+            return ""
+        pace = (time.monotonic() - self._started) / max(num_batches - self._num_before, 1)  # seconds a batch
+        return f"  {format_clock(pace * (self._total - num_batches))} left"
+
     def _latest(self, task: LightningModule) -> str:
-        """Format the newest training values that are known without waiting for the device."""
+        """Format the newest training values of this epoch that are known without waiting for the device."""
         latest = getattr(task, "latest", None)
         return self._format(latest) if isinstance(latest, dict) else ""
 
@@ -182,6 +201,28 @@ def _epoch(trainer: Trainer) -> str:
     if not last or last < 0:
         return f"epoch {trainer.current_epoch + 1}"
     return f"epoch {min(trainer.current_epoch + 1, last)}/{last}"  # after the last epoch, Lightning counts one more
+
+
+def _num_batches(trainer: Trainer) -> int:
+    """Return the number of training batches so far."""
+    return int(trainer.fit_loop.total_batch_idx) + 1
+
+
+def _total_batches(trainer: Trainer) -> float | None:
+    """Return the number of training batches of the whole training; None if there is no limit."""
+    num_epochs, num_steps = trainer.max_epochs, trainer.max_steps
+    limits = [trainer.num_training_batches * num_epochs] if num_epochs and num_epochs > 0 else []
+    limits += [num_steps * trainer.accumulate_grad_batches] if num_steps > 0 else []
+    total = min(limits, default=float("inf"))
+    return None if total == float("inf") else total
+
+
+def _plain_lines(table: Table) -> list[str]:
+    """Return the lines of a table for a file."""
+    plain = Terminal(width=LOG_WIDTH, color_system=None, markup=False, emoji=False, highlight=False)
+    with plain.capture() as captured:
+        plain.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _is_line_due(trainer: Trainer, batch_idx: int) -> bool:

@@ -97,7 +97,7 @@ class TrainingLog(Callback):
     `train/loss` and `train/accuracy` are means over the images since the row before, over all ranks; `lr` is the rate
     of the last optimizer step (of the first parameter group); `throughput/images_per_second` counts the images of all
     ranks since the row before, per second of training, without validation. The row also becomes
-    `ImageClassifier.latest`.
+    `ImageClassifier.latest`, until the next epoch starts.
 
     The device is not waited for between two rows: `self.log` at each step would take longer than a step of a small
     network. For other LightningModules a row has the learning rate, and the throughput of litlab's batches.
@@ -116,6 +116,11 @@ class TrainingLog(Callback):
         """Start the first row."""
         self._last_step = trainer.global_step
         self._clock = TrainingClock()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the row of the epoch before, which a progress bar would show for this one."""
+        if isinstance(pl_module, ImageClassifier):
+            pl_module.latest = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the clock, if paused."""

@@ -58,7 +58,7 @@ class ImageClassifier(LightningModule):
 
     Attributes:
         memory_format: Memory format that images are expected in.
-        latest: Newest row of training values as plain numbers, for a progress bar; `TrainingLog` sets it.
+        latest: Newest row of training values of this epoch as plain numbers, for a progress bar; `TrainingLog` sets it.
         supports_mixed_targets: The loss weighs both labels of mixed images; data modules require it before they mix.
     """
 

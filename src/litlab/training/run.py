@@ -194,7 +194,7 @@ def _build_trainer(
     stop: StopRequest,
     console: Console,
 ) -> Trainer:
-    """Build the Trainer, with litlab's own callbacks before those of the config."""
+    """Build the Trainer, with litlab's own callbacks before those of the config, and the console after them."""
     checkpoints = Checkpoints(
         run=run,
         stop=stop,
@@ -212,12 +212,13 @@ def _build_trainer(
         run,
         experiment.dataset_info,
         devices=devices if isinstance(devices, list) else num_local_ranks(),
+        # The console comes last, since it prints what the others have logged for the same batch.
         callbacks=[
             checkpoints,
             checkpoints.timing,
             checkpoints.divergence,
-            console,
             *build_callbacks(config, experiment.dataset_info),
+            console,
         ],
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
     )
