@@ -9,10 +9,12 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.ended_jobs import failed, job, succeeded
 
+from litlab.runs.metrics import MetricsWriter
 from litlab.sweep import display
 from litlab.sweep.backends.base import Job
 from litlab.sweep.display import Display, job_eta, multirun_eta
@@ -40,6 +42,26 @@ def test_a_line_for_each_event_without_a_terminal(tmp_path: Path, capsys: pytest
         "0001_lr-[red]10: failed: ValueError:  [31mno; it is tried again  [2 before, 1 completed, 2 q"
     )
     assert len(lines) == 5
+
+
+def test_the_first_estimate_of_the_time_left_is_printed_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    running = job(tmp_path, "0000_lr-0.1")
+
+    with Display("study", 3) as shown:
+        shown.job_started(running)
+        for epoch in range(3):
+            now[0] += 6.0
+            shown.update(3)
+            writer = MetricsWriter(running.run.metrics)
+            writer.append(epoch, 100 * (epoch + 1), {"val/accuracy": 0.5})
+            writer.close()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == ["[0 completed, 1 running, 2 queued of 3; 0:12, 5:48 left]"]  # of 10 epochs of 12 s in each job
 
 
 def test_a_broken_pipe_does_not_end_the_multirun(tmp_path: Path) -> None:
@@ -135,5 +157,5 @@ def test_multirun_eta() -> None:
 def test_job_eta() -> None:
     assert job_eta(10.0, 0.0, 0.5) == 10.0
     assert job_eta(10.0, 0.8, 0.9) == pytest.approx(10.0)
-    assert job_eta(10.0, 0.8, 0.81) is None
+    assert job_eta(10.0, 0.8, 0.805) is None
     assert job_eta(10.0, None, None) is None

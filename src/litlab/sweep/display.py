@@ -1,4 +1,7 @@
-"""Display of a running multirun, with the estimated time left: a live table on a terminal, else a line an event."""
+"""Display of a running multirun, with the estimated time left: a live table on a terminal, else a line an event.
+
+Without a terminal there is also a line when the time left can be estimated for the first time.
+"""
 
 import sys
 import time
@@ -22,7 +25,7 @@ from litlab.sweep.outcome import Outcome
 
 REFRESH_SECONDS = 0.25
 _BAR_WIDTHS = ((100, 30), (80, 14))  # of the terminal, at least; of the progress bar
-_MIN_FRACTION = 0.05  # of a job that has to be done before its pace is meaningful
+_MIN_FRACTION = 0.01  # of a job that has to be done before its pace is meaningful
 _OTHER_LINES = 5  # besides those of the jobs: two of counts, the header, "and N more", the cursor's
 
 
@@ -60,6 +63,7 @@ class Display:
         self._running: dict[int, _RunningJob] = {}
         self._num_slots = 0
         self._queue_reasons: Counter[str] = Counter()
+        self._has_estimated = False
         self._started = self._drawn = time.monotonic()
         output = cast(Any, FaultTolerantStream(sys.stdout))
         self._console = Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -102,20 +106,24 @@ class Display:
             self._durations.append(outcome.seconds)
         if outcome.is_failure or not self._console.is_terminal:
             retry = "; it is tried again" if will_retry else ""
-            counts = "" if self._console.is_terminal else f"  [{self._counts()}; {self._times()}]"
+            counts = "" if self._console.is_terminal else f"  {self._progress(self._eta())}"
             self.print(f"{job.name}: {_describe(job, outcome)}{retry}{counts}")
 
     def update(self, total: int, reasons: Sequence[str] = ()) -> None:
-        """Redraw the table, unless it was just redrawn.
+        """Redraw the table, unless it was just redrawn; without a terminal, print the first estimate.
 
         Args:
             total: Number of jobs, as far as is known.
             reasons: Why jobs wait in the queue of a cluster, or for a device; empty texts where that is not known.
         """
         self._total, self._queue_reasons = total, Counter(filter(None, reasons))
-        if self._live.is_started and time.monotonic() - self._drawn >= REFRESH_SECONDS:
-            self._drawn = time.monotonic()
+        if time.monotonic() - self._drawn < REFRESH_SECONDS:
+            return
+        self._drawn = time.monotonic()
+        if self._live.is_started:
             self._live.update(self._render(), refresh=True)
+        elif not self._has_estimated and not self._console.is_terminal and (eta := self._eta()) is not None:
+            self.print(self._progress(eta))
 
     def print(self, text: str) -> None:
         """Print lines above the table."""
@@ -141,18 +149,24 @@ class Display:
             parts[-1] += f" ({', '.join(reason for reason, _ in self._queue_reasons.most_common(2))})"
         return f"{', '.join(parts)} of {self._total}"
 
-    def _times(self) -> str:
+    def _progress(self, eta: float | None) -> str:
+        self._has_estimated = self._has_estimated or eta is not None
+        return f"[{self._counts()}; {self._times(eta)}]"
+
+    def _times(self, eta: float | None) -> str:
+        return f"{format_clock(time.monotonic() - self._started)}, {format_clock(eta)} left"
+
+    def _eta(self) -> float | None:
         for running in self._running.values():
             running.reader.read()
         jobs = [
             (job.seconds, job_eta(job.seconds, job.start_fraction, job.reader.progress.fraction))
             for job in self._running.values()
         ]
-        eta = multirun_eta(self._durations, jobs, self._num_queued, self._num_slots)
-        return f"{format_clock(time.monotonic() - self._started)}, {format_clock(eta)} left"
+        return multirun_eta(self._durations, jobs, self._num_queued, self._num_slots)
 
     def _render(self) -> RenderableType:
-        head = [Text(line, no_wrap=True, overflow="ellipsis") for line in (self._counts(), self._times())]
+        head = [Text(line, no_wrap=True, overflow="ellipsis") for line in (self._counts(), self._times(self._eta()))]
         if not self._running:
             return Group(*head)
         running = list(self._running.values())
