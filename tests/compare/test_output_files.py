@@ -75,6 +75,14 @@ def test_files_are_checked_first(
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 
+@pytest.mark.parametrize("option", ["--output", "--html", "--plot"])
+def test_no_folder_is_created_at_the_root(option: str, study: Path) -> None:
+    top = Path("/litlab-no-such-folder")
+    with pytest.raises(UserError, match=rf"{top}/new/x\.png: there is no folder {top}; create it, or name a file in"):
+        compare.main([str(study), option, f"{top}/new/x.png"])
+    assert not top.exists()
+
+
 def test_saved_figures(tmp_path: Path) -> None:
     file = tmp_path / "new" / "one.SVG"
     figure = Figure()

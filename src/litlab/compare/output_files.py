@@ -95,12 +95,19 @@ def svg(figure: "Figure") -> str:
 
 
 def _check_output(file: Path) -> None:
-    """Check that a file may be written; what it replaces may not be a link, a pipe or a device such as /dev/null."""
+    """Check that a file may be written; what it replaces may not be a link, a pipe or a device such as /dev/null.
+
+    Missing folders are created, but not directly below the root: such a path is rather a mistake, as `/figures/x.png`
+    for `figures/x.png`.
+    """
     try:
         if file.is_dir():
             raise UserError(f"{file} is a directory; name a file in it")
         if file.is_symlink() or (file.exists() and not file.is_file()):
             raise UserError(f"{file} is a link, a pipe or a device, which would be replaced; name a regular file")
+        top = Path(*file.parent.resolve().parts[:2])
+        if not top.exists():
+            raise UserError(f"{file}: there is no folder {top}; create it, or name a file in another folder")
         # Outputs of an earlier comparison in the folders of runs and studies may be replaced.
         is_output = file.name not in _FILES and (file.suffix in _OUTPUT_SUFFIXES or not file.exists())
         folders = Path(os.path.realpath(file)).parents[:_MAX_DEPTH]
