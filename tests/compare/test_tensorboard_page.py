@@ -15,9 +15,13 @@ import pytest
 from playwright.sync_api import Page, expect
 from support.browser import needs_browser, open_page
 from support.runs import TINY, call_litlab, train_here
+from support.studies import make_study
 
+from litlab.cli.tensorboard import MAX_TICKED
+from litlab.compare.tensorboard_summary import write_summaries
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.tensorboard_session import PREFIX, LoggedSummary, scalars, write_events
 
 TOO_DEEP = "[2,4,8,16,32,64,128]"  # its maps would be smaller than a pixel: such a job is refused
 WIDTHS = {"[2,4]": "2-4", "[4,8]": "4-8", TOO_DEEP: "2-4-8-16-32-64-128"}
@@ -58,15 +62,31 @@ def address(server: "subprocess.Popen[str]") -> str:
 
 
 @pytest.fixture(scope="module")
-def servers(outputs: Path) -> Iterator[list[Callable[[], str]]]:
-    """On the study, and on the folder that it is in."""
-    with served(outputs / "widths", outputs) as servers:
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the files of a study of more runs than TensorBoard ticks on all pages."""
+    path = tmp_path_factory.mktemp("many") / "study"
+    rates = [number / 100 for number in range(1, MAX_TICKED // 2 + 2)]
+    for run in make_study(path, {"optimizer.lr": rates, "seed": [0, 1]}, lambda point: point["optimizer.lr"]):
+        write_events(run.path / f"{PREFIX}1.host", [LoggedSummary(scalars({"val/accuracy": 0.5}), 1, 1.0)])
+    write_summaries(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def servers(outputs: Path, many: Path) -> Iterator[list[Callable[[], str]]]:
+    """On the study, on the folder that it is in, and on a study of many runs."""
+    with served(outputs / "widths", outputs, many) as servers:
         yield servers
 
 
 @pytest.fixture(scope="module")
 def study(servers: list[Callable[[], str]], page: Page) -> str:
     return servers[0]()  # which starts while the browser does
+
+
+@pytest.fixture(scope="module")
+def several(servers: list[Callable[[], str]], page: Page) -> str:
+    return servers[1]()
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +177,23 @@ def test_images_shows_the_pictures_of_the_runs(study: str, page: Page) -> None:
     page.wait_for_function("element => element.complete && element.naturalWidth > 100", arg=picture.element_handle())
 
 
-def test_several_studies_have_names_that_read_as_settings(servers: list[Callable[[], str]], page: Page) -> None:
-    several = servers[1]()
+def test_the_most_important_settings_are_the_first_columns(several: str, page: Page) -> None:
+    """TensorBoard would sort them by their names."""
+    page.goto(f"{several}#hparams")
+    boxes = page.locator("tf-hparams-query-pane .hparam-checkbox, tf-hparams-query-pane .metric-checkbox")
+    expect(boxes.first).to_be_visible()
+    assert [text.strip() for text in boxes.all_inner_texts()][:3] == ["lr", "widths", "seed"]
+
+
+def test_of_many_runs_the_newest_are_ticked_on_all_pages(servers: list[Callable[[], str]], page: Page) -> None:
+    page.goto(servers[2]())
+    expect(page.locator("scalar-card").first).to_be_visible()
+    page.get_by_role("tab", name="Custom Scalars").click()
+    cards = page.locator("tf-custom-scalar-margin-chart-card")
+    expect(cards.first).to_contain_text(f"Matches ({MAX_TICKED // 2 + 1})")
+
+
+def test_several_studies_have_names_that_read_as_settings(several: str, page: Page) -> None:
     page.goto(f"{several}#hparams")
     names = page.locator("tf-hparams-table-view vaadin-grid-cell-content", has_text="/")
     expect(names.filter(has_text="widths/widths=[2,4] seed=0")).to_have_count(1)

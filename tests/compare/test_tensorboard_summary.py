@@ -13,6 +13,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from litlab.cli import status
+from litlab.compare import tensorboard_summary
 from litlab.compare.tensorboard_summary import (
     EXPERIMENT,
     FOLDER,
@@ -255,6 +256,18 @@ def test_the_page_of_hparams_has_what_varies_and_final_metrics(tmp_path: Path) -
         ("result/best/val/loss", "best val/loss"),
         ("result/last/val/loss", "last val/loss"),
     ]
+
+
+def test_the_most_important_settings_come_first_and_five_are_ticked() -> None:
+    varying = ["seed", "data.flip", "task.head", "optimizer.momentum", "callbacks.ema.decay", "model", "optimizer.lr"]
+    settings = {"data.crop": ["yes"], **{name: ["1", "2"] for name in varying}}
+    (value,) = tensorboard_summary.experiment(settings, {}, 0.0).value
+    infos = metadata.parse_experiment_plugin_data(value.metadata.plugin_data.content).hparam_infos
+    assert [info.name for info in infos] == [
+        "optimizer.lr", "model", "optimizer.momentum", "data.flip", "task.head", "callbacks.ema.decay", "seed",
+        "data.crop",
+    ]  # fmt: skip
+    assert [info.differs for info in infos] == [True] * 5 + [False] * 3
 
 
 def test_columns_are_there_before_a_job_has_ended(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from support.processes import wait_until
 from support.studies import make_run, make_study
 
 from litlab.cli import tensorboard
+from litlab.compare import tensorboard_view
 from litlab.compare.tensorboard_summary import write_summaries
-from litlab.compare.tensorboard_view import View
+from litlab.compare.tensorboard_view import MAX_NAME, View, newest_runs
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import Result, read_result
 from litlab.runs.state import RunStatus
@@ -153,6 +154,56 @@ def test_equal_names_of_studies_are_numbered(tmp_path: Path, view_folder: Path) 
     assert set(sessions(view_folder)) == {f"{name}/seed={seed}" for name in names for seed in (0, 1)}
     means = [path.resolve().parents[2].name for name in names for path in (view_folder / name).rglob("*.means")]
     assert means == sorted(path.name for path in (tmp_path / "outputs" / "cnn").iterdir())
+
+
+def test_names_of_runs_are_short_and_unique(tmp_path: Path, view_folder: Path) -> None:
+    """They differ only where they are cut."""
+    study = tmp_path / "outputs" / ("long_" * 10) / "multirun_2026-01-31_12-00-00_ab12cd"
+    hidden = ["y" * 40 + letter + "z" * 40 for letter in "ab"]
+    for run in make_study(study, {"model.hidden": hidden, "seed": [0, 1]}, lambda point: 0.5):
+        log(run)
+    assert write_summaries(study) == 2
+    view = View(tmp_path / "outputs", view_folder)
+    for _ in range(2):
+        view.refresh()
+        folders = {str(file.parent.relative_to(view_folder)) for file in view_folder.rglob(f"{PREFIX}*")}
+        assert (len(folders), max(map(len, folders))) == (6, MAX_NAME)
+        assert sum("/summary/" in folder for folder in folders) == 2
+        names = {name.rpartition("/")[2] for name in sessions(view_folder)}
+    assert {name[:9] for name in names} == {"hidden=yy"}
+    assert {name.partition(" (")[0][-6:] for name in names} == {"seed=0", "seed=1"}
+
+
+def test_of_too_many_runs_the_newest_are_shown(
+    outputs: Path, view_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tensorboard_view, "MAX_RUNS", 6)
+    write_summaries(outputs / "first")  # of two groups
+    events = sorted(outputs.glob(f"*/*/{EVENTS}"))
+    for number, file in enumerate(events):
+        for other in file.parent.glob(f"{PREFIX}*"):
+            os.utime(other, (number, number))
+    view = View(outputs, view_folder)
+    view.refresh()
+    newest = {"second/widths=[4,8] seed=0", "second/widths=[4,8] seed=1"}
+    newest |= {"shapes_cnn/lr=0.1 2026-01-30 12:00", "shapes_cnn/lr=0.2 2026-01-31 12:00"}
+    assert (set(sessions(view_folder)), view.num_left_out) == (newest, 6)
+    os.utime(events[0], (20, 20))
+    view.refresh()
+    assert set(sessions(view_folder)) == newest - {"second/widths=[4,8] seed=0"} | {"first/lr=0.01 seed=0"}
+    first, second, *runs = newest_runs(view_folder)
+    assert {first, second} == {"first/summary/lr=0.01", "first/summary/lr=0.1"}
+    assert runs[:2] == ["first/lr=0.01 seed=0", "shapes_cnn/lr=0.2 2026-01-31 12:00"]
+    with tensorboard._logdir(outputs / "first") as shown:
+        assert shown == outputs / "first"
+    with tensorboard._logdir(outputs):
+        assert "so the oldest 6 are left out; name a folder in" in capsys.readouterr().err
+
+
+def test_a_study_of_too_many_runs_is_shown_as_a_view(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorboard_view, "MAX_RUNS", 3)
+    with tensorboard._logdir(outputs / "first") as shown:
+        assert len(newest_runs(shown)) == 3
 
 
 def test_a_number_that_json_does_not_have_is_a_text(tmp_path: Path, view_folder: Path) -> None:

@@ -1,17 +1,20 @@
 """Start TensorBoard on a directory of runs, on loopback only."""
 
+import base64
 import io
+import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 from litlab.cli.arguments import new_parser
 from litlab.errors import UserError
@@ -22,17 +25,22 @@ from litlab.sweep.study import STUDY_FILE
 if TYPE_CHECKING:
     from litlab.compare.tensorboard_view import View
 
-
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # of WSGI
 INTERVAL = 5.0  # seconds between two refreshes of a view; TensorBoard reloads as often
 _MAX_LOAD = 0.05  # fraction of the time that refreshing may take
 _MAX_REPORTED = 5
 HOST = "127.0.0.1"  # TensorBoard has no authentication
+NEWEST = "newest"  # page that ticks the newest runs
+MAX_TICKED = 40  # runs; with more, the pages of images and margin charts tick none
 NOTES = """\
 TensorBoard listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address
 there.
 
 Single runs and folders of several studies are shown as a view: run names made of settings, and one HParams table with
 all settings that vary. The view is a temporary directory of links that is kept up to date and removed at the end.
+
+TensorBoard ticks no run if there are more than 40, on some pages 500. With more than 40, the address that is printed
+ends in `newest`: it ticks the means of studies and the newest runs. Of more than 500, the oldest are left out.
 
 examples:
   litlab tensorboard
@@ -56,8 +64,10 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
             signal.signal(number, _exit)
+    from litlab.compare.tensorboard_view import newest_runs
+
     with _logdir(options.directory) as logdir:
-        address = _serve(logdir, options.port)
+        address = _serve(logdir, options.port) + NEWEST * (len(newest_runs(logdir)) > MAX_TICKED)
         print(f"TensorBoard on {options.directory}: {address} (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()
@@ -75,14 +85,18 @@ def _exit(number: int, _: object) -> NoReturn:
 def _logdir(directory: Path) -> Iterator[Path]:
     """Provide the directory that TensorBoard reads: a single study itself, else a temporary view.
 
-    A single run gets a view because it has no columns of its own for the HParams page.
+    A single run gets a view because it has no columns of its own for the HParams page; a study of many runs, because
+    TensorBoard would tick none of them.
 
     Raises:
         UserError: If a directory can't be read, or the view can't be created.
     """
+    from litlab.compare.tensorboard_view import MAX_RUNS, newest_runs
+
     try:
         paths = list(islice(discover(directory), 2))
-        if len(paths) < 2 and all((path / STUDY_FILE).is_file() for path in paths):
+        is_study = len(paths) < 2 and all((path / STUDY_FILE).is_file() for path in paths)
+        if is_study and len(newest_runs(directory)) <= MAX_RUNS:
             yield directory
             return
         with (
@@ -97,11 +111,17 @@ def _logdir(directory: Path) -> Iterator[Path]:
 @contextmanager
 def _updated_view(directory: Path, folder: Path) -> Iterator[None]:
     """Create a view in `folder` and refresh it in a thread."""
-    from litlab.compare.tensorboard_view import View
+    from litlab.compare.tensorboard_view import MAX_RUNS, View
 
     view, ended = View(directory, folder), threading.Event()
     view.refresh()
     _report_skipped(view)
+    if view.num_left_out:
+        print(
+            f"litlab: TensorBoard ticks no run if there are more than {MAX_RUNS}, so the oldest {view.num_left_out:,} "
+            f"are left out; name a folder in {directory} to see them, or use `tensorboard --logdir {directory}`",
+            file=sys.stderr,
+        )
     thread = threading.Thread(target=_refresh_until, args=(view, ended))
     thread.start()
     try:
@@ -139,11 +159,33 @@ def _check_directory(directory: Path) -> None:
         raise UserError(f"{directory} holds no TensorBoard events (events.out.tfevents.*); train first: litlab train")
 
 
+def _with_newest(application: Application, directory: Path) -> Application:
+    """Add a page to TensorBoard that leads to its first one, with the newest runs ticked on all pages."""
+    from litlab.compare.tensorboard_view import newest_runs
+
+    def serve(environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environment["PATH_INFO"] != f"/{NEWEST}":
+            return application(environment, start_response)
+        ticked = json.dumps(dict.fromkeys(newest_runs(directory)[:MAX_TICKED], True))
+        state = quote(base64.b64encode(ticked.encode()))
+        start_response("302 Found", [("Location", f"/#timeseries&runSelectionState={state}")])
+        return []
+
+    return serve
+
+
 def _serve(directory: Path, port: int | None) -> str:
     """Start TensorBoard in a thread and return its address."""
     program = import_module("tensorboard.program")  # it has no types
+    # It would sort the columns by name, which are in the order of their importance.
+    columns = vars(import_module("tensorboard.plugins.hparams.backend_context"))
+    columns["_sort_and_reduce_to_hparams_limit"] = lambda *arguments: None
+
+    def make_server(application: Application, flags: Any) -> Any:
+        return program.create_port_scanning_werkzeug_server(_with_newest(application, directory), flags)
+
     with redirect_stderr(io.StringIO()):  # advice about TensorBoard's own options
-        server = program.TensorBoard()
+        server = program.TensorBoard(server_class=make_server)
         server.configure(logdir=str(directory), host=HOST, port=port)
         try:
             address: str = server.launch()

@@ -10,7 +10,7 @@ import hashlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ from litlab.compare.data_model import CONFIDENCE, Run
 from litlab.compare.data_model import Summary as MeanOfRuns  # TensorBoard has another Summary
 from litlab.compare.grouping import define_groups, group_by_settings
 from litlab.compare.metric_values import metric_table, test_counterpart
-from litlab.compare.setting_names import numbered, short_names
+from litlab.compare.setting_names import SEED, numbered, short_names
 from litlab.compare.statistics import summarize
+from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import is_validation, iterate_rows
@@ -48,6 +49,7 @@ MEANS, LAYOUT, EXPERIMENT = FIRST + ".means", FIRST + ".layout", FIRST + ".exper
 MANY_JOBS = 200  # from here on, it takes seconds
 _CATEGORY = f"mean over seeds with {100 * CONFIDENCE:.0f} % interval"
 _MAX_NAME = 200  # bytes of the name of a folder
+NUM_TICKED = 5  # columns of settings that the HParams page shows at once
 _MAX_BOXES = 9  # values that the HParams page has boxes to tick for
 _LAST_STEP = 1 << 53
 Curves = dict[str, dict[int, MeanOfRuns]]  # metric -> optimizer step -> mean over runs with its interval
@@ -101,8 +103,8 @@ def write_summaries(study: Path) -> int:
     return len(means)
 
 
-def experiment(settings: Mapping[str, Iterable[HParam]], metrics: Mapping[str, str], start: float) -> "Summary":
-    """Return the columns of the HParams page.
+def experiment(settings: Mapping[str, Collection[HParam]], metrics: Mapping[str, str], start: float) -> "Summary":
+    """Return the columns of the HParams page, those of the most important settings first.
 
     Args:
         settings: Name -> values in the runs; none if they are not known yet.
@@ -112,10 +114,13 @@ def experiment(settings: Mapping[str, Iterable[HParam]], metrics: Mapping[str, s
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 
-    short = short_names(settings, settings)
+    short, ordered = short_names(settings, settings), sorted(settings.items(), key=lambda item: _importance(*item))
     columns = api_pb2.Experiment(
         time_created_secs=start,
-        hparam_infos=[_hparam(name, short[name], values) for name, values in settings.items()],
+        hparam_infos=[
+            _hparam(name, short[name], values, is_ticked=number < NUM_TICKED)
+            for number, (name, values) in enumerate(ordered)
+        ],
         metric_infos=[
             api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name) for tag, name in metrics.items()
         ],
@@ -124,8 +129,19 @@ def experiment(settings: Mapping[str, Iterable[HParam]], metrics: Mapping[str, s
     return Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=about, tensor=metadata.NULL_TENSOR)])
 
 
-def _hparam(name: str, short: str, values: Iterable[HParam]) -> "HParamInfo":
-    """Describe a setting: boxes to tick for few values, a range for more numbers, a search field for more texts."""
+def _importance(name: str, values: Collection[HParam]) -> tuple[bool, int]:
+    """Return a key to sort settings by: what varies, and then learning rate, model, optimizer, others, seed."""
+    key = config_key(name)
+    parts = (key.rpartition(".")[2] == "lr", lies_under(key, "model"), lies_under(key, "optimizer"), key != SEED, True)
+    return len(set(values)) == 1, parts.index(True)
+
+
+def _hparam(name: str, short: str, values: Iterable[HParam], *, is_ticked: bool) -> "HParamInfo":
+    """Describe a setting: boxes to tick for few values, a range for more numbers, a search field for more texts.
+
+    Plain TensorBoard sorts columns by name, those that differ first, and ticks the first five. So only those that are
+    to be ticked differ.
+    """
     from tensorboard.plugins.hparams import api_pb2
 
     distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value))
@@ -134,7 +150,7 @@ def _hparam(name: str, short: str, values: Iterable[HParam]) -> "HParamInfo":
         data_type = api_pb2.DATA_TYPE_STRING
     else:
         data_type = api_pb2.DATA_TYPE_BOOL if num_bools else api_pb2.DATA_TYPE_FLOAT64
-    info = api_pb2.HParamInfo(name=name, display_name=short, type=data_type, differs=len(distinct) != 1)
+    info = api_pb2.HParamInfo(name=name, display_name=short, type=data_type, differs=is_ticked and len(distinct) != 1)
     if info.type == api_pb2.DATA_TYPE_FLOAT64 and len(distinct) > _MAX_BOXES:
         info.domain_interval.min_value, info.domain_interval.max_value = distinct[0], distinct[-1]
     elif len(distinct) <= _MAX_BOXES:
