@@ -19,7 +19,7 @@ from support.studies import accuracy_interval, make_study
 from litlab.compare.comparison import compare
 from litlab.compare.data_model import Comparison, Summary
 from litlab.compare.output_files import save_figures, svg
-from litlab.compare.plots import figures
+from litlab.compare.plots import figures, missing_figures
 from litlab.compare.plots.cost import pareto_front
 from litlab.compare.plots.style import Dot, is_geometric, new_figure, scale_of, set_y_limits
 from litlab.runs.metrics import Metric
@@ -366,11 +366,64 @@ def test_of_several_objectives_the_other_one_is_the_cost(search: Path) -> None:
     assert figures(compare([search]))["pareto"].axes[0].get_xlabel() == "training time (s)"
 
 
-def test_too_few_trials_have_no_importance(search: Path) -> None:
+def test_where_the_importance_is_unknown_a_sentence_says_why(search: Path, grid: Comparison) -> None:
     comparison = compare([search])
-    assert "importance" not in figures(replace(comparison, groups=comparison.groups[:9]))
+    assert (missing_figures(comparison), missing_figures(grid)) == ([], [])
     alike = [replace(group, value=Summary(1, 0.5, None, None, None, 0.5)) for group in comparison.groups]
-    assert "importance" not in figures(replace(comparison, groups=tuple(alike)))
+    one_setting = [replace(group, settings={"lr": group.settings["lr"]}) for group in comparison.groups]
+    for groups, problem in (
+        (comparison.groups[:9], "it needs at least 10 trials with a value, and there are 9"),
+        (alike, "all trials have the same value"),
+        (one_setting, "it needs at least two settings that vary and that all trials have"),
+    ):
+        without = replace(comparison, groups=tuple(groups))
+        assert "importance" not in figures(without)
+        assert missing_figures(without) == [f"The importance of the settings is not drawn: {problem}."]
+
+
+def test_a_searched_logarithm_has_a_log_axis_and_points(tmp_path: Path) -> None:
+    """The numbers themselves do not tell: these are spaced evenly."""
+    rates = [0.002, 0.011, 0.019, 0.032, 0.041]
+    make_study(tmp_path / "s", {"optimizer.lr": rates, "model.widths": [[2, 4], [4, 8]]}, accuracy)
+    figure = figures(compare([tmp_path / "s"]))["lr"]
+    assert figure.axes[0].get_xscale() == "linear"
+    assert "None" not in {line.get_linestyle() for line in lines(figure).values()}
+    plan = {"kind": "search", "axes": {"optimizer.lr": ["tag(log, interval(0.001, 1))"], "model.widths": ["[2,4]"]}}
+    write_plan(tmp_path / "s", **plan, search={})
+    drawn = figures(compare([tmp_path / "s"]))
+    axes = drawn["lr"].axes[0]
+    assert axes.get_xscale() == "log"
+    assert {line.get_linestyle() for line in lines(drawn["lr"]).values()} == {"None"}
+    assert list(lines(drawn["lr"])) == ["widths=[2,4]", "widths=[4,8]"]
+    assert "0.011" not in [tick.get_text() for tick in axes.get_xticklabels()]
+    assert not drawn["widths"].legends, "each rate is another one"
+    write_plan(tmp_path / "s", axes={"optimizer.lr": ["interval(0.001,1)"], "model.widths": []})
+    figure = figures(compare([tmp_path / "s"]))["lr"]
+    assert figure.axes[0].get_xscale() == "linear"
+    assert {line.get_linestyle() for line in lines(figure).values()} == {"None"}
+
+
+def test_pruned_runs_have_faint_curves(tmp_path: Path) -> None:
+    """Curves far below the others do not take the room of these."""
+    status: Any = lambda point: "completed" if point["optimizer.lr"] < 1 else "pruned"  # noqa: E731
+    axes = {"optimizer.lr": [0.1, 0.2, 1.0, 2.0]}
+    values = {0.1: 0.7, 0.2: 0.6, 1.0: 0.55, 2.0: -9.0}
+    make_study(
+        tmp_path / "s", axes, lambda point: 0.0, status=status, num_epochs=3,
+        curve=lambda point, epoch: values[point["optimizer.lr"]] + 0.01 * epoch,
+    )  # fmt: skip
+    figure = figures(compare([tmp_path / "s"]))["curves"]
+    assert list(lines(figure)) == ["lr=0.1", "lr=0.2", "2 pruned"]
+    faint = [line for line in figure.axes[0].lines if line.get_alpha()]
+    assert [line.get_ydata().tolist() for line in faint] == [
+        pytest.approx([55, 56, 57]),
+        pytest.approx([-900, -899, -898]),
+    ]
+    assert all(line.get_linewidth() < 1 and line.get_zorder() < 2 for line in faint)
+    low, high = figure.axes[0].get_ylim()
+    assert 40 < low < 55 < high < 80
+    filtered = figures(compare([tmp_path / "s"], filters=["lr<1"]))["curves"]
+    assert list(lines(filtered)) == ["lr=0.1", "lr=0.2"]
 
 
 def test_parallel_coordinates_have_a_line_a_group_and_the_best_is_the_thickest(search: Path) -> None:

@@ -115,11 +115,12 @@ def _write_files(comparison: "Comparison", options: Namespace) -> Iterator[str]:
         yield f"table        {options.output}"
     if options.plot:
         from litlab.compare.output_files import save_figures
-        from litlab.compare.plots import figures
+        from litlab.compare.plots import figures, missing_figures
 
         drawn = figures(comparison)
         for plot in options.plot:
             yield from (f"figure       {file}" for file in save_figures(drawn, plot))
+        yield from (f"no figure    {sentence}" for sentence in missing_figures(comparison))
     if options.html is not None:
         from litlab.compare.html import to_html
         from litlab.compare.output_files import write_output

@@ -34,6 +34,7 @@ from litlab.compare.statistics import differences
 from litlab.compare.table import sort_groups
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric, MetricTable, Mode
+from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_value, printable
 
 _NUM_LISTED = 5  # directories, runs or groups in a message
@@ -118,6 +119,7 @@ def compare(
         notes=(*filtered, *grouping.notes, *notes),
         skipped=tuple(skipped),
         unfinished=tuple(run for run in runs if not run.is_completed),
+        pruned=tuple(run for run in kept if run.status == RunStatus.PRUNED),
     )
     return comparison if sort is None else replace(comparison, groups=sort_groups(comparison, sort, table))
 

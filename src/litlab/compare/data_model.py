@@ -179,6 +179,7 @@ class Comparison:
         notes: Remarks for the reader: runs that are left out, duplicate seeds, too few seeds.
         skipped: Directories that are damaged or were not written by litlab.
         unfinished: Runs that are not completed, also those that a filter leaves out.
+        pruned: Runs that a search pruned, without those that a filter leaves out.
     """
 
     directories: tuple[Path, ...]
@@ -193,6 +194,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     unfinished: tuple[Run, ...] = ()
+    pruned: tuple[Run, ...] = ()
 
     @property
     def mode(self) -> Mode:

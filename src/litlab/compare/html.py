@@ -14,6 +14,7 @@ from litlab.compare.conclusion import answer, extent, on_one_line, question
 from litlab.compare.data_model import Comparison, Run, Summary
 from litlab.compare.metric_values import value_of
 from litlab.compare.output_files import encode, svg
+from litlab.compare.plots import figures, missing_figures
 from litlab.compare.setting_names import parsed, shorten, text
 from litlab.compare.table import INTERVAL, build_table, decimals, not_completed, with_unit
 from litlab.config.tree import lies_under
@@ -81,6 +82,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "extent": extent(comparison, environment["dates"]),
         "table": _page_table(comparison),
         "figures": _figures(comparison),
+        "missing_figures": missing_figures(comparison),
         "groups": _group_sections(comparison),
         "num_runs": len(runs),
         "unfinished": unfinished,
@@ -172,8 +174,6 @@ def _visible_ends(value: Summary) -> tuple[float, float]:
 
 def _figures(comparison: Comparison) -> list[tuple["Markup", str]]:
     """Return images and captions of the figures that are drawn for papers."""
-    from litlab.compare.plots import figures
-
     images = []
     for number, figure in enumerate(figures(comparison).values()):
         label = str(figure.get_label())

@@ -1,4 +1,4 @@
-"""Figure of learning curves: mean over the seeds of each group by epoch, with its interval."""
+"""Figure of learning curves: mean over the seeds of each group by epoch, with its interval; pruned runs faintly."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from litlab.compare.data_model import Comparison, Group, Run
 from litlab.compare.plots.style import (
+    FAINT,
     INTERVAL,
     Dot,
     LineStyle,
@@ -29,6 +30,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, iterate_rows
 
 _MANY = 5  # bands, from which on they are fainter
+_MAX_PRUNED = 100  # pruned runs with a curve
 
 
 def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figure | None:
@@ -42,12 +44,17 @@ def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figu
     axes = figure.add_subplot(xlabel="epoch", ylabel=axis_label(metric))
     alpha = 0.15 if len(drawn) < _MANY else 0.08
     handles = [_draw(axes, dots, style, alpha) for _, style, dots in drawn]
+    names = legend_names(group.settings for group, *_ in drawn)
     finite = [dot for *_, dots in drawn for dot in dots if math.isfinite(dot.y)]
-    is_cut = set_y_limits(axes, finite)
+    pruned = [curve for run in comparison.pruned[:_MAX_PRUNED] if (curve := _read(run, metric))]
+    if pruned:
+        handles.append(_draw_pruned(axes, pruned, metric.scale))
+        names.append(f"{len(pruned)} pruned")
+    is_cut = set_y_limits(axes, finite, _near([dot.y for dot in finite], pruned, metric.scale))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     longest = max(dots[-1].x for *_, dots in drawn)
     axes.set_xlim(1 - 0.03 * longest, 1.03 * longest)
-    add_legend(figure, handles, legend_names(group.settings for group, *_ in drawn))
+    add_legend(figure, handles, names)
     num_groups, num_without = len(comparison.groups), sum(num for *_, num in curves)
     add_note(
         figure,
@@ -55,6 +62,7 @@ def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figu
         INTERVAL.format("bands") if any(dot.low < dot.high for dot in finite) else "",
         "bands cut" if is_cut else "",
         f"left out: {num_without} runs without a curve" if num_without else "",
+        f"{_MAX_PRUNED} of {len(comparison.pruned)} pruned runs" if len(comparison.pruned) > _MAX_PRUNED else "",
     )
     return figure
 
@@ -89,6 +97,23 @@ def _read(run: Run, metric: Metric) -> dict[int, float]:
     """Read epoch, from 0 -> last value in it."""
     rows = iterate_rows(RunDirectory(run.path).metrics, [metric.name])
     return {row.epoch: row.value if is_drawable(row.value) else math.nan for row in rows}
+
+
+def _draw_pruned(axes: Any, curves: Sequence[dict[int, float]], scale: float) -> Any:
+    """Draw curves below all others; return the handle for the legend."""
+    for curve in curves:
+        epochs, values = [epoch + 1 for epoch in curve], [value * scale for value in curve.values()]
+        marker = "." if len(curve) == 1 else ""
+        (line,) = axes.plot(epochs, values, color=FAINT, linewidth=0.7, marker=marker, alpha=0.6, zorder=1)
+    return line
+
+
+def _near(means: Sequence[float], curves: Sequence[dict[int, float]], scale: float) -> list[float]:
+    """Return the values of curves that are at most as far from the means as these are from one another."""
+    low, high = min(means), max(means)
+    room = high - low or abs(high)
+    values = (value * scale for curve in curves for value in curve.values())
+    return [value for value in values if low - room <= value <= high + room]
 
 
 def _draw(axes: Any, dots: Sequence[Dot], style: LineStyle, alpha: float) -> Any:

@@ -15,6 +15,7 @@ from litlab.compare.plots.style import (
     INTERVAL,
     MAX_SHAPES,
     Dot,
+    Interval,
     Scale,
     add_legend,
     add_note,
@@ -44,27 +45,31 @@ _MAX_TICKS = 8  # of such an axis
 Means = np.ndarray[Any, np.dtype[np.float64]]  # [rows, columns], in the unit of the axis; NaN without a group
 
 
-def draw_setting(comparison: Comparison, label: str, values: Mapping[Path, float]) -> Figure | None:
+def draw_setting(
+    comparison: Comparison, label: str, values: Mapping[Path, float], searched: Mapping[str, Interval]
+) -> Figure | None:
     """Draw means with intervals, and the single runs, against a setting; None if fewer than two values have results.
 
     Args:
         comparison: Comparison to draw.
         label: Label of the setting.
         values: Directory of a run -> its value of the metric.
+        searched: Label -> interval, of the settings that a search draws from one; lines would join unrelated trials.
     """
     metric = comparison.metric
     groups = [group for group in drawable_groups(comparison) if label in group.settings]
     texts = list(dict.fromkeys(group.settings[label] for group in groups))
     if texts and not scale_of(texts).is_numeric:  # more names could not be read
         groups = [group for group in groups if group.settings[label] in texts[:MAX_NAMES]]
-    scale = scale_of(group.settings[label] for group in groups)
+    scale = scale_of((group.settings[label] for group in groups), searched.get(label))
     if len(scale.positions) < 2:
         return None
     name = drawable_text(label)
     figure = new_figure(f"{axis_label(metric)} against {name}")
     axes = figure.add_subplot(xlabel=name, ylabel=axis_label(metric))
-    all_series = _series(comparison, groups, label)
-    is_joined = scale.is_numeric and len(all_series) <= MAX_LINES
+    others = [other for other in comparison.labels if other != label and other not in searched]
+    all_series = _series(groups, label, others)
+    is_joined = scale.is_numeric and not searched and len(all_series) <= MAX_LINES
     if len(all_series) > MAX_LINES:
         all_series = [sorted(groups, key=lambda group: scale.positions[group.settings[label]])]
     handles: list[Any] = []
@@ -86,10 +91,10 @@ def draw_setting(comparison: Comparison, label: str, values: Mapping[Path, float
     set_x_scale(axes, scale)
     is_cut = set_y_limits(axes, dots, heights)
     if len(all_series) > 1:
-        others = [
-            {other: text for other, text in members[0].settings.items() if other != label} for members in all_series
+        names = [
+            {other: text for other, text in members[0].settings.items() if other in others} for members in all_series
         ]
-        add_legend(figure, handles, legend_names(others, "no other setting"))
+        add_legend(figure, handles, legend_names(names, "no other setting"))
     add_note(
         figure,
         f"{len(scale.positions)} of {len(texts)} values" if len(scale.positions) < len(texts) else "",
@@ -99,11 +104,10 @@ def draw_setting(comparison: Comparison, label: str, values: Mapping[Path, float
     return figure
 
 
-def _series(comparison: Comparison, groups: Sequence[Group], label: str) -> list[list[Group]]:
-    """Return groups that differ in the setting alone, in the order of the others, each in the order of the axis."""
+def _series(groups: Sequence[Group], label: str, others: Sequence[str]) -> list[list[Group]]:
+    """Return groups that are equal in the other settings, in the order of these, each in the order of the axis."""
     orders = {
-        other: list(scale_of(group.settings.get(other, "") for group in groups).positions)
-        for other in comparison.labels
+        name: list(scale_of(group.settings.get(name, "") for group in groups).positions) for name in (label, *others)
     }
 
     def position(group: Group, label: str) -> int:
@@ -111,7 +115,7 @@ def _series(comparison: Comparison, groups: Sequence[Group], label: str) -> list
 
     series: dict[tuple[int, ...], list[Group]] = {}
     for group in sorted(groups, key=lambda group: position(group, label)):
-        key = tuple(position(group, other) for other in comparison.labels if other != label)
+        key = tuple(position(group, other) for other in others)
         series.setdefault(key, []).append(group)
     return [members for _, members in sorted(series.items())]
 
@@ -184,13 +188,13 @@ def _write_means(cells: Any, means: Means, places: int) -> None:
             cells.axes.text(column + 0.5, row + 0.5, fixed(float(mean), places), ha="center", va="center", color=color)
 
 
-def draw_parallel(comparison: Comparison) -> Figure | None:
+def draw_parallel(comparison: Comparison, searched: Mapping[str, Interval]) -> Figure | None:
     """Draw a line for each group over the settings that vary, colored by the metric; None if fewer than three vary."""
     groups = drawable_groups(comparison)
     varying = {
         label: scale
         for label in comparison.labels
-        if len((scale := scale_of(group.settings[label] for group in groups if label in group.settings)).positions) > 1
+        if len((scale := scale_of(_texts(groups, label), searched.get(label))).positions) > 1
     }
     if len(varying) < _MIN_AXES or len(groups) < 2:
         return None
@@ -217,6 +221,10 @@ def draw_parallel(comparison: Comparison) -> Figure | None:
         "the best in the thickest line",
     )
     return figure
+
+
+def _texts(groups: Sequence[Group], label: str) -> list[str]:
+    return [group.settings[label] for group in groups if label in group.settings]
 
 
 def _draw_lines(axes: Any, groups: Sequence[Group], scales: dict[str, Scale], comparison: Comparison) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, pstdev
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -49,6 +49,9 @@ _STYLE: Any = {
     "svg.fonttype": "path", "svg.hashsalt": "litlab",
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
 }  # fmt: skip
+
+
+Interval = Literal["log", "linear"]  # on which a search draws numbers evenly
 
 
 @contextmanager
@@ -226,21 +229,25 @@ class Scale:
         positions: Text of a value -> position on the axis; names have 0, 1, 2, ...
         is_numeric: True if all values are numbers.
         is_log: True if the axis is logarithmic.
+        is_sampled: True if a search drew the numbers from an interval, so that none of them means anything by itself.
     """
 
     positions: dict[str, float]
     is_numeric: bool
     is_log: bool
+    is_sampled: bool = False
 
 
-def scale_of(texts: Iterable[str]) -> Scale:
-    """Choose the scale for the values of a setting."""
+def scale_of(texts: Iterable[str], interval: Interval | None = None) -> Scale:
+    """Choose the scale for the values of a setting; that of an interval is the one that it was searched on."""
     values = sorted(set(texts), key=_natural_order)
     numbers = [number for text in values if (number := _number(text)) is not None]
     if len(numbers) < len(values):
         return Scale({text: float(position) for position, text in enumerate(values)}, False, False)
-    positions = sorted(zip(values, numbers, strict=True), key=lambda pair: pair[1])
-    return Scale(dict(positions), True, is_geometric(numbers))
+    positions = dict(sorted(zip(values, numbers, strict=True), key=lambda pair: pair[1]))
+    if interval is not None:
+        return Scale(positions, True, interval == "log" and min(numbers, default=0.0) > 0, True)
+    return Scale(positions, True, is_geometric(numbers))
 
 
 def is_geometric(values: Iterable[float]) -> bool:
@@ -267,7 +274,7 @@ def set_x_scale(axes: Any, scale: Scale) -> None:
         set_log(axes.xaxis, positions)
     inner = sorted(map(math.log, positions) if scale.is_log else positions)
     closest = min((right - left for left, right in pairwise(inner)), default=0.0)
-    if len(positions) <= _MAX_TICKS and closest >= _MIN_DISTANCE * (inner[-1] - inner[0]) > 0:
+    if not scale.is_sampled and len(positions) <= _MAX_TICKS and closest >= _MIN_DISTANCE * (inner[-1] - inner[0]) > 0:
         axes.set_xticks(positions, [f"{position:g}" for position in positions])
         axes.xaxis.set_minor_locator(NullLocator())
 
