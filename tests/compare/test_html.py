@@ -166,6 +166,23 @@ def test_it_fits_narrow_screens_the_dark_and_paper(browser: Browser, file: Path)
 
 
 @needs_browser
+@pytest.mark.parametrize(("num_settings", "fits"), [(5, True), (16, False)])
+def test_no_column_is_hidden_without_a_word(num_settings: int, fits: bool, browser: Browser, tmp_path: Path) -> None:
+    """The settings of a sweep, with differences from a baseline, fit into 1,300 pixels; far more are said to go on."""
+    for number in range(4):
+        settings = {f"data.setting_{index}": round(0.001234 * (number + index), 6) for index in range(num_settings)}
+        for seed in (0, 1):
+            make_run(tmp_path / f"{number}_{seed}", {**settings, "seed": seed}, 0.5 + number / 8 + seed / (50 + number))
+    file = tmp_path / "page.html"
+    write_output(file, to_html(compare([tmp_path], baseline=compare([tmp_path]).groups[0].name)))
+    with visited(browser, file, viewport={"width": 1300, "height": 900}) as page:
+        box = page.locator(".wide").first
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth") is fits
+        assert page.locator("#scrolls").is_visible() is not fits
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1300
+
+
+@needs_browser
 def test_untrusted_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     """As a setting, and so in the table, the figures and the config; as an error; as a package."""
     for number, value in enumerate([HOSTILE, "plain"]):

@@ -24,5 +24,15 @@ if (table) {
     head.setAttribute("aria-sort", order);
   };
 
+  // A table that is too wide becomes compact; one that is still too wide has a hint above it.
+  const box = table.parentElement;
+  const fit = () => {
+    box.classList.remove("compact");
+    box.classList.toggle("compact", table.offsetWidth > box.clientWidth);
+    document.getElementById("scrolls").hidden = table.offsetWidth <= box.clientWidth;
+  };
+  addEventListener("resize", fit);
+  fit();
+
   heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => sort(column)));
 }
