@@ -53,6 +53,18 @@ class Freezes(Callback):
             pl_module.backbone.eval()
 
 
+class AddsGroup(Callback):
+    """Train the head from the second epoch on, in a parameter group of its own."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pl_module.head.requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            pl_module.head.requires_grad_(True)
+            trainer.optimizers[0].add_param_group({"params": list(pl_module.head.parameters()), "lr": 0.01})
+
+
 class Accumulates(GradientAccumulationScheduler):
     """Accumulate over two batches from the second epoch on."""
 
@@ -64,7 +76,7 @@ OVERRIDES = (
     *pair(f"{HERE}.Finetuned", NUMBERS), "objective={metric: val/loss, mode: min}", "trainer.max_epochs=3",
 )  # fmt: skip
 UNFREEZES = (f"+callbacks.unfreezes._target_={HERE}.Unfreezes", f"+callbacks.accumulates._target_={HERE}.Accumulates")
-FREEZES = (f"+callbacks.freezes._target_={HERE}.Freezes",)
+FREEZES = (f"+callbacks.freezes._target_={HERE}.Freezes", f"+callbacks.adds._target_={HERE}.AddsGroup")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import hard_link
 from litlab.tasks.metrics import logged_values
 from litlab.training.loader_state import LoaderState
+from litlab.training.module_state import add_parameter_groups
 from litlab.training.train_state import Hook, TrainState, restore_epoch_state, restore_train_state, state_of_rank
 from litlab.training.unsaved_state import UnsavedState
 
@@ -100,6 +101,11 @@ class Checkpoints(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning gives it no type
             if problem := find_resume_problem(type(callback)):
                 raise UserError(problem)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the parameter groups of the checkpoint, whose optimizer states are loaded next."""
+        if self._saved is not None:
+            add_parameter_groups(self._saved["groups"], trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the loaders where the run resumes.

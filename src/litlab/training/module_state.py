@@ -1,9 +1,10 @@
-"""State of modules outside of their `state_dict`: frozen parameters, training mode, statistics of batch norm."""
+"""State of modules outside of their `state_dict`: what is frozen, in training mode, or in which parameter group."""
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.nn.modules.batchnorm import _NormBase
 
 ModuleState = dict[str, dict[str, bool]]
+ParameterGroups = list[list[list[str]]]  # names, by optimizer and group
 
 
 def get_module_state(trainer: Trainer, task: LightningModule) -> ModuleState:
@@ -30,6 +31,24 @@ def set_module_state(state: ModuleState, trainer: Trainer, task: LightningModule
             module.training = state["training"].get(name, module.training)
     if trainer.validating:
         _modes_after_validation(trainer).update(state["training"])
+
+
+def get_parameter_groups(trainer: Trainer, task: LightningModule) -> ParameterGroups:
+    """Return the names of the parameters in each group of each optimizer."""
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    return [
+        [[names.get(id(parameter), "") for parameter in group["params"]] for group in optimizer.param_groups]
+        for optimizer in trainer.optimizers
+    ]
+
+
+def add_parameter_groups(groups: ParameterGroups, trainer: Trainer, task: LightningModule) -> None:
+    """Add the groups that the optimizers lack, before their states are loaded, which fails for fewer groups."""
+    parameters = dict(task.named_parameters())
+    for optimizer, saved in zip(trainer.optimizers, groups, strict=False):
+        for names in saved[len(optimizer.param_groups) :]:
+            if all(name in parameters for name in names):
+                optimizer.add_param_group({"params": [parameters[name] for name in names]})
 
 
 def _modes_after_validation(trainer: Trainer) -> dict[str, bool]:

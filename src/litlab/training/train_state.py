@@ -14,7 +14,13 @@ from torchmetrics import Metric
 from litlab.tasks.metrics import LossAndAccuracy
 from litlab.training.loader_state import LoaderRandomStates
 from litlab.training.log_state import get_log_state, set_log_state
-from litlab.training.module_state import ModuleState, get_module_state, set_module_state
+from litlab.training.module_state import (
+    ModuleState,
+    ParameterGroups,
+    get_module_state,
+    get_parameter_groups,
+    set_module_state,
+)
 from litlab.training.random_state import get_random_state, set_random_state
 
 Hook = Literal["on_train_batch_start", "on_validation_start", "on_fit_end"]
@@ -35,6 +41,7 @@ class TrainState:
         should_stop: `trainer.should_stop`, which takes effect only after `min_epochs`.
         accumulate_grad_batches: `trainer.accumulate_grad_batches`, which a callback may change from epoch to epoch.
         modules: State of the modules outside of their `state_dict`.
+        groups: Names of the parameters in each group of each optimizer, which a callback may have added.
         sizes: Lengths of the append-only files in bytes, on rank zero.
         rank: State of this rank alone: random numbers, loaders, logged values, unfinished metrics, and the gradients of
             a task with manual optimization.
@@ -48,6 +55,7 @@ class TrainState:
     should_stop: bool
     accumulate_grad_batches: int
     modules: ModuleState
+    groups: ParameterGroups
     sizes: dict[str, int]
     rank: dict[str, Any]
 
@@ -80,6 +88,7 @@ class TrainState:
             should_stop=trainer.should_stop,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             modules=get_module_state(trainer, task),
+            groups=get_parameter_groups(trainer, task),
             sizes=sizes,
             rank=rank,
         )
