@@ -152,7 +152,7 @@ def deep_png(values: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
     """Write a color PNG of 16 bits, h w c, which Pillow can't, with further chunks before the pixels."""
     height, width, num_channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[num_channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[num_channels], 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
         content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -167,6 +167,17 @@ def test_colors_of_16_bits_are_scaled_like_gray(root: Path, make: Make) -> None:
     module = make()
     assert module.info.bit_depth == 11
     assert (pixels_of_test(module) == (colors // 8).transpose(2, 0, 1)).all()
+
+
+def test_transparent_gray_of_16_bits(root: Path, make: Make) -> None:
+    gray = np.random.default_rng(0).integers(0, 2**12, (SIZE, SIZE), dtype=np.uint16)
+    alpha = np.where(np.arange(SIZE) < 8, 0, 2**16 - 1).astype(np.uint16)
+    for path in [*root.glob("*/*/*")]:
+        path.unlink()
+        path.with_suffix(".png").write_bytes(deep_png(np.stack(np.broadcast_arrays(gray, alpha), axis=2)))
+    module = make()
+    assert module.info.bit_depth == 12
+    assert (pixels_of_test(module) == np.where(alpha, gray // 16, 255)).all()
 
 
 def test_transparent_colors_of_16_bits() -> None:

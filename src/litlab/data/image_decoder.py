@@ -24,7 +24,9 @@ _MAX_PIXELS = 2**26  # 200 MB as RGB; a little before Pillow begins to warn of d
 _MAX_SIDE = 2**16  # JPEG's own limit; resizing takes memory for each column, too
 _MAX_SCANS = 100  # of a progressive JPEG, each as slow as decoding a plain one; ten are usual
 _SCAN = b"\xff\xda"  # does not occur inside the coded image
-_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}  # Pillow's names of 16-bit colors, read by high or low byte
+# Pillow's names of PNGs with colors or alpha of 16 bits, of which it reads the high bytes, and of a format of as many
+# bytes by which it reads the low ones, or in gray images both.
+_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 _END = b"\xff\xd9"  # of a JPEG
 _FILLER = b"\xaa\x55\x33" * 100  # decoded as pixels where those of a JPEG are missing, without effect otherwise
 _UPRIGHT = {
@@ -236,6 +238,9 @@ def _deep_colors(image: Image.Image, content: bytes, low_bytes: str) -> np.ndarr
     with Image.open(io.BytesIO(content), formats=_FORMATS) as other:
         other.tile = [other.tile[0]._replace(args=low_bytes)]
         low = np.asarray(_to_upright(other)).astype(np.uint16)
+    if low_bytes == "RGBA":  # high and low byte of gray, then of alpha
+        gray, alpha = low[:, :, 0] << 8 | low[:, :, 1], low[:, :, 2] << 8 | low[:, :, 3]
+        return np.stack([gray, gray, gray, alpha], axis=2)
     values: np.ndarray = np.asarray(_to_upright(image)).astype(np.uint16) << 8 | low
     return values
 
