@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.images import write_folder
 from support.runs import train_here
 
 from litlab.cli import evaluate
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_json
 
 TINY = (
     "data=image_folder", "data.batch_size=8", "data.image_size=16", "data.val_size=6", "model.widths=[2,4]",
@@ -59,6 +62,22 @@ def test_a_test_folder_or_folders_of_classes_suffice(
     assert report["metrics"] == folder_run.read_json(folder_run.result)["test"]
     assert report["same_data"] is None
     assert "all 12 images of" in report["notes"]
+
+
+def test_16_bits_are_scaled_as_in_the_training(
+    folder_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluate images of 12 bits on a run whose training images had 14."""
+    gray = np.random.default_rng(0).integers(0, 2**12, (3, 16, 16), dtype=np.uint16)
+    for root, images in (("deep", gray), ("plain", (gray // 2**6).astype(np.uint8))):
+        for class_name, image in zip(("cat", "dog", "emu"), images, strict=True):
+            (tmp_path / root / class_name).mkdir(parents=True)
+            Image.fromarray(image).save(tmp_path / root / class_name / "0.png")
+    run = RunDirectory(Path(shutil.copytree(folder_run.path, tmp_path / "run")))
+    write_json(run.dataset, run.read_json(run.dataset) | {"bit_depth": 14})
+    deep, plain = (evaluated(capsys, run, tmp_path / root) for root in ("deep", "plain"))
+    assert deep["metrics"] == plain["metrics"]
+    assert "16-bit images are scaled from 14 bits: 16,383 is white" in deep["notes"]
 
 
 def test_classes_are_matched_by_name(folder_run: RunDirectory, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
