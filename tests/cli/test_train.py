@@ -54,7 +54,7 @@ WRONG = {
     "the same, added": (["+trainer.callbacks=[]"], "trainer.callbacks: can't be set: callbacks are in the group"),
     "an argument of a foreign class": (
         ["schedule._target_=torch.optim.lr_scheduler.StepLR", "schedule.warm=3"],
-        "schedule.warm: unknown key; did you mean schedule.warmup?",
+        "did you mean schedule.warmup?\n        If torch.optim.lr_scheduler.StepLR has an argument warm, add it",
     ),
 }  # fmt: skip
 

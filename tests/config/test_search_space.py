@@ -164,3 +164,16 @@ def test_infinite_spaces_have_no_list_of_points() -> None:
     space = Space((Dimension("x", "x", Numbers(1, 10**12, 1, False), ""),), ())
     assert space.points(100) is None
     assert Space((Dimension("x", "x", Numbers(0.0, 1.0, None, False), ""),), ()).points(10) is None
+
+
+def test_each_config_that_may_be_chosen_has_examples(loader: ConfigLoader) -> None:
+    """Those of a condition have what exists on it; neither seeds nor values are configs."""
+    params = {"model": "cnn,torchvision", "seed": "0,1", "optimizer.lr": "interval(0.0,1.0)", "model.widths": "[1],[2]"}
+    conditional = {"model=torchvision": {"model.name": "resnet18,resnet34"}}
+    space = parse_space(loader, params, [], conditional, {})
+    assert space.config_choices() == [("model", "cnn"), ("model", "torchvision")]
+    first = space.examples(("model", "torchvision"))[0]
+    assert first == {
+        "model": "torchvision", "seed": "0", "optimizer.lr": "0.5", "model.widths": "[1]", "model.name": "resnet18",
+    }  # fmt: skip
+    assert all(point["model"] == "cnn" and "model.name" not in point for point in space.examples(("model", "cnn")))

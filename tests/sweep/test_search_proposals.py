@@ -158,6 +158,21 @@ def test_a_search_is_refused_if_none_of_a_few_points_can_be_a_job(tmp_path: Path
         make_search_spec(search.name, search.settings, search.space, everywhere, {})
 
 
+def test_a_search_is_refused_if_no_job_can_have_one_of_its_configs(tmp_path: Path) -> None:
+    study = Study.load_own(tmp_path / "s")
+    search = search_of(study, LR, replace(NAMES, key="model", name="model"))
+    last = search.space.config_choices()[-1][1]
+    composer = Composer(study)
+
+    def compose(overrides: list[str], number: int) -> Any:
+        if f"model={last}" in overrides:
+            raise UserError("model.width: unknown key")
+        return composer(overrides, number)
+
+    with pytest.raises(UserError, match=rf"^model\.width: unknown key\n\(in the middle of the space: .*model={last}"):
+        make_search_spec(search.name, search.settings, search.space, compose, {})
+
+
 def test_a_metric_that_no_job_reports_stops_the_search(tmp_path: Path) -> None:
     other = SimulatedBackend(metric="val/iou")
     with pytest.raises(UserError, match=r"objective val/accuracy was not reported in validation; reported: val/iou"):

@@ -218,11 +218,12 @@ def _unknown_key(key: str, config: Config, valid_keys: list[str]) -> str:
 
 
 def _compose(arguments: list[str]) -> tuple[Config, list[str]]:
-    """Compose the config under the group choices among the arguments, without axes; return it, and all groups."""
+    """Compose the config under the configs and classes that arguments choose, without axes; return all groups, too."""
     with _separate_hydra(), initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         groups = loader.list_groups("")
-        choices = [argument for argument in arguments if re.match(rf"({'|'.join(groups)})(/\w+)*=", argument)]
+        choice = re.compile(rf"({'|'.join(groups)})(/\w+)*=|\+*({'|'.join(groups)})\.([\w.]+\.)?_target_=")
+        choices = [argument for argument in arguments if choice.match(argument)]
         try:
             config = loader.load_configuration(ROOT, overrides=choices, run_mode=RunMode.MULTIRUN)
         except (HydraException, UserError):  # the choices are wrong as well

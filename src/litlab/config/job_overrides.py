@@ -11,10 +11,9 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from litlab.config.tree import GROUPS, MAPPING_GROUPS, config_key, lies_under
+from litlab.config.tree import GROUPS, MAPPING_GROUPS, ROOT_VALUES, config_key, lies_under
 
 _LEFT_TO_JOBS = re.compile(r"(?P<key>[^=]+)=tag\(job,choice\((?P<value>.*)\)\)", re.DOTALL)
-_ROOT_VALUES = ("seed", "name", "threads")  # axes that are no groups
 
 
 def leave_to_jobs(key: str, arguments: Sequence[str]) -> list[str] | None:
@@ -55,5 +54,5 @@ def _group_axis(argument: str) -> str | None:
     key, _, value = argument.partition("=")
     if key in ("study", "+study") and value:
         return "study"
-    is_group = "." not in key and key not in _ROOT_VALUES and not key.startswith("-")
+    is_group = "." not in key and key not in ROOT_VALUES and not key.startswith("-")
     return config_key(key) if is_group and ("," in value or "(" in value) else None

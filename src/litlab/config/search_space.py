@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from litlab.config.hydra_errors import parse_overrides
-from litlab.config.tree import bare_key, did_you_mean
+from litlab.config.tree import ROOT_VALUES, bare_key, did_you_mean
 from litlab.errors import UserError
 
 Number = int | float
@@ -102,13 +102,29 @@ class Space:
         """Return all overrides of a point."""
         return [*self.fixed, *(f"{key}={value}" for key, value in point.items())]
 
-    def examples(self) -> list[dict[str, str]]:
-        """Return a few distinct points; the first has the first of all choices and the middle of all numbers."""
+    def config_choices(self) -> list[tuple[str, str]]:
+        """Return key and value of each config that may be chosen, whatever else is chosen."""
+        return [
+            (dimension.key, value)
+            for dimension in self.dimensions
+            if isinstance(dimension.domain, Choices) and dimension.condition is None
+            if "." not in dimension.key and bare_key(dimension.key) not in ROOT_VALUES
+            for value in dimension.domain.values
+        ]
+
+    def examples(self, choice: tuple[str, str] | None = None) -> list[dict[str, str]]:
+        """Return a few distinct points; the first has the first of all choices and the middle of all numbers.
+
+        Args:
+            choice: Key and value that all of them have; None for any.
+        """
         points: list[dict[str, str]] = []
         for index in range(len(_EXAMPLE_FRACTIONS)):
             point: dict[str, str] = {}
             for dimension in self.dimensions:
-                if dimension.exists_at(point):
+                if choice and dimension.key == choice[0]:
+                    point[dimension.key] = choice[1]
+                elif dimension.exists_at(point):
                     point[dimension.key] = _example(dimension.domain, index)
             if point not in points:
                 points.append(point)

@@ -49,18 +49,21 @@ def make_search_spec(
     """Make the specification of a search, after composing one of its jobs; see `SearchSpec` for the arguments.
 
     Raises:
-        UserError: If several points can't be jobs, its jobs won't have the objectives, or Optuna refuses an option.
+        UserError: If several points can't be jobs, or none with some config of a group, if its jobs won't have the
+            objectives, or Optuna refuses an option.
     """
-    config = _compose_typical(space, compose)
+    config = _compose_typical(space, space.examples(), compose)
+    for choice in space.config_choices():
+        _compose_typical(space, space.examples(choice), compose)
     objectives = make_objectives(config, settings.objectives)
     make_sampler(settings, 0)
     make_pruner(settings, num_validations(config))
     return SearchSpec(name, settings, space, objectives, config, compose, provenance)
 
 
-def _compose_typical(space: Space, compose: Compose) -> Config:
-    """Compose a job in the middle of the space, or elsewhere if that is impossible."""
-    points, errors = space.examples(), list[UserError]()
+def _compose_typical(space: Space, points: list[dict[str, str]], compose: Compose) -> Config:
+    """Compose the job of the first of some points that can be one."""
+    errors = list[UserError]()
     for point in points:
         try:
             return compose(space.overrides(point), 0).config
