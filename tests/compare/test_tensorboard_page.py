@@ -63,12 +63,14 @@ def address(server: "subprocess.Popen[str]") -> str:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the files of a study of more runs than TensorBoard ticks on all pages."""
+    """Make the files of a study of more runs than TensorBoard ticks on all pages, one of a name that it can't tick."""
     path = tmp_path_factory.mktemp("many") / "study"
     rates = [number / 100 for number in range(1, MAX_TICKED // 2 + 2)]
     for run in make_study(path, {"optimizer.lr": rates, "seed": [0, 1]}, lambda point: point["optimizer.lr"]):
         write_events(run.path / f"{PREFIX}1.host", [LoggedSummary(scalars({"val/accuracy": 0.5}), 1, 1.0)])
     write_summaries(path)
+    (path / "日本").mkdir()
+    write_events(path / "日本" / f"{PREFIX}1.host", [LoggedSummary(scalars({"val/accuracy": 0.5}), 1, 1.0)])
     return path
 
 

@@ -214,7 +214,13 @@ def test_only_studies_have_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "name"),
-    [("lr=0.1 widths=[2,4]", "lr=0.1 widths=[2,4]"), ("root=/a/b\x1b[2J", "root=_a_b_[2J"), ("..", "_.."), ("", "_")],
+    [
+        ("lr=0.1 widths=[2,4]", "lr=0.1 widths=[2,4]"),
+        ("root=/a/b\x1b[2J", "root=_a_b_[2J"),
+        ("..", "_.."),
+        ("", "_"),
+        ("a…b", "a..b"),
+    ],
 )
 def test_names_of_folders(words: str, name: str) -> None:
     assert folder_name(words) == name

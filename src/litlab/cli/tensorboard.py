@@ -166,8 +166,9 @@ def _with_newest(application: Application, directory: Path) -> Application:
     def serve(environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environment["PATH_INFO"] != f"/{NEWEST}":
             return application(environment, start_response)
-        ticked = json.dumps(dict.fromkeys(newest_runs(directory)[:MAX_TICKED], True))
-        state = quote(base64.b64encode(ticked.encode()))
+        # TensorBoard can't store which runs are ticked if a name is not in Latin-1.
+        runs = [run for run in newest_runs(directory) if max(map(ord, run)) < 256]
+        state = quote(base64.b64encode(json.dumps(dict.fromkeys(runs[:MAX_TICKED], True)).encode()))
         start_response("302 Found", [("Location", f"/#timeseries&runSelectionState={state}")])
         return []
 

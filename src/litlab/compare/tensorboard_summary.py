@@ -219,8 +219,12 @@ def _read_curves(run: Run) -> dict[str, dict[int, float]]:
 
 
 def folder_name(text: str) -> str:
-    """Return a readable folder name for a text; a long one is cut and gets a hash."""
+    """Return a readable folder name for a text; a long one is cut and gets a hash.
+
+    An ellipsis becomes two dots: TensorBoard can't store which runs are ticked if a name is not in Latin-1.
+    """
     name = "".join(character if character.isprintable() and character != "/" else "_" for character in text)
+    name = name.replace("…", "..")
     if len(name.encode()) > _MAX_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}_{digest}"

@@ -222,8 +222,8 @@ def _cut(name: str, max_length: int) -> str:
     """Cut a name in its middle; the settings at its start and the seed at its end tell runs apart."""
     if len(name) <= max_length:
         return name
-    end = (max_length - 1) // 2
-    return f"{name[: max_length - 1 - end]}…{name[-end:]}"
+    end = (max_length - 2) // 2
+    return f"{name[: max_length - 2 - end]}..{name[-end:]}"
 
 
 def _path_below(path: Path, directory: Path) -> str:
