@@ -77,7 +77,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> N
             ["hydra.launcher.backend=x"],
             "hydra.launcher.backend=x: choose a launcher by hydra/launcher=pool",
         ),
-        (["hydra.launcher.job=1"], "hydra.launcher.job: unknown key; did you mean hydra.launcher.jobs?"),
+        (["hydra.launcher.job=1"], "hydra.launcher.job: unknown key; did you mean hydra.launcher.jobs?\n"),
         (["optimizer.lr=range(0,0)"], "optimizer.lr=range(0,0): an empty axis"),
         (
             ["model=glob(*)"],

@@ -210,7 +210,7 @@ def _unknown_key(key: str, config: Config, valid_keys: list[str]) -> str:
             return f"{key}: is not in the YAML of {parent}; add it with a plus: +{key}=..."
         return unknown_key_message(key, [f"{parent}.{argument}" for argument in arguments])
     message = unknown_key_message(key, valid_keys)
-    if isinstance(target, str):
+    if isinstance(target, str) and not target.startswith(("litlab.", "hydra_plugins.litlab_")):
         message += f"\nIf {target} has an argument {name}, add it with a plus: +{key}=..."
     elif parent in MAPPING_GROUPS:
         message += f"\nA new one is added with a plus: +{key}._target_=..."

@@ -424,7 +424,7 @@ TRAINER_DECIDED = {
     "enable_checkpointing": "a run needs its checkpoints for the test and to resume; checkpoint.every_steps and "
     "checkpoint.every_minutes say when they are saved",
     "enable_progress_bar": "litlab has a progress bar of its own, and plain lines where the output is no terminal",
-    "enable_model_summary": "add it as a callback: "
+    "enable_model_summary": "add it as a callback, which writes to run.log: "
     "+callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
     "num_sanity_val_steps": "no validation precedes the training; debug=fast shows whether validation works",
     "fast_dev_run": "it saves no checkpoint, which a run needs; use debug=fast",
