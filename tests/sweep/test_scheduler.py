@@ -134,7 +134,7 @@ def test_a_lost_job_is_started_again_which_costs_no_retry(schedule: Schedule) ->
 
 
 def test_a_diverged_job_is_not_started_again(schedule: Schedule) -> None:
-    backend = ScriptedBackend({0: [(RunStatus.DIVERGED, 1, None)], 1: [FAILED, COMPLETED]})
+    backend = ScriptedBackend({0: [(RunStatus.DIVERGED, 1, None), COMPLETED], 1: [FAILED, COMPLETED]})
     scheduler = schedule(backend, retries=2)
     scheduler.run()
     assert backend.submitted == [0, 1, 1]

@@ -1,6 +1,7 @@
 """Runs whose weights, loss or objective become NaN or infinite."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,6 @@ def test_weights_that_are_not_finite_end_the_run_as_diverged(
         compare.main([str(tmp_path)])
     with pytest.raises(UserError, match=r"diverged: NaN or infinity in the weights.*\nstart a new run"):
         resume.main([str(run.path)])
-
-
-def test_a_diverged_run_ends_equally_after_an_interruption(tmp_path: Path) -> None:
-    whole, config = new_run(tmp_path / "whole", *DIVERGING)
-    looks = train_until(whole, config, None)
-    assert looks is not None
-    for number in (8, looks):
-        resumed = stop_and_resume(tmp_path / str(number), number, *DIVERGING)
-        left, right = ({key: outcome(run)[key] for key in ("rows", "result")} for run in (resumed, whole))
-        assert differences(left, right) == [], "with the hash of the weights, which are NaN"
-        assert read_result(resumed)["error"] == read_result(whole)["error"]
 
 
 class Poison(Callback):
@@ -126,6 +116,29 @@ def test_what_counts_as_diverged(task: str, argument: str, error: str | None, tm
     result = read_result(run)
     assert (result["status"], result["error"]) == ("diverged" if error else "completed", error)
     assert (result["objective"] is None) == (error == NOTHING)
+
+
+LOSS = (
+    *pair(f"{HERE}.Loss", f"{FOREIGN}.CompleteData"),
+    "objective={metric: val/loss, mode: max}",
+    "trainer.max_epochs=2",
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.parametrize(
+    ("number", "overrides"), [(13, DIVERGING), (16, (*LOSS, "+task.infinite_at=[7]"))], ids=["weights", "loss"]
+)
+def test_a_run_that_is_stopped_in_its_last_validation_ends_as_diverged(
+    number: int, overrides: Sequence[str], tmp_path: Path
+) -> None:
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    train_until(whole, config, None)
+    resumed = stop_and_resume(tmp_path / "resumed", number, *overrides)
+    assert read_checkpoint(resumed.previous)["litlab"]["hook"] == "on_validation_start"
+    left, right = ({key: outcome(run)[key] for key in ("rows", "result")} for run in (resumed, whole))
+    assert differences(left, right) == [], "with the hash of the weights, which may be NaN"
+    assert (read_result(resumed)["status"], read_result(resumed)["error"]) == ("diverged", read_result(whole)["error"])
 
 
 def test_a_study_counts_diverged_jobs_and_has_nothing_to_resume(
