@@ -134,10 +134,12 @@ class Display:
         return max(self._total - self._num_ended_before - self._ended.total() - len(self._running), 0)
 
     def _counts(self) -> str:
+        num_diverged = self._ended[RunStatus.DIVERGED]
         counts = {
             "before": self._num_ended_before,
             "completed": self._ended[RunStatus.COMPLETED],
-            "failed": sum(count for status, count in self._ended.items() if status.is_failure),
+            "failed": sum(count for status, count in self._ended.items() if status.is_failure) - num_diverged,
+            "diverged": num_diverged,
             "pruned": self._ended[RunStatus.PRUNED],
             "interrupted": self._ended[RunStatus.INTERRUPTED],
             "cancelled": self._ended[RunStatus.CANCELLED],
