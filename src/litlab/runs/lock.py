@@ -38,7 +38,7 @@ def file_lock(path: Path, *, wait: bool) -> Iterator[TextIO]:
             lock_file(file, path, wait=wait)
         except OSError as error:
             if is_new and not isinstance(error, BlockingIOError):  # a file system without locks: nobody holds it
-                path.unlink()
+                path.unlink(missing_ok=True)
             raise
         yield file
 
