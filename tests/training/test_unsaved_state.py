@@ -167,6 +167,18 @@ class Environment:
         self.position, self.rng = 0, random.Random(0)
 
 
+class Unreadable:
+    """Raises whatever is asked of it, as proxies of web frameworks do out of context."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("out of context")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("out of context")
+
+    __len__ = __iter__ = __bool__ = __hash__ = __eq__  # type: ignore[assignment]
+
+
 def _watch(task: LightningModule) -> Any:
     """Return a Trainer that has what the comparison reads."""
     return SimpleNamespace(datamodule=None, fit_loop=SimpleNamespace(_combined_loader=None))
@@ -178,6 +190,7 @@ def test_values_of_many_types_are_compared() -> None:
     task.table, task.array, task.env = {"a": 1}, np.zeros(1000), Environment()
     task.generator, task.rng, task.np_rng = torch.Generator(), random.Random(0), np.random.default_rng(0)
     task.cache, task.made, task.same = None, None, torch.zeros(3)
+    task.env.proxy, task.env.proxies = Unreadable(), [Unreadable()]
     trainer, unsaved = _watch(task), UnsavedState()
     unsaved.start_step(trainer, task)
     task.cache, task.made = torch.ones(2), 1

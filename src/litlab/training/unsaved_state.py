@@ -94,7 +94,7 @@ def _attributes(trainer: Trainer, task: LightningModule) -> Iterator[tuple[str, 
         if _is_object(loader):
             yield from _attributes_of("train_dataloader", "", loader, visited)
         for part in ("sampler", "batch_sampler", "dataset"):
-            value = vars(loader).get(part) if type(loader).__dictoffset__ else None
+            value = _vars(loader).get(part) if type(loader).__dictoffset__ else None
             # Lightning calls `set_epoch` after a resume, too.
             if _is_object(value) and not hasattr(type(value), "set_epoch"):
                 yield from _attributes_of("train_dataloader", part, value, visited)
@@ -107,11 +107,11 @@ def _attributes_of(
         return
     visited.add(id(owner))
     set_by_libraries = _SET_BY_LIBRARIES[root] if depth == MAX_DEPTH else ()
-    for key, value in list(vars(owner).items()):
+    for key, value in list(_vars(owner).items()):
         name = f"{path}.{key}" if path else key
         if key in set_by_libraries:
             continue
-        if isinstance(value, Tensor) or type(value) in _COMPARED:
+        if _is_a(value, Tensor) or type(value) in _COMPARED:
             yield f"{root}.{name}", _mark(value)
         elif depth and _is_object(value):
             yield from _attributes_of(root, name, value, visited, depth - 1)
@@ -119,11 +119,22 @@ def _attributes_of(
 
 def _is_object(value: object) -> bool:
     """Tell objects of the user's own from those of libraries, functions and modules."""
-    return type(value).__dictoffset__ != 0 and not isinstance(value, _NO_OBJECTS) and not _is_of_library(value)
+    return type(value).__dictoffset__ != 0 and not _is_a(value, *_NO_OBJECTS) and not _is_of_library(value)
 
 
 def _is_of_library(value: object) -> bool:
     return type(value).__module__.partition(".")[0] in _LIBRARIES
+
+
+def _is_a(value: object, *classes: type) -> bool:
+    """Check the class without `isinstance`, which calls code of the user's proxies."""
+    return issubclass(type(value), classes)
+
+
+def _vars(value: object) -> dict[str, Any]:
+    """Return the attributes without `vars`, which does so, too."""
+    attributes: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    return attributes
 
 
 def _overrides(instance: object, base: type, *names: str) -> bool:
@@ -137,7 +148,7 @@ class _TensorMark:
 
     def __init__(self, tensor: Tensor) -> None:
         self._reference = weakref.ref(tensor)
-        self._version = 0 if tensor.is_inference() else tensor._version
+        self._version = tensor._version if type(tensor) is Tensor and not tensor.is_inference() else 0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _TensorMark):
@@ -151,7 +162,7 @@ class _TensorMark:
 def _mark(value: Any) -> Any:
     if value is None:
         return None
-    if isinstance(value, Tensor):
+    if _is_a(value, Tensor):
         return _mark_item(value)
     kind = type(value)
     if kind in _CONTAINERS:
@@ -175,8 +186,8 @@ def _items(container: Any) -> list[Any]:
 
 
 def _mark_item(item: Any) -> Any:
-    if isinstance(item, Tensor):
-        return _TensorMark(item) if not isinstance(item, nn.Parameter) else id(item)  # checkpoints hold parameters
+    if _is_a(item, Tensor):
+        return _TensorMark(item) if not _is_a(item, nn.Parameter) else id(item)  # checkpoints hold parameters
     if type(item) is tuple:
         return [_mark_item(part) for part in item[:MAX_ITEMS]]
     if type(item) in _CONTAINERS:
