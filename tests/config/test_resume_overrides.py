@@ -125,6 +125,13 @@ def test_training_that_depends_on_its_length_is_not_extended(overrides: list[str
     assert str(refused.value) == f"trainer.max_epochs: 2 -> 4 would make it another experiment: {reason}"
 
 
+def test_a_training_that_ends_with_averaged_weights_is_not_extended() -> None:
+    node = {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging", "decay": 0.9}
+    with pytest.raises(AnotherExperiment, match=r"callbacks\.mean replaces the trained weights .*callbacks=ema can be"):
+        changed("trainer.max_epochs=11", config=CONFIG | {"callbacks": {"mean": node}})
+    assert changed("threads=2", config=CONFIG | {"callbacks": {"mean": node}}).changed == {"threads": [3, 2]}
+
+
 def test_litlabs_schedules_that_need_the_total_number_of_steps() -> None:
     schedules = [target for target in SECTIONS if "optimizer" in inspect.signature(import_target(target)).parameters]
     schedules = [target for target in schedules if target.startswith("litlab.optim.schedules.")]

@@ -36,6 +36,7 @@ LOCATION_KEYS = ("name", "study")  # volatile, but the run directory is named af
 CHANGEABLE = tuple(key for key in VOLATILE if key not in LOCATION_KEYS)
 LENGTH_KEYS = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
 _NUMERICS_KEYS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_AVERAGING = ("WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning
 _ENDLESS_SCHEDULE = "litlab.optim.schedules.constant"  # the one of litlab's that doesn't need the number of steps
 
 
@@ -169,7 +170,7 @@ def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Ca
     for key, (old, new) in diff(before, after).items():
         reason = None
         if key in LENGTH_KEYS:
-            reason = _length_problem(new, num_epochs_begun(), before["schedule"], before["data"])
+            reason = _length_problem(new, num_epochs_begun(), before)
         elif lies_under(key, *LOCATION_KEYS):
             reason = "is part of the run's location, which can't be changed"
         elif not lies_under(key, *CHANGEABLE):
@@ -182,8 +183,9 @@ def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Ca
         raise AnotherExperiment("\n".join(refused))
 
 
-def _length_problem(max_epochs: Any, num_epochs_begun: int, schedule: Config | None, data: Config) -> str | None:
+def _length_problem(max_epochs: Any, num_epochs_begun: int, config: Config) -> str | None:
     """Return why training can't end there; None if it can. -1 and null mean no end."""
+    schedule, data = config["schedule"], config["data"]
     if isinstance(max_epochs, int) and 0 <= max_epochs < num_epochs_begun:
         return f"is less than the {num_epochs_begun} epochs that the run has begun already"
     if data["_target_"] in SECTIONS and data.get("progressive_sizes"):
@@ -191,6 +193,12 @@ def _length_problem(max_epochs: Any, num_epochs_begun: int, schedule: Config | N
             "would make it another experiment: data.progressive_sizes has equal shares of all epochs, so the images of "
             "the epochs so far would have been others"
         )
+    for name, node in (config["callbacks"] or {}).items():
+        if node and node["_target_"].rpartition(".")[2] in _AVERAGING and node["_target_"].startswith("lightning."):
+            return (
+                f"would make it another experiment: callbacks.{name} replaces the trained weights by their average "
+                "where training ends (a run with callbacks=ema can be extended)"
+            )
     if schedule is None or not _needs_total_steps(schedule):
         return None
     return (
