@@ -125,6 +125,12 @@ def test_training_that_depends_on_its_length_is_not_extended(overrides: list[str
     assert str(refused.value) == f"trainer.max_epochs: 2 -> 4 would make it another experiment: {reason}"
 
 
+def test_a_training_that_creates_its_loaders_again_is_not_extended() -> None:
+    trainer = CONFIG["trainer"] | {"reload_dataloaders_every_n_epochs": 1}
+    with pytest.raises(AnotherExperiment, match=r"trainer\.reload_dataloaders_every_n_epochs creates loaders"):
+        changed("trainer.max_epochs=11", config=CONFIG | {"trainer": trainer})
+
+
 def test_a_training_that_ends_with_averaged_weights_is_not_extended() -> None:
     node = {"_target_": "lightning.pytorch.callbacks.EMAWeightAveraging", "decay": 0.9}
     with pytest.raises(AnotherExperiment, match=r"callbacks\.mean replaces the trained weights .*callbacks=ema can be"):

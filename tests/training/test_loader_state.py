@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+import torch
 from reliability.runs import SMALL, seen
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
+from support.foreign import Numbers, pair
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 OVERRIDES = (
     *SMALL, "data._target_=reliability.faults.Shuffled", "+data.num_workers=0", "trainer.val_check_interval=3",
@@ -17,3 +22,23 @@ def test_batches_of_a_torch_loader_after_a_resume(tmp_path: Path) -> None:
         run = stop_and_resume(tmp_path / f"stopped-{number}", number, *OVERRIDES)
         assert set(seen(run)["seen.0"]) == set(seen(whole)["seen.0"])
         assert differences(outcome(whole), outcome(run)) == []
+
+
+class RandomHalves(Numbers):
+    """Draws the training rows whenever its loader is created."""
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        rows = torch.randperm(8)[:4].tolist()
+        return DataLoader(Subset(super().train_dataloader().dataset, rows), batch_size=2, shuffle=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+def test_loaders_that_are_created_every_two_epochs(tmp_path: Path) -> None:
+    overrides = (
+        *pair("training.test_foreign_module.Complete", "training.test_loader_state.RandomHalves"), "objective=null",
+        "+trainer.reload_dataloaders_every_n_epochs=2", "trainer.max_epochs=5",
+    )  # fmt: skip
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    train_until(whole, config, None)
+    run = stop_and_resume(tmp_path / "run", 19, *overrides)  # before the fourth epoch of 2 + 4 batches
+    assert differences(outcome(whole), outcome(run)) == []

@@ -104,8 +104,11 @@ class Checkpoints(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the parameter groups of the checkpoint, whose optimizer states are loaded next."""
+        rank = None
         if self._saved is not None:
             add_parameter_groups(self._saved["groups"], trainer, pl_module)
+            rank = state_of_rank(self._saved, trainer, pl_module)
+        self._loaders.record_creation(trainer, rank)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the loaders where the run resumes.
@@ -279,7 +282,7 @@ class Checkpoints(Callback):
             self._unsaved.update(trainer, task)
         if hook == "on_fit_end" and self._loaders.random_states is not None:
             self._loaders.start_epoch(trainer)  # which a longer training would start here
-        return TrainState.capture(trainer, task, hook, loaders=self._loaders.random_states, sizes=sizes)
+        return TrainState.capture(trainer, task, hook, loaders=self._loaders, sizes=sizes)
 
     def _restore(self, trainer: Trainer, task: LightningModule) -> None:
         assert self._saved is not None

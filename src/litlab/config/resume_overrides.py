@@ -193,6 +193,11 @@ def _length_problem(max_epochs: Any, num_epochs_begun: int, config: Config) -> s
             "would make it another experiment: data.progressive_sizes has equal shares of all epochs, so the images of "
             "the epochs so far would have been others"
         )
+    if config["trainer"].get("reload_dataloaders_every_n_epochs"):
+        return (
+            "would make it another experiment: trainer.reload_dataloaders_every_n_epochs creates loaders at the start "
+            "of an epoch, with random numbers that are not known any more after the last one"
+        )
     for name, node in (config["callbacks"] or {}).items():
         if node and node["_target_"].rpartition(".")[2] in _AVERAGING and node["_target_"].startswith("lightning."):
             return (

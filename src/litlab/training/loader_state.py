@@ -19,12 +19,44 @@ class LoaderState:
     a `generator` of their own, when an epoch starts, and perhaps for each batch, so the random state of both moments is
     kept.
 
+    Under `trainer.reload_dataloaders_every_n_epochs`, Lightning creates them again and again, which may draw, too.
+
     Attributes:
         random_states: State at the start of the `epoch` and of the next `batch`; None for loaders that seek.
     """
 
     def __init__(self) -> None:
         self.random_states: LoaderRandomStates = None
+        self._before_creation: RandomState | None = None
+
+    def record_creation(self, trainer: Trainer, rank: dict[str, Any] | None) -> None:
+        """Record the random state before Lightning creates the training loaders, if it does so more than once.
+
+        To be called in `on_fit_start`.
+
+        Args:
+            trainer: Trainer.
+            rank: State of this rank that the run resumes from, to create the same loaders; None for a new run.
+        """
+        if not trainer.reload_dataloaders_every_n_epochs:  # type: ignore[attr-defined]  # Lightning gives it no type
+            return
+        loop, device = trainer.fit_loop, trainer.strategy.root_device
+        setup_data = loop.setup_data
+
+        def record() -> None:
+            if loop._combined_loader is None and rank is not None and rank["creation"]["random"] is not None:
+                set_random_state(rank["creation"]["random"], device)
+            if loop._combined_loader is None or loop._should_reload_train_dl:
+                self._before_creation = get_random_state(device)
+            setup_data()
+
+        loop.setup_data = record  # type: ignore[method-assign]
+
+    def creation(self, trainer: Trainer) -> dict[str, Any]:
+        """Return the random state before the loaders were created, and the epochs in which they were."""
+        loop = trainer.fit_loop
+        epochs = [loop._last_train_dl_reload_epoch, loop.epoch_loop.val_loop._last_val_dl_reload_epoch]
+        return {"random": self._before_creation, "epochs": epochs}
 
     def start(self, trainer: Trainer) -> None:
         """Start the loaders in `on_train_start` of a new run."""
@@ -35,7 +67,9 @@ class LoaderState:
 
     def resume(self, trainer: Trainer, saved: dict[str, Any], rank: dict[str, Any]) -> None:
         """Start the loaders in `on_train_start` of a resumed run, from `litlab` of its checkpoint."""
-        seeks = _can_seek(trainer)
+        seeks, loop = _can_seek(trainer), trainer.fit_loop
+        loop._last_train_dl_reload_epoch, epoch_of_validation = rank["creation"]["epochs"]
+        loop.epoch_loop.val_loop._last_val_dl_reload_epoch = epoch_of_validation
         if not seeks:
             self.random_states = rank["loaders"]
         if self.random_states is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from litlab.tasks.metrics import LossAndAccuracy
-from litlab.training.loader_state import LoaderRandomStates
+from litlab.training.loader_state import LoaderState
 from litlab.training.log_state import get_log_state, set_log_state
 from litlab.training.module_state import (
     ModuleState,
@@ -66,13 +66,14 @@ class TrainState:
         task: LightningModule,
         hook: Hook,
         *,
-        loaders: LoaderRandomStates,
+        loaders: LoaderState,
         sizes: dict[str, int],
     ) -> "TrainState":
-        """Copy the state of this rank in a hook, with the `LoaderState.random_states` of its loaders."""
+        """Copy the state of this rank in a hook."""
         rank = {
             "random": get_random_state(trainer.strategy.root_device),
-            "loaders": loaders,
+            "loaders": loaders.random_states,
+            "creation": loaders.creation(trainer),
             "log": get_log_state(trainer),
             "metrics": get_metrics_state(find_metrics(task)),
             "gradients": {}
