@@ -85,6 +85,19 @@ def test_files(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {path.name for path in tmp_path.iterdir()} == {"new", "page.html", "figure.pdf"}
 
 
+def test_a_figure_that_a_search_has_no_data_for_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_study(tmp_path / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0]}, accuracy)
+    plan = tmp_path / "s" / "study.yaml"
+    plan.write_text(plan.read_text().replace("kind: grid", "kind: search"))
+    page = tmp_path / "page.html"
+    compare.main([str(tmp_path / "s"), "--plot", str(tmp_path / "figure.pdf"), "--html", str(page)])
+    sentence = "The importance of the settings is not drawn: it needs at least 10 trials with a value, and there are 2."
+    assert f"no figure    {sentence}\n" in capsys.readouterr().out
+    assert sentence in page.read_text()
+
+
 def test_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_study(tmp_path / "outputs" / "s", {"optimizer.lr": [0.1, 0.2], "seed": [0, 1]}, accuracy)
     compare.main([str(tmp_path / "outputs"), "--tensorboard"])
