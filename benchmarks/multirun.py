@@ -58,7 +58,7 @@ def whole_rows(settings: Settings) -> list[Row]:
 
 def litlab(folder: Path, data: Sequence[str], num_seeds: int) -> None:
     """Run `litlab train -m` with every default on."""
-    limits = (f"trainer.max_epochs={EPOCHS}", f"+trainer.limit_val_batches={NUM_VAL_BATCHES}")
+    limits = (f"trainer.max_epochs={EPOCHS}", f"trainer.limit_val_batches={NUM_VAL_BATCHES}")
     train_jobs(new_directory(folder), len(RATES) * num_seeds, *data, "trainer=cpu", *limits, *axes(num_seeds))
 
 

@@ -126,7 +126,7 @@ def main() -> None:
         overrides = recipe.overrides
         if recipe.data is not None and arguments.data:
             overrides += ("data=image_folder", f"data.root='{arguments.data}'", *recipe.data)
-        run(*overrides, "+trainer.max_steps=10")
+        run(*overrides, "trainer.max_steps=10")
         seeds = arguments.seeds or range(recipe.num_seeds)
         print(line(name, [run(*overrides, f"seed={seed}") for seed in seeds]), flush=True)
 

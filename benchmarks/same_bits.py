@@ -52,7 +52,7 @@ class Scenario:
 SCENARIOS = {
     "quickstart": Scenario(("experiment=quickstart",), threads=2),
     "tutorial": Scenario(
-        ("experiment=tutorial", "+trainer.max_steps=1000", "trainer.log_every_n_steps=100"), real=True
+        ("experiment=tutorial", "++trainer.max_steps=1000", "trainer.log_every_n_steps=100"), real=True
     ),
     "fast_cpu": Scenario(  # its first epoch has images of 24 pixels, its second of 32
         ("experiment=fast_cpu", "trainer.max_epochs=2"), threads=2, real=True

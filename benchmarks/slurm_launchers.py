@@ -45,7 +45,7 @@ def litlab(folder: Path, data: tuple[str, ...], num_seeds: int) -> None:
     """Run `litlab train -m` with every default on."""
     train_jobs(
         new_directory(folder), len(RATES) * num_seeds, *data, "trainer=cpu", f"trainer.max_epochs={EPOCHS}",
-        f"+trainer.limit_val_batches={NUM_VAL_BATCHES}", *axes(num_seeds), "hydra/launcher=slurm",
+        f"trainer.limit_val_batches={NUM_VAL_BATCHES}", *axes(num_seeds), "hydra/launcher=slurm",
         "hydra.launcher.cpus=1", f"hydra.launcher.jobs={PARALLEL}",
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ _IMPORTS = {"import hydra": "hydra", "import torch, lightning": "torch, lightnin
 # The first step writes the first row of metrics.csv; what comes after it is made short.
 ONE_STEP = (
     "trainer=cpu", "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
-    "+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=1",
+    "trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1",
 )  # fmt: skip
 
 

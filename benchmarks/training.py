@@ -10,7 +10,7 @@ from benchmarks.settings import Settings
 from litlab.runs.directory import RunDirectory
 
 BY_HAND = "a loop by hand"
-_NO_TEST = "+trainer.limit_test_batches=1"  # it is not measured
+_NO_TEST = "trainer.limit_test_batches=1"  # it is not measured
 _BESIDE = "+callbacks.side_by_side._target_="
 ON_CPU = ("trainer=cpu", f"{_BESIDE}benchmarks.step_by_step.StepByStep")
 

@@ -259,7 +259,7 @@ def test_a_setting_that_is_missing_or_unknown_is_named(shapes_module: Make) -> N
         ("data.rand_augment={num_ops:2,magnitude:31}", "data.rand_augment.magnitude=31"),
         ("data.color_jitter={brightness:0.4,contrast:0,saturation:0,hue:0.6}", "data.color_jitter.hue=0.6"),
         (
-            "data.progressive_sizes=[24,32] trainer.max_epochs=-1 +trainer.max_steps=9",
+            "data.progressive_sizes=[24,32] trainer.max_epochs=-1 trainer.max_steps=9",
             r"data\.progressive_sizes: .*set trainer\.max_epochs=N",
         ),
     ],

@@ -16,9 +16,9 @@ VARIATIONS = {
         "trainer.val_check_interval=2", "optimizer=adamw", "schedule=cosine",
     ),
     "validation across epochs": ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=4"),
-    "an end by steps": ("+trainer.max_steps=9", "trainer.max_epochs=-1"),
+    "an end by steps": ("trainer.max_steps=9", "trainer.max_epochs=-1"),
     "limited batches": (
-        "+trainer.limit_train_batches=4", "+trainer.limit_val_batches=1", "+trainer.limit_test_batches=2",
+        "trainer.limit_train_batches=4", "trainer.limit_val_batches=1", "trainer.limit_test_batches=2",
     ),
     "no validation data": ("data.val_size=0",),
     "Python's and NumPy's random numbers": ("model._target_=reliability.faults.Noisy",),

@@ -48,8 +48,8 @@ def test_one_epoch_learns(real_run: RunDirectory) -> None:
 
 def test_the_next_start_reads_60000_images_in_a_second(real_run: RunDirectory, tmp_path: Path) -> None:
     done = call_litlab(
-        tmp_path, "train", *ONE_EPOCH, f"data.root={os.environ['LITLAB_CIFAR10']}", "+trainer.max_steps=1",
-        "+trainer.limit_test_batches=1", "+trainer.limit_val_batches=1", f"hydra.run.dir={tmp_path / 'again'}",
+        tmp_path, "train", *ONE_EPOCH, f"data.root={os.environ['LITLAB_CIFAR10']}", "trainer.max_steps=1",
+        "trainer.limit_test_batches=1", "trainer.limit_val_batches=1", f"hydra.run.dir={tmp_path / 'again'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert read_result(RunDirectory(tmp_path / "again"))["seconds"]["data_and_network"] < 1.5  # 0.3 on a quiet machine
