@@ -233,3 +233,29 @@ def test_ranks_of_torchrun_that_the_run_did_not_begin_with_are_refused(
         "litlab: trainer.devices=2 trainer.num_nodes=1, but 3 ranks were started on each of 1 machines: start as many "
         f"as the run began with, or change it by `litlab resume {begun.path} trainer.devices=3 trainer.num_nodes=1`\n"
     )
+
+
+STOPPED_IN = """
+import os, signal, sys
+from litlab.training.worker import main
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.dtypes":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+sys.exit(main())
+"""
+
+
+def test_a_signal_within_an_import(tmp_path: Path) -> None:
+    """numpy cannot be imported twice, and TensorBoard's part of the result needs it."""
+    run = RunDirectory.create(tmp_path / "run", to_yaml(compose_config(*TINY)), {})
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_IN, str(run.path)], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 143, done.stderr
+    assert read_result(run)["error"] == "stopped by SIGTERM"
+    assert "Traceback" not in done.stderr

@@ -59,10 +59,12 @@ class StopRequest:
 
     Attributes:
         received: The first signal, if one came.
+        was_raised: Whether it was raised as `Stopped`.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.was_raised = False
         self._received_at = 0.0
         self._is_deferred = False
         self._other_hook = sys.unraisablehook
@@ -85,6 +87,16 @@ class StopRequest:
         finally:
             self._is_deferred = False
 
+    def raise_if_received(self) -> None:
+        """Raise the signal that came while it was deferred.
+
+        Raises:
+            Stopped: If one came.
+        """
+        if self.received is not None:
+            self.was_raised = True
+            raise Stopped(self.received)
+
     def pending(self) -> int:
         """Return the signal to stop for; SIGTERM if the parent has died; 0 to continue."""
         if self.received is None and self._parent is not None and os.getppid() != self._parent:
@@ -101,8 +113,8 @@ class StopRequest:
         self._raise_unless_deferred(is_second)
 
     def _raise_unless_deferred(self, is_second: bool = False) -> None:
-        if self.received is not None and (is_second or not self._is_deferred):
-            raise Stopped(self.received)
+        if is_second or not self._is_deferred:
+            self.raise_if_received()
 
     def _raise_again(self, ignored: "sys.UnraisableHookArgs") -> None:
         """Raise a `Stopped` again soon that Python ignored: in `__del__`, or in the callback of a weak reference."""

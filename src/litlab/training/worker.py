@@ -189,6 +189,9 @@ def _count_gpus() -> int:
 
 
 def _train(run: RunDirectory, config: Config, decided: Config, stop: StopRequest, started: float) -> int:
+    with stop.deferred():  # numpy cannot be imported again in a process that was interrupted in it
+        import numpy  # noqa: F401
+    stop.raise_if_received()
     from litlab.training.process_group import store_on_loopback  # these import torch
     from litlab.training.run import train
 
@@ -253,7 +256,8 @@ def _record_failures(run: RunDirectory, config: Config, stop: StopRequest, funct
     except UserError as error:
         record_failure(run, config, RunStatus.FAILED if run.metrics.exists() else RunStatus.REFUSED, str(error))
     except Exception as error:
-        if stop.received and "DataLoader worker" in str(error):  # the signal reached all processes, and ended those
+        # A library swallowed `Stopped`, or the signal reached all processes, and ended those of a loader.
+        if stop.received and (stop.was_raised or "DataLoader worker" in str(error)):
             record_failure(run, config, RunStatus.INTERRUPTED, f"stopped by {Stopped(stop.received)}")
             return exit_code(stop.received)
         log_traceback(run)
