@@ -64,20 +64,21 @@ def test_a_test_folder_or_folders_of_classes_suffice(
     assert "all 12 images of" in report["notes"]
 
 
+@pytest.mark.parametrize(("recorded", "depth"), [(14, 14), (None, 16)])
 def test_16_bits_are_scaled_as_in_the_training(
-    folder_run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder_run: RunDirectory, recorded: int | None, depth: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Evaluate images of 12 bits on a run whose training images had 14."""
+    """Evaluate images of 12 bits on a run whose training images had 14, or none 16; predictions scale them so, too."""
     gray = np.random.default_rng(0).integers(0, 2**12, (3, 16, 16), dtype=np.uint16)
-    for root, images in (("deep", gray), ("plain", (gray // 2**6).astype(np.uint8))):
+    for root, images in (("deep", gray), ("plain", (gray // 2 ** (depth - 8)).astype(np.uint8))):
         for class_name, image in zip(("cat", "dog", "emu"), images, strict=True):
             (tmp_path / root / class_name).mkdir(parents=True)
             Image.fromarray(image).save(tmp_path / root / class_name / "0.png")
     run = RunDirectory(Path(shutil.copytree(folder_run.path, tmp_path / "run")))
-    write_json(run.dataset, run.read_json(run.dataset) | {"bit_depth": 14})
+    write_json(run.dataset, run.read_json(run.dataset) | {"bit_depth": recorded})
     deep, plain = (evaluated(capsys, run, tmp_path / root) for root in ("deep", "plain"))
     assert deep["metrics"] == plain["metrics"]
-    assert "16-bit images are scaled from 14 bits: 16,383 is white" in deep["notes"]
+    assert ("16-bit images are scaled from 14 bits: 16,383 is white" in deep["notes"]) == (depth == 14)
 
 
 def test_classes_are_matched_by_name(folder_run: RunDirectory, other: Path, capsys: pytest.CaptureFixture[str]) -> None:

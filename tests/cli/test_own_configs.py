@@ -84,9 +84,9 @@ def _own_resolvers() -> object:
 @pytest.mark.usefixtures("_own_resolvers")
 def test_functions_in_conf_resolvers_are_resolvers(tmp_path: Path, call_here: Call) -> None:
     resolvers = (
-        "from pathlib import Path\nfrom ownfactor import FACTOR\n\n_BASE = 2\n\n"
+        "from functools import cache\nfrom pathlib import Path\nfrom ownfactor import FACTOR\n\n_BASE = 2\n\n"
         "def mul(a, b):\n    return a * b * FACTOR\n\n"
-        "def channels(n):\n    return [_base() * i for i in range(1, n + 1)]\n\n"
+        "@cache\ndef channels(n):\n    return [_base() * i for i in range(1, n + 1)]\n\n"
         "def _base():\n    return _BASE\n"
     )
     (tmp_path / "ownfactor.py").write_text("FACTOR = 10\n")

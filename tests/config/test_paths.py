@@ -62,7 +62,9 @@ def test_a_user_id_without_name_and_home_has_a_cache_of_its_own(monkeypatch: pyt
             assert cache == Path(folder, "litlab-cache-54321")
             assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
-        for home in (None, "/", "/nowhere"):
+        closed = Path(folder, "another")  # a home of another user, as docker run --user leaves it
+        closed.mkdir(mode=0o700)
+        for home in (None, "/", "/nowhere", str(closed)):
             assert Fork(lambda home=home: use(home) or 0).wait() == 0
         Path(folder, "litlab-cache-54321").chmod(0o777)
         assert Fork(lambda: use(None) or 0).wait() == FAILED, "others could put their images there"

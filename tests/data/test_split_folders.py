@@ -147,6 +147,8 @@ def test_names_of_folders_are_found_in_any_case_and_are_settings(make: Make, wri
     assert used(make(folders=FOLDERS | {"test": ["holdout"]}))[2] == list(range(10, 14))
     write("val", 1)
     write("valid", 1)
+    with pytest.raises(UserError, match=r"folder of two splits, val and test: change data\.folders\.val, or set"):
+        make(folders=FOLDERS | {"val": ["HoldOut"], "test": ["holdout"]})
     with pytest.raises(UserError, match=r"folders val and valid for one split: .* data\.folders\.val=\[val\]"):
         make()
     assert used(make(folders=FOLDERS | {"val": ["valid"]}))[1] == [16, 17]

@@ -24,11 +24,12 @@ PRINTS = (
 )
 SAVES = """
 import signal, sys
-for signum in (signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(signum, lambda signum, frame: sys.exit(143))
-signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+warnings = (signal.SIGUSR1, signal.SIGUSR2)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals() - {*warnings})
+signal.pthread_sigmask(signal.SIG_BLOCK, warnings)
 open(sys.argv[1] + "/ready", "w")
-signal.pause()
+signal.sigwait(warnings)
+sys.exit(143)
 """
 
 # As the real one: it answers SIGTERM by SIGKILL to its tasks, and SIGINT by a line of text.

@@ -14,6 +14,7 @@ from torch import Tensor
 from training.test_foreign_module import HERE as FOREIGN
 from training.test_foreign_module import Complete, pair
 
+from litlab.callbacks.divergence import Divergence
 from litlab.cli import compare, resume, status
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -29,7 +30,7 @@ DIVERGING = (*TINY, "optimizer.lr=1e12", "objective={metric: val/loss, mode: min
 def test_weights_that_are_not_finite_end_the_run_as_diverged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, config = new_run(tmp_path / "run", *DIVERGING)
+    run, config = new_run(tmp_path / "run", *DIVERGING, "+trainer.min_epochs=3")
     assert train_until(run, config, None)
     result = read_result(run)
     assert (result["status"], result["epochs"], result["steps"]) == ("diverged", 1, 10)
@@ -162,3 +163,11 @@ def test_a_single_run_says_that_it_diverged(tmp_path: Path) -> None:
     assert "gradient_clip_val" in done.stderr
     facts: dict[str, Any] = read_result(RunDirectory(tmp_path / "run"))
     assert facts["status"] == "diverged"
+
+
+def test_a_loss_of_several_elements_is_kept_as_their_sum() -> None:
+    """Under manual optimization a step may return one."""
+    divergence = Divergence()
+    for loss, kept in ((torch.tensor([1.0, 2.0]), 3.0), (torch.tensor([1.0, math.inf]), math.inf)):
+        divergence.on_train_batch_end(Trainer(logger=False), LightningModule(), {"loss": loss}, None, 0)
+        assert divergence.state() == kept

@@ -22,15 +22,16 @@ class Finetuned(LightningModule):
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
         self.head = nn.Linear(3, 1)
+        self.scale = nn.Parameter(torch.ones(()))
 
     def training_step(self, batch: Tensor) -> Tensor:
-        return self.head(self.backbone(batch)).square().mean()
+        return self.head(self.backbone(batch) * self.scale).square().mean()
 
     def validation_step(self, batch: Tensor) -> None:
         self.log("val/loss", self.training_step(batch))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = (parameter for parameter in self.parameters() if parameter.requires_grad)
+        trained = (p for p in self.parameters() if p.requires_grad and p is not self.scale)
         return torch.optim.SGD(trained, lr=0.1, momentum=0.9)
 
 
@@ -58,6 +59,9 @@ class AddsGroup(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pl_module.head.requires_grad_(False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.optimizers[0].add_param_group({"params": [pl_module.scale]})  # after a resume as well
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:

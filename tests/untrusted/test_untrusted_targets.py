@@ -15,6 +15,7 @@ from litlab.config.tree import put
 from litlab.config.trust import trusted_config
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.runs.files import write_json
 from litlab.runs.signature import sign
 
 
@@ -79,3 +80,14 @@ def test_commands_refuse_with_a_message(run: Path, mark: Path, litlab: Command, 
         export.main([str(run), "--format", "pt2"])
     assert not mark.exists()
     assert not (run / "network.pt2").exists()
+
+
+@pytest.mark.parametrize(("key", "in_list"), [("bit_depth", False), ("mean", True), ("class_names", True)])
+def test_a_description_of_data_executes_nothing(key: str, in_list: bool, whole: RunDirectory, mark: Path) -> None:
+    """An evaluation takes settings from it, and they become arguments of the data module."""
+    node = touching(mark, Path.cwd())["a shell"]
+    value = [node, *whole.read_json(whole.dataset)[key][1:]] if in_list else node
+    write_json(whole.dataset, whole.read_json(whole.dataset) | {key: value})
+    with pytest.raises(UserError, match=rf"dataset\.json is damaged: it does not describe a data set \({key}"):
+        evaluate.main([str(whole.path)])
+    assert not mark.exists()

@@ -103,10 +103,16 @@ class Checkpoints(Callback):
                 raise UserError(problem)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the parameter groups of the checkpoint, whose optimizer states are loaded next."""
+        """Have the parameter groups of the checkpoint added after all hooks, which may add some of them again."""
         rank = None
         if self._saved is not None:
-            add_parameter_groups(self._saved["groups"], trainer, pl_module)
+            groups, load = self._saved["groups"], trainer.strategy.load_optimizer_state_dict
+
+            def add_groups_and_load(checkpoint: Mapping[str, Any]) -> None:
+                add_parameter_groups(groups, trainer, pl_module)
+                load(checkpoint)
+
+            trainer.strategy.load_optimizer_state_dict = add_groups_and_load  # type: ignore[method-assign]
             rank = state_of_rank(self._saved, trainer, pl_module)
         self._loaders.record_creation(trainer, rank)
 

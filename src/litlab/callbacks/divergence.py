@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 class Divergence(Callback):
@@ -26,8 +27,8 @@ class Divergence(Callback):
         self._checked_step: int | None = None
 
     def state(self) -> float | None:
-        """Return the loss of the last batch for a checkpoint."""
-        return None if self._loss is None else float(self._loss)
+        """Return the loss of the last batch for a checkpoint, summed if it has several elements."""
+        return None if self._loss is None else float(self._loss.detach().sum())
 
     def set_state(self, loss: float | None) -> None:
         """Restore the loss of the last batch."""
@@ -55,7 +56,11 @@ class Divergence(Callback):
         if step == self._checked_step:
             return
         self._checked_step = step
-        checks = {name: p.detach().isfinite().all() for name, p in task.named_parameters() if p.requires_grad}
+        checks = {
+            name: _local(parameter).isfinite().all().to(device)
+            for name, parameter in task.named_parameters()
+            if parameter.requires_grad
+        }
         yes = torch.ones((), dtype=torch.bool, device=device)
         is_loss_finite = yes if self._loss is None else self._loss.isfinite().all().to(device)
         finite = torch.stack([torch.stack([yes, *checks.values()]).all(), is_loss_finite]).float()
@@ -63,7 +68,14 @@ class Divergence(Callback):
         self.reason, self.is_final = None, not has_finite_weights
         if self.is_final:
             trainer.should_stop = True
+            trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = None, None  # they would delay the stop
             found = next((f" ({name})" for name, is_finite in checks.items() if not is_finite), "")  # on this rank
             self.reason = f"NaN or infinity in the weights after {step} steps{found}"
         elif not has_finite_loss:
             self.reason = "NaN or infinity as the loss of the last step"
+
+
+def _local(parameter: Tensor) -> Tensor:
+    """Return the part of a parameter that this rank holds, if it is sharded."""
+    values = parameter.detach()
+    return values.to_local() if isinstance(values, DTensor) else values

@@ -1,6 +1,5 @@
 """Composition of configs: litlab's resolvers for Hydra, names of job directories, and a fast composer of many jobs."""
 
-import inspect
 import re
 import runpy
 import secrets
@@ -57,7 +56,8 @@ def register_project_resolvers(project: Path) -> None:
     except Exception as error:  # whatever the user's code raises
         raise UserError(f"{display_path(file)}: importing it raised {type(error).__name__}: {error}") from error
     for name, function in names.items():
-        if not inspect.isfunction(function) or function.__module__ != _RESOLVERS_MODULE or name.startswith("_"):
+        is_own = getattr(function, "__module__", None) == _RESOLVERS_MODULE  # of a decorated function, too
+        if not callable(function) or isinstance(function, type) or not is_own or name.startswith("_"):
             continue
         if name in _RESOLVERS_OF_HYDRA:
             raise UserError(

@@ -38,7 +38,8 @@ def cache_root() -> Path:
         return Path(folder).expanduser().absolute()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base).expanduser().absolute() / "litlab"
-    with suppress(RuntimeError):  # no HOME, and no entry in the list of users
+    # No HOME, and no entry in the list of users; or the HOME of another user.
+    with suppress(RuntimeError, PermissionError):
         cache = Path.home().absolute() / ".cache" / "litlab"
         existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
         if existing == cache or os.access(existing, os.W_OK):

@@ -1,8 +1,10 @@
 """Description of a prepared data set; imports neither torch nor NumPy, so that it loads fast."""
 
-from collections.abc import Mapping
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class DatasetInfo:
         bit_depth: Bits that 16-bit images were scaled from; None if there are none.
         skipped: Paths of the images that could not be decoded and are left out.
     """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
     name: str
     class_names: tuple[str, ...]
@@ -49,11 +53,10 @@ class DatasetInfo:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DatasetInfo":
-        """Read the output of `to_dict`.
+    def from_dict(cls, values: object) -> "DatasetInfo":
+        """Read the output of `to_dict`, which may be a stranger's: its values become arguments of what is built.
 
         Raises:
-            TypeError: for unknown or missing keys.
+            pydantic.ValidationError: for unknown or missing keys, and for values of other types.
         """
-        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
-        return cls(**fields)
+        return TypeAdapter(cls).validate_json(json.dumps(values))  # which turns lists into tuples

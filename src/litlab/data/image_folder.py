@@ -193,4 +193,8 @@ class EvaluationFolder(ImageFolder):
         own, val = rows.tensor_split([num_images - splits.num_val])
         if len(splits.test_labels):
             return SplitRows(own, val, rows[:0])
-        return SplitRows(rows[:0], val, rows, notes=(f"all {num_images:,} images of {self.root} are test images",))
+        note = (
+            f"all {num_images:,} images of {self.root} are test images; if the network was trained on some of them, "
+            "the metrics are too good"
+        )
+        return SplitRows(rows[:0], val, rows, notes=(note,))

@@ -140,7 +140,7 @@ def list_images(root: Path, layout: Layout) -> list[ImageFile]:
 
 
 def file_stamps(root: Path, layout: Layout) -> list[tuple[str, int, int]]:
-    """Return path, size in bytes and time of change in ns of an archive, or of each image of a folder."""
+    """Return path, size in bytes and time of change in ns of an archive, or of the splits and images of a folder."""
     if not root.is_dir():
         status = root.stat()
         return [(root.name, status.st_size, status.st_mtime_ns)]
@@ -148,12 +148,15 @@ def file_stamps(root: Path, layout: Layout) -> list[tuple[str, int, int]]:
     folders, _ = _find_split_folders(root, tree, layout)
     files = (file for folder in folders.values() for file in tree.walk(folder))
     entries = ((path, entry.stat()) for path, entry in files if _is_image(path))
-    return [(path, status.st_size, status.st_mtime_ns) for path, status in entries]
+    images = [(path, status.st_size, status.st_mtime_ns) for path, status in entries]
+    return [*((f"{folder}/", 0, 0) for folder in folders.values()), *images]
 
 
 def check_root(root: Path) -> None:
     """Raise a UserError unless a path is a folder or an archive."""
-    if not root.exists():
+    with _unreadable(root):
+        is_there = root.exists()
+    if not is_there:
         raise UserError(f"data.root={root} does not exist: {_LAYOUT}, in a folder or an archive")
     if not root.is_dir() and not is_archive(root):
         raise UserError(f"data.root={root} is neither a folder nor a tar or zip archive by its name: {_LAYOUT}")
@@ -401,7 +404,13 @@ def _match_splits(root: Path, parent: str, names: Iterable[str], layout: Layout)
                 f"the one to use, as in data.folders.{split}=[{matching[0]}]"
             )
         if matching:
-            found[split] = _join(parent, matching[0])
+            path = _join(parent, matching[0])
+            if other := next((name for name, folder in found.items() if folder == path), None):
+                raise UserError(
+                    f"{root / path} is the folder of two splits, {other} and {split}: change data.folders.{other}, or "
+                    f"set data.folders.{split}=[]"
+                )
+            found[split] = path
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 
 from litlab.config.tree import Config
 from litlab.data.dataset_info import DatasetInfo
+from litlab.data.image_decoder import MAX_BIT_DEPTH
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.training.build import assemble, build_trainer, find_missing_methods
@@ -34,11 +35,12 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
     """
     recorded = finished.dataset_info() if finished.run.dataset.exists() else None
     if recorded is not None:  # scale and normalize as in training, wherever the data are now
+        is_other = config["data"].get("root") != finished.config["data"].get("root")
         kept: Config = {"mean": list(recorded.mean), "std": list(recorded.std)}
-        if recorded.bit_depth is not None:
-            kept["bit_depth"] = recorded.bit_depth
+        if depth := recorded.bit_depth or (is_other and (config["data"].get("bit_depth") or MAX_BIT_DEPTH)):
+            kept["bit_depth"] = depth
         config["data"] |= {key: value for key, value in kept.items() if key in config["data"]}
-        if config["data"].get("root") != finished.config["data"].get("root"):
+        if is_other:
             config["data"] |= _for_evaluation(config["data"], recorded)
     accelerator = _select_accelerator(device, config["trainer"]["accelerator"])
     config["trainer"] |= {"accelerator": accelerator, "num_nodes": 1, "strategy": "auto", "profiler": None}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from litlab.config.secrets import resolve_secrets
 from litlab.config.tree import Config
 from litlab.config.trust import Trust, open_config
@@ -122,5 +124,7 @@ class FinishedRun:
             )
         try:
             return DatasetInfo.from_dict(self.run.read_json(file))
-        except (TypeError, AttributeError) as error:
-            raise UserError(f"{file} is damaged: it does not describe a data set ({error})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+            raise UserError(f"{file} is damaged: it does not describe a data set ({problem})") from error

@@ -124,8 +124,10 @@ def _get_random_state(trainer: Trainer) -> RandomState:
 
 def _set_random_state(trainer: Trainer, state: RandomState) -> None:
     set_random_state(state, trainer.strategy.root_device)
-    for generator, generator_state in zip(_generators(trainer), state["loaders"], strict=True):
-        generator.set_state(generator_state)
+    generators = list(_generators(trainer))
+    if len(generators) == len(state["loaders"]):  # on another number of ranks, Lightning's samplers have none
+        for generator, generator_state in zip(generators, state["loaders"], strict=True):
+            generator.set_state(generator_state)
 
 
 def _generators(trainer: Trainer) -> Iterator[torch.Generator]:

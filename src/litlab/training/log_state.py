@@ -5,6 +5,7 @@ order of the names, which is that of the rows.
 """
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def get_log_state(trainer: Trainer) -> LogState:
         "train": _get_results(loop._results),
         "val": _get_results(loop.val_loop._results),
         "num_val_batches": dict(loop.val_loop._seen_batches_per_dataloader),
-        "newest": {name: {key: _copy(value) for key, value in getattr(connector, name).items()} for name in _NEWEST},
+        "newest": {name: _plain(getattr(connector, name)) for name in _NEWEST},
         "first_batch": connector._first_loop_iter,
         "hook": connector._current_fx,
     }
@@ -113,5 +114,11 @@ def _restore_results(
     return results
 
 
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy values that a checkpoint can hold: users put numbers of other kinds among Lightning's metrics."""
+    numbers = {key: value for key, value in values.items() if isinstance(value, Tensor | Real)}
+    return {key: _copy(value) if isinstance(value, Tensor) else float(value) for key, value in numbers.items()}
+
+
 def _copy(value: Any, device: torch.device | None = None) -> Any:
-    return value.detach().clone().to(device) if isinstance(value, Tensor) else value
+    return value.detach().as_subclass(Tensor).clone().to(device) if isinstance(value, Tensor) else value
