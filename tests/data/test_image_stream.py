@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import zipfile
@@ -204,3 +205,22 @@ def test_little_shared_memory_is_an_error_with_what_to_do(make: Make, tmp_path: 
     assert "--shm-size" in message
     assert message.endswith("or set data.num_workers=0, which needs none")
     assert children == "[]", "a worker is left"
+
+
+def test_workers_that_can_not_be_started_for_another_reason(make: Make, tmp_path: Path) -> None:
+    module = make(storage="stream", num_workers=2)
+
+    def start() -> None:
+        loader = training_loader(module, 1)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, before[1]))  # noqa: PTH208
+        with pytest.raises(UserError) as refused:
+            list(loader)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        (tmp_path / "message").write_text(str(refused.value))
+
+    in_another_process(start)
+    assert (tmp_path / "message").read_text() == (
+        "data.num_workers: the workers that read images can't be started: Too many open files; "
+        "set a smaller number, or 0"
+    )

@@ -5,6 +5,7 @@ the same `BatchLoader` decides which rows a batch has, and the workers only read
 """
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
@@ -45,6 +46,7 @@ _FORMAT = 2
 _CHUNK_BYTES = 2**24  # of pixels that are in memory at a time
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _SHARED_MEMORY = Path("/dev/shm")
+_LACKS_SHARED_MEMORY = (errno.ENOSPC, errno.ENOENT, errno.EACCES, errno.ENOSYS)
 
 
 class ImageReader:
@@ -239,10 +241,11 @@ class StreamLoader(BatchLoader):
             warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
             try:
                 self._active_iterator = iter(self._loader)
-            except OSError as error:  # their queues need shared memory, too
-                raise UserError(
-                    _shared_memory_problem(f"the workers that read images can't be started: {error.strerror}")
-                ) from error
+            except OSError as error:
+                problem = f"the workers that read images can't be started: {error.strerror}"
+                if error.errno in _LACKS_SHARED_MEMORY:  # which their queues need, too
+                    raise UserError(_shared_memory_problem(problem)) from error
+                raise UserError(f"data.num_workers: {problem}; set a smaller number, or 0") from error
         for images in self._active_iterator:
             current = requested.popleft()
             assert current is not None, "the end marker comes after all rows"
