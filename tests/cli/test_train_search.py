@@ -19,7 +19,7 @@ from litlab.sweep.study import Study
 
 SEARCH = (
     "-m", "hydra/sweeper=search", *TINY, "trainer.max_epochs=12", "study.name=mine", "hydra.launcher.jobs=1",
-    "objective.metric=val/loss", "objective.mode=min", "optimizer.lr=0.05,40", "hydra.sweeper.trials=5",
+    "objective.metric=val/loss", "objective.mode=min", "optimizer.lr=0.05,1e-9", "hydra.sweeper.trials=5",
     "+hydra.sweeper.pruner_options.n_startup_trials=1",
     "hydra.sweeper.storage=${oc.env:SEARCH_STORAGE}",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_a_search_prunes_jobs_and_reports_its_results(project: Path, done: Compl
         record.point["optimizer.lr"]: json.loads(run.result.read_text())["status"]
         for record, run in Study.load(project / "outputs" / "mine").jobs()
     }
-    assert statuses == {"0.05": "completed", "40": "pruned"}
+    assert statuses == {"0.05": "completed", "1e-09": "pruned"}
 
 
 def test_the_trials_are_in_the_database_and_its_password_nowhere(project: Path, done: Completed) -> None:
