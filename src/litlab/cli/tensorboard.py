@@ -30,7 +30,7 @@ INTERVAL = 5.0  # seconds between two refreshes of a view; TensorBoard reloads a
 _MAX_LOAD = 0.05  # fraction of the time that refreshing may take
 _MAX_REPORTED = 5
 HOST = "127.0.0.1"  # TensorBoard has no authentication
-NEWEST = "newest"  # page that ticks the newest runs
+NEWEST = "newest"  # query of the first page with the newest runs ticked
 MAX_TICKED = 40  # runs; with more, the pages of images and margin charts tick none
 NOTES = """\
 TensorBoard listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address
@@ -39,8 +39,8 @@ there.
 Single runs and folders of several studies are shown as a view: run names made of settings, and one HParams table with
 all settings that vary. The view is a temporary directory of links that is kept up to date and removed at the end.
 
-TensorBoard ticks no run if there are more than 40, on some pages 500. With more than 40, the address that is printed
-ends in `newest`: it ticks the means of studies and the newest runs. Of more than 500, the oldest are left out.
+TensorBoard ticks no run if there are more than 40, on some pages 500. With more than 40, its first page is
+opened with the means of studies and the newest runs ticked. Of more than 500, the oldest are left out.
 
 examples:
   litlab tensorboard
@@ -64,10 +64,8 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
             signal.signal(number, _exit)
-    from litlab.compare.tensorboard_view import newest_runs
-
     with _logdir(options.directory) as logdir:
-        address = _serve(logdir, options.port) + NEWEST * (len(newest_runs(logdir)) > MAX_TICKED)
+        address = _serve(logdir, options.port)
         print(f"TensorBoard on {options.directory}: {address} (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()
@@ -160,16 +158,20 @@ def _check_directory(directory: Path) -> None:
 
 
 def _with_newest(application: Application, directory: Path) -> Application:
-    """Add a page to TensorBoard that leads to its first one, with the newest runs ticked on all pages."""
+    """Open TensorBoard's first page with the newest runs ticked on all pages, where it would tick none on some."""
     from litlab.compare.tensorboard_view import newest_runs
 
     def serve(environment: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environment["PATH_INFO"] != f"/{NEWEST}":
+        if (
+            environment["PATH_INFO"] != "/"
+            or environment.get("QUERY_STRING")
+            or len(newest_runs(directory)) <= MAX_TICKED
+        ):
             return application(environment, start_response)
         # TensorBoard can't store which runs are ticked if a name is not in Latin-1.
         runs = [run for run in newest_runs(directory) if max(map(ord, run)) < 256]
         state = quote(base64.b64encode(json.dumps(dict.fromkeys(runs[:MAX_TICKED], True)).encode()))
-        start_response("302 Found", [("Location", f"/#timeseries&runSelectionState={state}")])
+        start_response("302 Found", [("Location", f"/?{NEWEST}#timeseries&runSelectionState={state}")])
         return []
 
     return serve
