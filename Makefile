@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help install train test test-cluster check tensorboard torture audit bench lock clean
+.PHONY: help install train test test-cluster test-integrations check tensorboard torture audit bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,10 +17,13 @@ train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a 
 	@$(BIN)/litlab train experiment=quickstart
 
 test: .venv/.installed  ## the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not integrations"
 
 test-cluster: .venv/.installed  ## the tests on a real SLURM cluster, which they bring up on this machine (needs root)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
+
+test-integrations: .venv-integrations/.installed  ## the tests with optional packages (timm, wandb, ...), in a .venv of their own
+	@.venv-integrations/bin/python -m pytest -n 2 --dist loadfile -m integrations
 
 check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 	@$(BIN)/ruff check .
@@ -44,10 +47,13 @@ bench: .venv/.installed  ## the benchmarks of docs/benchmarks.md, more than an h
 lock: .venv/.installed  ## pin the newest versions that pyproject.toml allows, with hashes and without hosts
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    --no-emit-index-url --extra onnx --group dev pyproject.toml -o requirements.lock
-	@! grep -n '://' requirements.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	    --no-emit-index-url --all-extras --group dev --group integrations -c requirements.lock pyproject.toml \
+	    -o tests/integrations.lock
+	@! grep -n '://' requirements.lock tests/integrations.lock
 
 clean:  ## remove what these targets made; outputs/ stays
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+	@rm -rf .venv .venv-integrations .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.installed: requirements.lock pyproject.toml
@@ -62,4 +68,10 @@ clean:  ## remove what these targets made; outputs/ stays
 	@$(BIN)/python -m pip install -q --require-hashes --no-deps -r .venv/uv.lock
 	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-integrations/.installed: .venv/.installed tests/integrations.lock
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-integrations
+	@$(BIN)/uv pip install -q --compile-bytecode --python .venv-integrations/bin/python --require-hashes --build-constraints requirements.lock -r tests/integrations.lock
+	@$(BIN)/uv pip install -q --python .venv-integrations/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
