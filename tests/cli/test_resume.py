@@ -329,3 +329,26 @@ def test_directories_are_quoted_in_hydras_grammar(name: str) -> None:
 
     (parsed,) = OverridesParser.create().parse_overrides([f"hydra.sweep.dir={_quote(Path('/home') / name)}"])
     assert parsed.value() == f"/home/{name}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["hydra/launcher=pool"], "expected hydra/launcher=slurm or ray"),
+        (["hydra.launcher.jobs=2"], "expected hydra/launcher=slurm or ray"),
+        (["hydra/launcher=slurn"], "hydra/launcher=slurn"),
+        (["hydra/launcher=slurm", "hydra.launcher.partion=gpu"], "hydra.launcher.partion"),
+        (["hydra/launcher=slurm", "hydra.launcher.cpus=0"], "hydra.launcher.cpus"),
+        (["hydra/launcher=slurm"], "no sbatch and no squeue"),
+    ],
+)
+def test_a_queue_that_cannot_take_the_run(
+    new_run: NewRun, overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = new_run()
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(UserError) as raised:
+        resume.main([str(run.path), *overrides])
+    assert message in str(raised.value)
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before

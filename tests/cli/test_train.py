@@ -163,7 +163,8 @@ def test_a_run_of_several_machines_is_resumed_by_srun_or_torchrun(tmp_path: Path
     call_here(tmp_path, "train", "--freeze-only", *TINY, "hydra.run.dir=run")
     code, output, errors = call_here(tmp_path, "resume", "run", "trainer.num_nodes=2", "trainer.devices=2")
     assert (code, "trainer.num_nodes: 1 -> 2" in output) == (1, True), output + errors
-    assert errors.startswith("litlab: trainer.num_nodes=2: start the run on all of its machines, by one of\n")
+    first = "trainer.num_nodes=2: add hydra/launcher=slurm, or start the run on all machines by one of"
+    assert errors.startswith(f"litlab: {first}\n")
     assert "srun --nodes=2 --ntasks-per-node=2" in errors
     assert "--nnodes=2 --nproc-per-node=2" in errors
     assert not (tmp_path / "run" / "result.json").exists()

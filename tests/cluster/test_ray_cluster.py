@@ -24,6 +24,7 @@ pytestmark = [
 ]
 
 RAY = ("hydra/launcher=ray", "hydra.launcher.poll=0.5")
+LONG = (*TINY, "trainer.max_epochs=300", "trainer.log_every_n_steps=1", "checkpoint.every_steps=5")
 SOON = 240  # seconds: each worker imports torch, several at a time
 
 
@@ -78,6 +79,10 @@ def weights(run: RunDirectory) -> str:
     return str(read_result(run)["weights"])
 
 
+def logs_values(run: RunDirectory) -> bool:
+    return run.last.exists() and run.metrics.read_text().count("train/loss") > 10
+
+
 def test_a_killed_controller_costs_nothing(cluster: RayCluster, tmp_path: Path) -> None:
     """A study of 5 goes on without it; the same command on another host takes the jobs up. Equal to local runs."""
     study = Study(cluster, tmp_path, *TINY, "seed=0,1,2,3,4")
@@ -91,3 +96,37 @@ def test_a_killed_controller_costs_nothing(cluster: RayCluster, tmp_path: Path) 
     assert study.submissions() == [1] * 5
     for seed, run in enumerate(study.runs()):
         assert weights(run) == weights(train_here(tmp_path / f"local{seed}", *TINY, f"seed={seed}"))
+
+
+def test_jobs_outlive_a_detached_command_and_are_cancelled_by_hand(cluster: RayCluster, tmp_path: Path) -> None:
+    """Ctrl-C ends the command alone; the one that it prints stops the job, saved; the next `litlab train` ends it."""
+    study = Study(cluster, tmp_path, *LONG, "seed=3")
+    controller = study.start()
+    wait_until(lambda: len(study.runs()) == 1 and logs_values(study.runs()[0]), SOON)
+    controller.send_signal(signal.SIGINT)
+    output, _ = controller.communicate(timeout=60)
+    assert controller.returncode == 130, output
+    (run,) = study.runs()
+    (job,) = cluster.jobs().values()
+    assert job["status"] == "RUNNING", output
+    (cancel,) = [line.split(maxsplit=1)[1] for line in output.splitlines() if line.startswith("cancel ")]
+    cluster.call("bash", "-c", cancel)
+    wait_until(lambda: all(job["status"] == "STOPPED" for job in cluster.jobs().values()), SOON)
+    assert not run.result.exists() or study.statuses() == ["interrupted"]
+    code, output = study.run()
+    assert (code, study.statuses(), study.submissions()) == (0, ["completed"], [2]), output
+    assert weights(run) == weights(train_here(tmp_path / "local", *LONG, "seed=3"))
+
+
+def test_a_node_that_fails(cluster: RayCluster, tmp_path: Path) -> None:
+    """Its job goes on elsewhere, and ends as undisturbed. It costs no retry."""
+    study = Study(cluster, tmp_path, *LONG, "seed=5")
+    controller = study.start()
+    wait_until(lambda: len(study.runs()) == 1 and logs_values(study.runs()[0]), SOON)
+    node = cluster.kill_node_of(str(study.runs()[0].path))
+    try:
+        output, _ = controller.communicate(timeout=2 * SOON)
+    finally:
+        cluster.start(node)
+    assert (controller.returncode, study.statuses(), study.submissions()) == (0, ["completed"], [2]), output
+    assert weights(study.runs()[0]) == weights(train_here(tmp_path / "local", *LONG, "seed=5"))

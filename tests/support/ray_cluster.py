@@ -107,6 +107,17 @@ class RayCluster:
                 processes.append(psutil.Process(int(pid)))
         return processes
 
+    def kill_node_of(self, text: str) -> str:
+        """Kill all processes of the node that runs a job whose command contains a text; return its address."""
+        lines = {process: " ".join(process.cmdline()) for process in self._processes()}
+        worker = next(process for process, line in lines.items() if f"litlab.training.worker {text}" in line)
+        raylet = next(process for process in worker.parents() if process.name() == "raylet")
+        (address,) = (node for node in NODES if f"--node_ip_address={node}" in lines[raylet])
+        for process in (raylet, *raylet.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        return address
+
     def stop(self) -> None:
         """End all processes in the namespace."""
         processes = self._processes()

@@ -133,6 +133,27 @@ def test_a_lost_job_is_started_again_which_costs_no_retry(schedule: Schedule) ->
     assert (backend.submitted.count(0), backend.submitted.count(1)) == (6, 3)
 
 
+def test_a_job_that_is_lost_without_progress_is_given_up(schedule: Schedule, tmp_path: Path) -> None:
+    """After five losses in a row; a new checkpoint starts the count anew."""
+    backend = ScriptedBackend({0: [LOST] * 9 + [COMPLETED], 1: [LOST] * 9 + [COMPLETED]})
+    scheduler = schedule(backend)
+    submit = backend.submit
+
+    def submit_and_save(job: Job) -> None:
+        submit(job)
+        if job.number == 1 and backend.submitted.count(1) == 4:
+            job.run.checkpoints.mkdir()
+            job.run.last.touch()
+
+    backend.submit = submit_and_save  # type: ignore[method-assign]
+    scheduler.run()
+    assert (backend.submitted.count(0), backend.submitted.count(1)) == (5, 8)
+    for number in (0, 1):
+        outcome = scheduler.outcomes[number]
+        assert outcome.status == RunStatus.LOST
+        assert "5 times without a new checkpoint" in outcome.message
+
+
 def test_a_diverged_job_is_not_started_again(schedule: Schedule) -> None:
     backend = ScriptedBackend({0: [(RunStatus.DIVERGED, 1, None), COMPLETED], 1: [FAILED, COMPLETED]})
     scheduler = schedule(backend, retries=2)

@@ -33,12 +33,14 @@ from litlab.runs.provenance import describe_launch
 from litlab.runs.state import RunStatus, read_state
 from litlab.runs.terminal import headline
 from litlab.sweep.backends import make_backend
-from litlab.sweep.multirun import resume_grid, wait_for_workers
+from litlab.sweep.backends.base import Backend, Job
+from litlab.sweep.multirun import resume_grid, run_single, wait_for_workers
 from litlab.sweep.study import STUDY_FILE, Plan, Study
 
 if TYPE_CHECKING:
     from litlab.config.resume_overrides import ConfigChange
 
+_LAUNCHER = ("hydra/launcher", "hydra.launcher.")  # begin the overrides that choose a queue
 MAX_LISTED = 20  # runs in a directory of several
 NOTES = """\
 The run ends with the same bits as without the interruption. Its metrics.csv and event files are first truncated to the
@@ -57,6 +59,8 @@ start took; an override of such a key, also with the value that it has, lets the
 Of a study (the directory of a multirun, with study.yaml), all jobs that are not completed continue on the devices of
 this machine, and changes are made in each of them. A search creates the jobs that are left.
 
+hydra/launcher=slurm or ray, with hydra.launcher.KEY=VALUE, submits a single run to a cluster, wherever it was started.
+
 Exit code: as of litlab train; 0 if everything is completed already, 75 if another process holds the run or study.
 
 examples:
@@ -64,6 +68,7 @@ examples:
   litlab resume DIR trainer.devices=2 data.root=/datasets/cifar10
   litlab resume DIR trainer.max_epochs=40
   litlab resume outputs/lr_by_seed       a study
+  litlab resume DIR hydra/launcher=slurm hydra.launcher.time=60
   litlab resume DIR --allow timm         an untrusted run with a network of timm
 """
 
@@ -90,20 +95,55 @@ def main(arguments: list[str]) -> None:
         print(_choose_run(directory, runs))
         return
     run = RunDirectory.existing(directory)
-    try:
-        with directory_lock(run.path):
-            config = prepare(run, options, ["litlab", "resume", *arguments])
-    except OSError as error:
-        raise _cannot_write(run.path, error) from error
+    launcher = [override for override in options.overrides if _key(override).startswith(_LAUNCHER)]
+    options.overrides = [override for override in options.overrides if override not in launcher]
+    command = ["litlab", "resume", *arguments]
+    if launcher:
+        _resume_in_queue(run, options, launcher, command)
+        return
+    config = prepare(run, options, command)
     if config is None:
         return
     if (num_nodes := config["trainer"]["num_nodes"]) > 1:
         lines = [
-            f"trainer.num_nodes={num_nodes}: start the run on all of its machines, by one of",
+            f"trainer.num_nodes={num_nodes}: add hydra/launcher=slurm, or start the run on all machines by one of",
             *launch_commands(run, config),
         ]
         raise UserError("\n".join(lines))
     run_worker(run, config, keep=True)
+
+
+def _resume_in_queue(run: RunDirectory, options: Namespace, launcher: list[str], command: list[str]) -> None:
+    """Submit a run to the queue of a cluster, or wait for it if it is there already, queued or running."""
+    backend = _open_queue(launcher, run.path)
+    try:
+        if backend.is_alive(Job(0, run, {})):
+            if options.overrides:
+                raise UserError(f"{run.path} is in the queue or runs, so it can't be changed: {options.overrides[0]}")
+            config: Config | None = FinishedRun.open(run.path, options.allow).config
+        else:
+            config = prepare(run, options, command)
+        if config is not None:
+            backend.check([config])
+            run_single(run, config, backend, retries=0)
+    finally:
+        backend.close()
+
+
+def _open_queue(overrides: list[str], folder: Path) -> Backend:
+    """Open the queue that overrides of hydra.launcher choose."""
+    from litlab.config.compose import compose_launcher
+    from litlab.config.validate import check_launcher
+
+    settings = compose_launcher(overrides)
+    check_launcher(settings)
+    if settings["backend"] == "pool":
+        raise UserError(
+            f"{' '.join(overrides)}: expected hydra/launcher=slurm or ray; without them the run continues here"
+        )
+    backend = make_backend(settings, folder)
+    backend.start()
+    return backend
 
 
 def parse_options(arguments: list[str]) -> Namespace:
@@ -123,7 +163,19 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def prepare(run: RunDirectory, options: Namespace, command: list[str]) -> Config | None:
-    """Change the config of a run in place and record it; return None if there is nothing to do."""
+    """Change the config of a run in place and record it; return None if there is nothing to do.
+
+    Raises:
+        UserError: If the run is in use, can't be written, or can't be changed in this way.
+    """
+    try:
+        with directory_lock(run.path):
+            return _prepare_locked(run, options, command)
+    except OSError as error:
+        raise _cannot_write(run.path, error) from error
+
+
+def _prepare_locked(run: RunDirectory, options: Namespace, command: list[str]) -> Config | None:
     finished = FinishedRun.open(run.path, options.allow)
     result = _read_result(run)
     change = _change_config(finished, options.overrides, result)

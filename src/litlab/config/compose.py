@@ -8,16 +8,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.hydra_errors import parse_overrides
-from litlab.config.paths import add_project_to_path, cache_root
+from litlab.config.hydra_errors import explain_hydra_error, parse_overrides
+from litlab.config.paths import ROOT, VERSION_BASE, add_project_to_path, cache_root, packaged_conf
 from litlab.config.tree import bare_key
 from litlab.errors import UserError
 from litlab.runs.terminal import display_path
@@ -104,6 +106,25 @@ def set_output_dir(directory: Path) -> None:
     runtime: Any = HydraConfig.get().runtime
     with read_write(runtime), open_dict(runtime):
         runtime.output_dir = str(directory.absolute())
+
+
+def compose_launcher(overrides: list[str]) -> dict[str, Any]:
+    """Compose the settings of a launcher, without an experiment.
+
+    Args:
+        overrides: `hydra/launcher=NAME` and `hydra.launcher.KEY=VALUE`.
+
+    Raises:
+        UserError: If there is no such launcher or key.
+    """
+    try:
+        with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+            config = compose(ROOT, overrides=overrides, return_hydra_config=True)
+        settings = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain_hydra_error(error, overrides)) from error
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items() if key != "_target_"}
 
 
 class Composer:

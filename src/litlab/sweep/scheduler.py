@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from litlab.sweep.snapshot import record_snapshot
 
 POLL_SECONDS = 0.25
 DETACH_SECONDS = 5.0  # for a second Ctrl-C, which cancels jobs that would otherwise outlive the command
+MAX_LOSSES = 5  # of a job in a row without a new checkpoint: it may bring down the nodes itself
 _NOT_RETRIED = (RunStatus.REFUSED, RunStatus.DIVERGED)  # they would end in the same way
 
 
@@ -99,6 +101,7 @@ class Scheduler:
         self._shown: set[int] = set()  # numbers of those that the display shows as running
         self._retry_queue: deque[Job] = deque()
         self._num_attempts: Counter[int] = Counter()
+        self._losses: dict[int, tuple[int, int]] = {}  # number -> time of the newest checkpoint, losses since then
         self._cancelled: dict[int, tuple[RunStatus, float]] = {}  # number -> status asked for, time of the SIGKILL
         self._cancels_all = False  # also jobs that could outlive the command
         self._error: Exception | None = None
@@ -241,6 +244,8 @@ class Scheduler:
         self._shown.discard(job.number)
         requested, _ = self._cancelled.pop(job.number, (None, 0.0))
         outcome = determine_outcome(job_exit, requested=requested)
+        if outcome.status == RunStatus.LOST and (num_losses := self._count_loss(job)) >= MAX_LOSSES:
+            outcome = replace(outcome, message=f"{outcome.message}, {num_losses} times without a new checkpoint")
         will_retry = requested is None and self._may_retry(job_exit, outcome) and not self._is_stopping()
         self._display.job_ended(job, outcome, will_retry=will_retry)
         self.outcomes[job.number] = outcome
@@ -255,10 +260,17 @@ class Scheduler:
         number = job_exit.job.number
         if outcome.status == RunStatus.LOST:
             self._num_attempts[number] -= 1
-            return True
+            return self._losses[number][1] < MAX_LOSSES
         if outcome.status == RunStatus.INTERRUPTED:  # from outside, or with the process that starts all jobs
             return self._num_attempts[number] <= max(self._retries, 1)
         return outcome.is_failure and self._num_attempts[number] <= self._retries
+
+    def _count_loss(self, job: Job) -> int:
+        """Return how often a job was lost since its newest checkpoint."""
+        saved = job.run.last.stat().st_mtime_ns if job.run.last.exists() else 0
+        saved_before, num_losses = self._losses.get(job.number, (saved, 0))
+        self._losses[job.number] = (saved, num_losses + 1 if saved == saved_before else 1)
+        return self._losses[job.number][1]
 
     def _cancel_jobs(self) -> None:
         """Prune unpromising jobs, stop all jobs if needed, kill cancelled ones that do not end in time."""
