@@ -19,6 +19,7 @@ from litlab.data.module import ImageDataModule
 from litlab.training.build import build_data
 
 CPU = torch.device("cpu")
+_V2 = "torchvision.transforms.v2"
 
 
 class PILImages(Dataset[tuple[Tensor, int]]):
@@ -68,7 +69,27 @@ def rows(settings: Settings) -> list[Row]:
                     settings.num_rounds,
                 )
             )
+        measured.append(_transforms_row(settings, settings.batch_sizes[0]))
     return measured
+
+
+def _transforms_row(settings: Settings, batch_size: int) -> Row:
+    """Measure the same crop and flip as transforms of single images, `data.transforms.train`."""
+    usual, num_workers = prepared(*settings.data), settings.num_workers
+    crop = f"{{_target_: {_V2}.RandomCrop, size: {usual.info.image_shape[1]}, padding: 4, padding_mode: reflect}}"
+    own = (
+        f"data.transforms.train=[{crop}, {{_target_: {_V2}.RandomHorizontalFlip}}]",
+        "data.crop_padding=0", "data.flip=false", f"data.num_workers={num_workers}", f"data.batch_size={batch_size}",
+    )  # fmt: skip
+    data = prepared(*settings.data, *own)
+    return speed_row(
+        f"data path, batch {batch_size}, data.transforms",
+        len(data.train_indices),
+        partial(exhaust, Epochs(data)),
+        f"torchvision, PIL, DataLoader with {num_workers} workers",
+        partial(exhaust, usual_loader(PILImages(usual), batch_size, num_workers)),
+        settings.num_rounds,
+    )
 
 
 def prepared(*overrides: str) -> ImageDataModule:

@@ -45,7 +45,7 @@ def train(directory: Path, *overrides: str) -> RunDirectory:
 @pytest.mark.parametrize(
     ("measure", "names"),
     [
-        (lambda: data_path.rows(QUICK), ["data path, batch 16"]),
+        (lambda: data_path.rows(QUICK), ["data path, batch 16", "data path, batch 16, data.transforms"]),
         (lambda: streaming.rows(QUICK), ["data path, batch 16, storage=stream"]),
         (lambda: training.throughput_rows(QUICK, train=train), ["training, batch 16, 1 thread"]),
         (lambda: training.step_rows(QUICK, train=train), ["step, tiny network", "step, added by litlab"]),

@@ -36,6 +36,10 @@ def problems(**changes: Any) -> list[str]:
         ("data__flip", 1, "data.flip=1: expected a valid boolean"),
         ("data__val_size", -1, "data.val_size=-1: expected greater than or equal to 0"),
         ("data__mean", [0.5, 0.0], "data.mean.1=0.0: expected greater than 0"),
+        ("data__transforms__train", {}, "data.transforms.train={}: expected a valid list"),
+        ("data__transforms__train", [{"size": 3}], "data.transforms.train.0={'size': 3}: expected a transform by _tar"),
+        ("data__transforms__eval", ["crop"], "data.transforms.eval.0=crop: expected a valid dictionary"),
+        ("data__transforms__val", [], "data.transforms.val: unknown key"),
         ("seed", 2**32, f"seed={2**32}: expected less than {2**32}"),
         ("name", "../up", "name=../up: string should match pattern"),
         ("name", ".hidden", "name=.hidden: string should match pattern"),
@@ -61,6 +65,22 @@ def problems(**changes: Any) -> list[str]:
 def test_invalid_values_are_refused_in_one_line(key: str, value: object, expected: str) -> None:
     (line,) = problems(**{key: value})
     assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("image_size", 0, "data.image_size=0: expected greater than or equal to 1"),
+        ("image_size", [32], "data.image_size=[32]: expected a valid integer, or list should have at least 2 items"),
+        ("image_size", [1, 2, 3], "or list should have at most 2 items"),
+        ("resize", "stretch", "data.resize=stretch: expected 'squash', 'crop' or 'pad'"),
+    ],
+)
+def test_sizes_of_images(key: str, value: object, expected: str) -> None:
+    config = compose_config("data=image_folder", "data.root=/x", "data.image_size=[24,32]", "data.resize=pad")
+    with pytest.raises(UserError) as refused:
+        validate(config | {"data": config["data"] | {key: value}})
+    assert expected in str(refused.value)
 
 
 def test_all_problems_are_reported_once() -> None:

@@ -23,7 +23,7 @@ from litlab.data.shapes import Shapes
 COMMON: dict[str, Any] = {
     "batch_size": 16, "val_size": 20, "val_seed": 0, "seed": 0, "crop_padding": 4, "flip": True, "cutout": 0,
     "mixup": 0.0, "cutmix": 0.0, "color_jitter": None, "rand_augment": None, "progressive_sizes": None,
-    "mean": None, "std": None,
+    "mean": None, "std": None, "transforms": {"train": [], "eval": []}, "num_workers": 0,
 }  # fmt: skip
 
 
@@ -107,8 +107,8 @@ def server() -> Iterator[Server]:
 def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
     """Return a factory of ImageFolder modules whose root is tmp_path/images."""
     own: dict[str, Any] = {"root": str(tmp_path / "images"), "image_size": 24, "cache": str(tmp_path / "cache")}
-    own |= {"storage": "memory", "num_workers": 0, "folders": FOLDERS, "classes": None, "encoding": None}
-    own |= {"test_size": 0.2, "test_seed": 0, "bit_depth": None, "skip_unreadable": False}
+    own |= {"storage": "memory", "folders": FOLDERS, "classes": None, "encoding": None}
+    own |= {"test_size": 0.2, "test_seed": 0, "bit_depth": None, "skip_unreadable": False, "resize": "squash"}
     return lambda **changes: ImageFolder(**{**COMMON, **own, **changes})
 
 

@@ -280,11 +280,11 @@ def test_checking_the_network_does_not_change_it() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network[1].eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    check_network(Task(network), [16, 32], 3)
+    check_network(Task(network), [(16, 16), (32, 24)], 3, "data.x=1", "data.x=0")
     assert [module.training for module in network] == [True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    with pytest.raises(UserError, match=r"Sequential can't take images of 16x16"):
-        check_network(Task(nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))), [16, 32], 3)
+    with pytest.raises(UserError, match=r"data.x=1: Sequential can't take images of 16x16 .*, or data.x=0"):
+        check_network(Task(nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))), [(16, 16)], 3, "data.x=1", "data.x=0")
 
 
 @pytest.mark.parametrize("key", ["color_jitter", "rand_augment"])

@@ -16,6 +16,7 @@ import torch
 import yaml
 from reliability.runs import SMALL
 from support.exact_resume import new_run, train_until
+from support.images import write_folder
 from support.saved_run import (
     CLASS_NAMES,
     CNN_NODE,
@@ -33,11 +34,13 @@ from torch import Tensor, nn
 import litlab
 from litlab.cli import evaluate
 from litlab.errors import UserError
+from litlab.inference import export
 from litlab.inference.predictor import BATCH_SIZE, Predictor
 from litlab.models import torchvision
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 from litlab.runs.signature import sign
+from litlab.training.build import build_data
 from litlab.training.checkpoint_io import read_checkpoint
 
 
@@ -193,6 +196,47 @@ def test_evaluation_and_prediction_agree_with_the_test(
     checkpoint = read_checkpoint(run.best)
     for name, value in predictor.network.state_dict().items():
         assert torch.equal(value, checkpoint["state_dict"][f"network.{name}"])
+
+
+@pytest.mark.parametrize("transforms", [False, True])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_files_are_predicted_as_in_the_test(resize: str, transforms: bool, tmp_path: Path) -> None:
+    write_folder(tmp_path / "images", num_train=6, num_test=3)
+    own = [f"data.root={tmp_path / 'images'}", "data.image_size=[20,28]", f"data.resize={resize}", "data.batch_size=9"]
+    if transforms:
+        crop = "{_target_: torchvision.transforms.v2.CenterCrop, size: [16, 18]}"
+        invert = "{_target_: torchvision.transforms.v2.functional.invert, _partial_: true}"
+        own += [f"data.transforms.train=[{crop}]", f"data.transforms.eval=[{crop}, {invert}]"]
+    small = (
+        "data.val_size=3",
+        "model.widths=[2]",
+        "model.hidden=[8]",
+        "~logger",
+        "~callbacks",
+        "threads=1",
+        "trainer.log_every_n_steps=1",
+    )
+    run, config = new_run(tmp_path / "run", "data=image_folder", *own, *small, "trainer=cpu", "trainer.max_epochs=1")
+    sign(run)
+    train_until(run, config, None)
+    predictor = litlab.load(run.path)
+    assert predictor.dataset_info.image_shape == ((3, 16, 18) if transforms else (3, 20, 28))
+    data = build_data(config)
+    (batch,) = data.test_dataloader()
+    files = sorted((tmp_path / "images" / "test").rglob("*.*"))
+    images = data.transform_batch(batch, epoch=None).images
+    for prepared in (files, [PIL.Image.open(file) for file in files]):
+        assert torch.equal(next(predictor._batches(prepared)), images)
+        assert torch.equal(predictor(prepared), predictor.logits(images).softmax(dim=1))
+    pixels = torch.randint(0, 256, (2, 3, 30, 50), dtype=torch.uint8)
+    torch.testing.assert_close(predictor(pixels), predictor([as_image(image) for image in pixels]), atol=0.01, rtol=0)
+    content = export.EXPORTERS["pt2"](predictor)
+    exported = torch.export.load(io.BytesIO(content), extra_files=(extra := {"litlab.json": ""})).module()
+    raw = torch.randint(0, 256, (9, *predictor.dataset_info.image_shape), dtype=torch.uint8)
+    expected = predictor.logits(predictor.preprocess.normalize(raw)).softmax(dim=1)
+    torch.testing.assert_close(exported(raw), expected, atol=1e-5, rtol=0)
+    note = "to be applied before: CenterCrop(size=[16, 18]), invert" if transforms else None
+    assert json.loads(extra["litlab.json"]).get("transforms") == note
 
 
 def test_all_types_of_images_give_the_same(tmp_path: Path, pixels: Tensor, predictor: Predictor) -> None:

@@ -87,14 +87,14 @@ class Noisy(Dropping):
 class Shuffled(Shapes):
     """With torch's own loader for training: it cannot seek, and shuffles by the global generator."""
 
-    def __init__(self, *, num_workers: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.num_workers = num_workers
-
     def train_dataloader(self) -> Any:
         rows = self.train_indices.tolist()
         return DataLoader(
-            rows, self.settings["batch_size"], shuffle=True, num_workers=self.num_workers, collate_fn=self._batch
+            rows,
+            self.settings["batch_size"],
+            shuffle=True,
+            num_workers=self.settings["num_workers"],
+            collate_fn=self._batch,
         )
 
     def _batch(self, rows: list[int]) -> Batch:

@@ -23,7 +23,7 @@ VARIATIONS = {
     "no validation data": ("data.val_size=0",),
     "Python's and NumPy's random numbers": ("model._target_=reliability.faults.Noisy",),
     "torch's own loader": (
-        "data._target_=reliability.faults.Shuffled", "+data.num_workers=0", "trainer.val_check_interval=2",
+        "data._target_=reliability.faults.Shuffled", "data.num_workers=0", "trainer.val_check_interval=2",
     ),
     "pictures": (
         "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion_matrix.ConfusionMatrix}",

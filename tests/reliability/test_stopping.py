@@ -68,7 +68,7 @@ def test_sigterm_at(moment: str, run: RunDirectory, workers: Workers, reference:
 @pytest.mark.row("SIGTERM with a torch DataLoader of two workers, which cannot seek: identical result after resume")
 @pytest.mark.parametrize("moment", ["train_batch 3", "train_batch 9", "validation_batch 1", "epoch_end 1"])
 def test_loader_processes(moment: str, workers: Workers, reference: GetReference, tmp_path: Path) -> None:
-    overrides = (*SMALL, "data._target_=reliability.faults.Shuffled", "+data.num_workers=2")
+    overrides = (*SMALL, "data._target_=reliability.faults.Shuffled", "data.num_workers=2")
     run = small_run(tmp_path / "run", *overrides)
     workers.stop(run, moment)
     workers.resume(run, reference(*overrides))

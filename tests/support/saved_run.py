@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.preprocess import Preprocess
+from litlab.data.transforms import ImageTransforms
 from litlab.inference.predictor import Predictor
 from litlab.models.cnn import CNN
 from litlab.tasks.tta import TTA
@@ -67,7 +68,13 @@ def make_network(channels: int = 3, seed: int = 0) -> nn.Module:
 
 def make_predictor(network: nn.Module, info: DatasetInfo, tta: TTA | None = None) -> Predictor:
     preprocess = Preprocess(image_size=info.image_shape[1:], mean=info.mean, std=info.std)
-    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta or TTA(flip=False, shift=0))
+    return Predictor(
+        network=network,
+        preprocess=preprocess,
+        dataset_info=info,
+        tta=tta or TTA(flip=False, shift=0),
+        transforms=ImageTransforms([], seed=0, setting="data.transforms.eval"),
+    )
 
 
 def make_run(path: Path, network: nn.Module, node: dict[str, Any], info: DatasetInfo) -> Path:

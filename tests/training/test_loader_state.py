@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDatas
 from litlab.training.loader_state import _get_random_state, _set_random_state
 
 OVERRIDES = (
-    *SMALL, "data._target_=reliability.faults.Shuffled", "+data.num_workers=0", "trainer.val_check_interval=3",
+    *SMALL, "data._target_=reliability.faults.Shuffled", "data.num_workers=0", "trainer.val_check_interval=3",
 )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def test_caches_are_those_of_the_user(whole: RunDirectory) -> None:
     kept = {key: value for key, value in node.items() if key not in ("num_train", "num_test", "data_seed")}
     folder = {"_target_": "litlab.data.image_folder.ImageFolder", "root": "/r", "cache": "/etc", "image_size": 32}
     folder |= {"storage": "memory", "num_workers": 0, "folders": FOLDERS, "classes": None, "encoding": None}
-    folder |= {"test_size": 0.2, "test_seed": 0, "bit_depth": None, "skip_unreadable": False}
+    folder |= {"test_size": 0.2, "test_seed": 0, "bit_depth": None, "skip_unreadable": False, "resize": "squash"}
     change(whole.path, data=kept | folder)
     assert FinishedRun.open(whole.path).select_settings("data")["data"]["cache"] == os.environ["LITLAB_CACHE"]
     sign(whole)

@@ -17,7 +17,8 @@ The file computes the same as litlab.load(DIR), normalization included:
   output  probabilities  float32, (batch, classes), each row adds up to 1
 The batch size is free. The file holds `class_names` (a JSON list), `input` and `output`: in ONNX as metadata
 properties, in pt2 in the extra file litlab.json. It is run before it is put in place (ONNX by onnxruntime), and must
-reproduce the probabilities of the network within 1e-5.
+reproduce the probabilities of the network within 1e-5. Transforms of data.transforms.eval are not in the file, since
+they can be any code: apply them before. The file names them (`transforms`).
 
 examples:
   litlab export DIR --format onnx
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> None:
     print(f"{output}: {len(content):,} bytes")
     print(f"  input   images         uint8, batch {c} {h} {w}")
     print(f"  output  probabilities  float32, batch {len(predictor.class_names)}")
+    if predictor.transforms:
+        print(f"  note    data.transforms.eval is not in the file; apply it before: {predictor.transforms}")
 
 
 def _options(arguments: list[str]) -> Namespace:

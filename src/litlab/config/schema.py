@@ -62,6 +62,22 @@ class RandAugment(Section):
     magnitude: Annotated[int, Field(ge=0, le=30)]
 
 
+def _names_class(node: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(node.get("_target_"), str):
+        raise ValueError("expected a transform by _target_, as in {_target_: torchvision.transforms.v2.CenterCrop}")
+    return node
+
+
+Transform = Annotated[dict[str, Any], AfterValidator(_names_class)]
+
+
+class Transforms(Section):
+    """Keys of `data.transforms`."""
+
+    train: list[Transform]
+    eval: list[Transform]
+
+
 class ImageData(Section):
     """Keys of conf/data/base/images.yaml."""
 
@@ -69,6 +85,8 @@ class ImageData(Section):
     val_size: CountOrZero | OpenFraction
     val_seed: Seed
     seed: Seed
+    transforms: Transforms
+    num_workers: CountOrZero
     crop_padding: CountOrZero
     flip: bool | Literal["alternating"]
     cutout: CountOrZero
@@ -102,11 +120,11 @@ class ImageFolder(ImageData):
 
     root: str
     cache: str
-    image_size: Count
+    image_size: Count | Annotated[list[Count], Field(min_length=2, max_length=2)]
+    resize: Literal["squash", "crop", "pad"]
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None
     skip_unreadable: bool
     storage: Literal["memory", "stream"]
-    num_workers: CountOrZero
     folders: SplitFolders
     classes: Annotated[list[str | int], Field(min_length=2)] | None
     test_size: CountOrZero | OpenFraction

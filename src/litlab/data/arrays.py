@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,6 +80,11 @@ class ImageArrays(ImageSplits):
         num_channels, height, width = self.train_images.shape[1:]
         return num_channels, height, width
 
+    def read(self, split: Literal["train", "test"]) -> Callable[[int], UInt8[Tensor, "c h w"]]:
+        """Return a function that returns the image of a row of a split."""
+        images = self.train_images if split == "train" else self.test_images
+        return images.__getitem__
+
 
 def image_statistics(*arrays: tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]) -> dict[str, Any]:
     """Compute the fields `train_sums` and `fingerprint` of `ImageSplits`.
@@ -97,9 +102,14 @@ def image_statistics(*arrays: tuple[np.dtype, tuple[int, ...], Iterable[np.ndarr
                 chunk = part[start : start + step]
                 digest.update(np.ascontiguousarray(chunk).data)
                 if number == 0:
-                    pixels = chunk.reshape(*chunk.shape[:2], -1).astype(np.int64)
-                    sums.append(np.stack([pixels.sum(axis=2), np.square(pixels).sum(axis=2)], axis=1))
+                    sums.append(pixel_sums(chunk))
     return {"train_sums": torch.from_numpy(np.concatenate(sums)), "fingerprint": digest.hexdigest()}
+
+
+def pixel_sums(images: UInt8[np.ndarray, "n c h w"]) -> Int64[np.ndarray, "n 2 c"]:
+    """Return rows of `ImageSplits.train_sums`."""
+    pixels = images.reshape(*images.shape[:2], -1).astype(np.int64)
+    return np.stack([pixels.sum(axis=2), np.square(pixels).sum(axis=2)], axis=1)
 
 
 def mean_and_std(sums: Int64[Tensor, "n 2 c"], pixels_per_image: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -25,6 +25,9 @@ class DatasetInfo:
         notes: Sentences for the user on what is not used, and on how splits were made.
         bit_depth: Bits that 16-bit images were scaled from; None if there are none.
         skipped: Paths of the images that could not be decoded and are left out.
+        resize: Method by which images of other proportions are resized, see `litlab.data.resize`.
+        transformed_from: Channels, height, width before the transforms of evaluation (`data.transforms.eval`), which
+            give `image_shape`; None if there are none.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
@@ -42,6 +45,8 @@ class DatasetInfo:
     notes: tuple[str, ...] = ()
     bit_depth: int | None = None
     skipped: tuple[str, ...] = ()
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    transformed_from: tuple[int, int, int] | None = None
 
     @property
     def num_classes(self) -> int:

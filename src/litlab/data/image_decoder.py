@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from litlab.data.archive import archive_members
+from litlab.data.resize import Resize, resize_boxes
 from litlab.errors import UserError
 
 MAX_BIT_DEPTH = 16
@@ -65,7 +66,11 @@ class DecodingReport:
 
 
 def decode_image(
-    content: bytes, size: tuple[int, int], source: str, bit_depth: int = MAX_BIT_DEPTH
+    content: bytes,
+    size: tuple[int, int],
+    source: str,
+    bit_depth: int = MAX_BIT_DEPTH,
+    resize: Resize = "squash",
 ) -> UInt8[np.ndarray, "3 h w"]:
     """Decode a JPEG, PNG or WebP image of any mode to upright RGB pixels, on white where it is transparent.
 
@@ -74,29 +79,43 @@ def decode_image(
         size: Height and width; an image of another size is resized (bilinear, antialiased).
         source: Name of the file, with which error messages begin.
         bit_depth: Bits that 16-bit images use; larger values are white.
+        resize: See `resize_boxes`.
 
     Raises:
         UserError: for anything else, for animations, and for images of more than 2**26 pixels or with other signs of
             having been made to exhaust the machine.
     """
     try:
-        return _decode(content, size, bit_depth)[0]
+        return _decode(content, size, bit_depth, resize)[0]
     except UnreadableImage as error:
         raise UserError(f"{source} {error}: replace or remove it") from error
 
 
 def image_pixels(
-    image: Image.Image, size: tuple[int, int], bit_depth: int = MAX_BIT_DEPTH
+    image: Image.Image, size: tuple[int, int], bit_depth: int = MAX_BIT_DEPTH, resize: Resize = "squash"
 ) -> UInt8[np.ndarray, "3 h w"]:
     """Convert an image of any mode to upright RGB pixels, resized (bilinear, antialiased) to height and width."""
     pixels = _to_rgb(_to_upright(image), bit_depth)
     height, width = size
     if pixels.size != (width, height):
-        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+        source, placed = resize_boxes((pixels.height, pixels.width), size, resize)
+        if (source.width, source.height) != pixels.size:
+            pixels = pixels.crop((source.left, source.top, source.left + source.width, source.top + source.height))
+        pixels = pixels.resize((placed.width, placed.height), Image.Resampling.BILINEAR)
+        if pixels.size != (width, height):
+            canvas = Image.new("RGB", (width, height))
+            canvas.paste(pixels, (placed.left, placed.top))
+            pixels = canvas
     return np.asarray(pixels).transpose(2, 0, 1)
 
 
-def decode_images(root: Path, outputs: Mapping[str, np.ndarray], bit_depth: int, report: DecodingReport) -> None:
+def decode_images(
+    root: Path,
+    outputs: Mapping[str, np.ndarray],
+    bit_depth: int,
+    report: DecodingReport,
+    resize: Resize = "squash",
+) -> None:
     """Decode images of a folder or archive into arrays.
 
     Args:
@@ -104,6 +123,7 @@ def decode_images(root: Path, outputs: Mapping[str, np.ndarray], bit_depth: int,
         outputs: Path of an image in the root -> its uint8 array of shape 3 h w, to whose size it is resized.
         bit_depth: As for `decode_image`.
         report: Gets the findings; the arrays of unreadable images are left as they are.
+        resize: As for `decode_image`.
 
     Raises:
         UserError: for a file that can't be opened, and for a damaged archive.
@@ -113,11 +133,15 @@ def decode_images(root: Path, outputs: Mapping[str, np.ndarray], bit_depth: int,
     else:
         members = (member for member in archive_members(root) if str(member.path) in outputs)
         contents = ((str(member.path), member.read()) for member in members)
-    decode_contents(contents, outputs, bit_depth, report)
+    decode_contents(contents, outputs, bit_depth, report, resize)
 
 
 def decode_contents(
-    contents: Iterator[tuple[str, bytes]], outputs: Mapping[str, np.ndarray], bit_depth: int, report: DecodingReport
+    contents: Iterator[tuple[str, bytes]],
+    outputs: Mapping[str, np.ndarray],
+    bit_depth: int,
+    report: DecodingReport,
+    resize: Resize = "squash",
 ) -> None:
     """Decode files that are read already, given as path and content; otherwise as `decode_images`."""
 
@@ -125,7 +149,7 @@ def decode_contents(
         found = DecodingReport(report.measured)
         for path, content in chunk:
             try:
-                outputs[path][:], value = _decode(content, outputs[path].shape[1:], bit_depth)
+                outputs[path][:], value = _decode(content, outputs[path].shape[1:], bit_depth, resize)
             except UnreadableImage as error:
                 found.unreadable[path] = str(error)
             else:
@@ -163,7 +187,9 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"{path} can't be read: {error}") from error
 
 
-def _decode(content: bytes, size: tuple[int, int], bit_depth: int) -> tuple[UInt8[np.ndarray, "3 h w"], int | None]:
+def _decode(
+    content: bytes, size: tuple[int, int], bit_depth: int, resize: Resize
+) -> tuple[UInt8[np.ndarray, "3 h w"], int | None]:
     """Return the pixels of an image, and its largest value if it has 16 bits."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -174,9 +200,9 @@ def _decode(content: bytes, size: tuple[int, int], bit_depth: int) -> tuple[UInt
             if low_bytes:
                 values = _deep_colors(whole, content, low_bytes)
                 scaled = _to_8_bits(values, bit_depth, whole.info.get("transparency"))
-                return image_pixels(scaled, size), int(values[:, :, :3].max())
+                return image_pixels(scaled, size, resize=resize), int(values[:, :, :3].max())
             max_value = int(np.asarray(whole).max()) if _is_deep_gray(whole) else None
-            return image_pixels(whole, size, bit_depth), max_value
+            return image_pixels(whole, size, bit_depth, resize), max_value
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:

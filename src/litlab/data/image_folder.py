@@ -16,6 +16,7 @@ from litlab.data.image_listing import ImageListing, Layout, OutputRows, check_ro
 from litlab.data.image_selection import ImageSelection
 from litlab.data.image_stream import ImageReader, StreamedImages, build_statistics, load_statistics
 from litlab.data.module import ImageDataModule, ImageSettings, SplitRows, split_fingerprint
+from litlab.data.resize import Resize
 from litlab.data.split import stratified_split
 
 
@@ -34,14 +35,14 @@ class ImageFolder(ImageDataModule):
             1; 0 for no test.
         test_seed: Seed of that draw.
         encoding: Encoding of the names in a zip archive that does not tell it; None to find it.
-        image_size: Height and width in pixels that all images are resized to.
+        image_size: Height and width in pixels that all images are resized to; one number for both.
+        resize: See `resize_boxes`; padding is black.
         bit_depth: Bits that 16-bit images use, 8 to 16; larger values are white. None for as many as the
             largest value of the training images has.
         skip_unreadable: Leave out images that can't be decoded, instead of refusing them.
         cache: Folder of the decoded arrays; images are decoded again when a file's size or time of change differs.
         storage: "memory" for decoded arrays; "stream" to decode images whenever they are needed, from a folder or a zip
             archive.
-        num_workers: Number of processes that decode with "stream"; 0 to decode in the training process.
         settings: Arguments of every data module, see `ImageSettings`.
     """
 
@@ -54,12 +55,12 @@ class ImageFolder(ImageDataModule):
         test_size: int | float,
         test_seed: int,
         encoding: str | None,
-        image_size: int,
+        image_size: int | Sequence[int],
+        resize: Resize,
         bit_depth: int | None,
         skip_unreadable: bool,
         cache: str,
         storage: Literal["memory", "stream"],
-        num_workers: int,
         **settings: Unpack[ImageSettings],
     ) -> None:
         super().__init__(**settings)
@@ -71,17 +72,18 @@ class ImageFolder(ImageDataModule):
         )
         self.test_size = test_size
         self.test_seed = test_seed
-        self.image_size = image_size
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size = (height, width)
+        self.resize: Resize = resize
         self.bit_depth = bit_depth
         self.skip_unreadable = skip_unreadable
         self.cache = Path(cache).expanduser()
         self.storage = storage
-        self.num_workers = num_workers
 
     @cached_property
     def _key(self) -> str:
         check_root(self.root)
-        settings = self.image_size, self.bit_depth, self.skip_unreadable, self.layout
+        settings = self.image_size, self.resize, self.bit_depth, self.skip_unreadable, self.layout
         content = repr((str(self.root), settings, file_stamps(self.root, self.layout)))
         return f"image_folder-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
@@ -99,8 +101,8 @@ class ImageFolder(ImageDataModule):
             ArrayCache(self.cache).build(self._key, lambda: self._decoding_plan(self._selection))
         else:
             key = self._key  # which checks the root
-            ImageReader(self.root, self.image_size)  # which checks the archive
-            build_statistics(self.cache, key, self.image_size, self._selection)
+            ImageReader(self.root, self.image_size, self.resize)  # which checks the archive
+            build_statistics(self.cache, key, self.image_size, self.resize, self._selection)
 
     def load_images(self) -> ImageArrays | StreamedImages:
         """Map the arrays in the cache into memory, or list the files that are streamed.
@@ -120,9 +122,8 @@ class ImageFolder(ImageDataModule):
             num_val=listing.num_val,
             notes=listing.notes,
             **statistics,
-            reader=ImageReader(self.root, self.image_size, statistics["bit_depth"] or MAX_BIT_DEPTH),
+            reader=ImageReader(self.root, self.image_size, self.resize, statistics["bit_depth"] or MAX_BIT_DEPTH),
             listing=listing,
-            num_workers=self.num_workers,
         )
 
     def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
@@ -151,14 +152,14 @@ class ImageFolder(ImageDataModule):
             arrays[1][:], arrays[3][:] = train.labels, test.labels
             report = selection.new_report()
             outputs = OutputRows((train.paths, arrays[0]), (test.paths, arrays[2]))
-            decode_images(self.root, outputs, selection.used_depth, report)
+            decode_images(self.root, outputs, selection.used_depth, report, self.resize)
             usable = selection.after(report)
             return None if usable is selection else self._decoding_plan(usable)
 
         return DecodingPlan(
             name=listing.name,
             class_names=listing.class_names,
-            image_shape=(3, self.image_size, self.image_size),
+            image_shape=(3, *self.image_size),
             num_train=len(train.paths),
             num_test=len(test.paths),
             num_val=listing.num_val,

@@ -58,6 +58,7 @@ class BatchRows(NamedTuple):
     partners: Int64[Tensor, " b"] | None
     num_valid: int
     num_global: int
+    epoch: int
 
 
 class EpochSampler:
@@ -210,6 +211,6 @@ def _batch_rows(numbers: Iterable[int], args: LoaderArgs) -> Iterator[BatchRows]
         batch = order[number * batch_size : (number + 1) * batch_size]
         part, num_valid = rank_slice(batch, args["rank"], args["world_size"])
         partners = None if mixing is None else mixing.partners(part, indices, epoch)
-        return BatchRows(part, partners, num_valid, len(batch))
+        return BatchRows(part, partners, num_valid, len(batch), epoch)
 
     return map(rows, numbers)

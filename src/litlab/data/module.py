@@ -5,25 +5,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from litlab.data.arrays import ImageArrays, mean_and_std
+from litlab.data.arrays import ImageArrays, mean_and_std, pixel_sums
 from litlab.data.augment import Augmentation, Mixing
 from litlab.data.augment.geometry import epoch_size, shrink
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH
-from litlab.data.image_stream import StreamedImages, StreamLoader
+from litlab.data.image_stream import StreamedImages
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
 from litlab.data.preprocess import Preprocess
+from litlab.data.resize import Resize
 from litlab.data.split import stratified_split
+from litlab.data.transforms import Transform, make_transforms
+from litlab.data.worker_loader import WorkerLoader
 from litlab.errors import UserError
 from litlab.runs.terminal import printable
 
 _MIN_SIZE = 8  # pixels, of progressive resizing
 _MAX_LISTED = 5  # files in a note
+_NUM_CHECKED = 4  # images that show what the transforms give
+_MAX_MEASURED = 2000  # training images, for mean and deviation after transforms; all would take too long
 
 
 class ImageSettings(TypedDict):
@@ -37,17 +43,23 @@ class ImageSettings(TypedDict):
             used for data with a validation split of their own.
         val_seed: Seed of the validation split.
         seed: Seed of the order of the epochs and of the augmentation.
+        transforms: Transforms of single images, in training ("train") and otherwise ("eval"), see `ImageTransforms`;
+            those of training come before the augmentation.
+        num_workers: Number of processes that transform images, or read them from files; 0 to do it in this one.
         crop_padding, flip, cutout, color_jitter, rand_augment: See `Augmentation`.
         mixup, cutmix: See `Mixing`.
         progressive_sizes: Heights and widths in pixels that training images are shrunk to, for an equal number of
             epochs each; the last is the images' own. None for that one alone.
-        mean, std: Per channel, of pixels in 0..1; None for those of the training images alone, without validation.
+        mean, std: Per channel, of pixels in 0..1; None for those of the training images alone, after the transforms
+            of evaluation, without validation.
     """
 
     batch_size: int
     val_size: int | float
     val_seed: int
     seed: int
+    transforms: Mapping[Literal["train", "eval"], Sequence[Transform]]
+    num_workers: int
     crop_padding: int
     flip: bool | Literal["alternating"]
     cutout: int
@@ -88,6 +100,8 @@ class ImageDataModule(LightningDataModule, ABC):
         settings: All settings.
         batch_size: Images of a batch, over all devices.
         seed: Seed of the order and the augmentation.
+        transforms: Transforms of single images, "train" and "eval".
+        resize: Method by which images of other proportions are resized.
         info: Description of the data set, from `setup` on.
         train_indices: Rows of the official training split to train on, shape n_train, ascending.
         val_indices: Rows of the official training split to validate on, shape n_val, ascending.
@@ -97,6 +111,7 @@ class ImageDataModule(LightningDataModule, ABC):
         UserError: if there are other settings than those of `ImageSettings`.
     """
 
+    resize: Resize = "squash"
     info: DatasetInfo
     train_indices: Tensor
     val_indices: Tensor
@@ -114,6 +129,7 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         self.settings = settings
         self.batch_size, self.seed = settings["batch_size"], settings["seed"]
+        self.transforms = make_transforms(settings["transforms"], settings["seed"])
         self.augment = Augmentation(
             seed=settings["seed"],
             crop_padding=settings["crop_padding"],
@@ -141,10 +157,33 @@ class ImageDataModule(LightningDataModule, ABC):
         splits = self.load_images()
         rows = self.split_rows(splits)
         self.train_indices, self.val_indices, self.test_indices = rows.train, rows.val, rows.test
-        self.info = self._describe(splits, rows.notes)
-        check_image_shape(self.settings, self.info.image_shape)
+        self.train_shape, eval_shape = self._transformed_shapes(splits)
+        self.info = self._describe(splits, eval_shape, rows.notes)
+        check_image_shape(self.settings, self.train_shape)
         self.preprocess = Preprocess(image_size=self.info.image_shape[1:], mean=self.info.mean, std=self.info.std)
         self._splits = splits
+
+    def _transformed_shapes(
+        self, splits: ImageArrays | StreamedImages
+    ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Return the shapes of the images, c h w, after the transforms of training and of evaluation."""
+        if not any(self.transforms.values()):
+            return splits.image_shape, splits.image_shape
+        rows, read = torch.cat([self.train_indices, self.test_indices]), splits.read("train")
+        if not len(rows):  # other images than those of the training are evaluated
+            rows, read = torch.arange(len(splits.test_labels)), splits.read("test")
+        indices = evenly_spaced(rows, _NUM_CHECKED).tolist()
+        images = [read(index) for index in indices]
+        shapes = [
+            transforms.output_shape(images, indices) if transforms else splits.image_shape
+            for transforms in (self.transforms["train"], self.transforms["eval"])
+        ]
+        if shapes[0][0] != shapes[1][0]:
+            raise UserError(
+                f"data.transforms: images of the training have {shapes[0][0]} channels after them, those of the "
+                f"evaluation {shapes[1][0]}; train and eval need the same transforms of channels, such as Grayscale"
+            )
+        return shapes[0], shapes[1]
 
     def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
         """Choose the rows of the official training split to train and to validate on."""
@@ -190,9 +229,19 @@ class ImageDataModule(LightningDataModule, ABC):
         task = None if self.trainer is None else self.trainer.lightning_module
         if task is not None:
             check_task(task, self.mixing)
-            check_network(task, self.settings["progressive_sizes"], self.info.image_shape[0])
+            self._check_sizes(task)
         mixing = self.mixing if self.mixing.active else None
-        return self._loader("train", self.train_indices, shuffle=not overfits, mixing=mixing)
+        return self._loader("train", self.train_indices, is_training=True, shuffle=not overfits, mixing=mixing)
+
+    def _check_sizes(self, task: LightningModule) -> None:
+        """Raise a UserError unless the network takes training images, which may be smaller than those of evaluation."""
+        (num_channels, *size), progressive = self.train_shape, self.settings["progressive_sizes"]
+        if progressive:
+            setting, remedy = f"data.progressive_sizes={list(progressive)}", "data.progressive_sizes=null"
+            check_network(task, [(size, size) for size in progressive], num_channels, setting, remedy)
+        elif self.train_shape != self.info.image_shape:
+            remedy = "data.transforms.train and eval that give images of one size"
+            check_network(task, [(size[0], size[1])], num_channels, "data.transforms", remedy)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return the loader of the validation images; without any an empty list, which disables validation."""
@@ -205,9 +254,8 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader("test", torch.arange(self.info.num_test)) if self.info.num_test else []
 
     def example_images(self, num_images: int) -> Float[Tensor, "b c h w"]:
-        """Return at most so many training images, evenly spaced, normalized but not augmented, on the CPU."""
-        step = max(1, len(self.train_indices) // num_images)
-        loader = self._loader("train", self.train_indices[::step][:num_images])
+        """Return at most so many training images, evenly spaced, prepared as in evaluation, on the CPU."""
+        loader = self._loader("train", evenly_spaced(self.train_indices, num_images))
         return torch.cat([self.transform_batch(batch, epoch=None).images for batch in loader])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -252,8 +300,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.augment.on_normalized(images, indices, epoch)
 
     def _normalize(self, pixels: Tensor) -> Tensor:
-        images: Tensor = self.preprocess.to(pixels.device)(pixels)
-        return images
+        return self.preprocess.to(pixels.device).normalize(pixels)
 
     def _match_task(self, images: Tensor) -> Tensor:
         """Convert images to the dtype and memory format of the task."""
@@ -264,11 +311,19 @@ class ImageDataModule(LightningDataModule, ABC):
         return images.to(dtype, memory_format=getattr(task, "memory_format", torch.preserve_format))
 
     def _loader(
-        self, split: Literal["train", "test"], indices: Tensor, *, shuffle: bool = False, mixing: Mixing | None = None
+        self,
+        split: Literal["train", "test"],
+        indices: Tensor,
+        *,
+        is_training: bool = False,
+        shuffle: bool = False,
+        mixing: Mixing | None = None,
     ) -> BatchLoader:
         trainer, splits = self.trainer, self._splits
+        assert splits is not None, "setup() comes first"
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
-        indices = indices if isinstance(splits, StreamedImages) else indices.to(device)
+        in_workers = bool(self.transforms["train" if is_training else "eval"]) or isinstance(splits, StreamedImages)
+        indices = indices if in_workers else indices.to(device)
         args = LoaderArgs(
             sampler=EpochSampler(indices=indices, seed=self.seed, shuffle=shuffle),
             batch_size=self.batch_size,
@@ -276,9 +331,8 @@ class ImageDataModule(LightningDataModule, ABC):
             world_size=1 if trainer is None else trainer.world_size,
             mixing=mixing,
         )
-        if isinstance(splits, StreamedImages):
-            pin_memory = device.type == "cuda"
-            return StreamLoader(splits, split, pin_memory=pin_memory, persistent_workers=shuffle, **args)
+        if in_workers:
+            return self._worker_loader(splits, split, is_training, pin_memory=device.type == "cuda", **args)
         if (split, device) not in self._resident:  # moved once, for all loaders
             arrays = self.arrays
             images, labels = arrays.train_images, arrays.train_labels
@@ -288,18 +342,39 @@ class ImageDataModule(LightningDataModule, ABC):
         images, labels = self._resident[split, device]
         return MemoryLoader(images=images, labels=labels, **args)
 
-    def _describe(self, splits: ImageArrays | StreamedImages, notes: tuple[str, ...]) -> DatasetInfo:
-        _, height, width = splits.image_shape
-        mean, std = mean_and_std(splits.train_sums[self.train_indices], height * width)
-        computed = f"computed from the {len(self.train_indices):,} training images"
+    def _worker_loader(
+        self,
+        splits: ImageArrays | StreamedImages,
+        split: Literal["train", "test"],
+        is_training: bool = False,
+        pin_memory: bool = False,
+        **args: Unpack[LoaderArgs],
+    ) -> WorkerLoader:
+        return WorkerLoader(
+            splits.read(split),
+            splits.train_labels if split == "train" else splits.test_labels,
+            transforms=self.transforms["train" if is_training else "eval"],
+            is_training=is_training,
+            num_workers=self.settings["num_workers"],
+            pin_memory=pin_memory,
+            persistent_workers=is_training,
+            **args,
+        )
+
+    def _describe(
+        self, splits: ImageArrays | StreamedImages, image_shape: tuple[int, int, int], notes: tuple[str, ...]
+    ) -> DatasetInfo:
         configured = [f"data.{key}" for key in ("mean", "std") if self.settings[key] is not None]
+        mean, std, computed = (0.0,) * image_shape[0], (1.0,) * image_shape[0], ""
+        if len(configured) < 2:
+            mean, std, computed = self._measure(splits, image_shape)
         source = f"{' and '.join(configured)} as configured" if configured else computed
         if len(configured) == 1:
             source += f", the other {computed}"
         return DatasetInfo(
             name=splits.name,
             class_names=splits.class_names,
-            image_shape=splits.image_shape,
+            image_shape=image_shape,
             mean=_per_channel("mean", self.settings["mean"], mean),
             std=_per_channel("std", self.settings["std"], std),
             statistics_source=source,
@@ -310,7 +385,31 @@ class ImageDataModule(LightningDataModule, ABC):
             notes=(*splits.notes, *_pixel_notes(splits), *notes),
             bit_depth=splits.bit_depth,
             skipped=splits.skipped,
+            resize=self.resize,
+            transformed_from=splits.image_shape if self.transforms["eval"] else None,
         )
+
+    def _measure(
+        self, splits: ImageArrays | StreamedImages, image_shape: tuple[int, int, int]
+    ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+        """Return mean and deviation of the training images after the transforms of evaluation, and their source."""
+        rows, num_pixels = self.train_indices, image_shape[1] * image_shape[2]
+        if not self.transforms["eval"]:
+            computed = f"computed from the {len(rows):,} training images"
+            return *mean_and_std(splits.train_sums[rows], num_pixels), computed
+        rows = evenly_spaced(rows, _MAX_MEASURED)
+        sampler = EpochSampler(indices=rows, seed=self.seed, shuffle=False)
+        args = LoaderArgs(sampler=sampler, batch_size=self.batch_size, rank=0, world_size=1, mixing=None)
+        loader = self._worker_loader(splits, "train", **args)
+        sums = np.concatenate([pixel_sums(batch.images.numpy()) for batch in loader])
+        computed = f"computed from {len(rows):,} training images after data.transforms.eval"
+        return *mean_and_std(torch.from_numpy(sums), num_pixels), computed
+
+
+def evenly_spaced(rows: Int64[Tensor, " n"], num_rows: int) -> Int64[Tensor, " m"]:
+    """Return at most so many of the rows, evenly spaced."""
+    num_rows = min(num_rows, len(rows))
+    return rows[torch.arange(num_rows) * len(rows) // max(1, num_rows)]
 
 
 def split_fingerprint(splits: ImageArrays | StreamedImages) -> str:
@@ -364,22 +463,27 @@ def check_task(task: LightningModule, mixing: Mixing) -> None:
         )
 
 
-def check_network(task: LightningModule, sizes: Sequence[int] | None, num_channels: int) -> None:
-    """Raise a UserError unless the network of a task can be applied to images of each of these sizes."""
+def check_network(
+    task: LightningModule, sizes: Sequence[tuple[int, int]], num_channels: int, setting: str, remedy: str
+) -> None:
+    """Raise a UserError unless the network of a task can be applied to images of each of these heights and widths.
+
+    The setting that causes these sizes, and another one that does not, are for the message.
+    """
     network = getattr(task, "network", None)
-    if not sizes or not isinstance(network, nn.Module):
+    if not isinstance(network, nn.Module):
         return
-    for size in sorted(set(sizes)):
-        images = torch.zeros(1, num_channels, size, size, device=task.device, dtype=task.dtype)  # type: ignore[arg-type]
+    for height, width in sorted(set(sizes)):
+        images = torch.zeros(1, num_channels, height, width, device=task.device, dtype=task.dtype)  # type: ignore[arg-type]
         training = [module for module in network.modules() if module.training]
         try:
             with torch.no_grad():
                 network.eval().forward(images)  # not called, or a compiled network would be compiled for this size
         except RuntimeError as error:
             raise UserError(
-                f"data.progressive_sizes={list(sizes)}: {type(network).__name__} can't take images of {size}x{size} "
+                f"{setting}: {type(network).__name__} can't take images of {height}x{width} "
                 f"({str(error).splitlines()[0]}). Take a network without a fixed image size, such as model=resnet18, "
-                "or data.progressive_sizes=null"
+                f"or {remedy}"
             ) from error
         finally:
             for module in training:

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     CUTMIX_COLUMN = 11
     JITTER = 12
     RAND_AUGMENT = 13
+    TRANSFORM = 14
 
 
 def random_bits(counters: Int64[Tensor, "*n"], *key: int) -> Int64[Tensor, "*n"]:

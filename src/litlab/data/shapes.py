@@ -5,8 +5,6 @@ pixels is of the kind that is exactly rounded (no sines or powers, which differ 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -17,6 +15,7 @@ from torch import Tensor
 from litlab.data.arrays import ImageArrays, image_statistics
 from litlab.data.module import ImageDataModule, ImageSettings
 from litlab.data.random_numbers import random_bits, random_sequences
+from litlab.data.transforms import one_thread
 
 CLASS_NAMES = ("disk", "ring", "square", "triangle", "cross", "star", "crescent", "half-disk", "bars", "corner")
 IMAGE_SIZE = 32
@@ -68,23 +67,11 @@ class Shapes(ImageDataModule):
 def draw_images(num_images: int, seed: int, split: int) -> UInt8[Tensor, "n 3 32 32"]:
     """Draw the first images of a split; image i shows class i modulo 10."""
     images = torch.empty(num_images, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
-    with _one_thread():
+    with one_thread():
         for start in range(0, num_images, _CHUNK):
             chunk = _draw_chunk(torch.arange(start, start + _CHUNK), seed, split)
             images[start : start + _CHUNK] = chunk[: num_images - start]
     return images
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Thousands of small operations: threads gain little, and where other processes keep the cores busy they wait for
-    # each other at every operation (123 s instead of 3 were measured).
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 @dataclass

@@ -21,7 +21,7 @@ CHECKED_BATCH_SIZES = (1, 5)
 
 
 class PixelsToProbabilities(nn.Module):
-    """Exported module: preprocessing, network and softmax."""
+    """Exported module: normalization, network and softmax, for images that are resized and transformed already."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PixelsToProbabilities(nn.Module):
 
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
         """Compute class probabilities of uint8 images."""
-        return self._logits(self.preprocess(images)).softmax(dim=1)
+        return self._logits(self.preprocess.normalize(images)).softmax(dim=1)
 
 
 def to_onnx(predictor: Predictor) -> bytes:
@@ -92,7 +92,8 @@ def _check(predictor: Predictor, exported: Callable[[Tensor], Tensor]) -> None:
     """
     for batch_size in CHECKED_BATCH_SIZES:
         images = _random_images(predictor, batch_size)
-        expected, output = predictor(images), exported(images)
+        with torch.no_grad():
+            expected, output = PixelsToProbabilities(predictor)(images), exported(images)
         difference = (output - expected).abs().max().item() if output.shape == expected.shape else float("inf")
         if not difference <= TOLERANCE:
             raise UserError(
@@ -109,7 +110,8 @@ def _random_images(predictor: Predictor, num_images: int) -> UInt8[Tensor, "b c 
 
 def _metadata(predictor: Predictor) -> dict[str, str]:
     c, h, w = predictor.dataset_info.image_shape
-    return {
+    transforms = {"transforms": f"to be applied before: {predictor.transforms}"} if predictor.transforms else {}
+    return transforms | {
         "class_names": json.dumps(predictor.class_names, ensure_ascii=False),
         "input": f"images: uint8 (batch, {c}, {h}, {w}), 0 to 255, {'RGB' if c == 3 else 'channels as in training'}",
         "output": f"probabilities: float32 (batch, {len(predictor.class_names)})",

@@ -83,6 +83,16 @@ class FinishedRun:
             model["_target_"] = _WITHOUT_WEIGHTS.get(model["_target_"], model["_target_"])
         return settings
 
+    def evaluation_transforms(self) -> list[Config]:
+        """Return the nodes of `data.transforms.eval`, checked and completed as by `select_settings`."""
+        settings: Config = {"data": {"transforms": {"eval": self.config["data"]["transforms"]["eval"]}}}
+        if self.own:
+            settings = resolve_secrets(settings)
+        else:
+            self.trust.check_imports(settings)
+        nodes: list[Config] = settings["data"]["transforms"]["eval"]
+        return nodes
+
     def find_checkpoint(self, name: str | None) -> Path:
         """Find a checkpoint file.
 

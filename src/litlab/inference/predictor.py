@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH, decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
+from litlab.data.transforms import EVALUATION_EPOCH, ImageTransforms
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.tasks.tta import TTA
-from litlab.training.build import build_network
+from litlab.training.build import build_network, build_transforms
 from litlab.training.checkpoint_io import read_network_weights
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
@@ -34,14 +35,24 @@ class Predictor:
 
     Attributes:
         network: in evaluation mode; from normalized images, float `b c h w`, to logits, `b num_classes`.
-        preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes.
+        preprocess: from uint8 images, `b c h w` of any height and width, to what the network takes; without transforms.
+        transforms: transforms of `data.transforms.eval`, between the resizing and the normalization of `preprocess`.
         dataset_info: of the data set of the run.
         tta: test-time augmentation, as in the run's test.
     """
 
-    def __init__(self, *, network: nn.Module, preprocess: Preprocess, dataset_info: DatasetInfo, tta: TTA) -> None:
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        preprocess: Preprocess,
+        dataset_info: DatasetInfo,
+        tta: TTA,
+        transforms: ImageTransforms,
+    ) -> None:
         self.network = network.eval()
         self.preprocess = preprocess
+        self.transforms = transforms
         self.dataset_info = dataset_info
         self.tta = tta
 
@@ -89,15 +100,16 @@ class Predictor:
         Raises:
             UserError: As a call does.
         """
-        size, bit_depth = self.preprocess.image_size, self.dataset_info.bit_depth or MAX_BIT_DEPTH
+        size, resize = self.preprocess.image_size, self.preprocess.method
+        bit_depth = self.dataset_info.bit_depth or MAX_BIT_DEPTH
         if isinstance(image, str | os.PathLike):
             try:
                 content = Path(image).read_bytes()
             except OSError as error:
                 raise UserError(f"{Path(image)} can't be read: {error.strerror}") from error
-            pixels = _to_tensor(decode_image(content, size, str(image), bit_depth))
+            pixels = _to_tensor(decode_image(content, size, str(image), bit_depth, resize))
         elif isinstance(image, PIL.Image.Image):
-            pixels = _to_tensor(image_pixels(image, size, bit_depth))
+            pixels = _to_tensor(image_pixels(image, size, bit_depth, resize))
         elif isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim not in (2, 3):
                 raise UserError(f"{_IMAGES}; found {image.dtype} of shape {image.shape}")
@@ -109,18 +121,29 @@ class Predictor:
         if pixels.ndim != 4 or pixels.dtype != torch.uint8:
             shape, dtype = tuple(image.shape), image.dtype  # type: ignore[union-attr]  # files and PIL images are uint8
             raise UserError(f"{_IMAGES}; found {dtype} of shape {shape}")
-        return _with_channels(pixels, self.dataset_info.image_shape[0])
+        return _with_channels(pixels, (self.dataset_info.transformed_from or self.dataset_info.image_shape)[0])
 
     def _batches(self, images: Image | Sequence[Image]) -> Iterator[Float[Tensor, "b c h w"]]:
         device = self.preprocess.scale.device
         if isinstance(images, list | tuple):
             for first in range(0, len(images), BATCH_SIZE):
-                pixels = [self.pixels(image).to(device) for image in images[first : first + BATCH_SIZE]]
-                yield torch.cat([self.preprocess(image) for image in pixels])
+                pixels = [self.pixels(image) for image in images[first : first + BATCH_SIZE]]
+                yield torch.cat([self._prepare(image, device) for image in pixels])
         else:
             batch = self.pixels(images)  # type: ignore[arg-type]  # not a list
             for first in range(0, len(batch), BATCH_SIZE):
-                yield self.preprocess(batch[first : first + BATCH_SIZE].to(device))
+                yield self._prepare(batch[first : first + BATCH_SIZE], device)
+
+    def _prepare(self, pixels: UInt8[Tensor, "b c h w"], device: torch.device) -> Float[Tensor, "b c h w"]:
+        """Resize, transform and normalize images, as in validation and test."""
+        if not self.transforms:
+            prepared: Tensor = self.preprocess(pixels.to(device))
+            return prepared
+        resized = self.preprocess.resize(pixels.to(device)).cpu()
+        indices = [0] * len(resized)  # a random transform has the random numbers of the first image
+        images = self.transforms(list(resized), indices, EVALUATION_EPOCH)
+        self.transforms.check_shapes(images, indices, self.dataset_info.image_shape)
+        return self.preprocess.normalize(torch.stack(images).to(device))
 
 
 def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow: Iterable[str] = ()) -> Predictor:
@@ -147,11 +170,17 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
             f"{path}: its weights are not those of the network in config.yaml; has the code of "
             f"{node['_target_']} changed? provenance.json holds the commit it was trained at\n{error}"
         ) from error
-    preprocess = Preprocess(image_size=info.image_shape[1:], mean=info.mean, std=info.std)
+    _, height, width = info.transformed_from or info.image_shape
+    preprocess = Preprocess(image_size=(height, width), mean=info.mean, std=info.std, resize=info.resize)
+    setting = "data.transforms.eval"
+    nodes = finished.evaluation_transforms() if info.transformed_from else []
+    transforms = ImageTransforms(
+        build_transforms(setting, nodes), seed=finished.config["data"].get("seed", 0), setting=setting
+    )
     task, tta = finished.config["task"], TTA(flip=False, shift=0)
     if task["_target_"] == "litlab.tasks.image_classifier.ImageClassifier":
         tta = TTA(flip=task["test_time_flip"], shift=task["test_time_shift"])
-    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta)
+    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta, transforms=transforms)
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:

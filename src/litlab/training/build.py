@@ -122,6 +122,12 @@ def build_network(node: Config, info: DatasetInfo | None) -> nn.Module:
     return network
 
 
+def build_transforms(setting: str, nodes: list[Config]) -> list[Any]:
+    """Build the transforms of a list of nodes with this key, as an argument of a data module."""
+    transforms: list[Any] = _instantiate_inner(setting, nodes, {})
+    return transforms
+
+
 def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | None) -> LightningModule:
     """Build the LightningModule, with network, optimizer and schedule where its signature names them."""
     offered = _as_arguments(info) | {"schedule": None}
