@@ -67,11 +67,15 @@ class Study:
     def statuses(self) -> list[str]:
         return [read_result(run)["status"] if run.result.exists() else "" for run in self.runs()]
 
-    def submissions(self) -> list[int]:
-        """Return how often each job was submitted."""
+    def jobs(self) -> dict[str, str]:
+        """Return the status that Ray gives each submission of the study, by submission id."""
         file = self.path / ".ray" / "prefix"
         prefix = file.read_text() if file.exists() else "none"
-        numbers = [key.split("-")[2] for key in self._cluster.jobs() if key.startswith(f"{prefix}-")]
+        return {key: job["status"] for key, job in self._cluster.jobs().items() if key.startswith(f"{prefix}-")}
+
+    def submissions(self) -> list[int]:
+        """Return how often each job was submitted."""
+        numbers = [key.split("-")[2] for key in self.jobs()]
         return [numbers.count(str(number)) for number in range(len(self.runs()))]
 
 
@@ -107,11 +111,10 @@ def test_jobs_outlive_a_detached_command_and_are_cancelled_by_hand(cluster: RayC
     output, _ = controller.communicate(timeout=60)
     assert controller.returncode == 130, output
     (run,) = study.runs()
-    (job,) = cluster.jobs().values()
-    assert job["status"] == "RUNNING", output
+    assert list(study.jobs().values()) == ["RUNNING"], output
     (cancel,) = [line.split(maxsplit=1)[1] for line in output.splitlines() if line.startswith("cancel ")]
     cluster.call("bash", "-c", cancel)
-    wait_until(lambda: all(job["status"] == "STOPPED" for job in cluster.jobs().values()), SOON)
+    wait_until(lambda: list(study.jobs().values()) == ["STOPPED"], SOON)
     assert not run.result.exists() or study.statuses() == ["interrupted"]
     code, output = study.run()
     assert (code, study.statuses(), study.submissions()) == (0, ["completed"], [2]), output
