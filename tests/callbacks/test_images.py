@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from litlab.callbacks.confusion_matrix import ConfusionMatrix, draw_confusion_matrix
 from litlab.callbacks.images import TrainingImages, WorstMistakes, contact_sheet, get_font, to_pixels, truncate
+from litlab.callbacks.predictions import PredictionCounter
 from litlab.tasks.image_classifier import ImageClassifier
 
 
@@ -145,5 +146,7 @@ def read_texts(logger: TensorBoardLogger) -> dict[str, str]:
 
 def test_many_classes_have_a_legend() -> None:
     names = [f"class {number}" for number in range(61)]
-    assert ConfusionMatrix(class_names=names)._legend == names
-    assert ConfusionMatrix(class_names=names[:60])._legend == []
+    for num_classes, legend in ((61, names), (60, [])):
+        counter = PredictionCounter(num_classes)
+        counter.update(torch.eye(num_classes), torch.arange(num_classes))
+        assert ConfusionMatrix(class_names=names[:num_classes]).draw(counter.compute())[1] == legend

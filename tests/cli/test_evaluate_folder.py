@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
 from PIL import Image
 from support.images import write_folder
 from support.runs import train_here
+from torch import Tensor, nn
 
 from litlab.cli import evaluate
 from litlab.errors import UserError
@@ -79,6 +81,32 @@ def test_16_bits_are_scaled_as_in_the_training(
     deep, plain = (evaluated(capsys, run, tmp_path / root) for root in ("deep", "plain"))
     assert deep["metrics"] == plain["metrics"]
     assert ("16-bit images are scaled from 14 bits: 16,383 is white" in deep["notes"]) == (depth == 14)
+
+
+class CountsClasses(nn.Module):
+    """Loss that depends on the number of training images of each class."""
+
+    def __init__(self, *, class_counts: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("shift", Tensor(class_counts).log(), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.shift, labels, reduction="none")
+
+
+def test_a_loss_keeps_the_class_counts_of_the_training(
+    tmp_path: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights and counts of other images, which have no training images at all, would give another value or none."""
+    root = other.rename(tmp_path / "images")
+    loss = f"+task.loss._target_={__name__}.CountsClasses"
+    run = train_here(tmp_path / "run", *TINY, f"data.root={root}", loss, "task.class_weights=balanced")
+    counts = run.read_json(run.dataset)["class_counts"]
+    assert sum(counts) == run.read_json(run.dataset)["num_train"]
+    shutil.copytree(root / "test", tmp_path / "tested")
+    capsys.readouterr()
+    report = evaluated(capsys, run, tmp_path / "tested", "--allow", f"{__name__}.CountsClasses")
+    assert report["metrics"] == pytest.approx(run.read_json(run.result)["test"])
 
 
 def test_classes_are_matched_by_name(folder_run: RunDirectory, other: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,46 @@ def problems(**changes: Any) -> list[str]:
         ("objective__metric", "loss/test", "nothing is ever selected on the test split"),
         ("schedule__warmup", 1.5, "schedule.warmup=1.5: expected less than or equal to 1"),
         ("task__label_smoothing", 1.0, "task.label_smoothing=1.0: expected less than 1"),
+        ("task__loss", {"gamma": 2}, "task.loss._target_: names the class to build"),
+        ("task__loss", {"_target_": "my.Focal", "reduction": "mean"}, "its reduction is none: litlab takes the mean"),
+        ("task__loss", "my.Focal", "task.loss=my.Focal: expected a valid dictionary"),
+        ("task__loss", {"_target_": "litlab.Focal"}, "task.loss._target_=litlab.Focal: litlab has no such class"),
+        (
+            "task__class_weights",
+            [1.0, -1.0],
+            "task.class_weights=[1.0, -1.0]: expected balanced, null or one weight",
+        ),
+        (
+            "task__class_weights",
+            [1.0, float("nan")],
+            "expected balanced, null or one weight",
+        ),
+        (
+            "task__class_weights",
+            [1.0, float("inf")],
+            "expected balanced, null or one weight",
+        ),
+        (
+            "task__class_weights",
+            [0, 0.0],
+            "task.class_weights=[0, 0.0]: expected balanced, null or one weight",
+        ),
+        (
+            "task__class_weights",
+            [1.0],
+            "task.class_weights=[1.0]: expected balanced, null or one weight",
+        ),
+        ("task__class_weights", [1, True], "task.class_weights=[1, True]: expected balanced, null or one weight"),
+        (
+            "task__class_weights",
+            "even",
+            "task.class_weights=even: expected balanced, null or one weight",
+        ),
+        ("task__metrics", {"accuracy": {"_target_": "my.F1"}}, "accuracy is a built-in metric; use another name"),
+        ("task__metrics", {"val/f1": {"_target_": "my.F1"}}, "string should match pattern"),
+        ("task__metrics", {"f1": {"average": "macro"}}, "task.metrics.f1._target_: names the class to build"),
+        ("task__metrics", {"f1": "my.F1"}, "task.metrics.f1=my.F1: expected a valid dictionary"),
+        ("objective__metric", "val/f1", "objective.metric=val/f1: is not measured in validation"),
         ("trainer__precision", "32", "trainer.precision=32: expected '64-true'"),
         ("trainer__max_epochs", 0, "trainer.max_epochs=0: expected greater than or equal to 1, or -1"),
         ("trainer__limit_train_batches", 1.5, "trainer.limit_train_batches=1.5: expected less than or equal to 1"),
@@ -81,6 +121,11 @@ def test_sizes_of_images(key: str, value: object, expected: str) -> None:
     with pytest.raises(UserError) as refused:
         validate(config | {"data": config["data"] | {key: value}})
     assert expected in str(refused.value)
+
+
+def test_label_smoothing_is_for_cross_entropy() -> None:
+    (line,) = problems(task__label_smoothing=0.1, task__loss={"_target_": "my.Focal", "gamma": 2})
+    assert line.startswith("task.label_smoothing=0.1: is for cross entropy, not for task.loss=my.Focal; set it to 0")
 
 
 def test_all_problems_are_reported_once() -> None:

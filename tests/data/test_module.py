@@ -42,6 +42,14 @@ def test_info_is_complete_and_consistent(make_module: Make) -> None:
     assert DatasetInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info
 
 
+def test_classes_of_the_training_images_are_counted(make_module: Make) -> None:
+    module = make_module(val_size=0.3)
+    labels = [int(label) for batch in module.train_dataloader() for label in batch.labels[: batch.num_valid]]
+    assert module.info.class_counts is not None
+    assert list(module.info.class_counts) == [labels.count(label) for label in range(module.info.num_classes)]
+    assert sum(module.info.class_counts) == module.info.num_train
+
+
 def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
     module = make_module()
     train, val = set(module.train_indices.tolist()), set(module.val_indices.tolist())

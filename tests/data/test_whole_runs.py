@@ -16,7 +16,8 @@ from litlab.runs.result import read_result
 
 SMALL = (
     "model=resnet18", "model.width=2", "optimizer.lr=0.01", "data.batch_size=8", "data.crop_padding=2",
-    "callbacks.confusion_matrix=null", "~logger", "trainer=cpu", "trainer.max_epochs=2",
+    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
+    "~logger", "trainer=cpu", "trainer.max_epochs=2",
     "trainer.log_every_n_steps=2", "threads=1",
 )  # fmt: skip
 SHAPES = ("data=shapes", "data.num_train=40", "data.num_test=16", "data.val_size=8", *SMALL)

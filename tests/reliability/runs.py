@@ -18,7 +18,8 @@ from litlab.runs.signature import sign
 SMALL = (
     "data=shapes", "data.num_train=60", "data.num_test=24", "data.val_size=16", "data.batch_size=8",
     "model._target_=reliability.faults.Faulty", "~model.widths", "~model.hidden",
-    "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
+    "callbacks.training_images=null", "callbacks.worst_mistakes=null",
     "+callbacks.watch._target_=reliability.faults.Watch",
     "trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
 )  # fmt: skip

@@ -25,8 +25,15 @@ VARIATIONS = {
     "torch's own loader": (
         "data._target_=reliability.faults.Shuffled", "data.num_workers=0", "trainer.val_check_interval=2",
     ),
+    "a loss, class weights and metrics of one's own": (
+        "+task.loss={_target_: torch.nn.MultiMarginLoss, p: 2}", "task.class_weights=balanced", "data.mixup=0.5",
+        "+task.metrics.f1={_target_: torchmetrics.classification.MulticlassF1Score, average: macro}",
+        "+task.metrics.auroc={_target_: torchmetrics.classification.MulticlassAUROC, average: weighted}",
+    ),
     "pictures": (
         "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion_matrix.ConfusionMatrix}",
+        "callbacks.class_accuracy={_target_: litlab.callbacks.class_accuracy.ClassAccuracy}",
+        "callbacks.reliability_diagram={_target_: litlab.callbacks.reliability_diagram.ReliabilityDiagram}",
         "callbacks.training_images={_target_: litlab.callbacks.images.TrainingImages, num_images: 4}",
         "callbacks.worst_mistakes={_target_: litlab.callbacks.images.WorstMistakes, num_images: 4}",
     ),

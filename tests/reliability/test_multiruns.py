@@ -23,7 +23,8 @@ from litlab.runs.result import read_result
 
 SMALL = (
     *TINY, "name=tried", "study.name=mine",
-    "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
+    "callbacks.training_images=null", "callbacks.worst_mistakes=null",
 )  # fmt: skip
 SLOW = ("+callbacks.slow._target_=failing_jobs.SlowJob", "+callbacks.slow.seconds=0.05", "checkpoint.every_steps=2")
 NUM_SLOW = 4  # jobs of a grid whose controller is killed: some 1.5 s each

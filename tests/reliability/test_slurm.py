@@ -36,7 +36,8 @@ UNSAVED = 5.0  # seconds after the start or end of a job in which SLURM may not 
 NO_NODES = "Requested node configuration is not available"
 SMALL = (
     *TINY, "name=tried", "trainer.max_epochs=4", "checkpoint.every_steps=5",
-    "callbacks.confusion_matrix=null", "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
+    "callbacks.training_images=null", "callbacks.worst_mistakes=null",
     "+callbacks.slow._target_=failing_jobs.SlowJob",
 )  # fmt: skip
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.poll=0.5", "hydra.launcher.retries=20")

@@ -12,9 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from litlab.callbacks import class_accuracy, reliability_diagram
 from litlab.callbacks import confusion_matrix as confusion
 from litlab.callbacks import images as pictures
 from litlab.callbacks.images import contact_sheet
+from litlab.callbacks.predictions import PredictionCounts
 from litlab.data.loader import Batch
 from litlab.optim import schedules
 from litlab.tasks.image_classifier import ImageClassifier
@@ -90,7 +92,9 @@ def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
         "optimizer": partial(torch.optim.SGD, lr=lr),
         "schedule": partial(schedules.one_cycle, warmup=0.5, initial=0.1, final=0.0),
         "num_classes": len(CLASS_NAMES),
+        "loss": None,
         "label_smoothing": 0.0,
+        "class_weights": None,
         "channels_last": False,
         "compile": False,
         "test_time_flip": False,
@@ -121,7 +125,13 @@ class Shown(Callback):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sheets: list[tuple[np.ndarray, list[str]]] = []
         self.counts: list[np.ndarray] = []
-        draw = confusion.draw_confusion_matrix
+        self.confusions: list[np.ndarray] = []  # that the accuracy of each class was drawn from
+        self.bins: list[PredictionCounts] = []
+        draw, draw_bars, draw_diagram = (
+            confusion.draw_confusion_matrix,
+            class_accuracy.draw_class_accuracy,
+            reliability_diagram.draw_reliability_diagram,
+        )
 
         def sheet(images: np.ndarray, captions: list[str]) -> np.ndarray:
             self.sheets.append((images, captions))
@@ -131,5 +141,15 @@ class Shown(Callback):
             self.counts.append(counts)
             return draw(counts, class_names)
 
+        def bars(counts: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+            self.confusions.append(counts)
+            return draw_bars(counts, class_names)
+
+        def diagram(counts: PredictionCounts) -> np.ndarray:
+            self.bins.append(counts)
+            return draw_diagram(counts)
+
+        monkeypatch.setattr(class_accuracy, "draw_class_accuracy", bars)
+        monkeypatch.setattr(reliability_diagram, "draw_reliability_diagram", diagram)
         monkeypatch.setattr(pictures, "contact_sheet", sheet)
         monkeypatch.setattr(confusion, "draw_confusion_matrix", matrix)

@@ -4,14 +4,16 @@ import csv
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from support.classification_metrics import reference_values, torchmetrics_of_the_reference
 from support.runs import TINY, call_litlab
 from support.small_fit import BATCH_SIZE, CLASS_NAMES, Batches, Rows, make_task, make_trainer
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassF1Score
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassF1Score, MulticlassRecall
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -19,7 +21,7 @@ from litlab.runs.metrics import Metric as MetricInfo
 from litlab.runs.metrics import read_metric_table, read_metrics
 from litlab.runs.result import read_result
 from litlab.tasks import metrics
-from litlab.tasks.metrics import LossAndAccuracy, TrainingMetrics
+from litlab.tasks.metrics import EvaluationMetrics, LossAndAccuracy, TrainingMetrics
 from litlab.training.train_state import find_metrics, get_metrics_state, set_metrics_state
 
 Step = tuple[Tensor, Tensor, Tensor]
@@ -183,12 +185,72 @@ class Vector(Metric):
         return torch.zeros(3)
 
 
-def test_errors_name_the_config_key() -> None:
-    task = make_task(metrics={"f1": Vector()})
-    with pytest.raises(UserError, match=r"task\.metrics\.f1: compute\(\) returned a tensor of shape \(3,\), expected"):
-        make_trainer([], []).validate(task, Batches(8), verbose=False)
-    with pytest.raises(UserError, match=r"task\.metrics\.f1: expected a torchmetrics\.Metric, got a float"):
-        make_task(metrics={"f1": 0.5})  # type: ignore[dict-item]
+class Needy(Vector):
+    def update(self, logits: Tensor, labels: Tensor, weights: Tensor) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (Vector(), r"compute\(\) returned a tensor of shape \(3,\), expected a single number"),
+        (MulticlassRecall(len(CLASS_NAMES), average=None), r"returned a tensor of shape \(6,\).* with average=macro"),
+        (MulticlassRecall(3), "MulticlassRecall failed on the predictions for 8 images and 6 classes: "),
+        (
+            Needy(),
+            r"Needy failed .*missing 1 required .* 'weights'. Expected `update\(preds, target\)`",
+        ),
+        (0.5, r"expected a torchmetrics\.Metric, got a float"),
+        (MetricCollection([]), r"expected a torchmetrics\.Metric, got a MetricCollection"),
+    ],
+)
+def test_metrics_that_cannot_be_used_are_refused_before_the_training(metric: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"task\.metrics\.f1: .*{message}"):
+        make_task(metrics={"f1": metric})
+
+
+class Reads(Metric):
+    """Remember what it is updated with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("seen", [])
+
+    def compute(self) -> int:
+        return len(self.seen)
+
+
+class ReadsLogits(Reads):
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        self.seen.append(logits)
+
+
+class ReadsProbabilities(Reads):
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        self.seen.append(preds)
+
+
+def test_a_metric_gets_probabilities_unless_it_asks_for_logits() -> None:
+    """Logits between 0 and 1, which torchmetrics would take for probabilities in some batches and not in others."""
+    metrics = EvaluationMetrics(num_classes=3, metrics={"keys": ReadsLogits(), "train": ReadsProbabilities()})
+    logits, labels = torch.tensor([[0.2, 0.9, 0.1]]), torch.tensor([1])
+    metrics.update(torch.zeros(1), logits, labels)
+    takes_logits, takes_probabilities = metrics.custom
+    assert torch.equal(takes_logits.seen[0], logits)
+    assert torch.equal(takes_probabilities.seen[0], logits.softmax(dim=1))
+    values = metrics.compute()
+    assert values["keys"] == values["train"] == 1.0
+    assert values["keys"].is_floating_point()
+
+
+def test_torchmetrics_of_batches_equal_references_in_numpy() -> None:
+    rows, data = Rows(), Batches(29)  # five in the last batch of eight
+    task = make_task(metrics=torchmetrics_of_the_reference(len(CLASS_NAMES)))
+    make_trainer([rows], [], max_epochs=1).fit(task, Batches(BATCH_SIZE), data)
+    with torch.no_grad():
+        probabilities = task.eval()(data.images).softmax(dim=1).numpy()
+    for name, expected in reference_values(probabilities, data.labels.numpy()).items():
+        assert rows.values(f"val/{name}") == {1: pytest.approx(expected, rel=1e-5)}, name
 
 
 @pytest.mark.parametrize(
@@ -196,6 +258,12 @@ def test_errors_name_the_config_key() -> None:
     [
         ("+task.metrics.loss._target_=my.F1", "task.metrics.loss.*: loss is a built-in metric"),
         ("+task.metrics.f1._target_=my.F2", "task.metrics.f1._target_: my.F2: my has no 'F2'"),
+        (
+            "+task.metrics.f1={_target_: my.F1, averag: macro}",
+            "task.metrics.f1: my.F1: Unexpected keyword arguments: `averag`",
+        ),
+        ("+task.metrics.f1={_target_: my.F1, average: mean}", "task.metrics.f1: my.F1: Expected argument `average` to"),
+        ("+task.metrics.f1={average: macro}", "task.metrics.f1.*_target_: names the class to build"),
     ],
 )
 def test_errors_of_the_config_come_before_the_run(project: Path, metrics: str, message: str) -> None:

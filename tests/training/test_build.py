@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import LightningModule
 from support.runs import TINY, compose_config
+from torch import Tensor, nn
 
+from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.training.build import build_trainer, instantiate
+from litlab.training.build import build_loss, build_task, build_trainer, instantiate
 
 
 def trainer(folder: Path, **arguments: Any) -> Any:
@@ -46,3 +50,72 @@ def test_a_class_whose_package_is_not_installed_is_refused() -> None:
     target = f"{__name__}.NeedsPackage"
     with pytest.raises(UserError, match=rf"logger\.x: {target} needs a package that is not installed here: No module"):
         instantiate("logger.x", {"_target_": target})
+
+
+COUNTS = (3, 4, 5)
+INFO = DatasetInfo("few", ("a", "b", "c"), (1, 2, 2), (0.5,), (0.5,), "", "", 12, 0, 0, class_counts=COUNTS)
+
+
+class Asks(nn.Module):
+    """Loss that takes everything that litlab offers."""
+
+    def __init__(
+        self, *, reduction: str, num_classes: int, class_counts: tuple[int, ...], tau: float, inner: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.given = (reduction, num_classes, class_counts, tau)
+        self.inner = inner
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.gather(1, labels[:, None])[:, 0]
+
+
+def distance(logits: Tensor, labels: Tensor, *, num_classes: int, scale: float) -> Tensor:
+    targets: Tensor = nn.functional.one_hot(labels, num_classes)
+    return scale * (logits - targets).square().sum(dim=1)
+
+
+def test_a_loss_gets_the_reduction_and_facts_of_the_data_by_name() -> None:
+    inner = {"_target_": "torch.nn.CrossEntropyLoss"}
+    loss = build_loss({"_target_": f"{__name__}.Asks", "tau": 0.5, "inner": inner}, INFO)
+    assert isinstance(loss, Asks)
+    assert loss.given == ("none", 3, COUNTS, 0.5)
+    assert isinstance(loss.inner, nn.CrossEntropyLoss)
+    assert loss.inner.reduction == "none"
+
+
+def test_a_function_is_a_loss() -> None:
+    loss = build_loss({"_target_": f"{__name__}.distance", "scale": 2.0, "_partial_": True}, INFO)
+    assert loss(torch.zeros(2, 3), torch.tensor([0, 1])).tolist() == [2.0, 2.0]
+
+
+class OwnModule(LightningModule):
+    def __init__(self, *, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+
+def test_the_reduction_is_handed_to_losses_of_litlabs_task_and_its_subclasses_alone() -> None:
+    config = compose_config(*TINY)
+    node = {"_target_": "torch.nn.CrossEntropyLoss"}
+    own = build_task(config | {"task": {"_target_": f"{__name__}.OwnModule", "loss": node}}, None, INFO)
+    assert own.loss.reduction == "mean"
+    task = build_task(
+        config | {"task": config["task"] | {"loss": node, "class_weights": "balanced"}}, nn.Flatten(), INFO
+    )
+    assert task.loss.function.reduction == "none"
+    assert task.loss.class_weights.tolist() == pytest.approx([12 / (3 * count) for count in COUNTS])
+
+
+class Picky(nn.Module):
+    def __init__(self, gamma: float) -> None:
+        raise ValueError(f"gamma is {gamma}, expected at most 5")
+
+
+def test_a_value_that_a_loss_or_metric_refuses_is_a_mistake_in_the_config() -> None:
+    node = {"_target_": f"{__name__}.Picky", "gamma": 9.0}
+    for path in ("task.loss", "task.metrics.f1"):
+        with pytest.raises(UserError, match=rf"{path}: {__name__}\.Picky: gamma is 9.0, expected at most 5"):
+            instantiate(path, node)
+    with pytest.raises(ValueError, match="gamma is"):  # of a network: with its traceback
+        instantiate("model", node)

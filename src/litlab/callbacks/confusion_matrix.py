@@ -1,28 +1,32 @@
 """Confusion matrices of validation and test as pictures, drawn by Pillow: Matplotlib takes a second for one."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from litlab.callbacks.images import ELLIPSIS, INK, PAPER, drawable_names, get_font, log_image, truncate
-from litlab.data.loader import Batch
+from litlab.callbacks.images import ELLIPSIS, INK, PAPER, drawable_names, get_font, truncate
+from litlab.callbacks.predictions import (
+    GAP,
+    MARGIN,
+    MAX_NAME_WIDTH,
+    MIN_TEXT_SIZE,
+    TEXT_SIZE,
+    TITLE_SIZE,
+    PredictionCounts,
+    PredictionPicture,
+    draw_upright,
+    text_mask,
+)
 
 MAX_CLASSES_WITH_COUNTS = 25  # with more, the counts would not fit their cells
 MAX_CLASSES_WITH_NAMES = 60  # with more, some of the labels are shown as numbers
 MAX_NUMBERS = 10  # on an axis
 MAX_SIDE = 1200  # of the matrix; all lengths are in pixels
 MIN_CELL_WITH_LINES = 12
-MAX_NAME_WIDTH = 200
-MARGIN = 16
-GAP = 8
 SCALE_WIDTH = 24
-TITLE_SIZE, TEXT_SIZE, MIN_TEXT_SIZE = 18, 14, 11  # of the fonts
 FAINT = (185, 185, 185)  # zeros
 # The colors of the fractions 0, 1/4, 1/2, 3/4 and 1, interpolated linearly between them.
 ANCHORS = ((246, 249, 254), (186, 212, 236), (104, 164, 213), (39, 108, 174), (8, 46, 104))
@@ -138,88 +142,27 @@ def _draw_titles(sheet: Image.Image, counts: NDArray[np.int64], middle: tuple[fl
     title = f"{counts.sum():,} images, accuracy {100 * accuracy:.2f} %"
     draw.text((middle[0], MARGIN), title, fill=INK, font=get_font(TITLE_SIZE), anchor="ma")
     draw.text((middle[0], sheet.height - MARGIN), "predicted", fill=INK, font=get_font(TEXT_SIZE), anchor="md")
-    _draw_upright(sheet, (MARGIN + TEXT_SIZE / 2, middle[1]), "true")
-    _draw_upright(sheet, (sheet.width - MARGIN - TEXT_SIZE / 2, middle[1]), "share of the true class")
-
-
-def _draw_upright(sheet: Image.Image, center: tuple[float, float], text: str) -> None:
-    """Draw a line that is read from bottom to top."""
-    mask = _mask(text, get_font(TEXT_SIZE)).transpose(Image.Transpose.ROTATE_90)
-    sheet.paste(INK, (round(center[0] - mask.width / 2), round(center[1] - mask.height / 2)), mask)
+    draw_upright(sheet, (MARGIN + TEXT_SIZE / 2, middle[1]), "true")
+    draw_upright(sheet, (sheet.width - MARGIN - TEXT_SIZE / 2, middle[1]), "share of the true class")
 
 
 def _draw_slanted(sheet: Image.Image, end: tuple[float, float], text: str, font: ImageFont.FreeTypeFont) -> None:
     """Draw a line that rises by 45 degrees and ends at a point."""
     double = font.font_variant(size=2 * round(font.size))
-    large = _mask(text, double)  # rotated at twice its size, or strokes would be blurred
+    large = text_mask(text, double)  # rotated at twice its size, or strokes would be blurred
     rotated = large.rotate(45, Image.Resampling.BILINEAR, expand=True).reduce(2)
     reach = large.width / 4 * math.sqrt(0.5)  # from the center to the middle of the end, in x and in y
     x, y = end[0] - reach - rotated.width / 2, end[1] + reach - rotated.height / 2
     sheet.paste(INK, (round(x), round(y)), rotated)
 
 
-def _mask(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    ascent, descent = font.getmetrics()
-    mask = Image.new("L", (math.ceil(font.getlength(text)) + 2, ascent + descent))
-    ImageDraw.Draw(mask).text((1, 0), text, fill=255, font=font)
-    return mask
+class ConfusionMatrix(PredictionPicture):
+    """Log `val/confusion_matrix` and `test/confusion_matrix`: rows are true classes, columns predicted ones."""
 
+    name = "confusion_matrix"
 
-class ConfusionMatrix(Callback):
-    """Log `val/confusion_matrix` of the last validation of a fit, and `test/confusion_matrix`.
-
-    Rows are true classes, columns predicted ones. Validation and test steps have to return `logits` of the real rows.
-
-    Args:
-        class_names: Class names in the order of the labels.
-    """
-
-    def __init__(self, *, class_names: Sequence[str]) -> None:
-        self._class_names = class_names
-        has_names = len(class_names) <= MAX_CLASSES_WITH_NAMES
-        self._legend = drawable_names(class_names)[1] if has_names else class_names
-        # validate_args would wait for the device at every batch.
-        self._counts = MulticlassConfusionMatrix(len(class_names), validate_args=False)
-        self._has_counts = False
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the counts."""
-        self._counts.to(pl_module.device).reset()
-        self._has_counts = False
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        if not (isinstance(batch, Batch) and isinstance(outputs, Mapping) and "logits" in outputs):
-            return
-        self._has_counts = True  # on all ranks alike, also on one with nothing but padding
-        if batch.num_valid:
-            self._counts.update(outputs["logits"], batch.labels[: batch.num_valid])
-
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_batch_end = on_validation_batch_end
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the last validation."""
-        self._log(trainer, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the test."""
-        self._log(trainer, "test")
-
-    def _log(self, trainer: Trainer, split: str) -> None:
-        if not self._has_counts:
-            return
-        counts = self._counts.compute()  # over all ranks
-        self._counts.reset()
-        self._has_counts = False
-        if trainer.is_global_zero:
-            picture = draw_confusion_matrix(counts.cpu().numpy(), self._class_names)
-            log_image(trainer, f"{split}/confusion_matrix", picture, self._legend)
+    def draw(self, counts: PredictionCounts) -> tuple[NDArray[np.uint8], Sequence[str]]:
+        """Draw the matrix, with a legend for names that it shows as numbers."""
+        has_names = len(self._class_names) <= MAX_CLASSES_WITH_NAMES
+        legend = drawable_names(self._class_names)[1] if has_names else self._class_names
+        return draw_confusion_matrix(counts.confusion, self._class_names), legend

@@ -15,6 +15,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.result import Result
 from litlab.runs.terminal import display_path, format_clock
+from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.metrics import logged_metrics, logged_values
 
 REFRESH_SECONDS = 0.2  # between two drawings of the progress bar
@@ -146,6 +147,8 @@ class Console(Callback):
             lines.append(f"data         {info.name}: {sizes} images of {h}x{w}x{c}, {info.num_classes} classes")
         num_parameters = sum(parameter.numel() for parameter in network.parameters())
         lines.append(f"network      {type(network).__name__}, {num_parameters:,} parameters")
+        if isinstance(task, ImageClassifier) and (weights := task.loss.class_weights) is not None:
+            lines.append(f"loss         weights of the classes from {weights.min():.3g} to {weights.max():.3g}")
         device = trainer.strategy.root_device.type
         ranks = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
         epochs, threads = _count(trainer.max_epochs, "epoch"), _count(torch.get_num_threads(), "thread")

@@ -187,7 +187,7 @@ class WorstMistakes(CaptionedImages):
         probabilities, predicted = outputs["logits"].softmax(dim=1).max(dim=1)
         labels = batch.labels[: batch.num_valid]
         candidates = {
-            "losses": torch.where(predicted != labels, outputs["losses"], -1.0),  # a loss is never negative
+            "losses": torch.where(predicted != labels, outputs["losses"], -torch.inf),
             "labels": labels,
             "predicted": predicted,
             "probabilities": probabilities,
@@ -195,7 +195,8 @@ class WorstMistakes(CaptionedImages):
         }
         if self._worst is None:  # always num_images rows, so that ranks can gather
             self._worst = {
-                name: value.new_full((self._num_images, *value.shape[1:]), -1) for name, value in candidates.items()
+                name: value.new_full((self._num_images, *value.shape[1:]), -torch.inf if name == "losses" else -1)
+                for name, value in candidates.items()
             }
         self._worst = self._highest({name: torch.cat([self._worst[name], candidates[name]]) for name in candidates})
 
@@ -205,7 +206,7 @@ class WorstMistakes(CaptionedImages):
             return
         worst = self._highest({name: _gather(pl_module, value) for name, value in self._worst.items()})
         self._worst = None
-        num_mistakes = int((worst["losses"] >= 0).sum())
+        num_mistakes = int((worst["losses"] > -torch.inf).sum())
         if num_mistakes and trainer.is_global_zero:
             rows = [worst[name][:num_mistakes].tolist() for name in ("predicted", "probabilities", "labels")]
             captions = [

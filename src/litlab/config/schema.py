@@ -5,6 +5,7 @@ The arguments of a class in SECTIONS are checked against its section. All other 
 sections, constructors and conf/ agree.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -26,6 +27,21 @@ def _not_built_in(name: str) -> str:
     return name
 
 
+def _per_image(loss: dict[str, Any]) -> dict[str, Any]:
+    if loss.get("reduction", "none") != "none":
+        raise ValueError(
+            "its reduction is none: litlab takes the mean over the images of all ranks itself; leave out reduction"
+        )
+    return loss
+
+
+def _weights(value: Any) -> Any:
+    is_list = isinstance(value, list) and len(value) > 1 and all(type(weight) in (int, float) for weight in value)
+    if value in (None, "balanced") or (is_list and min(value) >= 0 and 0 < sum(value) < math.inf):
+        return value
+    raise ValueError("expected balanced, null or one weight for each class, none negative and not all 0, as in [1, 5]")
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -35,6 +51,8 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_not_built_in)]
+Loss = Annotated[dict[str, Any], AfterValidator(_per_image)]
+ClassWeights = Annotated[Any, AfterValidator(_weights)]  # of one sentence, where a union has one for each member
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
 
 
@@ -176,7 +194,9 @@ class TorchvisionModel(Section):
 class ImageClassifier(Section):
     """Keys of `task=image_classifier`."""
 
+    loss: Loss | None
     label_smoothing: OpenFraction
+    class_weights: ClassWeights
     channels_last: bool
     compile: bool
     test_time_flip: bool
@@ -479,6 +499,8 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
         "litlab.callbacks.images.TrainingImages": ImageCallback,
         "litlab.callbacks.images.WorstMistakes": ImageCallback,
         "litlab.callbacks.confusion_matrix.ConfusionMatrix": NoArguments,
+        "litlab.callbacks.class_accuracy.ClassAccuracy": NoArguments,
+        "litlab.callbacks.reliability_diagram.ReliabilityDiagram": NoArguments,
         "litlab.callbacks.ema.EMA": EMA,
     },
     "logger": {"litlab.loggers.TensorBoard": NoArguments},

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.config.schema import SECTIONS
-from litlab.config.tree import Config, children, did_you_mean, join, nodes
+from litlab.config.tree import Config, children, did_you_mean, join, lies_under, nodes
 from litlab.errors import UserError
 
 HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # of a node, which are no arguments
@@ -31,11 +31,12 @@ _NEEDED_MODULES = {
 }
 
 # Arguments that training/build.py passes to a constructor that has parameters of these names.
-FACTS = ("num_classes", "class_names", "image_shape", "mean", "std")  # of the data set
+FACTS = ("num_classes", "class_names", "class_counts", "image_shape", "mean", "std")  # of the data set
 INJECTED: dict[str, tuple[str, ...]] = {
     "data": (),
     "model": FACTS,
     "task": ("network", "optimizer", "schedule", *FACTS),
+    "task.loss": ("reduction", *FACTS),
     "optimizer": ("params",),
     "schedule": ("optimizer", "total_steps"),
     "callbacks": FACTS,
@@ -107,7 +108,11 @@ def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> 
     Raises:
         UserError: If an import ends that process.
     """
-    calls = [[call for key, node in nodes(config) for call in _calls(key, node)] for config in configs]
+    # Nodes inside the task are among its calls.
+    calls = [
+        [call for key, node in nodes(config) if not key.startswith("task.") for call in _calls(key, node)]
+        for config in configs
+    ]
     distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
     problems = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
     return [[problem for call in calls_of_config if (problem := problems[call])] for calls_of_config in calls]
@@ -234,7 +239,8 @@ def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[
         if name in taken:
             return f"{call.key}.{name}: {call.target} gets {name!r} by position already, in _args_"
     group = call.key.partition(".")[0]
-    injected = () if call.is_inner and group in _CALLED_LATER else INJECTED[group]
+    group_or_loss = "task.loss" if lies_under(call.key, "task.loss") else group
+    injected = () if call.is_inner and group in _CALLED_LATER else INJECTED[group_or_loss]
     given = {*arguments, *injected, *taken}
     needed = [] if call.is_partial else [n for n in names if parameters[n].default is kinds.empty and n not in given]
     if group in _CALLED_LATER and not call.is_inner:

@@ -124,6 +124,8 @@ def nodes(config: Config) -> Iterator[tuple[str, Config]]:
     mappings = {group: config.get(group) for group in MAPPING_GROUPS}
     if str(get(config, "task._target_")).startswith("litlab."):
         mappings["task.metrics"] = get(config, "task.metrics")
+        if isinstance(loss := get(config, "task.loss"), dict):
+            yield "task.loss", loss
     for group, members in mappings.items():
         for name, node in members.items() if isinstance(members, dict) else ():
             if isinstance(node, dict):

@@ -125,6 +125,12 @@ def _combination_problems(config: Config) -> list[str]:
         hint = did_you_mean(objective["metric"], metrics)
         names = ", ".join(metrics)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {names}")
+    task = config["task"]
+    if task["_target_"] in SECTIONS and task.get("loss") and task.get("label_smoothing"):
+        problems.append(
+            f"task.label_smoothing={task['label_smoothing']}: is for cross entropy, not for task.loss="
+            f"{task['loss']['_target_']}; set it to 0, and an argument of the loss instead if it has one"
+        )
     if data.get("progressive_sizes") and data["_target_"] in SECTIONS and trainer.get("max_epochs") in (None, -1):
         problems.append(
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "

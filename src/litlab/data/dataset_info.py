@@ -28,6 +28,7 @@ class DatasetInfo:
         resize: Method by which images of other proportions are resized, see `litlab.data.resize`.
         transformed_from: Channels, height, width before the transforms of evaluation (`data.transforms.eval`), which
             give `image_shape`; None if there are none.
+        class_counts: Number of training images of each class, by label, without the validation images; None if unknown.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
@@ -47,6 +48,7 @@ class DatasetInfo:
     skipped: tuple[str, ...] = ()
     resize: Literal["squash", "crop", "pad"] = "squash"
     transformed_from: tuple[int, int, int] | None = None
+    class_counts: tuple[int, ...] | None = None
 
     @property
     def num_classes(self) -> int:

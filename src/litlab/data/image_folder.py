@@ -175,14 +175,23 @@ class EvaluationFolder(ImageFolder):
 
     Args:
         trained_classes: Classes of the network, by label.
+        trained_counts: Number of training images of each class, which a loss may depend on.
         trained_fingerprint: Fingerprint of the data of the training. The same data are split as in the training; of
             others without a test folder all images are tested.
         arguments: Arguments of `ImageFolder`.
     """
 
-    def __init__(self, *, trained_classes: Sequence[str], trained_fingerprint: str, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        trained_classes: Sequence[str],
+        trained_counts: Sequence[int] | None,
+        trained_fingerprint: str,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.layout = replace(self.layout, trained_classes=tuple(trained_classes))
+        self.trained_counts = None if trained_counts is None else tuple(trained_counts)
         self.trained_fingerprint = trained_fingerprint
 
     def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
@@ -199,3 +208,6 @@ class EvaluationFolder(ImageFolder):
             "the metrics are too good"
         )
         return SplitRows(rows[:0], val, rows, notes=(note,))
+
+    def _count_classes(self, splits: ImageArrays | StreamedImages) -> tuple[int, ...] | None:
+        return self.trained_counts

@@ -361,6 +361,10 @@ class ImageDataModule(LightningDataModule, ABC):
             **args,
         )
 
+    def _count_classes(self, splits: ImageArrays | StreamedImages) -> tuple[int, ...] | None:
+        labels = splits.train_labels[self.train_indices]
+        return tuple(labels.bincount(minlength=len(splits.class_names)).tolist())
+
     def _describe(
         self, splits: ImageArrays | StreamedImages, image_shape: tuple[int, int, int], notes: tuple[str, ...]
     ) -> DatasetInfo:
@@ -387,6 +391,7 @@ class ImageDataModule(LightningDataModule, ABC):
             skipped=splits.skipped,
             resize=self.resize,
             transformed_from=splits.image_shape if self.transforms["eval"] else None,
+            class_counts=self._count_classes(splits),
         )
 
     def _measure(

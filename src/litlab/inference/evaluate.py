@@ -74,6 +74,7 @@ def _for_evaluation(data: Config, recorded: DatasetInfo) -> Config:
     return {
         "_target_": "litlab.data.image_folder.EvaluationFolder",
         "trained_classes": list(recorded.class_names),
+        "trained_counts": recorded.class_counts,
         "trained_fingerprint": recorded.fingerprint,
     }
 

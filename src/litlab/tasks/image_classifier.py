@@ -1,13 +1,13 @@
 """Image classification task: a network with its loss, metrics, optimizer and schedule."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypedDict
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -20,6 +20,7 @@ from litlab.data.loader import Batch
 from litlab.errors import UserError
 from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.runs.metrics import Metric as MetricInfo
+from litlab.tasks.losses import ClassificationLoss, ClassWeights, LossFunction
 from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
 from litlab.tasks.tta import TTA
 
@@ -28,20 +29,22 @@ class EvaluationOutput(TypedDict):
     """Output of a validation or test step for callbacks: this rank's real images only, without padding."""
 
     logits: Tensor  # float32 b num_classes
-    losses: Tensor  # float32 b, cross entropy in nats
+    losses: Tensor  # float32 b, as in `val/loss`: without label smoothing and class weights
 
 
 class ImageClassifier(LightningModule):
     """Train a network to classify images, under any precision and any number of ranks.
 
-    The training loss (`train/loss`) is cross entropy with label smoothing; for mixed images it is
-    `lam * loss(own label) + (1 - lam) * loss(partner's label)`. `val/loss` and `test/loss` are plain cross entropy, so
-    that runs with different smoothing can be compared. Losses are in nats per image. `train/accuracy` compares with an
-    image's own label.
+    The loss is cross entropy in nats, or `loss`. `train/loss` is what is minimized: the mean over images of
+    `w[label] * loss(label)`, with label smoothing and the class weights `w`, whose mean over the training images is 1;
+    for mixed images `lam * w[own] * loss(own) + (1 - lam) * w[partner] * loss(partner)`. `val/loss` and `test/loss` are
+    means of the loss without label smoothing and class weights, so that runs with different ones can be compared.
+    `train/accuracy` compares with an image's own label.
 
     The gradient is that of the mean over the real images of the global batch, for any number of ranks: DDP averages
     over ranks, so each rank divides its sum by the global count and multiplies it by the number of ranks. A rank
-    without a real image contributes zero.
+    without a real image contributes zero. The sum is not divided by the weights of the batch, as torch does it, since
+    each image would then have another weight in each batch.
 
     Args:
         network: Takes images, float `b c h w`, and returns logits `b num_classes`.
@@ -49,7 +52,11 @@ class ImageClassifier(LightningModule):
         schedule: Makes a scheduler from an optimizer, and from `total_steps` if it has a parameter of that name that
             is not set; it is stepped after each optimizer step. None for a constant learning rate.
         num_classes: Number of logits that the network is expected to return.
-        label_smoothing: Fraction of the target that is spread evenly over the classes, 0 to 1.
+        class_counts: Number of training images of each class; None if unknown.
+        loss: Takes logits, float32 `b num_classes`, and labels, int64 `b`, and returns a loss for each image, `b`. None
+            for cross entropy.
+        label_smoothing: Fraction of the target that cross entropy spreads evenly over the classes, 0 to 1.
+        class_weights: "balanced", or a weight for each class, see `litlab.tasks.losses`; None for none.
         channels_last: Store images and four-dimensional weights with the channels innermost.
         compile: Compile the network's forward by `torch.compile`, for training alone.
         test_time_flip: Average validation and test over mirrored images, see `TTA`.
@@ -71,7 +78,10 @@ class ImageClassifier(LightningModule):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., LRScheduler] | None,
         num_classes: int,
+        class_counts: Sequence[int] | None = None,
+        loss: LossFunction | None,
         label_smoothing: float,
+        class_weights: ClassWeights,
         channels_last: bool,
         compile: bool,
         test_time_flip: bool,
@@ -82,11 +92,18 @@ class ImageClassifier(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format) if channels_last else network
         self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
+        self.loss = ClassificationLoss(
+            loss,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            class_counts=class_counts,
+            num_classes=num_classes,
+        )
         self.latest: dict[str, float] = {}
-        self.train_metrics = TrainingMetrics()
-        self.val_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics)
-        self.test_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics)
+        bounds = (0.0, math.inf) if loss is None else None  # a loss of the user's own may be negative
+        self.train_metrics = TrainingMetrics(bounds)
+        self.val_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics, loss_bounds=bounds)
+        self.test_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics, loss_bounds=bounds)
         self._decayed = decayed_names(network)
         self._make_optimizer = optimizer
         self._make_schedule = schedule
@@ -110,7 +127,8 @@ class ImageClassifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one rank's batch, scaled for DDP's mean over ranks."""
-        logits, labels, losses = self._shared_step(batch, label_smoothing=self.label_smoothing)
+        logits, labels = self._shared_step(batch)
+        losses: Tensor = self.loss(logits, labels, batch.partners)
         self.train_metrics.update(losses, logits, labels)
         return losses.sum() * (self.trainer.world_size / batch.num_global)
 
@@ -152,8 +170,8 @@ class ImageClassifier(LightningModule):
             for info in metrics.describe()
         ]
 
-    def _shared_step(self, batch: Batch, *, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute logits, labels and losses of the real rows. The network gets the padding, too: equal shapes."""
+    def _shared_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Compute logits and labels of the real rows. The network gets the padding, too: equal shapes."""
         output = self(batch.images)
         expected = (len(batch.labels), self.num_classes)
         if not isinstance(output, Tensor) or output.shape != expected:
@@ -166,16 +184,11 @@ class ImageClassifier(LightningModule):
         logits, labels = output.float(), batch.labels
         if batch.num_valid < len(labels):
             logits, labels = logits[: batch.num_valid], labels[: batch.num_valid]
-        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
-        if batch.partners is not None:
-            assert batch.partners.lam is not None, "the data module's `transform_batch` sets it"
-            lam, partner_labels = (rows[: batch.num_valid] for rows in (batch.partners.lam, batch.partners.labels))
-            partner_losses = F.cross_entropy(logits, partner_labels, reduction="none", label_smoothing=label_smoothing)
-            losses = lam * losses + (1 - lam) * partner_losses
-        return logits, labels, losses
+        return logits, labels
 
     def _evaluation_step(self, batch: Batch, metrics: EvaluationMetrics) -> EvaluationOutput:
-        logits, labels, losses = self._shared_step(batch, label_smoothing=0.0)
+        logits, labels = self._shared_step(batch)
+        losses = self.loss.evaluate(logits, labels)
         metrics.update(losses, logits, labels)
         return {"logits": logits, "losses": losses}
 

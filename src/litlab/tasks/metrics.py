@@ -2,17 +2,20 @@
 
 A metric of one's own is a `torchmetrics.Metric` named in the config:
 
-    task.metrics: {f1: {_target_: my_project.F1}}
+    task.metrics: {f1: {_target_: torchmetrics.classification.MulticlassF1Score, average: macro}}
 
-Its constructor gets `num_classes` if it has a parameter of that name. It is updated with `update(logits, labels)`,
-float32 `b num_classes` and int64 `b`, in validation and test, and its `compute()` returns a single number. It declares
-its unit, direction and bounds by class attributes: `unit` ("%" for a fraction that is displayed in percent), and
-torchmetrics' `higher_is_better`, `plot_lower_bound` and `plot_upper_bound`.
+Its constructor gets `num_classes` if it has a parameter of that name. It is updated with `update(preds, target)`,
+probabilities `b num_classes` and int64 labels `b`, in validation and test; if its first parameter is named `logits`, it
+gets float32 logits instead. Its `compute()` returns a single number. It declares its unit, direction and bounds by
+class attributes: `unit` ("%" for a fraction that is displayed in percent), and torchmetrics' `higher_is_better`,
+`plot_lower_bound` and `plot_upper_bound`.
 """
 
+import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -22,10 +25,12 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric as MetricInfo
+from litlab.tasks.losses import FixedDtype
 
 NUM_CALIBRATION_BINS = 15  # as in Guo et al. 2017
 MAX_PENDING_LOGITS = 2**20  # 4 MiB
 MAX_PENDING_BATCHES = 256
+NUM_TRIAL_IMAGES = 8  # that a metric of the user's own is tried on
 
 
 class LossAndAccuracy(Metric):
@@ -90,11 +95,16 @@ class LossAndAccuracy(Metric):
         self.num_images = self.num_images + len(labels)
 
 
-class TrainingMetrics(nn.Module):
-    """Metrics of the training steps: loss and accuracy."""
+class TrainingMetrics(FixedDtype):
+    """Metrics of the training steps: loss and accuracy.
 
-    def __init__(self) -> None:
+    Args:
+        loss_bounds: Smallest and largest possible loss; None if unknown.
+    """
+
+    def __init__(self, loss_bounds: tuple[float, float] | None = (0.0, math.inf)) -> None:
         super().__init__()
+        self.loss_bounds = loss_bounds
         self.loss_and_accuracy = LossAndAccuracy()
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -116,14 +126,9 @@ class TrainingMetrics(nn.Module):
     def describe(self) -> list[MetricInfo]:
         """Return unit, direction and bounds of each value."""
         return [
-            MetricInfo("loss", mode="min", bounds=(0.0, math.inf)),
+            MetricInfo("loss", mode="min", bounds=self.loss_bounds),
             MetricInfo("accuracy", unit="%", mode="max", bounds=(0.0, 1.0)),
         ]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
-        # Moves to the device but keeps the type: under bf16-true a sum would otherwise stop growing at 256.
-        super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)  # type: ignore[no-untyped-call]
-        return self
 
 
 class EvaluationMetrics(TrainingMetrics):
@@ -132,19 +137,30 @@ class EvaluationMetrics(TrainingMetrics):
     Args:
         num_classes: Number of logits; the top-5 accuracy is one of the top `min(5, num_classes)`.
         metrics: The user's own metrics by name; copies of them are used.
+        loss_bounds: See `TrainingMetrics`.
+
+    Raises:
+        UserError: A metric of the user's own is none, fails on a few made-up images, or does not compute one number.
     """
 
-    def __init__(self, *, num_classes: int, metrics: Mapping[str, Metric]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        metrics: Mapping[str, Metric],
+        loss_bounds: tuple[float, float] | None = (0.0, math.inf),
+    ) -> None:
+        super().__init__(loss_bounds)
         self.num_top = min(5, num_classes)
         self.top5_accuracy = MeanMetric(nan_strategy="disable")  # looking for NaN would wait for the device
         self.calibration_error = MulticlassCalibrationError(
             num_classes, n_bins=NUM_CALIBRATION_BINS, norm="l1", validate_args=False
         )
         for name, metric in metrics.items():
-            if not isinstance(metric, Metric):
-                raise UserError(f"task.metrics.{name}: expected a torchmetrics.Metric, got a {type(metric).__name__}")
-        self.custom = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
+            check_metric(name, metric, num_classes)
+        self.custom_names = tuple(metrics)
+        self.custom = nn.ModuleList(metric.clone() for metric in metrics.values())
+        self._takes_logits = [_takes_logits(metric) for metric in metrics.values()]
 
     def update(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch of real images; arguments as in `LossAndAccuracy.update`."""
@@ -154,9 +170,10 @@ class EvaluationMetrics(TrainingMetrics):
         in_top = (logits.topk(self.num_top, dim=1).indices == labels[:, None]).any(dim=1)
         self.top5_accuracy.update(in_top.float())
         # Probabilities, not logits: torchmetrics takes logits that happen to lie in 0..1 for probabilities.
-        self.calibration_error.update(logits.softmax(dim=1), labels)
-        for metric in self.custom.values():
-            metric.update(logits, labels)  # type: ignore[operator]
+        probabilities = logits.softmax(dim=1)
+        self.calibration_error.update(probabilities, labels)
+        for metric, takes_logits in zip(self.custom, self._takes_logits, strict=True):
+            metric.update(logits if takes_logits else probabilities, labels)  # type: ignore[operator]
 
     def compute(self) -> dict[str, Tensor]:
         """Compute the values over all ranks since the last reset; every rank has to call it.
@@ -167,20 +184,58 @@ class EvaluationMetrics(TrainingMetrics):
         values = super().compute()
         values["top5_accuracy"] = self.top5_accuracy.compute()
         values["calibration_error"] = self.calibration_error.compute()
-        for name, metric in self.custom.items():
-            value = metric.compute()  # type: ignore[operator]
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value)}"
-                raise UserError(f"task.metrics.{name}: compute() returned {shape}, expected a single number")
-            values[name] = value.reshape(())
+        for name, metric in zip(self.custom_names, self.custom, strict=True):
+            values[name] = _single_number(name, metric.compute(), values["loss"].device)  # type: ignore[operator]
         return values
 
     def describe(self) -> list[MetricInfo]:
         """Return unit, direction and bounds of each value."""
         top5_accuracy = MetricInfo("top5_accuracy", unit="%", mode="max", bounds=(0.0, 1.0))
         calibration_error = MetricInfo("calibration_error", mode="min", bounds=(0.0, 1.0))
-        custom = [metric_info(name, metric) for name, metric in self.custom.items()]
+        custom = [metric_info(name, metric) for name, metric in zip(self.custom_names, self.custom, strict=True)]
         return [*super().describe(), top5_accuracy, calibration_error, *custom]
+
+
+def check_metric(name: str, metric: Metric, num_classes: int) -> None:
+    """Compute a metric of the user's own on a few made-up images.
+
+    Raises:
+        UserError: If it is no metric, fails, or does not compute a single number.
+    """
+    if not isinstance(metric, Metric):
+        raise UserError(f"task.metrics.{name}: expected a torchmetrics.Metric, got a {type(metric).__name__}")
+    trial = metric.clone()
+    trial.sync_on_compute = False  # the other ranks need not be there
+    labels = torch.arange(NUM_TRIAL_IMAGES) % num_classes
+    logits = torch.linspace(-2, 2, NUM_TRIAL_IMAGES * num_classes).reshape(NUM_TRIAL_IMAGES, num_classes)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # some classes have no images
+            trial.update(logits if _takes_logits(metric) else logits.softmax(dim=1), labels)
+            value = trial.compute()
+    except Exception as error:
+        raise UserError(
+            f"task.metrics.{name}: {type(metric).__name__} failed on the predictions for {NUM_TRIAL_IMAGES} images and "
+            f"{num_classes} classes: {type(error).__name__}: {error}. Expected `update(preds, target)` with "
+            "probabilities and labels, or `update(logits, labels)`"
+        ) from error
+    _single_number(name, value, logits.device)
+
+
+def _takes_logits(metric: Metric) -> bool:
+    return next(iter(inspect.signature(metric.update).parameters), "") == "logits"
+
+
+def _single_number(name: str, value: Any, device: torch.device) -> Tensor:
+    if isinstance(value, int | float):
+        return torch.tensor(float(value), device=device)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(
+            f"task.metrics.{name}: compute() returned {shape}, expected a single number; metrics of torchmetrics that "
+            "return one for each class do so with average=macro"
+        )
+    return value.reshape(()) if value.is_floating_point() else value.reshape(()).float()
 
 
 def metric_info(name: str, metric: nn.Module) -> MetricInfo:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -15,10 +16,12 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from litlab.config.targets import FACTS, HYDRA_KEYS, import_target
+from litlab.config.tree import lies_under
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 from litlab.training.epoch_loop import EpochLoop, NoProfiler
 from litlab.training.rank_environment import RankEnvironment
@@ -136,10 +139,27 @@ def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | No
     for key in ("optimizer", "schedule"):
         if config[key]:
             offered[key] = bind_arguments(key, config[key])
-    task = instantiate("task", config["task"], **offered)
+    node = dict(config["task"])
+    if node.get("loss") and _is_image_classifier(node):
+        offered["loss"] = build_loss(node.pop("loss"), info)
+    task = instantiate("task", node, **offered)
     if not isinstance(task, LightningModule):
         raise UserError(f"task._target_: {config['task']['_target_']} is not a LightningModule")
     return task
+
+
+def build_loss(node: Config, info: DatasetInfo | None) -> Callable[..., Tensor]:
+    """Build the loss of an `ImageClassifier`, with `reduction="none"` and facts of the data set where it takes them.
+
+    It is a module, or a function with `_partial_: true`.
+    """
+    offered = _as_arguments(info) | {"reduction": "none"}
+    if not node.get("_partial_"):
+        loss: Callable[..., Tensor] = instantiate("task.loss", node, **offered)
+        return loss
+    function = bind_arguments("task.loss", node, **offered)
+    parameters = inspect.signature(function).parameters
+    return partial(function, **{name: value for name, value in offered.items() if name in parameters})
 
 
 def build_callbacks(config: Config, info: DatasetInfo | None) -> list[Callback]:
@@ -233,8 +253,9 @@ def instantiate(path: str, node: Config, **offered: Any) -> Any:
         return target(**arguments)
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: {node['_target_']} needs a package that is not installed here: {error}") from error
-    except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # raised by the call, not within it
+    except (TypeError, ValueError) as error:
+        is_of_call = error.__traceback__ is not None and error.__traceback__.tb_next is None  # not raised within it
+        if is_of_call or lies_under(path, "task.loss", "task.metrics"):  # which check their arguments themselves
             raise UserError(f"{path}: {node['_target_']}: {error}") from error
         raise
 
@@ -272,6 +293,15 @@ def _instantiate_inner(path: str, value: Any, offered: dict[str, Any]) -> Any:
     if "_target_" not in value:
         return {key: _instantiate_inner(f"{path}.{key}", item, offered) for key, item in value.items()}
     return bind_arguments(path, value, **offered) if value.get("_partial_") else instantiate(path, value, **offered)
+
+
+def _is_image_classifier(node: Config) -> bool:
+    """Return whether a node names litlab's task or a subclass of it, which takes the mean of the losses itself."""
+    try:
+        target = import_target(node["_target_"])
+    except UserError:
+        return False  # reported where it is built
+    return inspect.isclass(target) and issubclass(target, ImageClassifier)
 
 
 def _as_arguments(info: DatasetInfo | None) -> dict[str, Any]:
