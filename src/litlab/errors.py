@@ -22,10 +22,14 @@ class InUseError(UserError):
 class RunFailed(Exception):
     """Raised when a worker did not complete, after it has reported the reason.
 
+    Args:
+        exit_code: Exit code of the worker.
+        message: The reason, where it is known.
+
     Attributes:
         exit_code: Exit code of the worker.
     """
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(f"the worker ended with exit code {exit_code}")
+    def __init__(self, exit_code: int, message: str = "") -> None:
+        super().__init__(message or f"the worker ended with exit code {exit_code}")
         self.exit_code = exit_code

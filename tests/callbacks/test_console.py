@@ -83,7 +83,7 @@ def test_a_pipe_gets_plain_lines_and_a_table_of_results(tmp_path: Path) -> None:
 def fit(folder: Path, *callbacks: Callback) -> Rows:
     """Train three epochs of five batches with a row of training values at the end of each."""
     rows = Rows()
-    console = Console(run=RunDirectory(folder), name="name", seed=0, resumed=None, silent=False)
+    console = Console(run=RunDirectory(folder), name="name", seed=0, resumed=None, warm_start=[], silent=False)
     trainer = make_trainer([rows], [*callbacks, TrainingLog(), console], max_epochs=3, log_every_n_steps=50)
     trainer.fit(make_task(), Batches(37), Batches(9))
     return rows

@@ -13,6 +13,7 @@ from litlab.config.tree import flatten, get, lies_under, put
 
 CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
 CONFIG["data"] |= {"storage": "memory"}  # which an image folder has
+CONFIG["init_from"] = {"path": "/weights.ckpt", "sha256": "0" * 64}
 
 
 def counts(key: str, *swept: str) -> bool:
@@ -49,6 +50,9 @@ def test_volatile_keys_do_not_count_and_all_others_do(key: str) -> None:
         ("experiment", "trainer.devices", True),
         ("experiment", "threads", False),
         ("model", "data.root", False),
+        ("init_from", "init_from.path", False),  # the weights are varied, wherever they are
+        ("init_from", "init_from.sha256", True),
+        ("experiment", "init_from.path", False),
     ],
 )
 def test_volatile_keys_count_if_they_are_swept(swept: str, key: str, expected: bool) -> None:

@@ -11,6 +11,7 @@ from support.runs import compose_config
 from litlab.config.config_file import to_yaml
 from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.directory import RunDirectory
+from litlab.runs.initial_weights import keep_weights
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint
@@ -36,7 +37,9 @@ class StopsAt(StopRequest):
 def new_run(directory: Path, *overrides: str) -> tuple[RunDirectory, dict[str, Any]]:
     """Create a run directory as `litlab train` does, without training."""
     config = compose_config(*overrides)
-    return RunDirectory.create(directory, to_yaml(config), {}), config
+    run = RunDirectory.create(directory, to_yaml(config), {})
+    keep_weights(run, config)
+    return run, config
 
 
 def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -> int | None:

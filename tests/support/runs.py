@@ -24,6 +24,7 @@ from litlab.config.config_file import to_yaml
 from litlab.config.freeze import freeze
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.runs.directory import RunDirectory
+from litlab.runs.initial_weights import keep_weights
 from litlab.runs.result import read_result
 from litlab.runs.signature import signature_problem
 
@@ -63,6 +64,7 @@ def train_here(directory: Path, *overrides: str) -> RunDirectory:
 
     config = compose_config(*overrides)
     run = RunDirectory.create(directory, to_yaml(config), {})
+    keep_weights(run, config)
     train(run, config, StopRequest(), started=time.perf_counter())
     assert read_result(run)["status"] == "completed"
     return run

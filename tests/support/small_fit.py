@@ -100,6 +100,7 @@ def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
         "test_time_flip": False,
         "test_time_shift": 0,
         "metrics": {},
+        "freeze": [],
     }
     return ImageClassifier(**(arguments | changes))
 

@@ -8,8 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, GradientAccumulationScheduler
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.foreign import pair
+from support.runs import TINY
 from torch import Tensor, nn
 
+from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
 from litlab.training.checkpoint_io import read_checkpoint
 
 HERE = "training.test_module_state"
@@ -107,3 +110,31 @@ def test_what_callbacks_have_changed_stays_changed(
     assert differences(left["optimizer_states"], right["optimizer_states"]) == []
     assert outcome(whole)["result"] == outcome(longer)["result"]
     assert right["litlab"]["modules"] == modules
+
+
+class FineTunes(BackboneFinetuning):
+    """Lightning's callback as it is, for a short run."""
+
+    def __init__(self) -> None:
+        super().__init__(unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.01)
+
+
+@pytest.mark.parametrize("schedule", ["~schedule", "schedule=one_cycle"])
+def test_the_backbone_of_our_task_is_fine_tuned_from_other_weights(
+    schedule: str, tiny_run: RunDirectory, tmp_path: Path
+) -> None:
+    overrides = (
+        *TINY, "trainer.max_epochs=3", f"init_from={tiny_run.path}", schedule,
+        f"+callbacks.fine_tunes._target_={HERE}.FineTunes",
+    )  # fmt: skip
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    num_looks = train_until(whole, config, None)
+    start, end = read_checkpoint(tiny_run.best)["state_dict"], read_checkpoint(whole.last)
+    assert len(end["optimizer_states"][0]["param_groups"]) == 3
+    assert not torch.equal(start["network.features.0.weight"], end["state_dict"]["network.features.0.weight"])
+    result = read_result(whole)
+    assert result["trainable_parameters"] == result["parameters"]
+    assert num_looks is not None
+    for number in (num_looks // 6, num_looks // 2, num_looks - 2):
+        run = stop_and_resume(tmp_path / f"stopped-{number}", number, *overrides)
+        assert differences(outcome(whole), outcome(run)) == []

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.result import Result
 from litlab.runs.terminal import display_path, format_clock
+from litlab.tasks.frozen_parameters import count_parameters
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.metrics import logged_metrics, logged_values
 
@@ -32,13 +34,22 @@ class Console(Callback):
         name: Name of the experiment.
         seed: Seed of the run.
         resumed: litlab's part of the checkpoint that the run resumes from, or None.
+        warm_start: Lines on the weights that the run starts from.
         silent: Write to run.log alone.
     """
 
     def __init__(
-        self, *, run: RunDirectory, name: str, seed: int, resumed: dict[str, Any] | None, silent: bool
+        self,
+        *,
+        run: RunDirectory,
+        name: str,
+        seed: int,
+        resumed: dict[str, Any] | None,
+        warm_start: Sequence[str],
+        silent: bool,
     ) -> None:
         self._run = run
+        self._warm_start = warm_start
         self._title = f"{name}, seed {seed}"
         self._resumed = resumed
         self._terminal = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, quiet=silent)
@@ -145,8 +156,11 @@ class Console(Callback):
             c, h, w = info.image_shape
             sizes = f"{info.num_train:,} train, {info.num_val:,} validation, {info.num_test:,} test"
             lines.append(f"data         {info.name}: {sizes} images of {h}x{w}x{c}, {info.num_classes} classes")
-        num_parameters = sum(parameter.numel() for parameter in network.parameters())
-        lines.append(f"network      {type(network).__name__}, {num_parameters:,} parameters")
+        requires_grad = self._resumed["modules"]["requires_grad"] if self._resumed is not None else None
+        total, trainable = count_parameters(network, task, requires_grad)
+        frozen = f", {trainable:,} of them trainable" if trainable < total else ""
+        lines.append(f"network      {type(network).__name__}, {total:,} parameters{frozen}")
+        lines += self._warm_start
         if isinstance(task, ImageClassifier) and (weights := task.loss.class_weights) is not None:
             lines.append(f"loss         weights of the classes from {weights.min():.3g} to {weights.max():.3g}")
         device = trainer.strategy.root_device.type

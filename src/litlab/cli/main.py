@@ -23,7 +23,8 @@ litlab: compose, run and compare PyTorch Lightning experiments
   litlab export DIR --format onnx                 write the trained network for other programs
   litlab tensorboard [DIR]                        start TensorBoard on outputs/ or one directory
 
-Each command has its own --help. In Python, litlab.load(DIR) returns the trained network with its preprocessing.
+Each command has its own --help. In Python, litlab.train([...]) and litlab.results(DIR) return results, and
+litlab.load(DIR) the trained network with its preprocessing.
 """
 # Names of the modules, too.
 COMMANDS = ("train", "resume", "status", "rerun", "compare", "diff", "evaluate", "predict", "export", "tensorboard")

@@ -15,7 +15,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import run_worker
 from litlab.runs.diff import RunDiff, diff_runs, format_diff
 from litlab.runs.directory import RunDirectory
-from litlab.runs.files import as_mapping, write_json
+from litlab.runs.files import as_mapping, hard_link, write_json
 from litlab.runs.provenance import describe_launch
 from litlab.runs.signature import sign
 from litlab.runs.state import RunStatus
@@ -85,6 +85,8 @@ def _create_run(finished: FinishedRun, command: list[str]) -> RunDirectory:
     project = old.project() if finished.own else Path.cwd()
     try:
         new = RunDirectory.create(path, to_yaml(finished.config), _hydra_files(old))
+        if finished.config.get("init_from"):
+            hard_link(old.initial_weights, new.initial_weights)
         origin = {"rerun_of": str(old.path.resolve())}
         write_json(new.provenance, describe_launch(project, command) | origin)
         if finished.own:

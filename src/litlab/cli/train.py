@@ -1,6 +1,7 @@
 """Compose, validate and freeze a config with Hydra, then train it in a worker process; no torch here."""
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ _FLAGS = {  # flag -> override
     "--freeze-only": "++hydra.callbacks.litlab.freeze_only=true",
 }
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+directory: Path | None = None  # of the run or study of the last command, as soon as it is known
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
 
 
@@ -52,6 +54,8 @@ def main(arguments: list[str]) -> None:
         UserError: For an error of the user in the command line or the config.
         RunFailed: If a worker did not complete.
     """
+    global directory
+    directory = None
     for flag in _FLAGS.keys() & set(arguments):
         arguments = insert_override(_FLAGS[flag], [argument for argument in arguments if argument != flag])
     full_error = os.environ.get(_FULL_ERROR)
@@ -141,11 +145,17 @@ def _create_run(composed: DictConfig, config: dict[str, Any], directory: Path, p
     """Create the run directory of a frozen config, with provenance and signature."""
     from litlab.config.config_file import to_yaml
     from litlab.config.freeze import hydra_record
+    from litlab.runs.initial_weights import keep_weights
     from litlab.runs.provenance import describe_launch
     from litlab.runs.signature import sign
 
     provenance = describe_launch(project, ["litlab", "train", *map(as_written, sys.argv[1:])])
     run = RunDirectory.create(directory, to_yaml(config), hydra_record(composed))
+    try:
+        keep_weights(run, config)
+    except BaseException:
+        shutil.rmtree(directory)
+        raise
     write_json(run.provenance, provenance)
     sign(run)
     return run
@@ -249,6 +259,7 @@ class BeforeHydraWrites(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a dry run by another sweeper, a multirun with --freeze-only, and literal secrets."""
+        _set_directory(config.hydra.sweep.dir)
         try:
             _refuse_dry_run(config)
             if self._freeze_only:
@@ -261,6 +272,7 @@ class BeforeHydraWrites(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """End a dry run of a single run after its config was checked; create a run that is only to be frozen."""
+        _set_directory(config.hydra.run.dir)
         launcher = config.hydra.launcher
         if not (launcher.get("dry_run") or self._freeze_only):
             return
@@ -278,6 +290,11 @@ class BeforeHydraWrites(Callback):
         except Exception as error:
             raise _Exit(error) from error
         raise _Exit(None)
+
+
+def _set_directory(path: str) -> None:
+    global directory
+    directory = Path(path).absolute()
 
 
 def _launchers(key: str) -> str:

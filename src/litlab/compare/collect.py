@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from litlab.compare.data_model import Objective, Run, Skipped
-from litlab.compare.setting_names import comparable
+from litlab.compare.setting_names import comparable, numbered
 from litlab.config.identity import swept_keys
 from litlab.config.tree import check_plain, flatten
 from litlab.errors import UserError
@@ -13,6 +13,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
 from litlab.runs.metrics import split_of
 from litlab.runs.state import RunState, read_state, state_from_result
+from litlab.runs.terminal import display_path
 from litlab.sweep.discover import MAX_DEPTH, DiscoveredRun, is_run_or_study, runs_at, subdirectories
 from litlab.sweep.study import STUDY_FILE
 
@@ -27,6 +28,7 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
     skipped: list[Skipped] = []
     seen: set[Path] = set()
     swept: set[str] = set()
+    weights: dict[str, str] = {}  # hash of initial weights -> their name
     for directory in directories:
         for discovered in _runs_below(directory, skipped):
             path = discovered.run.path
@@ -35,6 +37,8 @@ def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
             seen.add(real)
             try:
                 config = _read_config(discovered.run)
+                if "init_from" in config:
+                    config["init_from"] = _name_weights(config["init_from"], weights)
                 runs.append(_read_run(discovered, config, _name(path, directory, len(directories) > 1)))
                 swept.update(swept_keys(config))
             except (UserError, OSError) as error:
@@ -98,6 +102,16 @@ def _read_config(run: RunDirectory) -> dict[str, Any]:
     return config
 
 
+def _name_weights(init: Any, names: dict[str, str]) -> str | None:
+    """Return the run or file that a run started from as one setting: files with the same content are one."""
+    path, sha256 = (as_mapping(init).get(key) for key in ("path", "sha256"))
+    if not isinstance(path, str) or not isinstance(sha256, str):
+        return None
+    source = Path(path)
+    source = source.parents[1] if source.parts[-2:] == ("checkpoints", "best.ckpt") else source
+    return names.setdefault(sha256, numbered(str(display_path(source)), names.values()))
+
+
 def _refuse_large(file: Path) -> None:
     if file.stat().st_size > _MAX_FILE:
         raise UserError(f"{file} is damaged: it is longer than {_MAX_FILE >> 20} MiB")
@@ -126,6 +140,7 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         training_seconds=as_number(as_mapping(result.get("seconds")).get("training")),
         images_per_second=as_number(result.get("images_per_second")),
         parameters=_count(result.get("parameters")),
+        trainable_parameters=_count(result.get("trainable_parameters")),
     )
 
 

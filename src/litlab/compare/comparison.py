@@ -136,7 +136,7 @@ def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) 
         return summarize_group(spec.subgroups, present, metric)
 
     test = {name: summary({run.path: run.test.get(name) for run in counted}, table[name]) for name in tests}
-    parameters = {run.parameters for run in completed}
+    parameters, trainable = ({run.parameters for run in completed}, {run.trainable_parameters for run in completed})
     return Group(
         name=spec.name,
         settings=spec.settings,
@@ -147,6 +147,7 @@ def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) 
         seconds=summary({run.path: run.training_seconds for run in counted}, _SECONDS),
         images_per_second=summary({run.path: run.images_per_second for run in counted}, _SPEED),
         parameters=parameters.pop() if len(parameters) == 1 else None,
+        trainable_parameters=trainable.pop() if len(trainable) == 1 else None,
     )
 
 

@@ -54,6 +54,7 @@ class Run:
     training_seconds: float | None = None
     images_per_second: float | None = None
     parameters: int | None = None
+    trainable_parameters: int | None = None
 
     @property
     def is_completed(self) -> bool:
@@ -135,6 +136,7 @@ class Group:
         value: Statistics of the compared metric; None if no run has it.
         seconds: Training time.
         parameters: Number of parameters; None if unknown or different between runs.
+        trainable_parameters: The same of those that were not frozen at the end.
         difference: Difference from the baseline; None for the baseline itself.
     """
 
@@ -147,7 +149,13 @@ class Group:
     seconds: Summary | None = None
     images_per_second: Summary | None = None
     parameters: int | None = None
+    trainable_parameters: int | None = None
     difference: Difference | None = None
+
+    @property
+    def has_frozen_parameters(self) -> bool:
+        """Return True if some of its parameters were not trained."""
+        return self.trainable_parameters is not None and self.trainable_parameters != self.parameters
 
     @property
     def has_interval(self) -> bool:

@@ -236,6 +236,12 @@ COLUMNS: tuple[Column | Callable[[Comparison], Iterable[Column]], ...] = (
         lambda group: "" if group.parameters is None else f"{group.parameters:,}",
         sort=("parameters",), is_summarized=True, drop_rank=2, latex="alone",
     ),
+    Column(
+        "trainable", lambda group: group.trainable_parameters,
+        lambda group: f"{group.trainable_parameters:,}" if group.has_frozen_parameters else "",
+        data={"trainable parameters": lambda group: group.trainable_parameters}, is_summarized=True, drop_rank=2,
+        latex="never",
+    ),
     Column("not completed", not_completed, not_completed, data={}, is_number=False, latex="never"),
     _status_columns,
 )  # fmt: skip

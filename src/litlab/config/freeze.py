@@ -16,6 +16,7 @@ from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config
 from litlab.config.validate import validate
 from litlab.errors import UserError
 from litlab.runs.cpu_count import num_cores
+from litlab.runs.initial_weights import find_weights
 
 _HYDRA_KEYS = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]  # of hydra.yaml
 _YAML_BOOLS = ("y", "yes", "n", "no", "true", "false", "on", "off")
@@ -36,11 +37,13 @@ def freeze(composed: DictConfig, *, fill_threads: bool = True) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(explain_interpolation_error(error)) from error
     assert isinstance(resolved, dict)
-    left_out = {group: None for group in (*GROUPS, *MAPPING_GROUPS) if group not in resolved}
+    left_out = {key: None for key in (*GROUPS, *MAPPING_GROUPS, "init_from") if key not in resolved}
     config: Config = {str(key): value for key, value in resolved.items()} | left_out
     _refuse_misplaced_keys(config)
     try:
         validate(config)
+        if (init := config["init_from"]) is not None:
+            config["init_from"] = find_weights(init if isinstance(init, str) else init["path"])
     except UserError as error:
         raise UserError("\n".join(map(with_origin, str(error).splitlines()))) from error
     make_paths_absolute(config["data"])

@@ -10,11 +10,12 @@ from litlab.runs.files import as_mapping
 
 # Keys that say where a run computes, reads and writes, not what it computes.
 VOLATILE = (
-    "name", "threads", "study", "logger", "checkpoint",
+    "name", "threads", "study", "logger", "checkpoint", "init_from.path",
     "data.root", "data.cache", "data.url", "data.storage", "data.num_workers",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.log_every_n_steps", "trainer.profiler",
 )  # fmt: skip
+_NEVER_SWEPT = ("study", "threads", "init_from.path")  # a path to weights is not what a study varies, but its hash
 DATA_SOURCE = ("data.root", "data.url")  # those of them that say where the images come from
 
 
@@ -29,12 +30,13 @@ def swept_keys(config: Config) -> list[str]:
     """Return the dotted keys of a run's config that its study sweeps; none for a single run.
 
     A group without a key of its own, such as `experiment`, may set any key. Then all volatile keys count as swept,
-    except `study` itself and `threads`, which is set later.
+    except `study` itself, `threads`, which is set later, and the path of `init_from`, whose content counts.
     """
     overrides = as_mapping(config.get("study")).get("swept")
     swept = [config_key(str(key)) for key in overrides] if isinstance(overrides, list) else []
     sets_any_key = any(key.partition(".")[0] not in config for key in swept)
-    return [*swept, *(key for key in VOLATILE if sets_any_key and key not in ("study", "threads"))]
+    swept = ["init_from.sha256" if key == "init_from" else key for key in swept]
+    return [*swept, *(key for key in VOLATILE if sets_any_key and key not in _NEVER_SWEPT)]
 
 
 def _without_volatile(node: Any, parent: str, swept: Collection[str], *, is_volatile: bool) -> Any:

@@ -6,6 +6,7 @@ sections, constructors and conf/ agree.
 """
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -40,6 +41,14 @@ def _weights(value: Any) -> Any:
     if value in (None, "balanced") or (is_list and min(value) >= 0 and 0 < sum(value) < math.inf):
         return value
     raise ValueError("expected balanced, null or one weight for each class, none negative and not all 0, as in [1, 5]")
+
+
+def _check_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"expected a regular expression; {error}") from error
+    return pattern
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -202,6 +211,7 @@ class ImageClassifier(Section):
     test_time_flip: bool
     test_time_shift: CountOrZero
     metrics: dict[MetricName, dict[str, Any]]
+    freeze: list[Annotated[str, AfterValidator(_check_pattern)]]
 
 
 class SGD(Section):
@@ -306,6 +316,22 @@ class Study(Section):
     swept: list[str] = Field([])
 
 
+def _check_init_from(value: Any) -> Any:
+    is_frozen = isinstance(value, dict) and value.keys() == {"path", "sha256"} and all(map(_is_text, value.values()))
+    if not (value is None or _is_text(value) or is_frozen):
+        raise ValueError("expected the path of a run directory or of a file with weights")
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+InitFrom = Annotated[
+    Any, AfterValidator(_check_init_from)
+]  # a path; in a frozen config `path` and `sha256` of the file
+
+
 class Root(Section):
     """Top-level keys. Groups are checked by their targets; some may be left out."""
 
@@ -314,6 +340,7 @@ class Root(Section):
     seed: Seed
     threads: Count | None
     objective: Objective | None
+    init_from: InitFrom = None
     checkpoint: Checkpoint
     study: Study
     data: dict[str, Any]

@@ -21,6 +21,7 @@ from litlab.training.build import build_network, build_transforms
 from litlab.training.checkpoint_io import read_network_weights
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
+_MAX_NAMES = 10  # of classes in a repr
 BATCH_SIZE = 128  # images that are in memory as floats at once
 _LUMA = (19595, 38470, 7471)  # ITU-R 601-2 in 1/65536, as Pillow converts color to gray
 _IMAGES = "expected images as a uint8 tensor (c h w or b c h w), uint8 array (h w c or h w), PIL image or path"
@@ -55,6 +56,15 @@ class Predictor:
         self.transforms = transforms
         self.dataset_info = dataset_info
         self.tta = tta
+
+    def __repr__(self) -> str:
+        names, (c, h, w) = self.class_names, self.dataset_info.image_shape
+        shown = ", ".join(names[:_MAX_NAMES]) + ", ..." * (len(names) > _MAX_NAMES)
+        num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return (
+            f"Predictor({type(self.network).__name__} with {num_parameters:,} parameters, for images of {h}x{w}x{c}; "
+            f"{len(names)} classes: {shown})"
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ the end, since the scheduler computes the rate of a step that training no longer
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -54,23 +55,35 @@ def _cosine(progress: float, start: float, end: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
+class FactorSchedule(LambdaLR):
+    """Multiply the learning rates by a function of the step, but for parameter groups that a callback adds later.
+
+    A callback that adds a group, such as Lightning's `BackboneFinetuning`, sets its learning rate itself.
+    """
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Return the next learning rate of each group."""
+        added = self.optimizer.param_groups[len(self.base_lrs) :]
+        return [*super().get_lr(), *(group["lr"] for group in added)]
+
+
 def one_cycle(optimizer: Optimizer, *, total_steps: int, warmup: float, initial: float, final: float) -> LambdaLR:
     """Multiply the learning rate by `one_cycle_factor`."""
-    return LambdaLR(
+    return FactorSchedule(
         optimizer, lambda step: one_cycle_factor(step, total_steps, warmup=warmup, initial=initial, final=final)
     )
 
 
 def cosine(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
     """Multiply the learning rate by `cosine_factor`."""
-    return LambdaLR(optimizer, lambda step: cosine_factor(step, total_steps, warmup=warmup, final=final))
+    return FactorSchedule(optimizer, lambda step: cosine_factor(step, total_steps, warmup=warmup, final=final))
 
 
 def linear(optimizer: Optimizer, *, total_steps: int, warmup: float, final: float) -> LambdaLR:
     """Multiply the learning rate by `linear_factor`."""
-    return LambdaLR(optimizer, lambda step: linear_factor(step, total_steps, warmup=warmup, final=final))
+    return FactorSchedule(optimizer, lambda step: linear_factor(step, total_steps, warmup=warmup, final=final))
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
     """Keep the learning rate constant."""
-    return LambdaLR(optimizer, lambda step: 1.0)
+    return FactorSchedule(optimizer, lambda step: 1.0)

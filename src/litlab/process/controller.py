@@ -62,9 +62,11 @@ def run_worker(run: RunDirectory, config: dict[str, Any], *, keep: bool) -> floa
     if code != InUseError.exit_code and (code < 0 or not run.result.exists()):
         code = _record_end(run, config, worker, code)
     if code != 0:
-        if not keep and run.result.exists() and read_result(run)["status"] == RunStatus.REFUSED:
+        message = ""
+        if not keep and run.result.exists() and (result := read_result(run))["status"] == RunStatus.REFUSED:
             shutil.rmtree(run.path)
-        raise RunStopped(code) if worker.received else RunFailed(code)
+            message = str(result["error"])
+        raise RunStopped(code) if worker.received else RunFailed(code, message)
     if worker.received and keep:
         print(f"litlab: stopped by {signal.Signals(worker.received).name}; {run.path} is complete", file=sys.stderr)
         raise RunStopped(exit_code(worker.received))

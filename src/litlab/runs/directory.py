@@ -40,6 +40,7 @@ class RunDirectory:
     heartbeat = _Entry(".heartbeat")  # sign of life of the worker
     log = _Entry("run.log")  # of the worker
     result = _Entry("result.json")  # of a run that has ended
+    initial_weights = _Entry("initial_weights")  # copy of what `init_from` named
     checkpoints = _Entry("checkpoints")
     best = _Entry("checkpoints/best.ckpt")  # with the best objective
     last = _Entry("checkpoints/last.ckpt")  # the newest

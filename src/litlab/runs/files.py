@@ -60,7 +60,7 @@ def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
 
 
 def hard_link(source: Path, path: Path) -> None:
-    """Replace `path` atomically by a hard link to `source` in the same directory, or by a copy if links fail."""
+    """Replace `path` atomically by a hard link to `source`, or by a copy if links fail."""
     temporary = _temporary(path)
     try:
         os.link(source, temporary)

@@ -25,6 +25,7 @@ class Result:
         epochs: Number of completed epochs.
         steps: Number of optimizer steps.
         parameters: Number of parameters of the network.
+        trainable_parameters: Number of those that were not frozen at the end.
         weights: SHA-256 of the last weights (`hash_weights`): runs with the same hash are bit-equal.
         seconds: Duration of each phase of the last process, by name; `training` and `saving`, a part of it, of all
             processes.
@@ -43,6 +44,7 @@ class Result:
     epochs: int = 0
     steps: int = 0
     parameters: int | None = None
+    trainable_parameters: int | None = None
     weights: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     images_per_second: float | None = None

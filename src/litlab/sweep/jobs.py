@@ -19,6 +19,7 @@ from litlab.config.tree import diff
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import sync_directory, write_json
+from litlab.runs.initial_weights import keep_weights
 from litlab.runs.lock import directory_lock
 from litlab.runs.redact import mask_command
 from litlab.runs.signature import sign, signature_problem
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
 
 Config = dict[str, Any]
-_CREATED_FILES = ("config.yaml", ".hydra", "provenance.json", ".signature")
+_CREATED_FILES = ("config.yaml", ".hydra", "initial_weights", "provenance.json", ".signature")
 _JOB_NAME = re.compile(r"\d{4,}(_.*)?")  # unless hydra.sweep.subdir says otherwise
 
 
@@ -100,6 +101,7 @@ def _create(study: Study, job: "ComposedJob", provenance: dict[str, Any], *, syn
             )
         shutil.rmtree(run.path)
     RunDirectory.create(run.path, to_yaml(job.config), job.hydra, sync=sync)
+    keep_weights(run, job.config, study.path)
     command = mask_command(["litlab", "train", *job.overrides])
     of_job = {"command": command, "study": {"name": study.path.name, "number": job.number}}
     write_json(run.provenance, provenance | of_job, sync=sync)

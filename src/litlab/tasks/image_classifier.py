@@ -2,10 +2,11 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -20,6 +21,7 @@ from litlab.data.loader import Batch
 from litlab.errors import UserError
 from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.runs.metrics import Metric as MetricInfo
+from litlab.tasks.frozen_parameters import find_backbone, freeze_parameters
 from litlab.tasks.losses import ClassificationLoss, ClassWeights, LossFunction
 from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
 from litlab.tasks.tta import TTA
@@ -62,6 +64,7 @@ class ImageClassifier(LightningModule):
         test_time_flip: Average validation and test over mirrored images, see `TTA`.
         test_time_shift: Average validation and test over images shifted by this many pixels, see `TTA`.
         metrics: Additional metrics of validation and test by name, see `litlab.tasks.metrics`.
+        freeze: Patterns of the names of parameters that are not trained, see `freeze_parameters`.
 
     Attributes:
         memory_format: Memory format that images are expected in.
@@ -87,6 +90,7 @@ class ImageClassifier(LightningModule):
         test_time_flip: bool,
         test_time_shift: int,
         metrics: Mapping[str, Metric],
+        freeze: Sequence[str],
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -110,6 +114,19 @@ class ImageClassifier(LightningModule):
         self._compile = compile
         self._tta = TTA(flip=test_time_flip, shift=test_time_shift)
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._frozen_norms = tuple(norm.eval() for norm in freeze_parameters(network, freeze))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network without its head, as Lightning's `BackboneFinetuning` wants it."""
+        return find_backbone(self.network)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules; norms in frozen ones stay in evaluation mode."""
+        super().train(mode)
+        for norm in self._frozen_norms:
+            norm.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits, `b num_classes`, of normalized float images, `b c h w`."""
@@ -122,6 +139,8 @@ class ImageClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Compile the forward pass, after strategies have wrapped the network."""
+        if self._frozen_norms:
+            warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
         if self._compile:
             self._compiled = compiled(self.network, self.device)
 

@@ -24,7 +24,7 @@ _NO_COMMENT = struct.pack("<H", 0)  # the last two bytes of a zip archive: the l
 _LABEL = b"sha256:"
 _COMMENT_SIZE = len(_NO_COMMENT) + len(_LABEL) + 2 * hashlib.sha256().digest_size
 _CHUNK_SIZE = 1 << 20  # bytes
-_UNSUPPORTED = re.compile(r"Unsupported \w+: GLOBAL (\S+)")
+_UNSUPPORTED = re.compile(r"[Uu]nsupported (?:\w+: )?GLOBAL (\S+)")
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _OMITTED = object()
 
@@ -60,7 +60,7 @@ def read_checkpoint(path: Path, map_location: Any = None) -> Checkpoint:
         UserError: If it is missing, damaged, or holds more than plain data.
     """
     verify_checkpoint(path)
-    checkpoint = _load(path, str(path), map_location=map_location or "cpu")
+    checkpoint = load_safely(path, str(path), map_location=map_location or "cpu")
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint: it holds a {type(checkpoint).__name__}, expected a dict")
     return checkpoint
@@ -187,10 +187,20 @@ def _checksum_comment(digest: "hashlib._Hash") -> bytes:
 
 def _check_safe(path: Path) -> None:
     """Read all but the contents of tensors; raise a UserError for what `weights_only=True` rejects."""
-    _load(path, path.name, map_location="meta", mmap=True)
+    load_safely(path, path.name, map_location="meta", mmap=True)
 
 
-def _load(path: Path, name: str, **options: Any) -> Any:
+def load_safely(path: Path, name: str, **options: Any) -> Any:
+    """Read a file of torch.save with `weights_only=True`.
+
+    Args:
+        path: Path of the file.
+        name: Name of the file in messages.
+        **options: Other arguments of `torch.load`.
+
+    Raises:
+        UserError: If it is damaged or holds more than plain data.
+    """
     try:
         return torch.load(path, weights_only=True, **options)
     except Exception as error:  # torch raises whatever its zip reader or its unpickler does

@@ -5,6 +5,7 @@ import math
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from litlab.runs.metrics import last_values, read_metrics
 from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
+from litlab.tasks.frozen_parameters import count_parameters
 from litlab.tensorboard_session import end_session, start_session
 from litlab.training.build import (
     Experiment,
@@ -43,6 +45,7 @@ from litlab.training.build import (
 from litlab.training.checkpoint_io import hash_weights, read_checkpoint
 from litlab.training.resume import ResumeState, find_best_problem, get_limits
 from litlab.training.train_state import set_progress
+from litlab.training.warm_start import WarmStart, load_initial_weights
 
 Config = dict[str, Any]
 _log = logging.getLogger("litlab")
@@ -80,6 +83,8 @@ def train(
     config = resolve_secrets(with_machine_facts(run, frozen))
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
+    init = config.get("init_from") if resume.saved is None else None
+    warm_start = load_initial_weights(run, init, experiment.task) if init else None
     missing, info = find_missing_methods(experiment), experiment.dataset_info
     resume.check(run, config["trainer"], experiment.fingerprint)
     if global_rank() == 0:
@@ -90,10 +95,17 @@ def train(
         _warn([*resume.warnings, *(info.notes if info else ())], missing, silent=silent)
     timer.end("data_and_network")
 
-    console = Console(run=run, name=config["name"], seed=config["seed"], resumed=resume.saved, silent=silent)
+    console = Console(
+        run=run,
+        name=config["name"],
+        seed=config["seed"],
+        resumed=resume.saved,
+        warm_start=warm_start.describe() if warm_start else [],
+        silent=silent,
+    )
     trainer = _build_trainer(run, config, experiment, resume, stop, console)
     if trainer.is_global_zero:
-        _record_machine(run, trainer, open_keys(frozen))
+        _record_start(run, trainer, open_keys(frozen), warm_start)
         if resume.checkpoint is None:
             log_config(trainer.loggers, to_yaml(frozen))
     if heartbeat is not None:
@@ -227,7 +239,7 @@ def _build_trainer(
     return trainer
 
 
-def _record_machine(run: RunDirectory, trainer: Trainer, automatic: list[str]) -> None:
+def _record_start(run: RunDirectory, trainer: Trainer, automatic: list[str], warm_start: WarmStart | None) -> None:
     """Complete provenance.json with what only the worker knows, and the keys that the config leaves open."""
     device = trainer.strategy.root_device
     machine = describe_machine() | {
@@ -239,7 +251,8 @@ def _record_machine(run: RunDirectory, trainer: Trainer, automatic: list[str]) -
         "precision": trainer.precision,
         "automatic": automatic,
     }
-    write_json(run.provenance, run.read_mapping(run.provenance) | {"machine": machine})
+    weights = {"init_from": asdict(warm_start)} if warm_start else {}
+    write_json(run.provenance, run.read_mapping(run.provenance) | {"machine": machine} | weights)
 
 
 def _select_weights(run: RunDirectory, saved: dict[str, Any]) -> Path:
@@ -273,6 +286,7 @@ def _build_result(
     clock = TrainingClock()
     clock.set_state(saved["training"])
     network = experiment.network or experiment.task
+    parameters, trainable = count_parameters(network, experiment.task, saved["modules"]["requires_grad"])
     return Result(
         status=RunStatus.DIVERGED if diverged else RunStatus.COMPLETED,
         error=diverged,
@@ -284,7 +298,8 @@ def _build_result(
         epochs=saved["epoch"],
         steps=saved["step"],
         data=experiment.fingerprint,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=parameters,
+        trainable_parameters=trainable,
         weights=hash_weights(final["state_dict"]),
         seconds=seconds | {"training": round(clock.seconds, 3), "saving": round(saved["seconds_saving"], 3)},
         images_per_second=clock.images_per_second,

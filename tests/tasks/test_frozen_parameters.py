@@ -1,0 +1,115 @@
+"""Frozen parameters: which, what they do to norms and the optimizer, and what is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
+from support.runs import TINY
+from support.small_fit import CLASS_NAMES, Batches, make_task, make_trainer
+from torch import nn
+
+from litlab.errors import UserError
+from litlab.runs.result import read_result
+from litlab.tasks.frozen_parameters import count_parameters, find_backbone
+
+RESNET = ("model=resnet18", "model.width=2", "trainer.max_epochs=1", "data.num_train=100")
+
+
+def make_network() -> nn.Module:
+    torch.manual_seed(3)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False), nn.Dropout(0.5))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, len(CLASS_NAMES)))
+    return nn.Sequential(body, head)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "trained"),
+    [
+        ([], {"0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias", "1.2.weight", "1.2.bias", "1.3.weight", "1.3.bias"}),
+        (["0"], {"1.2.weight", "1.2.bias", "1.3.weight", "1.3.bias"}),
+        ([r"0\.0", r".*\.bias$"], {"0.1.weight", "1.2.weight", "1.3.weight"}),
+        ([r"(?!1\.3)"], {"1.3.weight", "1.3.bias"}),
+    ],
+)
+def test_patterns_match_from_the_start_of_names(patterns: list[str], trained: set[str]) -> None:
+    task = make_task(network=make_network(), freeze=patterns, schedule=None)
+    assert {name for name, parameter in task.network.named_parameters() if parameter.requires_grad} == trained
+    optimizer = task.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert in_optimizer == {id(p) for name, p in task.network.named_parameters() if name in trained}
+    total, num_trained = count_parameters(task.network, task)
+    assert total == 112 + 8 + 8 + 30
+    assert num_trained == sum(p.numel() for name, p in task.network.named_parameters() if name in trained)
+
+
+def test_a_frozen_part_computes_the_same_whatever_the_batch() -> None:
+    """Its norms keep their statistics and use them, also those without parameters; others train on."""
+    network = make_network()
+    task = make_task(network=network, freeze=["0"])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trainer = make_trainer([], [], max_epochs=2, log_every_n_steps=1)
+    trainer.fit(task, Batches(16), Batches(8))
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("1.")}
+    assert [module.training for module in network[0]] == [True, False, False, True]
+    assert [module.training for module in network[1]] == [True] * 4
+    task.eval().train()
+    assert not network[0][1].training
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (
+            ["features"],
+            "task.freeze: 'features' matches no parameter of Sequential from the start of its name on; the n",
+        ),
+        (["0", "bias"], "task.freeze: 'bias' matches no parameter"),
+        (
+            [".*"],
+            "task.freeze: all 8 parameters of Sequential would be frozen, so there is nothing to train; leave out",
+        ),
+        (["0", "1"], "task.freeze: all 8 parameters"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_everything_are_refused(patterns: list[str], expected: str) -> None:
+    with pytest.raises(UserError, match=re.escape(expected)):
+        make_task(network=make_network(), freeze=patterns)
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused_at_composition(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task\.freeze\.0=\(: expected a regular expression; missing \)"):
+        new_run(tmp_path / "run", *TINY, "task.freeze=['(']")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (make_network(), ["0"]),
+        (nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))), ["0.0"]),
+        (nn.Linear(2, 2), []),
+    ],
+)
+def test_the_backbone_is_all_before_the_last_child_with_parameters(network: nn.Module, expected: list[str]) -> None:
+    names = {id(module): name for name, module in network.named_modules()}
+    assert [names[id(module)] for module in find_backbone(network)] == expected
+
+
+def test_a_run_with_a_frozen_stem_says_so_and_resumes_exactly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*TINY[:5], *TINY[7:], *RESNET, "task.freeze=[stem,'stages\\.0']")
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    train_until(whole, config, None)
+    result = read_result(whole)
+    num_frozen = 3 * 9 * 2 + 2 * 2 + 4 * (2 * 2 * 9 + 2 * 2)  # stem; two blocks of two convolutions with their norms
+    assert result["parameters"] - result["trainable_parameters"] == num_frozen
+    line = (
+        f"network      ResNet18, {result['parameters']:,} parameters, {result['trainable_parameters']:,} of them train"
+    )
+    assert line in capsys.readouterr().out
+    assert differences(outcome(whole), outcome(stop_and_resume(tmp_path / "stopped", 3, *overrides))) == []
