@@ -33,6 +33,8 @@ model: null
 task:
   _target_: litlab.tasks.image_classifier.ImageClassifier
   metrics: {}
+  loss: null
+  class_weights: null
   label_smoothing: 0.0
   channels_last: false
   compile: false
