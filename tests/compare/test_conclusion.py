@@ -68,6 +68,6 @@ def test_advice() -> None:
         "shifted": f"+0.1 {same}, so there is no spread to test with",
     }
     for name, text in expected.items():
-        assert advice(name, tested[name], LOSS) == (text and f"{name}: {text}")
-    in_points = advice("lr=0.05", tested["lr=0.05"], ACCURACY)
+        assert advice(name, tested[name], LOSS, "seed") == (text and f"{name}: {text}")
+    in_points = advice("lr=0.05", tested["lr=0.05"], ACCURACY, "seed")
     assert in_points.startswith("lr=0.05: +0.43 points against the baseline")

@@ -258,7 +258,7 @@ def test_differences_of_any_values_are_finite_and_consistent(baseline, others):
         assert (
             difference.needed is None or difference.kind == "welch" or difference.num < difference.needed <= MAX_SEEDS
         )
-        assert (advice(name, difference, MIN) is None) == (
+        assert (advice(name, difference, MIN, "seed") is None) == (
             difference.corrected is not None and difference.corrected < 0.05
         )
 

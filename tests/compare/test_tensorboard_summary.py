@@ -79,7 +79,7 @@ def test_the_charts_show_the_objective_first(study: Path) -> None:
     (file,) = (study / FOLDER).rglob(LAYOUT)
     ((_, value),) = values_in(file)
     (category,) = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
-    assert category.title == "mean over seeds with 95 % interval"
+    assert category.title == "mean over seeds or folds with 95 % interval"
     shown = category.chart[::-1]  # as the page turns them around; test_tensorboard_page.py looks at it
     assert [chart.title for chart in shown] == ["val/accuracy", "val/loss"]
     (series,) = shown[0].margin.series

@@ -37,10 +37,18 @@ CHOICES = sorted(
     for path in packaged_conf().glob("*/*.yaml")
     if not path.is_relative_to(packaged_conf() / "hydra")
 )
-MUST = {"data=image_folder": ["data.root=nowhere"], "model=torchvision": ["model.name=resnet18"]}  # what has no default
+MUST = {  # what has no default
+    "data=image_folder": ["data.root=nowhere"],
+    "data=torchvision": ["data.name=MNIST"],
+    "data=huggingface": ["data.path=nowhere"],
+    "model=torchvision": ["model.name=resnet18"],
+}
 NAMES = tuple(f"class {number}" for number in range(10))
 FACTS = DatasetInfo("none", NAMES, (3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "", "", 80, 20, 20)
-NEEDS_FILES = ("litlab.data.cifar10.CIFAR10", "litlab.data.image_folder.ImageFolder")
+NEEDS_FILES = (
+    "litlab.data.cifar10.CIFAR10", "litlab.data.image_folder.ImageFolder", "litlab.data.torchvision.Torchvision",
+    "litlab.data.huggingface.HuggingFace",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -179,6 +179,37 @@ def test_arguments_of_the_trainer_for_other_loaders_need_them(name: str, value: 
     validate(config | {"data": {"_target_": "some.Data"}})
 
 
+@pytest.mark.parametrize(
+    ("folds", "fold", "expected"),
+    [
+        (5, 5, "data.fold=5: there are 5 folds (data.folds), counted from 0; expected 0 to 4"),
+        (
+            3,
+            None,
+            "data.folds=3: which of them is the validation; add data.fold=0, or for all of them -m data.fold=0,1,2",
+        ),
+        (
+            20,
+            None,
+            "; add data.fold=0, or for all of them -m 'data.fold=range(20)'",
+        ),
+        (None, 0, "data.fold=0: of how many folds; add data.folds=5"),
+        (1, 0, "data.folds=1: expected greater than or equal to 2"),
+        (5, -1, "data.fold=-1: expected greater than or equal to 0"),
+    ],
+)
+def test_folds_that_do_not_fit_are_refused(folds: int | None, fold: int | None, expected: str) -> None:
+    (line,) = problems(data__folds=folds, data__fold=fold)
+    assert line.endswith(expected)
+
+
+def test_a_size_of_the_validation_is_refused_beside_folds() -> None:
+    folds = ("data=shapes", "data.folds=5", "data.fold=0")
+    assert compose_config(*folds)["data"]["fold"] == 0
+    with pytest.raises(UserError, match=r"data.val_size=40: is not used with data.folds"):
+        compose_config(*folds, "data.val_size=40")
+
+
 @pytest.mark.parametrize("value", ["00:12:00:00", {"days": 1, "hours": 2}])
 def test_durations(value: object) -> None:
     config = deepcopy(CONFIG)

@@ -16,14 +16,17 @@ from support.pixels import awkward_images
 from torch import Tensor
 
 from litlab.data.cifar10 import CIFAR10
+from litlab.data.huggingface import HuggingFace
 from litlab.data.image_folder import ImageFolder
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
+from litlab.data.torchvision import Torchvision
 
 COMMON: dict[str, Any] = {
-    "batch_size": 16, "val_size": 20, "val_seed": 0, "seed": 0, "crop_padding": 4, "flip": True, "cutout": 0,
-    "mixup": 0.0, "cutmix": 0.0, "color_jitter": None, "rand_augment": None, "progressive_sizes": None,
-    "mean": None, "std": None, "transforms": {"train": [], "eval": []}, "num_workers": 0,
+    "batch_size": 16, "val_size": 20, "val_seed": 0, "folds": None, "fold": None, "seed": 0, "crop_padding": 4,
+    "flip": True, "cutout": 0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": None, "rand_augment": None,
+    "progressive_sizes": None, "mean": None, "std": None,
+    "transforms": {"train": [], "eval": []}, "num_workers": 0,
 }  # fmt: skip
 
 
@@ -60,6 +63,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.host = f"127.0.0.1:{self.server_port}"
         self.url = f"http://{self.host}/cifar-10-binary.tar.gz"
         self.requests: list[tuple[str, str | None]] = []  # path and authorization
+        self.files: dict[str, bytes] = {}  # path -> what is served there instead
+        self.held: str | None = None  # path of which only a half comes before `release` is set
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -67,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers["Authorization"]))
-        content = self.server.content
+        content = self.server.files.get(self.path, self.server.content)
         if self.path == "/redirect":
             self.respond(302, Location="/endless")
         elif self.path == "/endless":
@@ -79,9 +84,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
         else:
             self.respond(200, **{"Content-Length": str(self.server.declared or len(content))})
-            self.wfile.write(content)
-            if self.server.release is not None:
+            is_held = self.path == self.server.held
+            self.wfile.write(content[: len(content) // 2] if is_held else content)
+            if self.server.release is not None and (is_held or self.server.held is None):
                 self.server.release.wait(30)
+
+    def do_HEAD(self) -> None:
+        """Answer as to a GET, without content."""
+        self.respond(200)
 
     def respond(self, status: int, **headers: str) -> None:
         self.send_response(status)
@@ -116,6 +126,31 @@ def folder_module(tmp_path: Path) -> Callable[..., ImageFolder]:
 def shapes_module() -> Callable[..., Shapes]:
     own = {"num_train": 110, "num_test": 37, "data_seed": 0}
     return lambda **changes: Shapes(**{**COMMON, **own, **changes})
+
+
+@pytest.fixture
+def torchvision_module(tmp_path: Path) -> Callable[..., Torchvision]:
+    """Return a factory of Torchvision modules; their root is tmp_path/root."""
+    own: dict[str, Any] = {"root": str(tmp_path / "root"), "cache": str(tmp_path / "cache"), "variant": None}
+    own |= {"image_size": None, "resize": "squash", "test_size": 0.2, "test_seed": 0}
+    return lambda **changes: Torchvision(**{**COMMON, **own, "val_size": 10, **changes})
+
+
+@pytest.fixture
+def huggingface_module(tmp_path: Path) -> Callable[..., HuggingFace]:
+    """Return a factory of HuggingFace modules, prepared and set up, of tmp_path/data."""
+    own: dict[str, Any] = {"path": str(tmp_path / "data"), "cache": str(tmp_path / "cache"), "name": None}
+    own |= {"revision": None, "splits": {"train": ["train"], "val": ["validation"], "test": ["test"]}}
+    own |= {"image_column": "image", "label_column": "label", "image_size": 24, "resize": "squash"}
+    own |= {"val_size": 0.25, "test_size": 0.25, "test_seed": 0}
+
+    def make_ready(**changes: Any) -> HuggingFace:
+        module = HuggingFace(**{**COMMON, **own, **changes})
+        module.prepare_data()
+        module.setup("fit")
+        return module
+
+    return make_ready
 
 
 @pytest.fixture(params=["shapes", "cifar", "folder"])

@@ -64,6 +64,25 @@ def test_splits_are_disjoint_stratified_and_whole(make_module: Make) -> None:
     assert make_module(val_seed=1).val_indices.tolist() != module.val_indices.tolist()
 
 
+def test_folds_cover_the_training_images(make_module: Make) -> None:
+    modules = [make_module(folds=3, fold=fold) for fold in range(3)]
+    labels = modules[0].arrays.train_labels
+    assert sorted(row for module in modules for row in module.val_indices.tolist()) == list(range(len(labels)))
+    for fold, module in enumerate(modules):
+        assert sorted([*module.train_indices.tolist(), *module.val_indices.tolist()]) == list(range(len(labels)))
+        counts = torch.bincount(labels[module.val_indices], minlength=module.info.num_classes)
+        assert (counts - torch.bincount(labels) / 3).abs().max() < 1
+        num_val = len(module.val_indices)
+        assert module.info.num_val == num_val
+        expected = f"validation on fold {fold} of 3 (data.fold): {num_val} images; data.val_size is not used"
+        assert module.info.notes[-1] == expected
+        pixels = module.arrays.train_images[module.train_indices].double() / 255  # none of the fold
+        torch.testing.assert_close(torch.tensor(module.info.mean).double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    assert len({module.info.fingerprint for module in modules}) == 1, "it is of the content alone"
+    assert make_module(folds=3, fold=0, seed=9).val_indices.tolist() == modules[0].val_indices.tolist()
+    assert make_module(folds=3, fold=0, val_seed=1).val_indices.tolist() != modules[0].val_indices.tolist()
+
+
 def test_without_validation_data(make_module: Make) -> None:
     module = make_module(val_size=0, seed=5)
     assert module.val_dataloader() == []

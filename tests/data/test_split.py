@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from litlab.data.split import stratified_split
+from litlab.data.split import stratified_fold, stratified_split
 from litlab.errors import UserError
 
 CLASS_NAMES = ("ant", "bee", "cat")
@@ -51,3 +51,37 @@ def test_too_large() -> None:
         split(100)
     with pytest.raises(UserError, match=r"data.val_size=98 takes all 20 training images of class cat"):
         split(98)
+
+
+def fold(number: int, folds: int = 5, seed: int = 0, labels: Tensor = LABELS) -> tuple[list[int], list[int]]:
+    train, val = stratified_fold(labels, class_names=CLASS_NAMES, folds=folds, fold=number, seed=seed)
+    return train.tolist(), val.tolist()
+
+
+@pytest.mark.parametrize(("sizes", "folds"), [((50, 30, 20), 5), ((50, 30, 20), 7), ((7, 4, 3), 3), ((2, 2, 2), 6)])
+def test_folds_are_disjoint_stratified_and_whole(sizes: tuple[int, ...], folds: int) -> None:
+    labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
+    every = [fold(number, folds, labels=labels) for number in range(folds)]
+    assert sorted(row for _, val in every for row in val) == list(range(len(labels)))
+    for train, val in every:
+        assert sorted(train + val) == list(range(len(labels)))
+        assert (train, val) == (sorted(train), sorted(val))
+        assert set(labels[train].tolist()) == {0, 1, 2}, "each class is trained on"
+    num_images = torch.tensor([len(val) for _, val in every])
+    counts = torch.stack([torch.bincount(labels[val], minlength=3) for _, val in every])
+    assert num_images.max() - num_images.min() <= 1
+    assert (counts.amax(dim=0) - counts.amin(dim=0)).max() <= 1
+
+
+def test_folds_are_a_function_of_the_seed() -> None:
+    assert fold(2) == fold(2)
+    assert fold(2, seed=1)[1] != fold(2)[1]
+    assert not set(fold(2)[1]) & set(fold(3)[1])
+    assert len({tuple(fold(number)[1]) for number in range(5)}) == 5
+
+
+def test_folds_that_do_not_fit() -> None:
+    with pytest.raises(UserError, match=r"data.folds=101: the training split has only 100 images"):
+        fold(0, folds=101)
+    with pytest.raises(UserError, match=r"data.folds=2: class cat has a single training image"):
+        fold(0, folds=2, labels=torch.tensor([0, 0, 1, 1, 2]))

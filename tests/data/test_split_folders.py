@@ -106,11 +106,11 @@ def test_without_a_test_folder_one_is_drawn_or_there_is_none(
     assert val == (own or val)
     assert sorted(level // 10 for level in test) == [0, 0, 1, 1], "two of each class"
     assert len(val) == (20 if own else 3), "a fifth of the 16 that are left"
-    assert any("has no test folder: data.test_size=0.2 draws 4 of its images" in note for note in module.info.notes)
+    assert any("has no test split: data.test_size=0.2 draws 4 of its images" in note for note in module.info.notes)
     assert ("no folders of splits: the folders are the classes (cat, dog)" in module.info.notes) == (folders == ("",))
     without = make(test_size=0)
     assert (without.test_dataloader(), without.info.num_test) == ([], 0)
-    assert any("has no test folder: no test, as data.test_size=0" in note for note in without.info.notes)
+    assert any("has no test split: no test, as data.test_size=0" in note for note in without.info.notes)
     assert without.info.fingerprint == module.info.fingerprint, "the same images, split in another way"
 
 
@@ -227,3 +227,17 @@ def test_folders_within_folders_are_no_classes(make: Make, write: Write) -> None
     write("masks", 5)
     with pytest.raises(UserError, match=r"images in folders within folders only, such as images/cat/00\.png: set"):
         make()
+
+
+def test_folds_leave_out_the_test_images_and_refuse_a_validation_folder(make: Make, write: Write) -> None:
+    write("train", 10)
+    modules = [make(folds=4, fold=fold) for fold in range(4)]
+    test = used(modules[0])[2]
+    assert len(test) == 4
+    for module in modules:
+        assert used(module)[2] == test
+    assert sorted(level for module in modules for level in [*used(module)[1], *test]) == sorted([*range(20), *3 * test])
+    write("val", 3)
+    with pytest.raises(UserError, match=r"data.folds=4: images has 6 validation images .* data.folders.val=\[\]"):
+        make(folds=4, fold=0)
+    assert len(used(make(folds=4, fold=0, folders=FOLDERS | {"val": []}))[1]) == 4

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 NOTES = """\
-Runs whose configs differ only in the seed form a group. Groups are ranked by the objective, a validation metric; the
-test metric is shown beside it and never used for ranking. Runs that are not completed are counted, not averaged.
+Runs whose configs differ only in the seed form a group; those of a k-fold in the fold, data.fold, the mean of whose
+seeds counts as one value. Groups are ranked by the objective, a validation metric; the test metric is shown beside it
+and never used for ranking. Runs that are not completed are counted, not averaged.
 
   --metric     another validation metric: val/loss
   --mode       max or min: the direction of a metric whose class has none
   --at         the point of each run: best (of its objective), last, or epoch=N, counted from 1
   --filter     keep only runs with KEY OPERATOR VALUE, operators < <= > >= = !=; repeatable, all must hold.
-               A key is a full name or its end: optimizer.lr, lr; or seed. A class goes by its name: model=ResNet
+               A key is a full name or its end: optimizer.lr, lr; or seed, fold. A class goes by its name: model=ResNet
   --group      group by these settings alone: optimizer.lr,model. All others are averaged for each seed, so that n,
                intervals and tests count seeds; a seed that some of them lack is left out
   --sort       a setting or a metric: lr, test/accuracy; or name, n, time, images/s, parameters
-  --baseline   show differences from this group, paired by seed if seeds match: its name or a part of it: lr=0.1
+  --baseline   show differences from this group, paired by seed or fold if these match: its name or a part: lr=0.1
 
 examples:
   litlab compare outputs/lr_by_seed

@@ -14,7 +14,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.process.controller import is_rank_variable
 from litlab.runs.result import nonfinite_to_none
 
-SETTABLE_KEYS = ("data.root", "data.cache")
+SETTABLE_KEYS = ("data.root", "data.path", "data.cache")
 GROUPS = ("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
 NOTES = """\
 Evaluates on one device with the run's own task, precision and number of threads. On the machine of the training, the
@@ -72,7 +72,7 @@ def _options(arguments: list[str]) -> Namespace:
         action="append",
         default=[],
         metavar="KEY=PATH",
-        help=f"the present location of the data: {' or '.join(SETTABLE_KEYS)}",
+        help=f"the present location of the data: {', '.join(SETTABLE_KEYS)}",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args(arguments)

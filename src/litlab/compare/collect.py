@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litlab.compare.data_model import Objective, Run, Skipped
-from litlab.compare.setting_names import comparable, numbered
+from litlab.compare.data_model import Fold, Objective, Run, Skipped
+from litlab.compare.setting_names import FOLD, FOLDS, comparable, numbered, text
 from litlab.config.identity import swept_keys
-from litlab.config.tree import check_plain, flatten
+from litlab.config.tree import check_plain, config_key, flatten
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
@@ -20,6 +20,7 @@ from litlab.sweep.study import STUDY_FILE
 _MAX_FILE = 1 << 20  # bytes of config.yaml or result.json; those of litlab have a few thousand
 _MAX_NAME = 100  # characters of the name of a metric
 _NO_RUNS = "holds no runs"
+PARTITION = (FOLDS, "data.val_seed", "data.test_size", "data.test_seed")  # settings that determine the folds
 
 
 def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
@@ -120,7 +121,9 @@ def _refuse_large(file: Path) -> None:
 def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> Run:
     run = discovered.run
     state, result = _read_result(run)
-    seed = config.get("seed")
+    seed, settings = config.get("seed"), flatten(config)
+    fold = _fold(settings)
+    has_folds = fold is not None or (FOLDS in settings and settings.get(FOLD) is None)
     return Run(
         path=run.path,
         name=name,
@@ -128,9 +131,10 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         status=state.status,
         message=state.message,
         seed=seed if type(seed) is int else None,
-        settings=flatten(config),
-        choices=discovered.point,
+        settings={key: value for key, value in settings.items() if not (has_folds and key == FOLD)},
+        choices={key: value for key, value in discovered.point.items() if not (has_folds and config_key(key) == FOLD)},
         objective=_objective(config.get("objective")),
+        fold=fold,
         data=data if isinstance(data := result.get("data"), str) else None,
         best=_metrics(result.get("best")),
         last=_metrics(result.get("last")),
@@ -142,6 +146,14 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         parameters=_count(result.get("parameters")),
         trainable_parameters=_count(result.get("trainable_parameters")),
     )
+
+
+def _fold(settings: Mapping[str, Any]) -> Fold | None:
+    """Return the fold of a run of litlab's data modules."""
+    number = settings.get(FOLD)
+    if type(number) is not int or settings.get(FOLDS) is None:
+        return None
+    return Fold(" ".join(f"{key}={text(settings[key])}" for key in PARTITION if key in settings), number)
 
 
 def _read_result(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""The comparison that `litlab compare` shows: groups of runs, averaged over seeds, in the order of their ranks."""
+"""The comparison that `litlab compare` shows: groups of runs, averaged over seeds or folds, ordered by their ranks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ from litlab.compare.metric_values import (
     test_counterpart,
     value_of,
 )
-from litlab.compare.seed_values import (
-    SeedValues,
+from litlab.compare.statistics import differences
+from litlab.compare.table import sort_groups
+from litlab.compare.unit_values import (
+    UnitValues,
     Values,
     exclude_runs,
     run_names,
     runs_are,
-    seed_means,
     summarize_group,
-    values_by_seed,
+    unit_means,
+    values_by_unit,
 )
-from litlab.compare.statistics import differences
-from litlab.compare.table import sort_groups
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric, MetricTable, Mode
 from litlab.runs.state import RunStatus
@@ -55,7 +55,7 @@ def compare(
     sort: str | None = None,
     baseline: str | None = None,
 ) -> Comparison:
-    """Collect the runs at or below directories, group them by their configs without the seed, and rank the groups.
+    """Collect the runs at or below directories, group them by their configs without seed and fold, and rank the groups.
 
     Args:
         directories: Studies, runs, or folders of them.
@@ -99,8 +99,8 @@ def compare(
     notes += caution(groups, chosen.mode)
     base = None if baseline is None else _find_group(groups, baseline)
     if base is not None:
-        by_seed = {spec.name: values_by_seed(spec.subgroups, values) for spec in specs}
-        groups, remarks = _against(base, groups, by_seed, chosen)
+        by_unit = {spec.name: values_by_unit(spec.subgroups, values) for spec in specs}
+        groups, remarks = _against(base, groups, by_unit, chosen)
         notes += remarks
     num_filtered = len(runs) - len(kept)
     filtered = [f"--filter leaves out {num_filtered} of {len(runs)} runs"] * (num_filtered > 0)
@@ -126,7 +126,8 @@ def compare(
 
 def _group(spec: GroupSpec, values: Values, metric: Metric, table: MetricTable) -> Group:
     completed = sorted(
-        (run for run in spec.runs if run.is_completed), key=lambda run: (run.seed is None, run.seed or 0)
+        (run for run in spec.runs if run.is_completed),
+        key=lambda run: (run.seed is None, run.seed or 0, run.fold.number if run.fold else 0),
     )
     counted = [run for run in completed if run.path in values]  # the same runs in all columns
     tests = dict.fromkeys(name for run in counted for name in run.test)
@@ -184,21 +185,24 @@ def _find_group(groups: Sequence[Group], name: str) -> Group:
 
 
 def _against(
-    base: Group, groups: Sequence[Group], seeds: dict[str, SeedValues], metric: Metric
+    base: Group, groups: Sequence[Group], units: dict[str, UnitValues], metric: Metric
 ) -> tuple[list[Group], list[str]]:
     """Add differences from the baseline to the groups, and describe those that cannot be told from noise."""
     if base.value is None:
         raise UserError(f"--baseline {base.name}: none of its runs has a value of {metric.name}; choose another")
-    if not seeds[base.name]:
+    if not units[base.name]:
+        settings = "seeds and settings that are averaged" if base.unit == "fold" else "settings that --group averages"
         raise UserError(
-            f"--baseline {base.name}: no seed has a completed run of all settings that --group averages over there, so "
+            f"--baseline {base.name}: no {base.unit} has a completed run of all {settings} over there, so "
             "nothing can be tested against it; leave --group out, or let it name more settings"
         )
     if len(groups) == 1:
         return [base], [f"{base.name} is the only group: there is nothing to compare with it"]
-    means = {group.name: seed_means(seeds[group.name]) for group in groups if seeds[group.name]}
+    means = {group.name: unit_means(units[group.name]) for group in groups if units[group.name]}
     tested = differences(means.pop(base.name), means)
-    sentences = [sentence for name, difference in tested.items() if (sentence := advice(name, difference, metric))]
+    sentences = [
+        sentence for name, difference in tested.items() if (sentence := advice(name, difference, metric, base.unit))
+    ]
     remarks = sentences[:_NUM_ADVICE]
     if (num_more := len(sentences) - _NUM_ADVICE) > 0:
         remarks.append(f"{num_more} more group{'s' * (num_more != 1)} can't be told from {base.name} either")

@@ -40,7 +40,7 @@ def answer(comparison: Comparison) -> str:
     best = comparison.best
     if best is None or best.value is None:
         return f"No completed run has a value of {on_one_line(comparison.metric.name)}."
-    value = _value(comparison, best.value, "seed" if all(run.seed is not None for run in best.runs) else "run")
+    value = _value(comparison, best.value, best.unit)
     name = "All runs" if best.name == ALL else on_one_line(best.name)
     num_others = sum(group.value is not None for group in comparison.groups) - 1
     if not num_others:
@@ -50,7 +50,7 @@ def answer(comparison: Comparison) -> str:
 
 def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
     if not best.has_interval:
-        value = "a mean without an interval" if best.value and best.value.num > 1 else "a single seed"
+        value = "a mean without an interval" if best.value and best.value.num > 1 else f"a single {best.unit}"
         return f"{value} does not tell whether that is more than chance"
     num_ties = len(comparison.ties - {best.name})
     if num_ties == num_others:
@@ -61,7 +61,7 @@ def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
 
 
 def _value(comparison: Comparison, value: Summary, one: str) -> str:
-    """Return `63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`; `one` is `seed` or `run`."""
+    """Return `63.20 % (95 % interval 62.51 to 63.94, 5 seeds)`; `one` is `seed`, `fold` or `run`."""
     metric = comparison.metric
     places = decimals(metric, (group.value for group in comparison.groups))
     mean = with_unit(metric, value.mean, places)
@@ -90,13 +90,21 @@ def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
     if len(valued) < 2 or best is None or best.value is None or best.has_interval:
         return []
     if all(group.value and group.value.num == 1 for group in valued):
-        return ["one seed a group: no spread is known, so the order may be chance; run more seeds"]
-    reason = "has one seed" if best.value.num == 1 else "has no interval"
-    return [f"{best.name} {reason}: no spread is known, so that it comes first may be chance; run more seeds"]
+        return [f"one {best.unit} a group: no spread is known, so the order may be chance; run more {best.unit}s"]
+    reason = f"has one {best.unit}" if best.value.num == 1 else "has no interval"
+    advice = f"run more {best.unit}s"
+    return [f"{best.name} {reason}: no spread is known, so that it comes first may be chance; {advice}"]
 
 
-def advice(name: str, difference: Difference, metric: Metric) -> str | None:
-    """Say what would tell a group of that name from the baseline; None if its difference is significant."""
+def advice(name: str, difference: Difference, metric: Metric, unit: str) -> str | None:
+    """Say what would tell a group of that name from the baseline; None if its difference is significant.
+
+    Args:
+        name: Name of the group.
+        difference: Its difference from the baseline.
+        metric: The compared metric.
+        unit: What the values are repeated over: `seed`, `fold` or `run`.
+    """
     if difference.corrected is not None and difference.corrected < 1 - CONFIDENCE:
         return None
     if metric.unit == "%":
@@ -105,12 +113,14 @@ def advice(name: str, difference: Difference, metric: Metric) -> str | None:
         gain = f"{difference.mean:+.4g} {metric.unit}".rstrip()
     start = f"{name}: {gain} against the baseline"
     if difference.num < 2:
-        return f"{start}, but with one seed no spread is known: it may be noise; run at least 2 more seeds"
+        return f"{start}, but with one {unit} no spread is known: it may be noise; run at least 2 more {unit}s"
     is_paired = difference.kind == "paired"
-    start += f" ({difference.num} {'pairs of seeds' if is_paired else 'seeds'})"
+    start += f" ({difference.num} {f'pairs of {unit}s' if is_paired else f'{unit}s'})"
     if difference.p is None:
         same = "the difference is the same in all pairs" if is_paired else "all have the same value"
         return f"{start}, but {same}, so there is no spread to test with"
+    if unit == "fold":  # more of them would be other ones
+        return f"{start} can't be told from noise; more seeds for each fold make its value more certain"
     if difference.needed is None:
         return f"{start} can't be told from noise; a difference this small would need more than {MAX_SEEDS:,} seeds"
     enough = f"about {difference.needed} seeds of each would do"

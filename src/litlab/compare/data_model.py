@@ -1,6 +1,6 @@
 """Data classes of a comparison: runs, groups of runs, and their statistics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,22 @@ class Objective:
     mode: Mode
 
 
+@dataclass(frozen=True, order=True)
+class Fold:
+    """One fold of a k-fold cross-validation.
+
+    Attributes:
+        partition: Settings that determine the folds, as a text: only folds of one partition can be paired.
+        number: Number of the fold, from 0.
+    """
+
+    partition: str
+    number: int
+
+
+Unit = int | Fold | None  # a seed or a fold; None: unknown
+
+
 @dataclass(frozen=True)
 class Run:
     """A run as its files describe it.
@@ -29,7 +45,9 @@ class Run:
         study: Directory of its study; None for a single run.
         status: Only completed runs are averaged.
         message: Reason why it is not completed.
-        settings: Leaves of its config by dotted names, without `seed` and keys that do not affect the result.
+        fold: Fold that it was validated on; None without folds.
+        settings: Leaves of its config by dotted names, without `seed`, the number of the fold and keys that do not
+            affect the result.
         choices: Swept keys as they were typed, with the value as a text: `model` -> `cnn`.
         data: Fingerprint of its data; None if unknown.
         best: Validation metrics where the objective was best.
@@ -45,6 +63,7 @@ class Run:
     settings: Mapping[str, Any]
     choices: Mapping[str, str]
     objective: Objective | None
+    fold: Fold | None = None
     data: str | None = None
     best: Mapping[str, float] = field(default_factory=dict)
     last: Mapping[str, float] = field(default_factory=dict)
@@ -61,6 +80,17 @@ class Run:
         """Return True for a run that trained to its end."""
         return self.status == RunStatus.COMPLETED
 
+    @property
+    def unit(self) -> Unit:
+        """Unit of repetition in its group, which n counts: its fold, or else its seed."""
+        return self.seed if self.fold is None else self.fold
+
+
+def unit_name(runs: Iterable[Run]) -> str:
+    """Name the unit of repetition of runs: `seed`, `fold`, or `run` if some have none or they differ."""
+    names = {"run" if run.unit is None else "seed" if run.fold is None else "fold" for run in runs} or {"seed"}
+    return names.pop() if len(names) == 1 else "run"
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -72,10 +102,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics of a metric over the seeds of a group.
+    """Statistics of a metric over the seeds or folds of a group.
 
     Attributes:
-        num: Number of runs that have the metric; with `--group`, of seeds that have it in all settings.
+        num: Number of runs that have the metric; with `--group`, of seeds that have it in all settings; of folds, those
+            that have it with all seeds.
         deviation: Sample standard deviation (n - 1) over these; None for a single one.
         low: Lower end of the confidence interval for the mean; None for a single run, and where no seed has all of the
             settings that `--group` averages over.
@@ -101,7 +132,7 @@ class Difference:
     """Difference between a group and the baseline in the compared metric.
 
     Attributes:
-        kind: `paired` over shared seeds, or `welch` if there are fewer than two.
+        kind: `paired` over shared seeds or folds, or `welch` if there are fewer than two.
         num: Number of pairs; for `welch`, of runs of the smaller group.
         mean: Mean of the group minus that of the baseline.
         low: Lower end of the confidence interval, not corrected; None if there are too few runs or no spread.
@@ -126,7 +157,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of the same experiment with different seeds.
+    """Runs of the same experiment with different seeds or folds.
 
     Attributes:
         name: Settings that vary, `lr=0.1 model=cnn`; `all runs` if none varies.
@@ -156,6 +187,11 @@ class Group:
     def has_frozen_parameters(self) -> bool:
         """Return True if some of its parameters were not trained."""
         return self.trainable_parameters is not None and self.trainable_parameters != self.parameters
+
+    @property
+    def unit(self) -> str:
+        """Name of its unit of repetition: `seed`, `fold` or `run`."""
+        return unit_name(self.runs)
 
     @property
     def has_interval(self) -> bool:

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from litlab.compare.data_model import Run
 from litlab.compare.grouping import RunGroup, Value, setting_column, setting_keys
-from litlab.compare.setting_names import SEED, full_name, listed, parsed, text
+from litlab.compare.setting_names import FOLD, SEED, full_name, listed, parsed, text
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
 
@@ -65,21 +66,22 @@ def filter_runs(groups: Sequence[RunGroup], conditions: Sequence[str]) -> list[R
     """Keep the runs for which all conditions hold, without groups that have no run left.
 
     Args:
-        groups: Groups of runs that differ in nothing but their seeds.
+        groups: Groups of runs that differ in nothing but their seeds and folds.
         conditions: Conditions as they were typed.
 
     Raises:
         UserError: If a condition is malformed, a key means no setting or several, or no run is left.
     """
     kept = [group.runs for group in groups]
-    keys = [*setting_keys(groups), SEED]
+    has_folds = any(run.fold is not None for runs in kept for run in runs)
+    keys = [*setting_keys(groups), SEED, *[FOLD] * has_folds]
     values_by_key: dict[str, list[str]] = {}
     for condition in map(Condition.parse, conditions):
         key = full_name(condition.key, keys, "--filter")
-        if key == SEED:
-            seeds = [text(run.seed) for group in groups for run in group.runs]
-            values_by_key[condition.key] = list(dict.fromkeys(seeds))
-            kept = [tuple(run for run in runs if condition.holds(text(run.seed))) for runs in kept]
+        if key == SEED or (key == FOLD and has_folds):
+            numbers = {run.path: _number(run, key) for group in groups for run in group.runs}
+            values_by_key[condition.key] = list(dict.fromkeys(numbers.values()))
+            kept = [tuple(run for run in runs if condition.holds(numbers[run.path])) for runs in kept]
             continue
         values = setting_column(key, groups).values
         values_by_key[condition.key] = [value or "absent" for value in dict.fromkeys(values)]
@@ -93,6 +95,11 @@ def filter_runs(groups: Sequence[RunGroup], conditions: Sequence[str]) -> list[R
         )
         raise UserError(f"no run is left by --filter {format_value(' '.join(conditions))}; {values_text}")
     return left
+
+
+def _number(run: Run, key: str) -> str:
+    """Return the seed or fold of a run as a text."""
+    return text(run.seed if key == SEED else None if run.fold is None else run.fold.number)
 
 
 def _match_names(typed: str, key: str, groups: Sequence[RunGroup], values: Sequence[Value]) -> Sequence[Value]:

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from litlab.compare.data_model import Run
-from litlab.compare.setting_names import SEED, full_name, listed, short_names, shorten, text
+from litlab.compare.data_model import Run, unit_name
+from litlab.compare.setting_names import FOLD, SEED, full_name, listed, short_names, shorten, text
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
@@ -24,7 +24,7 @@ Value = str | None
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but their seeds.
+    """Runs that differ in nothing but their seeds and folds.
 
     Attributes:
         settings: Settings as texts, by full names.
@@ -57,10 +57,10 @@ class SettingColumn:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Runs of a group that differ in nothing but their seeds.
+    """Runs of a group that differ in nothing but their seeds, or with the same seed in nothing but their folds.
 
     Attributes:
-        settings: Values of the settings that vary and that `--group` averages over.
+        settings: Values of what is averaged over: the settings that vary besides those of `--group`; the seed of folds.
     """
 
     settings: tuple[Value, ...]
@@ -69,7 +69,7 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """A group to compare: its settings by label, and its runs in any state; several subgroups only with `--group`."""
+    """A group to compare: its settings by label, its runs in any state, in several subgroups if values are averaged."""
 
     name: str
     settings: dict[str, str]
@@ -122,7 +122,7 @@ def define_groups(
     """Define the groups that are compared.
 
     Args:
-        groups: Groups of runs that differ in nothing but their seeds.
+        groups: Groups of runs that differ in nothing but their seeds and folds.
         keys: Names of the settings that alone tell groups apart; None for all that vary.
         among: All groups, if `groups` are filtered: labels are unambiguous among their settings.
 
@@ -140,6 +140,8 @@ def define_groups(
     else:
         if SEED in keys:
             raise UserError("--group seed: groups are averaged over seeds; name the settings that define groups")
+        if any(run.fold is not None for group in groups for run in group.runs) and {*keys} & {FOLD, "fold"}:
+            raise UserError("--group fold: groups are averaged over folds; name the settings that define groups")
         chosen = dict.fromkeys(full_name(key, all_keys, "--group") for key in keys)
         columns = [setting_column(key, groups) for key in chosen]
         averaged = [column for column in varying_columns(groups) if column.key not in chosen]
@@ -254,8 +256,10 @@ def _class_column(node: str, groups: Sequence[RunGroup]) -> SettingColumn:
 def _averaging_notes(
     groups: Sequence[RunGroup], averaged: Sequence[SettingColumn], specs: Sequence[GroupSpec]
 ) -> list[str]:
-    """Name the settings that `--group` averages over, and say if they differ between the groups."""
-    if not averaged:
+    """Name what is averaged over, settings by `--group` and the seeds of folds; say if it differs between groups."""
+    folds = [run for group in groups for run in group.runs if run.fold is not None]
+    seeds = list(dict.fromkeys(text(run.seed) for run in folds))
+    if not averaged and len(seeds) < 2:
         return []
     labels = short_names([column.key for column in averaged], _leaves(groups))
     settings = []
@@ -263,7 +267,11 @@ def _averaging_notes(
         short = shorten(column.values)
         values = ["absent" if value is None else format_value(short[value]) for value in dict.fromkeys(column.values)]
         settings.append(f"{format_value(labels[column.key])} ({listed(values, _NUM_LISTED)})")
-    notes = [f"averaged over {', '.join(settings)} for each seed, and then over seeds, which n and intervals count"]
+    if len(seeds) > 1:
+        settings.append(f"{SEED} ({listed(seeds, _NUM_LISTED)})")
+    unit = unit_name(run for group in groups for run in group.runs)
+    unit = "seed" if unit == "run" else unit
+    notes = [f"averaged over {', '.join(settings)} for each {unit}, and then over {unit}s, which n and intervals count"]
     completed = {
         frozenset(part.settings for part in spec.subgroups if any(run.is_completed for run in part.runs))
         for spec in specs
@@ -271,6 +279,14 @@ def _averaging_notes(
     if len(completed) > 1:
         notes.append("the groups are not averaged over the same settings, which may be why they differ")
     return notes
+
+
+def _subgroups(group: RunGroup, settings: tuple[Value, ...]) -> list[Subgroup]:
+    """Split a group into runs of one value each: those of folds by their seeds, which are averaged for each fold."""
+    by_seed: dict[Value, list[Run]] = {}
+    for run in group.runs:
+        by_seed.setdefault(None if run.fold is None else text(run.seed), []).append(run)
+    return [Subgroup((*settings, seed), tuple(runs)) for seed, runs in by_seed.items()]
 
 
 def _specs(
@@ -283,7 +299,7 @@ def _specs(
     merged: dict[tuple[Value, ...], list[Subgroup]] = {}
     for index, group in enumerate(groups):
         row, rest = (tuple(column.values[index] for column in part) for part in (columns, averaged))
-        merged.setdefault(row, []).append(Subgroup(rest, group.runs))
+        merged.setdefault(row, []).extend(_subgroups(group, rest))
     names: Counter[str] = Counter()  # linear time, although all may be equal
     short = {column.key: shorten(column.values) for column in columns}
     specs = []

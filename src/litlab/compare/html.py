@@ -215,10 +215,13 @@ def _group_sections(comparison: Comparison) -> list[dict[str, Any]]:
         sections.append(
             {
                 "name": group.name,
-                "summary": ", ".join(filter(None, [value, f"n = {len(group.runs)}", not_completed(group)])),
+                "summary": ", ".join(
+                    filter(None, [value, f"n = {group.value.num if group.value else 0}", not_completed(group)])
+                ),
                 "settings": [(label, short[label][value]) for label, value in group.settings.items()],
                 "config": _config_lines(group.runs[0].settings, keys) if group.runs else [],
                 "runs": runs,
+                "has_folds": any(run.fold is not None for run in group.runs),
                 "num_left_out": len(group.runs) - len(runs),
             }
         )

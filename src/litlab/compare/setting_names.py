@@ -16,6 +16,7 @@ from litlab.errors import UserError
 from litlab.runs.terminal import format_value
 
 SEED = "seed"
+FOLD, FOLDS = "data.fold", "data.folds"  # number of a fold, and of all folds
 DIGITS = 5  # significant ones of a setting in a table
 _MAX_DIGITS = 17  # a float has no more
 _NUMBER = re.compile(r"(?<![^\[,])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![^\],])")  # a whole text, or an item of a list

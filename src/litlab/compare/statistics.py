@@ -1,6 +1,6 @@
-"""Statistics over seeds: summaries with intervals, differences from a baseline, and the power of their tests.
+"""Statistics over seeds or folds: summaries with intervals, differences from a baseline, and the power of their tests.
 
-The values of a group are taken as independent draws: each seed counts once. `tests/compare/test_statistics.py`
+The values of a group are taken as independent draws: each seed or fold counts once. `tests/compare/test_statistics.py`
 compares them with scipy.stats, and simulates what scipy does not have: intervals of bounded metrics, the corrected
 tests of several groups, and the number of seeds needed. The t distribution is that of scipy.special: importing
 scipy.stats, whose intervals are the same, takes 0.4 s more.
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from litlab.compare.data_model import CONFIDENCE, Difference, Summary
+from litlab.compare.data_model import CONFIDENCE, Difference, Summary, Unit
 from litlab.runs.metrics import Metric
 
 POWER = 0.8  # probability with which a true difference is to be found
@@ -22,7 +22,7 @@ FAR = 30  # noncentrality from which on scipy.special.nctdtr may be nan
 LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 SCALE = 2.0**-64  # an exact factor with which a sum of huge values stays finite
 ROUNDING = 2.0**-22  # relative error of a difference of metrics, which are computed in single precision
-Seeds = Mapping[int | None, float]
+Values = Mapping[Unit, float]
 _Estimate = tuple[Difference, float, float]
 
 
@@ -81,19 +81,19 @@ def interval_method(metric: Metric) -> str:
     return f"Student's t{scale}"
 
 
-def differences(baseline: Seeds, others: Mapping[str, Seeds]) -> dict[str, Difference]:
+def differences(baseline: Values, others: Mapping[str, Values]) -> dict[str, Difference]:
     """Test each of the other groups against the baseline.
 
-    If at least two seeds are in both groups, a t-test over the pairs of runs with the same seed, without the other
-    runs; else Welch's (Biometrika 34, 1947). P-values are corrected by Holm (Scandinavian Journal of Statistics 6,
-    1979) over all groups that have one: if no group differs from the baseline, a corrected p below 0.05 occurs in at
+    If at least two seeds or folds are in both groups, a t-test over the pairs of runs with the same one, without the
+    other runs; else Welch's (Biometrika 34, 1947). P-values are corrected by Holm (Scandinavian Journal of Statistics
+    6, 1979) over all groups that have one: if no group differs from the baseline, a corrected p below 0.05 occurs in at
     most 5 % of studies.
 
     Without spread (all pairs the same distance apart; or no spread in either group) Student's t is not defined:
     interval, p and effect are None. A spread below single precision's rounding does not count.
 
     Args:
-        baseline: Seed -> finite value; None: a run without a seed, which is never paired.
+        baseline: Seed or fold -> finite value; None: a run without a seed, which is never paired.
         others: Group -> the same; each has at least one value.
     """
     estimates = {name: _estimate(baseline, values) for name, values in others.items()}
@@ -147,11 +147,11 @@ def num_seeds_needed(mean: float, error_of_one: float, dof_of_one: float, level:
     return candidates[index] if index < len(candidates) else None
 
 
-def _estimate(baseline: Seeds, values: Seeds) -> _Estimate:
+def _estimate(baseline: Values, values: Values) -> _Estimate:
     """Return the uncorrected difference, with the last two arguments of `num_seeds_needed` but the level."""
-    seeds = sorted(seed for seed in baseline.keys() & values.keys() if seed is not None)
-    if len(seeds) >= 2:
-        return _paired([(values[seed], baseline[seed]) for seed in seeds])
+    units = [unit for unit in baseline if unit is not None and unit in values]
+    if len(units) >= 2:
+        return _paired([(values[unit], baseline[unit]) for unit in units])
     return _welch(list(baseline.values()), list(values.values()))
 
 

@@ -26,7 +26,7 @@ MAX_DECIMALS_OF_PERCENT = 4
 LONGEST = 1e9  # from here on, numbers have an exponent
 _AT = {"best": "where the objective was best", "last": "after the last epoch"}
 _TESTS = {
-    "paired": "paired by seed (t-test of the pairs; effect: Cohen's d of the pairs)",
+    "paired": "paired by {unit} (t-test of the pairs; effect: Cohen's d of the pairs)",
     "welch": "unpaired (Welch's t-test; effect: Hedges' g)",
 }
 Value = float | str | None
@@ -350,7 +350,8 @@ def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
     groups, metric, test = comparison.groups, comparison.metric, comparison.test_metric
     better = "higher" if comparison.mode == "max" else "lower"
     at = _AT.get(comparison.at, f"at {format_value(comparison.at)}")
-    over = "seeds" if all(run.seed is not None for group in groups for run in group.runs) else "runs"
+    units = sorted({group.unit for group in groups})
+    over = "runs" if "run" in units else " or ".join(f"{unit}s" for unit in units)
     values = [value for group in groups for value in (group.value, group.test.get(test.name)) if value is not None]
     spread = " ± sample standard deviation" if any(value.deviation is not None for value in values) else ""
     best = f"; best: of the {over}" if "best" in keys else ""
@@ -359,6 +360,12 @@ def _caption(comparison: Comparison, keys: Collection[str]) -> list[str]:
         method = interval_method(metric)
         lines.append(f"Intervals: {100 * CONFIDENCE:.0f} %, {method} over {over}, for the mean.")
     lines += _caption_of_differences(comparison, keys)
+    if "fold" in units:
+        has_seeds = any(len({run.seed for run in group.runs}) > 1 for group in groups if group.unit == "fold")
+        lines.append(
+            f"The unit is the fold: n counts folds{', each averaged over its seeds' * has_seeds}. Folds share training "
+            "images, so intervals over them tend to be too narrow, and p too small."
+        )
     statuses = sum((Counter(group.others) for group in groups), Counter[RunStatus]())
     if statuses and "not completed" not in keys:
         counts = ", ".join(f"{statuses[status]} {status.label}" for status in RunStatus if status in statuses)
@@ -370,7 +377,9 @@ def _caption_of_differences(comparison: Comparison, keys: Collection[str]) -> li
     kinds = _kinds(comparison)
     if comparison.baseline is None or not kinds:
         return []
-    start = f"Differences: from {printable(comparison.baseline)}, {' or '.join(_TESTS[kind] for kind in kinds)}"
+    unit = next((group.unit for group in comparison.groups if group.name == comparison.baseline), "seed")
+    tests = " or ".join(_TESTS[kind].format(unit=unit) for kind in kinds)
+    start = f"Differences: from {printable(comparison.baseline)}, {tests}"
     if len(kinds) > 1 and "compared" not in keys:
         unpaired = [group.name for group in comparison.groups if group.difference and group.difference.kind == "welch"]
         start += f"; unpaired: {printable('; '.join(unpaired))}"

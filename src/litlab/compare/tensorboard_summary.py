@@ -1,9 +1,9 @@
 """TensorBoard summary of a study, in `STUDY/summary/`.
 
-Each group of runs gets a summary run with the mean over its seeds and its interval (`val/accuracy/mean`, `/lower`,
-`/upper`). The first one also holds the layout of the Custom Scalars page, with a margin chart for each metric, and the
-columns of the HParams page: on their own these would be shown as a run without curves. The same study gives the same
-bytes, and files that hold them already are not rewritten.
+Each group of runs gets a summary run with the mean over its seeds or folds and its interval (`val/accuracy/mean`,
+`/lower`, `/upper`). The first one also holds the layout of the Custom Scalars page, with a margin chart for each
+metric, and the columns of the HParams page: on their own these would be shown as a run without curves. The same study
+gives the same bytes, and files that hold them already are not rewritten.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from litlab.compare.collect import collect
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 FOLDER = "summary"  # within a study
 MEANS, LAYOUT, EXPERIMENT = FIRST + ".means", FIRST + ".layout", FIRST + ".experiment"
 MANY_JOBS = 200  # from here on, it takes seconds
-_CATEGORY = f"mean over seeds with {100 * CONFIDENCE:.0f} % interval"
+_CATEGORY = f"mean over seeds or folds with {100 * CONFIDENCE:.0f} % interval"
 _MAX_NAME = 200  # bytes of the name of a folder
 NUM_TICKED = 5  # columns of settings that the HParams page shows at once
 _MAX_BOXES = 9  # values that the HParams page has boxes to tick for
@@ -196,15 +197,21 @@ def _mean_curves(runs: Sequence[Run]) -> Curves:
 
     Runs without readable values in metrics.csv are left out; fewer than two runs have no interval, and no means.
     """
-    of_runs = [curves for run in runs if (curves := _read_curves(run))]
-    if len(of_runs) < 2:
+    of_runs = [(run, curves) for run in runs if (curves := _read_curves(run))]
+    by_unit: dict[object, list[dict[str, dict[int, float]]]] = {}
+    for run, curves in of_runs:  # the seeds of a fold are one value
+        by_unit.setdefault(run.path if run.fold is None else run.fold, []).append(curves)
+    if len(by_unit) < 2:
         return {}
     table = metric_table(runs)
     means: Curves = {}
-    for name in of_runs[0]:
-        values = [curves.get(name, {}) for curves in of_runs]
-        if steps := sorted(set.intersection(*map(set, values))):
-            means[name] = {step: summarize([curve[step] for curve in values], table[name]) for step in steps}
+    for name in of_runs[0][1]:
+        values = [[curves.get(name, {}) for curves in members] for members in by_unit.values()]
+        if steps := sorted(set.intersection(*(set(curve) for members in values for curve in members))):
+            means[name] = {
+                step: summarize([fmean(curve[step] for curve in members) for members in values], table[name])
+                for step in steps
+            }
     return means
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from litlab.compare.collect import collect
 from litlab.compare.data_model import Run, Skipped
 from litlab.compare.grouping import define_groups, group_by_settings
-from litlab.compare.setting_names import SEED, text
+from litlab.compare.setting_names import FOLD, SEED, text
 from litlab.compare.tensorboard_summary import EXPERIMENT, FOLDER, experiment, folder_name, metric_columns
 from litlab.runs.terminal import format_value
 from litlab.tensorboard_session import (
@@ -175,13 +175,15 @@ def _parent_of(run: Run) -> Path:
 
 
 def _hparams(runs: Sequence[Run]) -> dict[Path, dict[str, HParam]]:
-    """Return for each run the settings that vary over all runs, by full names, and the seed."""
+    """Return for each run the settings that vary over all runs, by full names, and seed and fold."""
     hparams: dict[Path, dict[str, HParam]] = {}
     grouping = define_groups(group_by_settings(runs))
     keys = {format_value(label): key for label, key in grouping.keys.items()}
     for group in grouping.groups:
         for run in group.runs:
             hparams[run.path] = {} if (seed := to_hparam(run.seed)) is None else {SEED: seed}
+            if run.fold is not None:
+                hparams[run.path][FOLD] = run.fold.number
             for label, shown in group.settings.items():
                 value = to_hparam(run.settings.get(keys[label]))
                 # A number or a truth value goes as itself, unless the study has a name for it.
@@ -195,13 +197,15 @@ def _names(runs: Sequence[Run]) -> dict[Path, str]:
     names = {}
     for parent in dict.fromkeys(map(_parent_of, runs)):
         siblings = [run for run in runs if _parent_of(run) == parent]
-        has_seeds = len({run.seed for run in siblings}) > 1
+        has_seeds, has_folds = len({run.seed for run in siblings}) > 1, len({run.fold for run in siblings}) > 1
         for group in define_groups(group_by_settings(siblings)).groups:
             settings = [f"{label}={value}" for label, value in group.settings.items()]
             for run in group.runs:
-                seed = [f"{SEED}={run.seed}"] if has_seeds and run.seed is not None else []
+                unit = [f"{SEED}={run.seed}"] if has_seeds and run.seed is not None else []
+                if has_folds and run.fold is not None:
+                    unit.append(f"fold={run.fold.number}")
                 start = [_format_date(run.path.name)] if run.study is None else []
-                names[run.path] = " ".join([*settings, *seed, *start]) or run.path.name
+                names[run.path] = " ".join([*settings, *unit, *start]) or run.path.name
     return names
 
 
@@ -219,7 +223,7 @@ def _link(source: Path, folder: Path, *, leave_out: str) -> None:
 
 
 def _cut(name: str, max_length: int) -> str:
-    """Cut a name in its middle; the settings at its start and the seed at its end tell runs apart."""
+    """Cut a name in its middle; the settings at its start and the seed or fold at its end tell runs apart."""
     if len(name) <= max_length:
         return name
     end = (max_length - 2) // 2

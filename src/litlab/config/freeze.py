@@ -42,6 +42,7 @@ def freeze(composed: DictConfig, *, fill_threads: bool = True) -> Config:
     _refuse_misplaced_keys(config)
     try:
         validate(config)
+        _refuse_unused_size(config)
         if (init := config["init_from"]) is not None:
             config["init_from"] = find_weights(init if isinstance(init, str) else init["path"])
     except UserError as error:
@@ -66,12 +67,28 @@ def _refuse_misplaced_keys(config: Config) -> None:
             raise UserError(missing_header(f"{group}/{choice}"))
 
 
+def _refuse_unused_size(config: Config) -> None:
+    """Refuse a size of the validation split on the command line of a k-fold, which would not use it.
+
+    Raises:
+        UserError: With what to leave out.
+    """
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    if config["data"].get("folds") is not None and any(line.startswith("data.val_size=") for line in overrides):
+        raise UserError(
+            f"data.val_size={config['data']['val_size']}: is not used with data.folds, where one of the folds is the "
+            "validation; leave out one of the two"
+        )
+
+
 def make_paths_absolute(data: Config) -> None:
     """Make the paths of litlab's own data modules absolute, since the config may be read in another folder."""
     if data["_target_"] in SECTIONS:
         for key in ("root", "cache"):
             if key in data:
                 data[key] = str(Path(data[key]).expanduser().absolute())
+        if (folder := Path(data.get("path", "")).expanduser()).exists() and "path" in data:  # or it is the id of a hub
+            data["path"] = str(folder.absolute())
 
 
 def threads_per_rank(trainer: Config) -> int | None:

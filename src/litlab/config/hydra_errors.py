@@ -37,6 +37,7 @@ _NAMED_KEY = re.compile(r"Could not (?:override|append to|delete from)[^']*'([^'
 _UNKNOWN_OVERRIDE = re.compile(r"Could not override '([^']+)'\.\nTo append to your config use")
 _NO_DEFAULT = re.compile(r"In '(?P<config>[^']+)': Could not override '(?P<key>[^']+)'")
 _UNMERGED = re.compile(r"In '(?P<config>[^']+)': \w+ raised while composing config:\n(?P<reason>.*)")
+_MISSING = re.compile(r"MissingMandatoryValue .*: Missing mandatory value: (\S+)$")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires --multirun")
 _LIBRARIES = {"hydra", "omegaconf"}
 
@@ -108,6 +109,8 @@ def explain_yaml_error(error: yaml.YAMLError, file: object = None) -> str:
 def explain_interpolation_error(error: OmegaConfBaseException) -> str:
     """Return a message for a value that can't be resolved."""
     key, reason = getattr(error, "full_key", None) or "config", str(error).splitlines()[0]
+    if match := _MISSING.search(reason):
+        return f"{match[1]}: a value is missing; set {match[1]}=..."
     hint = "; a function of this name in conf/resolvers.py defines it" if "Unsupported interpolation" in reason else ""
     return f"{key}: cannot be resolved: {reason}{hint}"
 

@@ -11,12 +11,12 @@ from litlab.runs.files import as_mapping
 # Keys that say where a run computes, reads and writes, not what it computes.
 VOLATILE = (
     "name", "threads", "study", "logger", "checkpoint", "init_from.path",
-    "data.root", "data.cache", "data.url", "data.storage", "data.num_workers",
+    "data.root", "data.path", "data.cache", "data.url", "data.storage", "data.num_workers",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.log_every_n_steps", "trainer.profiler",
 )  # fmt: skip
 _NEVER_SWEPT = ("study", "threads", "init_from.path")  # a path to weights is not what a study varies, but its hash
-DATA_SOURCE = ("data.root", "data.url")  # those of them that say where the images come from
+DATA_SOURCE = ("data.root", "data.path", "data.url")  # those of them that say where the images come from
 
 
 def identity(config: Config) -> str:

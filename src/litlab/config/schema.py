@@ -7,10 +7,11 @@ sections, constructors and conf/ agree.
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from litlab.config.tree import did_you_mean
 from litlab.runs.metrics import split_of
 
 # Metrics of validation under litlab's own task, besides those of `task.metrics`.
@@ -58,6 +59,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+ImageSize = Count | Annotated[list[Count], Field(min_length=2, max_length=2)]
 Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_not_built_in)]
 Loss = Annotated[dict[str, Any], AfterValidator(_per_image)]
@@ -111,6 +113,8 @@ class ImageData(Section):
     batch_size: Count
     val_size: CountOrZero | OpenFraction
     val_seed: Seed
+    folds: Annotated[int, Field(ge=2)] | None
+    fold: CountOrZero | None
     seed: Seed
     transforms: Transforms
     num_workers: CountOrZero
@@ -134,28 +138,33 @@ class CIFAR10(ImageData):
     url: Annotated[str, Field(pattern=r"^https?://")]
 
 
-class SplitFolders(Section):
-    """Keys of `data.folders`."""
+class FileData(ImageData):
+    """Keys of all data modules that decode files."""
+
+    resize: Literal["squash", "crop", "pad"]
+    cache: str
+    test_size: CountOrZero | OpenFraction
+    test_seed: Seed
+
+
+class SplitNames(Section):
+    """Keys of `data.folders` and `data.splits`."""
 
     train: list[str]
     val: list[str]
     test: list[str]
 
 
-class ImageFolder(ImageData):
+class ImageFolder(FileData):
     """Keys of `data=image_folder`."""
 
     root: str
-    cache: str
-    image_size: Count | Annotated[list[Count], Field(min_length=2, max_length=2)]
-    resize: Literal["squash", "crop", "pad"]
+    image_size: ImageSize
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None
     skip_unreadable: bool
     storage: Literal["memory", "stream"]
-    folders: SplitFolders
+    folders: SplitNames
     classes: Annotated[list[str | int], Field(min_length=2)] | None
-    test_size: CountOrZero | OpenFraction
-    test_seed: Seed
     encoding: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None
 
 
@@ -165,6 +174,67 @@ class Shapes(ImageData):
     num_train: Count
     num_test: Count
     data_seed: Seed
+
+
+# Classification data sets of torchvision whose images all have one size, and those that need `data.image_size`.
+TORCHVISION_OF_ONE_SIZE = (
+    "CIFAR10", "CIFAR100", "EMNIST", "EuroSAT", "FER2013", "FashionMNIST", "KMNIST", "MNIST", "PCAM", "QMNIST",
+    "SEMEION", "STL10", "SVHN", "USPS",
+)  # fmt: skip
+TORCHVISION_OF_ANY_SIZE = (
+    "CLEVRClassification", "Caltech101", "Caltech256", "Country211", "DTD", "FGVCAircraft", "Flowers102", "Food101",
+    "GTSRB", "Imagenette", "OxfordIIITPet", "RenderedSST2", "StanfordCars",
+)  # fmt: skip
+_TOO_LARGE = ("INaturalist", "ImageNet", "LSUN", "Places365", "SUN397")  # of torchvision, to keep them decoded
+
+
+class Variants(NamedTuple):
+    """Values of `data.variant` for a data set of torchvision, and the argument that they are of its class."""
+
+    argument: str
+    values: tuple[str | int, ...]
+
+
+TORCHVISION_VARIANTS = {
+    "DTD": Variants("partition", tuple(range(1, 11))),
+    "EMNIST": Variants("split", ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")),
+    "FGVCAircraft": Variants("annotation_level", ("variant", "family", "manufacturer")),
+    "Imagenette": Variants("size", ("full", "320px", "160px")),
+}
+
+
+def _known_dataset(name: str) -> str:
+    names = sorted((*TORCHVISION_OF_ONE_SIZE, *TORCHVISION_OF_ANY_SIZE), key=str.lower)
+    if name in _TOO_LARGE:
+        raise ValueError(
+            "expected a data set that fits into memory; download it by torchvision, and take data=image_folder "
+            "data.root=FOLDER data.storage=stream"
+        )
+    if name not in names:
+        hint = did_you_mean(name.lower(), map(str.lower, names))
+        raise ValueError(f"expected a classification data set of torchvision{hint}; one of {', '.join(names)}")
+    return name
+
+
+class Torchvision(FileData):
+    """Keys of `data=torchvision`."""
+
+    name: Annotated[str, AfterValidator(_known_dataset)]
+    variant: str | int | None
+    root: str
+    image_size: ImageSize | None
+
+
+class HuggingFace(FileData):
+    """Keys of `data=huggingface`."""
+
+    path: Annotated[str, Field(min_length=1)]
+    name: str | None
+    revision: str | None
+    splits: SplitNames
+    image_column: str
+    label_column: str
+    image_size: ImageSize
 
 
 class CNN(Section):
@@ -506,6 +576,8 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
         "litlab.data.cifar10.CIFAR10": CIFAR10,
         "litlab.data.image_folder.ImageFolder": ImageFolder,
         "litlab.data.shapes.Shapes": Shapes,
+        "litlab.data.torchvision.Torchvision": Torchvision,
+        "litlab.data.huggingface.HuggingFace": HuggingFace,
     },
     "model": {
         "litlab.models.cnn.CNN": CNN,

@@ -162,7 +162,9 @@ class Trust:
         if self.own or not data or data["_target_"] not in SECTIONS or "cache" not in data:
             return config
         folders = {"cache": str(cache_root())}
-        if "url" in data and not Path(data["root"]).is_dir():  # else litlab would create and fill it
+        if data["_target_"] == "litlab.data.torchvision.Torchvision":  # it downloads and unpacks into any folder
+            folders["root"] = str(cache_root() / "torchvision" / data["name"])
+        elif "url" in data and not Path(data["root"]).is_dir():  # else litlab would create and fill it
             folders["root"] = str(cache_root() / "cifar10")
         return config | {"data": data | folders}
 

@@ -4,12 +4,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litlab.config.schema import LAUNCHERS, SECTIONS, TRAINER_DECIDED, Root, Section, Trainer, validation_metrics
+from litlab.config.schema import (
+    LAUNCHERS,
+    SECTIONS,
+    TORCHVISION_OF_ANY_SIZE,
+    TORCHVISION_VARIANTS,
+    TRAINER_DECIDED,
+    Root,
+    Section,
+    Trainer,
+    validation_metrics,
+)
 from litlab.config.tree import Config, check_plain, did_you_mean, format_value, join, nodes, unknown_key_message, walk
 from litlab.errors import UserError
 
 MISSING = "???"
 _DEVICE_ARGUMENTS = ("accelerator", "devices", "num_nodes")  # of the Trainer: the number of processes depends on them
+_MAX_LISTED_FOLDS = 10
 _TYPE_NAMES = {"int", "float", "str", "bool", "none"}
 
 
@@ -143,6 +154,9 @@ def _combination_problems(config: Config) -> list[str]:
             for name in ("use_distributed_sampler", "reload_dataloaders_every_n_epochs")
             if name in trainer and trainer[name] != Trainer.model_fields[name].default
         ]
+    problems += _fold_problems(data) if data["_target_"] in SECTIONS else []
+    if data["_target_"] == "litlab.data.torchvision.Torchvision":
+        problems += _torchvision_problems(data)
     devices = trainer.get("devices")
     batch_size = data.get("batch_size") if data["_target_"] in SECTIONS else None  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None
@@ -154,4 +168,35 @@ def _combination_problems(config: Config) -> list[str]:
                 f"data.batch_size={batch_size}: it counts the images of all devices together, so {world} devices must "
                 f"divide it; use {' or '.join(map(str, near))}"
             )
+    return problems
+
+
+def _fold_problems(data: Config) -> list[str]:
+    """Return the problems of the settings of k-fold, `data.folds` and `data.fold`."""
+    folds, fold = data.get("folds"), data.get("fold")
+    if folds is None:
+        return [] if fold is None else [f"data.fold={fold}: of how many folds; add data.folds=5"]
+    if fold is None:
+        is_short = folds <= _MAX_LISTED_FOLDS
+        every = f"data.fold={','.join(map(str, range(folds)))}" if is_short else f"'data.fold=range({folds})'"
+        return [f"data.folds={folds}: which of them is the validation; add data.fold=0, or for all of them -m {every}"]
+    if fold >= folds:
+        return [f"data.fold={fold}: there are {folds} folds (data.folds), counted from 0; expected 0 to {folds - 1}"]
+    return []
+
+
+def _torchvision_problems(data: Config) -> list[str]:
+    """Return the problems of values that depend on the data set of torchvision."""
+    name, variant, problems = data["name"], data["variant"], []
+    if name in TORCHVISION_OF_ANY_SIZE and data["image_size"] is None:
+        problems.append(
+            f"data.image_size: the images of {name} have different sizes; set one, as in data.image_size=64"
+        )
+    variants = TORCHVISION_VARIANTS.get(name)
+    values = ", ".join(map(str, variants.values)) if variants else ""
+    if variant is not None and (not variants or variant not in variants.values):
+        expected = f"expected {values}" if variants else f"{name} has no variants; leave it out"
+        problems.append(f"data.variant={variant}: {expected}")
+    if variant is None and name == "EMNIST":
+        problems.append(f"data.variant: EMNIST has several; set one of {values}, as in data.variant=balanced")
     return problems

@@ -11,16 +11,15 @@ import numpy as np
 import torch
 
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
+from litlab.data.file_module import FileDataModule, FileSettings, height_and_width
 from litlab.data.image_decoder import MAX_BIT_DEPTH, decode_images
 from litlab.data.image_listing import ImageListing, Layout, OutputRows, check_root, file_stamps, normalized
 from litlab.data.image_selection import ImageSelection
 from litlab.data.image_stream import ImageReader, StreamedImages, build_statistics, load_statistics
-from litlab.data.module import ImageDataModule, ImageSettings, SplitRows, split_fingerprint
-from litlab.data.resize import Resize
-from litlab.data.split import stratified_split
+from litlab.data.module import SplitRows, split_fingerprint
 
 
-class ImageFolder(ImageDataModule):
+class ImageFolder(FileDataModule):
     """JPEG, PNG and WebP images of any size; other and hidden files are ignored.
 
     The images are in `train/<class>/*`, and in `val/<class>/*` and `test/<class>/*` if there are such folders. Without
@@ -31,19 +30,15 @@ class ImageFolder(ImageDataModule):
         folders: Names of the folders of the splits "train", "val" and "test", in any case.
         classes: Names of the classes to use, by label, which then may lack validation or test images; None for all,
             sorted by name, which then need images in each folder.
-        test_size: Without a test folder, the number of images drawn for the test, stratified, or their fraction below
-            1; 0 for no test.
-        test_seed: Seed of that draw.
         encoding: Encoding of the names in a zip archive that does not tell it; None to find it.
         image_size: Height and width in pixels that all images are resized to; one number for both.
-        resize: See `resize_boxes`; padding is black.
         bit_depth: Bits that 16-bit images use, 8 to 16; larger values are white. None for as many as the
             largest value of the training images has.
         skip_unreadable: Leave out images that can't be decoded, instead of refusing them.
-        cache: Folder of the decoded arrays; images are decoded again when a file's size or time of change differs.
         storage: "memory" for decoded arrays; "stream" to decode images whenever they are needed, from a folder or a zip
             archive.
-        settings: Arguments of every data module, see `ImageSettings`.
+        settings: Other arguments, see `FileSettings`. Images are decoded again when a file's size or time of change
+            differs.
     """
 
     def __init__(
@@ -52,16 +47,12 @@ class ImageFolder(ImageDataModule):
         root: str,
         folders: Mapping[str, Sequence[str]],
         classes: Sequence[str | int] | None,
-        test_size: int | float,
-        test_seed: int,
         encoding: str | None,
         image_size: int | Sequence[int],
-        resize: Resize,
         bit_depth: int | None,
         skip_unreadable: bool,
-        cache: str,
         storage: Literal["memory", "stream"],
-        **settings: Unpack[ImageSettings],
+        **settings: Unpack[FileSettings],
     ) -> None:
         super().__init__(**settings)
         self.root = Path(root).expanduser().resolve()
@@ -70,14 +61,9 @@ class ImageFolder(ImageDataModule):
             classes=None if classes is None else tuple(normalized(str(name)) for name in classes),
             encoding=encoding,
         )
-        self.test_size = test_size
-        self.test_seed = test_seed
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.image_size = (height, width)
-        self.resize: Resize = resize
+        self.image_size = height_and_width(image_size)
         self.bit_depth = bit_depth
         self.skip_unreadable = skip_unreadable
-        self.cache = Path(cache).expanduser()
         self.storage = storage
 
     @cached_property
@@ -125,24 +111,6 @@ class ImageFolder(ImageDataModule):
             reader=ImageReader(self.root, self.image_size, self.resize, statistics["bit_depth"] or MAX_BIT_DEPTH),
             listing=listing,
         )
-
-    def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
-        """Draw the test images, if there is no test folder, before the validation images."""
-        if len(splits.test_labels):
-            return super().split_rows(splits)
-        num_own = len(splits.train_labels) - splits.num_val  # without the images of a validation folder
-        rest, test = stratified_split(
-            splits.train_labels[:num_own],
-            class_names=splits.class_names,
-            size=self.test_size,
-            seed=self.test_seed,
-            setting="data.test_size",
-        )
-        rows = self._split_validation(splits, rest)
-        setting = f"data.test_size={self.test_size}"
-        drawn = f"{setting} draws {len(test):,} of its images" if len(test) else f"no test, as {setting}"
-        note = f"{self.root} has no test folder: {drawn}"
-        return rows._replace(test=test, notes=(note, *rows.notes))
 
     def _decoding_plan(self, selection: ImageSelection) -> DecodingPlan:
         listing = selection.listing

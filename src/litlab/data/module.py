@@ -20,7 +20,7 @@ from litlab.data.image_stream import StreamedImages
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
 from litlab.data.preprocess import Preprocess
 from litlab.data.resize import Resize
-from litlab.data.split import stratified_split
+from litlab.data.split import stratified_fold, stratified_split
 from litlab.data.transforms import Transform, make_transforms
 from litlab.data.worker_loader import WorkerLoader
 from litlab.errors import UserError
@@ -41,7 +41,9 @@ class ImageSettings(TypedDict):
         batch_size: Number of images in a step over all devices, for training and evaluation.
         val_size: Number of images drawn from the training split, stratified, or their fraction below 1; 0 for none. Not
             used for data with a validation split of their own.
-        val_seed: Seed of the validation split.
+        val_seed: Seed of the validation split, or of the folds.
+        folds: Number of folds that the training images are split into, stratified; None for a split by `val_size`.
+        fold: Number of the fold to validate on, from 0; None without folds.
         seed: Seed of the order of the epochs and of the augmentation.
         transforms: Transforms of single images, in training ("train") and otherwise ("eval"), see `ImageTransforms`;
             those of training come before the augmentation.
@@ -57,6 +59,8 @@ class ImageSettings(TypedDict):
     batch_size: int
     val_size: int | float
     val_seed: int
+    folds: int | None
+    fold: int | None
     seed: int
     transforms: Mapping[Literal["train", "eval"], Sequence[Transform]]
     num_workers: int
@@ -192,16 +196,24 @@ class ImageDataModule(LightningDataModule, ABC):
     def _split_validation(self, splits: ImageArrays | StreamedImages, rows: Int64[Tensor, " n"]) -> SplitRows:
         """Split these rows into training and validation, unless the data have a validation split of their own."""
         none = torch.empty(0, dtype=torch.int64)
+        settings, labels, names = self.settings, splits.train_labels[rows], splits.class_names
+        folds, fold = settings["folds"], settings["fold"]
         if splits.num_val:
+            if folds is not None:
+                raise UserError(
+                    f"data.folds={folds}: {splits.name} has {splits.num_val:,} validation images of its own, so the "
+                    "training images are not split; set data.folds=null data.fold=null, or for data=image_folder "
+                    "data.folders.val=[] to leave those out"
+                )
             num_images = len(splits.train_labels)
             note = f"validation on the {splits.num_val:,} images of the validation folder, not on data.val_size others"
             return SplitRows(rows, torch.arange(num_images - splits.num_val, num_images), none, notes=(note,))
+        if folds is not None and fold is not None:
+            train, val = stratified_fold(labels, class_names=names, folds=folds, fold=fold, seed=settings["val_seed"])
+            note = f"validation on fold {fold} of {folds} (data.fold): {len(val):,} images; data.val_size is not used"
+            return SplitRows(rows[train], rows[val], none, notes=(note,))
         train, val = stratified_split(
-            splits.train_labels[rows],
-            class_names=splits.class_names,
-            size=self.settings["val_size"],
-            seed=self.settings["val_seed"],
-            setting="data.val_size",
+            labels, class_names=names, size=settings["val_size"], seed=settings["val_seed"], setting="data.val_size"
         )
         return SplitRows(rows[train], rows[val], none)
 

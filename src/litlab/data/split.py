@@ -1,4 +1,4 @@
-"""Stratified split of images into two parts."""
+"""Stratified splits of images: a drawn part, or one of k folds."""
 
 import torch
 from jaxtyping import Int64
@@ -52,6 +52,39 @@ def stratified_split(
         drawn.append(rows[:quota])
         train.append(rows[quota:])
     return torch.cat(train).sort().values, torch.cat(drawn).sort().values
+
+
+def stratified_fold(
+    labels: Int64[Tensor, " n"], *, class_names: tuple[str, ...], folds: int, fold: int, seed: int
+) -> tuple[Int64[Tensor, " n_train"], Int64[Tensor, " n_fold"]]:
+    """Split rows into those to train on and one of `folds` disjoint folds, which together hold all rows.
+
+    The folds are a function of labels, their number and the seed; their sizes, and those of each class in them, differ
+    by one image at most. The result is ascending.
+
+    Args:
+        labels: Labels of the rows, shape n.
+        class_names: Names of the classes, by label.
+        folds: Number of folds.
+        fold: Number of the fold, from 0.
+        seed: Seed of the folds.
+
+    Raises:
+        UserError: if a fold would be empty, or if its only image leaves a class none to train on.
+    """
+    if folds > len(labels):
+        raise UserError(f"data.folds={folds}: the training split has only {len(labels)} images; use a smaller number")
+    class_sizes = torch.bincount(labels, minlength=len(class_names)).tolist()
+    if single := [name for name, size in zip(class_names, class_sizes, strict=True) if size == 1]:
+        raise UserError(
+            f"data.folds={folds}: class {single[0]} has a single training image, so one of the folds would leave none "
+            "to train on; add images, or leave the class out"
+        )
+    # Dealt like cards, class by class.
+    rows = [random_order(torch.nonzero(labels == label).flatten(), seed) for label in range(len(class_names))]
+    order = torch.cat(rows)
+    is_dealt = torch.arange(len(order)) % folds == fold
+    return order[~is_dealt].sort().values, order[is_dealt].sort().values
 
 
 def _quotas(class_sizes: Int64[Tensor, " classes"], num_drawn: int) -> Int64[Tensor, " classes"]:

@@ -1,4 +1,4 @@
-"""Figure of learning curves: mean over the seeds of each group by epoch, with its interval; pruned runs faintly."""
+"""Figure of learning curves: mean over seeds or folds of each group by epoch, with interval; pruned runs faintly."""
 
 import math
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def draw_curves(comparison: Comparison, selected: Sequence[StyledGroup]) -> Figu
 
 
 def _curve(group: Group, metric: Metric) -> tuple[list[Dot], int]:
-    """Average over seeds as the table does: with `--group`, the value of a seed is its mean over the settings.
+    """Average over seeds or folds as the table does: the value of one is its mean over what `--group` averages over.
 
     Returns:
         Dots for the epochs that all runs have reached, NaN where a run has no finite number; and the number of runs
@@ -76,14 +76,14 @@ def _curve(group: Group, metric: Metric) -> tuple[list[Dot], int]:
     """
     curves = [(run, curve) for run in group.runs if (curve := _read(run, metric))]
     epochs = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
-    by_seed: dict[object, list[dict[int, float]]] = {}
+    by_unit: dict[object, list[dict[int, float]]] = {}
     for run, curve in curves:
-        by_seed.setdefault(run.path if run.seed is None else run.seed, []).append(curve)
+        by_unit.setdefault(run.path if run.unit is None else run.unit, []).append(curve)
     # A group may have none because its seeds do not have the same settings.
     has_no_interval = group.value is not None and group.value.num > 1 and group.value.low is None
     dots = []
     for epoch in epochs:
-        values = [fmean(curve[epoch] for curve in members) for members in by_seed.values()]
+        values = [fmean(curve[epoch] for curve in members) for members in by_unit.values()]
         if not all(map(math.isfinite, values)):
             dots.append(Dot(epoch + 1, math.nan, math.nan, math.nan))
             continue

@@ -1,0 +1,215 @@
+"""Data sets of Hugging Face, from its hub or a local folder, by the optional package `datasets`."""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from jaxtyping import Int64
+
+from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
+from litlab.data.file_module import FileDataModule, FileSettings, height_and_width
+from litlab.data.image_decoder import MAX_BIT_DEPTH, DecodingReport, decode_contents, read_file
+from litlab.data.image_listing import OutputRows
+from litlab.errors import UserError
+from litlab.runs.terminal import printable
+
+_SAVED = ("dataset_dict.json", "state.json")  # files of `save_to_disk`
+_NO_CODE_FROM = 4  # version of `datasets`; older ones run the code of a data set
+_MAX_LISTED = 20  # images in a message
+_SPLITS = ("train", "val", "test")
+
+
+class HuggingFace(FileDataModule):
+    """Images with classes in two columns of a data set that `datasets` can load; no code of the data set is run.
+
+    Args:
+        path: Folder of images in folders named after their classes, of parquet files, or of what `save_to_disk` wrote;
+            or the id of a data set on the hub.
+        name: Configuration of a data set that has several; None for its default.
+        revision: Commit, branch or tag on the hub; None for the newest.
+        splits: Names of the splits for "train", "val" and "test"; the first one that is there is used.
+        image_column: Name of the column of images.
+        label_column: Name of the column of classes: ClassLabel, texts or integers.
+        image_size: Height and width in pixels that all images are resized to; one number for both.
+        settings: Other arguments, see `FileSettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        name: str | None,
+        revision: str | None,
+        splits: Mapping[str, Sequence[str]],
+        image_column: str,
+        label_column: str,
+        image_size: int | Sequence[int],
+        **settings: Unpack[FileSettings],
+    ) -> None:
+        super().__init__(**settings)
+        self.path = path
+        self.configuration = name
+        self.revision = revision
+        self.splits = splits
+        self.image_column = image_column
+        self.label_column = label_column
+        self.image_size = height_and_width(image_size)
+
+    @property
+    def _key(self) -> str:
+        fingerprints = [(split, part._fingerprint) for split, part in self._parts.items()]  # there is no public one
+        content = repr((self.image_column, self.label_column, self.image_size, self.resize, fingerprints))
+        return f"huggingface-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+    def prepare_data(self) -> None:
+        """Decode all images unless the cache has them.
+
+        Raises:
+            UserError: if the data set can't be loaded, or has no such columns, or has images that can't be decoded.
+        """
+        ArrayCache(self.cache).build(self._key, self._decoding_plan)
+
+    def load_images(self) -> ImageArrays:
+        """Map the arrays in the cache into memory.
+
+        Raises:
+            LookupError: if `prepare_data` was not called.
+        """
+        return ArrayCache(self.cache).load(self._key)
+
+    @cached_property
+    def _loaded(self) -> Mapping[str, Any]:
+        """The data set's own splits by their names, each a `datasets.Dataset`."""
+        datasets = _import_datasets()
+        folder = Path(self.path).expanduser()
+        try:
+            if any((folder / file).is_file() for file in _SAVED):
+                loaded = datasets.load_from_disk(str(folder))
+            else:
+                path = str(folder) if folder.is_dir() else self.path
+                loaded = datasets.load_dataset(path, self.configuration, revision=self.revision)
+        except Exception as error:  # of all kinds: no such data set, no network, damaged files
+            raise UserError(
+                f"data.path={self.path}: datasets can't load it ({' '.join(str(error).split())}). Expected a folder or "
+                "the id of a data set on the hub; without a network, one that HF_HOME holds, and HF_HUB_OFFLINE=1"
+            ) from error
+        return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
+        """The splits that are used, by "train", "val" and "test"."""
+        parts = {}
+        for split in _SPLITS:
+            if (name := next((name for name in self.splits[split] if name in self._loaded), None)) is not None:
+                parts[split] = self._loaded[name]
+        if "train" not in parts or not len(parts["train"]):
+            raise UserError(
+                f"data.path={self.path}: has no training images; its splits are {', '.join(self._loaded)}, those of "
+                f"data.splits.train {', '.join(self.splits['train'])}"
+            )
+        for column in (self.image_column, self.label_column):
+            for part in parts.values():
+                if column not in part.column_names:
+                    key = "image_column" if column == self.image_column else "label_column"
+                    columns = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in part.features.items())
+                    raise UserError(f"data.{key}={column}: {self.path} has the columns {columns}; set data.{key}=NAME")
+        return parts
+
+    def _labels(self) -> tuple[tuple[str, ...], dict[str, Int64[np.ndarray, " _"]], list[str]]:
+        """Return the names of the classes, the labels of each split, and notes on what is not used."""
+        column, parts = self.label_column, self._parts
+        kind = parts["train"].features[column]
+        values = {split: list(part.select_columns([column])[:][column]) for split, part in parts.items()}
+        if (other := next((value for value in values["train"] if not isinstance(value, str | int)), ...)) is not ...:
+            raise UserError(
+                f"data.label_column={column}: expected a text or an integer for each image, found {other!r} "
+                f"({type(kind).__name__})"
+            )
+        names = getattr(kind, "names", None)  # of a ClassLabel
+        classes: Sequence[str | int] = range(len(names or ()))
+        if names is None:
+            classes = sorted(set(values["train"]), key=lambda value: (isinstance(value, str), value))
+        numbers = {value: number for number, value in enumerate(classes)}
+        notes: list[str] = []
+        labels = {split: np.zeros(0, dtype=np.int64) for split in _SPLITS}
+        for split, of_split in values.items():
+            if split != "train" and of_split and set(of_split) <= {-1, None}:  # as those of a competition
+                notes.append(f"not used: the images of {split}, which have no labels")
+                continue
+            if (other := next((value for value in of_split if value not in numbers), ...)) is not ...:
+                known = f"one of {', '.join(map(str, names or classes))}"
+                raise UserError(f"data.label_column={column}: expected {known}; found {other!r} in the {split} split")
+            labels[split] = np.array([numbers[value] for value in of_split], dtype=np.int64)
+        if others := [name for name, part in self._loaded.items() if all(part is not used for used in parts.values())]:
+            notes.append(f"not used: the splits {', '.join(others)}")
+        return tuple(map(str, names or classes)), labels, notes
+
+    def _decoding_plan(self, bit_depth: int | None = None) -> DecodingPlan:
+        names, labels, notes = self._labels()
+        paths = {
+            split: np.array([f"{split}/{row}" for row in range(len(of_split))], dtype=bytes)
+            for split, of_split in labels.items()
+        }
+        num_own = len(labels["train"])
+
+        def fill(train_images: np.ndarray, train_labels: np.ndarray, *test: np.ndarray) -> DecodingPlan | None:
+            test_images, test_labels = test
+            train_labels[:], test_labels[:] = np.concatenate([labels["train"], labels["val"]]), labels["test"]
+            outputs = OutputRows(
+                (paths["train"], train_images[:num_own]), (paths["val"], train_images[num_own:]),
+                (paths["test"], test_images),
+            )  # fmt: skip
+            report = DecodingReport(measured=OutputRows((paths["train"], train_labels[:num_own, None])))
+            decode_contents(self._contents(paths), outputs, bit_depth or MAX_BIT_DEPTH, report, self.resize)
+            if report.unreadable:
+                lines = [printable(f"  {path} {reason}") for path, reason in report.unreadable.items()]
+                more = [f"  and {len(lines) - _MAX_LISTED:,} more"] * (len(lines) > _MAX_LISTED)
+                first = f"data.path={self.path}: {len(lines):,} images can't be used:"
+                raise UserError("\n".join([first, *lines[:_MAX_LISTED], *more]))
+            depth = None if report.max_value is None else max(8, report.max_value.bit_length())  # of 16-bit images
+            return None if bit_depth is not None or depth is None else self._decoding_plan(depth)
+
+        return DecodingPlan(
+            name=printable(Path(self.path).name if Path(self.path).expanduser().is_dir() else self.path),
+            class_names=names,
+            image_shape=(3, *self.image_size),
+            num_train=num_own + len(labels["val"]),
+            num_test=len(labels["test"]),
+            num_val=len(labels["val"]),
+            notes=tuple(map(printable, notes)),
+            fill=fill,
+            bit_depth=bit_depth,
+        )
+
+    def _contents(self, paths: Mapping[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
+        """Yield the path `SPLIT/ROW` and the file of each image."""
+        encoded = _import_datasets().Image(decode=False)
+        for split, part in self._parts.items():
+            images = part.select_columns([self.image_column]).cast_column(self.image_column, encoded)
+            for path, row in zip(paths[split], images, strict=False):  # none, if a split has no labels
+                image = row[self.image_column]
+                yield path.decode(), read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
+
+
+def _import_datasets() -> Any:
+    """Import the package `datasets`, which litlab does not need for anything else.
+
+    Raises:
+        UserError: if it is not installed, or too old.
+    """
+    try:
+        datasets = importlib.import_module("datasets")
+    except ModuleNotFoundError as error:
+        raise UserError("data=huggingface needs the package datasets: pip install 'datasets>=4'") from error
+    if int(datasets.__version__.partition(".")[0]) < _NO_CODE_FROM:
+        raise UserError(
+            f"datasets {datasets.__version__} runs the code of a data set: pip install --upgrade 'datasets>=4'"
+        )
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    return datasets

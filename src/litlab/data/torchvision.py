@@ -1,0 +1,279 @@
+"""Data sets of torchvision for classification: by its own downloads and checks, decoded once."""
+
+import hashlib
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Unpack, runtime_checkable
+
+import numpy as np
+import torchvision.datasets  # type: ignore[import-untyped]
+from PIL import Image
+
+from litlab.config.schema import TORCHVISION_OF_ANY_SIZE, TORCHVISION_VARIANTS
+from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays, announce
+from litlab.data.file_module import FileDataModule, FileSettings, height_and_width
+from litlab.data.image_decoder import image_pixels
+from litlab.errors import UserError
+from litlab.runs.lock import temporary_lock
+
+_TIMEOUT_S = 30  # without a byte of a download; a firewall that drops packets would block forever
+
+
+@dataclass(frozen=True)
+class Source:
+    """Arguments by which a class of torchvision gives the official splits, and what it does not know itself.
+
+    Attributes:
+        train: Arguments of the training split.
+        val: Arguments of the validation split; None if there is none.
+        test: Arguments of the test split; None if there is none with labels.
+        classes: Names of the classes, if torchvision has none.
+        first_label: Label of the first class.
+        has_download: Whether torchvision can download it.
+    """
+
+    train: Mapping[str, Any]
+    val: Mapping[str, Any] | None = None
+    test: Mapping[str, Any] | None = None
+    classes: tuple[str, ...] = ()
+    first_label: int = 0
+    has_download: bool = True
+
+
+_DIGITS = tuple("0123456789")
+_UNSPLIT = Source({})
+_BY_TRAIN = Source({"train": True}, test={"train": False})
+_BY_SPLIT = Source({"split": "train"}, test={"split": "test"})
+_WITH_VAL = replace(_BY_SPLIT, val={"split": "val"})
+_WITHOUT_TEST = replace(_WITH_VAL, test=None)
+_FACES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+SOURCES = {
+    "CIFAR10": _BY_TRAIN,
+    "CIFAR100": _BY_TRAIN,
+    "CLEVRClassification": replace(_WITHOUT_TEST, classes=(*"3456789", "10"), first_label=3),  # number of objects
+    "Caltech101": _UNSPLIT,
+    "Caltech256": _UNSPLIT,
+    "Country211": replace(_BY_SPLIT, val={"split": "valid"}),
+    "DTD": _WITH_VAL,
+    "EMNIST": _BY_TRAIN,
+    "EuroSAT": _UNSPLIT,
+    "FER2013": replace(_BY_SPLIT, classes=_FACES, has_download=False),
+    "FGVCAircraft": _WITH_VAL,
+    "FashionMNIST": _BY_TRAIN,
+    "Flowers102": _WITH_VAL,
+    "Food101": _BY_SPLIT,
+    "GTSRB": replace(_BY_SPLIT, classes=tuple(map(str, range(43)))),
+    "Imagenette": _WITHOUT_TEST,
+    "KMNIST": _BY_TRAIN,
+    "MNIST": _BY_TRAIN,
+    "OxfordIIITPet": Source({"split": "trainval"}, test={"split": "test"}),
+    "PCAM": replace(_WITH_VAL, classes=("normal", "tumor")),
+    "QMNIST": _BY_TRAIN,
+    "RenderedSST2": _WITH_VAL,
+    "SEMEION": replace(_UNSPLIT, classes=_DIGITS),
+    "STL10": _BY_SPLIT,
+    "SVHN": replace(_BY_SPLIT, classes=_DIGITS),
+    "StanfordCars": replace(_BY_SPLIT, has_download=False),
+    "USPS": replace(_BY_TRAIN, classes=_DIGITS),
+}
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Images with labels, as torchvision's classes give them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
+
+
+class Torchvision(FileDataModule):
+    """Data set of `torchvision.datasets`.
+
+    A data set of grayscale images has one channel, all others three.
+
+    Args:
+        name: Name of the class in `torchvision.datasets`, one of `SOURCES`.
+        variant: Variant of a data set that has several, see `TORCHVISION_VARIANTS`; None for torchvision's default.
+        root: Folder of the files in torchvision's layout; only read, unless they have to be downloaded. Not read once
+            the cache has the images.
+        image_size: Height and width in pixels that all images are resized to, one number for both; None for their own,
+            if all have the same.
+        settings: Other arguments, see `FileSettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        variant: str | int | None,
+        root: str,
+        image_size: int | Sequence[int] | None,
+        **settings: Unpack[FileSettings],
+    ) -> None:
+        super().__init__(**settings)
+        self.dataset = name
+        self.variant = variant
+        self.root = Path(root).expanduser().absolute()
+        self.image_size = None if image_size is None else height_and_width(image_size)
+
+    @property
+    def _key(self) -> str:
+        content = repr((self.dataset, self.variant, str(self.root), self.image_size, self.resize))
+        return f"torchvision-{self.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+    def prepare_data(self) -> None:
+        """Decode the images unless the cache has them; download the files if they are not in `root`.
+
+        Raises:
+            UserError: if the files are damaged, can't be downloaded or can't be written.
+        """
+        ArrayCache(self.cache).build(self._key, self._decoding_plan)
+
+    def load_images(self) -> ImageArrays:
+        """Map the arrays in the cache into memory.
+
+        Raises:
+            LookupError: if `prepare_data` was not called.
+        """
+        return ArrayCache(self.cache).load(self._key)
+
+    def _decoding_plan(self) -> DecodingPlan:
+        train, val, test = self._find_splits()
+        first, _ = self._read(train, 0)
+        is_gray = first.mode == "L" and self.dataset not in TORCHVISION_OF_ANY_SIZE
+        height, width = self.image_size or (first.height, first.width)
+
+        def fill(train_images: np.ndarray, train_labels: np.ndarray, *test_arrays: np.ndarray) -> None:
+            num_train, (test_images, test_labels) = len(train), test_arrays
+            self._decode(train, train_images[:num_train], train_labels[:num_train])
+            self._decode(val, train_images[num_train:], train_labels[num_train:])
+            self._decode(test, test_images, test_labels)
+
+        return DecodingPlan(
+            name=self.dataset if self.variant is None else f"{self.dataset} ({self.variant})",
+            class_names=_classes(train, SOURCES[self.dataset])[0],
+            image_shape=(1 if is_gray else 3, height, width),
+            num_train=len(train) + len(val),
+            num_test=len(test),
+            num_val=len(val),
+            fill=fill,
+        )
+
+    def _decode(self, dataset: Dataset, images: np.ndarray, labels: np.ndarray) -> None:
+        """Decode all images of a split into an array, n c h w, and their labels into another one."""
+        if not len(dataset):
+            return
+        names, first_label = _classes(dataset, SOURCES[self.dataset])
+        num_channels, *size = images.shape[1:]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+            for row in range(len(images)):
+                image, label = self._read(dataset, row)
+                images[row] = image_pixels(image, (size[0], size[1]), resize=self.resize)[:num_channels]
+                labels[row] = label - first_label
+        if not ((labels >= 0) & (labels < len(names))).all():
+            raise UserError(f"{self.root}: {self.dataset} has labels other than those of its {len(names)} classes")
+
+    def _read(self, dataset: Dataset, row: int) -> tuple[Image.Image, int]:
+        """Read an image with its label.
+
+        Raises:
+            UserError: if its file is absent or damaged.
+        """
+        try:
+            image, label = dataset[row]
+            return image, int(label)
+        except Exception as error:  # of torchvision, Pillow and others, of all kinds
+            raise UserError(
+                f"{self.root}: image {row} of {self.dataset} can't be read ({_reason(error)}): replace its file, or "
+                "delete the folder to download the data again"
+            ) from error
+
+    def _find_splits(self) -> tuple[Dataset, Dataset, Dataset]:
+        """Open training, validation and test split, and download the files if they are not there.
+
+        Raises:
+            UserError: if that is not possible.
+        """
+        problem = f"there are no files in {self.root}"
+        with self._lock():
+            if self.root.is_dir():
+                try:
+                    return self._open(self.root, download=False)
+                except Exception as error:  # torchvision's classes raise all kinds for absent and damaged files
+                    problem = f"its files in {self.root} can't be used ({_reason(error)})"
+            if not SOURCES[self.dataset].has_download:
+                raise UserError(
+                    f"data.name={self.dataset}: {problem}, and torchvision can't download them: put them there by "
+                    "hand, as the documentation of torchvision.datasets describes"
+                )
+            try:
+                return self._download()
+            except Exception as error:
+                raise UserError(
+                    f"data.name={self.dataset}: {problem}, and torchvision can't download them ({_reason(error)}). "
+                    f"torchvision.datasets.{self.dataset}(FOLDER, download=True) makes such a folder on a machine with "
+                    "a network: copy it, and set data.root to it"
+                ) from error
+
+    def _lock(self) -> AbstractContextManager[object]:
+        """Let one process at a time download into `root`, which another user may have made read-only."""
+        folder = self.root.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"data.root={self.root} can't be made: {error.strerror}; set another folder") from error
+        return temporary_lock(folder / f".{self.root.name}.lock") if os.access(folder, os.W_OK) else nullcontext()
+
+    def _download(self) -> tuple[Dataset, Dataset, Dataset]:
+        """Download into a new folder that becomes `root` when it is complete; where `root` has files, complete them."""
+        announce(f"Downloading {self.dataset} by torchvision to {self.root}")
+        is_new = not self.root.is_dir() or not any(self.root.iterdir())
+        folder = self.root.with_name(f".{self.root.name}.part") if is_new else self.root
+        timeout = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_TIMEOUT_S)
+        try:
+            if not is_new:
+                return self._open(folder, download=True)
+            shutil.rmtree(folder, ignore_errors=True)  # of a killed process
+            folder.mkdir()
+            self._open(folder, download=True)
+            folder.rename(self.root)
+            return self._open(self.root, download=False)
+        finally:
+            socket.setdefaulttimeout(timeout)
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _open(self, root: Path, *, download: bool) -> tuple[Dataset, Dataset, Dataset]:
+        source, make = SOURCES[self.dataset], getattr(torchvision.datasets, self.dataset)
+        options: dict[str, Any] = {"root": str(root)}
+        if self.variant is not None:
+            options[TORCHVISION_VARIANTS[self.dataset].argument] = self.variant
+        if source.has_download:
+            options["download"] = download
+        splits = [
+            () if split is None else make(**options, **split) for split in (source.train, source.val, source.test)
+        ]
+        return splits[0], splits[1], splits[2]
+
+
+def _classes(dataset: Dataset, source: Source) -> tuple[tuple[str, ...], int]:
+    """Return the names of the classes, and the label of the first one."""
+    if source.classes:
+        return source.classes, source.first_label
+    classes = getattr(dataset, "classes", None) or dataset.categories  # type: ignore[attr-defined]
+    names = tuple(name if isinstance(name, str) else str(name[0]) for name in classes)  # of Imagenette, with synonyms
+    return (names[1:], 1) if names[0] == "N/A" else (names, 0)  # no letter of EMNIST has label 0
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of somebody else's exception on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
