@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from support.exact_resume import differences, outcome
+from support.images import write_folder
 from support.runs import Command
 
 from litlab.runs.directory import RunDirectory
-from litlab.runs.result import read_result
+from litlab.runs.state import RunStatus, read_state
 
+COMMAND = re.compile(r"^    litlab (.+)$", re.MULTILINE)
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 # In the copy of a project: sends the signal of a scheduler before a step of the optimizer.
 STOP = """
@@ -30,6 +32,8 @@ class Stop(Callback):
         if trainer.global_step == int(os.environ.get("STOP_AT", "-1")):
             os.kill(os.getpid(), signal.SIGTERM)
 """
+SHAPES = ("data.num_train=48", "data.num_test=16", "data.val_size=16")
+NARROW = ("data.batch_size=16", "model.width=2")
 ALWAYS = ("+callbacks.stop._target_=stop.Stop", "threads=1", "trainer=cpu", "trainer.log_every_n_steps=1")
 
 
@@ -51,23 +55,33 @@ class Example(NamedTuple):
 
     Attributes:
         name: Folder.
-        overrides: Overrides of all its runs.
+        overrides: Overrides of the runs by each of its commands; those of the last are those of all further ones.
         stop_at: Steps after which a run is stopped.
+        resumed: Number of the command whose run is stopped and resumed.
         prepare: Writes data into the project that a user would download.
     """
 
     name: str
-    overrides: tuple[str, ...]
+    overrides: tuple[tuple[str, ...], ...]
     stop_at: int
     prepare: Callable[[Path], None] = lambda project: None
+    resumed: int = 0
 
 
 LISTED = (
     pytest.param(
-        Example("reinforce", ("data.num_train=8", "data.batch_size=4", "data.num_evaluation=2"), 3),
+        Example("reinforce", (("data.num_train=8", "data.batch_size=4", "data.num_evaluation=2"),), 3),
         marks=pytest.mark.integrations,
     ),
-    Example("template", ("data.train_val_test_split=[48,16,16]", "data.batch_size=16"), 4, write_mnist),
+    Example("template", (("data.train_val_test_split=[48,16,16]", "data.batch_size=16"),), 4, write_mnist),
+    Example("self_supervised", ((*SHAPES, *NARROW),), 3),
+    Example(
+        "fine_tuning",
+        ((*SHAPES, *NARROW), (*NARROW, "trainer.max_epochs=3")),
+        5,
+        lambda project: write_folder(project / "animals", num_train=10, num_test=2),
+        resumed=1,
+    ),
 )
 
 
@@ -78,24 +92,28 @@ def test_every_example_is_listed() -> None:
 
 @pytest.mark.parametrize("example", LISTED, ids=lambda example: example.name)
 def test_an_example(example: Example, tmp_path: Path, litlab: Command) -> None:
-    """Follow the README with small runs; then stop and resume the first of them."""
+    """Follow the README with small runs; then stop and resume one of them."""
     project = tmp_path / "project"
     shutil.copytree(EXAMPLES / example.name, project, dirs_exist_ok=True)
     (project / "stop.py").write_text(STOP)
     example.prepare(project)
-    short = (*ALWAYS, "trainer.max_epochs=2", *example.overrides)
-    commands = re.findall(r"^    litlab (.+)$", (project / "README.md").read_text(), re.MULTILINE)
-    trained = [shlex.split(command) for command in commands if command.startswith("train")]
-    for command in map(shlex.split, commands):
-        done = litlab(*command, *(short if command in trained else ()))
+    commands = [shlex.split(command) for command in COMMAND.findall((project / "README.md").read_text())]
+    trained = []
+    for command in commands:
+        if command[0] == "train":
+            own = example.overrides[min(len(trained), len(example.overrides) - 1)]
+            command = [*command, *ALWAYS, "trainer.max_epochs=2", *own]
+            trained.append(command)
+        done = litlab(*command)
         assert (done.returncode, done.stderr) == (0, ""), command
 
-    first = [override for override in trained[0] if not override.startswith("hydra.run.dir=")]
     whole, stopped = (RunDirectory(tmp_path / name) for name in ("whole", "stopped"))
-    assert litlab(*first, *short, f"hydra.run.dir={whole.path}").returncode == 0
-    done = litlab(*first, *short, f"hydra.run.dir={stopped.path}", STOP_AT=str(example.stop_at))
+    command = [override for override in trained[example.resumed] if not override.startswith("hydra.run.dir=")]
+    done = litlab(*command, f"hydra.run.dir={whole.path}")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = litlab(*command, f"hydra.run.dir={stopped.path}", STOP_AT=str(example.stop_at))
     assert done.returncode == 143, done.stderr
-    assert not stopped.result.exists() or read_result(stopped)["status"] == "interrupted"
+    assert read_state(stopped).status == RunStatus.INTERRUPTED
     done = litlab("resume", str(stopped.path))
     assert (done.returncode, done.stderr) == (0, "")
     assert differences(outcome(whole), outcome(stopped)) == []
