@@ -1,5 +1,6 @@
 """The projects of docs/examples/, each from a fresh copy, by the commands of its README."""
 
+import math
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from support.images import write_folder
 from support.runs import Command
 
 from litlab.runs.directory import RunDirectory
+from litlab.runs.result import read_result
 from litlab.runs.state import RunStatus, read_state
 
 COMMAND = re.compile(r"^    litlab (.+)$", re.MULTILINE)
@@ -117,3 +119,21 @@ def test_an_example(example: Example, tmp_path: Path, litlab: Command) -> None:
     done = litlab("resume", str(stopped.path))
     assert (done.returncode, done.stderr) == (0, "")
     assert differences(outcome(whole), outcome(stopped)) == []
+
+
+@pytest.mark.parametrize(
+    "example", [example for example in LISTED if isinstance(example, Example)], ids=lambda each: each.name
+)
+def test_an_example_on_two_ranks(example: Example, tmp_path: Path, litlab: Command) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLES / example.name, project, dirs_exist_ok=True)
+    (project / "stop.py").write_text(STOP)
+    example.prepare(project)
+    command = next(iter(COMMAND.findall((project / "README.md").read_text())))
+    two = ("trainer.max_epochs=1", "trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path / 'run'}")
+    done = litlab(*shlex.split(command), *ALWAYS, *example.overrides[0], *two)
+    assert done.returncode == 0, done.stderr
+    result = read_result(RunDirectory(tmp_path / "run"))
+    assert (result["status"], result["epochs"]) == ("completed", 1)
+    assert all(math.isfinite(value) for value in result["test"].values())
+    assert result["test"]
