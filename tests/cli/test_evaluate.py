@@ -90,7 +90,7 @@ def test_other_data_are_noted_and_other_classes_refused(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--set", "data.batch_size=3", r"a key of data\.root or data\.cache"),
+        ("--set", "data.batch_size=3", r"a key of data\.root or data\.path or data\.cache"),
         ("--set", "data.root", "expected KEY=PATH"),
         ("--set", "data.root=/elsewhere", r"litlab\.data\.shapes\.Shapes, the data of this run, has no 'root'"),
         ("--device", "cuda", "no CUDA device"),

@@ -11,14 +11,19 @@ import pytest
 from scipy import stats
 from support.grids import LR, SEED, names
 from support.studies import accuracy_interval, make_run, make_study
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from litlab.compare.comparison import compare
 from litlab.compare.conclusion import answer
 from litlab.compare.data_model import Comparison, Group
 from litlab.compare.formats import render
 from litlab.compare.html import to_html
+from litlab.compare.plots.curves import _curve
 from litlab.compare.table import build_table
+from litlab.compare.tensorboard_summary import FOLDER, MEANS, write_summaries
+from litlab.compare.tensorboard_view import View
 from litlab.errors import UserError
+from litlab.tensorboard_session import PREFIX, LoggedSummary, scalars, write_events
 
 FOLD, FOLDS, VAL_SEED = "data.fold", "data.folds", "data.val_seed"
 NUM_FOLDS = 4
@@ -159,3 +164,35 @@ def test_the_formats_name_the_folds(tmp_path: Path) -> None:
     assert "n = 4" in page
     runs = json.loads(render(comparison, "json"))["groups"][0]["runs"]
     assert [run["fold"]["number"] for run in runs] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_tensorboard_shows_the_mean_over_folds_and_their_numbers(tmp_path: Path) -> None:
+    study = tmp_path / "s"
+    runs = make_study(study, axes(**{SEED: [0, 1]}), accuracy)
+    assert write_summaries(study) == 1
+    (file,) = (study / FOLDER).rglob(MEANS)
+    values = [
+        (value.tag, event.step, value.tensor.float_val[0])
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    ]
+    of_folds = [fmean(accuracy({FOLD: fold, SEED: seed}) for seed in (0, 1)) for fold in range(NUM_FOLDS)]
+    low, high = accuracy_interval(of_folds)
+    for curve, expected in (("mean", fmean(of_folds)), ("lower", low), ("upper", high)):
+        (value,) = [value for tag, step, value in values if (tag, step) == (f"val/accuracy/{curve}", 20)]
+        assert value == pytest.approx(expected, rel=1e-6)
+    for run in runs:
+        write_events(run.path / f"{PREFIX}1.host.1.0", [LoggedSummary(scalars({"val/accuracy": 0.5}), 10, 1.0)])
+    (tmp_path / "view").mkdir()
+    View(study, tmp_path / "view").refresh()
+    shown = {path.parent.name for path in (tmp_path / "view").rglob(f"{PREFIX}1.host.1.0")}
+    assert shown == {f"seed={seed} fold={fold}" for seed in (0, 1) for fold in range(NUM_FOLDS)}
+
+
+def test_curves_are_means_over_folds(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", axes(**{SEED: [0, 1]}), accuracy)
+    comparison = compare([tmp_path / "s"])
+    dots, num_without = _curve(comparison.groups[0], comparison.metric)
+    value = comparison.groups[0].value
+    assert num_without == 0
+    assert dots[-1][1:] == pytest.approx((100 * value.mean, 100 * value.low, 100 * value.high))

@@ -12,7 +12,7 @@ from litlab.config.identity import VOLATILE, identity
 from litlab.config.tree import flatten, get, lies_under, put
 
 CONFIG = compose_config("data=cifar10", "model=cnn", "trainer.accelerator=cpu", "+trainer.profiler=simple")
-CONFIG["data"] |= {"storage": "memory"}  # which an image folder has
+CONFIG["data"] |= {"storage": "memory", "path": "/photos"}  # which an image folder or a Hugging Face data set has
 CONFIG["init_from"] = {"path": "/weights.ckpt", "sha256": "0" * 64}
 
 

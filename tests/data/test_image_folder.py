@@ -57,7 +57,7 @@ def test_rows_are_sorted_by_class_and_name(images: Path, folder_module: Make) ->
 def test_the_default_validation_fits_any_size(
     folder_module: Make, tmp_path: Path, num_train: int, num_val: int
 ) -> None:
-    default = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "image_folder.yaml").read_text())
+    default = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "base" / "files.yaml").read_text())
     write_folder(tmp_path / "images", num_train, 1)
     module = prepared(folder_module(val_size=default["val_size"]))
     assert (module.info.num_train, module.info.num_val) == (3 * num_train - num_val, num_val)

@@ -52,6 +52,19 @@ def test_caches_are_those_of_the_user(whole: RunDirectory) -> None:
     assert FinishedRun.open(whole.path).select_settings("data")["data"]["cache"] == "/etc"
 
 
+def test_torchvision_downloads_into_the_cache_of_the_user(whole: RunDirectory) -> None:
+    """It would unpack archives into any folder that the run names."""
+    node = yaml.safe_load(whole.config.read_text())["data"]
+    kept = {key: value for key, value in node.items() if key not in ("num_train", "num_test", "data_seed")}
+    digits = {"_target_": "litlab.data.torchvision.Torchvision", "name": "MNIST", "root": "/etc", "cache": "/etc"}
+    digits |= {"variant": None, "image_size": None, "resize": "squash", "test_size": 0.2, "test_seed": 0}
+    change(whole.path, data=kept | digits)
+    data = FinishedRun.open(whole.path).select_settings("data")["data"]
+    assert data["root"] == f"{os.environ['LITLAB_CACHE']}/torchvision/MNIST"
+    sign(whole)
+    assert FinishedRun.open(whole.path).select_settings("data")["data"]["root"] == "/etc"
+
+
 @pytest.mark.parametrize(
     ("group", "node"),
     [
