@@ -16,7 +16,7 @@ from benchmarks.bare_trainer import BareTrainer
 from benchmarks.runs import compose_config
 from litlab.config.config_file import from_yaml
 from litlab.data.module import ImageDataModule
-from litlab.training.build import assemble, build_data, build_network
+from litlab.training.build import Facts, assemble, build_data, build_network
 from litlab.training.checkpoint_io import read_network_weights
 
 QUICK = settings.quick()
@@ -38,7 +38,7 @@ def network_and_data(*overrides: str) -> tuple[nn.Module, ImageDataModule, dict[
     config = compose_config(*QUICK.data, "data.batch_size=48", "trainer=cpu", "trainer.max_epochs=1", *overrides)
     data = build_data(config)
     assert isinstance(data, ImageDataModule)
-    return build_network(config["model"], data.info), data, config
+    return build_network(config["model"], Facts(data.info)), data, config
 
 
 def in_one_order(images: Tensor, labels: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> N
         (["optimizer.lr=range(0,0)"], "optimizer.lr=range(0,0): an empty axis"),
         (
             ["model=glob(*)"],
-            "model=glob(*): model=torchvision has no value for model.name; leave it out, as in 'model=glob(*,",
+            "model=glob(*): model=timm has no value for model.name and model=torchvision has no value for model.name; "
+            "leave out what has none, as in 'model=glob(*,exclude=[timm,torchvision])', or name the configs: cnn,",
         ),
         (["+hydra.job.env_set.A=b"], "hydra.job.env_set"),
         (["--dry-run", "hydra/launcher=basic"], "--dry-run: expected hydra/launcher=pool, slurm or ray; no other"),

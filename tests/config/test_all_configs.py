@@ -23,6 +23,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.training.build import (
+    Facts,
     bind_arguments,
     build_callbacks,
     build_data,
@@ -42,16 +43,21 @@ MUST = {  # what has no default
     "data=torchvision": ["data.name=MNIST"],
     "data=huggingface": ["data.path=nowhere"],
     "model=torchvision": ["model.name=resnet18"],
+    "model=timm": ["model.name=resnet18"],
 }
+OPTIONAL = {"model=timm"}  # needs a package
 NAMES = tuple(f"class {number}" for number in range(10))
-FACTS = DatasetInfo("none", NAMES, (3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "", "", 80, 20, 20)
+INFO = DatasetInfo("none", NAMES, (3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "", "", 80, 20, 20)
+FACTS = Facts(INFO)
 NEEDS_FILES = (
     "litlab.data.cifar10.CIFAR10", "litlab.data.image_folder.ImageFolder", "litlab.data.torchvision.Torchvision",
     "litlab.data.huggingface.HuggingFace",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(choice, marks=[pytest.mark.integrations] * (choice in OPTIONAL)) for choice in CHOICES]
+)
 def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> None:
     config = compose_config(choice, *MUST.get(choice, []))
     assert config["format"] == 2
@@ -72,7 +78,7 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
         return  # its arguments were checked against the Trainer's by name; see tests/config/test_schema.py
     if config["trainer"]["strategy"] == "ddp":
         return  # it would start processes; tests/training/test_run.py trains with it
-    trainer = build_trainer(config, run, FACTS, devices=1, callbacks=[], loggers=[])
+    trainer = build_trainer(config, run, INFO, devices=1, callbacks=[], loggers=[])
     assert trainer.max_epochs == config["trainer"]["max_epochs"]
 
 

@@ -16,7 +16,7 @@ from litlab.errors import UserError
     [
         ["seed=0,1,2"],
         ["optimizer.lr=0.1,1e-2", "seed=range(0,3)", "data=shapes"],
-        ["model=glob(*,exclude=torch*)", "optimizer=choice(sgd,adamw)"],
+        ["model=glob(*,exclude=t*)", "optimizer=choice(sgd,adamw)"],
         ["seed=range(3)", "data.val_size=range(0.1,0.3,0.1)", "seed=7,8"],
         ["seed=0,1", "seed=5"],
         ["seed=5", "model=cnn", "seed=0,1"],
@@ -60,7 +60,7 @@ def test_two_groups_of_pairs(loader: ConfigLoader) -> None:
     ("arguments", "paired", "message"),
     [
         (["seed=range(0,0)"], [], "seed=range(0,0): an empty axis"),
-        (["model=glob(x*)"], [], "an empty axis, so there would be no job; known: cnn, resnet18, torchvision"),
+        (["model=glob(x*)"], [], "an empty axis, so there would be no job; known: cnn, resnet18, timm, torchvision"),
         (["seed=glob(*)"], [], "there is no group seed"),
         (["seed=range(0,2,0)"], [], "seed=range(0,2,0): "),
         (["optimizer.lr=interval(0,1)"], [], "an interval needs hydra/sweeper=search"),

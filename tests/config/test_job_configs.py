@@ -92,7 +92,7 @@ def test_hydras_errors_are_reported_with_the_others(loader: ConfigLoader) -> Non
     with pytest.raises(UserError) as refused:
         jobs_of(loader, ["seed", "model"], *points)
     text = str(refused.value)
-    known = "cnn, resnet18, torchvision, whitened"
+    known = "cnn, resnet18, timm, torchvision, whitened"
     assert f"model=nope: no such config; known: {known} (in 1 of 4 jobs: model=nope)" in text
     assert "seed=-1: expected greater" in text
 

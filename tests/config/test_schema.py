@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from litlab.config import schema
 from litlab.config.paths import packaged_conf
-from litlab.config.schema import SECTIONS, TRAINER_DECIDED, Root, Section
+from litlab.config.schema import FACTS, SECTIONS, TRAINER_DECIDED, DataFacts, Root, Section
 from litlab.config.targets import INJECTED, import_target
 
 OF_LITLAB = [target for target in SECTIONS if target.startswith("litlab.")]
@@ -56,8 +56,14 @@ def test_a_section_of_litlab_has_what_the_constructor_takes(target: str) -> None
     assert set(fields(target)) == set(taken)
     assert [name for name, parameter in taken.items() if parameter.default is not EMPTY] == [], "defaults stand in YAML"
     assert required(SECTIONS[target]) == set(fields(target)), "nor in the schema"
+    if target.startswith(("litlab.models.", "litlab.tasks.")):  # a config gives them facts that data do not tell
+        assert SECTIONS[target].facts == tuple(name for name in FACTS if name in {value.name for value in parameters})
     positional = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     assert positional in ([], ["optimizer"], ["params"]), "given by position"
+
+
+def test_each_fact_has_a_type() -> None:
+    assert tuple(DataFacts.model_fields) == FACTS
 
 
 def parameters_of(target: str) -> list[inspect.Parameter]:

@@ -13,9 +13,13 @@ from torch import nn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf/model").glob("*.yaml"))
 SMALL: dict[str, dict[str, Any]] = {"resnet18": {"width": 8}, "whitened": {"widths": [8, 16, 16]}}  # quicker
-CHOICES: dict[str, dict[str, Any]] = {"torchvision": {"name": "shufflenet_v2_x0_5"}}  # for keys without a value
+CHOICES: dict[str, dict[str, Any]] = {  # for keys without a value
+    "torchvision": {"name": "shufflenet_v2_x0_5"},
+    "timm": {"name": "test_efficientnet"},
+}
+OPTIONAL = {"timm"}  # names of configs that need a package
 NUM_PARAMETERS = {  # 3x32x32, ten classes; of every network in conf/model
-    "cnn": 62_006, "resnet18": 11_173_962, "torchvision": 352_042, "whitened": 1_972_792,
+    "cnn": 62_006, "resnet18": 11_173_962, "timm": 101_766, "torchvision": 352_042, "whitened": 1_972_792,
 }  # fmt: skip
 FIXED = {  # parameters that are not trained
     "whitened": {"whitening.weight", *(f"stages.{stage}.norms.{n}.weight" for stage in range(3) for n in range(2))}
@@ -24,7 +28,11 @@ FIXED = {  # parameters that are not trained
 Build = Callable[..., nn.Module]
 
 
-@pytest.fixture(params=[path.stem for path in CONFIGS])
+@pytest.fixture(
+    params=[
+        pytest.param(path.stem, marks=[pytest.mark.integrations] if path.stem in OPTIONAL else []) for path in CONFIGS
+    ]
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

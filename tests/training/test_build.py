@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.training.build import build_loss, build_task, build_trainer, instantiate
+from litlab.training.build import Facts, build_loss, build_network, build_task, build_trainer, instantiate
 
 
 def trainer(folder: Path, **arguments: Any) -> Any:
@@ -77,7 +77,7 @@ def distance(logits: Tensor, labels: Tensor, *, num_classes: int, scale: float) 
 
 def test_a_loss_gets_the_reduction_and_facts_of_the_data_by_name() -> None:
     inner = {"_target_": "torch.nn.CrossEntropyLoss"}
-    loss = build_loss({"_target_": f"{__name__}.Asks", "tau": 0.5, "inner": inner}, INFO)
+    loss = build_loss({"_target_": f"{__name__}.Asks", "tau": 0.5, "inner": inner}, Facts(INFO))
     assert isinstance(loss, Asks)
     assert loss.given == ("none", 3, COUNTS, 0.5)
     assert isinstance(loss.inner, nn.CrossEntropyLoss)
@@ -85,7 +85,7 @@ def test_a_loss_gets_the_reduction_and_facts_of_the_data_by_name() -> None:
 
 
 def test_a_function_is_a_loss() -> None:
-    loss = build_loss({"_target_": f"{__name__}.distance", "scale": 2.0, "_partial_": True}, INFO)
+    loss = build_loss({"_target_": f"{__name__}.distance", "scale": 2.0, "_partial_": True}, Facts(INFO))
     assert loss(torch.zeros(2, 3), torch.tensor([0, 1])).tolist() == [2.0, 2.0]
 
 
@@ -98,10 +98,10 @@ class OwnModule(LightningModule):
 def test_the_reduction_is_handed_to_losses_of_litlabs_task_and_its_subclasses_alone() -> None:
     config = compose_config(*TINY)
     node = {"_target_": "torch.nn.CrossEntropyLoss"}
-    own = build_task(config | {"task": {"_target_": f"{__name__}.OwnModule", "loss": node}}, None, INFO)
+    own = build_task(config | {"task": {"_target_": f"{__name__}.OwnModule", "loss": node}}, None, Facts(INFO))
     assert own.loss.reduction == "mean"
     task = build_task(
-        config | {"task": config["task"] | {"loss": node, "class_weights": "balanced"}}, nn.Flatten(), INFO
+        config | {"task": config["task"] | {"loss": node, "class_weights": "balanced"}}, nn.Flatten(), Facts(INFO)
     )
     assert task.loss.function.reduction == "none"
     assert task.loss.class_weights.tolist() == pytest.approx([12 / (3 * count) for count in COUNTS])
@@ -119,3 +119,16 @@ def test_a_value_that_a_loss_or_metric_refuses_is_a_mistake_in_the_config() -> N
             instantiate(path, node)
     with pytest.raises(ValueError, match="gamma is"):  # of a network: with its traceback
         instantiate("model", node)
+
+
+def test_pretrained_weights_of_torchvision_for_other_classes_are_refused() -> None:
+    node = {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"}
+    with pytest.raises(
+        UserError, match=r"^model: torchvision\.models\.resnet18: .*gets a new head by model=torchvision"
+    ):
+        build_network(node, Facts(given={"num_classes": 10}))
+
+
+def test_networks_of_torchvision_get_the_number_of_classes() -> None:
+    network = build_network({"_target_": "torchvision.models.resnet18"}, Facts(given={"num_classes": 7}))
+    assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)

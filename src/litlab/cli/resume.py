@@ -204,9 +204,8 @@ def _change_config(finished: FinishedRun, overrides: list[str], result: Config) 
     except AnotherExperiment as error:
         raise UserError(f"{error}\nstart a new run: {_new_command(finished, overrides)}") from error
     finished.trust.check_names(change.config)
-    if finished.own:  # of an untrusted run, the worker checks the names before it imports anything
-        groups = {key.partition(".")[0] for key in change.changed}
-        check_foreign(resolve_secrets({key: change.config[key] for key in groups}), finished.run.project())
+    if finished.own and change.changed:  # of an untrusted run, the worker checks the names before it imports anything
+        check_foreign(resolve_secrets(change.config), finished.run.project())
     return change
 
 

@@ -82,13 +82,16 @@ def _refuse_unused_size(config: Config) -> None:
 
 
 def make_paths_absolute(data: Config) -> None:
-    """Make the paths of litlab's own data modules absolute, since the config may be read in another folder."""
-    if data["_target_"] in SECTIONS:
-        for key in ("root", "cache"):
-            if key in data:
-                data[key] = str(Path(data[key]).expanduser().absolute())
-        if (folder := Path(data.get("path", "")).expanduser()).exists() and "path" in data:  # or it is the id of a hub
-            data["path"] = str(folder.absolute())
+    """Make the paths of a data module absolute, since the config may be read in another folder.
+
+    To a data module of the user's own, they may mean something else, and `path` may be the id of a hub, unless there is
+    such a file or folder.
+    """
+    for key in ("root", "cache", "path"):
+        if isinstance(value := data.get(key), str):
+            path = Path(value).expanduser().absolute()
+            if (data["_target_"] in SECTIONS and key != "path") or (value and path.exists()):
+                data[key] = str(path)
 
 
 def threads_per_rank(trainer: Config) -> int | None:

@@ -87,17 +87,23 @@ def _refuse_incomplete_configs(
 ) -> None:
     """Refuse a glob that matches a config with a missing value: no override could set it for this config alone."""
     group = glob.key_or_group
+    incomplete: dict[str, str] = {}  # option -> missing key
     for option in options:
         config = loader.repository.load_config(f"{group}/{option}")
         if config is None or not isinstance(config.config, DictConfig):
             continue
         names = (str(name) for name in config.config if OmegaConf.is_missing(config.config, name))
         if missing := [f"{group}.{name}" for name in names if f"{group}.{name}" not in set_keys]:
-            others = ",".join(name for name in options if name != option)
-            raise UserError(
-                f"{glob.input_line}: {group}={option} has no value for {missing[0]}; leave it out, as in "
-                f"'{glob.get_key_element()}=glob(*,exclude={option})', or name the configs: {others}"
-            )
+            incomplete[option] = missing[0]
+    if incomplete:
+        excluded = ",".join(incomplete)
+        excluded = f"[{excluded}]" if len(incomplete) > 1 else excluded
+        problems = " and ".join(f"{group}={option} has no value for {key}" for option, key in incomplete.items())
+        others = ",".join(option for option in options if option not in incomplete)
+        raise UserError(
+            f"{glob.input_line}: {problems}; leave out what has none, as in "
+            f"'{glob.get_key_element()}=glob(*,exclude={excluded})', or name the configs: {others}"
+        )
 
 
 def _known_options(override: Override) -> str:

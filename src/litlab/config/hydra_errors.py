@@ -208,7 +208,7 @@ def _unknown_key(key: str, config: Config, valid_keys: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     target = get(config, f"{parent}._target_")
     if isinstance(target, str) and target in SECTIONS:
-        arguments = SECTIONS[target].model_fields
+        arguments = (*SECTIONS[target].model_fields, *SECTIONS[target].facts)
         if name in arguments:
             return f"{key}: is not in the YAML of {parent}; add it with a plus: +{key}=..."
         return unknown_key_message(key, [f"{parent}.{argument}" for argument in arguments])

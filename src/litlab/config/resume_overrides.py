@@ -188,7 +188,7 @@ def _length_problem(max_epochs: Any, num_epochs_begun: int, config: Config) -> s
     schedule, data = config["schedule"], config["data"]
     if isinstance(max_epochs, int) and 0 <= max_epochs < num_epochs_begun:
         return f"is less than the {num_epochs_begun} epochs that the run has begun already"
-    if data["_target_"] in SECTIONS and data.get("progressive_sizes"):
+    if data.get("progressive_sizes"):  # of litlab's data modules, or one that inherits from them
         return (
             "would make it another experiment: data.progressive_sizes has equal shares of all epochs, so the images of "
             "the epochs so far would have been others"

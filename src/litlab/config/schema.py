@@ -1,13 +1,13 @@
 """Schema of the config: types and ranges of all keys, without torch.
 
 The arguments of a class in SECTIONS are checked against its section. All other classes are foreign:
-`litlab.config.targets` checks their arguments against their signatures. tests/config/test_schema.py checks that
-sections, constructors and conf/ agree.
+`litlab.config.targets` checks their arguments against their signatures, and those that they inherit from a class of
+litlab's against its section. tests/config/test_schema.py checks that sections, constructors and conf/ agree.
 """
 
 import math
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -67,12 +67,32 @@ ClassWeights = Annotated[Any, AfterValidator(_weights)]  # of one sentence, wher
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
 
 
+# Arguments on the data set, which constructors with parameters of these names get from the data module.
+FACTS = ("num_classes", "class_names", "class_counts", "image_shape", "mean", "std")
+
+
 class Section(BaseModel):
-    """Part of the config: unknown keys are refused, values are not converted."""
+    """Part of the config: unknown keys are refused, values are not converted.
+
+    Attributes:
+        facts: Those of `FACTS` that the class takes. A config has them only for a data module that does not tell them.
+    """
 
     model_config = ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
     )
+    facts: ClassVar[tuple[str, ...]] = ()
+
+
+class DataFacts(Section):
+    """Types of `FACTS`."""
+
+    num_classes: Count = Field(0)
+    class_names: Annotated[list[str], Field(min_length=1)] = Field([])
+    class_counts: Annotated[list[CountOrZero], Field(min_length=1)] = Field([])
+    image_shape: Annotated[list[Count], Field(min_length=3, max_length=3)] = Field([])
+    mean: Annotated[list[float], Field(min_length=1)] = Field([])
+    std: Annotated[list[Positive], Field(min_length=1)] = Field([])
 
 
 class ColorJitter(Section):
@@ -240,6 +260,7 @@ class HuggingFace(FileData):
 class CNN(Section):
     """Keys of `model=cnn`."""
 
+    facts = ("num_classes", "image_shape")
     widths: Annotated[list[Count], Field(min_length=1)]
     hidden: list[Count]
 
@@ -247,12 +268,14 @@ class CNN(Section):
 class ResNet18(Section):
     """Keys of `model=resnet18`."""
 
+    facts = ("num_classes", "image_shape")
     width: Count
 
 
 class WhitenedCNN(Section):
     """Keys of `model=whitened`."""
 
+    facts = ("num_classes", "image_shape")
     widths: Annotated[list[Count], Field(min_length=1)]
     convolutions: Annotated[list[Count], Field(min_length=1)]
     patch: Count
@@ -263,15 +286,18 @@ class WhitenedCNN(Section):
     activation: Literal["gelu", "relu"]
 
 
-class TorchvisionModel(Section):
-    """Keys of `model=torchvision`."""
+class NamedModel(Section):
+    """Keys of `model=torchvision` and `model=timm`."""
 
+    facts = ("num_classes", "image_shape")
     name: str
     pretrained: bool
 
 
 class ImageClassifier(Section):
     """Keys of `task=image_classifier`."""
+
+    facts = ("num_classes", "class_counts")
 
     loss: Loss | None
     label_smoothing: OpenFraction
@@ -583,7 +609,8 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
         "litlab.models.cnn.CNN": CNN,
         "litlab.models.resnet.ResNet18": ResNet18,
         "litlab.models.whitened.WhitenedCNN": WhitenedCNN,
-        "litlab.models.torchvision.build": TorchvisionModel,
+        "litlab.models.torchvision.build": NamedModel,
+        "litlab.models.timm.build": NamedModel,
     },
     "task": {"litlab.tasks.image_classifier.ImageClassifier": ImageClassifier},
     "optimizer": {"torch.optim.SGD": SGD, "torch.optim.AdamW": AdamW, "litlab.optim.muon.Muon": Muon},
@@ -605,8 +632,12 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
     "logger": {"litlab.loggers.TensorBoard": NoArguments},
     "trainer": {"lightning.pytorch.Trainer": Trainer},
 }
+# Those of them that need a package which is not a dependency of litlab -> that package.
+OPTIONAL_PACKAGES = {"litlab.models.timm.build": "timm", "litlab.data.huggingface.HuggingFace": "datasets"}
 SECTIONS: dict[str, type[Section]] = {
     target: section for sections in GROUP_SECTIONS.values() for target, section in sections.items()
 }
+# The same with the classes that are only inherited from.
+BASE_SECTIONS: dict[str, type[Section]] = SECTIONS | {"litlab.data.module.ImageDataModule": ImageData}
 
 LAUNCHERS: dict[str, type[Section]] = {"pool": Pool, "slurm": Slurm, "ray": Ray}  # backend -> keys of hydra.launcher

@@ -1,22 +1,26 @@
 """Checks of foreign targets: classes that the schema doesn't know must be importable and take their arguments.
 
-Importing them may import torch, or anything else. So `litlab train` leaves that to a short process of its own.
+Importing them may import torch, or anything else. So `litlab train` leaves that to a short process of its own, which
+also tells which of litlab's classes they inherit from: the schema holds for subclasses, too.
 """
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from litlab.config.schema import SECTIONS
+from litlab.config.schema import BASE_SECTIONS, FACTS, OPTIONAL_PACKAGES, SECTIONS
 from litlab.config.tree import Config, children, did_you_mean, join, lies_under, nodes
+from litlab.config.validate import subclass_problems
 from litlab.errors import UserError
 
 HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # of a node, which are no arguments
@@ -31,7 +35,6 @@ _NEEDED_MODULES = {
 }
 
 # Arguments that training/build.py passes to a constructor that has parameters of these names.
-FACTS = ("num_classes", "class_names", "class_counts", "image_shape", "mean", "std")  # of the data set
 INJECTED: dict[str, tuple[str, ...]] = {
     "data": (),
     "model": FACTS,
@@ -44,6 +47,10 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "trainer": (),
 }
 _CALLED_LATER = ("optimizer", "schedule")  # groups whose class gets these when it is called, and nodes inside do not
+# Config group -> argument by which a task takes it. Without that argument, the group would be ignored.
+_TAKEN_BY_TASK = {"model": "network", "optimizer": "optimizer", "schedule": "schedule"}
+# Packages whose functions document that `**kwargs` takes `num_classes`.
+_NUM_CLASSES_IN_KWARGS = ("torchvision.models", "timm.models")
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,21 @@ class Call:
     num_positional: int = 0
     is_partial: bool = False
     is_inner: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Result of the check of a call.
+
+    Attributes:
+        problem: Why it would fail; None if it would not.
+        base: Nearest class of litlab's, with a section in the schema, that the target inherits from; None for none.
+        parameters: Names of the arguments that the target takes; None if that is not known.
+    """
+
+    problem: str | None
+    base: str | None = None
+    parameters: tuple[str, ...] | None = None
 
 
 # Callbacks of Lightning whose runs could not be resumed exactly: why, and the way on.
@@ -114,8 +136,41 @@ def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> 
         for config in configs
     ]
     distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
-    problems = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
-    return [[problem for call in calls_of_config if (problem := problems[call])] for calls_of_config in calls]
+    reports = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
+    return [
+        _problems(config, {call: reports[call] for call in calls_of_config})
+        for config, calls_of_config in zip(configs, calls, strict=True)
+    ]
+
+
+def _problems(config: Config, reports: Mapping[Call, Report]) -> list[str]:
+    problems = _missing_packages(config) + [report.problem for report in reports.values() if report.problem]
+    bases = {call.target: report.base for call, report in reports.items() if report.base}
+    return problems or [*_unused_groups(config, reports), *subclass_problems(config, bases)]
+
+
+def _missing_packages(config: Config) -> list[str]:
+    """Return a problem for each of litlab's classes that needs a package which is not installed."""
+    return [
+        f"{key}: needs the package {package}, which is not installed here: pip install {package}"
+        for key, node in nodes(config)
+        if (package := OPTIONAL_PACKAGES.get(node["_target_"])) and importlib.util.find_spec(package) is None
+    ]
+
+
+def _unused_groups(config: Config, reports: Mapping[Call, Report]) -> list[str]:
+    """Return a problem if the task of the user's own takes no argument for groups that the config has."""
+    for call, report in reports.items():
+        if call.key != "task" or report.parameters is None:
+            continue
+        names = [group for group, name in _TAKEN_BY_TASK.items() if config.get(group) and name not in report.parameters]
+        if names:
+            arguments = " or ".join(_TAKEN_BY_TASK[group] for group in names)
+            return [
+                f"task: {call.target} takes no argument {arguments}, so {', '.join(names)} of the config would change "
+                f"nothing; leave out what it makes itself: {' '.join(f'~{group}' for group in names)}"
+            ]
+    return []
 
 
 def _calls(key: str, node: Config, *, is_inner: bool = False) -> Iterator[Call]:
@@ -143,8 +198,8 @@ def _inner_calls(key: str, value: Any) -> Iterator[Call]:
 
 
 @cache
-def _check_in_process(calls: tuple[Call, ...], project: Path | None) -> tuple[str | None, ...]:
-    """Return the problem of each call, or None. Cached, since all jobs of a search have the same."""
+def _check_in_process(calls: tuple[Call, ...], project: Path | None) -> tuple[Report, ...]:
+    """Return the report of each call. Cached, since all jobs of a search have the same."""
     process = subprocess.run(
         [sys.executable, "-P", "-m", "litlab.config.targets"],
         input=json.dumps([asdict(call) for call in calls]),
@@ -156,7 +211,9 @@ def _check_in_process(calls: tuple[Call, ...], project: Path | None) -> tuple[st
     if process.returncode != 0 or not last.startswith("["):
         targets = ", ".join(dict.fromkeys(call.target for call in calls))
         raise UserError(f"importing {targets} ended the process:\n{process.stderr.strip()}")
-    return tuple(json.loads(last))
+    return tuple(
+        Report(problem, base, None if names is None else tuple(names)) for problem, base, names in json.loads(last)
+    )
 
 
 def import_target(target: str) -> Any:
@@ -194,6 +251,70 @@ def find_resume_problem(callback: Any) -> str | None:
     return None
 
 
+def find_base(target: Any) -> str | None:
+    """Return the dotted name of the nearest class of the schema that a class is or inherits from; None for none."""
+    names = (f"{base.__module__}.{base.__qualname__}" for base in getattr(target, "__mro__", ()))
+    return next((name for name in names if name in BASE_SECTIONS), None)
+
+
+def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class or function by name, with those that its `**kwargs` are known to take.
+
+    A subclass of one of litlab's classes takes by `**kwargs` what its base takes, except what it passes itself, as in
+    `super().__init__(mixup=0.0, **kwargs)`. Networks of torchvision and timm take `num_classes`.
+
+    Raises:
+        TypeError, ValueError: If it has no signature, as some that are written in C.
+    """
+    parameters = dict(inspect.signature(target).parameters)
+    open_ended = next((name for name, value in parameters.items() if value.kind is value.VAR_KEYWORD), None)
+    if open_ended is None:
+        return parameters
+    base = find_base(target)
+    if base is not None:
+        del parameters[open_ended]
+        inherited = _inherited_parameters(target, base)
+        return parameters | {name: value for name, value in inherited.items() if name not in parameters}
+    module = str(getattr(target, "__module__", None))
+    if lies_under(module, *_NUM_CLASSES_IN_KWARGS) and "num_classes" not in parameters:
+        parameters["num_classes"] = inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY, default=None)
+    return parameters
+
+
+def _inherited_parameters(target: Any, base: str) -> dict[str, inspect.Parameter]:
+    """Return what the constructors of a subclass and its bases take by name, as far as each passes `**kwargs` on."""
+    taken: dict[str, inspect.Parameter] = {}
+    passed: set[str] = set()
+    for owner in target.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        found = list(inspect.signature(owner.__init__).parameters.values())[1:]
+        kinds = inspect.Parameter
+        for parameter in found:
+            if parameter.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY) and parameter.name not in passed:
+                taken.setdefault(parameter.name, parameter.replace(kind=kinds.KEYWORD_ONLY))
+        if not any(parameter.kind is kinds.VAR_KEYWORD for parameter in found):
+            break
+        if f"{owner.__module__}.{owner.__qualname__}" == base:  # its `**settings` are those of the section
+            for name in BASE_SECTIONS[base].model_fields:
+                if name not in passed:
+                    taken.setdefault(name, kinds(name, kinds.KEYWORD_ONLY))
+            break
+        passed |= _passed_arguments(owner.__init__)
+    return taken
+
+
+def _passed_arguments(constructor: Callable[..., Any]) -> set[str]:
+    """Return the names of the arguments that a constructor itself passes on, as in `super().__init__(mixup=0.0)`."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
+    except (OSError, TypeError, SyntaxError):
+        return set()
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    constructors = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "__init__")
+    return {keyword.arg for call in constructors for keyword in call.keywords if keyword.arg}
+
+
 def _problem(call: Call) -> str | None:
     where = call.key if call.arguments is None else f"{call.key}._target_"
     try:
@@ -211,6 +332,19 @@ def _problem(call: Call) -> str | None:
     return _needed_module_problem(where, call.target, value) or _signature_problem(call, call.arguments, value)
 
 
+def _report(call: Call) -> Report:
+    """Check a call; imports its target."""
+    problem = _problem(call)
+    if problem or call.arguments is None:
+        return Report(problem)
+    value = import_target(call.target)
+    try:
+        parameters = tuple(constructor_parameters(value))
+    except (TypeError, ValueError):  # written in C without a signature
+        parameters = None
+    return Report(None, None if call.is_inner else find_base(value), parameters)
+
+
 def _needed_module_problem(where: str, target: str, value: Any) -> str | None:
     """Return a problem if a class of Lightning, or one that inherits from it, needs a package that is not installed."""
     for base in inspect.getmro(value) if inspect.isclass(value) else ():
@@ -223,7 +357,7 @@ def _needed_module_problem(where: str, target: str, value: Any) -> str | None:
 
 def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[..., Any]) -> str | None:
     try:
-        parameters = inspect.signature(function).parameters
+        parameters = constructor_parameters(function)
     except (TypeError, ValueError):
         return None  # written in C without a signature: it checks its arguments itself
     kinds = inspect.Parameter
@@ -252,4 +386,5 @@ if __name__ == "__main__":
     from litlab.config.paths import add_project_to_path
 
     add_project_to_path()
-    print(json.dumps([_problem(Call(**call)) for call in json.load(sys.stdin)]))
+    reports = [_report(Call(**call)) for call in json.load(sys.stdin)]
+    print(json.dumps([(report.problem, report.base, report.parameters) for report in reports]))

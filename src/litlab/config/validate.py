@@ -1,15 +1,18 @@
 """Validation of a resolved config against the schema; all problems are reported at once."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from litlab.config.schema import (
+    BASE_SECTIONS,
     LAUNCHERS,
     SECTIONS,
     TORCHVISION_OF_ANY_SIZE,
     TORCHVISION_VARIANTS,
     TRAINER_DECIDED,
+    DataFacts,
     Root,
     Section,
     Trainer,
@@ -81,7 +84,31 @@ def _check_node(path: str, node: Config) -> list[str]:
         keys = tuple(f"trainer.{name}" for name in _DEVICE_ARGUMENTS)
         decided = [problem for name in arguments if (problem := trainer_problem(f"trainer.{name}"))]
         return [line for line in _check("trainer", present, Trainer) if line.startswith(keys)] + decided
-    return _check(path, arguments, section) if section else []
+    if section is None:
+        return []
+    facts = {name: arguments.pop(name) for name in section.facts if name in arguments}
+    return _check(path, facts, DataFacts) + _check(path, arguments, section)
+
+
+def subclass_problems(config: Config, bases: Mapping[str, str]) -> list[str]:
+    """Return the problems of the keys that subclasses of litlab's classes inherit, in a config without other problems.
+
+    Args:
+        config: Config, or some of its groups.
+        bases: Target of a subclass -> the class of litlab's, in `schema.BASE_SECTIONS`, that it inherits from.
+    """
+    problems = []
+    for path, node in nodes(config):
+        if (base := bases.get(node["_target_"])) is not None:
+            section = BASE_SECTIONS[base]
+            inherited = {name: value for name, value in node.items() if name in section.model_fields}
+            facts = {name: node[name] for name in section.facts if name in node}
+            problems += _check(path, facts, DataFacts) + _check(path, inherited, section, is_complete=False)
+            inner = nodes({path: node | {"_target_": base}}) if path == "task" else ()
+            problems += [line for key, value in inner if key != path for line in _check_node(key, value)]
+    if problems or not bases or "trainer" not in config:
+        return problems
+    return _combination_problems(config, {*SECTIONS, *bases})
 
 
 def trainer_problem(key: str) -> str | None:
@@ -90,12 +117,15 @@ def trainer_problem(key: str) -> str | None:
     return f"{key}: can't be set: {TRAINER_DECIDED[name]}" if parent == "trainer" and name in TRAINER_DECIDED else None
 
 
-def _check(path: str, values: Config, section: type[Section]) -> list[str]:
+def _check(path: str, values: Config, section: type[Section], *, is_complete: bool = True) -> list[str]:
+    """Return the problems of values; unless they are to be complete, of those that are there."""
     try:
         section.model_validate(values)
     except ValidationError as error:
         expected: dict[str, list[str]] = {}  # several per key, where a value may be of several types
         for item in error.errors(include_url=False):
+            if item["type"] == "missing" and len(item["loc"]) == 1 and not is_complete:
+                continue
             key, expectation = _explain(path, dict(item), section)
             expected.setdefault(key, []).append(expectation)
         return [key + ", or ".join(texts).replace(", or expected", ", or") for key, texts in expected.items() if key]
@@ -127,8 +157,13 @@ def _is_key(part: object) -> bool:
     return isinstance(part, int) or (isinstance(part, str) and part.isidentifier() and part not in _TYPE_NAMES)
 
 
-def _combination_problems(config: Config) -> list[str]:
-    """Return the problems of values that are valid by themselves, but not together."""
+def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> list[str]:
+    """Return the problems of values that are valid by themselves, but not together.
+
+    Args:
+        config: Config.
+        known: Targets of data modules and tasks whose keys mean what they mean to litlab.
+    """
     problems = []
     data, trainer, objective = config["data"], config["trainer"], config.get("objective")
     metrics = validation_metrics(config["task"])
@@ -137,28 +172,28 @@ def _combination_problems(config: Config) -> list[str]:
         names = ", ".join(metrics)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {names}")
     task = config["task"]
-    if task["_target_"] in SECTIONS and task.get("loss") and task.get("label_smoothing"):
+    if task["_target_"] in known and task.get("loss") and task.get("label_smoothing"):
         problems.append(
             f"task.label_smoothing={task['label_smoothing']}: is for cross entropy, not for task.loss="
             f"{task['loss']['_target_']}; set it to 0, and an argument of the loss instead if it has one"
         )
-    if data.get("progressive_sizes") and data["_target_"] in SECTIONS and trainer.get("max_epochs") in (None, -1):
+    if data.get("progressive_sizes") and data["_target_"] in known and trainer.get("max_epochs") in (None, -1):
         problems.append(
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "
             "set trainer.max_epochs=N"
         )
-    if data["_target_"] in SECTIONS and trainer["_target_"] in SECTIONS:
+    if data["_target_"] in known and trainer["_target_"] in SECTIONS:
         problems += [
             f"trainer.{name}={format_value(trainer[name])}: is for a data module of your own; litlab's loaders share "
             f"each batch among the devices and give each epoch its own order; leave out trainer.{name}"
             for name in ("use_distributed_sampler", "reload_dataloaders_every_n_epochs")
             if name in trainer and trainer[name] != Trainer.model_fields[name].default
         ]
-    problems += _fold_problems(data) if data["_target_"] in SECTIONS else []
+    problems += _fold_problems(data) if data["_target_"] in known else []
     if data["_target_"] == "litlab.data.torchvision.Torchvision":
         problems += _torchvision_problems(data)
     devices = trainer.get("devices")
-    batch_size = data.get("batch_size") if data["_target_"] in SECTIONS else None  # a foreign one may count per device
+    batch_size = data.get("batch_size") if data["_target_"] in known else None  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None
     if isinstance(ranks, int) and isinstance(batch_size, int):
         world = ranks * int(trainer.get("num_nodes", 1))

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,29 @@ class ImageArrays(ImageSplits):
 
     train_images: UInt8[Tensor, "n_train c h w"]
     test_images: UInt8[Tensor, "n_test c h w"]
+
+    @classmethod
+    def from_tensors(
+        cls,
+        *,
+        name: str,
+        class_names: Sequence[str],
+        train_images: UInt8[Tensor, "n_train c h w"],
+        train_labels: Int64[Tensor, " n_train"],
+        test_images: UInt8[Tensor, "n_test c h w"],
+        test_labels: Int64[Tensor, " n_test"],
+    ) -> "ImageArrays":
+        """Return the splits with their statistics; the attributes of these names describe the arguments."""
+        arrays = [tensor.numpy() for tensor in (train_images, train_labels, test_images, test_labels)]
+        return cls(
+            name=name,
+            class_names=tuple(class_names),
+            train_images=train_images,
+            train_labels=train_labels,
+            test_images=test_images,
+            test_labels=test_labels,
+            **image_statistics(*((array.dtype, array.shape, [array]) for array in arrays)),
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from litlab.data.arrays import ImageArrays, image_statistics
+from litlab.data.arrays import ImageArrays
 from litlab.data.module import ImageDataModule, ImageSettings
 from litlab.data.random_numbers import random_bits, random_sequences
 from litlab.data.transforms import one_thread
@@ -52,15 +52,13 @@ class Shapes(ImageDataModule):
         train_images = draw_images(self.num_train, self.data_seed, _TRAIN)
         test_images = draw_images(self.num_test, self.data_seed, _TEST)
         train_labels, test_labels = (torch.arange(num) % len(CLASS_NAMES) for num in (self.num_train, self.num_test))
-        arrays = (tensor.numpy() for tensor in (train_images, train_labels, test_images, test_labels))
-        return ImageArrays(
+        return ImageArrays.from_tensors(
             name="shapes",
             class_names=CLASS_NAMES,
             train_images=train_images,
             train_labels=train_labels,
             test_images=test_images,
             test_labels=test_labels,
-            **image_statistics(*((array.dtype, array.shape, [array]) for array in arrays)),
         )
 
 

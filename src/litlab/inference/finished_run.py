@@ -17,7 +17,9 @@ from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.result import read_result
 
 # Builders of the same network that download nothing, since the weights come from the checkpoint.
-_WITHOUT_WEIGHTS = {"litlab.models.torchvision.build": "litlab.models.torchvision.build_untrained"}
+_WITHOUT_WEIGHTS = {
+    f"litlab.models.{module}.build": f"litlab.models.{module}.build_untrained" for module in ("torchvision", "timm")
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from litlab.config.targets import find_base, import_target
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH, decode_image, image_pixels
 from litlab.data.preprocess import Preprocess
@@ -17,7 +18,7 @@ from litlab.data.transforms import EVALUATION_EPOCH, ImageTransforms
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
 from litlab.tasks.tta import TTA
-from litlab.training.build import build_network, build_transforms
+from litlab.training.build import Facts, build_network, build_transforms
 from litlab.training.checkpoint_io import read_network_weights
 
 Image = Tensor | np.ndarray | PIL.Image.Image | str | os.PathLike[str]
@@ -169,7 +170,7 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
     state = read_network_weights(path)
     try:
         with torch.random.fork_rng(devices=[]):  # initializing weights must not move the caller's
-            network = build_network(node, info)
+            network = build_network(node, Facts(info))
     except UserError as error:
         where = f"\n(its project folder is {finished.run.project()})" if finished.own else ""
         raise UserError(f"{finished.run.path}: {error}{where}") from error
@@ -187,10 +188,21 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
     transforms = ImageTransforms(
         build_transforms(setting, nodes), seed=finished.config["data"].get("seed", 0), setting=setting
     )
-    task, tta = finished.config["task"], TTA(flip=False, shift=0)
-    if task["_target_"] == "litlab.tasks.image_classifier.ImageClassifier":
-        tta = TTA(flip=task["test_time_flip"], shift=task["test_time_shift"])
-    return Predictor(network=network, preprocess=preprocess, dataset_info=info, tta=tta, transforms=transforms)
+    return Predictor(
+        network=network, preprocess=preprocess, dataset_info=info, tta=_make_tta(finished), transforms=transforms
+    )
+
+
+def _make_tta(finished: FinishedRun) -> TTA:
+    """Return the test-time augmentation of a run; that of a task that is not litlab's is not known."""
+    task = finished.config["task"]
+    keys = ("test_time_flip", "test_time_shift")
+    target = task["_target_"]
+    is_ours = target == "litlab.tasks.image_classifier.ImageClassifier"
+    if not is_ours and finished.own and any(key in task for key in keys):
+        is_ours = find_base(import_target(target)) == "litlab.tasks.image_classifier.ImageClassifier"
+    flip, shift = (task.get(key, False) if is_ours else False for key in keys)
+    return TTA(flip=flip, shift=int(shift))
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:

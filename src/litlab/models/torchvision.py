@@ -46,12 +46,16 @@ def build_untrained(*, name: str, pretrained: bool, num_classes: int, image_shap
         # The official weights of these expect images in -1..1 and convert to that from ImageNet's normalization.
         arguments = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
-    _check_images(network, name, image_shape)
+    check_images(network, name, image_shape)
     return network
 
 
-def _check_images(network: nn.Module, name: str, image_shape: tuple[int, int, int]) -> None:
-    """Run the network on meta tensors of the images' shape."""
+def check_images(network: nn.Module, name: str, image_shape: tuple[int, int, int]) -> None:
+    """Run the network on meta tensors of the images' shape.
+
+    Raises:
+        UserError: If it does not take them.
+    """
     state = {key: value.to("meta") for key, value in network.state_dict().items()}
     images = torch.empty(2, *image_shape, device="meta")
     was_training = network.training

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Self, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -144,6 +144,40 @@ class ImageClassifier(LightningModule):
         if self._compile:
             self._compiled = compiled(self.network, self.device)
 
+    def to_batch(self, batch: Any) -> Batch:
+        """Convert a batch of a data module that is not litlab's: a pair of images and labels, all of them real rows.
+
+        In training, the number of rows of all ranks is summed up, so that the gradient is that of the mean over the
+        images of all ranks.
+
+        Args:
+            batch: Images as the network takes them, normalized, float `b ...`, and class numbers, integers of shape
+                `b`; or a `Batch`, which stays as it is.
+
+        Raises:
+            UserError: If it is anything else.
+        """
+        if isinstance(batch, Batch):
+            return batch
+        images, labels = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (None, None)
+        if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or images.shape[:1] != labels.shape:
+            raise UserError(
+                f"the data module yields {_describe_batch(batch)}; {type(self).__name__} takes pairs of images, float "
+                "b c h w, and labels, int64 b: let its data set return (image, label), or train with a LightningModule "
+                "of your own"
+            )
+        if not images.is_floating_point() or labels.is_floating_point() or labels.is_complex():
+            raise UserError(
+                f"the data module yields images of {images.dtype} and labels of {labels.dtype}; "
+                f"{type(self).__name__} takes normalized images as float and class numbers as int64: convert them in "
+                "the transforms of its data set"
+            )
+        num_global, trainer = len(labels), self.trainer
+        if trainer.training and trainer.world_size > 1:
+            count = torch.tensor(num_global, device=self.device)
+            num_global = int(trainer.strategy.reduce(count, reduce_op="sum"))
+        return Batch(images, labels.long(), torch.full_like(labels, -1).long(), len(labels), num_global)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one rank's batch, scaled for DDP's mean over ranks."""
         logits, labels = self._shared_step(batch)
@@ -229,6 +263,17 @@ class ImageClassifier(LightningModule):
                 "both unlimited: set one of them, or use schedule=constant"
             )
         return int(total_steps)
+
+
+def _describe_batch(batch: Any) -> str:
+    """Describe the types in a batch, for a message."""
+    if isinstance(batch, Tensor):
+        return f"a tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, dict):
+        return f"a dict of {', '.join(map(str, batch))}"
+    if isinstance(batch, list | tuple):
+        return f"a {type(batch).__name__} of {', '.join(map(_describe_batch, batch))}"
+    return f"a {type(batch).__name__}"
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

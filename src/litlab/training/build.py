@@ -2,8 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,9 +16,11 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from litlab.config.targets import FACTS, HYDRA_KEYS, import_target
+from litlab.config.schema import FACTS
+from litlab.config.targets import HYDRA_KEYS, constructor_parameters, import_target
 from litlab.config.tree import lies_under
 from litlab.data.dataset_info import DatasetInfo
+from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -27,7 +30,6 @@ from litlab.training.epoch_loop import EpochLoop, NoProfiler
 from litlab.training.rank_environment import RankEnvironment
 
 Config = dict[str, Any]
-_CHECK_THEMSELVES = ("task.loss", "task.metrics", "data.transforms")  # nodes whose classes explain what they refuse
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
 MAX_INIT_VALUES = 2**24  # in all of them: more than 5,000 images have at 3x32x32; larger ones are fewer
 _PROFILERS: dict[str, type[Profiler]] = {
@@ -45,18 +47,82 @@ class DataDependentInit(Protocol):
         """Set weights that depend on the images."""
 
 
+# Conversion of an attribute of a foreign data module to the fact that constructors expect.
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "num_classes": operator.index,
+    "class_names": lambda names: tuple(map(str, names)),
+    "class_counts": lambda counts: tuple(map(operator.index, counts)),
+    "image_shape": lambda shape: tuple(map(operator.index, shape)),
+    "mean": lambda values: tuple(map(float, values)),
+    "std": lambda values: tuple(map(float, values)),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts on the data set, `schema.FACTS`, which constructors get by name.
+
+    Attributes:
+        source: Description of the data set, or a data module of the user's own that may have attributes of these names.
+        given: Facts that the config gives to network or task, for those that the source lacks.
+    """
+
+    source: DatasetInfo | LightningDataModule | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def collect(cls, config: Config, data: LightningDataModule | None) -> "Facts":
+        """Return the facts on a data module under a config."""
+        nodes = [node for group in ("model", "task") if (node := config[group])]  # the task is right, if they differ
+        given = {name: node[name] for node in nodes for name in FACTS if name in node}
+        info = getattr(data, "info", None)
+        return cls(info if isinstance(info, DatasetInfo) else data, given)
+
+    def get(self, name: str) -> Any:
+        """Return a fact; None if it is not known.
+
+        A data module of the user's own is asked only for what a constructor takes, and before its `setup`.
+
+        Raises:
+            UserError: If its attribute is not what it should be, or cannot be read.
+        """
+        if isinstance(self.source, DatasetInfo):
+            return getattr(self.source, name)
+        where = f"data: {type(self.source).__name__}.{name}"
+        remedy = f"set it in the constructor, or add +model.{name}=..."
+        try:
+            value = getattr(self.source, name, None)
+        except Exception as error:  # a property that needs `setup` may raise anything
+            if name in self.given:
+                return _CONVERSIONS[name](self.given[name])
+            problem = f"reading it before setup() raised {type(error).__name__}: {error}"
+            raise UserError(f"{where}: {problem}; {remedy}") from error
+        if callable(value):  # a method of that name is something else
+            value = None
+        if value is None and name == "num_classes" and (names := self.get("class_names")):
+            return len(names)
+        if value is None and (value := self.given.get(name)) is None:
+            return None
+        try:
+            return _CONVERSIONS[name](value)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: found {value!r}, which is no {name} ({error}); {remedy}") from error
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Data, task and network of a run.
 
     Attributes:
         data: Data module.
+        facts: Facts on the data.
         task: Module that is trained.
         dataset_info: Description of the data set; None for a foreign data module.
         network: Network within the task; None for a foreign task without one.
     """
 
     data: LightningDataModule
+    facts: Facts
     task: LightningModule
     dataset_info: DatasetInfo | None
     network: nn.Module | None
@@ -79,17 +145,60 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
         UserError: If the data are not available, or a class refuses the arguments in the config.
     """
     data = build_data(config)
-    info = getattr(data, "info", None)
-    info = info if isinstance(info, DatasetInfo) else None
+    facts = Facts.collect(config, data)
+    info = facts.source if isinstance(facts.source, DatasetInfo) else None
     seed_everything(config["seed"], verbose=False)
-    network = build_network(config["model"], info) if config["model"] else None
-    if isinstance(network, DataDependentInit) and isinstance(data, ImageDataModule) and not from_checkpoint:
-        num_images = MAX_INIT_VALUES // math.prod(data.info.image_shape)
-        network.initialize_from(data.example_images(max(1, min(MAX_INIT_IMAGES, num_images))))
-    task = build_task(config, network, info)
+    network = build_network(config["model"], facts) if config["model"] else None
+    if isinstance(network, DataDependentInit) and not from_checkpoint:
+        _initialize(network, data)
+    task = build_task(config, network, facts)
+    if isinstance(task, ImageClassifier):
+        _check_num_classes(config, task, facts)
+        if not isinstance(data, ImageDataModule):
+            _convert_batches(data, task)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
-    return Experiment(data, task, info, network)
+    return Experiment(data, facts, task, info, network)
+
+
+def _initialize(network: DataDependentInit, data: LightningDataModule) -> None:
+    """Initialize a network from training images.
+
+    Raises:
+        UserError: If the data module is not one of litlab's, which provide them.
+    """
+    if not isinstance(data, ImageDataModule):
+        raise UserError(
+            f"model: {type(network).__name__} initializes itself from training images, which only a subclass of "
+            f"ImageDataModule provides before the training, not {type(data).__name__}; use another network"
+        )
+    num_images = MAX_INIT_VALUES // math.prod(data.info.image_shape)
+    network.initialize_from(data.example_images(max(1, min(MAX_INIT_IMAGES, num_images))))
+
+
+def _check_num_classes(config: Config, task: ImageClassifier, facts: Facts) -> None:
+    """Raise a UserError if the config gives task or network another number of classes than the data have."""
+    known = facts.get("num_classes") or task.num_classes
+    for group in ("task", "model"):
+        number = (config[group] or {}).get("num_classes", known)
+        if number != known:
+            raise UserError(
+                f"{group}.num_classes={number}: the data have {known} classes; leave it out, since network and task "
+                "get the number by its name"
+            )
+
+
+def _convert_batches(data: LightningDataModule, task: ImageClassifier) -> None:
+    """Let a data module of the user's own yield pairs of images and labels, which become litlab's batches.
+
+    They are converted after all of its own hooks, and before any callback gets them.
+    """
+    after_transfer = data.on_after_batch_transfer
+
+    def on_after_batch_transfer(batch: Any, dataloader_idx: int) -> Batch:
+        return task.to_batch(after_transfer(batch, dataloader_idx))
+
+    data.on_after_batch_transfer = on_after_batch_transfer  # type: ignore[method-assign]
 
 
 def find_missing_methods(experiment: Experiment) -> dict[str, list[str]]:
@@ -116,9 +225,9 @@ def build_data(config: Config) -> LightningDataModule:
     return data
 
 
-def build_network(node: Config, info: DatasetInfo | None) -> nn.Module:
-    """Build the network, with those properties of the data set that its signature names."""
-    network = instantiate("model", node, **_as_arguments(info))
+def build_network(node: Config, facts: Facts) -> nn.Module:
+    """Build the network, with those facts on the data set that its signature names."""
+    network = instantiate("model", node, facts)
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_: {node['_target_']} gave a {type(network).__name__}, expected a torch.nn.Module"
@@ -128,13 +237,13 @@ def build_network(node: Config, info: DatasetInfo | None) -> nn.Module:
 
 def build_transforms(setting: str, nodes: list[Config]) -> list[Any]:
     """Build the transforms of a list of nodes with this key, as an argument of a data module."""
-    transforms: list[Any] = _instantiate_inner(setting, nodes, {})
+    transforms: list[Any] = _instantiate_inner(setting, nodes, None, {})
     return transforms
 
 
-def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | None) -> LightningModule:
+def build_task(config: Config, network: nn.Module | None, facts: Facts) -> LightningModule:
     """Build the LightningModule, with network, optimizer and schedule where its signature names them."""
-    offered = _as_arguments(info) | {"schedule": None}
+    offered: dict[str, Any] = {"schedule": None}
     if network is not None:
         offered["network"] = network
     for key in ("optimizer", "schedule"):
@@ -142,40 +251,29 @@ def build_task(config: Config, network: nn.Module | None, info: DatasetInfo | No
             offered[key] = bind_arguments(key, config[key])
     node = dict(config["task"])
     if node.get("loss") and _is_image_classifier(node):
-        offered["loss"] = build_loss(node.pop("loss"), info)
-    task = instantiate("task", node, **offered)
+        offered["loss"] = build_loss(node.pop("loss"), facts)
+    task = instantiate("task", node, facts, **offered)
     if not isinstance(task, LightningModule):
         raise UserError(f"task._target_: {config['task']['_target_']} is not a LightningModule")
     return task
 
 
-def build_loss(node: Config, info: DatasetInfo | None) -> Callable[..., Tensor]:
+def build_loss(node: Config, facts: Facts) -> Callable[..., Tensor]:
     """Build the loss of an `ImageClassifier`, with `reduction="none"` and facts of the data set where it takes them.
 
     It is a module, or a function with `_partial_: true`.
     """
-    offered = _as_arguments(info) | {"reduction": "none"}
     if not node.get("_partial_"):
-        loss: Callable[..., Tensor] = instantiate("task.loss", node, **offered)
+        loss: Callable[..., Tensor] = instantiate("task.loss", node, facts, reduction="none")
         return loss
-    function = bind_arguments("task.loss", node, **offered)
-    parameters = inspect.signature(function).parameters
-    return partial(function, **{name: value for name, value in offered.items() if name in parameters})
+    function = bind_arguments("task.loss", node, facts, reduction="none")
+    return partial(function, **_open_arguments("task.loss", node, facts, {"reduction": "none"}))
 
 
-def build_callbacks(config: Config, info: DatasetInfo | None) -> list[Callback]:
-    """Build the callbacks in their order, without those that need dataset info where there is none."""
-    callbacks = []
-    for name, node in (config["callbacks"] or {}).items():
-        if not node:
-            continue
-        path = f"callbacks.{name}"
-        if info is None:
-            parameters = inspect.signature(bind_arguments(path, node)).parameters
-            if any(fact in parameters and parameters[fact].default is inspect.Parameter.empty for fact in FACTS):
-                continue
-        callbacks.append(instantiate(path, node, **_as_arguments(info)))
-    return callbacks
+def build_callbacks(config: Config, facts: Facts) -> list[Callback]:
+    """Build the callbacks in their order, without those that need facts on the data set that are not known."""
+    nodes = {f"callbacks.{name}": node for name, node in (config["callbacks"] or {}).items() if node}
+    return [instantiate(path, node, facts) for path, node in nodes.items() if not _lacking_facts(path, node, facts)]
 
 
 def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
@@ -235,33 +333,77 @@ def build_trainer(
     return trainer
 
 
-def instantiate(path: str, node: Config, **offered: Any) -> Any:
+def instantiate(path: str, node: Config, facts: Facts | None = None, **offered: Any) -> Any:
     """Call the class that a node names.
 
     Args:
         path: Key of the node in the config, for messages.
         node: `_target_` and arguments.
-        offered: Arguments that are passed on if the signature names them and the node does not; also to the nodes
-            inside it.
+        facts: Facts on the data set; those that the signature names and the node does not are passed on, also to the
+            nodes inside it.
+        offered: Other such arguments.
 
     Raises:
         UserError: If the class cannot be imported, refuses its arguments, or lacks a package that it imports itself.
     """
-    target = bind_arguments(path, node, **offered)
-    parameters = inspect.signature(target).parameters
-    arguments = {name: value for name, value in offered.items() if name in parameters and name not in node}
+    if facts is not None and (lacking := _lacking_facts(path, node, facts)):
+        added = " ".join(f"+{path}.{name}=..." for name in lacking)
+        raise UserError(
+            f"{path}: {node['_target_']} needs {', '.join(lacking)}, which {type(facts.source).__name__} does not "
+            f"tell: let its constructor set attributes of these names, or add {added}"
+        )
+    target = bind_arguments(path, node, facts, **offered)
+    arguments = _open_arguments(path, node, facts, offered)
     try:
         return target(**arguments)
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: {node['_target_']} needs a package that is not installed here: {error}") from error
     except (TypeError, ValueError) as error:
         is_of_call = error.__traceback__ is not None and error.__traceback__.tb_next is None  # not raised within it
-        if is_of_call or lies_under(path, *_CHECK_THEMSELVES):
+        if is_of_call or lies_under(path, "task.loss", "task.metrics"):  # which check their arguments themselves
             raise UserError(f"{path}: {node['_target_']}: {error}") from error
+        if "num_classes" in arguments and node["_target_"].startswith("torchvision.models."):  # it has `weights`
+            raise UserError(
+                f"{path}: {node['_target_']}: {error} A network with pretrained weights gets a new head by "
+                "model=torchvision model.name=... model.pretrained=true"
+            ) from error
         raise
 
 
-def bind_arguments(path: str, node: Config, **offered: Any) -> "partial[Any]":
+def _open_parameters(path: str, node: Config) -> dict[str, inspect.Parameter]:
+    """Return the parameters of the class that a node names, without those that the node itself sets."""
+    try:
+        parameters = constructor_parameters(_import(path, node))
+    except (TypeError, ValueError):  # written in C without a signature
+        return {}
+    by_position = list(parameters)[: len(node.get("_args_", []))]
+    return {name: value for name, value in parameters.items() if name not in node and name not in by_position}
+
+
+def _open_arguments(path: str, node: Config, facts: Facts | None, offered: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments and facts that the signature of a class names and its node does not set."""
+    names = _open_parameters(path, node)
+    arguments = {name: value for name, value in offered.items() if name in names}
+    if facts is not None:
+        arguments |= {name: fact for name in FACTS if name in names and (fact := facts.get(name)) is not None}
+    return arguments
+
+
+def _lacking_facts(path: str, node: Config, facts: Facts) -> list[str]:
+    """Return the names of the facts that a class needs and that are not known."""
+    parameters = _open_parameters(path, node)
+    needed = [name for name in FACTS if name in parameters and parameters[name].default is inspect.Parameter.empty]
+    return [name for name in needed if facts.get(name) is None]
+
+
+def _import(path: str, node: Config) -> Any:
+    try:
+        return import_target(node["_target_"])
+    except UserError as error:
+        raise UserError(f"{path}._target_: {error}") from error
+
+
+def bind_arguments(path: str, node: Config, facts: Facts | None = None, **offered: Any) -> "partial[Any]":
     """Bind the arguments of a node to the class that it names; inner nodes that name a class are instantiated.
 
     Hydra's keys mean what they mean to Hydra: `_args_` by position, `_partial_` for an inner node that is not to be
@@ -270,30 +412,31 @@ def bind_arguments(path: str, node: Config, **offered: Any) -> "partial[Any]":
     Args:
         path: Key of the node in the config, for messages.
         node: `_target_` and arguments.
-        offered: Arguments for the inner nodes, as in `instantiate`.
+        facts: Facts for the inner nodes, as in `instantiate`.
+        offered: Other arguments for the inner nodes.
 
     Raises:
         UserError: If a class cannot be imported or refuses its arguments.
     """
-    try:
-        target = import_target(node["_target_"])
-    except UserError as error:
-        raise UserError(f"{path}._target_: {error}") from error
+    target = _import(path, node)
     args, kwargs = node.get("_args_", []), {key: value for key, value in node.items() if key not in HYDRA_KEYS}
     if node.get("_recursive_", True):
-        args = _instantiate_inner(f"{path}._args_", args, offered)
-        kwargs = {key: _instantiate_inner(f"{path}.{key}", value, offered) for key, value in kwargs.items()}
+        args = _instantiate_inner(f"{path}._args_", args, facts, offered)
+        kwargs = {key: _instantiate_inner(f"{path}.{key}", value, facts, offered) for key, value in kwargs.items()}
+    if facts is not None:  # as a data set's own are tuples
+        kwargs |= {key: tuple(kwargs[key]) for key in FACTS if isinstance(kwargs.get(key), list)}
     return partial(target, *args, **kwargs)
 
 
-def _instantiate_inner(path: str, value: Any, offered: dict[str, Any]) -> Any:
+def _instantiate_inner(path: str, value: Any, facts: Facts | None, offered: dict[str, Any]) -> Any:
     if isinstance(value, list):
-        return [_instantiate_inner(f"{path}.{position}", item, offered) for position, item in enumerate(value)]
+        return [_instantiate_inner(f"{path}.{position}", item, facts, offered) for position, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "_target_" not in value:
-        return {key: _instantiate_inner(f"{path}.{key}", item, offered) for key, item in value.items()}
-    return bind_arguments(path, value, **offered) if value.get("_partial_") else instantiate(path, value, **offered)
+        return {key: _instantiate_inner(f"{path}.{key}", item, facts, offered) for key, item in value.items()}
+    build = bind_arguments if value.get("_partial_") else instantiate
+    return build(path, value, facts, **offered)
 
 
 def _is_image_classifier(node: Config) -> bool:
@@ -303,7 +446,3 @@ def _is_image_classifier(node: Config) -> bool:
     except UserError:
         return False  # reported where it is built
     return inspect.isclass(target) and issubclass(target, ImageClassifier)
-
-
-def _as_arguments(info: DatasetInfo | None) -> dict[str, Any]:
-    return {name: getattr(info, name) for name in FACTS} if info is not None else {}

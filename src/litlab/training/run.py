@@ -229,7 +229,7 @@ def _build_trainer(
             checkpoints,
             checkpoints.timing,
             checkpoints.divergence,
-            *build_callbacks(config, experiment.dataset_info),
+            *build_callbacks(config, experiment.facts),
             console,
         ],
         loggers=[MetricsLogger(run), *build_loggers(config, run)],
