@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.demos.boring_classes import BoringModel
 from support.small_fit import CLASS_NAMES, NORMALIZATION, Batches, Loader, Rows, make_task, make_trainer
 from torch import Tensor
@@ -95,3 +96,31 @@ def test_other_modules_and_loggers_work() -> None:
     trainer.test(model, Loader(loader), verbose=False)
     assert rows.values("lr") == {1: 0.1, 2: 0.1}
     assert rows.values("train/loss") == {}
+
+
+class Monitor(EarlyStopping):
+    """Records what a callback that monitors training values finds at the end of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__("train/loss", patience=100, check_on_train_epoch_end=True, verbose=False)
+        self.seen: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.seen.append({name: float(trainer.callback_metrics[name]) for name in ("train/loss", "train/accuracy")})
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_callbacks_can_monitor_the_means_of_the_epoch(has_rows: bool) -> None:
+    monitor, recorder, task = Monitor(), StepRecorder(), make_task()
+    callbacks = [*([TrainingLog()] if has_rows else []), monitor, recorder]
+    trainer = make_trainer([Rows()], callbacks, max_epochs=2, log_every_n_steps=3)
+    trainer.fit(task, Batches(37), Batches(9))
+    for epoch, values in enumerate(monitor.seen):
+        losses = [
+            loss if step < 4 else loss[:5] for step, loss in enumerate(recorder.losses[5 * epoch : 5 * epoch + 5])
+        ]
+        assert values["train/loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
+        assert 37 * values["train/accuracy"] == pytest.approx(round(37 * values["train/accuracy"]), abs=1e-4)
+    assert len(monitor.seen) == 2
+    assert float(monitor.best_score) == min(values["train/loss"] for values in monitor.seen)

@@ -36,7 +36,7 @@ WRONG = {
     ),
     "grammar": (["optimizer.lr=.1=3"], "optimizer.lr=.1=3: cannot be read as an override"),
     "no such class of ours": (["model._target_=litlab.models.cnn.CNNN"], "did you mean litlab.models.cnn.CNN"),
-    "a group set to null": (["model=null"], "to leave the group out, write ~model"),
+    "a group set to null": (["experiment=null"], "to leave the group out, write ~experiment"),
     "a secret written out": (["+logger.tensorboard.api_key=abc"], "logger.tensorboard.api_key"),
     "interpolation": (["seed=${nothing}"], "cannot be resolved"),
     "a resolver that is not there": (["seed=${mul:3,4}"], "a function of this name in conf/resolvers.py defines it"),

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 
 from litlab.config.compose import register_resolvers
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
+from litlab.config.schema import OPTIONAL_PACKAGES
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
+from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
@@ -73,7 +76,13 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
     pictures = {"TrainingImages", "WorstMistakes", "ConfusionMatrix", "ClassAccuracy", "ReliabilityDiagram"}
     assert callbacks - {"EMA"} == pictures | {"TrainingLog"}
     assert ("EMA" in callbacks) == (choice == "callbacks=ema")
-    assert [type(logger).__name__ for logger in build_loggers(config, run)] == ["TensorBoard"]
+    targets = [node["_target_"] for node in config["logger"].values()]
+    if any(find_spec(OPTIONAL_PACKAGES[target]) is None for target in targets if target in OPTIONAL_PACKAGES):
+        with pytest.raises(UserError, match="needs a package that is not installed here"):
+            build_loggers(config, run)
+    else:
+        loggers = [type(logger).__name__ for logger in build_loggers(config, run)]
+        assert loggers == [target.rpartition(".")[2] for target in targets]
     if config["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
         return  # its arguments were checked against the Trainer's by name; see tests/config/test_schema.py
     if config["trainer"]["strategy"] == "ddp":

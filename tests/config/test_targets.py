@@ -39,6 +39,7 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "__init__.py").touch()
     (package / "nets.py").write_text(MODULE)
     (package / "missing.py").write_text("import nowhere_at_all\n")
+    (package / "renamed.py").write_text("import pytorch_lightning as pl\nclass Net(pl.LightningModule): ...\n")
     (package / "broken.py").write_text("1 / 0\n")
     (package / "leaves.py").write_text("raise SystemExit(3)\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -217,3 +218,24 @@ def test_a_logger_whose_package_is_not_installed_is_refused() -> None:
     expected = f"logger.w._target_: {target} needs the package wandb, which is not installed here; install it"
     assert _problem(Call("logger.w", target, [])) == expected
     assert _problem(Call("logger.w", "lightning.pytorch.loggers.CSVLogger", ["save_dir"])) is None
+
+
+def test_a_module_of_the_other_package_of_lightning_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        check_foreign({"task": {"_target_": "foreignpkg.renamed.Net"}}, tmp_path)
+    assert str(refused.value) == (
+        "task._target_: foreignpkg.renamed.Net derives from pytorch_lightning.core.module.LightningModule; "
+        "change the import to lightning.pytorch, which has the same classes"
+    )
+
+
+def test_without_a_data_module_the_task_has_to_have_loaders() -> None:
+    boring = "lightning.pytorch.demos.boring_classes.BoringModel"
+    check_foreign({"data": None, "task": {"_target_": boring}})
+    check_foreign({"data": None, "task": {"_target_": "support.foreign_tasks.Tutorial"}}, Path(__file__).parents[1])
+    with pytest.raises(UserError) as refused:
+        check_foreign({"data": None, "task": {"_target_": "support.foreign_tasks.GAN"}}, Path(__file__).parents[1])
+    assert str(refused.value) == (
+        "task._target_: support.foreign_tasks.GAN does not define train_dataloader, which it has to without a data "
+        "module (data=null): define it, or choose a data module by data=..."
+    )

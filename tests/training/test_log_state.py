@@ -72,7 +72,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 def test_rows_of_an_epoch_and_of_each_validation_batch(whole: RunDirectory) -> None:
     rows = read_metrics(whole.metrics)
-    assert [row.step for row in rows if row.metric == "train/loss_epoch"] == [4, 8]
+    assert [row.step for row in rows if row.metric == "train/loss"] == [4, 8]
     assert [row.step for row in rows if row.metric == "val_loss_step"] == [2] * 4 + [4] * 4 + [6] * 4 + [8] * 4
     assert sorted(step for tag, step in events(whole.path) if tag == "val_loss_step") == list(range(16))
 

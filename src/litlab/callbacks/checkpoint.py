@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from litlab.callbacks.divergence import Divergence
@@ -19,7 +20,7 @@ from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.append_only_files import appended_lengths, sync_appended
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import hard_link
-from litlab.tasks.metrics import logged_values
+from litlab.tasks.logged_metrics import logged_values
 from litlab.training.loader_state import LoaderState
 from litlab.training.module_state import add_parameter_groups
 from litlab.training.train_state import Hook, TrainState, restore_epoch_state, restore_train_state, state_of_rank
@@ -93,7 +94,9 @@ class Checkpoints(Callback):
                 best.set_state(saved["best"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the callbacks, of which the module may have added some.
+        """Check the callbacks, of which the module may have added some; name a folder for checkpoints of their own.
+
+        Lightning's default is the folder of litlab's checkpoints.
 
         Raises:
             UserError: A run with one of them could not be resumed exactly.
@@ -101,6 +104,8 @@ class Checkpoints(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning gives it no type
             if problem := find_resume_problem(type(callback)):
                 raise UserError(problem)
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self._run.path / "model_checkpoints")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have the parameter groups of the checkpoint added after all hooks, which may add some of them again."""
@@ -263,7 +268,7 @@ class Checkpoints(Callback):
         """Collect what was logged in this validation, and the objective as rank zero has it, equal on all ranks."""
         assert self._best is not None
         objective = self._best.metric
-        values = logged_values(trainer)
+        values = logged_values(trainer, objective)
         if objective not in values and objective in trainer.callback_metrics:  # logged in training
             values[objective] = float(trainer.callback_metrics[objective])
         if trainer.world_size > 1 and objective in values:

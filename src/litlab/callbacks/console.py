@@ -18,7 +18,7 @@ from litlab.runs.result import Result
 from litlab.runs.terminal import display_path, format_clock
 from litlab.tasks.frozen_parameters import count_parameters
 from litlab.tasks.image_classifier import ImageClassifier
-from litlab.tasks.metrics import logged_metrics, logged_values
+from litlab.tasks.logged_metrics import logged_metrics, logged_values
 
 REFRESH_SECONDS = 0.2  # between two drawings of the progress bar
 LINES_PER_EPOCH = 3  # without a terminal
@@ -92,7 +92,7 @@ class Console(Callback):
         if self._progress is not None and time.monotonic() - self._drawn > REFRESH_SECONDS:
             self._draw(trainer, pl_module)
         if trainer.is_last_batch or (self._progress is None and _is_line_due(trainer, batch_idx)):
-            latest = self._latest(pl_module)
+            latest = self._latest(trainer, pl_module)
             if latest:
                 position = f"{_epoch(trainer)} {batch_idx + 1}/{trainer.num_training_batches}"
                 self._print(f"{position}  {latest}{self._time_left(trainer)}")
@@ -176,7 +176,7 @@ class Console(Callback):
         assert self._progress is not None
         self._drawn = time.monotonic()
         (task_id,) = self._progress.task_ids
-        num_batches, latest = _num_batches(trainer), self._latest(task)
+        num_batches, latest = _num_batches(trainer), self._latest(trainer, task)
         self._progress.update(task_id, completed=num_batches, description=_epoch(trainer), latest=latest)
         self._progress.refresh()
 
@@ -200,10 +200,12 @@ class Console(Callback):
         pace = (time.monotonic() - self._started) / max(num_batches - self._num_before, 1)  # seconds a batch
         return f"  {format_clock(pace * (self._total - num_batches))} left"
 
-    def _latest(self, task: LightningModule) -> str:
-        """Format the newest training values of this epoch that are known without waiting for the device."""
-        latest = getattr(task, "latest", None)
-        return self._format(latest) if isinstance(latest, dict) else ""
+    def _latest(self, trainer: Trainer, task: LightningModule) -> str:
+        """Format the newest training values of this epoch: `latest` of a task, else what it logs with `prog_bar`."""
+        latest, connector = getattr(task, "latest", None), trainer._logger_connector
+        if not isinstance(latest, dict):  # outside of batches, other ranks would have to compute the values as well
+            latest = connector.metrics["pbar"] if trainer.training and connector._first_loop_iter is not None else {}
+        return self._format(latest)
 
     def _format(self, values: dict[str, float]) -> str:
         texts = []

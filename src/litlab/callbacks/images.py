@@ -27,20 +27,23 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
 def log_image(trainer: Trainer, tag: str, picture: NDArray[np.uint8], legend: Sequence[str] = ()) -> None:
-    """Log a picture to the TensorBoard loggers, on rank zero.
+    """Log a picture to the loggers of TensorBoard and to those with a method `log_picture`, on rank zero.
 
     Args:
-        trainer: Trainer with any loggers; other loggers than TensorBoard's are skipped.
-        tag: Name in TensorBoard.
+        trainer: Trainer with any loggers; others are skipped.
+        tag: Name of the picture, such as `test/confusion_matrix`.
         picture: Shape `h w 3`.
         legend: Class names that the picture shows as numbers, to be logged as a text beside it.
     """
-    text = "".join(f"    {number}  {name}\n" for number, name in enumerate(legend))  # code in Markdown
+    lines = [f"{number}  {name}\n" for number, name in enumerate(legend)]
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, picture, trainer.global_step, dataformats="HWC")
-            if text:
+            if lines:
+                text = "".join(f"    {line}" for line in lines)  # code in Markdown
                 logger.experiment.add_text(f"{tag}/classes", text, trainer.global_step)
+        elif log_picture := getattr(logger, "log_picture", None):
+            log_picture(tag, picture, trainer.global_step, "".join(lines))
 
 
 def drawable_names(class_names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -154,7 +154,7 @@ class TrainingLog(Callback):
         if isinstance(pl_module, ImageClassifier):
             metrics = pl_module.train_metrics
             row |= {f"train/{name}": value.item() for name, value in metrics.compute().items()}
-            metrics.reset()
+            pl_module.epoch_metrics.take(metrics)
         if self._lr is not None:
             row["lr"] = float(self._lr)
         if (images_per_second := self._clock.images_per_second) is not None:

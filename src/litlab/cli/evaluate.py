@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> None:
     _prepare_process(finished.config["threads"])
     with redirect_stdout(sys.stderr):  # libraries and tasks may print: standard output is for the metrics
         config = finished.select_settings(*GROUPS)
-        config["data"] |= locations
+        if locations:
+            config["data"] |= locations
         from litlab.inference.evaluate import evaluate
 
         measured = evaluate(finished, config, checkpoint, split=options.split, device=options.device)
@@ -78,13 +79,15 @@ def _options(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def _parse_locations(settings: list[str], data: dict[str, Any]) -> dict[str, str]:
-    """Parse the options `--set` to arguments of the data module, whose node is `data`."""
+def _parse_locations(settings: list[str], data: dict[str, Any] | None) -> dict[str, str]:
+    """Parse the options `--set` to arguments of the data module, whose node is `data`; None without one."""
     locations = {}
     for setting in settings:
         key, equals, path = setting.partition("=")
         if key not in SETTABLE_KEYS or not equals:
             raise UserError(f"--set {setting}: expected KEY=PATH with a key of {' or '.join(SETTABLE_KEYS)}")
+        if data is None:
+            raise UserError(f"--set {setting}: this run has no data module, but a task with loaders of its own")
         name = key.removeprefix("data.")
         if name not in data:
             raise UserError(f"--set {setting}: {data['_target_']}, the data of this run, has no {name!r}")

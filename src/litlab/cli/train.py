@@ -26,6 +26,7 @@ from litlab.config.hydra_errors import explain_error, explain_write_error, unkno
 from litlab.config.job_overrides import as_written, leave_to_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.secrets import refuse_secret_arguments, refuse_secret_literals, resolve_secrets
+from litlab.config.tree import GROUPS, MAPPING_GROUPS
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import may_have_gpu
 from litlab.process.ranks import refuse_tasks
@@ -42,6 +43,7 @@ _FLAGS = {  # flag -> override
     "--detach": "hydra.launcher.detach=true",
     "--freeze-only": "++hydra.callbacks.litlab.freeze_only=true",
 }
+_NULL_GROUPS = {f"{group}=null": f"~{group}" for group in (*GROUPS, *MAPPING_GROUPS)}  # for Hydra, null is no config
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 directory: Path | None = None  # of the run or study of the last command, as soon as it is known
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
@@ -58,6 +60,7 @@ def main(arguments: list[str]) -> None:
     directory = None
     for flag in _FLAGS.keys() & set(arguments):
         arguments = insert_override(_FLAGS[flag], [argument for argument in arguments if argument != flag])
+    arguments = [_NULL_GROUPS.get(argument, argument) for argument in arguments]
     full_error = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]

@@ -187,10 +187,10 @@ class Composer:
 
 
 def _experiment_name(*, _root_: DictConfig) -> str:
-    """Return `<data>_<model>`, the chosen configs; works before Hydra's own resolver does."""
+    """Return `<data>_<model>`, the chosen configs, else `<task>`; works before Hydra's own resolver does."""
     choices = (_root_.hydra if "hydra" in _root_ else HydraConfig.get()).runtime.choices
     chosen = [choices.get(group) for group in ("data", "model")]
-    return "_".join(choice.replace("/", "_") for choice in chosen if choice)
+    return "_".join(choice.replace("/", "_") for choice in chosen if choice) or choices.get("task") or "run"
 
 
 def _study_directory(study: str | None, time: str, *, _root_: DictConfig) -> str:

@@ -47,7 +47,8 @@ def freeze(composed: DictConfig, *, fill_threads: bool = True) -> Config:
             config["init_from"] = find_weights(init if isinstance(init, str) else init["path"])
     except UserError as error:
         raise UserError("\n".join(map(with_origin, str(error).splitlines()))) from error
-    make_paths_absolute(config["data"])
+    if config["data"]:
+        make_paths_absolute(config["data"])
     if fill_threads and config["threads"] is None:
         config["threads"] = threads_per_rank(config["trainer"])
     return keep_references(config, OmegaConf.to_container(composed, resolve=False))
@@ -74,7 +75,7 @@ def _refuse_unused_size(config: Config) -> None:
         UserError: With what to leave out.
     """
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-    if config["data"].get("folds") is not None and any(line.startswith("data.val_size=") for line in overrides):
+    if (config["data"] or {}).get("folds") is not None and any(line.startswith("data.val_size=") for line in overrides):
         raise UserError(
             f"data.val_size={config['data']['val_size']}: is not used with data.folds, where one of the folds is the "
             "validation; leave out one of the two"

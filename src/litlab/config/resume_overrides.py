@@ -78,7 +78,8 @@ def change_config(config: Config, overrides: list[str], num_epochs_begun: Callab
     validate(after)
     if after["threads"] is None and config["threads"] is not None:
         after["threads"] = threads_per_rank(after["trainer"])
-    make_paths_absolute(after["data"])
+    if after["data"]:
+        make_paths_absolute(after["data"])
     changed = diff(config, after)
     extends_training = any(key in LENGTH_KEYS for key in changed)
     overridden = [override.key_or_group for override in _parse(overrides)]
@@ -185,7 +186,7 @@ def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Ca
 
 def _length_problem(max_epochs: Any, num_epochs_begun: int, config: Config) -> str | None:
     """Return why training can't end there; None if it can. -1 and null mean no end."""
-    schedule, data = config["schedule"], config["data"]
+    schedule, data = config["schedule"], config["data"] or {"_target_": None}
     if isinstance(max_epochs, int) and 0 <= max_epochs < num_epochs_begun:
         return f"is less than the {num_epochs_begun} epochs that the run has begun already"
     if data.get("progressive_sizes"):  # of litlab's data modules, or one that inherits from them
@@ -227,7 +228,7 @@ def _needs_total_steps(schedule: Config) -> bool:
 
 def _notes(config: Config, changed: Collection[str], extends_training: bool) -> list[str]:
     notes = []
-    target = config["data"]["_target_"]
+    target = (config["data"] or config["task"])["_target_"]  # without a data module, the task has the loaders
     if any(key in _NUMERICS_KEYS for key in changed) or ("data.num_workers" in changed and target not in SECTIONS):
         samples = "the stream of samples stays the same" if target in SECTIONS else f"the samples depend on {target}"
         notes.append(f"on other devices or threads {samples}, but the last bits of the weights may differ")

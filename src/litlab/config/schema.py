@@ -379,6 +379,23 @@ class EMA(Section):
     every_steps: Count
 
 
+class WandB(Section):
+    """Keys of `logger.wandb`."""
+
+    project: Annotated[str, Field(min_length=1)]
+    entity: str | None
+    offline: bool
+    tags: list[str]
+
+
+class MLflow(Section):
+    """Keys of `logger.mlflow`."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    tracking_uri: Annotated[str, Field(min_length=1)] | None
+    tags: dict[str, str]
+
+
 def _not_test(metric: str) -> str:
     if split_of(metric) == "test" or metric.lower().startswith("test"):
         raise ValueError("nothing is ever selected on the test split; use a validation metric such as val/accuracy")
@@ -439,7 +456,7 @@ class Root(Section):
     init_from: InitFrom = None
     checkpoint: Checkpoint
     study: Study
-    data: dict[str, Any]
+    data: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
     task: dict[str, Any]
     optimizer: dict[str, Any] | None = None
@@ -629,11 +646,21 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
         "litlab.callbacks.reliability_diagram.ReliabilityDiagram": NoArguments,
         "litlab.callbacks.ema.EMA": EMA,
     },
-    "logger": {"litlab.loggers.TensorBoard": NoArguments},
+    "logger": {
+        "litlab.loggers.TensorBoard": NoArguments,
+        "litlab.loggers.CSV": NoArguments,
+        "litlab.loggers.WandB": WandB,
+        "litlab.loggers.MLflow": MLflow,
+    },
     "trainer": {"lightning.pytorch.Trainer": Trainer},
 }
 # Those of them that need a package which is not a dependency of litlab -> that package.
-OPTIONAL_PACKAGES = {"litlab.models.timm.build": "timm", "litlab.data.huggingface.HuggingFace": "datasets"}
+OPTIONAL_PACKAGES = {
+    "litlab.models.timm.build": "timm",
+    "litlab.data.huggingface.HuggingFace": "datasets",
+    "litlab.loggers.WandB": "wandb",
+    "litlab.loggers.MLflow": "mlflow",
+}
 SECTIONS: dict[str, type[Section]] = {
     target: section for sections in GROUP_SECTIONS.values() for target, section in sections.items()
 }

@@ -33,6 +33,8 @@ _NEEDED_MODULES = {
     "MLFlowLogger": "mlflow",
     "WandbLogger": "wandb",
 }
+_OTHER_LIGHTNING = "pytorch_lightning"
+_LIGHTNING_HOOKS = "lightning.pytorch.core.hooks"  # where Lightning defines the methods that a module may override
 
 # Arguments that training/build.py passes to a constructor that has parameters of these names.
 INJECTED: dict[str, tuple[str, ...]] = {
@@ -64,6 +66,7 @@ class Call:
         num_positional: Number of arguments by position, `_args_`.
         is_partial: Whether it is called later, perhaps with more arguments.
         is_inner: Whether the node is inside another one.
+        required_methods: Methods of LightningModule that the class has to override.
     """
 
     key: str
@@ -72,6 +75,7 @@ class Call:
     num_positional: int = 0
     is_partial: bool = False
     is_inner: bool = False
+    required_methods: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> 
     """
     # Nodes inside the task are among its calls.
     calls = [
-        [call for key, node in nodes(config) if not key.startswith("task.") for call in _calls(key, node)]
+        [call for key, node in nodes(config) if not key.startswith("task.") for call in _calls(key, node, config)]
         for config in configs
     ]
     distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
@@ -173,7 +177,7 @@ def _unused_groups(config: Config, reports: Mapping[Call, Report]) -> list[str]:
     return []
 
 
-def _calls(key: str, node: Config, *, is_inner: bool = False) -> Iterator[Call]:
+def _calls(key: str, node: Config, config: Config, *, is_inner: bool = False) -> Iterator[Call]:
     """Yield the calls of foreign targets in a node and in the nodes inside it, as training/build.py makes them."""
     target, args = node["_target_"], node.get("_args_", [])
     if not isinstance(target, str):
@@ -181,20 +185,21 @@ def _calls(key: str, node: Config, *, is_inner: bool = False) -> Iterator[Call]:
     names = tuple(name for name in node if name not in HYDRA_KEYS)
     if target not in SECTIONS or is_inner:
         num_positional = len(args) if isinstance(args, list) else 0
-        yield Call(key, target, names, num_positional, is_inner and bool(node.get("_partial_")), is_inner)
+        required = ("train_dataloader",) if key == "task" and config.get("data", {}) is None else ()
+        yield Call(key, target, names, num_positional, is_inner and bool(node.get("_partial_")), is_inner, required)
     if target in _GETTERS and isinstance(node.get("path"), str):
         yield Call(f"{key}.path", node["path"], None)
     if node.get("_recursive_", True):
         for name in (*names, "_args_"):
-            yield from _inner_calls(join(key, name), node.get(name))
+            yield from _inner_calls(join(key, name), node.get(name), config)
 
 
-def _inner_calls(key: str, value: Any) -> Iterator[Call]:
+def _inner_calls(key: str, value: Any, config: Config) -> Iterator[Call]:
     if isinstance(value, dict) and "_target_" in value:
-        yield from _calls(key, value, is_inner=True)
+        yield from _calls(key, value, config, is_inner=True)
     else:
         for name, item in children(value):
-            yield from _inner_calls(join(key, name), item)
+            yield from _inner_calls(join(key, name), item, config)
 
 
 @cache
@@ -327,7 +332,7 @@ def _problem(call: Call) -> str | None:
         return None
     if not callable(value):
         return f"{where}: {call.target} is a {type(value).__name__}, not a class"
-    if problem := find_resume_problem(value):
+    if problem := find_resume_problem(value) or _lightning_problem(call, value):
         return f"{where}: {problem}"
     return _needed_module_problem(where, call.target, value) or _signature_problem(call, call.arguments, value)
 
@@ -343,6 +348,25 @@ def _report(call: Call) -> Report:
     except (TypeError, ValueError):  # written in C without a signature
         parameters = None
     return Report(None, None if call.is_inner else find_base(value), parameters)
+
+
+def _lightning_problem(call: Call, value: Any) -> str | None:
+    """Return why a class can't be used by the Trainer of `lightning`; None if it can, or is a function."""
+    if not inspect.isclass(value):
+        return None
+    for base in inspect.getmro(value):
+        if base.__module__.partition(".")[0] == _OTHER_LIGHTNING:
+            return (
+                f"{call.target} derives from {base.__module__}.{base.__name__}; "
+                "change the import to lightning.pytorch, which has the same classes"
+            )
+    for name in call.required_methods:
+        if getattr(getattr(value, name, None), "__module__", _LIGHTNING_HOOKS) == _LIGHTNING_HOOKS:
+            return (
+                f"{call.target} does not define {name}, which it has to without a data module (data=null): "
+                "define it, or choose a data module by data=..."
+            )
+    return None
 
 
 def _needed_module_problem(where: str, target: str, value: Any) -> str | None:

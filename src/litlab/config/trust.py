@@ -17,7 +17,7 @@ from typing import Any
 
 from litlab.config.config_file import from_yaml
 from litlab.config.paths import add_project_to_path, cache_root, prefer_snapshot
-from litlab.config.schema import GROUP_SECTIONS, SECTIONS
+from litlab.config.schema import GROUP_SECTIONS, OPTIONAL_PACKAGES, SECTIONS
 from litlab.config.targets import import_target
 from litlab.config.tree import MAPPING_GROUPS, Config, lies_under, walk
 from litlab.config.validate import validate
@@ -38,6 +38,7 @@ SCHEDULERS = (
 )  # fmt: skip
 # Config group -> class names that an untrusted run may use there. Nodes inside other nodes may use none of them.
 ALLOWED_TARGETS: dict[str, frozenset[str]] = {group: frozenset(sections) for group, sections in GROUP_SECTIONS.items()}
+ALLOWED_TARGETS["logger"] -= OPTIONAL_PACKAGES.keys()  # they send what they are given to other machines
 ALLOWED_TARGETS["optimizer"] |= {f"torch.optim.{name}" for name in OPTIMIZERS}
 ALLOWED_TARGETS["schedule"] |= {f"torch.optim.lr_scheduler.{name}" for name in SCHEDULERS}
 

@@ -165,7 +165,8 @@ def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> 
         known: Targets of data modules and tasks whose keys mean what they mean to litlab.
     """
     problems = []
-    data, trainer, objective = config["data"], config["trainer"], config.get("objective")
+    data = config.get("data") or {"_target_": None}
+    trainer, objective = config["trainer"], config.get("objective")
     metrics = validation_metrics(config["task"])
     if objective and config["task"]["_target_"] in SECTIONS and objective["metric"] not in metrics:
         hint = did_you_mean(objective["metric"], metrics)
@@ -177,6 +178,8 @@ def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> 
             f"task.label_smoothing={task['label_smoothing']}: is for cross entropy, not for task.loss="
             f"{task['loss']['_target_']}; set it to 0, and an argument of the loss instead if it has one"
         )
+    if data["_target_"] is None and config["task"]["_target_"] in known:
+        problems.append("data=null: is for a task with loaders of its own; choose a data module by data=...")
     if data.get("progressive_sizes") and data["_target_"] in known and trainer.get("max_epochs") in (None, -1):
         problems.append(
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "

@@ -14,6 +14,7 @@ from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
+from litlab.tasks.logged_metrics import ValueRecorder
 from litlab.training.build import assemble, build_trainer, find_missing_methods
 
 
@@ -33,7 +34,7 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
     Raises:
         UserError: If the device or the data are not available, the classes differ, or the module has no such split.
     """
-    recorded = finished.dataset_info() if finished.run.dataset.exists() else None
+    recorded = finished.dataset_info() if config["data"] and finished.run.dataset.exists() else None
     if recorded is not None:  # scale and normalize as in training, wherever the data are now
         is_other = config["data"].get("root") != finished.config["data"].get("root")
         kept: Config = {"mean": list(recorded.mean), "std": list(recorded.std)}
@@ -49,11 +50,15 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
         if missing := find_missing_methods(experiment)["test" if split == "test" else "validation"]:
             raise UserError(f"{split} cannot be evaluated: {' and '.join(missing)} not defined")
         _check_images(experiment.dataset_info, split)
+        objective = finished.config["objective"]
+        recorder = ValueRecorder(objective["metric"] if objective else None)
         same_data = _compare_data(finished, recorded, experiment.dataset_info)
-        trainer = build_trainer(config, finished.run, experiment.dataset_info, devices=1, callbacks=[], loggers=[])
+        trainer = build_trainer(
+            config, finished.run, experiment.dataset_info, devices=1, callbacks=[recorder], loggers=[]
+        )
         run = trainer.test if split == "test" else trainer.validate
         run(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = recorder.tested if split == "test" else recorder.validated
     return {"device": trainer.strategy.root_device.type, "same_data": same_data, "metrics": metrics}
 
 

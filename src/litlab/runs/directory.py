@@ -38,6 +38,7 @@ class RunDirectory:
     metrics = _Entry("metrics.csv")  # rows of logged values
     metric_table = _Entry("metrics.json")  # unit and direction of each metric
     heartbeat = _Entry(".heartbeat")  # sign of life of the worker
+    loggers = _Entry("loggers.json")  # ids of the run in W&B and MLflow
     log = _Entry("run.log")  # of the worker
     result = _Entry("result.json")  # of a run that has ended
     initial_weights = _Entry("initial_weights")  # copy of what `init_from` named

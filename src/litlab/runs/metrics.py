@@ -29,7 +29,8 @@ _TAIL = 256  # bytes before the offset that are compared to detect a truncated f
 _PREFIX = re.compile(r"(train|training|val|valid|validation|test|testing)[/_.\- ](?=.)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?<=.)[/_.\- ](train|val|valid|validation|test)$", re.IGNORECASE)
 _SPLIT_NAMES = {"val": "validation", "train": "training", "test": "test"}
-_OTHER_GROUPS = ("throughput", "lr")  # neither measured on a split
+_OF_STEP = re.compile(r"_step(/dataloader_idx_\d+)?$")
+_NO_SPLIT = re.compile(r"(throughput|lr)(?![A-Za-z0-9_])")  # `lr-SGD` by Lightning's LearningRateMonitor
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,12 @@ def split_of(name: str) -> Split | None:
 @lru_cache(maxsize=1024)
 def is_validation(name: str) -> bool:
     """Tell metrics of a validation, or without a known split, from those of training, test, throughput and rates."""
-    return split_of(name) not in ("train", "test") and name.partition("/")[0] not in _OTHER_GROUPS
+    return split_of(name) not in ("train", "test") and not has_no_split(name)
+
+
+def has_no_split(name: str) -> bool:
+    """Tell throughput and learning rates, which are measured on no split."""
+    return _NO_SPLIT.match(name) is not None
 
 
 class Row(NamedTuple):
@@ -247,8 +253,18 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def last_values(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the last value of each metric except those of training, test and throughput."""
-    return {row.metric: row.value for row in rows if is_validation(row.metric)}
+    """Return the last value of each metric except those of training, test, throughput and single batches.
+
+    A LightningModule that logs `X` by step and by epoch has rows of `X_step`, too.
+    """
+    values = {row.metric: row.value for row in rows if is_validation(row.metric)}
+    return {name: value for name, value in values.items() if not _is_of_batch(name, values)}
+
+
+def _is_of_batch(name: str, names: Collection[str]) -> bool:
+    match = _OF_STEP.search(name)
+    start, end = (name[: match.start()], match[1] or "") if match is not None else ("", "")
+    return match is not None and (f"{start}{end}" in names or f"{start}_epoch{end}" in names)
 
 
 def _parse(line: bytes) -> Row | None:

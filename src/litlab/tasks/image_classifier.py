@@ -68,6 +68,8 @@ class ImageClassifier(LightningModule):
 
     Attributes:
         memory_format: Memory format that images are expected in.
+        train_metrics: Metrics of the batches since the last row of training values.
+        epoch_metrics: Metrics of the batches of this epoch before those.
         latest: Newest row of training values of this epoch as plain numbers, for a progress bar; `TrainingLog` sets it.
         supports_mixed_targets: The loss weighs both labels of mixed images; data modules require it before they mix.
     """
@@ -106,6 +108,7 @@ class ImageClassifier(LightningModule):
         self.latest: dict[str, float] = {}
         bounds = (0.0, math.inf) if loss is None else None  # a loss of the user's own may be negative
         self.train_metrics = TrainingMetrics(bounds)
+        self.epoch_metrics = TrainingMetrics(bounds)
         self.val_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics, loss_bounds=bounds)
         self.test_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics, loss_bounds=bounds)
         self._decayed = decayed_names(network)
@@ -192,6 +195,16 @@ class ImageClassifier(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
         """Update the test metrics with one rank's batch."""
         return self._evaluation_step(batch, self.test_metrics)
+
+    def on_train_epoch_end(self) -> None:
+        """Show the means of the epoch, `train/loss` and `train/accuracy`, to callbacks and schedules that monitor them.
+
+        They are set without `self.log`, after which Lightning would go through the logged values at every step.
+        """
+        self.epoch_metrics.take(self.train_metrics)
+        values = self.epoch_metrics.compute()
+        self.epoch_metrics.reset()
+        self.trainer.callback_metrics.update({f"train/{name}": value for name, value in values.items()})
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""

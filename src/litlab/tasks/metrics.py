@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassCalibrationError
@@ -116,6 +115,16 @@ class TrainingMetrics(FixedDtype):
         self.loss_and_accuracy.flush()
         values: dict[str, Tensor] = self.loss_and_accuracy.compute()
         return values
+
+    def take(self, other: "TrainingMetrics") -> None:
+        """Add this rank's batches of other metrics to these, and reset those."""
+        metric, source = self.loss_and_accuracy, other.loss_and_accuracy
+        source.flush()
+        for name in ("loss_sum", "num_correct", "num_images"):
+            setattr(metric, name, getattr(metric, name) + getattr(source, name))
+        metric._update_count += source._update_count
+        metric._computed = None  # torchmetrics caches the last value
+        other.reset()
 
     def reset(self) -> None:
         """Forget all batches."""
@@ -255,38 +264,3 @@ def metric_info(name: str, metric: nn.Module) -> MetricInfo:
         mode=None if higher_is_better is None else "max" if higher_is_better else "min",
         bounds=None if lower is None and upper is None else bounds,
     )
-
-
-def logged_values(trainer: Trainer) -> dict[str, float]:
-    """Return the values of the validation or test that has just ended, by name, without older ones of the training."""
-    results = trainer._results
-    values: dict[str, Any] = {}
-    assert results is not None, "only a loop has results"
-    current = results.dataloader_idx
-    for index in dict.fromkeys(result.meta.dataloader_idx for result in results.values()):  # None for a single loader
-        results.dataloader_idx = index  # Lightning shows one loader at a time
-        values |= trainer._logger_connector.metrics["callback"]
-    results.dataloader_idx = current
-    return {name: float(value) for name, value in values.items() if name != "step"}  # `step` is Lightning's axis
-
-
-def logged_metrics(trainer: Trainer) -> dict[str, MetricInfo]:
-    """Collect unit, direction and bounds of all metrics that a Trainer's module and callbacks describe.
-
-    They are known for modules and callbacks with a method `describe_metrics() -> list[Metric]`, and for any
-    torchmetrics metric that a module logs as an object by `self.log`.
-
-    Returns:
-        Metric by name, for as many names as are known.
-    """
-    infos: dict[str, MetricInfo] = {}
-    for source in (trainer.lightning_module, *trainer.callbacks):  # type: ignore[attr-defined]
-        if describe := getattr(source, "describe_metrics", None):
-            infos |= {info.name: info for info in describe()}
-    epoch_loop = trainer.fit_loop.epoch_loop
-    for loop in (epoch_loop, epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
-        for result in loop._results.values():
-            if isinstance(result.value, Metric):
-                names = {name for on_step in (False, True) for name in loop._results._forked_name(result, on_step)}
-                infos |= {name: metric_info(name, result.value) for name in names}
-    return infos

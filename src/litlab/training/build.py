@@ -114,14 +114,14 @@ class Experiment:
     """Data, task and network of a run.
 
     Attributes:
-        data: Data module.
+        data: Data module; None for a task with loaders of its own.
         facts: Facts on the data.
         task: Module that is trained.
         dataset_info: Description of the data set; None for a foreign data module.
         network: Network within the task; None for a foreign task without one.
     """
 
-    data: LightningDataModule
+    data: LightningDataModule | None
     facts: Facts
     task: LightningModule
     dataset_info: DatasetInfo | None
@@ -129,7 +129,7 @@ class Experiment:
 
     @property
     def fingerprint(self) -> str | None:
-        """Fingerprint of the data; None for a foreign data module."""
+        """Fingerprint of the data; None for those of a foreign data module or task."""
         return self.dataset_info.fingerprint if self.dataset_info else None
 
 
@@ -144,7 +144,7 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     Raises:
         UserError: If the data are not available, or a class refuses the arguments in the config.
     """
-    data = build_data(config)
+    data = build_data(config) if config["data"] else None
     facts = Facts.collect(config, data)
     info = facts.source if isinstance(facts.source, DatasetInfo) else None
     seed_everything(config["seed"], verbose=False)
@@ -154,7 +154,7 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     task = build_task(config, network, facts)
     if isinstance(task, ImageClassifier):
         _check_num_classes(config, task, facts)
-        if not isinstance(data, ImageDataModule):
+        if data is not None and not isinstance(data, ImageDataModule):
             _convert_batches(data, task)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
@@ -204,9 +204,10 @@ def _convert_batches(data: LightningDataModule, task: ImageClassifier) -> None:
 def find_missing_methods(experiment: Experiment) -> dict[str, list[str]]:
     """List the methods for `validation` and for `test` that a foreign module or data module does not define."""
     task, data = experiment.task, experiment.data
+    loaders = task if data is None else data
     methods = {
-        "validation": [(task, "validation_step"), (data, "val_dataloader")],
-        "test": [(task, "test_step"), (data, "test_dataloader")],
+        "validation": [(task, "validation_step"), (loaders, "val_dataloader")],
+        "test": [(task, "test_step"), (loaders, "test_dataloader")],
     }
     return {
         split: [f"{type(owner).__name__}.{name}" for owner, name in pairs if not is_overridden(name, owner)]

@@ -17,12 +17,11 @@ from litlab.callbacks.checkpoint import BestTracker, Checkpoints
 from litlab.callbacks.console import Console
 from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing, TrainingClock
-from litlab.config.config_file import to_yaml
 from litlab.config.identity import identity
 from litlab.config.machine_facts import open_keys, with_machine_facts
 from litlab.config.secrets import resolve_secrets
 from litlab.errors import UserError
-from litlab.loggers import MetricsLogger, TensorBoard, log_config
+from litlab.loggers import MetricsLogger, log_config, log_result
 from litlab.process.ranks import global_rank, num_local_ranks, num_nodes
 from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
@@ -33,6 +32,7 @@ from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.tasks.frozen_parameters import count_parameters
+from litlab.tasks.logged_metrics import ValueRecorder
 from litlab.tensorboard_session import end_session, start_session
 from litlab.training.build import (
     Experiment,
@@ -103,11 +103,11 @@ def train(
         warm_start=warm_start.describe() if warm_start else [],
         silent=silent,
     )
-    trainer = _build_trainer(run, config, experiment, resume, stop, console)
+    recorder = ValueRecorder(_objective_metric(config))
+    trainer = _build_trainer(run, config, experiment, resume, stop, console, recorder)
     if trainer.is_global_zero:
         _record_start(run, trainer, open_keys(frozen), warm_start)
-        if resume.checkpoint is None:
-            log_config(trainer.loggers, to_yaml(frozen))
+        log_config(trainer.loggers, frozen, is_new=resume.checkpoint is None)
     if heartbeat is not None:
         heartbeat.read_progress = partial(_read_progress, trainer)
     timer.end("trainer")
@@ -124,14 +124,13 @@ def train(
         tested = _select_weights(run, final["litlab"])
         has_test = not missing["test"] and (info is None or info.num_test)
         is_testable = diverged is None or tested == run.best  # NaN may raise errors in user code
-        test_metrics = _test(trainer, experiment, tested) if has_test and is_testable else {}
+        if has_test and is_testable:
+            _test(trainer, experiment, tested)
         timer.end("test")
 
     if trainer.is_global_zero:
-        result = _build_result(run, frozen, experiment, final, test_metrics, timer.seconds, diverged)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.close()
+        result = _build_result(run, frozen, experiment, final, recorder.tested, timer.seconds, diverged)
+        log_result(trainer.loggers, result)
         end_session(run, frozen, result)  # before the result, since a run that has one is not looked at again
         write_result(run, result)
         console.table(result)
@@ -160,9 +159,8 @@ def _fit(trainer: Trainer, experiment: Experiment, checkpoint: Path | None) -> N
             ) from error
 
 
-def _test(trainer: Trainer, experiment: Experiment, checkpoint: Path) -> dict[str, float]:
+def _test(trainer: Trainer, experiment: Experiment, checkpoint: Path) -> None:
     trainer.test(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def _read_progress(trainer: Trainer) -> tuple[int, int, int]:
@@ -205,6 +203,7 @@ def _build_trainer(
     resume: ResumeState,
     stop: StopRequest,
     console: Console,
+    recorder: ValueRecorder,
 ) -> Trainer:
     """Build the Trainer, with litlab's own callbacks before those of the config, and the console after them."""
     checkpoints = Checkpoints(
@@ -230,13 +229,19 @@ def _build_trainer(
             checkpoints.timing,
             checkpoints.divergence,
             *build_callbacks(config, experiment.facts),
+            recorder,
             console,
         ],
-        loggers=[MetricsLogger(run), *build_loggers(config, run)],
+        # The logger of metrics.csv comes last: `self.logger` of a task is the first one of the config.
+        loggers=[*build_loggers(config, run), MetricsLogger(run, _objective_metric(config))],
     )
     if config["trainer"].get("precision") == "16-mixed" != trainer.precision:  # on a CPU, Lightning takes bfloat16
         raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed, bf16-true or 32-true")
     return trainer
+
+
+def _objective_metric(config: Config) -> str | None:
+    return config["objective"]["metric"] if config["objective"] else None
 
 
 def _record_start(run: RunDirectory, trainer: Trainer, automatic: list[str], warm_start: WarmStart | None) -> None:

@@ -43,8 +43,9 @@ class TrainState:
         modules: State of the modules outside of their `state_dict`.
         groups: Names of the parameters in each group of each optimizer, which a callback may have added.
         sizes: Lengths of the append-only files in bytes, on rank zero.
-        rank: State of this rank alone: random numbers, loaders, logged values, unfinished metrics, and the gradients of
-            a task with manual optimization.
+        rank: State of this rank alone: random numbers, loaders, logged values, unfinished metrics, the gradients of a
+            task with manual optimization, and the extra state of its modules if there are several ranks, since the
+            checkpoint has that of rank zero.
     """
 
     hook: Hook
@@ -79,6 +80,7 @@ class TrainState:
             "gradients": {}
             if task.automatic_optimization
             else {name: p.grad.detach().clone() for name, p in task.named_parameters() if p.grad is not None},
+            "extra": _get_extra_states(task) if trainer.world_size > 1 else {},
         }
         return cls(
             hook=hook,
@@ -121,6 +123,9 @@ def restore_train_state(saved: dict[str, Any], trainer: Trainer, task: Lightning
     parameters = dict(task.named_parameters())
     for name, gradient in rank["gradients"].items():
         parameters[name].grad = gradient.to(parameters[name].device)
+    modules = dict(task.named_modules())
+    for name, extra_state in rank["extra"].items():
+        modules[name].set_extra_state(extra_state)
     if saved["hook"] == "on_fit_end":
         _clear_restarting(trainer)
     else:
@@ -147,7 +152,7 @@ def state_of_rank(saved: dict[str, Any], trainer: Trainer, task: LightningModule
     state = ranks[number] if number < len(ranks) else ranks[0] | {"random": None}
     metrics = merge_metrics_states([rank["metrics"] for rank in ranks], find_metrics(task)) if number == 0 else {}
     log = state["log"] | {"train": {}, "val": {}}
-    return state | {"metrics": metrics, "gradients": {}, "log": log}
+    return state | {"metrics": metrics, "gradients": {}, "extra": {}, "log": log}
 
 
 def get_progress(trainer: Trainer) -> Progress:
@@ -179,6 +184,15 @@ def _loops(loop: _Loop, prefix: str) -> Iterator[tuple[str, _Loop]]:
     for name, child in vars(loop).items():
         if isinstance(child, _Loop):
             yield from _loops(child, f"{prefix}{name}.")
+
+
+def _get_extra_states(task: LightningModule) -> dict[str, Any]:
+    """Copy the states that modules save by `get_extra_state`, by name."""
+    return {
+        name: copy.deepcopy(module.get_extra_state())
+        for name, module in task.named_modules()
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    }
 
 
 def find_metrics(module: nn.Module) -> dict[str, Metric]:
