@@ -35,6 +35,14 @@ WRONG = {
         "it counts the images of all devices together, so 2 devices must divide it; use 128 or 130",
     ),
     "grammar": (["optimizer.lr=.1=3"], "optimizer.lr=.1=3: cannot be read as an override"),
+    "no such fold": (["data=shapes", "data.folds=3", "data.fold=3"], "data.fold=3: there are 3 folds"),
+    "a size beside folds": (
+        ["data=shapes", "data.folds=3", "data.fold=0", "data.val_size=9"],
+        "data.val_size=9: is not used with data.folds",
+    ),
+    "no data set of torchvision": (
+        ["data=torchvision", "data.name=COCO"], "data.name=COCO: expected a classification data set of torchvision",
+    ),
     "no such class of ours": (["model._target_=litlab.models.cnn.CNNN"], "did you mean litlab.models.cnn.CNN"),
     "a group set to null": (["experiment=null"], "to leave the group out, write ~experiment"),
     "a secret written out": (["+logger.tensorboard.api_key=abc"], "logger.tensorboard.api_key"),

@@ -227,8 +227,17 @@ def test_networks_of_torchvision_take_the_number_of_classes_by_kwargs() -> None:
     assert "num_classes" not in constructor_parameters(import_target("subclasses.Foreign"))
 
 
-def test_a_network_whose_package_is_not_installed_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = compose_config("model=timm", "model.name=resnet18")
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model=timm", "model.name=resnet18"], r"^model: needs the package timm, .*: pip install timm$"),
+        (["data=huggingface", "data.path=x/y"], r"^data: needs the package datasets, .*: pip install datasets$"),
+    ],
+)
+def test_a_class_whose_package_is_not_installed_is_refused_with_the_command(
+    overrides: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose_config(*overrides)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^model: needs the package timm, .*: pip install timm$"):
+    with pytest.raises(UserError, match=expected):
         check_foreign(config)

@@ -193,7 +193,7 @@ def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> 
             if name in trainer and trainer[name] != Trainer.model_fields[name].default
         ]
     problems += _fold_problems(data) if data["_target_"] in known else []
-    if data["_target_"] == "litlab.data.torchvision.Torchvision":
+    if "variant" in data and data["_target_"] in known:  # a data set of torchvision
         problems += _torchvision_problems(data)
     devices = trainer.get("devices")
     batch_size = data.get("batch_size") if data["_target_"] in known else None  # a foreign one may count per device
