@@ -95,6 +95,7 @@ def test_a_single_run(single: tuple[Results, str], project: Path) -> None:
     assert command == ["litlab", "train", *SHORT, "hydra.run.dir=outputs/single"]
 
 
+@pytest.mark.usefixtures("single")
 def test_a_multirun_is_a_table(study: Results, project: Path) -> None:
     assert len(study) == 4
     rows = study.rows()

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, GradientAccumulationScheduler
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.foreign import pair
-from support.runs import TINY
+from support.runs import TINY, Command
 from torch import Tensor, nn
 
 from litlab.runs.directory import RunDirectory
@@ -138,3 +138,37 @@ def test_the_backbone_of_our_task_is_fine_tuned_from_other_weights(
     for number in (num_looks // 6, num_looks // 2, num_looks - 2):
         run = stop_and_resume(tmp_path / f"stopped-{number}", number, *overrides)
         assert differences(outcome(whole), outcome(run)) == []
+
+
+class FailsOnce(Callback):
+    """Fail after the backbone was unfrozen, in the middle of an epoch, unless it has failed before."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        mark = Path(trainer.default_root_dir) / f"failed-{trainer.global_rank}"
+        if trainer.global_step == 16 and not mark.exists():
+            mark.touch()
+            raise RuntimeError("on purpose")
+
+
+def test_two_ranks_average_the_gradients_of_what_was_unfrozen(tmp_path: Path, litlab: Command) -> None:
+    """DDP knows only what was trained when it wrapped the task."""
+    tests = str(Path(__file__).parents[1])
+    overrides = (
+        *TINY, "trainer.max_epochs=3", "checkpoint.every_steps=7", "data.val_size=40",
+        f"+callbacks.fine_tunes._target_={HERE}.FineTunes",
+    )  # fmt: skip
+    done = {
+        name: litlab("train", *overrides, *more, f"hydra.run.dir={tmp_path / name}", PYTHONPATH=tests)
+        for name, more in {
+            "one": (),
+            "two": ("trainer.devices=2",),
+            "failed": ("trainer.devices=2", f"+callbacks.fails._target_={HERE}.FailsOnce"),
+        }.items()
+    }
+    assert [process.returncode for process in done.values()] == [0, 0, 1], done["two"].stderr
+    resumed = litlab("resume", str(tmp_path / "failed"), PYTHONPATH=tests)
+    assert resumed.returncode == 0, resumed.stderr
+    one, two, failed = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in done)
+    assert differences(two, failed) == []
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)

@@ -116,6 +116,28 @@ def test_a_lazy_module_takes_its_shape_from_the_weights(tmp_path: Path) -> None:
     assert differences(lazy.state_dict(), source.state_dict()) == []
 
 
+@pytest.mark.integrations
+def test_a_file_of_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    source, network = Net(num_classes=10), Net()
+    save_file(renamed(source.state_dict(), "model."), tmp_path / "weights.bin")
+    run = RunDirectory.create(tmp_path / "run", "", {})
+    config = {"init_from": find_weights(str(tmp_path / "weights.bin"))}
+    keep_weights(run, config)
+    report = load_initial_weights(run, config["init_from"], Task(network))
+    assert differences(network.conv.state_dict(), source.conv.state_dict()) == []
+    assert report.other_shape.keys() == {"network.head.weight", "network.head.bias"}
+
+    content = (tmp_path / "weights.bin").read_bytes()
+    (tmp_path / "torn.safetensors").write_bytes(content[:-40])
+    torn = RunDirectory.create(tmp_path / "torn", "", {})
+    config = {"init_from": find_weights(str(tmp_path / "torn.safetensors"))}
+    keep_weights(torn, config)
+    with pytest.raises(UserError, match=r"init_from=\S+/torn\.safetensors: can't be read by safetensors: "):
+        load_initial_weights(torn, config["init_from"], Task(network))
+
+
 class Attacks:
     def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
         return os.mkdir, ("attacked",)

@@ -22,7 +22,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import hard_link
 from litlab.tasks.logged_metrics import logged_values
 from litlab.training.loader_state import LoaderState
-from litlab.training.module_state import add_parameter_groups
+from litlab.training.module_state import add_parameter_groups, reduce_trainable_gradients, trainable_names
 from litlab.training.train_state import Hook, TrainState, restore_epoch_state, restore_train_state, state_of_rank
 from litlab.training.unsaved_state import UnsavedState
 
@@ -84,6 +84,8 @@ class Checkpoints(Callback):
         self._unsaved: UnsavedState | None = UnsavedState()  # None as soon as the user knows
         self._note = note
         self._saved_step: int | None = None
+        self._trained: frozenset[str] = frozenset()  # parameters whose gradients are averaged over ranks
+        self._is_first_step = True
         self._saved_time = time.monotonic()
         self._new_best = False
         if saved is not None:
@@ -128,6 +130,7 @@ class Checkpoints(Callback):
             UserError: The ranks do not resume from the same step, or the checkpoint changed meanwhile.
         """
         self._saved_time = time.monotonic()
+        self._trained, self._is_first_step = trainable_names(pl_module), True
         self._check_saved_step(trainer)
         if self._saved is None:
             self._loaders.start(trainer)
@@ -156,9 +159,12 @@ class Checkpoints(Callback):
             self._restore(trainer, pl_module)
         if self._unsaved is not None:
             self._unsaved.start_step(trainer, pl_module)
+        first = batch_idx == 0
+        if trainer.world_size > 1 and (first or self._is_first_step):
+            self._reduce_gradients(trainer, pl_module)
+        self._is_first_step = False
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        first = batch_idx == 0
         signum, late = self._maximum(trainer, self._stop.pending(), self._is_late(first), now=first)
         is_due = self._every_steps is not None and trainer.global_step % self._every_steps == 0
         if signum or late or is_due or self._new_best:
@@ -253,6 +259,12 @@ class Checkpoints(Callback):
         part |= self._metadata
         if trainer.is_global_zero:
             sync_appended(self._run.path)
+
+    def _reduce_gradients(self, trainer: Trainer, task: LightningModule) -> None:
+        """Have the gradients of unfrozen parameters averaged over ranks, too."""
+        before, self._trained = self._trained, trainable_names(task)
+        if self._trained != before:
+            reduce_trainable_gradients(trainer)
 
     def _check_saved_step(self, trainer: Trainer) -> None:
         step = self._saved["step"] if self._saved is not None else 0

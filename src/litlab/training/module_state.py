@@ -1,7 +1,9 @@
 """State of modules outside of their `state_dict`: what is frozen, in training mode, or in which parameter group."""
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
 
 ModuleState = dict[str, dict[str, bool]]
 ParameterGroups = list[list[list[str]]]  # names, by optimizer and group
@@ -49,6 +51,22 @@ def add_parameter_groups(groups: ParameterGroups, trainer: Trainer, task: Lightn
         for names in saved[len(optimizer.param_groups) :]:
             if all(name in parameters for name in names):
                 optimizer.add_param_group({"params": [parameters[name] for name in names]})
+
+
+def trainable_names(task: LightningModule) -> frozenset[str]:
+    """Return the names of the parameters that are not frozen."""
+    return frozenset(name for name, parameter in task.named_parameters() if parameter.requires_grad)
+
+
+def reduce_trainable_gradients(trainer: Trainer) -> None:
+    """Have DDP average the gradients of the parameters that are trained now.
+
+    It only knows those that were trained when it wrapped the task. Unfrozen later, others would differ between ranks.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = strategy.lightning_module  # frees the old wrapper, and with it its hooks
+        strategy.configure_ddp()
 
 
 def _modes_after_validation(trainer: Trainer) -> dict[str, bool]:
