@@ -48,16 +48,9 @@ class Keeper(Callback):
 
 
 class Task(ImageClassifier):
-    def __init__(
-        self, *, network, optimizer, schedule, num_classes,
-        loss, label_smoothing, class_weights, channels_last, compile, test_time_flip, test_time_shift, metrics, token,
-    ):
-        super().__init__(
-            network=network, optimizer=optimizer, schedule=schedule, num_classes=num_classes,
-            loss=loss, label_smoothing=label_smoothing, class_weights=class_weights, channels_last=channels_last,
-            compile=compile, test_time_flip=test_time_flip, test_time_shift=test_time_shift, metrics=metrics,
-        )
-        self.save_hyperparameters("label_smoothing", "token")
+    def __init__(self, *, token, **arguments):
+        super().__init__(**arguments)
+        self.save_hyperparameters({{"token": token}})
 """
 KEEPER = (
     "+callbacks.keeper={_target_: mine.Keeper, token: '${oc.env:CANARY}', address: '${oc.env:CANARY_URL}', fail: %s}"

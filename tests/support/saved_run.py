@@ -35,6 +35,7 @@ task:
   metrics: {}
   loss: null
   class_weights: null
+  freeze: []
   label_smoothing: 0.0
   channels_last: false
   compile: false
