@@ -48,6 +48,7 @@ class RunResult:
         status: As `litlab status` shows it: "completed" if all went well.
         error: Reason why it is not completed; empty if it is.
         seed: Seed; None if its config has none.
+        fold: Fold that it was validated on, from 0; None without folds.
         settings: Values of its config by dotted keys.
         objective: Best value of the objective; None without one.
         best: Validation metrics where the objective was best.
@@ -62,6 +63,7 @@ class RunResult:
     status: str
     error: str
     seed: int | None
+    fold: int | None
     settings: Mapping[str, Any] = field(repr=False)
     objective: float | None
     best: Mapping[str, float]
@@ -140,10 +142,12 @@ class Results(Sequence[RunResult]):
         return self[0]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each run: its name, status and seed, the settings that vary, and its metrics."""
+        """Return a row for each run: its name, status, seed and fold, the settings that vary, and its metrics."""
         rows = []
         for result, settings in zip(self._results, self._settings, strict=True):
-            row = {"run": result.name, "status": result.status, SEED: result.seed}
+            row: dict[str, Any] = {"run": result.name, "status": result.status, SEED: result.seed}
+            if result.fold is not None:
+                row["fold"] = result.fold
             rows.append({**row, **settings, **result.last, **result.best, **result.test})
         return rows
 
@@ -269,6 +273,7 @@ def _to_result(run: Run) -> RunResult:
         status=run.status.value,
         error=run.message,
         seed=run.seed,
+        fold=None if run.fold is None else run.fold.number,
         settings=run.settings,
         objective=run.best.get(run.objective.metric) if run.objective else None,
         best=run.best,

@@ -13,6 +13,7 @@ from support.grids import LR, SEED, names
 from support.studies import accuracy_interval, make_run, make_study
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from litlab.api import results
 from litlab.compare.comparison import compare
 from litlab.compare.conclusion import answer
 from litlab.compare.data_model import Comparison, Group
@@ -196,3 +197,12 @@ def test_curves_are_means_over_folds(tmp_path: Path) -> None:
     value = comparison.groups[0].value
     assert num_without == 0
     assert dots[-1][1:] == pytest.approx((100 * value.mean, 100 * value.low, 100 * value.high))
+
+
+def test_results_in_python_name_the_folds(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", axes(), accuracy)
+    rows = results(tmp_path / "s").rows()
+    assert [(row["fold"], row["val/accuracy"]) for row in rows] == [(fold, accuracy({FOLD: fold})) for fold in range(4)]
+    make_study(tmp_path / "seeds", {SEED: [0]}, lambda point: 0.5)
+    (row,) = results(tmp_path / "seeds").rows()
+    assert "fold" not in row
