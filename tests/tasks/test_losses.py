@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
+from support.runs import TINY
 from support.small_fit import CLASS_NAMES, Batches, Rows, make_task, make_trainer
 from torch import Tensor, nn
 
@@ -207,3 +210,23 @@ def test_losses_that_cannot_be_used_are_refused_before_the_training(loss: Any, m
 def test_weights_that_do_not_fit_the_data_are_refused(weights: Any, counts: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_task(class_weights=weights, class_counts=counts)
+
+
+def test_a_run_with_a_loss_weights_and_metrics_of_ones_own_resumes_exactly(tmp_path: Path) -> None:
+    overrides = (
+        *TINY,
+        f"+task.loss._target_={__name__}.Focal",
+        "task.class_weights=balanced",
+        "data.mixup=0.5",
+        "+task.metrics.auroc={_target_: torchmetrics.classification.MulticlassAUROC, average: weighted}",
+        "objective.metric=val/auroc",
+        "~callbacks",
+        "~logger",
+    )
+    whole, config = new_run(tmp_path / "whole", *overrides)
+    looks = train_until(whole, config, None)
+    assert looks is not None
+    for number in (looks // 3, looks - 2):  # within an epoch, within a validation
+        resumed = stop_and_resume(tmp_path / str(number), number, *overrides)
+        assert differences(outcome(resumed), outcome(whole)) == []
+    assert outcome(whole)["result"]["objective"] == outcome(whole)["result"]["best"]["val/auroc"]
