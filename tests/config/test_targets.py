@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,12 @@ def test_without_a_data_module_the_task_has_to_have_loaders() -> None:
         "task._target_: support.foreign_tasks.GAN does not define train_dataloader, which it has to without a data "
         "module (data=null): define it, or choose a data module by data=..."
     )
+
+
+@pytest.mark.parametrize(("name", "more"), [("MulticlassF1Score", ()), ("F1Score", ("task",))])
+def test_the_keyword_arguments_of_metrics_of_torchmetrics_are_known(name: str, more: tuple[str, ...]) -> None:
+    target = f"torchmetrics.classification.{name}"
+    call = Call("task.metrics.f1", target, ("average", "sync_on_compute", *more), is_inner=True)
+    assert _problem(call) is None
+    expected = f"task.metrics.f1.averag: {target} takes no argument 'averag'; did you mean average"
+    assert _problem(replace(call, arguments=("averag", *more))) == expected

@@ -165,6 +165,18 @@ def test_losses_train(loss: str) -> None:
     assert loss == "unbounded" or train["val/loss"] < before["val/loss"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"label_smoothing": 0.1}, ""),
+        ({"loss": LOSSES["function"]}, "brier"),
+        ({"loss": LOSSES["focal"], "class_weights": "balanced"}, "Focal, class weights 0.417 to 3.33"),
+    ],
+)
+def test_the_summary_of_a_run_names_loss_and_weights(changes: dict[str, Any], text: str) -> None:
+    assert str(make_task(class_counts=COUNTS, **changes).loss) == text
+
+
 @pytest.mark.parametrize("loss", [None, "focal"])
 def test_bounds_of_the_loss_are_known_for_cross_entropy_alone(loss: str | None) -> None:
     infos = {info.name: info for info in make_task(loss=loss and LOSSES[loss]).describe_metrics()}

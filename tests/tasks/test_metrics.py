@@ -260,7 +260,7 @@ def test_torchmetrics_of_batches_equal_references_in_numpy() -> None:
         ("+task.metrics.f1._target_=my.F2", "task.metrics.f1._target_: my.F2: my has no 'F2'"),
         (
             "+task.metrics.f1={_target_: my.F1, averag: macro}",
-            "task.metrics.f1: my.F1: Unexpected keyword arguments: `averag`",
+            "task.metrics.f1.averag: my.F1 takes no argument 'averag'; did you mean average",
         ),
         ("+task.metrics.f1={_target_: my.F1, average: mean}", "task.metrics.f1: my.F1: Expected argument `average` to"),
         ("+task.metrics.f1={average: macro}", "task.metrics.f1.*_target_: names the class to build"),

@@ -161,8 +161,8 @@ class Console(Callback):
         frozen = f", {trainable:,} of them trainable" if trainable < total else ""
         lines.append(f"network      {type(network).__name__}, {total:,} parameters{frozen}")
         lines += self._warm_start
-        if isinstance(task, ImageClassifier) and (weights := task.loss.class_weights) is not None:
-            lines.append(f"loss         weights of the classes from {weights.min():.3g} to {weights.max():.3g}")
+        if isinstance(task, ImageClassifier) and (loss := str(task.loss)):
+            lines.append(f"loss         {loss}")
         device = trainer.strategy.root_device.type
         ranks = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
         epochs, threads = _count(trainer.max_epochs, "epoch"), _count(torch.get_num_threads(), "thread")

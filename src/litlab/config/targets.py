@@ -53,6 +53,11 @@ _CALLED_LATER = ("optimizer", "schedule")  # groups whose class gets these when 
 _TAKEN_BY_TASK = {"model": "network", "optimizer": "optimizer", "schedule": "schedule"}
 # Packages whose functions document that `**kwargs` takes `num_classes`.
 _NUM_CLASSES_IN_KWARGS = ("torchvision.models", "timm.models")
+# Arguments that the classification metrics of torchmetrics take by `**kwargs`.
+_METRIC_KWARGS = (
+    "compute_on_cpu", "dist_sync_on_step", "process_group", "dist_sync_fn", "distributed_available_fn",
+    "sync_on_compute", "compute_with_cache",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -266,7 +271,8 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
     """Return the parameters of a class or function by name, with those that its `**kwargs` are known to take.
 
     A subclass of one of litlab's classes takes by `**kwargs` what its base takes, except what it passes itself, as in
-    `super().__init__(mixup=0.0, **kwargs)`. Networks of torchvision and timm take `num_classes`.
+    `super().__init__(mixup=0.0, **kwargs)`. Networks of torchvision and timm take `num_classes`, classification metrics
+    of torchmetrics the arguments of all metrics.
 
     Raises:
         TypeError, ValueError: If it has no signature, as some that are written in C.
@@ -281,6 +287,11 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
         inherited = _inherited_parameters(target, base)
         return parameters | {name: value for name, value in inherited.items() if name not in parameters}
     module = str(getattr(target, "__module__", None))
+    constructor_module = str(getattr(target.__init__, "__module__", None))
+    if lies_under(constructor_module, "torchmetrics.classification", "torchmetrics.metric"):
+        del parameters[open_ended]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return parameters | {name: inspect.Parameter(name, keyword, default=None) for name in _METRIC_KWARGS}
     if lies_under(module, *_NUM_CLASSES_IN_KWARGS) and "num_classes" not in parameters:
         parameters["num_classes"] = inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY, default=None)
     return parameters

@@ -68,6 +68,13 @@ class ClassificationLoss(FixedDtype):
         weights = compute_class_weights(class_weights, class_counts, num_classes)
         self.register_buffer("class_weights", weights, persistent=False)  # the config and the data tell them again
 
+    def __str__(self) -> str:
+        """Describe what is not the default: `Focal, class weights 0.5 to 2`; empty for plain cross entropy."""
+        parts = [] if self.function is None else [_name(self.function)]
+        if (weights := self.class_weights) is not None:
+            parts.append(f"class weights {weights.min():.3g} to {weights.max():.3g}")
+        return ", ".join(parts)
+
     def evaluate(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of each image, `b`, without label smoothing and class weights."""
         return self._losses(logits, labels, label_smoothing=0.0)
@@ -150,7 +157,7 @@ def check_loss(function: LossFunction, num_classes: int) -> None:
     Raises:
         UserError: If it does not return one differentiable loss for each image, or has parameters.
     """
-    name = getattr(getattr(function, "func", function), "__name__", type(function).__name__)
+    name = _name(function)
     expected = "one loss for each image, so that it can be averaged exactly over ranks and mixed labels"
     if not callable(function):
         raise UserError(f"task.loss: expected a module that is called with logits and labels, got a {name}")
@@ -175,3 +182,7 @@ def check_loss(function: LossFunction, num_classes: int) -> None:
         )
     if not losses.requires_grad:
         raise UserError(f"task.loss: {name} has no gradient by the logits, so nothing would be trained")
+
+
+def _name(function: LossFunction) -> str:
+    return str(getattr(getattr(function, "func", function), "__name__", type(function).__name__))
