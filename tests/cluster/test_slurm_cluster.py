@@ -200,22 +200,21 @@ def test_two_nodes_save_when_warned_and_when_cancelled(cluster: SlurmCluster, pr
 def test_a_single_run_is_resumed_in_the_queue(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
     """A command waits for one that was detached, and submits one that was stopped on this machine."""
     litlab = [sys.executable, "-P", "-m", "litlab"]
-    train = [*litlab, "train", *LONG, "hydra.run.dir=run"]
-    done = subprocess.run([*train, *SLURM, "--detach"], cwd=project, capture_output=True, text=True, timeout=SOON)
+    train, resume = [*litlab, "train", *LONG], [*litlab, "resume", *SLURM]
+    detached = [*train, "hydra.run.dir=run", *SLURM, "--detach"]
+    done = subprocess.run(detached, cwd=project, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
-    resume = [*litlab, "resume", "run", *SLURM]
-    done = subprocess.run(resume, cwd=project, capture_output=True, text=True, timeout=SOON)
+    done = subprocess.run([*resume, "run"], cwd=project, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
     submitted = RunDirectory(project / "run")
     assert (read_result(submitted)["status"], num_starts(submitted)) == ("completed", 1)
 
     run = RunDirectory(project / "here")
-    worker = subprocess.Popen([*train[:-1], "hydra.run.dir=here"], cwd=project, stdout=subprocess.DEVNULL)
+    worker = subprocess.Popen([*train, "hydra.run.dir=here"], cwd=project, stdout=subprocess.DEVNULL)
     wait_until(lambda: logs_values(run), SOON)
     worker.send_signal(signal.SIGINT)
     assert worker.wait(SOON) == 130
-    resume[3] = "here"
-    done = subprocess.run(resume, cwd=project, capture_output=True, text=True, timeout=SOON)
+    done = subprocess.run([*resume, "here"], cwd=project, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
     assert num_starts(run) == 1
     assert weights(run) == weights(submitted)
