@@ -16,7 +16,7 @@ from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
 from litlab.optim.parameter_groups import decayed_names, parameter_groups
 from litlab.runs.directory import RunDirectory
-from litlab.training.build import bind_arguments
+from litlab.training.build import bind_arguments, build_schedule
 
 RECORD = "side_by_side.json"
 
@@ -47,7 +47,7 @@ class BareLoop:
             parameter_groups(network, decayed_names(network))
         )
         total_steps = len(self.loader) * config["trainer"]["max_epochs"]
-        self.schedule = bind_arguments("schedule", config["schedule"])(self.optimizer, total_steps=total_steps)
+        self.schedule = build_schedule(config)(self.optimizer, total_steps=total_steps)
 
     def train(self, epoch: int) -> float:
         """Train one epoch and return its seconds."""

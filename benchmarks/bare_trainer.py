@@ -12,7 +12,7 @@ from benchmarks.step_by_step import StepByStep
 from litlab.data.loader import Batch, BatchLoader
 from litlab.data.module import ImageDataModule
 from litlab.optim.parameter_groups import decayed_names, parameter_groups
-from litlab.training.build import bind_arguments
+from litlab.training.build import bind_arguments, build_schedule
 
 
 class Plain(LightningModule):
@@ -36,7 +36,7 @@ class Plain(LightningModule):
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.network, decayed_names(self.network))
         optimizer = bind_arguments("optimizer", self._config["optimizer"])(groups)
-        schedule = bind_arguments("schedule", self._config["schedule"])(optimizer, total_steps=self._total_steps)
+        schedule = build_schedule(self._config)(optimizer, total_steps=self._total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:

@@ -32,7 +32,12 @@ class MyNet(nn.Module):
 """,
     "conf/model/mynet.yaml": "_target_: mypkg.net.MyNet\nwidth: 12\n",
     "conf/data/few.yaml": "defaults: [shapes]\nnum_train: 100\nnum_test: 30\nval_size: 20\nbatch_size: 16\n",
-    "conf/schedule/constant.yaml": "_target_: litlab.optim.schedules.cosine\nwarmup: 0.5\nfinal: 0.125\n",
+    "conf/schedule/constant.yaml": """\
+_target_: litlab.optim.schedules.cosine
+interval: step
+warmup: 0.5
+final: 0.125
+""",
     "conf/experiment/mine.yaml": """\
 # @package _global_
 defaults:
@@ -106,7 +111,7 @@ def test_a_project_trains_its_own_network_on_its_own_settings(trained: RunDirect
     assert read_result(trained)["parameters"] == (3072 + 1) * 12 + (12 + 1) * 10
     assert config["model"] == {"_target_": "mypkg.net.MyNet", "width": 12}
     assert (config["data"]["num_train"], config["data"]["flip"]) == (100, True)  # of the project's YAML, of litlab's
-    shadowing = {"_target_": "litlab.optim.schedules.cosine", "warmup": 0.5, "final": 0.125}
+    shadowing = {"_target_": "litlab.optim.schedules.cosine", "interval": "step", "warmup": 0.5, "final": 0.125}
     assert config["schedule"] == shadowing, "a config of the project shadows one of litlab"
 
 

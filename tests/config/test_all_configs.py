@@ -1,6 +1,5 @@
 """Every config in conf/ composes and can be built; the debug configs work."""
 
-import inspect
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from litlab.config.compose import register_resolvers
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.schema import OPTIONAL_PACKAGES
+from litlab.config.targets import needs_total_steps
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.module import ImageDataModule
 from litlab.data.shapes import Shapes
@@ -27,11 +27,13 @@ from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.training.build import (
     Facts,
+    NodeFactory,
     bind_arguments,
     build_callbacks,
     build_data,
     build_loggers,
     build_network,
+    build_schedule,
     build_task,
     build_trainer,
 )
@@ -49,6 +51,7 @@ MUST = {  # what has no default
     "model=timm": ["model.name=resnet18"],
 }
 OPTIONAL = {"model=timm"}  # needs a package
+ADDED_CALLBACKS = {"ema": "EMA", "early_stopping": "EarlyStopping", "model_summary": "ModelSummary"}
 NAMES = tuple(f"class {number}" for number in range(10))
 INFO = DatasetInfo("none", NAMES, (3, 32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "", "", 80, 20, 20)
 FACTS = Facts(INFO)
@@ -74,8 +77,8 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
     assert isinstance(task, LightningModule)
     callbacks = {type(callback).__name__ for callback in build_callbacks(config, FACTS)}
     pictures = {"TrainingImages", "WorstMistakes", "ConfusionMatrix", "ClassAccuracy", "ReliabilityDiagram"}
-    assert callbacks - {"EMA"} == pictures | {"TrainingLog"}
-    assert ("EMA" in callbacks) == (choice == "callbacks=ema")
+    more = {f"callbacks={name}": cls for name, cls in ADDED_CALLBACKS.items()}
+    assert callbacks == pictures | {"TrainingLog"} | ({more[choice]} if choice in more else set())
     targets = [node["_target_"] for node in config["logger"].values()]
     if any(find_spec(OPTIONAL_PACKAGES[target]) is None for target in targets if target in OPTIONAL_PACKAGES):
         with pytest.raises(UserError, match="needs a package that is not installed here"):
@@ -89,6 +92,12 @@ def test_each_config_composes_and_can_be_built(choice: str, tmp_path: Path) -> N
         return  # it would start processes; tests/training/test_run.py trains with it
     trainer = build_trainer(config, run, INFO, devices=1, callbacks=[], loggers=[])
     assert trainer.max_epochs == config["trainer"]["max_epochs"]
+
+
+def test_callbacks_compose_as_a_list() -> None:
+    callbacks = build_callbacks(compose_config(f"callbacks=[{','.join(ADDED_CALLBACKS)}]"), FACTS)
+    assert {type(callback).__name__ for callback in callbacks} >= {"TrainingLog", *ADDED_CALLBACKS.values()}
+    assert len(callbacks) == len(build_callbacks(compose_config(), FACTS)) + len(ADDED_CALLBACKS)
 
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith("study=")])
@@ -110,15 +119,14 @@ def test_each_study_is_a_multirun_with_its_sweeper(choice: str) -> None:
 def test_each_optimizer_and_schedule_steps(choice: str) -> None:
     config = compose_config(choice)
     network = nn.Conv2d(3, 2, 1)
-    optimizer = bind_arguments("optimizer", config["optimizer"])(network.parameters())
-    make = bind_arguments("schedule", config["schedule"])
-    needs = inspect.signature(make).parameters
-    schedule = make(optimizer, **({"total_steps": 20} if "total_steps" in needs else {}))
+    optimizer = NodeFactory("optimizer", config["optimizer"], "params")(network.parameters())
+    arguments = {"total_steps": 20} if needs_total_steps(config["schedule"]) else {}
+    schedule = build_schedule(config)(optimizer, **arguments)
     before = network.weight.detach().clone()
     for _ in range(2):
         network(torch.ones(1, 3, 1, 1)).sum().backward()
         optimizer.step()
-        schedule.step()
+        schedule.step(*([0.5] if choice == "schedule=plateau" else []))
     assert not torch.equal(network.weight, before)
     assert 0 < schedule.get_last_lr()[0] <= config["optimizer"]["lr"]
 

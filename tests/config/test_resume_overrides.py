@@ -17,7 +17,7 @@ from litlab.config.resume_overrides import (
     ConfigChange,
     change_config,
 )
-from litlab.config.schema import SECTIONS
+from litlab.config.schema import SCHEDULE_KEYS, SECTIONS
 from litlab.config.targets import import_target
 from litlab.config.tree import ABSENT, flatten
 from litlab.errors import UserError
@@ -143,7 +143,8 @@ def test_litlabs_schedules_that_need_the_total_number_of_steps() -> None:
     schedules = [target for target in schedules if target.startswith("litlab.optim.schedules.")]
     assert len(schedules) == 4
     for target in schedules:
-        config = with_schedule({"_target_": target} | dict.fromkeys(SECTIONS[target].model_fields, 0.5))
+        values = {name: "epoch" if name in SCHEDULE_KEYS else 0.5 for name in SECTIONS[target].model_fields}
+        config = with_schedule({"_target_": target} | values)
         if "total_steps" in inspect.signature(import_target(target)).parameters:
             with pytest.raises(AnotherExperiment):
                 changed("trainer.max_epochs=20", config=config)
@@ -155,12 +156,16 @@ def test_foreign_schedules_are_inspected(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "change_schedules.py").write_text(FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)
     node = {"_target_": "change_schedules.ending"}
-    for allowed in (None, node | {"total_steps": 90}, {"_target_": "change_schedules.endless", "gamma": 1}):
+    plateau = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
+    for allowed in (None, node | {"total_steps": 90}, {"_target_": "change_schedules.endless", "gamma": 1}, plateau):
         assert changed("trainer.max_epochs=11", config=with_schedule(allowed)).changed == {
             "trainer.max_epochs": [10, 11]
         }
     with pytest.raises(AnotherExperiment, match=r"change_schedules\.ending follows the total number of steps"):
         changed("trainer.max_epochs=11", config=with_schedule(node))
+    chained = {"_target_": "change_schedules.endless", "gamma": [{"_target_": "litlab.optim.schedules.cosine"}]}
+    with pytest.raises(AnotherExperiment, match=r"change_schedules\.endless follows the total number of steps"):
+        changed("trainer.max_epochs=11", config=with_schedule(chained))
     with pytest.raises(UserError, match=r"schedule\._target_: nowhere\.Schedule can't be inspected: .*no module"):
         changed("trainer.max_epochs=11", config=with_schedule({"_target_": "nowhere.Schedule"}))
 

@@ -24,6 +24,11 @@ class Loose:
 class Schedule:
     def __init__(self, wrapped, total_steps, gamma): ...
 
+class ReduceLROnPlateau: ...
+
+class Plateau(ReduceLROnPlateau):
+    def __init__(self, optimizer): ...
+
 class Optimizer:
     def __init__(self, parameters, lr): ...
 
@@ -82,6 +87,10 @@ def test_missing_modules_and_attributes_are_named(target: str, expected: str) ->
         ("data", "Net", ["width"], "needs num_classes"),
         ("model", "Loose", ["anything"], None),
         ("schedule", "Schedule", ["gamma"], None),
+        ("schedule", "Schedule", ["gamma", "interval"], None),
+        ("schedule", "Loose", [], "counts its steps; set +schedule.interval=epoch to step it after each epoch, or "),
+        ("schedule", "Plateau", ["interval"], "is stepped at each validation; leave out schedule.interval"),
+        ("schedule", "Plateau", [], None),
         ("schedule", "Schedule", [], "needs gamma"),
         ("optimizer", "Optimizer", ["lr"], None),
         ("callbacks.mine", "Net", ["width"], None),
@@ -122,9 +131,10 @@ def test_a_module_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: py
         ("BatchSizeFinder", "and set it, as in data.batch_size=256"),
         ("StochasticWeightAveraging", "average the weights by callbacks=ema"),
         ("ModelPruning", "prune the network after the training"),
+        ("ProgressBar", "leave it out, as litlab shows the progress on a terminal"),
     ],
 )
-def test_callbacks_that_could_not_be_resumed_are_refused(name: str, remedy: str) -> None:
+def test_callbacks_that_no_run_can_have_are_refused(name: str, remedy: str) -> None:
     problem = _problem(Call("callbacks.mine", f"lightning.pytorch.callbacks.{name}", []))
     assert problem is not None
     assert problem.startswith(f"callbacks.mine._target_: {name} ")
@@ -138,6 +148,10 @@ def test_a_subclass_of_such_a_callback_is_refused_and_others_are_not(tmp_path: P
     problem = _problem(Call("callbacks.mine", "foreignpkg.finders.Finder", []))
     assert problem is not None
     assert problem.startswith("callbacks.mine._target_: LearningRateFinder sets the learning rate while a run starts")
+    for bar in ("TQDMProgressBar", "RichProgressBar"):
+        problem = _problem(Call("callbacks.bar", f"lightning.pytorch.callbacks.{bar}", []))
+        assert problem is not None
+        assert problem.startswith("callbacks.bar._target_: ProgressBar is a second progress bar, beside that of litlab")
     assert _problem(Call("callbacks.mine", "lightning.pytorch.callbacks.EarlyStopping", ["monitor"])) is None
 
 
@@ -166,13 +180,21 @@ NESTED: dict[str, tuple[dict[str, Any], str | None]] = {
         {"model": node("Loose", head=node("Nett"))},
         "model.head._target_: foreignpkg.nets.Nett: foreignpkg.nets has no",
     ),
-    "partial": ({"schedule": node("Loose", parts=[node("Schedule", _partial_=True)])}, None),
+    "partial": ({"schedule": node("Loose", interval="step", parts=[node("Schedule", _partial_=True)])}, None),
     "partial with a typo": (
-        {"schedule": node("Loose", parts=[node("Schedule", _partial_=True, gama=1)])},
+        {"schedule": node("Loose", interval="step", parts=[node("Schedule", _partial_=True, gama=1)])},
         "schedule.parts.0.gama: foreignpkg.nets.Schedule takes no argument 'gama'; did you mean gamma",
     ),
+    "inside a schedule, handed what the outer one is": (
+        {"schedule": node("Loose", interval="step", a=node("Plateau"))},
+        None,
+    ),
+    "an interval inside a schedule": (
+        {"schedule": node("Loose", interval="step", a=node("Plateau", interval="step"))},
+        "schedule.a.interval: foreignpkg.nets.Plateau takes no argument 'interval'",
+    ),
     "inside a schedule": (
-        {"schedule": node("Loose", a=node("Schedule"))},
+        {"schedule": node("Loose", interval="step", a=node("Schedule"))},
         "schedule.a: foreignpkg.nets.Schedule needs wrap",
     ),
     "not recursive": ({"model": node("Loose", _recursive_=False, head=node("make"))}, None),

@@ -19,6 +19,7 @@ from litlab.callbacks.images import contact_sheet
 from litlab.callbacks.predictions import PredictionCounts
 from litlab.data.loader import Batch
 from litlab.optim import schedules
+from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.tasks.image_classifier import ImageClassifier
 
 CLASS_NAMES = ("ant", "bee", "cow", "dog", "eel", "fox")
@@ -90,7 +91,9 @@ def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
     arguments: dict[str, Any] = {
         "network": nn.Sequential(nn.Flatten(), nn.Linear(192, len(CLASS_NAMES))),
         "optimizer": partial(torch.optim.SGD, lr=lr),
-        "schedule": partial(schedules.one_cycle, warmup=0.5, initial=0.1, final=0.0),
+        "schedule": ScheduleFactory(
+            partial(schedules.one_cycle, warmup=0.5, initial=0.1, final=0.0), interval="step", needs_total_steps=True
+        ),
         "num_classes": len(CLASS_NAMES),
         "loss": None,
         "label_smoothing": 0.0,

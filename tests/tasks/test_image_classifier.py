@@ -6,16 +6,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from support import small_fit
 from support.small_fit import Batches, Loader, Rows
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.optim.lr_scheduler import OneCycleLR
 
+from litlab.callbacks.training_log import TrainingLog
 from litlab.data.loader import Batch, Partners
 from litlab.errors import UserError
 from litlab.optim import schedules as optim
+from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.metrics import EvaluationMetrics
 
@@ -108,7 +110,7 @@ def test_metrics_keep_counting_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_training_reduces_the_loss_in_each_precision(precision: str) -> None:
-    task = make_task(schedule=partial(optim.one_cycle, warmup=0.25, initial=0.04, final=0.0))
+    task = make_task(schedule=by_step(partial(optim.one_cycle, warmup=0.25, initial=0.04, final=0.0)))
     batches = [make_batch(16)] * 30
     (before,) = make_trainer(precision=precision).test(task, Loader(batches[:1]), verbose=False)
     make_trainer(precision=precision).fit(task, Loader(batches))
@@ -123,9 +125,14 @@ def test_weight_decay_reaches_matrices_only() -> None:
     assert decay == {"decay": 0.5, "no_decay": 0.0}
 
 
+def by_step(make: Any, *, needs_total_steps: bool = True) -> ScheduleFactory:
+    return ScheduleFactory(make, interval="step", needs_total_steps=needs_total_steps)
+
+
 @pytest.mark.parametrize(("arguments", "total_steps"), [({}, 10), ({"total_steps": 40}, 40)])
 def test_schedule_gets_total_steps_unless_the_user_sets_them(arguments: dict[str, int], total_steps: int) -> None:
-    task = make_task(schedule=partial(OneCycleLR, max_lr=0.3, cycle_momentum=False, **arguments))
+    make = partial(OneCycleLR, max_lr=0.3, cycle_momentum=False, **arguments)
+    task = make_task(schedule=by_step(make, needs_total_steps=not arguments))
     trainer = make_trainer(max_epochs=2)
     trainer.fit(task, Loader([make_batch(4)] * 5))
     (config,) = trainer.lr_scheduler_configs
@@ -133,9 +140,53 @@ def test_schedule_gets_total_steps_unless_the_user_sets_them(arguments: dict[str
 
 
 def test_unlimited_training_needs_a_constant_schedule() -> None:
-    task = make_task(schedule=partial(optim.cosine, warmup=0.1, final=0.0))
+    task = make_task(schedule=by_step(partial(optim.cosine, warmup=0.1, final=0.0)))
     with pytest.raises(UserError, match="schedule=constant"):
         make_trainer(max_epochs=-1).fit(task, Loader([make_batch(4)]))
+
+
+class CountsEvaluations(torch.optim.LBFGS):
+    """LBFGS that counts how often it has evaluated a batch."""
+
+    num_evaluations = 0
+
+    def step(self, closure: Any) -> Any:
+        def counted() -> Any:
+            self.num_evaluations += 1
+            return closure()
+
+        return super().step(counted)
+
+
+def test_lbfgs_has_one_group_and_each_batch_counts_once() -> None:
+    """Its first evaluation of a batch is that of the weights before the step, as for any other optimizer."""
+    rows, batches = Rows(), [make_batch(16, seed=seed) for seed in range(3)]
+    task = make_task(optimizer=partial(CountsEvaluations, lr=0.1, max_iter=4))
+    losses = []
+
+    class Losses(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+        ) -> None:
+            with torch.no_grad():
+                losses.append(F.cross_entropy(task.network(batch.images), batch.labels).item())
+
+    trainer = small_fit.make_trainer([rows], [TrainingLog(), Losses()], max_epochs=2, log_every_n_steps=3)
+    trainer.fit(task, Loader(batches))
+    (group,) = trainer.optimizers[0].param_groups
+    assert len(group["params"]) == len(list(task.network.parameters()))
+    assert trainer.optimizers[0].num_evaluations > 6
+    assert trainer.global_step == 6
+    expected = {3: sum(losses[:3]) / 3, 6: sum(losses[3:]) / 3}
+    assert rows.values("train/loss") == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"accumulate_grad_batches": 2}, {"devices": 2, "strategy": "ddp_spawn"}])
+def test_lbfgs_is_refused_where_it_would_be_wrong(changes: dict[str, Any]) -> None:
+    task = make_task(optimizer=partial(torch.optim.LBFGS, lr=0.1))
+    task.trainer = make_trainer(**changes)
+    with pytest.raises(UserError, match=r"LBFGS evaluates each batch several times, which works on one device, with"):
+        task.configure_optimizers()
 
 
 class Pair(nn.Sequential):

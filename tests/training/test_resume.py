@@ -30,6 +30,9 @@ TOGETHER = {
         *EMA, "trainer.precision=bf16-mixed", "task.channels_last=true",
         "+task.metrics.f1._target_=torchmetrics.classification.MulticlassF1Score",
     ),
+    "LBFGS, which evaluates a batch several times": (
+        "~optimizer", "+optimizer={_target_: torch.optim.LBFGS, lr: 0.1, max_iter: 3}", "schedule=constant",
+    ),
     "a stop that waits for min_epochs": (
         "+callbacks.early._target_=training.test_resume.StopsInTheFirstEpoch", "+trainer.min_epochs=2",
         "trainer.max_epochs=3",

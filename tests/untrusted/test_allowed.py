@@ -109,13 +109,13 @@ def test_a_run_of_listed_and_allowed_classes_is_used_as_ones_own(
         whole.path,
         optimizer={"_target_": "torch.optim.Adam", "lr": 0.1},
         schedule={"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3},
-        callbacks={"stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"}},
+        callbacks={"stop": {"_target_": "lightning.pytorch.callbacks.Timer", "duration": "00:01:00:00"}},
         logger={"rows": {"_target_": "lightning.pytorch.loggers.CSVLogger", "name": "rows"}},
     )
     frozen = yaml.safe_load(whole.config.read_text())
     frozen["trainer"]["strategy"] = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "static_graph": True}
     change(whole.path, **frozen)
-    with pytest.raises(UserError, match=r"--allow lightning\.pytorch\.callbacks\.EarlyStopping"):
+    with pytest.raises(UserError, match=r"--allow lightning\.pytorch\.callbacks\.Timer"):
         trusted_config(whole, frozen)
     os.environ["LITLAB_ALLOW"] = "lightning.pytorch"
     assert trusted_config(whole, frozen) == frozen

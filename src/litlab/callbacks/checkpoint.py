@@ -14,8 +14,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing
-from litlab.config.targets import find_resume_problem
+from litlab.config.targets import find_callback_problem
 from litlab.errors import UserError
+from litlab.optim.schedule_factory import check_intervals, step_plateaus
 from litlab.process.signals import Stopped, StopRequest
 from litlab.runs.append_only_files import appended_lengths, sync_appended
 from litlab.runs.directory import RunDirectory
@@ -101,16 +102,21 @@ class Checkpoints(Callback):
         Lightning's default is the folder of litlab's checkpoints.
 
         Raises:
-            UserError: A run with one of them could not be resumed exactly.
+            UserError: No run can have one of them, for example since it could not be resumed exactly.
         """
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning gives it no type
-            if problem := find_resume_problem(type(callback)):
+            if problem := find_callback_problem(type(callback)):
                 raise UserError(problem)
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self._run.path / "model_checkpoints")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the parameter groups of the checkpoint added after all hooks, which may add some of them again."""
+        """Have the parameter groups of the checkpoint added after all hooks, which may add some of them again.
+
+        Raises:
+            UserError: The module steps its schedule in another way than the config says.
+        """
+        check_intervals(trainer)
         rank = None
         if self._saved is not None:
             groups, load = self._saved["groups"], trainer.strategy.load_optimizer_state_dict
@@ -200,7 +206,7 @@ class Checkpoints(Callback):
             raise Stopped(signum, self._saved_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the weights if they are the best so far, or mark them to be saved before the next step.
+        """Step the schedules that follow the objective; save the best weights, or mark them to be saved.
 
         Raises:
             UserError: The objective was not logged.
@@ -210,7 +216,12 @@ class Checkpoints(Callback):
         in_flight, self._validation = self._validation is None, None
         if self.divergence.is_final:
             return
-        if self._best is not None and self._best.improved(self._validation_metrics(trainer), trainer.global_step):
+        if self._best is None:
+            return
+        metrics = self._validation_metrics(trainer)
+        improved = self._best.improved(metrics, trainer.global_step)
+        step_plateaus(trainer, metrics[self._best.metric])
+        if improved:
             if in_flight:  # this state cannot be resumed from, and the next step changes the weights
                 trainer.save_checkpoint(self._run.best, weights_only=True)
             else:

@@ -1,6 +1,5 @@
 """Overrides of the frozen config of a run that is resumed, as far as they keep what it has computed so far."""
 
-import inspect
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from litlab.config.hydra_errors import explain_interpolation_error, parse_overri
 from litlab.config.identity import VOLATILE, swept_keys
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references
-from litlab.config.targets import import_target
+from litlab.config.targets import needs_total_steps
 from litlab.config.tree import (
     GROUPS,
     MAPPING_GROUPS,
@@ -37,7 +36,6 @@ CHANGEABLE = tuple(key for key in VOLATILE if key not in LOCATION_KEYS)
 LENGTH_KEYS = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
 _NUMERICS_KEYS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _AVERAGING = ("WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning
-_ENDLESS_SCHEDULE = "litlab.optim.schedules.constant"  # the one of litlab's that doesn't need the number of steps
 
 
 class AnotherExperiment(UserError):
@@ -205,25 +203,12 @@ def _length_problem(max_epochs: Any, num_epochs_begun: int, config: Config) -> s
                 f"would make it another experiment: callbacks.{name} replaces the trained weights by their average "
                 "where training ends (a run with callbacks=ema can be extended)"
             )
-    if schedule is None or not _needs_total_steps(schedule):
+    if schedule is None or not needs_total_steps(schedule):
         return None
     return (
         f"would make it another experiment: {schedule['_target_']} follows the total number of steps, so the learning "
         "rate of every step so far would have been another (a run with schedule=constant can be extended)"
     )
-
-
-def _needs_total_steps(schedule: Config) -> bool:
-    """Return whether training passes the total number of steps to a schedule, since the config doesn't set it."""
-    target = schedule["_target_"]
-    if "total_steps" in schedule or target == _ENDLESS_SCHEDULE:
-        return False
-    if target in SECTIONS:
-        return True
-    try:
-        return "total_steps" in inspect.signature(import_target(target)).parameters
-    except Exception as error:  # a module of the user's own may raise anything
-        raise UserError(f"schedule._target_: {target} can't be inspected: {type(error).__name__}: {error}") from error
 
 
 def _notes(config: Config, changed: Collection[str], extends_training: bool) -> list[str]:

@@ -349,7 +349,16 @@ class Muon(Section):
     weight_decay: NonNegative
 
 
-class WarmupSchedule(Section):
+class Schedule(Section):
+    """Keys of any schedule that are no arguments of its class, but say how it is stepped."""
+
+    interval: Literal["step", "epoch"]
+
+
+SCHEDULE_KEYS = tuple(Schedule.model_fields)
+
+
+class WarmupSchedule(Schedule):
     """Keys of `schedule=cosine` and `schedule=linear`."""
 
     warmup: Fraction
@@ -360,6 +369,23 @@ class OneCycle(WarmupSchedule):
     """Keys of `schedule=one_cycle`."""
 
     initial: Fraction
+
+
+class Plateau(Section):
+    """Keys of `schedule=plateau`; those with a default here are torch's and not in the YAML.
+
+    Attributes:
+        mode: Direction of the objective, which litlab passes.
+    """
+
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: CountOrZero = 10
+    threshold: NonNegative = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    cooldown: CountOrZero = 0
+    min_lr: NonNegative = 0
+    eps: NonNegative = 1e-8
+    mode: Literal["min", "max"] = "min"
 
 
 class NoArguments(Section):
@@ -396,10 +422,35 @@ class MLflow(Section):
     tags: dict[str, str]
 
 
+class ModelSummary(Section):
+    """Keys of `callbacks.model_summary`."""
+
+    max_depth: Annotated[int, Field(ge=-1)] = 1
+
+
 def _not_test(metric: str) -> str:
     if split_of(metric) == "test" or metric.lower().startswith("test"):
         raise ValueError("nothing is ever selected on the test split; use a validation metric such as val/accuracy")
     return metric
+
+
+ValidationMetric = Annotated[str, Field(min_length=1), AfterValidator(_not_test)]
+
+
+class EarlyStopping(Section):
+    """Keys of `callbacks.early_stopping`; those with a default here are Lightning's and not in the YAML."""
+
+    monitor: ValidationMetric
+    mode: Literal["max", "min"]
+    patience: Count = 3
+    min_delta: NonNegative = 0.0
+    check_on_train_epoch_end: bool | None = None
+    strict: bool = True
+    check_finite: bool = True
+    stopping_threshold: float | None = None
+    divergence_threshold: float | None = None
+    verbose: bool = False
+    log_rank_zero_only: bool = False
 
 
 BatchLimit = Fraction | Count | None
@@ -410,7 +461,7 @@ DurationParts = dict[Literal["weeks", "days", "hours", "minutes", "seconds"], Co
 class Objective(Section):
     """Keys of `objective`."""
 
-    metric: Annotated[str, Field(min_length=1), AfterValidator(_not_test)]
+    metric: ValidationMetric
     mode: Literal["max", "min"]
 
 
@@ -602,8 +653,7 @@ TRAINER_DECIDED = {
     "enable_checkpointing": "a run needs its checkpoints for the test and to resume; checkpoint.every_steps and "
     "checkpoint.every_minutes say when they are saved",
     "enable_progress_bar": "litlab has a progress bar of its own, and plain lines where the output is no terminal",
-    "enable_model_summary": "add it as a callback, which writes to run.log: "
-    "+callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
+    "enable_model_summary": "callbacks=model_summary writes it to run.log",
     "num_sanity_val_steps": "no validation precedes the training; debug=fast shows whether validation works",
     "fast_dev_run": "it saves no checkpoint, which a run needs; use debug=fast",
     "barebones": "it saves and logs nothing, which a run needs; callbacks.NAME=null leaves out a callback",
@@ -636,6 +686,7 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
         "litlab.optim.schedules.cosine": WarmupSchedule,
         "litlab.optim.schedules.linear": WarmupSchedule,
         "litlab.optim.schedules.constant": NoArguments,
+        "torch.optim.lr_scheduler.ReduceLROnPlateau": Plateau,
     },
     "callbacks": {
         "litlab.callbacks.training_log.TrainingLog": NoArguments,
@@ -645,6 +696,8 @@ GROUP_SECTIONS: dict[str, dict[str, type[Section]]] = {
         "litlab.callbacks.class_accuracy.ClassAccuracy": NoArguments,
         "litlab.callbacks.reliability_diagram.ReliabilityDiagram": NoArguments,
         "litlab.callbacks.ema.EMA": EMA,
+        "lightning.pytorch.callbacks.EarlyStopping": EarlyStopping,
+        "lightning.pytorch.callbacks.ModelSummary": ModelSummary,
     },
     "logger": {
         "litlab.loggers.TensorBoard": NoArguments,

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from litlab.config.schema import BASE_SECTIONS, FACTS, OPTIONAL_PACKAGES, SECTIONS
-from litlab.config.tree import Config, children, did_you_mean, join, lies_under, nodes
+from litlab.config.schema import BASE_SECTIONS, FACTS, OPTIONAL_PACKAGES, SCHEDULE_KEYS, SECTIONS
+from litlab.config.tree import Config, children, did_you_mean, join, lies_under, nodes, walk
 from litlab.config.validate import subclass_problems
 from litlab.errors import UserError
 
@@ -48,7 +48,6 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "logger": ("save_dir",),
     "trainer": (),
 }
-_CALLED_LATER = ("optimizer", "schedule")  # groups whose class gets these when it is called, and nodes inside do not
 # Config group -> argument by which a task takes it. Without that argument, the group would be ignored.
 _TAKEN_BY_TASK = {"model": "network", "optimizer": "optimizer", "schedule": "schedule"}
 # Packages whose functions document that `**kwargs` takes `num_classes`.
@@ -58,6 +57,9 @@ _METRIC_KWARGS = (
     "compute_on_cpu", "dist_sync_on_step", "process_group", "dist_sync_fn", "distributed_available_fn",
     "sync_on_compute", "compute_with_cache",
 )  # fmt: skip
+_BY_POSITION = {"optimizer": "params", "schedule": "optimizer"}  # for a constructor without a parameter of that name
+# Schedules of which it is known, without importing them, that the number of steps does not matter to them.
+_ENDLESS_SCHEDULES = ("litlab.optim.schedules.constant", "torch.optim.lr_scheduler.ReduceLROnPlateau")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ class Report:
     parameters: tuple[str, ...] | None = None
 
 
-# Callbacks of Lightning whose runs could not be resumed exactly: why, and the way on.
-UNRESUMABLE = {
+# Callbacks of Lightning that no run can have: why, and the way on.
+REFUSED_CALLBACKS = {
     "LearningRateFinder": (
         "sets the learning rate while a run starts, so the config would not hold it",
         "find it by a multirun, as in -m optimizer.lr=0.01,0.1, or in a script by the Tuner of Lightning, and set it",
@@ -115,6 +117,10 @@ UNRESUMABLE = {
     "ModelPruning": (
         "does not save its masks, so a run that is stopped and resumed would end differently",
         "prune the network after the training, in a script by torch.nn.utils.prune",
+    ),
+    "ProgressBar": (
+        "is a second progress bar, beside that of litlab",
+        "leave it out, as litlab shows the progress on a terminal, and prints lines where the output is none",
     ),
 }
 
@@ -252,11 +258,11 @@ def import_target(target: str) -> Any:
     )
 
 
-def find_resume_problem(callback: Any) -> str | None:
-    """Return why runs with a callback of this class could not be resumed exactly, and what to do; None if they can."""
+def find_callback_problem(callback: Any) -> str | None:
+    """Return why no run can have a callback of this class, and what to do; None if one can."""
     for base in getattr(callback, "__mro__", ()):
-        if base.__module__.startswith("lightning.pytorch.callbacks.") and base.__name__ in UNRESUMABLE:
-            reason, remedy = UNRESUMABLE[base.__name__]
+        if base.__module__.startswith("lightning.pytorch.callbacks.") and base.__name__ in REFUSED_CALLBACKS:
+            reason, remedy = REFUSED_CALLBACKS[base.__name__]
             return f"{base.__name__} {reason}: {remedy}"
     return None
 
@@ -331,6 +337,31 @@ def _passed_arguments(constructor: Callable[..., Any]) -> set[str]:
     return {keyword.arg for call in constructors for keyword in call.keywords if keyword.arg}
 
 
+def needs_total_steps(schedule: Config) -> bool:
+    """Return True if a schedule, or one inside it, gets the number of steps, since the config does not set it.
+
+    Raises:
+        UserError: If a class cannot be imported, or has no signature.
+    """
+    return any(
+        _takes_total_steps(node)
+        for key, node in walk(schedule)
+        if isinstance(node, dict) and "_target_" in node and not (key and node.get("_partial_"))
+    )
+
+
+def _takes_total_steps(node: Config) -> bool:
+    target = node["_target_"]
+    if "total_steps" in node or target in _ENDLESS_SCHEDULES:
+        return False
+    if target in SECTIONS:
+        return True
+    try:
+        return "total_steps" in inspect.signature(import_target(target)).parameters
+    except Exception as error:  # a module of the user's own may raise anything
+        raise UserError(f"schedule._target_: {target} can't be inspected: {type(error).__name__}: {error}") from error
+
+
 def _problem(call: Call) -> str | None:
     where = call.key if call.arguments is None else f"{call.key}._target_"
     try:
@@ -343,9 +374,13 @@ def _problem(call: Call) -> str | None:
         return None
     if not callable(value):
         return f"{where}: {call.target} is a {type(value).__name__}, not a class"
-    if problem := find_resume_problem(value) or _lightning_problem(call, value):
+    if problem := find_callback_problem(value) or _lightning_problem(call, value):
         return f"{where}: {problem}"
-    return _needed_module_problem(where, call.target, value) or _signature_problem(call, call.arguments, value)
+    return (
+        _needed_module_problem(where, call.target, value)
+        or _signature_problem(call, [name for name in call.arguments if not _is_read_by_task(call, name)], value)
+        or _interval_problem(call, call.arguments, value)
+    )
 
 
 def _report(call: Call) -> Report:
@@ -409,12 +444,34 @@ def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[
             return f"{call.key}.{name}: {call.target} gets {name!r} by position already, in _args_"
     group = call.key.partition(".")[0]
     group_or_loss = "task.loss" if lies_under(call.key, "task.loss") else group
-    injected = () if call.is_inner and group in _CALLED_LATER else INJECTED[group_or_loss]
-    given = {*arguments, *injected, *taken}
+    given = {*arguments, *INJECTED[group_or_loss], *taken}
     needed = [] if call.is_partial else [n for n in names if parameters[n].default is kinds.empty and n not in given]
-    if group in _CALLED_LATER and not call.is_inner:
-        needed = [name for name in needed if name != names[0]]  # passed by position
+    if not call.is_inner and group in _BY_POSITION and _BY_POSITION[group] not in names:
+        needed = [name for name in needed if name != names[0]]
     return f"{call.key}: {call.target} needs {', '.join(needed)}; set {call.key}.{needed[0]}=..." if needed else None
+
+
+def _is_read_by_task(call: Call, name: str) -> bool:
+    return call.key == "schedule" and name in SCHEDULE_KEYS
+
+
+def _interval_problem(call: Call, arguments: Sequence[str], function: Callable[..., Any]) -> str | None:
+    """Return a problem if a schedule counts its steps, and the config does not say which."""
+    if call.key != "schedule":
+        return None
+    try:
+        takes_total_steps = "total_steps" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        takes_total_steps = False
+    follows_metric = any(base.__name__ == "ReduceLROnPlateau" for base in getattr(function, "__mro__", ()))
+    if follows_metric and "interval" in arguments:
+        return f"schedule.interval: {call.target} is stepped at each validation; leave out schedule.interval"
+    if follows_metric or takes_total_steps or "interval" in arguments:
+        return None
+    return (
+        f"schedule: {call.target} counts its steps; set +schedule.interval=epoch to step it after each epoch, or "
+        "+schedule.interval=step to step it after each optimizer step"
+    )
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from litlab.config.schema import (
     BASE_SECTIONS,
     LAUNCHERS,
+    SCHEDULE_KEYS,
     SECTIONS,
     TORCHVISION_OF_ANY_SIZE,
     TORCHVISION_VARIANTS,
     TRAINER_DECIDED,
     DataFacts,
     Root,
+    Schedule,
     Section,
     Trainer,
     validation_metrics,
@@ -84,6 +86,9 @@ def _check_node(path: str, node: Config) -> list[str]:
         keys = tuple(f"trainer.{name}" for name in _DEVICE_ARGUMENTS)
         decided = [problem for name in arguments if (problem := trainer_problem(f"trainer.{name}"))]
         return [line for line in _check("trainer", present, Trainer) if line.startswith(keys)] + decided
+    if section is None and path == "schedule":
+        read_by_task = {name: arguments[name] for name in SCHEDULE_KEYS if name in arguments}
+        return _check(path, read_by_task, Schedule) if read_by_task else []
     if section is None:
         return []
     facts = {name: arguments.pop(name) for name in section.facts if name in arguments}
@@ -195,6 +200,7 @@ def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> 
     problems += _fold_problems(data) if data["_target_"] in known else []
     if "variant" in data and data["_target_"] in known:  # a data set of torchvision
         problems += _torchvision_problems(data)
+    problems += _schedule_problems(config) + _early_stopping_problems(config, known)
     devices = trainer.get("devices")
     batch_size = data.get("batch_size") if data["_target_"] in known else None  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None
@@ -237,4 +243,33 @@ def _torchvision_problems(data: Config) -> list[str]:
         problems.append(f"data.variant={variant}: {expected}")
     if variant is None and name == "EMNIST":
         problems.append(f"data.variant: EMNIST has several; set one of {values}, as in data.variant=balanced")
+    return problems
+
+
+def _schedule_problems(config: Config) -> list[str]:
+    schedule, objective = config.get("schedule") or {}, config.get("objective")
+    if schedule.get("_target_") != "torch.optim.lr_scheduler.ReduceLROnPlateau":
+        return []
+    if objective is None:
+        return ["schedule: ReduceLROnPlateau follows the objective, but objective=null; choose another schedule"]
+    mode = objective["mode"]
+    if schedule.get("mode", mode) != mode:
+        follows = f"ReduceLROnPlateau follows {objective['metric']}, whose mode is {mode}; leave out schedule.mode"
+        return [f"schedule.mode={schedule['mode']}: {follows}"]
+    return []
+
+
+def _early_stopping_problems(config: Config, known: Collection[str]) -> list[str]:
+    problems, data, task = [], config["data"], config["task"]
+    for name, node in (config.get("callbacks") or {}).items():
+        if not node or node["_target_"] != "lightning.pytorch.callbacks.EarlyStopping":
+            continue
+        key = f"callbacks.{name}.monitor={node['monitor']}"
+        metrics = validation_metrics(task)
+        if task["_target_"] in SECTIONS and node["monitor"] not in metrics:
+            hint = did_you_mean(node["monitor"], metrics)
+            problems.append(f"{key}: is not measured in validation{hint}; known: {', '.join(metrics)}")
+        has_split = data.get("folds") or (data.get("folders") or {}).get("val")
+        if data["_target_"] in known and data.get("val_size") == 0 and not has_split:
+            problems.append(f"{key}: there is no validation, since data.val_size=0; set it, or leave out the callback")
     return problems

@@ -1,9 +1,11 @@
 """Parameter groups of an optimizer: weight decay for weights, none for norms and biases."""
 
-from collections.abc import Collection
+import inspect
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import nn
+from torch.optim import LBFGS, Optimizer
 
 from litlab.errors import UserError
 
@@ -13,6 +15,16 @@ _FSDP_PREFIX = "_fsdp_wrapped_module."  # in names of parameters
 def decayed_names(network: nn.Module) -> frozenset[str]:
     """Return the names of the parameters with weight decay: all but norms and biases, which have at most one axis."""
     return frozenset(name for name, parameter in network.named_parameters() if parameter.ndim >= 2)
+
+
+def takes_one_group(make_optimizer: Callable[..., Optimizer]) -> bool:
+    """Return True for torch's LBFGS, which has one direction for all parameters and no weight decay.
+
+    Args:
+        make_optimizer: Class of an optimizer, or a function with the class as its attribute `func`.
+    """
+    target = getattr(make_optimizer, "func", make_optimizer)
+    return inspect.isclass(target) and issubclass(target, LBFGS)
 
 
 def parameter_groups(network: nn.Module, decayed: Collection[str]) -> list[dict[str, Any]]:

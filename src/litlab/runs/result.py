@@ -31,6 +31,7 @@ class Result:
             processes.
         images_per_second: Images of all devices in a second of training; None for a foreign data module.
         error: Message of a run that did not complete.
+        stop_reason: Reason for which a callback or the module ended the training before its limits; None if none did.
         format: Version of this file's format.
     """
 
@@ -49,6 +50,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     images_per_second: float | None = None
     error: str | None = None
+    stop_reason: str | None = None
     format: int = 1
 
 

@@ -100,7 +100,8 @@ class RunState:
 
     Attributes:
         status: Status.
-        message: Reason why it is not completed; its first line is enough for a table.
+        message: Reason why it is not completed, or was completed before its limits; the first line is enough for a
+            table.
         objective: Best value of a completed run, last value of another; None if there is none.
         seconds: Duration, of a running one so far; None if unknown.
         progress: Progress of a run that has begun and has no result; None for others.
@@ -236,7 +237,7 @@ def state_from_result(result: Any) -> RunState:
         for name, value in as_mapping(content.get("seconds")).items()
         if name not in _NESTED_PHASES and (number := as_number(value)) is not None
     ]
-    message = "" if status is RunStatus.COMPLETED else _text(content.get("error"))
+    message = _text(content.get("stop_reason" if status is RunStatus.COMPLETED else "error"))
     return RunState(status, message, as_number(content.get("objective")), sum(seconds) if seconds else None)
 
 

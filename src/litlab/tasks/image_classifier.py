@@ -1,11 +1,9 @@
 """Image classification task: a network with its loss, metrics, optimizer and schedule."""
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self, TypedDict
 
 import torch
@@ -13,13 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import LBFGS, Optimizer
 from torchmetrics import Metric
 
 from litlab.data.loader import Batch
 from litlab.errors import UserError
-from litlab.optim.parameter_groups import decayed_names, parameter_groups
+from litlab.optim.parameter_groups import decayed_names, parameter_groups, takes_one_group
+from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.runs.metrics import Metric as MetricInfo
 from litlab.tasks.frozen_parameters import find_backbone, freeze_parameters
 from litlab.tasks.losses import ClassificationLoss, ClassWeights, LossFunction
@@ -51,8 +49,7 @@ class ImageClassifier(LightningModule):
     Args:
         network: Takes images, float `b c h w`, and returns logits `b num_classes`.
         optimizer: Makes an optimizer from parameter groups.
-        schedule: Makes a scheduler from an optimizer, and from `total_steps` if it has a parameter of that name that
-            is not set; it is stepped after each optimizer step. None for a constant learning rate.
+        schedule: Makes the scheduler of the optimizer. None for a constant learning rate.
         num_classes: Number of logits that the network is expected to return.
         class_counts: Number of training images of each class; None if unknown.
         loss: Takes logits, float32 `b num_classes`, and labels, int64 `b`, and returns a loss for each image, `b`. None
@@ -81,7 +78,7 @@ class ImageClassifier(LightningModule):
         *,
         network: nn.Module,
         optimizer: Callable[..., Optimizer],
-        schedule: Callable[..., LRScheduler] | None,
+        schedule: ScheduleFactory | None,
         num_classes: int,
         class_counts: Sequence[int] | None = None,
         loss: LossFunction | None,
@@ -113,10 +110,11 @@ class ImageClassifier(LightningModule):
         self.test_metrics = EvaluationMetrics(num_classes=num_classes, metrics=metrics, loss_bounds=bounds)
         self._decayed = decayed_names(network)
         self._make_optimizer = optimizer
-        self._make_schedule = schedule
+        self._schedule = schedule
         self._compile = compile
         self._tta = TTA(flip=test_time_flip, shift=test_time_shift)
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._counts_evaluation, self._repeats_evaluations = True, False
         self._frozen_norms = tuple(norm.eval() for norm in freeze_parameters(network, freeze))
 
     @property
@@ -185,7 +183,10 @@ class ImageClassifier(LightningModule):
         """Compute the loss of one rank's batch, scaled for DDP's mean over ranks."""
         logits, labels = self._shared_step(batch)
         losses: Tensor = self.loss(logits, labels, batch.partners)
-        self.train_metrics.update(losses, logits, labels)
+        if self._counts_evaluation:
+            self.train_metrics.update(losses, logits, labels)
+            if self._repeats_evaluations:
+                self._counts_evaluation = False
         return losses.sum() * (self.trainer.world_size / batch.num_global)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
@@ -218,14 +219,36 @@ class ImageClassifier(LightningModule):
         """Make the optimizer of the trainable parameters, and its schedule.
 
         Raises:
-            UserError: Nothing is trainable, or the schedule needs a number of steps that is not known.
+            UserError: Nothing is trainable, the schedule needs a number of steps that is not known, or the optimizer
+                evaluates a batch several times in a setting in which that is not possible.
         """
-        optimizer = self._make_optimizer(parameter_groups(self.network, self._decayed))
-        if self._make_schedule is None:
-            return optimizer
-        arguments = {"total_steps": self._total_steps()} if _wants_total_steps(self._make_schedule) else {}
-        scheduler = self._make_schedule(optimizer, **arguments)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        groups = parameter_groups(self.network, self._decayed)
+        if takes_one_group(self._make_optimizer):
+            groups = [{"params": [parameter for group in groups for parameter in group["params"]]}]
+        optimizer = self._make_optimizer(groups)
+        if isinstance(optimizer, LBFGS):
+            self._count_first_evaluations(optimizer)
+        return optimizer if self._schedule is None else self._schedule.configure(optimizer, self.trainer)
+
+    def _count_first_evaluations(self, optimizer: LBFGS) -> None:
+        """Have each step of an optimizer that evaluates a batch several times counted once in the training metrics.
+
+        Raises:
+            UserError: Ranks, which see other losses, would take another number of evaluations; or gradients would be
+                accumulated or scaled over all of them.
+        """
+        trainer = self.trainer
+        if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1 or trainer.precision == "16-mixed":
+            raise UserError(
+                f"{type(optimizer).__name__} evaluates each batch several times, which works on one device, with "
+                "trainer.accumulate_grad_batches=1 and any trainer.precision but 16-mixed"
+            )
+
+        def count_next(*_: Any) -> None:
+            self._counts_evaluation = True
+
+        self._repeats_evaluations = True
+        optimizer.register_step_pre_hook(count_next)
 
     def describe_metrics(self) -> list[MetricInfo]:
         """Return unit, direction and bounds of each metric that is logged."""
@@ -268,15 +291,6 @@ class ImageClassifier(LightningModule):
         if fitting and not self.trainer.sanity_checking:  # to the loggers directly: Lightning would be a step behind
             log_row(self.trainer, {name: value.item() for name, value in values.items()})
 
-    def _total_steps(self) -> int:
-        total_steps = self.trainer.estimated_stepping_batches
-        if total_steps == float("inf"):
-            raise UserError(
-                "this schedule needs to know where training ends, but trainer.max_epochs and trainer.max_steps are "
-                "both unlimited: set one of them, or use schedule=constant"
-            )
-        return int(total_steps)
-
 
 def _describe_batch(batch: Any) -> str:
     """Describe the types in a batch, for a message."""
@@ -316,8 +330,3 @@ def log_row(trainer: Trainer, values: dict[str, float]) -> None:
     """Send values to all loggers, with the number of optimizer steps taken so far as step."""
     for logger in trainer.loggers:
         logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=trainer.global_step)
-
-
-def _wants_total_steps(schedule: Callable[..., LRScheduler]) -> bool:
-    already_set = schedule.keywords if isinstance(schedule, partial) else {}
-    return "total_steps" in inspect.signature(schedule).parameters and "total_steps" not in already_set

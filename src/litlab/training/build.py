@@ -15,19 +15,22 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from litlab.config.schema import FACTS
-from litlab.config.targets import HYDRA_KEYS, constructor_parameters, import_target
+from litlab.config.schema import FACTS, SCHEDULE_KEYS
+from litlab.config.targets import HYDRA_KEYS, constructor_parameters, import_target, needs_total_steps
 from litlab.config.tree import lies_under
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
 from litlab.errors import UserError
+from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.runs.directory import RunDirectory
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 from litlab.training.epoch_loop import EpochLoop, NoProfiler
 from litlab.training.rank_environment import RankEnvironment
+from litlab.training.stop_reason import record_stops
 
 Config = dict[str, Any]
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
@@ -247,9 +250,10 @@ def build_task(config: Config, network: nn.Module | None, facts: Facts) -> Light
     offered: dict[str, Any] = {"schedule": None}
     if network is not None:
         offered["network"] = network
-    for key in ("optimizer", "schedule"):
-        if config[key]:
-            offered[key] = bind_arguments(key, config[key])
+    if config["optimizer"]:
+        offered["optimizer"] = NodeFactory("optimizer", config["optimizer"], "params")
+    if config["schedule"]:
+        offered["schedule"] = build_schedule(config)
     node = dict(config["task"])
     if node.get("loss") and _is_image_classifier(node):
         offered["loss"] = build_loss(node.pop("loss"), facts)
@@ -269,6 +273,20 @@ def build_loss(node: Config, facts: Facts) -> Callable[..., Tensor]:
         return loss
     function = bind_arguments("task.loss", node, facts, reduction="none")
     return partial(function, **_open_arguments("task.loss", node, facts, {"reduction": "none"}))
+
+
+def build_schedule(config: Config) -> ScheduleFactory:
+    """Build the factory of the schedule."""
+    arguments = {key: value for key, value in config["schedule"].items() if key not in SCHEDULE_KEYS}
+    factory = NodeFactory("schedule", arguments, "optimizer")
+    is_plateau = inspect.isclass(factory.func) and issubclass(factory.func, ReduceLROnPlateau)
+    return ScheduleFactory(
+        factory,
+        interval=config["schedule"].get("interval"),
+        needs_total_steps=needs_total_steps(arguments),
+        takes_mode=is_plateau and "mode" not in arguments,
+        objective=config.get("objective"),  # a finished run is used without it
+    )
 
 
 def build_callbacks(config: Config, facts: Facts) -> list[Callback]:
@@ -328,10 +346,47 @@ def build_trainer(
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     assert isinstance(trainer, Trainer)
     EpochLoop.install(trainer)
+    record_stops(trainer)
     # Lightning's handlers end a run with exit code 0 and nothing saved, and ask all ranks about it at every step.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+@dataclass(frozen=True)
+class NodeFactory:
+    """Function that instantiates a node, with the nodes inside it, from a value that is known only later.
+
+    Attributes:
+        path: Key of the node in the config, for messages.
+        node: `_target_` and arguments.
+        name: Name under which the value is offered to the node, and to those inside it. A class without a parameter of
+            that name takes the value as its first argument.
+    """
+
+    path: str
+    node: Config
+    name: str
+
+    @property
+    def func(self) -> Any:
+        """Class or function of the node, as of a `functools.partial`."""
+        return _import(self.path, self.node)
+
+    def __call__(self, *args: Any, **arguments: Any) -> Any:
+        """Instantiate the node.
+
+        Args:
+            args: The value, if it is not given by name.
+            arguments: More arguments, which replace those of the node; `total_steps` is for the nodes inside it, too.
+        """
+        if args:
+            (arguments[self.name],) = args
+        offered = {name: arguments.pop(name) for name in (self.name, "total_steps") if name in arguments}
+        node, parameters = self.node | arguments, inspect.signature(self.func).parameters
+        if self.name not in parameters and next(iter(parameters), None) not in node:
+            node["_args_"] = [offered[self.name], *node.get("_args_", [])]
+        return instantiate(self.path, node, **offered)
 
 
 def instantiate(path: str, node: Config, facts: Facts | None = None, **offered: Any) -> Any:

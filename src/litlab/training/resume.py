@@ -49,9 +49,14 @@ class ResumeState:
         return cls(path, saved, warnings)
 
     def is_finished(self, trainer: dict[str, Any]) -> bool:
-        """Check that training ended, under limits that are still the same, so that only the test is left."""
+        """Check that training ended, so that only the test is left: under the same limits, or before it reached them.
+
+        With later limits from the start, a training that a callback stopped would have ended at the same step.
+        """
         saved = self.saved
-        return saved is not None and saved["hook"] == "on_fit_end" and saved["limits"] == get_limits(trainer)
+        if saved is None or saved["hook"] != "on_fit_end":
+            return False
+        return saved["limits"] == get_limits(trainer) or saved["stop_reason"] is not None
 
     def check(self, run: RunDirectory, trainer: dict[str, Any], fingerprint: str | None) -> None:
         """Check that the run can be resumed with these settings and data.

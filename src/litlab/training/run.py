@@ -121,6 +121,9 @@ def train(
 
         final = read_checkpoint(run.last)
         diverged = _find_divergence(run, config, final["litlab"])
+        stop_reason = final["litlab"]["stop_reason"] if diverged is None else None
+        if trainer.is_global_zero and stop_reason is not None:
+            console.note(stop_reason)
         tested = _select_weights(run, final["litlab"])
         has_test = not missing["test"] and (info is None or info.num_test)
         is_testable = diverged is None or tested == run.best  # NaN may raise errors in user code
@@ -306,6 +309,7 @@ def _build_result(
         parameters=parameters,
         trainable_parameters=trainable,
         weights=hash_weights(final["state_dict"]),
+        stop_reason=saved["stop_reason"] if diverged is None else None,
         seconds=seconds | {"training": round(clock.seconds, 3), "saving": round(saved["seconds_saving"], 3)},
         images_per_second=clock.images_per_second,
     )

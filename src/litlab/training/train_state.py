@@ -22,6 +22,7 @@ from litlab.training.module_state import (
     set_module_state,
 )
 from litlab.training.random_state import get_random_state, set_random_state
+from litlab.training.stop_reason import describe_stop
 
 Hook = Literal["on_train_batch_start", "on_validation_start", "on_fit_end"]
 Progress = dict[str, Any]
@@ -39,6 +40,8 @@ class TrainState:
         step: Number of optimizer steps.
         progress: Counters of Lightning's loops.
         should_stop: `trainer.should_stop`, which takes effect only after `min_epochs`.
+        stopped_by: Class of the callback or module that set it.
+        stop_reason: Reason for which training ended before its limits; None if it did not, or has not ended.
         accumulate_grad_batches: `trainer.accumulate_grad_batches`, which a callback may change from epoch to epoch.
         modules: State of the modules outside of their `state_dict`.
         groups: Names of the parameters in each group of each optimizer, which a callback may have added.
@@ -54,6 +57,8 @@ class TrainState:
     step: int
     progress: Progress
     should_stop: bool
+    stopped_by: str | None
+    stop_reason: str | None
     accumulate_grad_batches: int
     modules: ModuleState
     groups: ParameterGroups
@@ -89,6 +94,8 @@ class TrainState:
             step=trainer.global_step,
             progress=get_progress(trainer),
             should_stop=trainer.should_stop,
+            stopped_by=getattr(trainer, "stopped_by", None),
+            stop_reason=describe_stop(trainer) if hook == "on_fit_end" else None,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             modules=get_module_state(trainer, task),
             groups=get_parameter_groups(trainer, task),
@@ -132,6 +139,7 @@ def restore_train_state(saved: dict[str, Any], trainer: Trainer, task: Lightning
         restore_epoch_state(saved, trainer, task)
         set_progress(trainer, saved["progress"])
         trainer.should_stop = saved["should_stop"]
+        trainer.stopped_by = saved["stopped_by"]  # type: ignore[attr-defined]  # see litlab.training.stop_reason
         trainer.accumulate_grad_batches = saved["accumulate_grad_batches"]
         if rank["random"] is not None:
             set_random_state(rank["random"], trainer.strategy.root_device)
