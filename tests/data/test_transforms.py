@@ -127,6 +127,19 @@ def test_what_is_no_transform_of_images_is_refused(transform: Any, message: str)
     assert "\n" not in str(refused.value)
 
 
+def test_transforms_run_in_one_thread() -> None:
+    def transform(image: Tensor) -> Tensor:
+        return image + torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        (image,) = make_transforms(transform)([torch.zeros(1, 1, 1, dtype=torch.uint8)], [0], 0)
+        assert (int(image), torch.get_num_threads()) == (1, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_transforms_of_other_types_may_be_in_between() -> None:
     image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8)
     through = make_transforms(v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToDtype(torch.uint8, scale=True))
@@ -175,6 +188,8 @@ def test_partners_are_transformed_as_they_are_themselves(make_module: Make) -> N
     assert partners
     for index, image in partners:
         assert torch.equal(image, own[index])
+    (expected,) = module.transforms["train"]([module.arrays.train_images[index]], [index], 1)  # of this epoch
+    assert torch.equal(expected, own[index])
 
 
 def test_evaluation_has_its_own_transforms_and_the_same_numbers_in_each_epoch(make_module: Make) -> None:
