@@ -79,7 +79,7 @@ def make_transforms(*transforms: Any, seed: int = 0) -> ImageTransforms:
 
 def test_an_image_is_a_function_of_seed_epoch_and_index(images: Tensor) -> None:
     images = torch.randint(0, 256, (6, 3, 24, 24), dtype=torch.uint8)
-    before, transforms = images.clone(), make_transforms(*TRAIN, partial(invert_in_place, level=255))
+    before, transforms = images.clone(), make_transforms(partial(invert_in_place, level=255), *TRAIN)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     together = transforms(list(images), range(6), 3)
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -103,7 +103,8 @@ def test_each_global_generator_is_seeded(generator: Callable[..., Tensor]) -> No
 
     image = torch.zeros(1, 1, 1, dtype=torch.uint8)
     drawn = [int(value) for value in make_transforms(transform)([image] * 200, range(200), 0)]
-    assert drawn == [int(value) for value in make_transforms(transform)([image] * 200, range(200), 0)]
+    backwards = [int(value) for value in make_transforms(transform)([image] * 200, range(199, -1, -1), 0)]
+    assert drawn == backwards[::-1]
     assert len(set(drawn)) > 100
 
 
