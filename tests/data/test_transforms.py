@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_re
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.images import write_folder
 from support.loaders import training_loader
+from support.runs import compose_config
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -22,6 +23,7 @@ from litlab.data.loader import BatchLoader
 from litlab.data.module import ImageDataModule
 from litlab.data.transforms import ImageTransforms
 from litlab.errors import UserError
+from litlab.training.build import build_data
 
 Make = Callable[..., ImageDataModule]
 HERE = "data.test_transforms"
@@ -318,6 +320,16 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         train_until(run, resumed, None)
         found = outcome(run)
         assert differences([expected["rows"], expected["result"]], [found["rows"], found["result"]]) == []
+
+
+def test_arguments_that_a_transform_refuses_are_reported_with_their_key() -> None:
+    config = compose_config(
+        "data=shapes", f"data.transforms.train=[{{_target_:{CROP}.RandomResizedCrop,size:[1,2,3]}}]"
+    )
+    with pytest.raises(
+        UserError, match=r"data\.transforms\.train\.0: .*RandomResizedCrop: Please provide only two dim"
+    ):
+        build_data(config)
 
 
 def test_a_network_of_the_size_in_evaluation_is_refused(tmp_path: Path) -> None:

@@ -200,7 +200,9 @@ def test_evaluation_and_prediction_agree_with_the_test(
 
 @pytest.mark.parametrize("transforms", [False, True])
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-def test_files_are_predicted_as_in_the_test(resize: str, transforms: bool, tmp_path: Path) -> None:
+def test_files_are_predicted_as_in_the_test(
+    resize: str, transforms: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_folder(tmp_path / "images", num_train=6, num_test=3)
     own = [f"data.root={tmp_path / 'images'}", "data.image_size=[20,28]", f"data.resize={resize}", "data.batch_size=9"]
     if transforms:
@@ -217,8 +219,19 @@ def test_files_are_predicted_as_in_the_test(resize: str, transforms: bool, tmp_p
         "trainer.log_every_n_steps=1",
     )
     run, config = new_run(tmp_path / "run", "data=image_folder", *own, *small, "trainer=cpu", "trainer.max_epochs=1")
-    sign(run)
     train_until(run, config, None)
+    if transforms:
+        names = ("torchvision.transforms.v2.CenterCrop", "torchvision.transforms.v2.functional.invert")
+        with pytest.raises(
+            UserError, match=r"data\.transforms\.eval\.1\._target_: .*--allow torchvision.transforms.v2.f"
+        ):
+            litlab.load(run.path, allow=names[:1])
+        assert litlab.load(run.path, allow=names).transforms
+    sign(run)
+    capsys.readouterr()
+    for elsewhere in ([], ["--set", f"data.root={tmp_path / 'images' / 'test'}"]):  # where all images are test images
+        evaluate.main([str(run.path), "--json", *elsewhere])
+        assert json.loads(capsys.readouterr().out)["metrics"] == read_result(run)["test"]
     predictor = litlab.load(run.path)
     assert predictor.dataset_info.image_shape == ((3, 16, 18) if transforms else (3, 20, 28))
     data = build_data(config)
