@@ -233,6 +233,20 @@ def test_a_run_that_mlflow_has_lost_is_named(tmp_path: Path, monkeypatch: pytest
         train_until(run, config, None)
 
 
+@pytest.mark.integrations
+def test_jobs_that_start_at_once_share_a_new_store(tmp_path: Path, litlab: Command) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    settings = ("logger=mlflow", "hydra.launcher.jobs=2", "study.name=both")
+    done = litlab("train", "-m", *TINY, *settings, "seed=0,1", MLFLOW_DISABLE_TELEMETRY="true")
+    assert (done.returncode, done.stderr) == (0, "")
+    client = MlflowClient(f"sqlite:///{tmp_path}/project/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("litlab").experiment_id])
+    assert {run.info.run_name for run in runs} == {"0000_seed-0", "0001_seed-1"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
 def test_two_jobs_have_an_id_each(tmp_path: Path) -> None:
     from litlab.loggers import _recorded_id
 

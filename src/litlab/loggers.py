@@ -8,11 +8,13 @@ A logger may have these methods besides those of Lightning's `Logger`, all calle
 - `log_result(result)`: the result of a run that has completed or diverged, after the last value.
 """
 
+import fcntl
 import os
 import re
 import secrets
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,7 @@ class WandB(WandbLogger):
             tags=list(tags),
             settings={"console": "off", "silent": True, "symlink": False, "save_code": False},
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it always, and wandb warns of it
 
     @property
     @rank_zero_experiment
@@ -279,16 +282,18 @@ class MLflow(MLFlowLogger):
     def __init__(self, *, save_dir: str, experiment: str, tracking_uri: str | None, tags: Mapping[str, str]) -> None:
         self._directory = RunDirectory(Path(save_dir))
         self._is_ready = False
-        project, uri = self._directory.project().absolute(), tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self._project = project = self._directory.project().absolute()
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         try:
-            super().__init__(
-                experiment_name=experiment,
-                run_name=self._directory.path.name,
-                tracking_uri=uri or f"sqlite:///{project / 'mlflow.db'}",
-                artifact_location=None if uri else (project / "mlartifacts").as_uri(),
-                tags=dict(tags),
-                run_id=_recorded_id(self._directory, "mlflow"),
-            )
+            with _locked(project):  # two jobs must not create the database at once
+                super().__init__(
+                    experiment_name=experiment,
+                    run_name=self._directory.path.name,
+                    tracking_uri=uri or f"sqlite:///{project / 'mlflow.db'}",
+                    artifact_location=None if uri else (project / "mlartifacts").as_uri(),
+                    tags=dict(tags),
+                    run_id=_recorded_id(self._directory, "mlflow"),
+                )
         except ImportError:
             raise
         except Exception as error:  # by MLflow or its database
@@ -310,7 +315,8 @@ class MLflow(MLFlowLogger):
 
         resumed = self._run_id
         try:
-            client = super().experiment
+            with _locked(self._project):  # nor the experiment
+                client = super().experiment
         except MlflowException as error:
             place = redact(f"logger: MLflow at {self._tracking_uri}")
             if resumed is None or error.error_code != "RESOURCE_DOES_NOT_EXIST":
@@ -382,6 +388,18 @@ def log_result(loggers: Iterable[Logger], result: Result) -> None:
     for logger in loggers:
         if log := getattr(logger, "log_result", None):
             log(result)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time enter, as far as the file system of the folder has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _as_dict(params: dict[str, Any] | Namespace) -> dict[str, Any]:

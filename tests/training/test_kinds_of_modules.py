@@ -1,6 +1,7 @@
 """Kinds of LightningModules that do not import litlab: exact resume, two ranks, seeds, and the names that they log."""
 
 import csv
+import json
 import signal
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def test_two_ranks_survive_a_kill_and_two_seeds_are_compared(
     done = litlab("resume", str(run.path))
     assert done.returncode == 0, done.stderr
     assert not differences(outcome(first), outcome(run))
+
+    if tested := read_result(run)["test"]:
+        done = litlab("evaluate", str(run.path), "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["metrics"] == pytest.approx(tested, rel=1e-5)
 
     metric = KINDS[kind][2][0]
     assert compare.main([str(study), "--format", "csv"]) in (0, None)
