@@ -234,10 +234,13 @@ def test_a_run_that_mlflow_has_lost_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.integrations
-def test_jobs_that_start_at_once_share_a_new_store(tmp_path: Path, litlab: Command) -> None:
+def test_jobs_that_start_at_once_share_a_new_store(
+    tmp_path: Path, litlab: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient
 
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in a process that has used a store
     settings = ("logger=mlflow", "hydra.launcher.jobs=2", "study.name=both")
     done = litlab("train", "-m", *TINY, *settings, "seed=0,1", MLFLOW_DISABLE_TELEMETRY="true")
     assert (done.returncode, done.stderr) == (0, "")
