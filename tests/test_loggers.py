@@ -234,6 +234,7 @@ def test_a_run_that_mlflow_has_lost_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.integrations
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
 def test_jobs_that_start_at_once_share_a_new_store(
     tmp_path: Path, litlab: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
