@@ -200,11 +200,11 @@ def test_two_nodes_save_when_warned_and_when_cancelled(cluster: SlurmCluster, pr
 def test_a_single_run_is_resumed_in_the_queue(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
     """A command waits for one that was detached, and submits one that was stopped on this machine."""
     litlab = [sys.executable, "-P", "-m", "litlab"]
-    train, resume = [*litlab, "train", *LONG], [*litlab, "resume", *SLURM]
+    train, resume = [*litlab, "train", *LONG], [*litlab, "resume"]
     detached = [*train, "hydra.run.dir=run", *SLURM, "--detach"]
     done = subprocess.run(detached, cwd=project, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = subprocess.run([*resume, "run"], cwd=project, capture_output=True, text=True, timeout=SOON)
+    done = subprocess.run([*resume, "run", *SLURM], cwd=project, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
     submitted = RunDirectory(project / "run")
     assert (read_result(submitted)["status"], num_starts(submitted)) == ("completed", 1)
@@ -214,7 +214,7 @@ def test_a_single_run_is_resumed_in_the_queue(cluster: SlurmCluster, project: Pa
     wait_until(lambda: logs_values(run), SOON)
     worker.send_signal(signal.SIGINT)
     assert worker.wait(SOON) == 130
-    done = subprocess.run([*resume, "here"], cwd=project, capture_output=True, text=True, timeout=SOON)
+    done = subprocess.run([*resume, "here", *SLURM], cwd=project, capture_output=True, text=True, timeout=SOON)
     assert done.returncode == 0, done.stdout + done.stderr
     assert num_starts(run) == 1
     assert weights(run) == weights(submitted)
