@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ LOSS = {
 def fit_and_test(monkeypatch: pytest.MonkeyPatch, rank: int = 0, world_size: int = 1, **changes: Any) -> dict[str, Any]:
     """Return the rows, weights and pictures of this rank.
 
-    Of 21 images, rank 0 has four real rows in the last batch and rank 1 has one; of 17, rank 1 has none.
+    Of 21 images, rank 0 has four real rows in the last batch and rank 1 has one; of 17, rank 1 has none. In a last
+    validation of a single image, rank 1 has none at all.
     """
     metrics = torchmetrics_of_the_reference(len(CLASS_NAMES))
     rows, task, shown = Rows(), make_task(metrics=metrics, **LOSS), Shown(monkeypatch)
@@ -44,8 +46,13 @@ def fit_and_test(monkeypatch: pytest.MonkeyPatch, rank: int = 0, world_size: int
     fit, val, test = (Batches(size, rank=rank, world_size=world_size) for size in (21, 17, NUM_TEST))
     trainer.fit(task, fit, val)
     trainer.test(task, test, verbose=False)
+    logged = list(rows.rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # most classes have no image
+        (alone,) = trainer.validate(task, Batches(1, rank=rank, world_size=world_size), verbose=False)
     return {
-        "rows": rows.rows,
+        "alone": alone,
+        "rows": logged,
         "counts": [counts.tolist() for counts in [*shown.counts, *shown.confusions]],
         "bins": [[values.tolist() for values in bins[1:]] for bins in shown.bins],
         "captions": [captions for _, captions in shown.sheets],
@@ -106,6 +113,7 @@ def test_two_ranks_log_and_draw_what_one_process_does(tmp_path: Path, monkeypatc
         assert bins[2] == pytest.approx(expected[2], rel=1e-5)
     assert len(two["bins"]) == 2
 
+    assert two["alone"] == other["alone"] == pytest.approx(one["alone"], rel=1e-5)
     values = last_validation(two["rows"])
     for name, value in reference_values(*predictions(two["weights"])).items():
         assert values[name] == pytest.approx(value, rel=1e-5), name

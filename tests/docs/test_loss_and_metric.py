@@ -36,11 +36,25 @@ def test_a_misspelt_argument_of_a_loss_is_refused(tmp_path: Path, litlab: Comman
     assert not (tmp_path / "project" / "outputs").exists()
 
 
-def test_a_loss_that_returns_its_mean_leaves_no_run(tmp_path: Path, litlab: Command) -> None:
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+task.loss={_target_: my.mean, _partial_: true}", "task.loss: mean returned shape () for 2 images"),
+        ("task.class_weights=[1,2]", "task.class_weights has 2 weights, but the data set has 10 classes"),
+        (
+            "+task.metrics.f1={_target_: torchmetrics.classification.MulticlassF1Score, average: none}",
+            "task.metrics.f1: compute() returned a tensor of shape (10,), expected a single number",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused_and_leaves_no_run(
+    override: str, message: str, tmp_path: Path, litlab: Command
+) -> None:
     (tmp_path / "project" / "my.py").write_text("def mean(logits, labels):\n    return logits.mean()\n")
-    done = litlab("train", *TINY, "+task.loss={_target_: my.mean, _partial_: true}")
+    done = litlab("train", *TINY, override)
     assert done.returncode == 1
-    assert "task.loss: mean returned shape () for 2 images" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list((tmp_path / "project").glob("outputs/*/*"))
 
 

@@ -175,6 +175,9 @@ class EvaluationMetrics(TrainingMetrics):
         """Add a batch of real images; arguments as in `LossAndAccuracy.update`."""
         super().update(losses, logits, labels)
         if len(labels) == 0:  # torchmetrics raises for an empty batch
+            for metric, takes_logits in zip(self.custom, self._takes_logits, strict=True):
+                if not metric.update_called:
+                    _start_empty(metric, takes_logits, logits.shape[1])  # type: ignore[arg-type]
             return
         in_top = (logits.topk(self.num_top, dim=1).indices == labels[:, None]).any(dim=1)
         self.top5_accuracy.update(in_top.float())
@@ -215,12 +218,10 @@ def check_metric(name: str, metric: Metric, num_classes: int) -> None:
         raise UserError(f"task.metrics.{name}: expected a torchmetrics.Metric, got a {type(metric).__name__}")
     trial = metric.clone()
     trial.sync_on_compute = False  # the other ranks need not be there
-    labels = torch.arange(NUM_TRIAL_IMAGES) % num_classes
-    logits = torch.linspace(-2, 2, NUM_TRIAL_IMAGES * num_classes).reshape(NUM_TRIAL_IMAGES, num_classes)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # some classes have no images
-            trial.update(logits if _takes_logits(metric) else logits.softmax(dim=1), labels)
+            trial.update(*_made_up(_takes_logits(metric), num_classes, metric.device))
             value = trial.compute()
     except Exception as error:
         raise UserError(
@@ -228,7 +229,24 @@ def check_metric(name: str, metric: Metric, num_classes: int) -> None:
             f"{num_classes} classes: {type(error).__name__}: {error}. Expected `update(preds, target)` with "
             "probabilities and labels, or `update(logits, labels)`"
         ) from error
-    _single_number(name, value, logits.device)
+    _single_number(name, value, metric.device)
+
+
+def _start_empty(metric: Metric, takes_logits: bool, num_classes: int) -> None:
+    """Give lists the types that they have on other ranks, which gather them: torchmetrics takes floats if empty."""
+    trial = metric.clone()
+    trial.update(*_made_up(takes_logits, num_classes, metric.device))
+    for name, default in metric._defaults.items():
+        if isinstance(default, list):
+            setattr(metric, name, [value[:0] for value in getattr(trial, name)])
+    metric._update_count += 1
+
+
+def _made_up(takes_logits: bool, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Make up predictions and labels of a few images."""
+    labels = torch.arange(NUM_TRIAL_IMAGES, device=device) % num_classes
+    logits = torch.linspace(-2, 2, NUM_TRIAL_IMAGES * num_classes, device=device).view(len(labels), num_classes)
+    return logits if takes_logits else logits.softmax(dim=1), labels
 
 
 def _takes_logits(metric: Metric) -> bool:
