@@ -32,7 +32,7 @@ from litlab.config.validate import validate
 from litlab.errors import UserError
 
 LOCATION_KEYS = ("name", "study")  # volatile, but the run directory is named after them
-CHANGEABLE = tuple(key for key in VOLATILE if key not in LOCATION_KEYS)
+CHANGEABLE = tuple(key for key in VOLATILE if key not in (*LOCATION_KEYS, "init_from.path"))  # the copy counts
 LENGTH_KEYS = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
 _NUMERICS_KEYS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _AVERAGING = ("WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning

@@ -57,7 +57,7 @@ def keep_weights(run: RunDirectory, config: dict[str, Any], study: Path | None =
         UserError: If the file was changed or removed since the config was frozen.
         OSError: If it can't be copied.
     """
-    if not (init := config["init_from"]):
+    if not (init := config.get("init_from")):
         return
     source, sha256 = Path(init["path"]), init["sha256"]
     if study is None:
