@@ -25,7 +25,12 @@ from litlab.runs.cpu_count import num_cores
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
 FOLDER = compose_config("data=image_folder", "data.root=/x", "schedule=constant", "trainer=cpu", "threads=3")
+HUB = compose_config("data=huggingface", "data.path=x/y", "schedule=constant", "trainer=cpu", "threads=3")
+STARTED = CONFIG | {"init_from": {"path": "/x", "sha256": "0" * 64}}
+OTHERS = {"data.storage": FOLDER, "data.path": HUB, "init_from.path": STARTED}  # configs that have these keys
 ACCEPTED = {
+    "init_from.path": "init_from.path=/elsewhere",
+    "data.path": "data.path=/elsewhere",
     "threads": "threads=1",
     "logger": "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}",
     "checkpoint": "checkpoint.every_steps=7",
@@ -66,7 +71,7 @@ def test_each_accepted_key_keeps_the_identity_and_the_given_config() -> None:
     assert set(ACCEPTED) == set(CHANGEABLE)
     before = deepcopy(CONFIG)
     for key, override in ACCEPTED.items():
-        config = FOLDER if key in ("data.storage", "data.num_workers") else CONFIG
+        config = OTHERS.get(key, CONFIG)
         change = changed(override, config=config)
         assert list(change.changed) != [], key
         assert all(name.startswith(key) for name in change.changed)
