@@ -37,7 +37,8 @@ def draw_reliability_diagram(counts: PredictionCounts) -> NDArray[np.uint8]:
     """
     error = float(np.abs(counts.correct - counts.confidence).sum() / max(counts.images.sum(), 1))
     images, correct, confidence = (_join_last(values) for values in (counts.images, counts.correct, counts.confidence))
-    accuracies, confidences = correct / np.maximum(images, 1), confidence / np.maximum(images, 1)
+    accuracies = correct / np.maximum(images, 1)
+    confidences = np.nan_to_num(confidence / np.maximum(images, 1))  # of weights that diverged
     shares = images / max(images.sum(), 1)
 
     label_width = round(get_font(TEXT_SIZE).getlength("0.0"))
