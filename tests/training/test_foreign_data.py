@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from support import pairs
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
+from support.pairs import Pairs
 from support.runs import Command, train_here
 
 from litlab.errors import UserError
@@ -15,6 +16,7 @@ from litlab.models.cnn import CNN
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
+from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.build import assemble
 from litlab.training.checkpoint_io import read_network_weights
 
@@ -112,6 +114,21 @@ def test_a_network_that_needs_training_images_is_refused(tmp_path: Path) -> None
     _, config = new_run(tmp_path / "run", "~data", "+data._target_=support.pairs.Described", "model=whitened", "name=x")
     with pytest.raises(UserError, match=r"^model: WhitenedCNN initializes itself from training images, which only a"):
         assemble(config, rank=0)
+
+
+class Loading(ImageClassifier):
+    """Task with loaders of its own."""
+
+    train_dataloader = Pairs.train_dataloader
+    val_dataloader = Pairs.val_dataloader
+    test_dataloader = Pairs.test_dataloader
+    _batch_size, _shuffle = 8, True
+
+
+def test_a_subclass_of_the_task_with_loaders_of_its_own_takes_pairs(tmp_path: Path) -> None:
+    facts = ("+model.num_classes=4", "+model.image_shape=[3,12,12]")
+    run = train_here(tmp_path / "run", "~data", f"task._target_={__name__}.Loading", *SMALL, *facts)
+    assert {key: read_result(run)["last"][key] for key in evaluate(run, "val")} == pytest.approx(evaluate(run, "val"))
 
 
 @pytest.mark.parametrize(

@@ -158,14 +158,14 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     task = build_task(config, network, facts)
     if isinstance(task, ImageClassifier):
         _check_num_classes(config, task, facts)
-        if data is not None and not isinstance(data, ImageDataModule):
-            _convert_batches(data, task)
+        if not isinstance(data, ImageDataModule):
+            _convert_batches(task if data is None else data, task)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
     return Experiment(data, facts, task, info, network)
 
 
-def _initialize(network: DataDependentInit, data: LightningDataModule) -> None:
+def _initialize(network: DataDependentInit, data: LightningDataModule | None) -> None:
     """Initialize a network from training images.
 
     Raises:
@@ -192,10 +192,10 @@ def _check_num_classes(config: Config, task: ImageClassifier, facts: Facts) -> N
             )
 
 
-def _convert_batches(data: LightningDataModule, task: ImageClassifier) -> None:
-    """Let a data module of the user's own yield pairs of images and labels, which become litlab's batches.
+def _convert_batches(data: LightningDataModule | LightningModule, task: ImageClassifier) -> None:
+    """Let the loaders of a data module of the user's own, or of the task itself, yield pairs of images and labels.
 
-    They are converted after all of its own hooks, and before any callback gets them.
+    They become litlab's batches after all of its own hooks, and before any callback gets them.
     """
     after_transfer = data.on_after_batch_transfer
 
