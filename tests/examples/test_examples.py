@@ -60,6 +60,7 @@ class Example(NamedTuple):
         overrides: Overrides of the runs by each of its commands; those of the last are those of all further ones.
         stop_at: Steps after which a run is stopped.
         resumed: Number of the command whose run is stopped and resumed.
+        strategy: Strategy of Lightning that it needs on several devices.
         prepare: Writes data into the project that a user would download.
     """
 
@@ -68,6 +69,7 @@ class Example(NamedTuple):
     stop_at: int
     prepare: Callable[[Path], None] = lambda project: None
     resumed: int = 0
+    strategy: str = "ddp"
 
 
 LISTED = (
@@ -77,6 +79,13 @@ LISTED = (
     ),
     Example("template", (("data.train_val_test_split=[48,16,16]", "data.batch_size=16"),), 4, write_mnist),
     Example("self_supervised", ((*SHAPES, *NARROW),), 3),
+    Example("lstm", ((*SHAPES, "data.batch_size=16", "model.hidden=8"),), 3),
+    Example(
+        "gan",
+        ((*SHAPES, "data.batch_size=16", "task.generator.width=2", "task.discriminator.width=2"),),
+        6,
+        strategy="ddp_find_unused_parameters_true",
+    ),
     Example(
         "fine_tuning",
         ((*SHAPES, *NARROW), (*NARROW, "trainer.max_epochs=3")),
@@ -130,8 +139,8 @@ def test_an_example_on_two_ranks(example: Example, tmp_path: Path, litlab: Comma
     (project / "stop.py").write_text(STOP)
     example.prepare(project)
     command = next(iter(COMMAND.findall((project / "README.md").read_text())))
-    two = ("trainer.max_epochs=1", "trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path / 'run'}")
-    done = litlab(*shlex.split(command), *ALWAYS, *example.overrides[0], *two)
+    where = ("trainer.devices=2", f"trainer.strategy={example.strategy}", f"hydra.run.dir={tmp_path / 'run'}")
+    done = litlab(*shlex.split(command), *ALWAYS, *example.overrides[0], "trainer.max_epochs=1", *where)
     assert done.returncode == 0, done.stderr
     result = read_result(RunDirectory(tmp_path / "run"))
     assert (result["status"], result["epochs"]) == ("completed", 1)
