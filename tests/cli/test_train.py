@@ -44,6 +44,7 @@ WRONG = {
         ["data=torchvision", "data.name=COCO"], "data.name=COCO: expected a classification data set of torchvision",
     ),
     "no such class of ours": (["model._target_=litlab.models.cnn.CNNN"], "did you mean litlab.models.cnn.CNN"),
+    "no data for a task without loaders": (["data=null"], "data=null: is for a task with loaders of its own"),
     "a group set to null": (["experiment=null"], "to leave the group out, write ~experiment"),
     "a secret written out": (["+logger.tensorboard.api_key=abc"], "logger.tensorboard.api_key"),
     "interpolation": (["seed=${nothing}"], "cannot be resolved"),
