@@ -19,7 +19,7 @@ WRONG = {
     "unknown key, added": (["+data.batchsize=3"], "data.batchsize: unknown key; did you mean data.batch_size?"),
     "unknown key of the Trainer, added": (["+trainer.max_epoch=3"], "did you mean trainer.max_epochs?"),
     "unknown group": (["modle=cnn"], "modle: unknown key; did you mean model?"),
-    "unknown config": (["model=cn"], "model=cn: no such config; did you mean cnn; known: cnn, resnet18, torchvision"),
+    "unknown config": (["model=cn"], "model=cn: no such config; did you mean cnn; known: cnn, resnet18, timm, "),
     "unknown experiment": (["experiment=foo"], "experiment=foo: no such config; known: accurate_cpu, fast_cpu"),
     "wrong type": (["seed=a"], "seed=a: expected a valid integer"),
     "wrong type in a list": (["model.widths=[3,a]"], "model.widths.1=a: expected a valid integer"),
@@ -55,7 +55,7 @@ WRONG = {
         ["optimizer.maximize=true"],
         "optimizer.maximize: is not in the YAML of optimizer; add it with a plus: +optimizer.maximize=...\n",
     ),
-    "no plus can add it": (["model.foo=3"], "model.foo: unknown key; known here: model.hidden, model.widths\n"),
+    "no plus can add it": (["model.foo=3"], "model.foo: unknown key; known here: model.hidden, model.image_shape, "),
     "an argument of the Trainer that litlab decides": (
         ["trainer.enable_progress_bar=false"],
         "trainer.enable_progress_bar: can't be set: litlab has a progress bar of its own",
@@ -182,8 +182,8 @@ def test_a_run_of_several_machines_is_resumed_by_srun_or_torchrun(tmp_path: Path
 def test_help_names_what_can_be_chosen() -> None:
     lines = help_text(["--help", "model=resnet18"]).splitlines()
     groups = dict(line.split(": ", 1) for line in lines if ": " in line and line[0] != " ")
-    assert groups["data"] == "cifar10, image_folder, shapes"
-    assert groups["model"].split(", ") == ["cnn", "resnet18", "torchvision", "whitened"]
+    assert groups["data"] == "cifar10, huggingface, image_folder, shapes, torchvision"
+    assert groups["model"].split(", ") == ["cnn", "resnet18", "timm", "torchvision", "whitened"]
     assert "sprint" in groups["experiment"]
     assert "data/base" not in groups
     assert "  _target_: litlab.models.resnet.ResNet18" in lines

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.runs import TINY, compose_config
 
 from litlab.config.targets import Call, _problem, check_foreign, foreign_problems, import_target
 from litlab.errors import UserError
@@ -271,3 +272,8 @@ def test_the_keyword_arguments_of_metrics_of_torchmetrics_are_known(name: str, m
     assert _problem(call) is None
     expected = f"task.metrics.f1.averag: {target} takes no argument 'averag'; did you mean average"
     assert _problem(replace(call, arguments=("averag", *more))) == expected
+
+
+def test_a_subclass_of_the_task_may_have_loaders_instead_of_a_data_module() -> None:
+    config = compose_config(*TINY[5:], "~data", "task._target_=training.test_foreign_data.Loading")
+    check_foreign(config, Path(__file__).parents[1])

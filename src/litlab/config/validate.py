@@ -183,7 +183,7 @@ def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> 
             f"task.label_smoothing={task['label_smoothing']}: is for cross entropy, not for task.loss="
             f"{task['loss']['_target_']}; set it to 0, and an argument of the loss instead if it has one"
         )
-    if data["_target_"] is None and config["task"]["_target_"] in known:
+    if data["_target_"] is None and config["task"]["_target_"] in SECTIONS:  # a subclass may have loaders
         problems.append("data=null: is for a task with loaders of its own; choose a data module by data=...")
     if data.get("progressive_sizes") and data["_target_"] in known and trainer.get("max_epochs") in (None, -1):
         problems.append(
