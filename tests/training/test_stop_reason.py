@@ -63,7 +63,7 @@ def test_reasons_of_early_stopping_and_exact_resumes(settings: list[str], expect
     looks = train_until(whole, config, None)
     assert looks is not None
     assert reason(whole).startswith(expected)
-    stopped = stop_and_resume(tmp_path / "stopped", looks // 2 + 1, *EARLY, *settings)
+    stopped = stop_and_resume(tmp_path / "stopped", 3 * looks // 4, *EARLY, *settings)
     assert reason(stopped) == reason(whole)
     ends = [outcome(run) for run in (whole, stopped)]
     assert differences(*((end["rows"], end["result"], end["last"]["callbacks"]) for end in ends)) == []
