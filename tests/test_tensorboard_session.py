@@ -184,7 +184,7 @@ def test_a_session_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: p
 def test_hyperparameters_of_a_user_module_make_no_second_session(tmp_path: Path) -> None:
     logger = TensorBoard(save_dir=str(tmp_path / "run"))
     logger.log_hyperparams({"width": 3}, {"score": 1.0}, 5)
-    logger.close()
+    logger.finalize("closed")
     tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()
     assert (tags["scalars"], tags["tensors"]) == (["score"], [])
 

@@ -26,10 +26,8 @@ from litlab.runs.cpu_count import num_cores
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
 FOLDER = compose_config("data=image_folder", "data.root=/x", "schedule=constant", "trainer=cpu", "threads=3")
 HUB = compose_config("data=huggingface", "data.path=x/y", "schedule=constant", "trainer=cpu", "threads=3")
-STARTED = CONFIG | {"init_from": {"path": "/x", "sha256": "0" * 64}}
-OTHERS = {"data.storage": FOLDER, "data.path": HUB, "init_from.path": STARTED}  # configs that have these keys
+OTHERS = {"data.storage": FOLDER, "data.path": HUB}  # configs that have these keys
 ACCEPTED = {
-    "init_from.path": "init_from.path=/elsewhere",
     "data.path": "data.path=/elsewhere",
     "threads": "threads=1",
     "logger": "+logger.csv={_target_: lightning.pytorch.loggers.CSVLogger}",
