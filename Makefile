@@ -22,7 +22,7 @@ test: .venv/.installed  ## the tests
 test-cluster: .venv/.installed  ## the tests on a real SLURM cluster, which they bring up on this machine (needs root)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
 
-test-integrations: .venv-integrations/.installed  ## the tests with optional packages (timm, wandb, ...), in a .venv of their own
+test-integrations: .venv-integrations/.installed  ## the tests of whole projects, and with optional packages (timm, wandb, ...)
 	@.venv-integrations/bin/python -m pytest -n 2 --dist loadfile -m integrations
 
 check: .venv/.installed  ## lint, docstrings, format, types, import contracts

@@ -30,6 +30,8 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
+
 SHORT = (*TINY, "trainer.max_epochs=1")
 PATIENCE = 90  # seconds; a machine may be busy
 SCRIPT = """
@@ -133,7 +135,6 @@ def test_a_data_frame_needs_pandas(study: Results, monkeypatch: pytest.MonkeyPat
         study.to_pandas()
 
 
-@pytest.mark.integrations
 def test_a_data_frame_has_a_row_for_each_run(study: Results) -> None:
     frame = study.to_pandas()
     assert frame.groupby("lr")["val/accuracy"].count().to_dict() == {0.01: 2, 0.1: 2}

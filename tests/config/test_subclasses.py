@@ -176,28 +176,27 @@ KEPT = tuple(override for override in TINY if not override.startswith("model"))
 BARE = ("task={_target_: subclasses.Foreign}", "objective=null")
 
 
-@pytest.mark.parametrize(
-    ("name", "left_out", "remedy"),
-    [
-        ("Foreign", (), "~model ~optimizer ~schedule"),
-        ("Foreign", ("~model",), "~optimizer ~schedule"),
-        ("TakesOptimizer", (), "~model ~schedule"),
-        ("TakesOptimizer", ("~schedule",), "~model"),
-        ("TakesAll", (), None),
-        ("Foreign", ("~model", "~optimizer", "~schedule"), None),
-    ],
-)
-def test_groups_that_the_task_does_not_take_are_refused_with_the_remedy(
-    name: str, left_out: tuple[str, ...], remedy: str | None, project: Path
-) -> None:
-    config = compose_config(*KEPT, "~task", f"+task._target_=subclasses.{name}", *left_out)
-    (problems,) = foreign_problems([config], project)
-    if remedy is None:
-        assert problems == []
-        return
-    (problem,) = problems
-    assert problem.startswith(f"task: subclasses.{name} takes no argument ")
-    assert problem.endswith(f": {remedy}")
+REMEDIES: list[tuple[str, tuple[str, ...], str | None]] = [  # class, what the user leaves out -> what else to
+    ("Foreign", (), "~model ~optimizer ~schedule"),
+    ("Foreign", ("~model",), "~optimizer ~schedule"),
+    ("TakesOptimizer", (), "~model ~schedule"),
+    ("TakesOptimizer", ("~schedule",), "~model"),
+    ("TakesAll", (), None),
+    ("Foreign", ("~model", "~optimizer", "~schedule"), None),
+]
+
+
+def test_groups_that_the_task_does_not_take_are_refused_with_the_remedy(project: Path) -> None:
+    configs = [
+        compose_config(*KEPT, "~task", f"+task._target_=subclasses.{name}", *left_out) for name, left_out, _ in REMEDIES
+    ]
+    for (name, _, remedy), problems in zip(REMEDIES, foreign_problems(configs, project), strict=True):
+        if remedy is None:
+            assert problems == []
+        else:
+            (problem,) = problems
+            assert problem.startswith(f"task: subclasses.{name} takes no argument ")
+            assert problem.endswith(f": {remedy}")
 
 
 @pytest.mark.usefixtures("project")

@@ -10,6 +10,8 @@ from support.snippets import read_snippets
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
+
 COMMANDS = read_snippets("extending.md", "Fine-tuning").commands
 SMALL = (
     "model.width=2", "data.batch_size=16", "data.val_size=0.2", "trainer=cpu", "trainer.max_epochs=3", "threads=1",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.snippets import read_snippets
 
+pytestmark = pytest.mark.integrations
+
 TRAIN, READ, FRAME = [content for language, content in read_snippets("extending.md", "Python").blocks]
 QUICKSTART = """\
 # @package _global_
@@ -44,6 +46,5 @@ def test_results_are_read_and_used(project: Path) -> None:
     run_script(READ, project)
 
 
-@pytest.mark.integrations
 def test_a_data_frame(project: Path) -> None:
     assert "0.01" in run_script(FRAME, project)

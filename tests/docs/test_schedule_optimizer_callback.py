@@ -11,6 +11,8 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
+
 SECTIONS = {title: read_snippets("extending.md", title) for title in ("Schedule", "Optimizer", "Callback")}
 SMALL = (*TINY, "data.num_train=88", "checkpoint.every_steps=2", "trainer.max_epochs=3")
 # Row -> the settings of the section, a wrong one, and its refusal.

@@ -35,6 +35,7 @@ def test_a_run_that_is_stopped_anywhere_ends_as_an_uninterrupted_one(kind: str, 
         assert not differences(expected, outcome(resumed)), f"stopped at look {number}"
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_survive_a_kill_and_two_seeds_are_compared(
     kind: str, tmp_path: Path, litlab: Command, capsys: pytest.CaptureFixture[str]
