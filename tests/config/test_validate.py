@@ -239,3 +239,14 @@ def test_null_callbacks_are_switched_off() -> None:
     validate(config)
     assert before == config, "validated in place"
     assert "callbacks.training_images" not in [path for path, _ in nodes(config)]
+
+
+@pytest.mark.parametrize("data", [None, {"_target_": "my.Data", "folders": ["a", "b"], "val_size": 0}])
+@pytest.mark.parametrize("metrics", [None, 3, True])
+def test_keys_of_foreign_classes_that_have_names_of_ours_mean_nothing_to_the_checks(data: Any, metrics: Any) -> None:
+    early_stopping = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/mse", "mode": "min"}
+    validate(
+        CONFIG
+        | {"data": data, "task": {"_target_": "my.Task", "metrics": metrics}, "callbacks": {"stop": early_stopping}}
+        | {"objective": {"metric": "val/mse", "mode": "min"}}
+    )

@@ -20,7 +20,8 @@ VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/cali
 
 def validation_metrics(task: dict[str, Any]) -> tuple[str, ...]:
     """Return the metrics that litlab's own task logs in validation, which an objective can be."""
-    return (*VALIDATION_METRICS, *(f"val/{name}" for name in task.get("metrics") or {}))
+    metrics = task.get("metrics")  # of a foreign task, anything
+    return (*VALIDATION_METRICS, *(f"val/{name}" for name in (metrics if isinstance(metrics, dict) else ())))
 
 
 def _not_built_in(name: str) -> str:

@@ -260,7 +260,7 @@ def _schedule_problems(config: Config) -> list[str]:
 
 
 def _early_stopping_problems(config: Config, known: Collection[str]) -> list[str]:
-    problems, data, task = [], config["data"], config["task"]
+    problems, data, task = [], config.get("data") or {"_target_": None}, config["task"]
     for name, node in (config.get("callbacks") or {}).items():
         if not node or node["_target_"] != "lightning.pytorch.callbacks.EarlyStopping":
             continue
@@ -269,7 +269,8 @@ def _early_stopping_problems(config: Config, known: Collection[str]) -> list[str
         if task["_target_"] in SECTIONS and node["monitor"] not in metrics:
             hint = did_you_mean(node["monitor"], metrics)
             problems.append(f"{key}: is not measured in validation{hint}; known: {', '.join(metrics)}")
-        has_split = data.get("folds") or (data.get("folders") or {}).get("val")
+        folders = data.get("folders")  # of a subclass of litlab's data modules, anything
+        has_split = data.get("folds") or (isinstance(folders, dict) and folders.get("val"))
         if data["_target_"] in known and data.get("val_size") == 0 and not has_split:
             problems.append(f"{key}: there is no validation, since data.val_size=0; set it, or leave out the callback")
     return problems
