@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,28 @@ def test_a_subclass_of_the_task_with_loaders_of_its_own_takes_pairs(tmp_path: Pa
     facts = ("+model.num_classes=4", "+model.image_shape=[3,12,12]")
     run = train_here(tmp_path / "run", "~data", f"task._target_={__name__}.Loading", *SMALL, *facts)
     assert {key: read_result(run)["last"][key] for key in evaluate(run, "val")} == pytest.approx(evaluate(run, "val"))
+
+
+class Blackening(ImageClassifier):
+    """Task that augments pairs on their device."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        images, labels = batch
+        return images * 0, labels
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer` in")
+@pytest.mark.parametrize(("data", "is_black"), [("Described", True), ("Hooked", False)])
+def test_a_hook_of_the_task_gets_pairs_where_the_data_module_has_none(
+    data: str, is_black: bool, tmp_path: Path
+) -> None:
+    run = train_here(tmp_path / "run", *small(data), f"task._target_={__name__}.Blackening", "trainer.max_epochs=1")
+    network = CNN(num_classes=len(pairs.CLASSES), image_shape=pairs.SHAPE, widths=[4], hidden=[8])
+    network.load_state_dict(read_network_weights(run.last))
+    images, labels = pairs.tensors("val")
+    with torch.no_grad():
+        loss = F.cross_entropy(network.eval()(images * (not is_black)), labels).item()
+    assert read_result(run)["last"]["val/loss"] == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     if isinstance(task, ImageClassifier):
         _check_num_classes(config, task, facts)
         if not isinstance(data, ImageDataModule):
-            _convert_batches(task if data is None else data, task)
+            _convert_batches(data, task)
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
     return Experiment(data, facts, task, info, network)
@@ -192,17 +192,20 @@ def _check_num_classes(config: Config, task: ImageClassifier, facts: Facts) -> N
             )
 
 
-def _convert_batches(data: LightningDataModule | LightningModule, task: ImageClassifier) -> None:
+def _convert_batches(data: LightningDataModule | None, task: ImageClassifier) -> None:
     """Let the loaders of a data module of the user's own, or of the task itself, yield pairs of images and labels.
 
-    They become litlab's batches after all of its own hooks, and before any callback gets them.
+    They become litlab's batches after all of the user's hooks, and before any callback gets them.
     """
-    after_transfer = data.on_after_batch_transfer
+    hook = "on_after_batch_transfer"
+    is_of_task = data is None or (is_overridden(hook, task) and not is_overridden(hook, data))  # Lightning's choice
+    owner = task if is_of_task else data
+    after_transfer = getattr(owner, hook)
 
     def on_after_batch_transfer(batch: Any, dataloader_idx: int) -> Batch:
         return task.to_batch(after_transfer(batch, dataloader_idx))
 
-    data.on_after_batch_transfer = on_after_batch_transfer  # type: ignore[method-assign]
+    setattr(owner, hook, on_after_batch_transfer)
 
 
 def find_missing_methods(experiment: Experiment) -> dict[str, list[str]]:
