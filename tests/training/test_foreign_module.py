@@ -211,6 +211,29 @@ def test_the_best_is_found_by_any_name_and_step_axis(
     assert (float(row[f"{metric} mean"]), float(row[f"{test_metric} mean"])) == (0.75, 0.875)
 
 
+class LogsAnotherLoss(Training):
+    """Logs `loss` in training, where its last value is that of the last batch, and `val_loss` in validation."""
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        loss = super().training_step(batch)
+        self.log("loss", loss, on_step=True)
+        return loss
+
+    def validation_step(self, batch: Tensor) -> None:
+        self.log("val_loss", super().training_step(batch))
+
+
+def test_a_value_of_the_training_is_no_objective(tmp_path: Path) -> None:
+    overrides = (
+        *pair(f"{HERE}.LogsAnotherLoss", f"{HERE}.ValidationData"),
+        "objective={metric: loss, mode: min}",
+        "trainer.log_every_n_steps=1",
+    )
+    run, config = new_run(tmp_path / "run", *overrides)
+    with pytest.raises(UserError, match="objective.metric=loss: was not logged in validation; logged: val_loss"):
+        train_until(run, config, None)
+
+
 class TwoValidations(Complete):
     def validation_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.log("val/acc", 0.5 + dataloader_idx / 4)

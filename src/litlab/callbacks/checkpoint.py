@@ -292,8 +292,6 @@ class Checkpoints(Callback):
         assert self._best is not None
         objective = self._best.metric
         values = logged_values(trainer, objective)
-        if objective not in values and objective in trainer.callback_metrics:  # logged in training
-            values[objective] = float(trainer.callback_metrics[objective])
         if trainer.world_size > 1 and objective in values:
             value = values[objective] if trainer.is_global_zero else 0.0
             local = torch.tensor(value, device=trainer.strategy.root_device)
