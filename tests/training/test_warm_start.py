@@ -13,7 +13,9 @@ from support.exact_resume import differences, new_run, outcome, stop_and_resume,
 from support.foreign import pair
 from support.images import write_folder
 from support.runs import TINY, train_here
+from support.small_fit import CLASS_NAMES, make_task
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
 
 from litlab.errors import UserError
 from litlab.inference import predictor
@@ -114,6 +116,36 @@ def test_a_lazy_module_takes_its_shape_from_the_weights(tmp_path: Path) -> None:
     source, lazy = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
     assert started(lazy, source.state_dict(), tmp_path).fraction == 1.0
     assert differences(lazy.state_dict(), source.state_dict()) == []
+
+
+class Shifted(nn.Module):
+    """Loss that depends on the data, by a buffer."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.full((len(CLASS_NAMES),), shift))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits + self.shift, labels, reduction="none")
+
+
+def test_the_loss_and_the_metrics_are_those_of_the_new_run(tmp_path: Path) -> None:
+    """Their states follow from its data and settings, those of the old run from others."""
+
+    def task(shift: float) -> LightningModule:
+        metric = MulticlassAccuracy(len(CLASS_NAMES))
+        metric.register_buffer("threshold", torch.tensor(shift))
+        return make_task(loss=Shifted(shift), metrics={"recall": metric}, network=nn.Linear(4, len(CLASS_NAMES)))
+
+    old, new = task(1.0), task(2.0)
+    old.network.weight.data.fill_(7)
+    report = started(new, {"state_dict": old.state_dict()}, tmp_path)
+    assert torch.equal(new.network.weight, old.network.weight)
+    own = {name: value for name, value in new.state_dict().items() if not name.startswith("network.")}
+    assert {name.split(".")[0] for name in own} == {"loss", "val_metrics", "test_metrics"}
+    assert all((value == 2).all() for value in own.values())
+    assert (report.loaded, report.missing, report.fraction) == (["network.weight", "network.bias"], [], 1.0)
+    assert report.unused == list(own)
 
 
 @pytest.mark.integrations

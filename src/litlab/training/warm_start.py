@@ -16,11 +16,13 @@ from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.initial_weights import hash_file, is_safetensors
 from litlab.runs.terminal import display_path
+from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.checkpoint_io import load_safely
 
 _ENTRIES = ("state_dict", "model_state_dict", "model", "net")  # where scripts keep the weights in a checkpoint
 _WRAPPERS = ("module", "network", "model", "net", "backbone", "encoder")
 _COMPILED = "_orig_mod"  # torch.compile puts it anywhere in a name
+_NEW_STATES = ("loss.", "train_metrics.", "epoch_metrics.", "val_metrics.", "test_metrics.")  # of our task: settings
 _MAX_NAMES = 4  # of tensors in a message
 
 Shapes = dict[str, str]  # name of a tensor -> its shape in the file, and in the task
@@ -70,7 +72,8 @@ def load_initial_weights(run: RunDirectory, init: dict[str, str], task: nn.Modul
     Args:
         run: Run directory.
         init: `init_from` of its frozen config.
-        task: Task, with its own initialization; parameters and buffers without a match keep it.
+        task: Task, with its own initialization; parameters and buffers without a match keep it, and so do the loss and
+            the metrics of `ImageClassifier`, which follow from the settings and the data of this run.
 
     Raises:
         UserError: If the copy is missing or damaged, holds more than plain data, or NaN, or if nothing of it fits, or
@@ -78,14 +81,19 @@ def load_initial_weights(run: RunDirectory, init: dict[str, str], task: nn.Modul
     """
     path = display_path(Path(init["path"]))
     state = _read(run.initial_weights, init, str(path))
-    targets = {name: value for name, value in task.state_dict().items() if isinstance(value, Tensor)}
+    new = _NEW_STATES if isinstance(task, ImageClassifier) else ()
+    targets = {
+        name: value
+        for name, value in task.state_dict().items()
+        if isinstance(value, Tensor) and not name.startswith(new)
+    }
     sources = _match(targets, state, str(path))
     fits = {name: state[source] for name, source in sources.items() if _is_fitting(state[source], targets[name])}
     parameters = {name: parameter for name, parameter in task.named_parameters() if name in targets}
     _refuse_unrelated(parameters, fits, sources, state, str(path))
     _refuse_nan(fits, parameters, str(path))
     task.load_state_dict(fits, strict=False)
-    sizes = {name: parameter.numel() for name, parameter in task.named_parameters() if _has_shape(parameter)}
+    sizes = {name: parameter.numel() for name, parameter in parameters.items() if _has_shape(parameter)}
     used = set(sources.values())
     return WarmStart(
         path=init["path"],
