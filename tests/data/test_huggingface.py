@@ -1,6 +1,7 @@
 """Data sets of Hugging Face in local folders, as its package `datasets` writes and reads them."""
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from litlab.data.huggingface import HuggingFace
 from litlab.errors import UserError
 
 datasets = pytest.importorskip("datasets")
+packaged_modules = pytest.importorskip("datasets.packaged_modules")
 pytestmark = [
     pytest.mark.integrations,
     pytest.mark.filterwarnings("ignore:Cannot .*MonthDayNano"),  # of dill, where `datasets` hashes pyarrow's types
@@ -190,6 +192,73 @@ def test_an_old_package_that_runs_code_is_refused(
     write_saved(tmp_path / "data")
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
     assert "datasets 3.6.0 runs the code of a data set" in refusal(huggingface_module)
+
+
+def test_a_split_has_one_purpose(huggingface_module: Make, tmp_path: Path) -> None:
+    write_saved(tmp_path / "data")
+    twice = {"train": ["train"], "val": ["test"], "test": ["test"]}
+    refused = refusal(huggingface_module, splits=twice)
+    assert "the split test would be both val and test: set data.splits.test=[], or another data.splits.val" in refused
+    assert "train would be both train and val" in refusal(huggingface_module, splits=twice | {"val": ["train"]})
+
+
+def test_labels_of_each_split_are_those_of_its_own_class_names(huggingface_module: Make, tmp_path: Path) -> None:
+    reordered = dataset(range(12)).cast_column("label", datasets.ClassLabel(names=CLASSES[::-1]))
+    datasets.DatasetDict({"train": dataset(range(30)), "test": reordered}).save_to_disk(str(tmp_path / "data"))
+    arrays = huggingface_module().arrays
+    assert arrays.test_labels.tolist() == [2 - level % 3 for level in levels(arrays.test_images)]
+    other = dataset(range(12)).cast_column("label", datasets.ClassLabel(names=["ant", "bee", "dog"]))
+    datasets.DatasetDict({"train": dataset(range(30)), "test": other}).save_to_disk(str(tmp_path / "other"))
+    refused = refusal(huggingface_module, path=str(tmp_path / "other"))
+    assert refused == "data.label_column=label: expected one of ant, bee, cat; found 'dog' in the test split"
+
+
+def test_a_reader_of_the_current_folder_is_refused(
+    huggingface_module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    for name in packaged_modules._PACKAGED_DATASETS_MODULES:
+        refused = refusal(huggingface_module, path=name)
+        assert refused.startswith(f"data.path={name}: is one of the readers of files in datasets, expected a folder")
+    (tmp_path / "here").rename(tmp_path / "csv")
+    monkeypatch.chdir(tmp_path)
+    assert huggingface_module(path="csv").info.num_test == 12
+
+
+def test_what_is_no_image_is_refused_in_plain_words(huggingface_module: Make, tmp_path: Path) -> None:
+    content = {"image": [image(0), None, image(2)] * 4, "label": [0, 1, 2] * 4}
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=CLASSES))
+    datasets.Dataset.from_dict(content, features=features).save_to_disk(str(tmp_path / "data"))
+    refused = refusal(huggingface_module)
+    assert "4 images can't be used:\n  train/1 is absent (null)\n  train/4 is absent (null)\n" in refused
+    no_images = refusal(huggingface_module, image_column="label")
+    assert no_images == "data.image_column=label: expected a column of images, found ClassLabel in the train split"
+
+
+def test_another_package_of_the_same_name_is_named(
+    huggingface_module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "datasets")
+    refused = refusal(huggingface_module)
+    assert f"{tmp_path / 'datasets'} hides the package datasets of Hugging Face: rename it" in refused
+
+
+def test_other_content_under_the_same_recorded_fingerprint_is_decoded(huggingface_module: Make, tmp_path: Path) -> None:
+    write_saved(tmp_path / "data")
+    before = huggingface_module()
+    splits(train=range(10, 40), test=range(30, 42)).save_to_disk(str(tmp_path / "other"))
+    (arrow,) = (tmp_path / "other" / "train").glob("*.arrow")
+    arrow.rename(tmp_path / "data" / "train" / arrow.name)
+    assert huggingface_module().info.fingerprint != before.info.fingerprint
+    info = tmp_path / "data" / "train" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"cat"', '"cow"'))
+    test = tmp_path / "data" / "test" / "dataset_info.json"
+    test.write_text(test.read_text().replace('"cat"', '"cow"'))
+    assert huggingface_module().info.class_names == ("ant", "bee", "cow")
 
 
 SMALL = (

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -62,8 +63,7 @@ class HuggingFace(FileDataModule):
 
     @property
     def _key(self) -> str:
-        fingerprints = [(split, part._fingerprint) for split, part in self._parts.items()]  # there is no public one
-        content = repr((self.image_column, self.label_column, self.image_size, self.resize, fingerprints))
+        content = repr((self.image_column, self.label_column, self.image_size, self.resize, self._stamps()))
         return f"huggingface-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def prepare_data(self) -> None:
@@ -86,7 +86,13 @@ class HuggingFace(FileDataModule):
     def _loaded(self) -> Mapping[str, Any]:
         """The data set's own splits by their names, each a `datasets.Dataset`."""
         datasets = _import_datasets()
-        folder = Path(self.path).expanduser()
+        folder = Path(self.path).expanduser().absolute()
+        readers = importlib.import_module("datasets.packaged_modules")  # each is also a name that load_dataset takes
+        if not folder.is_dir() and self.path in {module.name for module in pkgutil.iter_modules(readers.__path__)}:
+            raise UserError(
+                f"data.path={self.path}: is one of the readers of files in datasets, expected a folder or the id of a "
+                "data set on the hub; for files, set data.path to their folder"
+            )
         try:
             if any((folder / file).is_file() for file in _SAVED):
                 loaded = datasets.load_from_disk(str(folder))
@@ -103,10 +109,16 @@ class HuggingFace(FileDataModule):
     @cached_property
     def _parts(self) -> dict[str, Any]:
         """The splits that are used, by "train", "val" and "test"."""
-        parts = {}
+        parts: dict[str, Any] = {}
+        purposes: dict[str, str] = {}
         for split in _SPLITS:
             if (name := next((name for name in self.splits[split] if name in self._loaded), None)) is not None:
-                parts[split] = self._loaded[name]
+                if other := purposes.get(name):
+                    raise UserError(
+                        f"data.path={self.path}: the split {name} would be both {other} and {split}: set "
+                        f"data.splits.{split}=[], or another data.splits.{other}"
+                    )
+                purposes[name], parts[split] = split, self._loaded[name]
         if "train" not in parts or not len(parts["train"]):
             raise UserError(
                 f"data.path={self.path}: has no training images; its splits are {', '.join(self._loaded)}, those of "
@@ -120,20 +132,35 @@ class HuggingFace(FileDataModule):
                     raise UserError(f"data.{key}={column}: {self.path} has the columns {columns}; set data.{key}=NAME")
         return parts
 
+    def _stamps(self) -> list[Any]:
+        """Return what tells the content of each split; the fingerprint alone is a text in a folder of save_to_disk."""
+        folder = Path(self.path).expanduser().absolute()
+        stamps = []
+        for split, part in self._parts.items():
+            files = [Path(file["filename"]) for file in part.cache_files]
+            status = [file.stat() for file in files if file.is_relative_to(folder)]
+            times = [(file.st_size, file.st_mtime_ns) for file in status]
+            names = getattr(part.features[self.label_column], "names", None)
+            stamps.append((split, part._fingerprint, len(part), names, times))  # there is no public fingerprint
+        return [list(self._loaded), stamps]
+
     def _labels(self) -> tuple[tuple[str, ...], dict[str, Int64[np.ndarray, " _"]], list[str]]:
         """Return the names of the classes, the labels of each split, and notes on what is not used."""
         column, parts = self.label_column, self._parts
         kind = parts["train"].features[column]
-        values = {split: list(part.select_columns([column])[:][column]) for split, part in parts.items()}
+        names = getattr(kind, "names", None)  # of a ClassLabel
+        values = {
+            split: _with_names(
+                part.select_columns([column])[:][column], getattr(part.features[column], "names", None) or names
+            )
+            for split, part in parts.items()
+        }
         if (other := next((value for value in values["train"] if not isinstance(value, str | int)), ...)) is not ...:
             raise UserError(
                 f"data.label_column={column}: expected a text or an integer for each image, found {other!r} "
                 f"({type(kind).__name__})"
             )
-        names = getattr(kind, "names", None)  # of a ClassLabel
-        classes: Sequence[str | int] = range(len(names or ()))
-        if names is None:
-            classes = sorted(set(values["train"]), key=lambda value: (isinstance(value, str), value))
+        classes = names or sorted(set(values["train"]), key=lambda value: (isinstance(value, str), value))
         numbers = {value: number for number, value in enumerate(classes)}
         notes: list[str] = []
         labels = {split: np.zeros(0, dtype=np.int64) for split in _SPLITS}
@@ -142,12 +169,12 @@ class HuggingFace(FileDataModule):
                 notes.append(f"not used: the images of {split}, which have no labels")
                 continue
             if (other := next((value for value in of_split if value not in numbers), ...)) is not ...:
-                known = f"one of {', '.join(map(str, names or classes))}"
+                known = f"one of {', '.join(map(str, classes))}"
                 raise UserError(f"data.label_column={column}: expected {known}; found {other!r} in the {split} split")
             labels[split] = np.array([numbers[value] for value in of_split], dtype=np.int64)
         if others := [name for name, part in self._loaded.items() if all(part is not used for used in parts.values())]:
             notes.append(f"not used: the splits {', '.join(others)}")
-        return tuple(map(str, names or classes)), labels, notes
+        return tuple(map(str, classes)), labels, notes
 
     def _decoding_plan(self, bit_depth: int | None = None) -> DecodingPlan:
         names, labels, notes = self._labels()
@@ -165,7 +192,9 @@ class HuggingFace(FileDataModule):
                 (paths["test"], test_images),
             )  # fmt: skip
             report = DecodingReport(measured=OutputRows((paths["train"], train_labels[:num_own, None])))
-            decode_contents(self._contents(paths), outputs, bit_depth or MAX_BIT_DEPTH, report, self.resize)
+            absent: list[str] = []
+            decode_contents(self._contents(paths, absent), outputs, bit_depth or MAX_BIT_DEPTH, report, self.resize)
+            report.unreadable |= dict.fromkeys(absent, "is absent (null)")
             if report.unreadable:
                 lines = [printable(f"  {path} {reason}") for path, reason in report.unreadable.items()]
                 more = [f"  and {len(lines) - _MAX_LISTED:,} more"] * (len(lines) > _MAX_LISTED)
@@ -186,26 +215,44 @@ class HuggingFace(FileDataModule):
             bit_depth=bit_depth,
         )
 
-    def _contents(self, paths: Mapping[str, np.ndarray]) -> Iterator[tuple[str, bytes]]:
-        """Yield the path `SPLIT/ROW` and the file of each image."""
-        encoded = _import_datasets().Image(decode=False)
+    def _contents(self, paths: Mapping[str, np.ndarray], absent: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the path `SPLIT/ROW` and the file of each image; append the paths of those that are null."""
+        column, encoded = self.image_column, _import_datasets().Image(decode=False)
         for split, part in self._parts.items():
-            images = part.select_columns([self.image_column]).cast_column(self.image_column, encoded)
+            try:
+                images = part.select_columns([column]).cast_column(column, encoded)
+            except Exception as error:  # of all kinds, of pyarrow's too
+                raise UserError(
+                    f"data.image_column={column}: expected a column of images, found "
+                    f"{type(part.features[column]).__name__} in the {split} split"
+                ) from error
             for path, row in zip(paths[split], images, strict=False):  # none, if a split has no labels
-                image = row[self.image_column]
-                yield path.decode(), read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
+                if (image := row[column]) is None:
+                    absent.append(path.decode())
+                else:
+                    yield path.decode(), read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
+
+
+def _with_names(labels: Sequence[Any], names: Sequence[str] | None) -> list[Any]:
+    """Replace the numbers of classes by their names, which may be in another order in another split."""
+    if names is None:
+        return list(labels)
+    return [names[label] if isinstance(label, int) and 0 <= label < len(names) else label for label in labels]
 
 
 def _import_datasets() -> Any:
     """Import the package `datasets`, which litlab does not need for anything else.
 
     Raises:
-        UserError: if it is not installed, or too old.
+        UserError: if it is not installed, or too old, or hidden by another package of this name.
     """
     try:
         datasets = importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         raise UserError("data=huggingface needs the package datasets: pip install 'datasets>=4'") from error
+    if not hasattr(datasets, "load_dataset"):
+        place = next(iter(getattr(datasets, "__path__", [datasets.__file__])))
+        raise UserError(f"{place} hides the package datasets of Hugging Face: rename it")
     if int(datasets.__version__.partition(".")[0]) < _NO_CODE_FROM:
         raise UserError(
             f"datasets {datasets.__version__} runs the code of a data set: pip install --upgrade 'datasets>=4'"
