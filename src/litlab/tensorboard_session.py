@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from litlab.config.identity import VOLATILE
+from litlab.config.identity import volatile_keys
 from litlab.config.tree import config_key, get, lies_under
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import open_regular, write_atomic
@@ -119,7 +119,7 @@ def session_hparams(run: RunDirectory, config: dict[str, Any]) -> dict[str, HPar
     keys = get(config, "study.swept")
     swept = [str(key) for key in keys] if isinstance(keys, list) else []
     hparams = {}
-    for key in swept or [*(key for key in overrides if not _is_volatile(key)), "seed"]:
+    for key in swept or [*(key for key in overrides if not _is_volatile(key, config)), "seed"]:
         value = to_hparam(_value(config, key, overrides))
         if value is not None and not is_secret_key(config_key(key)):
             hparams[key.lstrip("+")] = value
@@ -234,10 +234,10 @@ def _read_overrides(run: RunDirectory) -> dict[str, str]:
     return {key.lstrip("+"): value for key, equals, value in pairs if equals and not key.startswith("~")}
 
 
-def _is_volatile(key: str) -> bool:
+def _is_volatile(key: str, config: dict[str, Any]) -> bool:
     """Return whether an override sets where a run computes and writes, as `trainer=gpu`, not what it computes."""
     path = config_key(key)
-    return path == "trainer" or lies_under(path, *VOLATILE, "hydra")
+    return path == "trainer" or lies_under(path, *volatile_keys(get(config, "data._target_")), "hydra")
 
 
 def _value(config: dict[str, Any], key: str, overrides: Mapping[str, str]) -> Any:

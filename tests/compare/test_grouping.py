@@ -68,6 +68,18 @@ def test_other_data_are_another_group(tmp_path: Path) -> None:
     assert comparison.notes == ("not all of the runs had the same data: the fingerprints of their images differ",)
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("my.Csv", ["path=/a.csv", "path=/b.csv"]), ("litlab.data.huggingface.HuggingFace", ["all runs"])],
+)
+def test_the_location_of_data_without_a_fingerprint_is_a_setting(
+    target: str, expected: list[str], tmp_path: Path
+) -> None:
+    for path in ("/a.csv", "/b.csv"):
+        put(tmp_path / path[1:], config_with({LR: 0.1}) | {"data": {"_target_": target, "path": path}})
+    assert sorted(names(compare([tmp_path]))) == expected
+
+
 def test_choices_stand_for_the_settings_that_follow_from_them(tmp_path: Path) -> None:
     """A study that does not sweep the model, or a single run, shows the choice with the same settings."""
     runs = make_study(tmp_path / "a", {SEED: [0, 1], LR: [0.05, 0.1]}, accuracy)

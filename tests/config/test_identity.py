@@ -34,6 +34,15 @@ def test_volatile_keys_do_not_count_and_all_others_do(key: str) -> None:
     assert counts(key) != lies_under(key, *VOLATILE)
 
 
+@pytest.mark.parametrize("key", ["root", "path", "cache", "url", "storage"])
+def test_where_a_data_module_of_the_users_own_reads_counts(key: str) -> None:
+    """It has no fingerprint, and what it means by the key is not known."""
+    identities = {identity(CONFIG | {"data": {"_target_": "my.Csv", key: value}}) for value in ("a.csv", "b.csv")}
+    assert len(identities) == 2
+    workers = {identity(CONFIG | {"data": {"_target_": "my.Csv", "num_workers": value}}) for value in (0, 1)}
+    assert len(workers) == 1
+
+
 @pytest.mark.parametrize(
     ("swept", "key", "expected"),
     [

@@ -10,12 +10,12 @@ from support.runs import TINY, compose_config
 
 from litlab.config.identity import identity
 from litlab.config.resume_overrides import (
-    CHANGEABLE,
     LENGTH_KEYS,
     LOCATION_KEYS,
     AnotherExperiment,
     ConfigChange,
     change_config,
+    changeable_keys,
 )
 from litlab.config.schema import SCHEDULE_KEYS, SECTIONS
 from litlab.config.targets import import_target
@@ -66,7 +66,7 @@ def with_schedule(node: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_each_accepted_key_keeps_the_identity_and_the_given_config() -> None:
-    assert set(ACCEPTED) == set(CHANGEABLE)
+    assert set(ACCEPTED) == set(changeable_keys(CONFIG))
     before = deepcopy(CONFIG)
     for key, override in ACCEPTED.items():
         config = OTHERS.get(key, CONFIG)
@@ -82,7 +82,7 @@ def test_every_other_key_is_refused() -> None:
     fixed = {
         key: value
         for key, value in flatten(CONFIG).items()
-        if not key.startswith((*CHANGEABLE, *LENGTH_KEYS)) and value is not None
+        if not key.startswith((*changeable_keys(CONFIG), *LENGTH_KEYS)) and value is not None
     }
     assert len(fixed) > 25
     for key, value in fixed.items():
@@ -92,6 +92,14 @@ def test_every_other_key_is_refused() -> None:
     for key in LOCATION_KEYS:
         with pytest.raises(AnotherExperiment, match="is part of the run's location"):
             changed("name=x" if key == "name" else "study.name=x")
+
+
+def test_the_location_of_data_without_a_fingerprint_is_part_of_the_experiment() -> None:
+    config = CONFIG | {"data": {"_target_": "my.Csv", "root": "/a", "path": "a.csv", "num_workers": 1}}
+    for key in ("root", "path"):
+        with pytest.raises(AnotherExperiment, match=rf"^data\.{key}: .* would make it another experiment$"):
+            changed(f"data.{key}=b.csv", config=config)
+    assert list(changed("data.num_workers=0", config=config).changed) == ["data.num_workers"]
 
 
 def test_refusals_name_each_key() -> None:

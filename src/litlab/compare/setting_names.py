@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from litlab.compare.data_model import Run
-from litlab.config.identity import VOLATILE
+from litlab.config.identity import volatile_keys
 from litlab.config.tree import lies_under
 from litlab.errors import UserError
 from litlab.runs.terminal import format_value
 
 SEED = "seed"
 FOLD, FOLDS = "data.fold", "data.folds"  # number of a fold, and of all folds
+_DATA = "data._target_"
 DIGITS = 5  # significant ones of a setting in a table
 _MAX_DIGITS = 17  # a float has no more
 _NUMBER = re.compile(r"(?<![^\[,])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![^\],])")  # a whole text, or an item of a list
@@ -26,20 +27,31 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 def comparable(runs: Sequence[Run], swept: Collection[str]) -> list[Run]:
     """Keep the settings that can tell groups apart.
 
-    Removed are the seed, keys that follow it, as `data.seed: ${seed}` does, and volatile keys.
+    Removed are the seed, keys that follow it, as `data.seed: ${seed}` does, and keys that are volatile in their run.
 
     Args:
         runs: Runs with all leaves of their configs as settings.
         swept: Places in the config that a study sweeps; these are kept although they may be volatile.
     """
     keys = {key for run in runs for key in run.settings}
-    without_effect = {key for key in keys if lies_under(key, *VOLATILE) and not lies_under(key, *swept)}
+    targets = {str(run.settings.get(_DATA)) for run in runs}
+    without_effect = {
+        target: {key for key in keys if lies_under(key, *volatile_keys(target)) and not lies_under(key, *swept)}
+        for target in targets
+    }
     by_study: dict[Path | None, list[Run]] = {}
     for run in runs:
         by_study.setdefault(run.study, []).append(run)
-    dropped = {study: {"format", SEED, *without_effect, *keys} for study, keys in _seed_followers(by_study).items()}
+    dropped = {study: {"format", SEED, *followers} for study, followers in _seed_followers(by_study).items()}
     return [
-        replace(run, settings={key: value for key, value in run.settings.items() if key not in dropped[run.study]})
+        replace(
+            run,
+            settings={
+                key: value
+                for key, value in run.settings.items()
+                if key not in dropped[run.study] and key not in without_effect[str(run.settings.get(_DATA))]
+            },
+        )
         for run in runs
     ]
 

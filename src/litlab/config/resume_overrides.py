@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from litlab.config.freeze import make_paths_absolute, threads_per_rank
 from litlab.config.hydra_errors import explain_interpolation_error, parse_overrides
-from litlab.config.identity import VOLATILE, swept_keys
+from litlab.config.identity import swept_keys, volatile_keys
 from litlab.config.schema import SECTIONS
 from litlab.config.secrets import keep_references
 from litlab.config.targets import needs_total_steps
@@ -32,7 +32,6 @@ from litlab.config.validate import validate
 from litlab.errors import UserError
 
 LOCATION_KEYS = ("name", "study")  # volatile, but the run directory is named after them
-CHANGEABLE = tuple(key for key in VOLATILE if key not in (*LOCATION_KEYS, "init_from.path"))  # the copy counts
 LENGTH_KEYS = ("trainer.max_epochs",)  # not max_steps: it may end within an epoch, whose rest would be left out
 _NUMERICS_KEYS = ("threads", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 _AVERAGING = ("WeightAveraging", "EMAWeightAveraging")  # callbacks of Lightning
@@ -57,6 +56,14 @@ class ConfigChange:
     extends_training: bool
     overridden: list[str]
     notes: list[str]
+
+
+def changeable_keys(config: Config) -> tuple[str, ...]:
+    """Return the keys of a frozen config that may change when the run is resumed, at any of their values."""
+    volatile = volatile_keys((config["data"] or {}).get("_target_"))
+    return tuple(
+        key for key in volatile if key not in (*LOCATION_KEYS, "init_from.path")
+    )  # of weights, the copy counts
 
 
 def change_config(config: Config, overrides: list[str], num_epochs_begun: Callable[[], int]) -> ConfigChange:
@@ -172,7 +179,7 @@ def _refuse_other_experiment(before: Config, after: Config, num_epochs_begun: Ca
             reason = _length_problem(new, num_epochs_begun(), before)
         elif lies_under(key, *LOCATION_KEYS):
             reason = "is part of the run's location, which can't be changed"
-        elif not lies_under(key, *CHANGEABLE):
+        elif not lies_under(key, *changeable_keys(before)):
             reason = "would make it another experiment"
         elif lies_under(key, *swept_keys(before)):
             reason = "is varied by its study, so it would be another job"

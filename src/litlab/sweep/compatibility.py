@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.identity import DATA_SOURCE, VOLATILE, swept_keys
+from litlab.config.identity import DATA_SOURCE, swept_keys, volatile_keys
 from litlab.config.tree import config_key, diff, format_change, lies_under
 from litlab.errors import UserError
 from litlab.sweep.study import Plan, Study
@@ -47,7 +47,7 @@ def exclude(changes: Changes, keys: Collection[str]) -> Changes:
 
 def _fixed_values(before: Plan, after: Plan) -> Changes:
     """Find the changes of values that are not swept; within a swept group, only values set on a command line count."""
-    changes = exclude(diff(before.base, after.base), VOLATILE)
+    changes = exclude(diff(before.base, after.base), _volatile_keys(after.base))
     axes = [config_key(key) for key in (*before.axes, *after.axes)]
     given = [config_key(text.partition("=")[0]) for text in (*before.arguments, *after.arguments) if "=" in text]
     fixed = [key for key in given if key not in axes]
@@ -64,8 +64,12 @@ def _check_points(study: Study, composed: Sequence["ComposedJob"]) -> None:
             run = study.run_of(record)
             if run.config.exists():  # else removed by the user, to be created again
                 changes = diff(run.read_config(), job.config)
-                changes = exclude(changes, VOLATILE) or exclude(changes, ("study", "threads"))
+                changes = exclude(changes, _volatile_keys(job.config)) or exclude(changes, ("study", "threads"))
                 _refuse(study, f"config of {record.directory}", changes)
+
+
+def _volatile_keys(config: Config) -> tuple[str, ...]:
+    return volatile_keys((config.get("data") or {}).get("_target_"))
 
 
 def _check_data_source(study: Study, before: Plan, after: Plan, composed: Sequence["ComposedJob"]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.config.config_file import to_yaml
-from litlab.config.resume_overrides import CHANGEABLE
+from litlab.config.resume_overrides import changeable_keys
 from litlab.config.resume_record import write_resume_record
 from litlab.config.tree import diff
 from litlab.errors import UserError
@@ -138,7 +138,7 @@ def _resumed_config(run: RunDirectory, config: Config) -> tuple[Config, Changes]
         kept["threads"] = before["threads"]
     after = config | kept
     changes = diff(before, after)
-    if exclude(changes, CHANGEABLE):  # prolonged by `litlab resume`, which has the last word
+    if exclude(changes, changeable_keys(before)):  # prolonged by `litlab resume`, which has the last word
         return before, {}
     return after, changes
 
