@@ -87,6 +87,11 @@ def test_runs_without_the_objective_are_refused(
         make_objectives(BASE | changes, several)
 
 
+def test_folds_take_the_place_of_val_size() -> None:
+    data = {"_target_": "litlab.data.shapes.Shapes", "val_size": 0, "folds": 5, "fold": 0}
+    assert [objective.metric for objective in make_objectives(BASE | {"data": data}, None)] == ["val/accuracy"]
+
+
 def test_values_of_the_objectives() -> None:
     metrics = [Objective(metric=metric, mode="min") for metric in ("val/loss", "parameters", "seconds.training")]
     objectives = make_objectives(BASE, metrics)

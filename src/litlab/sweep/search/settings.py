@@ -137,7 +137,7 @@ def make_objectives(config: Mapping[str, Any], several: list[Objective] | None) 
             )
     metrics = [objective.metric for objective in objectives if objective.metric not in RUN_VALUES]
     data = config["data"] or {"_target_": None}
-    if metrics and data["_target_"] in SECTIONS and data.get("val_size") == 0:
+    if metrics and data["_target_"] in SECTIONS and data.get("val_size") == 0 and data.get("folds") is None:
         raise UserError(f"data.val_size=0: without validation data there is no {metrics[0]} to search by")
     return objectives
 
