@@ -132,6 +132,39 @@ def test_folds_of_another_partition_are_not_paired(tmp_path: Path, other: dict[s
     assert (difference.kind, difference.num) == ("welch", 4)
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "kind"),
+    [
+        ("data.num_train", [1000, 2000], "welch"),
+        ("data.classes", [None, ["cat", "dog"]], "welch"),
+        ("data.of_a_project", [0, 1], "welch"),
+        ("data.flip", [True, False], "paired"),
+        ("data.batch_size", [16, 32], "paired"),
+        ("data.transforms", [{"train": []}, {"train": [{"_target_": "a.B", "size": 8}]}], "paired"),
+        ("data.mean", [None, [0.5]], "paired"),
+    ],
+)
+def test_settings_of_the_data_that_may_change_the_folds(tmp_path: Path, key: str, values: list[Any], kind: str) -> None:
+    """Folds are drawn by the labels, so whatever may change these makes other folds."""
+    for number, value in enumerate(values):
+        for fold in range(NUM_FOLDS):
+            point = {FOLDS: NUM_FOLDS, VAL_SEED: 0, FOLD: fold, key: value}
+            make_run(tmp_path / str(number) / str(fold), point, 0.5 + OF_FOLD[[0.05, 0.1][number]][fold])
+    comparison = compare([tmp_path])
+    first, second = compare([tmp_path], baseline=names(comparison)[0]).groups
+    assert (second.difference.kind, second.difference.num, first.value.num) == (kind, 4, 4)
+
+
+def test_folds_of_other_data_are_not_paired(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", axes(**{SEED: [7]}), accuracy)
+    for fold in range(NUM_FOLDS):
+        point = {FOLDS: NUM_FOLDS, VAL_SEED: 0, FOLD: fold, SEED: 7}
+        make_run(tmp_path / "other" / str(fold), point, 0.5 + OF_FOLD[0.1][fold], data="e" * 64)
+    comparison = compare([tmp_path])
+    _, second = compare([tmp_path], baseline=names(comparison)[0]).groups
+    assert (second.difference.kind, second.difference.num) == ("welch", 4)
+
+
 def test_folds_beside_seeds_are_groups_of_their_own(tmp_path: Path) -> None:
     make_study(tmp_path / "folds", axes(), accuracy)
     make_study(tmp_path / "seeds", {FOLDS: [None], FOLD: [None], VAL_SEED: [0], SEED: [0, 1, 2]}, lambda point: 0.6)

@@ -6,8 +6,8 @@ from typing import Any
 
 from litlab.compare.data_model import Fold, Objective, Run, Skipped
 from litlab.compare.setting_names import FOLD, FOLDS, comparable, numbered, text
-from litlab.config.identity import swept_keys
-from litlab.config.tree import check_plain, config_key, flatten
+from litlab.config.identity import VOLATILE, swept_keys
+from litlab.config.tree import check_plain, config_key, flatten, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
@@ -20,7 +20,12 @@ from litlab.sweep.study import STUDY_FILE
 _MAX_FILE = 1 << 20  # bytes of config.yaml or result.json; those of litlab have a few thousand
 _MAX_NAME = 100  # characters of the name of a metric
 _NO_RUNS = "holds no runs"
-PARTITION = (FOLDS, "data.val_seed", "data.test_size", "data.test_seed")  # settings that determine the folds
+# Settings of data modules that do not change which images a fold holds. All others count, so those of other modules do.
+_NOT_IN_PARTITION = (
+    FOLD, "data.seed", "data.batch_size", "data.val_size", "data.transforms", "data.crop_padding", "data.flip",
+    "data.cutout", "data.mixup", "data.cutmix", "data.color_jitter", "data.rand_augment", "data.progressive_sizes",
+    "data.mean", "data.std",
+)  # fmt: skip
 
 
 def collect(directories: Sequence[Path]) -> tuple[list[Run], list[Skipped]]:
@@ -122,7 +127,8 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
     run = discovered.run
     state, result = _read_result(run)
     seed, settings = config.get("seed"), flatten(config)
-    fold = _fold(settings)
+    data = fingerprint if isinstance(fingerprint := result.get("data"), str) else None
+    fold = _fold(settings, data)
     has_folds = fold is not None or (FOLDS in settings and settings.get(FOLD) is None)
     return Run(
         path=run.path,
@@ -135,7 +141,7 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         choices={key: value for key, value in discovered.point.items() if not (has_folds and config_key(key) == FOLD)},
         objective=_objective(config.get("objective")),
         fold=fold,
-        data=data if isinstance(data := result.get("data"), str) else None,
+        data=data,
         best=_metrics(result.get("best")),
         last=_metrics(result.get("last")),
         test=_metrics(result.get("test")),
@@ -148,12 +154,15 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
     )
 
 
-def _fold(settings: Mapping[str, Any]) -> Fold | None:
-    """Return the fold of a run of litlab's data modules."""
+def _fold(settings: Mapping[str, Any], data: str | None) -> Fold | None:
+    """Return the fold of a run whose data module has folds; `data` is the fingerprint of all its images and labels."""
     number = settings.get(FOLD)
     if type(number) is not int or settings.get(FOLDS) is None:
         return None
-    return Fold(" ".join(f"{key}={text(settings[key])}" for key in PARTITION if key in settings), number)
+    keys = sorted(
+        key for key in settings if lies_under(key, "data") and not lies_under(key, *_NOT_IN_PARTITION, *VOLATILE)
+    )
+    return Fold(" ".join([*(f"{key}={text(settings[key])}" for key in keys), f"fingerprint={data}"]), number)
 
 
 def _read_result(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:

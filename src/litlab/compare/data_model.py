@@ -24,7 +24,7 @@ class Fold:
     """One fold of a k-fold cross-validation.
 
     Attributes:
-        partition: Settings that determine the folds, as a text: only folds of one partition can be paired.
+        partition: What determines the images of the folds, as a text: only folds of one partition can be paired.
         number: Number of the fold, from 0.
     """
 
