@@ -104,6 +104,42 @@ def test_a_fold_that_lacks_a_seed_is_left_out(tmp_path: Path) -> None:
     ) in comparison.notes
 
 
+@pytest.mark.parametrize("more", [{}, {LR: [0.05, 0.1]}])
+def test_a_seed_that_few_folds_have_is_left_out(tmp_path: Path, more: dict[str, list[Any]]) -> None:
+    """One run of a further seed must not take the other folds away."""
+
+    def status(point: dict[str, Any]) -> str:
+        return "completed" if point[SEED] < 2 or point[FOLD] == 2 else "failed"
+
+    make_study(tmp_path / "s", axes(**more, **{SEED: [0, 1, 2]}), accuracy, status=status)
+    comparison = compare([tmp_path / "s"], group=[])
+    (group,) = comparison.groups
+    lrs = more.get(LR, [0.05])
+    expected = [
+        fmean(accuracy({LR: lr, FOLD: fold, SEED: seed}) for lr in lrs for seed in (0, 1)) for fold in range(NUM_FOLDS)
+    ]
+    assert (group.value.num, group.value.mean) == (4, pytest.approx(fmean(expected)))
+    assert group.value.deviation == pytest.approx(np.std(expected, ddof=1))
+    (note,) = [note for note in comparison.notes if "as their seeds were not completed on all folds" in note]
+    assert note.startswith("2 runs are not averaged, " if more else "1 run is not averaged, ")
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_each_fold_may_have_seeds_of_its_own(tmp_path: Path, num_seeds: int) -> None:
+    values = []
+    for fold in range(NUM_FOLDS):
+        points = [{FOLDS: NUM_FOLDS, FOLD: fold, SEED: num_seeds * fold + number} for number in range(num_seeds)]
+        for point in points:
+            make_run(tmp_path / f"{fold}_{point[SEED]}", point, accuracy(point))
+        values.append(fmean(accuracy(point) for point in points))
+    comparison = compare([tmp_path])
+    (group,) = comparison.groups
+    assert (group.value.num, group.value.mean) == (4, pytest.approx(fmean(values)))
+    assert group.value.deviation == pytest.approx(np.std(values, ddof=1))
+    assert len(group.runs) == NUM_FOLDS * num_seeds
+    assert not any("not averaged" in note or "no interval" in note for note in comparison.notes)
+
+
 def test_a_fold_counts_once_and_the_newest(tmp_path: Path) -> None:
     make_study(tmp_path / "s", axes(), accuracy)
     before = compare([tmp_path / "s"])

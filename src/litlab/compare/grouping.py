@@ -259,6 +259,8 @@ def _averaging_notes(
     """Name what is averaged over, settings by `--group` and the seeds of folds; say if it differs between groups."""
     folds = [run for group in groups for run in group.runs if run.fold is not None]
     seeds = list(dict.fromkeys(text(run.seed) for run in folds))
+    if len({(run.fold, run.seed) for run in folds}) == len({run.fold for run in folds}):
+        seeds = []  # one for each fold
     if not averaged and len(seeds) < 2:
         return []
     labels = short_names([column.key for column in averaged], _leaves(groups))

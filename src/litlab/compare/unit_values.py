@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from litlab.compare.data_model import Fold, Run, Summary, Unit, unit_name
-from litlab.compare.grouping import GroupSpec, Subgroup
+from litlab.compare.grouping import GroupSpec, Subgroup, Value
 from litlab.compare.setting_names import listed
 from litlab.compare.statistics import summarize
 from litlab.runs.directory import RunDirectory
@@ -26,10 +26,14 @@ def exclude_runs(groups: Sequence[GroupSpec], values: Values) -> tuple[list[Grou
 
     Of runs with the same settings and seed (and fold) the newest counts: copies and repetitions must not narrow an
     interval. With `--group`, a seed counts only if it has a completed run in all settings that are averaged over:
-    otherwise its mean would be one over other settings. So does a fold that several seeds were trained on.
+    otherwise its mean would be one over other settings. So does a fold that several seeds were trained on; seeds that
+    would take more runs of other ones away than they add are left out (`_with_shared_seeds`).
     """
     old = [run for group in groups for part in group.subgroups for run in _superseded(part.runs, values)]
-    kept = [_without(group, old) for group in groups]
+    groups = [_without(group, old) for group in groups]
+    kept = [_with_shared_seeds(group, values) for group in groups]
+    paths = {run.path for group in kept for run in group.runs}
+    of_seeds = [run for group in groups for run in group.runs if run.path in values and run.path not in paths]
     partial: list[Run] = []
     unmatched: list[str] = []
     for group in kept:
@@ -48,6 +52,11 @@ def exclude_runs(groups: Sequence[GroupSpec], values: Values) -> tuple[list[Grou
         if unit_name(partial) == "fold":
             reason = "as not all seeds and settings that are averaged over have a completed one on the same fold"
         notes.append(f"{runs_are(partial)} not averaged, {reason}: {run_names(partial)}")
+    if of_seeds:
+        reason = (
+            "as their seeds were not completed on all folds that are averaged: a mean over more runs leaves them out"
+        )
+        notes.append(f"{runs_are(of_seeds)} not averaged, {reason}: {run_names(of_seeds)}")
     if unmatched:
         names = listed(unmatched, _NUM_LISTED)
         folds = any(run.fold is not None for group in kept if group.name in unmatched for run in group.runs)
@@ -75,15 +84,63 @@ def _without(group: GroupSpec, runs: Sequence[Run]) -> GroupSpec:
     return replace(group, subgroups=tuple(parts))
 
 
+def _with_shared_seeds(group: GroupSpec, values: Values) -> GroupSpec:
+    """Choose the seeds of folds whose values are averaged: those of the largest complete crossing of seeds and folds.
+
+    Where each seed was used on one fold only, as by `seed=${data.fold}`, all of them count, each on its fold.
+    """
+    by_seed: dict[Value, list[Subgroup]] = {}
+    for part in group.subgroups:
+        if any(run.fold is not None and run.path in values for run in part.runs):
+            by_seed.setdefault(part.settings[-1], []).append(part)
+    if len(by_seed) < 2:
+        return group
+    if all(len(_valued_folds(parts, values)[1]) == 1 for parts in by_seed.values()):
+        merged: dict[tuple[Value, ...], tuple[Run, ...]] = {}
+        for part in group.subgroups:
+            merged[part.settings[:-1]] = merged.get(part.settings[:-1], ()) + part.runs
+        return replace(group, subgroups=tuple(Subgroup((*rest, None), runs) for rest, runs in merged.items()))
+    num_settings = len({part.settings[:-1] for parts in by_seed.values() for part in parts})
+    folds = {
+        seed: _valued_folds(parts, values)[0] if len(parts) == num_settings else frozenset[Fold]()
+        for seed, parts in by_seed.items()
+    }
+    shared = max(
+        dict.fromkeys([one & other for one in folds.values() for other in folds.values()])
+        | {frozenset.intersection(*folds.values()): None},
+        key=lambda part: (len(part) * sum(part <= each for each in folds.values()), len(part)),
+    )
+    if not shared:
+        return group
+    dropped = {seed for seed, each in folds.items() if not shared <= each}
+    return replace(group, subgroups=tuple(part for part in group.subgroups if part.settings[-1] not in dropped))
+
+
+def _valued_folds(parts: Sequence[Subgroup], values: Values) -> tuple[frozenset[Fold], frozenset[Fold]]:
+    """Return the folds that have a value in all subgroups, and those that have one in any."""
+    folds = [frozenset(run.fold for run in part.runs if run.fold is not None and run.path in values) for part in parts]
+    return frozenset.intersection(*folds), frozenset.union(*folds)
+
+
 def values_by_unit(subgroups: Sequence[Subgroup], values: Values) -> UnitValues:
     """Return the value of each seed or fold; with several subgroups, its mean over all of them, if they share any."""
     pairs = [[(run.unit, values[run.path]) for run in part.runs if run.path in values] for part in subgroups]
-    pairs = list(filter(None, pairs))
+    pairs = [_means_of_folds(part) for part in pairs if part]
     if len(pairs) < 2:
         return pairs[0] if pairs else []
     by_unit = [dict(part) for part in pairs]
     shared = [unit for unit in by_unit[0] if unit is not None and all(unit in part for part in by_unit)]
     return [(unit, fmean(part[unit] for part in by_unit)) for unit in shared]
+
+
+def _means_of_folds(pairs: UnitValues) -> UnitValues:
+    """Average the values of each fold; other units stay as they are, also several runs without a seed."""
+    of_folds: dict[Fold, list[float]] = {}
+    for unit, value in pairs:
+        if isinstance(unit, Fold):
+            of_folds.setdefault(unit, []).append(value)
+    means: UnitValues = [(fold, fmean(values)) for fold, values in of_folds.items()]
+    return means + [pair for pair in pairs if not isinstance(pair[0], Fold)]
 
 
 def summarize_group(subgroups: Sequence[Subgroup], values: Values, metric: Metric) -> Summary | None:
