@@ -1,6 +1,7 @@
 """Runs that start from weights: what is loaded, skipped or refused, and resumed without the source."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,39 @@ def test_what_does_not_fit_stays_new_and_is_named(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+class Twins(nn.Module):
+    """Two networks with the same names and shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.net = Net(), Net()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.module.", "_orig_mod.", "network."])
+def test_equal_networks_inside_a_network_are_told_apart(prefix: str, tmp_path: Path) -> None:
+    source, network = Twins(), Twins()
+    report = started(Task(network), renamed(source.state_dict(), prefix), tmp_path)
+    assert differences(network.state_dict(), source.state_dict()) == []
+    assert (report.fraction, report.missing, report.unused) == (1.0, [], [])
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "network."])
+def test_a_tensor_of_the_file_is_loaded_once(prefix: str, tmp_path: Path) -> None:
+    network, encoder = Twins(), Net()
+    before = {name: value.clone() for name, value in network.net.state_dict().items()}
+    report = started(Task(network), renamed(encoder.state_dict(), f"{prefix}encoder."), tmp_path)
+    assert differences(network.encoder.state_dict(), encoder.state_dict()) == []
+    assert differences(network.net.state_dict(), before) == []
+    assert report.fraction == 0.5
+    assert report.missing == [f"network.net.{name}" for name in before]
+
+
+def test_a_name_that_means_two_tensors_is_refused(tmp_path: Path) -> None:
+    expected = "conv.weight could be network.encoder.conv.weight and network.net.conv.weight alike; save it under one "
+    with pytest.raises(UserError, match=re.escape(expected)):
+        started(Task(Twins()), Net().state_dict(), tmp_path)
+
+
 def test_a_lazy_module_takes_its_shape_from_the_weights(tmp_path: Path) -> None:
     source, lazy = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
     assert started(lazy, source.state_dict(), tmp_path).fraction == 1.0
@@ -197,6 +231,14 @@ def poisoned(name: str, value: float) -> dict[str, Tensor]:
         (
             renamed(Net().state_dict(), "model.") | renamed(Net().state_dict(), "module."),
             "model.conv.weight and module.conv.weight could both be network.conv.weight",
+        ),
+        (
+            renamed(Net().state_dict(), "net.") | renamed(Net().state_dict(), "module.net."),
+            "net.conv.weight and module.net.conv.weight could both be network.conv.weight",
+        ),
+        (
+            Net().state_dict() | renamed(Net().state_dict(), "_orig_mod."),
+            "conv.weight and _orig_mod.conv.weight could both be conv.weight",
         ),
     ],
 )  # fmt: skip

@@ -3,8 +3,9 @@
 Names are equal, or equal without the names of wrappers at their start: `model.conv.weight` is `network.conv.weight`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -152,31 +153,80 @@ def _read_safetensors(file: Path, path: str) -> dict[str, Tensor]:
 
 
 def _match(targets: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str) -> dict[str, str]:
-    """Map names of the task to those of the same tensors in a state dict.
+    """Map names of the task to those of the same tensors in a state dict, each of which is used once.
+
+    First one prefix of the file is exchanged for one of the task, such as `module.` for `network.`: those by which most
+    tensors fit and, of several such, the shortest ones. What is left is compared without any wrappers.
 
     Raises:
-        UserError: If several names of the state dict mean the same tensor.
+        UserError: If several names of the state dict mean the same tensor, or one of them means several.
     """
-    left: dict[str, list[str]] = {}
-    for name in state:
-        if name not in targets:
-            left.setdefault(_bare(name), []).append(name)
-    matches = {}
-    for name in targets:
-        candidates = [name] if name in state else left.get(_bare(name), [])
-        if len(candidates) > 1:
-            raise UserError(
-                f"init_from={path}: {' and '.join(candidates)} could both be {name}; save the state dict of the one to "
-                "use alone"
-            )
-        if candidates:
-            matches[name] = candidates[0]
-    return matches
+    ours, theirs = _plain_names(targets, targets, path), _plain_names(state, targets, path)
+    ranked = []
+    for prefix, source_prefix in product(_prefixes(ours), _prefixes(theirs)):
+        renamed = {name: source_prefix + name[len(prefix) :] for name in ours if name.startswith(prefix)}
+        found = {name: source for name, source in renamed.items() if source in theirs}
+        num_fitting = sum(_is_fitting(state[theirs[source]], targets[ours[name]]) for name, source in found.items())
+        rank = (num_fitting, len(found), -(prefix + source_prefix).count("."))
+        ranked.append((rank, prefix, source_prefix, found))
+    ranked.sort(key=lambda candidate: candidate[0], reverse=True)
+    (best_rank, best_prefix, best_source_prefix, matches), *others = ranked
+    matched = {source: name for name, source in matches.items()}
+    for rank, prefix, _, found in others:
+        for name, source in found.items():
+            if rank == best_rank and source in matched and name not in matches:
+                raise _ambiguous(path, [theirs[source]], [ours[matched[source]], ours[name]])
+            is_rival = rank == best_rank or best_source_prefix != best_prefix == prefix
+            if is_rival and name in matches and source not in matched:
+                raise _ambiguous(path, [theirs[matches[name]], theirs[source]], [ours[name]])
+
+    rest: dict[str, tuple[list[str], list[str]]] = {}
+    for name in (name for name in ours if name not in matches):
+        rest.setdefault(_bare(name), ([], []))[0].append(ours[name])
+    for source in (source for source in theirs if source not in matched):
+        rest.setdefault(_bare(source), ([], []))[1].append(theirs[source])
+    pairs = {ours[name]: theirs[source] for name, source in matches.items()}
+    for names, sources in rest.values():
+        if len(names) == len(sources) == 1:
+            pairs[names[0]] = sources[0]
+        elif names and sources:
+            raise _ambiguous(path, sources, names)
+    return {name: pairs[name] for name in targets if name in pairs}
+
+
+def _plain_names(names: Iterable[str], targets: Mapping[str, Tensor], path: str) -> dict[str, str]:
+    """Map names without that of torch.compile to names; of two, the one that the task has itself counts."""
+    plain: dict[str, str] = {}
+    for name in names:
+        key = ".".join(part for part in name.split(".") if part != _COMPILED)
+        other = plain.setdefault(key, name)
+        if other != name and name in targets:
+            plain[key] = name
+        elif other not in (name, *targets):
+            raise _ambiguous(path, [other, name], [key])
+    return plain
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Return what of wrappers the names start with, of any length, also none."""
+    prefixes = {""}
+    for name in names:
+        parts = name.split(".")
+        wrappers = list(takewhile(_WRAPPERS.__contains__, parts[:-1]))
+        prefixes.update("".join(f"{part}." for part in wrappers[:length]) for length in range(1, len(wrappers) + 1))
+    return sorted(prefixes)
+
+
+def _ambiguous(path: str, sources: Sequence[str], names: Sequence[str]) -> UserError:
+    several = " and ".join(sources) + " could both be " + names[0]
+    one = f"{sources[0]} could be {' and '.join(names)} alike"
+    hint = "save the state dict of the one to use alone" if len(sources) > 1 else "save it under one of these names"
+    return UserError(f"init_from={path}: {several if len(sources) > 1 else one}; {hint}")
 
 
 def _bare(name: str) -> str:
-    """Return a name without the wrappers at its start, and without that of torch.compile anywhere."""
-    parts = [part for part in name.split(".") if part != _COMPILED]
+    """Return a name without the wrappers at its start."""
+    parts = name.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         del parts[0]
     return ".".join(parts)
