@@ -209,6 +209,32 @@ def test_a_killed_download_leaves_no_half_data_set(torchvision_module: Make, mni
     assert not (tmp_path / ".root.part").exists()
 
 
+def test_a_killed_download_into_a_shared_folder_leaves_no_half_data_set(
+    torchvision_module: Make, mnist_server: Any, tmp_path: Path
+) -> None:
+    """What others put there stays; archives that are there already are not fetched again."""
+    server, content = mnist_server
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (tmp_path / "root" / "notes.txt").write_text("precious")
+    first, last = "train-images-idx3-ubyte.gz", "/mnist/t10k-labels-idx1-ubyte.gz"
+    (raw / first).write_bytes(server.files[f"/mnist/{first}"])
+    server.held, server.release = last, threading.Event()
+    process = multiprocessing.get_context("fork").Process(target=torchvision_module(name="MNIST").prepare_data)
+    process.start()
+    wait_until(lambda: last in gets(server), 30)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    server.release.set()
+    server.held, server.release = None, None
+    assert [path.name for path in raw.iterdir()] == [first], "nothing is extracted where torchvision looks"
+    assert_holds(ready(torchvision_module(name="MNIST")), content)
+    assert f"/mnist/{first}" not in gets(server)
+    assert (tmp_path / "root" / "notes.txt").read_text() == "precious"
+    assert {path.name for path in (tmp_path / "root").iterdir()} == {"MNIST", "notes.txt"}
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torchvision leaves responses open
 def test_a_download_that_fails_says_what_to_do(torchvision_module: Make, mnist_server: Any, tmp_path: Path) -> None:
     server, _ = mnist_server

@@ -22,6 +22,7 @@ from litlab.data.image_decoder import image_pixels
 from litlab.errors import UserError
 from litlab.runs.lock import temporary_lock
 
+_ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".xz", ".bz2", ".mat", ".h5")
 _TIMEOUT_S = 30  # without a byte of a download; a firewall that drops packets would block forever
 
 
@@ -233,24 +234,30 @@ class Torchvision(FileDataModule):
         return temporary_lock(folder / f".{self.root.name}.lock") if os.access(folder, os.W_OK) else nullcontext()
 
     def _download(self) -> tuple[Dataset, Dataset, Dataset]:
-        """Download into a new folder that becomes `root` when it is complete; where `root` has files, complete them."""
+        """Download into a new folder, and move what is complete into `root`: torchvision takes half a folder for whole.
+
+        Archives that lie in `root` are used, as torchvision does.
+        """
         announce(f"Downloading {self.dataset} by torchvision to {self.root}")
         is_new = not self.root.is_dir() or not any(self.root.iterdir())
-        folder = self.root.with_name(f".{self.root.name}.part") if is_new else self.root
+        name = f".{self.root.name}.part"
+        folder = self.root.with_name(name) if is_new else self.root / name  # on the same disk
         timeout = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_TIMEOUT_S)
         try:
-            if not is_new:
-                return self._open(folder, download=True)
             shutil.rmtree(folder, ignore_errors=True)  # of a killed process
             folder.mkdir()
-            self._open(folder, download=True)
-            folder.rename(self.root)
+            if is_new:
+                self._open(folder, download=True)
+                folder.rename(self.root)
+            else:
+                _link_archives(self.root, folder)
+                self._open(folder, download=True)
+                _move_into(folder, self.root)
             return self._open(self.root, download=False)
         finally:
             socket.setdefaulttimeout(timeout)
-            if is_new:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _open(self, root: Path, *, download: bool) -> tuple[Dataset, Dataset, Dataset]:
         source, make = SOURCES[self.dataset], getattr(torchvision.datasets, self.dataset)
@@ -263,6 +270,25 @@ class Torchvision(FileDataModule):
             () if split is None else make(**options, **split) for split in (source.train, source.val, source.test)
         ]
         return splits[0], splits[1], splits[2]
+
+
+def _link_archives(source: Path, target: Path) -> None:
+    """Link the archives of a folder, down to where torchvision puts them, into another one."""
+    for pattern in ("*", "*/*", "*/*/*"):
+        for path in source.glob(pattern):
+            if path.suffix in _ARCHIVES and path.is_file() and not path.is_relative_to(target):
+                link = target / path.relative_to(source)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+
+
+def _move_into(source: Path, target: Path) -> None:
+    """Move the content of a folder into another one: new folders as a whole, so that none is ever incomplete."""
+    for path in source.iterdir():
+        if path.is_dir() and (target / path.name).is_dir():
+            _move_into(path, target / path.name)
+        elif not path.is_symlink():
+            path.replace(target / path.name)
 
 
 def _classes(dataset: Dataset, source: Source) -> tuple[tuple[str, ...], int]:
