@@ -230,7 +230,7 @@ def test_a_value_of_the_training_is_no_objective(tmp_path: Path) -> None:
         "trainer.log_every_n_steps=1",
     )
     run, config = new_run(tmp_path / "run", *overrides)
-    with pytest.raises(UserError, match="objective.metric=loss: was not logged in validation; logged: val_loss"):
+    with pytest.raises(UserError, match=r"objective\.metric=loss: was not logged in validation; logged: val_loss"):
         train_until(run, config, None)
 
 
