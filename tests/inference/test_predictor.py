@@ -125,6 +125,11 @@ def test_runs_that_hold_no_network_are_refused(run: Path, tmp_path: Path) -> Non
     (run / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"user_data\.Data, which does not describe"):
         litlab.load(run)
+    loading = {"model": CNN_NODE, "data": None, "task": {"_target_": "user_task.Loading"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | loading))
+    sign(RunDirectory(run))
+    with pytest.raises(UserError, match=r"the run was on user_task\.Loading, which does not describe"):
+        litlab.load(run)
     (run / "config.yaml").write_text(CONFIG)
     with pytest.raises(UserError, match="no network of its own"):
         litlab.load(run)

@@ -140,6 +140,17 @@ class Blackening(ImageClassifier):
         return images * 0, labels
 
 
+def test_facts_that_lack_without_a_data_module_name_the_task(tmp_path: Path) -> None:
+    loading = ("~data", f"task._target_={__name__}.Loading", *SMALL, "+model.image_shape=[3,12,12]")
+    _, config = new_run(tmp_path / "run", *loading)
+    expected = r"^model: .*CNN needs num_classes, .* of the data of .*\.Loading \(data=null\): add \+model\.num_classes"
+    with pytest.raises(UserError, match=expected):
+        assemble(config, rank=0)
+    config["task"]["num_classes"] = 2.5
+    with pytest.raises(UserError, match=r"^num_classes of network or task: found 2\.5, .*; correct it"):
+        assemble(config, rank=0)
+
+
 @pytest.mark.filterwarnings("ignore:You have overridden `on_after_batch_transfer` in")
 @pytest.mark.parametrize(("data", "is_black"), [("Described", True), ("Hooked", False)])
 def test_a_hook_of_the_task_gets_pairs_where_the_data_module_has_none(

@@ -130,8 +130,9 @@ class FinishedRun:
         """
         file = self.run.dataset
         if not file.exists() and self.run.last.is_file():
+            source = (self.config["data"] or self.config["task"])["_target_"]  # the task may have the loaders
             raise UserError(
-                f"{file} is missing: the run was on {self.config['data']['_target_']}, which does not describe its "
+                f"{file} is missing: the run was on {source}, which does not describe its "
                 "data, so class names and preprocessing are unknown; only `litlab evaluate` can be used here"
             )
         try:

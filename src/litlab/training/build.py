@@ -69,10 +69,12 @@ class Facts:
     Attributes:
         source: Description of the data set, or a data module of the user's own that may have attributes of these names.
         given: Facts that the config gives to network or task, for those that the source lacks.
+        task: Target of the task, which has the loaders where there is no source.
     """
 
     source: DatasetInfo | LightningDataModule | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    task: str = ""
 
     @classmethod
     def collect(cls, config: Config, data: LightningDataModule | None) -> "Facts":
@@ -80,7 +82,7 @@ class Facts:
         nodes = [node for group in ("model", "task") if (node := config[group])]  # the task is right, if they differ
         given = {name: node[name] for node in nodes for name in FACTS if name in node}
         info = getattr(data, "info", None)
-        return cls(info if isinstance(info, DatasetInfo) else data, given)
+        return cls(info if isinstance(info, DatasetInfo) else data, given, config["task"]["_target_"])
 
     def get(self, name: str) -> Any:
         """Return a fact; None if it is not known.
@@ -94,6 +96,8 @@ class Facts:
             return getattr(self.source, name)
         where = f"data: {type(self.source).__name__}.{name}"
         remedy = f"set it in the constructor, or add +model.{name}=..."
+        if self.source is None:
+            where, remedy = f"{name} of network or task", f"correct it, as in task.{name}=... or model.{name}=..."
         try:
             value = getattr(self.source, name, None)
         except Exception as error:  # a property that needs `setup` may raise anything
@@ -408,9 +412,12 @@ def instantiate(path: str, node: Config, facts: Facts | None = None, **offered: 
     """
     if facts is not None and (lacking := _lacking_facts(path, node, facts)):
         added = " ".join(f"+{path}.{name}=..." for name in lacking)
+        needs = f"{path}: {node['_target_']} needs {', '.join(lacking)}"
+        if facts.source is None:
+            raise UserError(f"{needs}, which is not known of the data of {facts.task} (data=null): add {added}")
         raise UserError(
-            f"{path}: {node['_target_']} needs {', '.join(lacking)}, which {type(facts.source).__name__} does not "
-            f"tell: let its constructor set attributes of these names, or add {added}"
+            f"{needs}, which {type(facts.source).__name__} does not tell: let its constructor set attributes of these "
+            f"names, or add {added}"
         )
     target = bind_arguments(path, node, facts, **offered)
     arguments = _open_arguments(path, node, facts, offered)
