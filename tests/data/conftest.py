@@ -141,7 +141,7 @@ def huggingface_module(tmp_path: Path) -> Callable[..., HuggingFace]:
     """Return a factory of HuggingFace modules, prepared and set up, of tmp_path/data."""
     own: dict[str, Any] = {"path": str(tmp_path / "data"), "cache": str(tmp_path / "cache"), "name": None}
     own |= {"revision": None, "splits": {"train": ["train"], "val": ["validation"], "test": ["test"]}}
-    own |= {"image_column": "image", "label_column": "label", "image_size": 24, "resize": "squash"}
+    own |= {"image_column": "image", "label_column": "label", "image_size": 24, "resize": "squash", "bit_depth": None}
     own |= {"val_size": 0.25, "test_size": 0.25, "test_seed": 0}
 
     def make_ready(**changes: Any) -> HuggingFace:

@@ -1,6 +1,7 @@
 """Data sets of Hugging Face in local folders, as its package `datasets` writes and reads them."""
 
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.exact_resume import differences, new_run, outcome, train_until
-from support.runs import Command
+from support.runs import Command, train_here
 
+from litlab.cli import evaluate
 from litlab.data.huggingface import HuggingFace
 from litlab.errors import UserError
+from litlab.runs.files import write_json
 
 datasets = pytest.importorskip("datasets")
 packaged_modules = pytest.importorskip("datasets.packaged_modules")
@@ -140,6 +143,34 @@ def test_16_bit_images_are_scaled_from_their_bits(huggingface_module: Make, tmp_
     module = huggingface_module()
     assert module.info.bit_depth == 12
     assert set(levels(module.arrays.train_images)) == {4000 >> 4}
+
+
+def write_deep(path: Path, bits: int, shift: int = 0) -> None:
+    """Write gray images of this many bits, shifted to the right; of 8 bits if that is what is left."""
+    values = np.random.default_rng(bits).integers(0, 2**bits, (42, 24, 24), dtype=np.uint16) >> shift
+    values[0, 0, 0] = 2**bits - 1 >> shift
+    for row, pixels in enumerate(values):
+        file = path / ("train" if row < 30 else "test") / CLASSES[row % 3] / f"{row:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8) if bits - shift <= 8 else pixels).save(file)
+
+
+def test_16_bit_images_are_evaluated_as_in_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_deep(tmp_path / "trained", 14)
+    write_deep(tmp_path / "deep", 12)
+    write_deep(tmp_path / "from 14", 12, shift=6)
+    write_deep(tmp_path / "from 16", 12, shift=8)
+    overrides = (*SMALL, "trainer.max_epochs=1", f"data.cache={tmp_path / 'cache'}", "~logger", "~callbacks")
+    run = train_here(tmp_path / "run", *overrides, f"data.path={tmp_path / 'trained'}")
+    assert run.read_json(run.dataset)["bit_depth"] == 14
+    capsys.readouterr()
+    for recorded, plain in ((14, "from 14"), (None, "from 16")):  # None: its images had none of 16 bits
+        write_json(run.dataset, run.read_json(run.dataset) | {"bit_depth": recorded})
+        metrics = []
+        for name in ("deep", plain):
+            evaluate.main([str(run.path), "--json", "--set", f"data.path={tmp_path / name}"])
+            metrics.append(json.loads(capsys.readouterr().out)["metrics"])
+        assert metrics[0] == metrics[1]
 
 
 def refusal(make: Make, **changes: Any) -> str:

@@ -61,6 +61,7 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 ImageSize = Count | Annotated[list[Count], Field(min_length=2, max_length=2)]
+BitDepth = Annotated[int, Field(ge=8, le=16)]
 Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_not_built_in)]
 Loss = Annotated[dict[str, Any], AfterValidator(_per_image)]
@@ -181,7 +182,7 @@ class ImageFolder(FileData):
 
     root: str
     image_size: ImageSize
-    bit_depth: Annotated[int, Field(ge=8, le=16)] | None
+    bit_depth: BitDepth | None
     skip_unreadable: bool
     storage: Literal["memory", "stream"]
     folders: SplitNames
@@ -256,6 +257,7 @@ class HuggingFace(FileData):
     image_column: str
     label_column: str
     image_size: ImageSize
+    bit_depth: BitDepth | None
 
 
 class CNN(Section):

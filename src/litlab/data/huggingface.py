@@ -37,6 +37,8 @@ class HuggingFace(FileDataModule):
         image_column: Name of the column of images.
         label_column: Name of the column of classes: ClassLabel, texts or integers.
         image_size: Height and width in pixels that all images are resized to; one number for both.
+        bit_depth: Bits that 16-bit images use, 8 to 16; larger values are white. None for as many as the
+            largest value of the training images has.
         settings: Other arguments, see `FileSettings`.
     """
 
@@ -50,6 +52,7 @@ class HuggingFace(FileDataModule):
         image_column: str,
         label_column: str,
         image_size: int | Sequence[int],
+        bit_depth: int | None,
         **settings: Unpack[FileSettings],
     ) -> None:
         super().__init__(**settings)
@@ -60,10 +63,12 @@ class HuggingFace(FileDataModule):
         self.image_column = image_column
         self.label_column = label_column
         self.image_size = height_and_width(image_size)
+        self.bit_depth = bit_depth
 
     @property
     def _key(self) -> str:
-        content = repr((self.image_column, self.label_column, self.image_size, self.resize, self._stamps()))
+        settings = self.image_column, self.label_column, self.image_size, self.resize, self.bit_depth
+        content = repr((settings, self._stamps()))
         return f"huggingface-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
     def prepare_data(self) -> None:
@@ -72,7 +77,7 @@ class HuggingFace(FileDataModule):
         Raises:
             UserError: if the data set can't be loaded, or has no such columns, or has images that can't be decoded.
         """
-        ArrayCache(self.cache).build(self._key, self._decoding_plan)
+        ArrayCache(self.cache).build(self._key, lambda: self._decoding_plan(self.bit_depth))
 
     def load_images(self) -> ImageArrays:
         """Map the arrays in the cache into memory.
@@ -176,7 +181,7 @@ class HuggingFace(FileDataModule):
             notes.append(f"not used: the splits {', '.join(others)}")
         return tuple(map(str, classes)), labels, notes
 
-    def _decoding_plan(self, bit_depth: int | None = None) -> DecodingPlan:
+    def _decoding_plan(self, bit_depth: int | None) -> DecodingPlan:
         names, labels, notes = self._labels()
         paths = {
             split: np.array([f"{split}/{row}" for row in range(len(of_split))], dtype=bytes)

@@ -17,6 +17,8 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.tasks.logged_metrics import ValueRecorder
 from litlab.training.build import assemble, build_trainer, find_missing_methods
 
+_SOURCE_KEYS = ("root", "path", "name", "revision")  # of `data`, where the images come from
+
 
 def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: str, device: str) -> Config:
     """Evaluate a checkpoint in this process.
@@ -36,7 +38,7 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
     """
     recorded = finished.dataset_info() if config["data"] and finished.run.dataset.exists() else None
     if recorded is not None:  # scale and normalize as in training, wherever the data are now
-        is_other = config["data"].get("root") != finished.config["data"].get("root")
+        is_other = any(config["data"].get(key) != finished.config["data"].get(key) for key in _SOURCE_KEYS)
         kept: Config = {"mean": list(recorded.mean), "std": list(recorded.std)}
         if depth := recorded.bit_depth or (is_other and (config["data"].get("bit_depth") or MAX_BIT_DEPTH)):
             kept["bit_depth"] = depth
