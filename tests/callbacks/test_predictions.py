@@ -9,6 +9,8 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
+from support.exact_resume import new_run, train_until
+from support.runs import TINY
 from support.small_fit import CLASS_NAMES, NUM_TEST, Batches, Shown, make_task, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -25,6 +27,7 @@ from litlab.callbacks.reliability_diagram import (
     draw_reliability_diagram,
 )
 from litlab.tasks.metrics import EvaluationMetrics
+from litlab.training.checkpoint_io import read_checkpoint
 
 PICTURES = (ConfusionMatrix, ClassAccuracy, ReliabilityDiagram)
 
@@ -70,6 +73,40 @@ def test_no_pictures_without_a_validation_or_of_an_earlier_one(monkeypatch: pyte
     trainer.validate(task, Batches(21), verbose=False)
     trainer.fit(task, Batches(16))
     assert (shown.counts, shown.confusions, shown.bins) == ([], [], [])
+
+
+def test_a_run_that_resumes_after_its_last_validation_logs_the_pictures_of_it(tmp_path: Path) -> None:
+    settings = (*TINY, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3")
+    whole, config = new_run(tmp_path / "whole", *settings)
+    looks = train_until(whole, config, None)
+    assert looks is not None
+    resumed, config = new_run(tmp_path / "resumed", *settings)
+    number = looks - 4  # in the third epoch; the last of them are in the test
+    assert train_until(resumed, config, number) is None
+    saved = read_checkpoint(resumed.last)
+    assert (saved["litlab"]["epoch"], saved["litlab"]["hook"]) == (2, "on_train_batch_start")
+    assert train_until(resumed, config, None)
+    expected = pictures(whole.path)
+    assert {f"val/{kind.name}" for kind in PICTURES} <= expected.keys()
+    assert pictures(resumed.path) == expected
+
+
+def pictures(folder: Path) -> dict[str, list[bytes]]:
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    return {tag: [event.encoded_image_string for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_saved_counts_are_restored_on_one_rank_and_count_once() -> None:
+    generator = torch.Generator().manual_seed(3)
+    counters = [PredictionCounter(4) for _ in range(3)]
+    counters[0].update(torch.randn(50, 4, generator=generator), torch.randint(4, (50,), generator=generator))
+    for rank, counter in enumerate(counters[1:]):
+        counter.restore(counters[0].counted(), is_owner=rank == 0)
+    expected, owner, other = (counter.compute() for counter in counters)
+    for name, values in expected._asdict().items():
+        assert np.array_equal(getattr(owner, name), values)
+        assert not getattr(other, name).any()
 
 
 def test_the_bins_give_the_calibration_error_that_is_logged() -> None:

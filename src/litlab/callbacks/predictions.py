@@ -86,6 +86,28 @@ class PredictionCounter(Metric):
         """Return the counts."""
         return PredictionCounts(*(getattr(self, name).cpu().numpy() for name in PredictionCounts._fields))
 
+    def counted(self) -> dict[str, Tensor]:
+        """Return the counts over all ranks as tensors, of `confusion` the cells that are not zero."""
+        counts = {name: torch.tensor(values) for name, values in self.compute()._asdict().items()}
+        confusion = counts.pop("confusion").view(-1)
+        cells = confusion.nonzero().view(-1)
+        return counts | {"cells": cells, "numbers": confusion[cells]}
+
+    def restore(self, counted: Mapping[str, Tensor], *, is_owner: bool) -> None:
+        """Continue with what `counted` returned.
+
+        Args:
+            counted: Counts over all ranks.
+            is_owner: Take them on this rank; the others start with zeros, so that the sum is right.
+        """
+        self.update(
+            torch.zeros(0, self.num_classes, device=self.device), torch.zeros(0, dtype=torch.int64, device=self.device)
+        )
+        if is_owner:
+            counts = {name: values.to(self.device) for name, values in counted.items()}
+            self.confusion.view(-1)[counts["cells"]] = counts["numbers"]
+            self.images, self.correct, self.confidence = counts["images"], counts["correct"], counts["confidence"]
+
 
 class PredictionPicture(Callback, ABC):
     """Log a picture of the predictions of the last validation of a fit, and one of the test.
@@ -106,6 +128,7 @@ class PredictionPicture(Callback, ABC):
         self._class_names = class_names
         self._counter = PredictionCounter(len(class_names))
         self._is_first = True
+        self._saved: dict[str, Tensor] | None = None  # counts of the checkpoint, until the training starts
 
     @abstractmethod
     def draw(self, counts: PredictionCounts) -> tuple[NDArray[np.uint8], Sequence[str]]:
@@ -140,8 +163,20 @@ class PredictionPicture(Callback, ABC):
     on_test_batch_end = on_validation_batch_end
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier validation."""
-        self._counter.reset()
+        """Forget an earlier validation, but for that of the checkpoint: perhaps none follows."""
+        if self._is_first:
+            self._counter.to(pl_module.device).reset()
+            if self._saved is not None:
+                self._counter.restore(self._saved, is_owner=trainer.is_global_zero)
+        self._saved = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts of the last validation over all ranks. Every rank has to call this."""
+        return self._counter.counted() if self._is_first and self._counter.update_called else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the counts of `state_dict` for the start of the training."""
+        self._saved = state_dict
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the last validation."""

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 _UNKNOWN = "a callback or the module"
 
 
-class _RecordsStop:
+class StopRecorder:
     """Part of a Trainer that notes who sets `should_stop`, which Lightning itself does not."""
 
     stopped_by: str | None = None
@@ -19,6 +19,7 @@ class _RecordsStop:
 
     @property
     def should_stop(self) -> bool:
+        """Tell whether the training is to end."""
         return self._should_stop
 
     @should_stop.setter
@@ -33,7 +34,7 @@ class _RecordsStop:
 def record_stops(trainer: Trainer) -> None:
     """Have a Trainer note the class of the callback or module that sets its `should_stop`, as `stopped_by`."""
     cls = type(trainer)
-    trainer.__class__ = type(cls.__name__, (_RecordsStop, cls), {"__module__": cls.__module__})
+    trainer.__class__ = type(cls.__name__, (StopRecorder, cls), {"__module__": cls.__module__})
 
 
 def describe_stop(trainer: Trainer) -> str | None:
