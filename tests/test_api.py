@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from support.processes import processes_in
 from support.runs import TINY
+from support.studies import make_run
 
 import litlab
 from litlab.api import Results
@@ -95,6 +96,18 @@ def test_a_single_run(single: tuple[Results, str], project: Path) -> None:
         results.run.history("val/acuracy")
     command = run.read_json(run.provenance)["command"]
     assert command == ["litlab", "train", *SHORT, "hydra.run.dir=outputs/single"]
+
+
+def test_values_of_a_run_whose_metrics_are_damaged_or_missing(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", {"seed": 0}, 0.5)
+    result = litlab.results(tmp_path / "run").run
+    file = RunDirectory(result.directory).metrics
+    file.write_text("epoch,step\n1,2\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged: .*expected the header"):
+        result.history("val/loss")
+    file.unlink()
+    with pytest.raises(UserError, match=r"has no values of val/loss: it has no metrics\.csv$"):
+        result.history("val/loss")
 
 
 @pytest.mark.usefixtures("single")

@@ -5,6 +5,7 @@ work in any thread and in the event loop of a notebook.
 """
 
 import codecs
+import csv
 import json
 import os
 import signal
@@ -49,7 +50,8 @@ class RunResult:
         error: Reason why it is not completed; empty if it is.
         seed: Seed; None if its config has none.
         fold: Fold that it was validated on, from 0; None without folds.
-        settings: Values of its config by dotted keys.
+        settings: Values of its config by dotted keys, as far as they tell experiments apart: without the seed and keys
+            that follow it, a fold, and keys that say where it computes, reads and writes, unless a study sweeps them.
         objective: Best value of the objective; None without one.
         best: Validation metrics where the objective was best.
         last: Last validation metrics.
@@ -81,9 +83,15 @@ class RunResult:
         """Return the logged values of a metric by optimizer step, for a curve.
 
         Raises:
-            UserError: If it was not logged.
+            UserError: If it was not logged, or metrics.csv is damaged.
         """
-        rows = read_metrics(RunDirectory(self.directory).metrics)
+        file = RunDirectory(self.directory).metrics
+        try:
+            rows = read_metrics(file)
+        except FileNotFoundError:
+            raise UserError(f"{self.directory} has no values of {metric}: it has no metrics.csv") from None
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{file} is damaged: {error}") from error
         values = {row.step: row.value for row in rows if row.metric == metric}
         if not values:
             names = ", ".join(dict.fromkeys(row.metric for row in rows))
