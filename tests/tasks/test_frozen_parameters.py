@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import BackboneFinetuning
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.runs import TINY
 from support.small_fit import CLASS_NAMES, Batches, make_task, make_trainer
@@ -97,6 +98,50 @@ def test_a_pattern_that_is_no_regular_expression_is_refused_at_composition(tmp_p
 def test_the_backbone_is_all_before_the_last_child_with_parameters(network: nn.Module, expected: list[str]) -> None:
     names = {id(module): name for name, module in network.named_modules()}
     assert [names[id(module)] for module in find_backbone(network)] == expected
+
+
+def test_frozen_modules_are_no_part_of_the_backbone() -> None:
+    body = nn.ModuleDict({"stem": nn.Linear(2, 2), "stages": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))})
+    network = nn.Sequential(nn.ModuleDict({"body": body, "head": nn.Linear(2, 2)}))
+    frozen = ["0.body.stem.weight", "0.body.stem.bias", "0.body.stages.0.weight", "0.body.stages.0.bias"]
+    assert list(find_backbone(network, frozen)) == [body["stages"][1]]
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")  # norms are trained throughout
+@pytest.mark.parametrize("frozen", ["0.0.", "0.1."])
+def test_what_is_frozen_stays_frozen_when_the_rest_of_the_backbone_is_unfrozen(frozen: str) -> None:
+    network = make_network()
+    task = make_task(network=network, freeze=[re.escape(frozen)], schedule=None)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    callback = BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.05)
+    trainer = make_trainer([], [callback], max_epochs=2, log_every_n_steps=1)
+    trainer.fit(task, Batches(16), Batches(8))
+    expected = {name for name in before if name.startswith(frozen)}
+    assert {name for name, parameter in network.named_parameters() if not parameter.requires_grad} == expected
+    changed = {name for name, value in network.named_parameters() if not torch.equal(value, before[name])}
+    assert not changed & expected
+    assert changed & {"0.0.weight", "1.3.weight"} == {"0.0.weight", "1.3.weight"} - expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (
+            [r"0\.0\.bias"],
+            "task.freeze freezes a part of a Conv2d, which a callback such as BackboneFinetuning freezes",
+        ),
+        (
+            ["0"],
+            "task.freeze freezes all of Sequential but its head, so a callback such as BackboneFinetuning has noth",
+        ),
+    ],
+)
+def test_frozen_parameters_that_a_callback_would_unfreeze_are_refused(patterns: list[str], expected: str) -> None:
+    task = make_task(network=make_network(), freeze=patterns)
+    trainer = make_trainer([], [BackboneFinetuning(unfreeze_backbone_at_epoch=1)], max_epochs=1)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        trainer.fit(task, Batches(16), Batches(8))
+    assert trainer.global_step == 0
 
 
 def test_a_run_with_a_frozen_stem_says_so_and_resumes_exactly(

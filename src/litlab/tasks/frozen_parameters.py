@@ -1,7 +1,7 @@
 """Frozen parameters of a network, by patterns of their names."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -62,12 +62,48 @@ def count_parameters(
     )
 
 
-def find_backbone(network: nn.Module) -> nn.ModuleList:
-    """Return the children of a network before the last one with parameters, its head."""
+def find_backbone(network: nn.Module, frozen: Collection[str] = ()) -> nn.ModuleList:
+    """Return the children of a network before the last one with parameters, its head.
+
+    Args:
+        network: Network.
+        frozen: Names of parameters that stay frozen. Modules that consist of such ones are left out, as callbacks
+            freeze and unfreeze whole modules.
+
+    Raises:
+        UserError: If frozen parameters can't be left out, or nothing else is left.
+    """
     children = [child for child in network.children() if any(True for _ in child.parameters())]
     if len(children) == 1:
-        return find_backbone(children[0])
-    return nn.ModuleList(children[:-1])
+        name = next(name for name, child in network.named_children() if child is children[0])
+        inside = [other.removeprefix(f"{name}.") for other in frozen if other.startswith(f"{name}.")]
+        return find_backbone(children[0], inside)
+    if not frozen:
+        return nn.ModuleList(children[:-1])
+    ids = {id(parameter) for name, parameter in network.named_parameters() if name in frozen}
+    thawed = [module for child in children[:-1] for module in _without(child, ids)]
+    if children[:-1] and not thawed:
+        raise UserError(
+            f"task.freeze freezes all of {type(network).__name__} but its head, so a callback such as "
+            "BackboneFinetuning has nothing to unfreeze; leave out the callback or a part of task.freeze"
+        )
+    return nn.ModuleList(thawed)
+
+
+def _without(module: nn.Module, frozen: Collection[int]) -> Iterator[nn.Module]:
+    """Yield the outermost modules that have no frozen parameter."""
+    if all(id(parameter) not in frozen for parameter in module.parameters()):
+        yield module
+    elif all(id(parameter) in frozen for parameter in module.parameters()):
+        return
+    elif any(id(parameter) not in frozen for parameter in module.parameters(recurse=False)):
+        raise UserError(
+            f"task.freeze freezes a part of a {type(module).__name__}, which a callback such as BackboneFinetuning "
+            "freezes and unfreezes as a whole; freeze all of its parameters or none, or leave out the callback"
+        )
+    else:
+        for child in module.children():
+            yield from _without(child, frozen)
 
 
 def _frozen_norms(network: nn.Module) -> Iterator[nn.Module]:

@@ -116,11 +116,13 @@ class ImageClassifier(LightningModule):
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._counts_evaluation, self._repeats_evaluations = True, False
         self._frozen_norms = tuple(norm.eval() for norm in freeze_parameters(network, freeze))
+        parameters = network.named_parameters() if freeze else ()
+        self._frozen = frozenset(name for name, parameter in parameters if not parameter.requires_grad)
 
     @property
     def backbone(self) -> nn.Module:
-        """The network without its head, as Lightning's `BackboneFinetuning` wants it."""
-        return find_backbone(self.network)
+        """The network without its head and what `freeze` freezes, as Lightning's `BackboneFinetuning` wants it."""
+        return find_backbone(self.network, self._frozen)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules; norms in frozen ones stay in evaluation mode."""
