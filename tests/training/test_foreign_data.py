@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback
 from support import pairs
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.pairs import Pairs
@@ -18,7 +19,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
 from litlab.tasks.image_classifier import ImageClassifier
-from litlab.training.build import assemble
+from litlab.training.build import assemble, build_callbacks
 from litlab.training.checkpoint_io import read_network_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
@@ -138,6 +139,27 @@ class Blackening(ImageClassifier):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         images, labels = batch
         return images * 0, labels
+
+
+class Names(Callback):
+    """Callback that needs a fact."""
+
+    def __init__(self, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
+
+
+def test_a_callback_of_the_users_own_that_needs_an_unknown_fact_is_refused(tmp_path: Path) -> None:
+    facts = ("+model.num_classes=4", "+model.image_shape=[3,12,12]")
+    _, config = new_run(tmp_path / "run", *small("Pairs", *facts, f"+callbacks.names._target_={__name__}.Names"))
+    experiment = assemble(config, rank=0)
+    with pytest.raises(
+        UserError, match=r"^callbacks\.names: .*Names needs class_names, .*\+callbacks\.names\.class_nam"
+    ):
+        build_callbacks(config, experiment.facts)
+    config["callbacks"]["names"]["class_names"] = list("abcd")
+    built = build_callbacks(config, experiment.facts)
+    assert [callback.class_names for callback in built if isinstance(callback, Names)] == [tuple("abcd")]
+    assert "ConfusionMatrix" not in [type(callback).__name__ for callback in built]
 
 
 def test_facts_that_lack_without_a_data_module_name_the_task(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from litlab.config.schema import FACTS, SCHEDULE_KEYS
+from litlab.config.schema import FACTS, SCHEDULE_KEYS, SECTIONS
 from litlab.config.targets import HYDRA_KEYS, constructor_parameters, import_target, needs_total_steps
 from litlab.config.tree import lies_under
 from litlab.data.dataset_info import DatasetInfo
@@ -298,9 +298,17 @@ def build_schedule(config: Config) -> ScheduleFactory:
 
 
 def build_callbacks(config: Config, facts: Facts) -> list[Callback]:
-    """Build the callbacks in their order, without those that need facts on the data set that are not known."""
+    """Build the callbacks in their order, without those of litlab that need facts on the data set that are not known.
+
+    Raises:
+        UserError: If one of the user's own needs such a fact, or a class refuses its arguments.
+    """
     nodes = {f"callbacks.{name}": node for name, node in (config["callbacks"] or {}).items() if node}
-    return [instantiate(path, node, facts) for path, node in nodes.items() if not _lacking_facts(path, node, facts)]
+    return [
+        instantiate(path, node, facts)
+        for path, node in nodes.items()
+        if node["_target_"] not in SECTIONS or not _lacking_facts(path, node, facts)
+    ]
 
 
 def build_loggers(config: Config, run: RunDirectory) -> list[Logger]:
