@@ -115,6 +115,14 @@ def test_a_validation_split_is_used_and_a_test_split_drawn(huggingface_module: M
     assert levels(without.arrays.test_images) == list(range(24, 30))
 
 
+def test_folds_need_the_validation_split_left_out(huggingface_module: Make, tmp_path: Path) -> None:
+    splits(train=range(24), validation=range(24, 30)).save_to_disk(str(tmp_path / "data"))
+    refused = refusal(huggingface_module, folds=3, fold=0)
+    assert refused.endswith("set data.folds=null data.fold=null; or data.splits.val=[] leaves those out")
+    without = {"train": ["train"], "val": [], "test": ["test"]}
+    assert huggingface_module(folds=3, fold=0, splits=without).info.num_val == 6
+
+
 @pytest.mark.parametrize("labels", [["bee", "ant", "cat"], [7, 3, 5]])
 def test_classes_may_be_texts_or_numbers(huggingface_module: Make, tmp_path: Path, labels: list[Any]) -> None:
     column = [labels[level % 3] for level in range(30)]

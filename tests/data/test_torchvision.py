@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -20,6 +21,7 @@ from support.exact_resume import differences, new_run, outcome, train_until
 from support.processes import wait_until
 from support.published import PUBLISHED, Content, gzipped, idx_files, random_images, write_cifar100, write_mnist
 from support.runs import Command, compose_config
+from support.snippets import DOCS
 
 from litlab.config.schema import TORCHVISION_OF_ANY_SIZE, TORCHVISION_OF_ONE_SIZE, TORCHVISION_VARIANTS
 from litlab.data.torchvision import SOURCES, Torchvision
@@ -60,6 +62,18 @@ def test_reads_the_published_format(
     assert (len(module.test_indices) > 0) == (len(content.test[0]) == 0), "a test is drawn only where there is none"
     variant = f" ({settings['variant']})" if "variant" in settings else ""
     assert module.info.name == name + variant
+
+
+def test_folds_of_data_with_a_validation_split_are_refused(
+    torchvision_module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, settings = PUBLISHED["DTD"]
+    write(tmp_path / "root", monkeypatch)
+    with pytest.raises(UserError, match=r"18 validation images of its own, .*set data\.folds=null data\.fold=null$"):
+        ready(torchvision_module(name="DTD", folds=3, fold=0, **settings))
+    named = re.search(r"torchvision with one\s\(([^)]*)\)", (DOCS / "extending.md").read_text())
+    assert named is not None
+    assert named[1].replace("\n", " ").split(", ") == [name for name, source in SOURCES.items() if source.val]
 
 
 def test_the_table_agrees_with_the_classes_of_torchvision() -> None:

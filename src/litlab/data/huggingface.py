@@ -42,6 +42,8 @@ class HuggingFace(FileDataModule):
         settings: Other arguments, see `FileSettings`.
     """
 
+    without_val = "data.splits.val=[]"
+
     def __init__(
         self,
         *,

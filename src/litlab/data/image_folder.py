@@ -41,6 +41,8 @@ class ImageFolder(FileDataModule):
             differs.
     """
 
+    without_val = "data.folders.val=[]"
+
     def __init__(
         self,
         *,

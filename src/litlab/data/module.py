@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypedDict, Unpack
+from typing import ClassVar, Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -106,6 +106,7 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: Seed of the order and the augmentation.
         transforms: Transforms of single images, "train" and "eval".
         resize: Method by which images of other proportions are resized.
+        without_val: Override that leaves out a validation split of the data; None if there is none.
         info: Description of the data set, from `setup` on.
         train_indices: Rows of the official training split to train on, shape n_train, ascending.
         val_indices: Rows of the official training split to validate on, shape n_val, ascending.
@@ -116,6 +117,7 @@ class ImageDataModule(LightningDataModule, ABC):
     """
 
     resize: Resize = "squash"
+    without_val: ClassVar[str | None] = None
     info: DatasetInfo
     train_indices: Tensor
     val_indices: Tensor
@@ -202,8 +204,8 @@ class ImageDataModule(LightningDataModule, ABC):
             if folds is not None:
                 raise UserError(
                     f"data.folds={folds}: {splits.name} has {splits.num_val:,} validation images of its own, so the "
-                    "training images are not split; set data.folds=null data.fold=null, or for data=image_folder "
-                    "data.folders.val=[] to leave those out"
+                    "training images are not split; set data.folds=null data.fold=null"
+                    + (f"; or {self.without_val} leaves those out" if self.without_val else "")
                 )
             num_images = len(splits.train_labels)
             note = f"validation on the {splits.num_val:,} images of the validation folder, not on data.val_size others"
