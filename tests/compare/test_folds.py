@@ -191,6 +191,15 @@ def test_settings_of_the_data_that_may_change_the_folds(tmp_path: Path, key: str
     assert (second.difference.kind, second.difference.num, first.value.num) == (kind, 4, 4)
 
 
+def test_the_location_of_data_counts_where_no_fingerprint_tells_them(tmp_path: Path) -> None:
+    for number in range(2):
+        for fold in range(NUM_FOLDS):
+            point = {FOLDS: NUM_FOLDS, FOLD: fold, "data._target_": "mine.Data", "data.root": f"/data/{number}"}
+            make_run(tmp_path / f"{number}_{fold}", point, 0.5 + OF_FOLD[[0.05, 0.1][number]][fold], data=None)
+    _, second = compare([tmp_path], baseline=names(compare([tmp_path]))[0]).groups
+    assert (second.difference.kind, second.difference.num) == ("welch", 4)
+
+
 def test_folds_of_other_data_are_not_paired(tmp_path: Path) -> None:
     make_study(tmp_path / "s", axes(**{SEED: [7]}), accuracy)
     for fold in range(NUM_FOLDS):

@@ -6,7 +6,7 @@ from typing import Any
 
 from litlab.compare.data_model import Fold, Objective, Run, Skipped
 from litlab.compare.setting_names import FOLD, FOLDS, comparable, numbered, text
-from litlab.config.identity import VOLATILE, swept_keys
+from litlab.config.identity import swept_keys, volatile_keys
 from litlab.config.tree import check_plain, config_key, flatten, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -159,9 +159,8 @@ def _fold(settings: Mapping[str, Any], data: str | None) -> Fold | None:
     number = settings.get(FOLD)
     if type(number) is not int or settings.get(FOLDS) is None:
         return None
-    keys = sorted(
-        key for key in settings if lies_under(key, "data") and not lies_under(key, *_NOT_IN_PARTITION, *VOLATILE)
-    )
+    ignored = (*_NOT_IN_PARTITION, *volatile_keys(settings.get("data._target_")))
+    keys = sorted(key for key in settings if lies_under(key, "data") and not lies_under(key, *ignored))
     return Fold(" ".join([*(f"{key}={text(settings[key])}" for key in keys), f"fingerprint={data}"]), number)
 
 
