@@ -53,6 +53,7 @@ def test_onnx_of_a_run(tiny_run: RunDirectory, tmp_path: Path, capfd: pytest.Cap
     metadata = onnxruntime.InferenceSession(output).get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["class_names"])) == predictor.class_names
     assert metadata["input"] == "images: uint8 (batch, 3, 32, 32), 0 to 255, RGB"
+    assert (metadata["resize"], metadata["resized_to"]) == ("squash", "32x32, before transforms")
 
 
 def test_onnx_of_a_resnet_with_moved_statistics() -> None:
@@ -63,6 +64,20 @@ def test_onnx_of_a_resnet_with_moved_statistics() -> None:
     predictor = make_predictor(network, INFO)
     assert_same_probabilities(partial(run_onnx, exporting.to_onnx(predictor)), predictor)
     assert np.ptp(predictor(random_images(5, 16)).numpy(), axis=0).max() > 1e-4, "the images matter"
+
+
+def test_the_file_and_a_note_say_how_images_are_resized(
+    tiny_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    predictor = load(tiny_run.path)
+    predictor.preprocess.method, predictor.preprocess.image_size = "pad", (40, 48)
+    monkeypatch.setattr("litlab.inference.predictor.load", lambda *arguments: predictor)
+    export.main([str(tiny_run.path), "--format", "pt2", "--output", str(tmp_path / "network.pt2")])
+    extra = {"litlab.json": ""}
+    torch.export.load(tmp_path / "network.pt2", extra_files=extra)
+    metadata = json.loads(extra["litlab.json"])
+    assert (metadata["resize"], metadata["resized_to"]) == ("pad", "40x48, before transforms")
+    assert "resized to 40x48 by data.resize=pad, which is not in the file" in capfd.readouterr().out
 
 
 def test_pt2_of_a_run(tiny_run: RunDirectory, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ The file computes the same as litlab.load(DIR), normalization included:
 The batch size is free. The file holds `class_names` (a JSON list), `input` and `output`: in ONNX as metadata
 properties, in pt2 in the extra file litlab.json. It is run before it is put in place (ONNX by onnxruntime), and must
 reproduce the probabilities of the network within 1e-5. Transforms of data.transforms.eval are not in the file, since
-they can be any code: apply them before. The file names them (`transforms`).
+they can be any code: apply them before. The file names them (`transforms`), and how images of other sizes are resized
+before them (`resize` and `resized_to`, as in data.resize).
 
 examples:
   litlab export DIR --format onnx
@@ -50,6 +51,12 @@ def main(arguments: list[str]) -> None:
     print(f"{output}: {len(content):,} bytes")
     print(f"  input   images         uint8, batch {c} {h} {w}")
     print(f"  output  probabilities  float32, batch {len(predictor.class_names)}")
+    if predictor.preprocess.method != "squash":
+        height, width = predictor.preprocess.image_size
+        print(
+            f"  note    images of other proportions are to be resized to {height}x{width} by data.resize="
+            f"{predictor.preprocess.method}, which is not in the file"
+        )
     if predictor.transforms:
         print(f"  note    data.transforms.eval is not in the file; apply it before: {predictor.transforms}")
 

@@ -111,7 +111,10 @@ def _random_images(predictor: Predictor, num_images: int) -> UInt8[Tensor, "b c 
 def _metadata(predictor: Predictor) -> dict[str, str]:
     c, h, w = predictor.dataset_info.image_shape
     transforms = {"transforms": f"to be applied before: {predictor.transforms}"} if predictor.transforms else {}
+    height, width = predictor.preprocess.image_size
     return transforms | {
+        "resize": predictor.preprocess.method,
+        "resized_to": f"{height}x{width}, before transforms",
         "class_names": json.dumps(predictor.class_names, ensure_ascii=False),
         "input": f"images: uint8 (batch, {c}, {h}, {w}), 0 to 255, {'RGB' if c == 3 else 'channels as in training'}",
         "output": f"probabilities: float32 (batch, {len(predictor.class_names)})",
