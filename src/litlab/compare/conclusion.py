@@ -103,7 +103,7 @@ def advice(name: str, difference: Difference, metric: Metric, unit: str) -> str 
         name: Name of the group.
         difference: Its difference from the baseline.
         metric: The compared metric.
-        unit: What the values are repeated over: `seed`, `fold` or `run`.
+        unit: Unit of repetition: `seed`, `fold` or `run`.
     """
     if difference.corrected is not None and difference.corrected < 1 - CONFIDENCE:
         return None

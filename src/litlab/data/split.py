@@ -80,11 +80,11 @@ def stratified_fold(
             f"data.folds={folds}: class {single[0]} has a single training image, so one of the folds would leave none "
             "to train on; add images, or leave the class out"
         )
-    # Dealt like cards, class by class.
+    # Assign rows to folds round-robin, by class.
     rows = [random_order(torch.nonzero(labels == label).flatten(), seed) for label in range(len(class_names))]
     order = torch.cat(rows)
-    is_dealt = torch.arange(len(order)) % folds == fold
-    return order[~is_dealt].sort().values, order[is_dealt].sort().values
+    is_in_fold = torch.arange(len(order)) % folds == fold
+    return order[~is_in_fold].sort().values, order[is_in_fold].sort().values
 
 
 def _quotas(class_sizes: Int64[Tensor, " classes"], num_drawn: int) -> Int64[Tensor, " classes"]:

@@ -36,7 +36,7 @@ class Source:
         test: Arguments of the test split; None if there is none with labels.
         classes: Names of the classes, if torchvision has none.
         first_label: Label of the first class.
-        has_download: Whether torchvision can download it.
+        has_download: True if torchvision can download it.
     """
 
     train: Mapping[str, Any]
@@ -48,40 +48,40 @@ class Source:
 
 
 _DIGITS = tuple("0123456789")
-_UNSPLIT = Source({})
-_BY_TRAIN = Source({"train": True}, test={"train": False})
+_WITHOUT_SPLITS = Source({})
+_BY_TRAIN_FLAG = Source({"train": True}, test={"train": False})
 _BY_SPLIT = Source({"split": "train"}, test={"split": "test"})
 _WITH_VAL = replace(_BY_SPLIT, val={"split": "val"})
 _WITHOUT_TEST = replace(_WITH_VAL, test=None)
-_FACES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SOURCES = {
-    "CIFAR10": _BY_TRAIN,
-    "CIFAR100": _BY_TRAIN,
+    "CIFAR10": _BY_TRAIN_FLAG,
+    "CIFAR100": _BY_TRAIN_FLAG,
     "CLEVRClassification": replace(_WITHOUT_TEST, classes=(*"3456789", "10"), first_label=3),  # number of objects
-    "Caltech101": _UNSPLIT,
-    "Caltech256": _UNSPLIT,
+    "Caltech101": _WITHOUT_SPLITS,
+    "Caltech256": _WITHOUT_SPLITS,
     "Country211": replace(_BY_SPLIT, val={"split": "valid"}),
     "DTD": _WITH_VAL,
-    "EMNIST": _BY_TRAIN,
-    "EuroSAT": _UNSPLIT,
-    "FER2013": replace(_BY_SPLIT, classes=_FACES, has_download=False),
+    "EMNIST": _BY_TRAIN_FLAG,
+    "EuroSAT": _WITHOUT_SPLITS,
+    "FER2013": replace(_BY_SPLIT, classes=_EMOTIONS, has_download=False),
     "FGVCAircraft": _WITH_VAL,
-    "FashionMNIST": _BY_TRAIN,
+    "FashionMNIST": _BY_TRAIN_FLAG,
     "Flowers102": _WITH_VAL,
     "Food101": _BY_SPLIT,
     "GTSRB": replace(_BY_SPLIT, classes=tuple(map(str, range(43)))),
     "Imagenette": _WITHOUT_TEST,
-    "KMNIST": _BY_TRAIN,
-    "MNIST": _BY_TRAIN,
+    "KMNIST": _BY_TRAIN_FLAG,
+    "MNIST": _BY_TRAIN_FLAG,
     "OxfordIIITPet": Source({"split": "trainval"}, test={"split": "test"}),
     "PCAM": replace(_WITH_VAL, classes=("normal", "tumor")),
-    "QMNIST": _BY_TRAIN,
+    "QMNIST": _BY_TRAIN_FLAG,
     "RenderedSST2": _WITH_VAL,
-    "SEMEION": replace(_UNSPLIT, classes=_DIGITS),
+    "SEMEION": replace(_WITHOUT_SPLITS, classes=_DIGITS),
     "STL10": _BY_SPLIT,
     "SVHN": replace(_BY_SPLIT, classes=_DIGITS),
     "StanfordCars": replace(_BY_SPLIT, has_download=False),
-    "USPS": replace(_BY_TRAIN, classes=_DIGITS),
+    "USPS": replace(_BY_TRAIN_FLAG, classes=_DIGITS),
 }
 
 

@@ -67,7 +67,8 @@ class ImageTransforms:
     def __str__(self) -> str:
         """Return the transforms in words, in their order."""
         return ", ".join(
-            " ".join(repr(each).split()) if isinstance(each, nn.Module) else _name(each) for each in self.transforms
+            " ".join(repr(transform).split()) if isinstance(transform, nn.Module) else _name(transform)
+            for transform in self.transforms
         )
 
     def output_shape(self, images: Sequence[UInt8[Tensor, "_ _ _"]], indices: Sequence[int]) -> tuple[int, int, int]:
@@ -114,15 +115,15 @@ class ImageTransforms:
                     f"{self.setting}.{number}: {_name(transform)} failed for image {index}: {problem}"
                 ) from error
         if not isinstance(result, Tensor) or result.dtype != torch.uint8 or result.ndim != 3:
-            found = (
+            description = (
                 f"{result.dtype} of shape {tuple(result.shape)}"
                 if isinstance(result, Tensor)
                 else type(result).__name__
             )
             raise UserError(
-                f"{self.setting}: expected a uint8 tensor c h w after the last transform, found {found}; leave out "
-                "Normalize, since litlab normalizes by data.mean and data.std; if a transform needs another type, end "
-                "with torchvision.transforms.v2.ToDtype (dtype torch.uint8, scale true) or PILToTensor"
+                f"{self.setting}: expected a uint8 tensor c h w after the last transform, found {description}; "
+                "leave out Normalize, since litlab normalizes by data.mean and data.std; if a transform needs another "
+                "type, end with torchvision.transforms.v2.ToDtype (dtype torch.uint8, scale true) or PILToTensor"
             )
         return result.as_subclass(Tensor)
 
