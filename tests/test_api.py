@@ -183,6 +183,12 @@ def test_a_run_that_the_worker_refuses_raises_its_message(tmp_path: Path) -> Non
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_command_that_exits_by_itself_is_not_called_a_worker(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"^litlab train ended with exit code 2; its output says why$") as failed:
+        litlab.train(["--nothing"], tmp_path)
+    assert failed.value.exit_code == 2
+
+
 def test_runs_that_fail_raise_an_error_that_names_the_first(tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "from lightning.pytorch import Callback\n\n\nclass Fails(Callback):\n"

@@ -192,10 +192,11 @@ def train(arguments: Sequence[str], project: "str | PathLike[str] | None" = None
     if "error" in outcome:
         raise (InUseError if code == InUseError.exit_code else UserError)(outcome["error"])
     directory = Path(outcome["directory"]) if outcome.get("directory") else None
-    found = Results(*collect([directory])) if directory is not None and directory.is_dir() else Results()
+    results = Results(*collect([directory])) if directory is not None and directory.is_dir() else Results()
     if code:
-        raise RunFailed(code, _describe_failure(outcome.get("message", ""), directory, found))
-    return found
+        message = outcome.get("message") or f"litlab train ended with exit code {code}; its output says why"
+        raise RunFailed(code, _describe_failure(message, directory, results))
+    return results
 
 
 def results(*directories: "str | PathLike[str]") -> Results:
@@ -262,16 +263,16 @@ def _follow(process: "subprocess.Popen[bytes]") -> bool:
     return is_interrupted
 
 
-def _describe_failure(message: str, directory: Path | None, found: Results) -> str:
+def _describe_failure(message: str, directory: Path | None, results: Results) -> str:
     """Tell which runs did not complete, and why the first did not; else return the message of the command."""
-    failed = [result for result in found if not result.is_completed]
+    failed = [result for result in results if not result.is_completed]
     if not failed:
         return message
     first, error = failed[0], failed[0].error
-    if len(found) == 1:
+    if len(results) == 1:
         return f"{first.directory} {first.status}" + (f": {error}" if error else "")
     reason = f"{first.name} {first.status}" + (f": {headline(error)}" if error else "")
-    return f"{len(failed)} of {len(found)} runs of {directory} did not complete; {reason}"
+    return f"{len(failed)} of {len(results)} runs of {directory} did not complete; {reason}"
 
 
 def _to_result(run: Run) -> RunResult:

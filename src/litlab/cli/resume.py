@@ -48,8 +48,9 @@ checkpoint, so that no row is repeated. For a run on several machines, the comma
 
 key=value changes where and how the run continues, not what it has computed so far:
   trainer.accelerator, devices, num_nodes, strategy, log_every_n_steps, profiler; threads
-  data.root, data.cache, data.url; logger.*; checkpoint.*
-  trainer.max_epochs, if the learning rate does not depend on the total number of steps (one_cycle and cosine do)
+  data.root, data.path, data.cache, data.url; logger.*; checkpoint.*
+  trainer.max_epochs, if the learning rate does not depend on the total number of steps, as that of one_cycle, cosine
+  and linear does
 Keys are those of the run's config.yaml in Hydra's grammar; +key=value adds one. A change is recorded in
 provenance.json. Any other change would make a different experiment and is refused.
 
