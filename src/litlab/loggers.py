@@ -315,7 +315,7 @@ class MLflow(MLFlowLogger):
 
         resumed = self._run_id
         try:
-            with _locked(self._project):  # nor the experiment
+            with _locked(self._project):  # two jobs must not create the experiment at once
                 client = super().experiment
         except MlflowException as error:
             place = redact(f"logger: MLflow at {self._tracking_uri}")

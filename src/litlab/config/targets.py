@@ -431,14 +431,16 @@ def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[
     except (TypeError, ValueError):
         return None  # written in C without a signature: it checks its arguments itself
     kinds = inspect.Parameter
-    found = {name: parameter.kind for name, parameter in parameters.items()}
-    positional = [n for n, kind in found.items() if kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
-    names = [n for n, kind in found.items() if kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+    kinds_by_name = {name: parameter.kind for name, parameter in parameters.items()}
+    positional = [
+        n for n, kind in kinds_by_name.items() if kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ]
+    names = [n for n, kind in kinds_by_name.items() if kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
     taken = positional[: call.num_positional]  # by _args_
-    if call.num_positional > len(positional) and kinds.VAR_POSITIONAL not in found.values():
+    if call.num_positional > len(positional) and kinds.VAR_POSITIONAL not in kinds_by_name.values():
         return f"{call.key}._args_: {call.target} takes at most {len(positional)} arguments by position"
     for name in arguments:
-        if name not in names and kinds.VAR_KEYWORD not in found.values():
+        if name not in names and kinds.VAR_KEYWORD not in kinds_by_name.values():
             return f"{call.key}.{name}: {call.target} takes no argument {name!r}{did_you_mean(name, names)}"
         if name in taken:
             return f"{call.key}.{name}: {call.target} gets {name!r} by position already, in _args_"

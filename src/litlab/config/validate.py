@@ -162,12 +162,12 @@ def _is_key(part: object) -> bool:
     return isinstance(part, int) or (isinstance(part, str) and part.isidentifier() and part not in _TYPE_NAMES)
 
 
-def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> list[str]:
+def _combination_problems(config: Config, known_targets: Collection[str] = SECTIONS) -> list[str]:
     """Return the problems of values that are valid by themselves, but not together.
 
     Args:
         config: Config.
-        known: Targets of data modules and tasks whose keys mean what they mean to litlab.
+        known_targets: Targets of data modules and tasks whose keys mean what they mean to litlab.
     """
     problems = []
     data = config.get("data") or {"_target_": None}
@@ -178,31 +178,33 @@ def _combination_problems(config: Config, known: Collection[str] = SECTIONS) -> 
         names = ", ".join(metrics)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {names}")
     task = config["task"]
-    if task["_target_"] in known and task.get("loss") and task.get("label_smoothing"):
+    if task["_target_"] in known_targets and task.get("loss") and task.get("label_smoothing"):
         problems.append(
             f"task.label_smoothing={task['label_smoothing']}: is for cross entropy, not for task.loss="
             f"{task['loss']['_target_']}; set it to 0, and an argument of the loss instead if it has one"
         )
     if data["_target_"] is None and config["task"]["_target_"] in SECTIONS:  # a subclass may have loaders
         problems.append("data=null: is for a task with loaders of its own; choose a data module by data=...")
-    if data.get("progressive_sizes") and data["_target_"] in known and trainer.get("max_epochs") in (None, -1):
+    if data.get("progressive_sizes") and data["_target_"] in known_targets and trainer.get("max_epochs") in (None, -1):
         problems.append(
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "
             "set trainer.max_epochs=N"
         )
-    if data["_target_"] in known and trainer["_target_"] in SECTIONS:
+    if data["_target_"] in known_targets and trainer["_target_"] in SECTIONS:
         problems += [
             f"trainer.{name}={format_value(trainer[name])}: is for a data module of your own; litlab's loaders share "
             f"each batch among the devices and give each epoch its own order; leave out trainer.{name}"
             for name in ("use_distributed_sampler", "reload_dataloaders_every_n_epochs")
             if name in trainer and trainer[name] != Trainer.model_fields[name].default
         ]
-    problems += _fold_problems(data) if data["_target_"] in known else []
-    if "variant" in data and data["_target_"] in known:  # a data set of torchvision
+    problems += _fold_problems(data) if data["_target_"] in known_targets else []
+    if "variant" in data and data["_target_"] in known_targets:  # a data set of torchvision
         problems += _torchvision_problems(data)
-    problems += _schedule_problems(config) + _early_stopping_problems(config, known)
+    problems += _schedule_problems(config) + _early_stopping_problems(config, known_targets)
     devices = trainer.get("devices")
-    batch_size = data.get("batch_size") if data["_target_"] in known else None  # a foreign one may count per device
+    batch_size = (
+        data.get("batch_size") if data["_target_"] in known_targets else None
+    )  # a foreign one may count per device
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None
     if isinstance(ranks, int) and isinstance(batch_size, int):
         world = ranks * int(trainer.get("num_nodes", 1))
@@ -259,7 +261,7 @@ def _schedule_problems(config: Config) -> list[str]:
     return []
 
 
-def _early_stopping_problems(config: Config, known: Collection[str]) -> list[str]:
+def _early_stopping_problems(config: Config, known_targets: Collection[str]) -> list[str]:
     problems, data, task = [], config.get("data") or {"_target_": None}, config["task"]
     for name, node in (config.get("callbacks") or {}).items():
         if not node or node["_target_"] != "lightning.pytorch.callbacks.EarlyStopping":
@@ -271,6 +273,6 @@ def _early_stopping_problems(config: Config, known: Collection[str]) -> list[str
             problems.append(f"{key}: is not measured in validation{hint}; known: {', '.join(metrics)}")
         folders = data.get("folders")  # of a subclass of litlab's data modules, anything
         has_split = data.get("folds") or (isinstance(folders, dict) and folders.get("val"))
-        if data["_target_"] in known and data.get("val_size") == 0 and not has_split:
+        if data["_target_"] in known_targets and data.get("val_size") == 0 and not has_split:
             problems.append(f"{key}: there is no validation, since data.val_size=0; set it, or leave out the callback")
     return problems

@@ -112,7 +112,7 @@ class ScheduleFactory:
 
 
 class TimmSchedule(LRScheduler):
-    """Scheduler of timm with the interface of torch's: it is told the count of its steps, and keeps none itself.
+    """Scheduler of timm with the interface of torch's: it counts the steps, which timm's takes as an argument.
 
     Args:
         scheduler: Instance of a subclass of `timm.scheduler.scheduler.Scheduler`.

@@ -2,8 +2,8 @@
 
 A LightningModule may log under any name. litlab's files have one name for each metric of each split:
 
-- The split comes from the loop that logs. A name that doesn't tell it gets it as a prefix, such as `train/loss` for a
-  `loss` of the training step. Names without a split belong to the validation.
+- The split comes from the loop that logs. A name without it gets it as a prefix, such as `train/loss` for a `loss` of
+  the training step. Names without a split belong to the validation.
 - Lightning splits a value that is logged with `on_step` and `on_epoch` into `X_step` and `X_epoch`. The value of the
   epoch is recorded as `X`, or as `X_epoch` if the objective is called like that.
 """
@@ -139,7 +139,7 @@ def _forked_names(results: _ResultCollection) -> Iterator[tuple[str, str, str]]:
 
 
 def _with_split(name: str, split: Split | None) -> str:
-    """Put the split before a name that doesn't tell it; validation is the split of names without one."""
+    """Put the split before a name without one; validation is the split of names without one."""
     named = split_of(name)
     if split is None or has_no_split(name) or named == split or (named is None and split == "val"):
         return name

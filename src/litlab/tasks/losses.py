@@ -66,7 +66,7 @@ class ClassificationLoss(FixedDtype):
         self.function = function
         self.label_smoothing = label_smoothing
         weights = compute_class_weights(class_weights, class_counts, num_classes)
-        self.register_buffer("class_weights", weights, persistent=False)  # the config and the data tell them again
+        self.register_buffer("class_weights", weights, persistent=False)  # computed again from config and data
 
     def __str__(self) -> str:
         """Describe what is not the default: `Focal, class weights 0.5 to 2`; empty for plain cross entropy."""

@@ -91,10 +91,12 @@ class Reinforce(LightningModule):
         first = (1009 * self.seed + self.current_epoch) * 100_003  # of this epoch
         seeds = [(first + number) % 2**31 for number in numbers.tolist()]
         log_probabilities, rewards = self.play(seeds, greedy=False)
-        returns = [discounted(each, self.discount) for each in rewards]
+        returns = [discounted(episode, self.discount) for episode in rewards]
         advantages = torch.cat(returns)
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-6)
-        self.log("train/return", sum(float(each.sum()) for each in rewards) / len(rewards), batch_size=len(rewards))
+        self.log(
+            "train/return", sum(float(episode.sum()) for episode in rewards) / len(rewards), batch_size=len(rewards)
+        )
         return -(torch.cat(log_probabilities) * advantages.to(self.device)).mean()
 
     def validation_step(self, numbers: Tensor, batch_idx: int) -> None:
@@ -111,7 +113,7 @@ class Reinforce(LightningModule):
 
     def _evaluate(self, name: str, numbers: Tensor) -> None:
         _, rewards = self.play([EVALUATION_SEED + number for number in numbers.tolist()], greedy=True)
-        self.log(name, sum(float(each.sum()) for each in rewards) / len(rewards), batch_size=len(rewards))
+        self.log(name, sum(float(episode.sum()) for episode in rewards) / len(rewards), batch_size=len(rewards))
 
     def play(self, seeds: list[int], *, greedy: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Play episodes side by side.
@@ -125,7 +127,7 @@ class Reinforce(LightningModule):
         """
         environments = [gymnasium.make(self.environment) for _ in seeds]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        observations = [each.reset(seed=seed)[0] for each, seed in zip(environments, seeds, strict=True)]
+        observations = [environment.reset(seed=seed)[0] for environment, seed in zip(environments, seeds, strict=True)]
         log_probabilities: list[list[Tensor]] = [[] for _ in seeds]
         rewards: list[list[float]] = [[] for _ in seeds]
         running = list(range(len(seeds)))
@@ -144,9 +146,9 @@ class Reinforce(LightningModule):
                 if not (terminated or truncated):
                     still_running.append(n)
             running = still_running
-        for each in environments:
-            each.close()
-        return [torch.stack(each) for each in log_probabilities], [torch.tensor(each) for each in rewards]
+        for environment in environments:
+            environment.close()
+        return [torch.stack(values) for values in log_probabilities], [torch.tensor(values) for values in rewards]
 
 
 def discounted(rewards: Tensor, discount: float) -> Tensor:
