@@ -33,6 +33,18 @@ def test_environment_variables_are_not_filled_in(run: Path) -> None:
         assert "sing" not in str(refused.value)
 
 
+def test_initial_weights_without_a_hash_are_refused(whole: RunDirectory) -> None:
+    """Not by an untrusted run alone: config.yaml may be edited by hand."""
+    change(whole.path, init_from="some\x1b.ckpt")
+    for trusted in (False, True):
+        if trusted:
+            sign(whole)
+        done = work(whole)
+        assert done.returncode == 1
+        assert "init_from='some\\x1b.ckpt': expected null, or the keys path and sha256" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_control_characters_are_not_printed(run: Path) -> None:
     change(run, model={"_target_": "torch.nn.Linear", "\x1b[2J": "${x}"})
     with pytest.raises(UserError) as refused:

@@ -188,6 +188,8 @@ def open_config(run: RunDirectory, allow: Iterable[str] = ()) -> tuple[Config, T
     try:
         config = from_yaml(content.decode())
         validate(config)
+        if not isinstance(init := config.get("init_from"), dict | None):
+            raise UserError(f"init_from={init!r}: expected null, or the keys path and sha256")
     except ValueError as error:  # UserError, or bytes that are not UTF-8
         raise UserError(f"{run.config} is damaged or not of this version of litlab: {error}") from error
     return config, trust
