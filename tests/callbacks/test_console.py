@@ -89,6 +89,14 @@ def fit(folder: Path, *callbacks: Callback) -> Rows:
     return rows
 
 
+def test_a_note_has_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may quote the checkpoint of somebody else's run: who stopped it, and why."""
+    console = Console(run=RunDirectory(tmp_path), name="name", seed=0, resumed=None, warm_start=[], silent=False)
+    console.note("stopped by \x1b[2JThis\x07")
+    assert "\x1b" not in (output := capsys.readouterr().out)
+    assert output.split() == ["note:", "stopped", "by", "[2JThis"]
+
+
 def test_training_values_are_those_of_their_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses = fit(tmp_path).values("train/loss")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]

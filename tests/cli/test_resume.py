@@ -91,6 +91,13 @@ def test_an_unchanged_config_is_not_written(new_run: NewRun) -> None:
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
+def test_a_reason_is_printed_without_control_characters(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = new_run()
+    completed(run, stop_reason="stopped by \x1b[2JThis\x07\nsecond")
+    assert prepare(run, "trainer.max_epochs=3") is not None
+    assert "note: stopped by  [2JThis ; with more epochs" in capsys.readouterr().out
+
+
 def test_a_complete_run_has_nothing_to_resume(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = new_run()
     completed(run, objective=0.25, test={"test/accuracy": 0.5})

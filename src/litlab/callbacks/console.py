@@ -15,7 +15,7 @@ from litlab.data.module import ImageDataModule
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.result import Result
-from litlab.runs.terminal import display_path, format_clock
+from litlab.runs.terminal import display_path, format_clock, printable
 from litlab.tasks.frozen_parameters import count_parameters
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.logged_metrics import logged_metrics, logged_values
@@ -116,7 +116,7 @@ class Console(Callback):
 
     def note(self, message: str) -> None:
         """Print a note for the user, above the progress bar."""
-        self._print(f"note: {message}")
+        self._print(printable(f"note: {message}"))  # it may quote a checkpoint
 
     def table(self, result: Result) -> None:
         """Print the result of a run: its metrics, its times, its directory and the command that shows it."""

@@ -190,7 +190,8 @@ def _prepare_locked(run: RunDirectory, options: Namespace, command: list[str]) -
         )
     notes = change.notes + _record_change(finished, change, command)
     if change.extends_training and isinstance(reason := result.get("stop_reason"), str):
-        notes.append(f"{reason}; with more epochs from the start it would have ended there, too: only the test is left")
+        end = headline(reason)
+        notes.append(f"{end}; with more epochs from the start it would have ended there, too: only the test is left")
     lines = [format_change(key, *values) for key, values in change.changed.items()]
     print("".join(f"{line}\n" for line in [*lines, *(f"note: {note}" for note in notes)]), end="", flush=True)
     if finished.trust.allowed:
