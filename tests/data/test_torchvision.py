@@ -138,6 +138,20 @@ def test_the_root_is_not_read_again(torchvision_module: Make, tmp_path: Path) ->
     assert other.info.fingerprint != before.info.fingerprint
 
 
+def test_replaced_files_are_decoded_again(torchvision_module: Make, tmp_path: Path) -> None:
+    content = write_mnist(tmp_path / "root")
+    before = ready(torchvision_module(name="MNIST"))
+    path = tmp_path / "root" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 255
+    path.write_bytes(bytes(raw))
+    after = ready(torchvision_module(name="MNIST"))
+    assert after.info.fingerprint != before.info.fingerprint
+    assert int(after.arrays.train_images[-1, 0, -1, -1]) == int(content.train[0][-1, 0, -1, -1]) ^ 255
+    (tmp_path / "root").rename(tmp_path / "moved")
+    assert ready(torchvision_module(name="MNIST")).info.fingerprint == after.info.fingerprint
+
+
 def test_a_read_only_root_and_folder(torchvision_module: Make, tmp_path: Path) -> None:
     content = write_mnist(tmp_path / "data" / "root")
     folders = [tmp_path / "data", *(tmp_path / "data").rglob("")]

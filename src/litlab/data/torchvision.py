@@ -102,8 +102,8 @@ class Torchvision(FileDataModule):
     Args:
         name: Name of the class in `torchvision.datasets`, one of `SOURCES`.
         variant: Variant of a data set that has several, see `TORCHVISION_VARIANTS`; None for torchvision's default.
-        root: Folder of the files in torchvision's layout; only read, unless they have to be downloaded. Not read once
-            the cache has the images.
+        root: Folder of the files in torchvision's layout; only read, unless they have to be downloaded. Once the cache
+            has the images, it may be absent; files that were replaced are decoded again.
         image_size: Height and width in pixels that all images are resized to, one number for both; None for their own,
             if all have the same.
         settings: Other arguments, see `FileSettings`.
@@ -127,7 +127,11 @@ class Torchvision(FileDataModule):
     @property
     def _key(self) -> str:
         content = repr((self.dataset, self.variant, str(self.root), self.image_size, self.resize))
-        return f"torchvision-{self.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        key = f"torchvision-{self.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        if (stamp := _stamp(self.root)) is not None:
+            return f"{key}-{stamp}"
+        entries = sorted(self.cache.glob(f"{key}-*"), key=lambda entry: entry.stat().st_mtime_ns)
+        return entries[-1].name if entries else key
 
     def prepare_data(self) -> None:
         """Decode the images unless the cache has them; download the files if they are not in `root`.
@@ -135,7 +139,12 @@ class Torchvision(FileDataModule):
         Raises:
             UserError: if the files are damaged, can't be downloaded or can't be written.
         """
-        ArrayCache(self.cache).build(self._key, self._decoding_plan)
+        cache = ArrayCache(self.cache)
+        try:
+            cache.load(self._key)
+        except LookupError:
+            self._find_splits()  # a download changes the key
+            cache.build(self._key, self._decoding_plan)
 
     def load_images(self) -> ImageArrays:
         """Map the arrays in the cache into memory.
@@ -270,6 +279,18 @@ class Torchvision(FileDataModule):
             () if split is None else make(**options, **split) for split in (source.train, source.val, source.test)
         ]
         return splits[0], splits[1], splits[2]
+
+
+def _stamp(folder: Path) -> str | None:
+    """Return number, total size and time of the newest change of the files in a folder as a hash; None without any."""
+    stats = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != f".{folder.name}.part"]  # a download of another process
+        stats += [Path(parent, name).lstat() for name in names]
+    if not stats:
+        return None
+    content = repr((len(stats), sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _link_archives(source: Path, target: Path) -> None:
