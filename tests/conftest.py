@@ -13,7 +13,10 @@ from support.warm import end_server
 from litlab.runs.directory import RunDirectory
 
 # Minutes or many seconds each: first, so that none is still at work when the other process has run out of files.
-LONGEST = ("test_real_data", "test_multiruns", "test_user_project", "test_recipes", "test_local", "test_startup")
+LONGEST = (
+    "test_real_data", "test_multiruns", "test_rank_environment", "test_worker", "test_user_project", "test_recipes",
+    "test_local", "test_startup",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,8 @@ from litlab.config.schema import TORCHVISION_OF_ANY_SIZE, TORCHVISION_OF_ONE_SIZ
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
+
 DATA, FOLDS = read_snippets("extending.md", "Data"), read_snippets("extending.md", "k-fold")
 SMALL = ("model.widths=[2,4]", "model.hidden=[8]", "trainer=cpu", "trainer.max_epochs=1", "threads=1")
 
@@ -36,7 +38,6 @@ def test_the_page_names_all_data_sets_of_torchvision() -> None:
         assert sorted(row.split(", ")) == sorted(names)
 
 
-@pytest.mark.integrations
 def test_a_data_set_of_hugging_face(litlab: Command, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for split, number in (("train", 12), ("test", 6)):

@@ -9,6 +9,8 @@ from support.snippets import Snippets, read_snippets
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
+
 SUBCLASS = read_snippets("extending.md", "Subclass of our data module or task")
 NETWORK = read_snippets("extending.md", "Network")
 DATA = read_snippets("extending.md", "Data of any kind")
@@ -50,10 +52,7 @@ def test_subclasses_are_trained_and_checked(litlab: Command, project: Path, tmp_
     assert not (project / "outputs").exists()
 
 
-@pytest.mark.parametrize(
-    "number",
-    [pytest.param(number, marks=[pytest.mark.integrations] * (number >= 4)) for number in range(len(NETWORK.commands))],
-)
+@pytest.mark.parametrize("number", range(len(NETWORK.commands)))
 def test_each_network_is_trained(number: int, litlab: Command, project: Path, tmp_path: Path) -> None:
     NETWORK.write(project)
     accept(litlab, tmp_path / "run", *NETWORK.commands[number], *SHAPES, "~logger", "~callbacks")

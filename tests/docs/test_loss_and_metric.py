@@ -11,6 +11,8 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
+
 LOSS, METRIC = read_snippets("extending.md", "Loss"), read_snippets("extending.md", "Metric")
 
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from support.runs import TINY, Command
 from support.snippets import read_snippets
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
+
+pytestmark = pytest.mark.integrations
 
 
 def test_a_lightning_module(tmp_path: Path, litlab: Command) -> None:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from support.runs import Command
 from support.snippets import read_snippets
 
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+
+pytestmark = pytest.mark.integrations
 
 SNIPPETS = read_snippets("extending.md", "Transforms")
 SMALL = (
