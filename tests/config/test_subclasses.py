@@ -30,6 +30,11 @@ class Inherits(Shapes):
     pass
 
 
+class Varies(Shapes):
+    def __init__(self, *, variant, **settings):
+        super().__init__(**settings)
+
+
 class Fixes(Shapes):
     def __init__(self, *, noise=0.5, **settings):
         super().__init__(mixup=0.0, **settings)
@@ -100,6 +105,7 @@ FOCAL = "+task.gamma=2.0"
 ACCEPTED: list[tuple[str, ...]] = [
     data("Inherits"),
     data("Inherits", "data.flip=alternating"),
+    data("Varies", "+data.variant=blue"),  # a name that another data module of ours has
     data("Fixes", "~data.mixup"),
     data("Fixes", "~data.mixup", "+data.noise=0.1"),
     data("Below", "~data.mixup", "+data.tint=blue"),

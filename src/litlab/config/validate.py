@@ -1,6 +1,6 @@
 """Validation of a resolved config against the schema; all problems are reported at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ from litlab.errors import UserError
 MISSING = "???"
 _DEVICE_ARGUMENTS = ("accelerator", "devices", "num_nodes")  # of the Trainer: the number of processes depends on them
 _MAX_LISTED_FOLDS = 10
+_OUR_TARGETS = {target: target for target in SECTIONS}
 _TYPE_NAMES = {"int", "float", "str", "bool", "none"}
 
 
@@ -113,7 +114,7 @@ def subclass_problems(config: Config, bases: Mapping[str, str]) -> list[str]:
             problems += [line for key, value in inner if key != path for line in _check_node(key, value)]
     if problems or not bases or "trainer" not in config:
         return problems
-    return _combination_problems(config, {*SECTIONS, *bases})
+    return _combination_problems(config, {**_OUR_TARGETS, **bases})
 
 
 def trainer_problem(key: str) -> str | None:
@@ -162,12 +163,13 @@ def _is_key(part: object) -> bool:
     return isinstance(part, int) or (isinstance(part, str) and part.isidentifier() and part not in _TYPE_NAMES)
 
 
-def _combination_problems(config: Config, known_targets: Collection[str] = SECTIONS) -> list[str]:
+def _combination_problems(config: Config, bases: Mapping[str, str] = _OUR_TARGETS) -> list[str]:
     """Return the problems of values that are valid by themselves, but not together.
 
     Args:
         config: Config.
-        known_targets: Targets of data modules and tasks whose keys mean what they mean to litlab.
+        bases: Target of a data module or task whose keys mean what they mean to litlab -> the class of litlab's that it
+            is or inherits from.
     """
     problems = []
     data = config.get("data") or {"_target_": None}
@@ -178,33 +180,32 @@ def _combination_problems(config: Config, known_targets: Collection[str] = SECTI
         names = ", ".join(metrics)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {names}")
     task = config["task"]
-    if task["_target_"] in known_targets and task.get("loss") and task.get("label_smoothing"):
+    if task["_target_"] in bases and task.get("loss") and task.get("label_smoothing"):
         problems.append(
             f"task.label_smoothing={task['label_smoothing']}: is for cross entropy, not for task.loss="
             f"{task['loss']['_target_']}; set it to 0, and an argument of the loss instead if it has one"
         )
     if data["_target_"] is None and config["task"]["_target_"] in SECTIONS:  # a subclass may have loaders
         problems.append("data=null: is for a task with loaders of its own; choose a data module by data=...")
-    if data.get("progressive_sizes") and data["_target_"] in known_targets and trainer.get("max_epochs") in (None, -1):
+    if data.get("progressive_sizes") and data["_target_"] in bases and trainer.get("max_epochs") in (None, -1):
         problems.append(
             "data.progressive_sizes: each has an equal share of the epochs, so it must be known how many there are; "
             "set trainer.max_epochs=N"
         )
-    if data["_target_"] in known_targets and trainer["_target_"] in SECTIONS:
+    if data["_target_"] in bases and trainer["_target_"] in SECTIONS:
         problems += [
             f"trainer.{name}={format_value(trainer[name])}: is for a data module of your own; litlab's loaders share "
             f"each batch among the devices and give each epoch its own order; leave out trainer.{name}"
             for name in ("use_distributed_sampler", "reload_dataloaders_every_n_epochs")
             if name in trainer and trainer[name] != Trainer.model_fields[name].default
         ]
-    problems += _fold_problems(data) if data["_target_"] in known_targets else []
-    if "variant" in data and data["_target_"] in known_targets:  # a data set of torchvision
+    problems += _fold_problems(data) if data["_target_"] in bases else []
+    if bases.get(data["_target_"]) == "litlab.data.torchvision.Torchvision":
         problems += _torchvision_problems(data)
-    problems += _schedule_problems(config) + _early_stopping_problems(config, known_targets)
+    problems += _schedule_problems(config) + _early_stopping_problems(config, bases)
     devices = trainer.get("devices")
-    batch_size = (
-        data.get("batch_size") if data["_target_"] in known_targets else None
-    )  # a foreign one may count per device
+    # A foreign data module may count per device.
+    batch_size = data.get("batch_size") if data["_target_"] in bases else None
     ranks = (len(devices) if isinstance(devices, list) else devices) if devices not in ("auto", -1) else None
     if isinstance(ranks, int) and isinstance(batch_size, int):
         world = ranks * int(trainer.get("num_nodes", 1))
@@ -261,7 +262,7 @@ def _schedule_problems(config: Config) -> list[str]:
     return []
 
 
-def _early_stopping_problems(config: Config, known_targets: Collection[str]) -> list[str]:
+def _early_stopping_problems(config: Config, bases: Mapping[str, str]) -> list[str]:
     problems, data, task = [], config.get("data") or {"_target_": None}, config["task"]
     for name, node in (config.get("callbacks") or {}).items():
         if not node or node["_target_"] != "lightning.pytorch.callbacks.EarlyStopping":
@@ -273,6 +274,6 @@ def _early_stopping_problems(config: Config, known_targets: Collection[str]) -> 
             problems.append(f"{key}: is not measured in validation{hint}; known: {', '.join(metrics)}")
         folders = data.get("folders")  # of a subclass of litlab's data modules, anything
         has_split = data.get("folds") or (isinstance(folders, dict) and folders.get("val"))
-        if data["_target_"] in known_targets and data.get("val_size") == 0 and not has_split:
+        if data["_target_"] in bases and data.get("val_size") == 0 and not has_split:
             problems.append(f"{key}: there is no validation, since data.val_size=0; set it, or leave out the callback")
     return problems
