@@ -72,7 +72,7 @@ def test_a_validation_folder_is_the_validation_split(make: Make, write: Write, n
     assert used(module) == (list(range(10)), list(range(10, 14)), list(range(14, 20)))
     assert sizes(module) == (10, 4, 6)
     (note,) = module.info.notes
-    assert note.startswith("validation on the 4 images of the validation folder")
+    assert note.startswith("validation on the 4 images of the validation split")
     ignored = make(storage=storage, folders=FOLDERS | {"val": []})
     assert used(ignored)[2] == list(range(14, 20))
     assert sizes(ignored) == (8, 2, 6)

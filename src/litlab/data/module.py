@@ -208,7 +208,7 @@ class ImageDataModule(LightningDataModule, ABC):
                     + (f"; or {self.without_val} leaves those out" if self.without_val else "")
                 )
             num_images = len(splits.train_labels)
-            note = f"validation on the {splits.num_val:,} images of the validation folder, not on data.val_size others"
+            note = f"validation on the {splits.num_val:,} images of the validation split, not on data.val_size others"
             return SplitRows(rows, torch.arange(num_images - splits.num_val, num_images), none, notes=(note,))
         if folds is not None and fold is not None:
             train, val = stratified_fold(labels, class_names=names, folds=folds, fold=fold, seed=settings["val_seed"])
