@@ -8,8 +8,8 @@ from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.conclusion import advice, answer, question
+from litlab.compare.differences import differences
 from litlab.compare.html import to_html
-from litlab.compare.statistics import differences
 from litlab.runs.metrics import Metric
 
 ACCURACY, LOSS = Metric("val/accuracy", "%", "max", (0.0, 1.0)), Metric("val/loss", "", "min")

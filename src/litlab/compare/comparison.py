@@ -9,6 +9,7 @@ from pathlib import Path
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
 from litlab.compare.data_model import Comparison, Group, Run, Summary, best_group
+from litlab.compare.differences import differences
 from litlab.compare.filters import filter_runs
 from litlab.compare.grouping import GroupSpec, define_groups, group_by_settings
 from litlab.compare.metric_values import (
@@ -20,7 +21,6 @@ from litlab.compare.metric_values import (
     test_counterpart,
     value_of,
 )
-from litlab.compare.statistics import differences
 from litlab.compare.table import sort_groups
 from litlab.compare.unit_values import (
     UnitValues,

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.data_model import CONFIDENCE, Comparison, Difference, Group, Summary, best_group
+from litlab.compare.data_model import Comparison, Difference, Group, Summary, best_group
 from litlab.compare.grouping import ALL
-from litlab.compare.statistics import MAX_SEEDS
 from litlab.compare.table import INTERVAL, decimals, fixed, with_unit
 from litlab.runs.metrics import Metric, Mode
 from litlab.runs.terminal import printable
+from litlab.statistics.student_t import CONFIDENCE, MAX_SEEDS
 
 MAX_LENGTH = 300  # characters of a text from a file
 MAX_LABELS = 4  # in a question

@@ -8,8 +8,6 @@ from typing import Any, Literal
 from litlab.runs.metrics import Metric, Mode
 from litlab.runs.state import RunStatus
 
-CONFIDENCE = 0.95  # of all intervals
-
 
 @dataclass(frozen=True)
 class Objective:

@@ -11,8 +11,9 @@ from dataclasses import fields, is_dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from litlab.compare.data_model import CONFIDENCE, Comparison, Group
+from litlab.compare.data_model import Comparison, Group
 from litlab.compare.table import TIED, Column, Table, Value, build_table, columns_of
+from litlab.statistics.student_t import CONFIDENCE
 
 Format = Literal["table", "markdown", "csv", "json", "latex"]
 WIDTH = 100  # of the text below a table, whatever the terminal: the same text everywhere

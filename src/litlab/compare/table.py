@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from litlab.compare.data_model import CONFIDENCE, Comparison, Difference, Group, Summary
+from litlab.compare.data_model import Comparison, Difference, Group, Summary
 from litlab.compare.setting_names import parsed, shorten
-from litlab.compare.statistics import interval_method
+from litlab.compare.summaries import interval_method
 from litlab.errors import UserError
 from litlab.runs.metrics import Metric, MetricTable, Mode
 from litlab.runs.state import RunStatus
 from litlab.runs.terminal import format_duration, format_value, printable
+from litlab.statistics.student_t import CONFIDENCE
 
 MEAN = "mean"
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"

@@ -17,17 +17,18 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from litlab.compare.collect import collect
-from litlab.compare.data_model import CONFIDENCE, Run
+from litlab.compare.data_model import Run
 from litlab.compare.data_model import Summary as MeanOfRuns  # TensorBoard has another Summary
 from litlab.compare.grouping import define_groups, group_by_settings
 from litlab.compare.metric_values import metric_table, test_counterpart
 from litlab.compare.setting_names import SEED, numbered, short_names
-from litlab.compare.statistics import summarize
+from litlab.compare.summaries import summarize
 from litlab.config.tree import config_key, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import is_validation, iterate_rows
 from litlab.runs.terminal import printable
+from litlab.statistics.student_t import CONFIDENCE
 from litlab.sweep.study import STUDY_FILE, Study
 from litlab.tensorboard_session import (
     FIRST,

@@ -11,7 +11,7 @@ from statistics import fmean
 from litlab.compare.data_model import Fold, Run, Summary, Unit, unit_name
 from litlab.compare.grouping import GroupSpec, Subgroup, Value
 from litlab.compare.setting_names import listed
-from litlab.compare.statistics import summarize
+from litlab.compare.summaries import summarize
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric
 from litlab.runs.terminal import format_value

@@ -28,7 +28,7 @@ from litlab.compare.plots.style import (
     set_y_limits,
     with_styles,
 )
-from litlab.compare.statistics import summarize
+from litlab.compare.summaries import summarize
 from litlab.runs.metrics import Metric, Mode, split_of
 from litlab.sweep.study import Plan
 

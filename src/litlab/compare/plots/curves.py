@@ -25,7 +25,7 @@ from litlab.compare.plots.style import (
     new_figure,
     set_y_limits,
 )
-from litlab.compare.statistics import summarize
+from litlab.compare.summaries import summarize
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, iterate_rows
 

@@ -15,11 +15,12 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from litlab.compare.data_model import CONFIDENCE, Comparison, Group, Summary
+from litlab.compare.data_model import Comparison, Group, Summary
 from litlab.compare.setting_names import numbered
 from litlab.fonts import add_to_matplotlib, find_fallbacks
 from litlab.runs.metrics import Metric
 from litlab.runs.terminal import printable
+from litlab.statistics.student_t import CONFIDENCE
 
 SIZE = (5.0, 3.4)  # inches: as wide as the text of a paper
 MAX_GROUPS = 8  # that can be told apart in one figure

@@ -1,4 +1,4 @@
-"""Statistics over seeds: against scipy.stats, against values by hand, and in simulated studies.
+"""Differences over seeds: against scipy.stats, against values by hand, and in simulated studies.
 
 A count of 200 simulated studies has to lie in the 99.9 % range of the binomial distribution with the stated rate. The
 random numbers are always the same.
@@ -12,26 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from support.studies import accuracy_interval
 from support.thorough import examples
 
 from litlab.compare.conclusion import advice
 from litlab.compare.data_model import Difference
-from litlab.compare.statistics import (
-    FAR,
-    MAX_SEEDS,
-    POWER,
-    differences,
-    interval_method,
-    mean_interval,
-    num_seeds_needed,
-    power,
-    summarize,
-)
+from litlab.compare.differences import differences
+from litlab.compare.summaries import summarize
 from litlab.runs.metrics import Metric
+from litlab.statistics.student_t import MAX_SEEDS, POWER, num_seeds_needed
 
 MAX, MIN = Metric("val/f1", mode="max"), Metric("val/loss", mode="min")
-ACCURACY = Metric("val/accuracy", "%", "max", (0.0, 1.0))
 RANDOM = np.random.default_rng(7)
 DATA = [
     [0.5734, 0.5811, 0.5699],
@@ -55,73 +45,6 @@ def seeds(values, first=0):
 
 def against(baseline, values):
     return differences(seeds(baseline), {"b": seeds(values)})["b"]
-
-
-@pytest.mark.parametrize("values", DATA)
-def test_summary_matches_scipy(values):
-    summary = summarize(values, MAX)
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert summary.num == len(values)
-    assert summary.mean == pytest.approx(np.mean(values), rel=1e-12)
-    assert summary.deviation == pytest.approx(np.std(values, ddof=1), rel=1e-9)
-    assert (summary.low, summary.high) == pytest.approx((low, high), rel=1e-9)
-
-
-def test_single_value_has_no_spread_and_best_follows_the_mode():
-    assert summarize([0.25], MAX) == summarize([0.25], MIN)
-    single = summarize([0.25], MAX)
-    assert (single.mean, single.deviation, single.low, single.high, single.best) == (0.25, None, None, None, 0.25)
-    assert (summarize([1.0, 3.0], MAX).best, summarize([1.0, 3.0], MIN).best) == (3.0, 1.0)
-
-
-@pytest.mark.parametrize("num", range(2, 60))
-def test_equal_values_have_no_spread(num):
-    for value in (0.1, 1 / 3, 1e308, -1.1e-300):
-        summary = summarize([value] * num, MAX)
-        assert (summary.mean, summary.deviation, summary.low, summary.high) == (value, 0.0, value, value)
-    full = summarize([1.0] * num, ACCURACY)
-    assert (full.low, full.high) == (1.0, 1.0)
-
-
-def test_nothing_cancels_beside_a_large_mean():
-    """1 / 1024 is exact beside 1e9; the mean of squares less the square of the mean would lose all digits."""
-    summary = summarize([1e9 - 1 / 1024, 1e9, 1e9 + 1 / 1024], MAX)
-    assert (summary.mean, summary.deviation) == (1e9, pytest.approx(1 / 1024, rel=1e-12))
-
-
-@pytest.mark.parametrize("values", [[0.5734, 0.5811, 0.5699], [0.9, 0.1], [0.99, 1.0], [0.999, 0.9991, 0.9987]])
-def test_interval_of_a_bounded_metric_is_on_the_logit_scale(values):
-    summary = summarize(values, ACCURACY)
-    assert (summary.low, summary.high) == pytest.approx(accuracy_interval(values), rel=1e-9)
-    assert 0 < summary.low < summary.mean < summary.high < 1
-    percent = summarize([100 * value for value in values], Metric("x", "", "max", (0.0, 100.0)))
-    assert (percent.low, percent.high) == pytest.approx((100 * summary.low, 100 * summary.high))
-
-
-def test_interval_of_a_metric_with_one_bound_is_on_the_log_scale():
-    low, high = mean_interval(2.0, 0.5, 4, (0.0, math.inf))
-    half = stats.t.ppf(0.975, 4) * 0.5 / 2.0
-    assert (low, high) == pytest.approx((2 * math.exp(-half), 2 * math.exp(half)))
-    assert mean_interval(-2.0, 0.5, 4, (-math.inf, 0.0)) == pytest.approx((-high, -low))
-    unbounded = mean_interval(2.0, 0.5, 4)
-    assert mean_interval(2.0, 0.5, 4, (-math.inf, math.inf)) == unbounded
-    assert mean_interval(2.0, 0.5, 4, (0.0, 1.0)) == unbounded, "a mean that is not between the bounds"
-    assert [interval_method(Metric("x", bounds=bounds)) for bounds in (None, (0.0, math.inf), (0.0, 1.0))] == [
-        "Student's t", "Student's t on the log scale", "Student's t on the logit scale",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("mean", "deviation"), [(0.5, 0.05), (0.9, 0.03), (0.97, 0.01), (0.99, 0.005), (0.995, 0.003)])
-@pytest.mark.parametrize("num", [2, 3, 5])
-def test_coverage_of_bounded_intervals(mean, deviation, num):
-    """Near the bound, plain t intervals leave the bounds and miss the truth in up to 8 % of studies."""
-    random = np.random.default_rng(num)
-    size = mean * (1 - mean) / deviation**2 - 1
-    studies = random.beta(mean * size, (1 - mean) * size, (2000, num))
-    intervals = [summarize(values, ACCURACY) for values in studies.tolist()]
-    assert all(0 <= summary.low <= summary.mean <= summary.high <= 1 for summary in intervals)
-    covered = sum(summary.low <= mean <= summary.high for summary in intervals) / len(intervals)
-    assert 0.935 <= covered <= 0.965
 
 
 @pytest.mark.parametrize("values", DATA)
@@ -225,16 +148,6 @@ def test_values_near_the_limits_of_floats():
     assert summarize([1e308, -1e308], MAX).high == np.finfo(float).max
 
 
-@examples(40)
-@given(st.lists(FINITE, min_size=1, max_size=6), st.sampled_from([None, (0.0, 1.0), (0.0, math.inf), (-1e6, 1e6)]))
-def test_summaries_of_any_values_are_finite_and_ordered(values, bounds):
-    summary = summarize(values, Metric("x", "", "max", bounds))
-    assert min(values) <= summary.mean <= max(values) == summary.best
-    if len(values) > 1:
-        assert math.isfinite(summary.deviation)
-        assert -math.inf < summary.low <= summary.mean <= summary.high < math.inf
-
-
 @examples(60)
 @given(SEEDS, st.dictionaries(st.sampled_from("abc"), SEEDS, min_size=1))
 def test_differences_of_any_values_are_finite_and_consistent(baseline, others):
@@ -274,42 +187,6 @@ def test_interval_excludes_zero_where_p_is_below_5_percent_and_signs_mirror(pair
     assert (difference.mean, difference.p, difference.needed) == (-back.mean, pytest.approx(back.p), back.needed)
     if difference.p is not None and abs(difference.p - 0.05) > 1e-9:
         assert (difference.p < 0.05) == (not difference.low <= 0 <= difference.high)
-
-
-@pytest.mark.parametrize("dof", [1, 2, 4, 9.5, 50, 999])
-@pytest.mark.parametrize("level", [0.05, 0.001])
-def test_power_matches_scipy(dof, level):
-    critical = stats.t.isf(level / 2, dof)
-    for noncentrality in (1e-6, 0.3, 1.0, 2.8, 5.0, 10.0, 20.0):
-        assert power(noncentrality, dof, level) == pytest.approx(stats.nct.sf(critical, dof, noncentrality), abs=1e-9)
-    assert power(0.0, dof, level) == pytest.approx(level / 2)
-
-
-@pytest.mark.parametrize("dof", [1, 1.5, 2, 3])
-def test_approximate_power_of_large_noncentralities_is_continuous(dof):
-    """The critical values that matter beyond FAR are those of tiny levels."""
-    for factor in (0.5, 1.0, 2.0):
-        level = 2 * stats.t.sf(FAR * factor, dof)
-        assert power(FAR + 1e-9, dof, level) == pytest.approx(power(FAR, dof, level), abs=0.002)
-    assert power(1e300, dof, 1e-9) == 1.0
-
-
-@pytest.mark.parametrize(("effect", "num_pairs", "num_unpaired"), [(0.2, 199, 394), (0.5, 34, 64), (0.8, 15, 26)])
-def test_seeds_needed_match_the_tables(effect, num_pairs, num_unpaired):
-    """Cohen's small, medium and large effects at 5 %, two-sided, 80 %, as in textbooks."""
-    assert num_seeds_needed(effect, 1.0, 1, 0.05) == num_pairs
-    assert num_seeds_needed(-effect, math.sqrt(2), 2, 0.05) == num_unpaired
-
-
-@pytest.mark.parametrize("effect", [0.09, 0.3, 0.9, 1.7, 4.0, 40.0])
-@pytest.mark.parametrize("level", [0.05, 0.005])
-def test_seeds_needed_are_the_fewest(effect, level):
-    def is_enough(num):
-        critical = stats.t.isf(level / 2, num - 1)
-        return stats.nct.sf(critical, num - 1, effect * math.sqrt(num)) >= POWER  # the wrong sign is below 1e-5
-
-    fewest = next(num for num in count(2) if num > MAX_SEEDS or is_enough(num))
-    assert num_seeds_needed(effect, 1.0, 1, level) == (fewest if fewest <= MAX_SEEDS else None)
 
 
 def test_seeds_needed_without_shared_seeds_follow_both_spreads():

@@ -1,0 +1,1 @@
+"""Package of the statistics over seeds: functions of numbers, which know no runs."""
