@@ -112,7 +112,7 @@ def nominal_level(num: int, horizon: int | None, level: float) -> float:
     assert num >= 2
     if num > _last(horizon):
         return 0.0
-    return 2 * float(ndtr(-_boundaries(horizon, (level,), num)[-1][0]))
+    return 2 * float(ndtr(-_recursion(horizon, (level,)).bounds(num)[0]))
 
 
 def _level_of(p: float, num: int, horizon: int | None) -> float:
@@ -131,7 +131,7 @@ def _levels_by_boundary(horizon: int | None, num: int) -> "tuple[Array, Array]":
     """Return negative boundaries at `num` pairs, which increase, and the logarithms of their levels."""
     import numpy as np
 
-    return -_boundaries(horizon, _LEVELS, num)[-1], np.log(_LEVELS)
+    return -_recursion(horizon, _LEVELS).bounds(num), np.log(_LEVELS)
 
 
 def _last(horizon: int | None) -> int:
@@ -150,23 +150,39 @@ def _spent(horizon: int | None) -> Callable[[int], float]:
     return share
 
 
-@cache
-def _boundaries(horizon: int | None, levels: tuple[float, ...], num: int) -> "Sequence[Array]":
-    """Compute the boundaries at 2, 3, ..., `num` pairs for each level, as absolute normal deviates."""
-    import numpy as np
-    from scipy.special import ndtr
+class _Recursion:
+    """Boundaries of a design, computed as far as they are needed.
 
-    edges = _edges()
-    spent = _spent(horizon)
-    density = np.tile(2 * np.diff(ndtr(edges)), (len(levels), 1))  # of the runs that have not crossed; [level, cell]
-    bounds: list[Array] = []
-    for n in range(2, num + 1):
-        if n > 2:
-            density = density @ _transition(n - 1)
-        share = spent(n) - (spent(n - 1) if n > 2 else 0.0)
-        bound = np.array([_cut(row, level * share, edges) for row, level in zip(density, levels, strict=True)])
-        bounds.append(bound)
-    return bounds
+    Args:
+        horizon: Planned number of pairs; None for an open end.
+        levels: Levels of the tests, which are computed at once.
+    """
+
+    def __init__(self, horizon: int | None, levels: tuple[float, ...]) -> None:
+        import numpy as np
+        from scipy.special import ndtr
+
+        self._levels = levels
+        self._spent = _spent(horizon)
+        self._density = np.tile(2 * np.diff(ndtr(_edges())), (len(levels), 1))  # of those not decided; [level, cell]
+        self._bounds: list[Array] = []
+
+    def bounds(self, num: int) -> "Array":
+        """Return the boundary at `num` pairs for each level, as an absolute normal deviate."""
+        import numpy as np
+
+        for n in range(len(self._bounds) + 2, num + 1):
+            if n > 2:
+                self._density = self._density @ _transition(n - 1)
+            share = self._spent(n) - (self._spent(n - 1) if n > 2 else 0.0)
+            pairs = zip(self._density, self._levels, strict=True)
+            self._bounds.append(np.array([_cut(row, level * share, _edges()) for row, level in pairs]))
+        return self._bounds[num - 2]
+
+
+@cache
+def _recursion(horizon: int | None, levels: tuple[float, ...]) -> _Recursion:
+    return _Recursion(horizon, levels)
 
 
 def _cut(density: "Array", probability: float, edges: "Array") -> float:
