@@ -112,5 +112,20 @@ def test_each_known_key_is_listed_once() -> None:
     assert unknown_key_message("model.zzz", ["model.width", "model.width"]).endswith("known here: model.width")
 
 
+def test_an_unknown_key_far_below_has_the_keys_beside_its_first_unknown_part() -> None:
+    known = ["data", "data.size", "data.folders", "data.folders.train", "model"]
+    assert unknown_key_message("zzz.b.c", known) == "zzz.b.c: unknown key; known here: data, model"
+    assert unknown_key_message("data.zzz.c", known).endswith("known here: data.size, data.folders")
+
+
+def test_a_key_below_null_is_set_with_the_whole() -> None:
+    known = ["objective", "data", "data.transforms"]
+    assert unknown_key_message("objective.metric", known) == (
+        "objective.metric: objective is null or a single value here; set it as a whole: 'objective={metric: ...}'"
+    )
+    message = unknown_key_message("data.transforms.train.size", known)
+    assert message.endswith("set it as a whole: 'data.transforms={train: {size: ...}}'")
+
+
 def test_nan_does_not_differ_from_nan() -> None:
     assert diff({"a": float("nan"), "b": [float("nan")]}, {"a": float("nan"), "b": [float("nan")]}) == {}

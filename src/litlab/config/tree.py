@@ -149,14 +149,24 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def unknown_key_message(key: str, valid_keys: Iterable[str]) -> str:
-    """Return a message for an unknown dotted key that suggests the nearest valid one, preferably of the same parent."""
+    """Return a message for an unknown dotted key that suggests the nearest valid one, preferably of the same parent.
+
+    Without one, it lists the keys beside the first part of the key that is unknown.
+    """
     valid_keys = list(dict.fromkeys(valid_keys))
     parent = key.rpartition(".")[0]
     siblings = sorted(name for name in valid_keys if name.rpartition(".")[0] == parent)
     for candidates in (siblings, [name for name in valid_keys if name != parent]):
         if hint := did_you_mean(key, candidates):
             return f"{key}: unknown key{hint}?"
-    return f"{key}: unknown key; known here: {', '.join(siblings or valid_keys)}"
+    while parent and parent not in valid_keys and not any(lies_under(name, parent) for name in valid_keys):
+        parent = parent.rpartition(".")[0]
+    known = [name for name in valid_keys if name.rpartition(".")[0] == parent]
+    if parent and not known:
+        inner = key.removeprefix(f"{parent}.").split(".")
+        mapping = f"{': {'.join(inner)}: ...{'}' * len(inner)}"
+        return f"{key}: {parent} is null or a single value here; set it as a whole: '{parent}={{{mapping}'"
+    return f"{key}: unknown key; known here: {', '.join(known)}"
 
 
 def check_plain(config: Any) -> None:
