@@ -49,6 +49,7 @@ MUST = {  # what has no default
     "data=huggingface": ["data.path=nowhere"],
     "model=torchvision": ["model.name=resnet18"],
     "model=timm": ["model.name=resnet18"],
+    "study=ablation": ["study.ablation=[]"],  # as in the jobs of the full recipe
 }
 OPTIONAL = {"model=timm"}  # needs a package
 ADDED_CALLBACKS = {"ema": "EMA", "early_stopping": "EarlyStopping", "model_summary": "ModelSummary"}
@@ -111,7 +112,7 @@ def test_each_study_is_a_multirun_with_its_sweeper(choice: str) -> None:
     sweeper = "SearchSweeper" if "override /hydra/sweeper: search" in text else "GridSweeper"
     assert hydra.sweeper["_target_"].endswith(sweeper)
     assert hydra.launcher["backend"] == "pool"
-    assert len(hydra.sweeper.params) == 2
+    assert len(hydra.sweeper.params) == (1 if composed.study.ablate else 2)
     assert composed.study.name == choice.partition("=")[2]
 
 

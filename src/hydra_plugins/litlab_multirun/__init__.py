@@ -74,6 +74,7 @@ class BackendLauncher(Launcher):
             UserError: If any of the jobs is wrong; no job has started then.
             RunStopped: After a signal.
         """
+        from litlab.config.ablation import check_effects
         from litlab.config.compose import swept_overrides
         from litlab.config.job_configs import Point
         from litlab.process.controller import RunStopped
@@ -87,6 +88,9 @@ class BackendLauncher(Launcher):
         if not self.is_dry_run:
             self.open_backend()  # may take seconds to start; the jobs are composed meanwhile
         jobs = self.compose(points, study, progress=True)
+        notes = check_effects([(point.swept, job.identity) for point, job in zip(points, jobs, strict=True)])
+        for note in notes:
+            print(f"litlab: {note}", file=sys.stderr)
         distinct = list({job.number: job for job in jobs}.values())
         if len(distinct) < len(jobs):
             print(f"litlab: {len(jobs)} points are {len(distinct)} different experiments, each a job", file=sys.stderr)
@@ -227,6 +231,7 @@ class GridSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         points = expand_grid(arguments, self._params, self._paired, self.hydra_context.config_loader)
+        points = self._with_ablation(points)
         if not isinstance(self.launcher, BackendLauncher):
             results = self.launcher.launch(points, initial_job_idx=0)
             return [result.return_value for result in results]  # raises the error of a job that failed
@@ -237,6 +242,22 @@ class GridSweeper(Sweeper):
         if any(result.status == JobStatus.FAILED for result in results):
             raise RunFailed(1)
         return [result.return_value for result in results]
+
+    def _with_ablation(self, points: list[list[str]]) -> list[list[str]]:
+        """Return the jobs of the ablation that `study.ablate` asks for; without one, the same points."""
+        from litlab.config.ablation import ABLATION, expand_ablation, read_changes
+        from litlab.config.compose import swept_overrides
+
+        assert self.config is not None
+        study = OmegaConf.to_container(self.config.study, resolve=False)
+        assert isinstance(study, dict)
+        if not (changes := read_changes(study.get("ablate"))):
+            return points
+        swept = [key for key in swept_overrides(self.config) if key != ABLATION]
+        grid = expand_ablation(points, changes, swept, pairs=self.config.study.ablate_pairs)
+        for note in grid.notes:
+            print(f"litlab: {note}", file=sys.stderr)
+        return grid.overrides
 
 
 def _to_plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ and never used for ranking. Runs that are not completed are counted, not average
   --group      group by these settings alone: optimizer.lr,model. All others are averaged for each seed, so that n,
                intervals and tests count seeds; a seed that some of them lack is left out
   --sort       a setting or a metric: lr, test/accuracy; or name, n, time, images/s, parameters
+  --ablation   show the changes of an ablation (study.ablate), the most harmful first, as differences from the full
+               recipe; other axes of the study are averaged for each seed
   --baseline   show differences from this group, paired by seed or fold if these match: its name or a part: lr=0.1
 
 examples:
@@ -47,6 +49,9 @@ def main(arguments: list[str]) -> None:
         UserError: If there is nothing to compare, an option doesn't fit the runs, or a file can't be written.
     """
     options = _options(arguments)
+    if options.ablation and (options.baseline is not None or options.group is not None):
+        option = "--group" if options.baseline is None else "--baseline"
+        raise UserError(f"--ablation: groups are the changes, and the full recipe is the baseline; leave {option} out")
     from litlab.compare.output_files import check_outputs
 
     check_outputs([file for file in (options.output, options.html) if file is not None], options.plot)
@@ -61,6 +66,7 @@ def main(arguments: list[str]) -> None:
         group=None if options.group is None else [key for key in options.group.split(",") if key],
         sort=options.sort,
         baseline=options.baseline,
+        ablation=options.ablation,
     )
     _print_table(comparison, options)
     for line in _write_files(comparison, options):
@@ -78,6 +84,7 @@ def _options(arguments: list[str]) -> Namespace:
     add("--group", metavar="KEYS", help="optimizer.lr,model")
     add("--sort", metavar="COLUMN", help="default: the metric, the best first")
     add("--baseline", metavar="NAME", help="a group: lr=0.1")
+    add("--ablation", action="store_true", help="the changes of study.ablate against the full recipe")
     add("--format", choices=FORMATS, default="table", help="default: table")
     add("--output", metavar="FILE", type=Path, help="write the table to a file instead of printing it")
     add(

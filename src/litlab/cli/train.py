@@ -21,12 +21,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litlab.cli.arguments import insert_override
+from litlab.config.ablation import quote_changes
 from litlab.config.compose import register_project_resolvers, register_resolvers, set_output_dir, swept_overrides
 from litlab.config.hydra_errors import explain_error, explain_write_error, unknown_override
 from litlab.config.job_overrides import as_written, leave_to_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
 from litlab.config.secrets import refuse_secret_arguments, refuse_secret_literals, resolve_secrets
-from litlab.config.tree import GROUPS, MAPPING_GROUPS
+from litlab.config.tree import NULL_GROUPS
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import may_have_gpu
 from litlab.process.ranks import refuse_tasks
@@ -43,7 +44,6 @@ _FLAGS = {  # flag -> override
     "--detach": "hydra.launcher.detach=true",
     "--freeze-only": "++hydra.callbacks.litlab.freeze_only=true",
 }
-_NULL_GROUPS = {f"{group}=null": f"~{group}" for group in (*GROUPS, *MAPPING_GROUPS)}  # for Hydra, null is no config
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 directory: Path | None = None  # of the run or study of the last command, as soon as it is known
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
     directory = None
     for flag in _FLAGS.keys() & set(arguments):
         arguments = insert_override(_FLAGS[flag], [argument for argument in arguments if argument != flag])
-    arguments = [_NULL_GROUPS.get(argument, argument) for argument in arguments]
+    arguments = [quote_changes(NULL_GROUPS.get(argument, argument)) for argument in arguments]
     full_error = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]

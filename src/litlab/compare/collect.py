@@ -4,14 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litlab.compare.data_model import Fold, Objective, Run, Skipped
+from litlab.compare.data_model import Fold, Objective, Run, Skipped, Variant
 from litlab.compare.setting_names import FOLD, FOLDS, comparable, numbered, text
+from litlab.config.ablation import ABLATION, check_changes
 from litlab.config.identity import swept_keys, volatile_keys
 from litlab.config.tree import check_plain, config_key, flatten, lies_under
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
 from litlab.runs.metrics import split_of
+from litlab.runs.redact import mask_command
 from litlab.runs.state import RunState, read_state, state_from_result
 from litlab.runs.terminal import display_path
 from litlab.sweep.discover import MAX_DEPTH, DiscoveredRun, is_run_or_study, runs_at, subdirectories
@@ -138,10 +140,15 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         message=state.message,
         seed=seed if type(seed) is int else None,
         settings={key: value for key, value in settings.items() if not (has_folds and key == FOLD)},
-        choices={key: value for key, value in discovered.point.items() if not (has_folds and config_key(key) == FOLD)},
+        choices={
+            key: value
+            for key, value in discovered.point.items()
+            if key != ABLATION and not (has_folds and config_key(key) == FOLD)
+        },
         objective=_objective(config.get("objective")),
         fold=fold,
         data=data,
+        variant=_variant(config.get("study")),
         best=_metrics(result.get("best")),
         last=_metrics(result.get("last")),
         test=_metrics(result.get("test")),
@@ -162,6 +169,20 @@ def _fold(settings: Mapping[str, Any], data: str | None) -> Fold | None:
     ignored = (*_NOT_IN_PARTITION, *volatile_keys(settings.get("data._target_")))
     keys = sorted(key for key in settings if lies_under(key, "data") and not lies_under(key, *ignored))
     return Fold(" ".join([*(f"{key}={text(settings[key])}" for key in keys), f"fingerprint={data}"]), number)
+
+
+def _variant(study: Any) -> Variant | None:
+    """Return the changes of a job of an ablation; None for other runs, and for what litlab can't have written."""
+    names, changes = as_mapping(study).get("ablation"), as_mapping(as_mapping(study).get("ablate"))
+    try:
+        check_changes(dict(changes))
+    except ValueError:
+        return None
+    known = frozenset(name for name, overrides in changes.items() if overrides is not None)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
+        return None
+    overrides = mask_command([str(line) for name in names for line in changes[name]])
+    return Variant(tuple(names), tuple(dict.fromkeys(overrides)), known)
 
 
 def _read_result(run: RunDirectory) -> tuple[RunState, Mapping[str, Any]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+from litlab.compare.ablation import FULL, define_variants, sort_variants
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
 from litlab.compare.data_model import Comparison, Group, Run, Summary, best_group
@@ -54,6 +55,7 @@ def compare(
     group: Sequence[str] | None = None,
     sort: str | None = None,
     baseline: str | None = None,
+    ablation: bool = False,
 ) -> Comparison:
     """Collect the runs at or below directories, group them by their configs without seed and fold, and rank the groups.
 
@@ -66,6 +68,7 @@ def compare(
         group: Settings that alone tell groups apart; all others are averaged over.
         sort: Column to sort by: a setting by its label or key, a metric, or another column; by default the metric.
         baseline: Name of the group that others are compared with, or a part that only one name has.
+        ablation: Compare the changes of an ablation with its full recipe, instead of groups by settings.
 
     Raises:
         UserError: If no run is left to compare, or if an argument does not fit the runs.
@@ -76,7 +79,8 @@ def compare(
         reasons = [printable(f"{entry.path}: {entry.reason}") for entry in skipped]
         raise UserError("\n".join(["there is nothing to compare", *_first(reasons, _NUM_LISTED)]))
     all_groups = group_by_settings(runs)
-    grouping = define_groups(filter_runs(all_groups, filters), group, all_groups)
+    filtered_groups = filter_runs(all_groups, filters)
+    grouping = define_variants(filtered_groups) if ablation else define_groups(filtered_groups, group, all_groups)
     kept = [run for spec in grouping.groups for run in spec.runs]
     table = metric_table(kept)
     chosen = choose_metric(kept, metric, mode, table)
@@ -97,6 +101,7 @@ def compare(
     notes += _without_test(specs, values, test.name)
     groups = [_group(spec, values, chosen, table) for spec in specs]
     notes += caution(groups, chosen.mode)
+    baseline = FULL if ablation else baseline
     base = None if baseline is None else _find_group(groups, baseline)
     if base is not None:
         by_unit = {spec.name: values_by_unit(spec.subgroups, values) for spec in specs}
@@ -106,6 +111,7 @@ def compare(
     filtered = [f"--filter leaves out {num_filtered} of {len(runs)} runs"] * (num_filtered > 0)
     sign = -1 if chosen.mode == "max" else 1
     ranked = sorted(groups, key=lambda group: (sign * group.value.mean if group.value else inf, group.name))
+    ranked = sort_variants(groups, chosen.mode) if ablation else ranked
     comparison = Comparison(
         directories=tuple(directories),
         metric=chosen,

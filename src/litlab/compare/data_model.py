@@ -34,6 +34,21 @@ Unit = int | Fold | None  # a seed or a fold; None: unknown
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The full recipe of an ablation, or the recipe with some of its changes.
+
+    Attributes:
+        names: Names of the changes that it has; none: the full recipe.
+        overrides: Overrides of these changes, as they were typed.
+        known: Names of all changes of the ablation.
+    """
+
+    names: tuple[str, ...]
+    overrides: tuple[str, ...]
+    known: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Run:
     """A run as its files describe it.
 
@@ -48,6 +63,7 @@ class Run:
             affect the result.
         choices: Swept keys as they were typed, with the value as a text: `model` -> `cnn`.
         data: Fingerprint of its data; None if unknown.
+        variant: Changes of an ablation that it has; None if it belongs to none.
         best: Validation metrics where the objective was best.
         training_seconds: Time spent in training, over all its processes.
     """
@@ -63,6 +79,7 @@ class Run:
     objective: Objective | None
     fold: Fold | None = None
     data: str | None = None
+    variant: Variant | None = None
     best: Mapping[str, float] = field(default_factory=dict)
     last: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)

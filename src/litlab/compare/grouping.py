@@ -131,9 +131,7 @@ def define_groups(
     """
     among = groups if among is None else among
     all_keys = setting_keys(among)
-    notes = []
-    if len({group.data for group in groups if group.data}) > 1:
-        notes.append("not all of the runs had the same data: the fingerprints of their images differ")
+    notes = data_notes(groups)
     averaged: list[SettingColumn] = []
     if keys is None:
         columns = _distinguishing_columns(groups)
@@ -148,8 +146,15 @@ def define_groups(
     names = short_names([column.key for column in columns], [*all_keys, *_leaves(among), SEED])
     labels = {key: format_value(name) for key, name in names.items()}
     specs = _specs(groups, columns, averaged, labels)
-    notes += _averaging_notes(groups, averaged, specs)
+    notes += averaging_notes(groups, averaged, specs)
     return Grouping({labels[column.key]: column.key for column in columns}, specs, notes)
+
+
+def data_notes(groups: Sequence[RunGroup]) -> list[str]:
+    """Say if the runs had different data."""
+    if len({group.data for group in groups if group.data}) < 2:
+        return []
+    return ["not all of the runs had the same data: the fingerprints of their images differ"]
 
 
 def setting_keys(groups: Sequence[RunGroup]) -> list[str]:
@@ -253,7 +258,7 @@ def _class_column(node: str, groups: Sequence[RunGroup]) -> SettingColumn:
     return SettingColumn(node, tuple(values))
 
 
-def _averaging_notes(
+def averaging_notes(
     groups: Sequence[RunGroup], averaged: Sequence[SettingColumn], specs: Sequence[GroupSpec]
 ) -> list[str]:
     """Name what is averaged over, settings by `--group` and the seeds of folds; say if it differs between groups."""
@@ -283,7 +288,7 @@ def _averaging_notes(
     return notes
 
 
-def _subgroups(group: RunGroup, settings: tuple[Value, ...]) -> list[Subgroup]:
+def split_group(group: RunGroup, settings: tuple[Value, ...]) -> list[Subgroup]:
     """Split a group into runs of one value each: those of folds by their seeds, which are averaged for each fold."""
     by_seed: dict[Value, list[Run]] = {}
     for run in group.runs:
@@ -301,7 +306,7 @@ def _specs(
     merged: dict[tuple[Value, ...], list[Subgroup]] = {}
     for index, group in enumerate(groups):
         row, rest = (tuple(column.values[index] for column in part) for part in (columns, averaged))
-        merged.setdefault(row, []).extend(_subgroups(group, rest))
+        merged.setdefault(row, []).extend(split_group(group, rest))
     names: Counter[str] = Counter()  # linear time, although all may be equal
     short = {column.key: shorten(column.values) for column in columns}
     specs = []

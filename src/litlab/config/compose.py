@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from litlab.config.ablation import ABLATION, variant_name
 from litlab.config.hydra_errors import explain_hydra_error, parse_overrides
 from litlab.config.paths import ROOT, VERSION_BASE, add_project_to_path, cache_root, packaged_conf
 from litlab.config.tree import bare_key
@@ -84,21 +85,22 @@ def set_swept_overrides(config: DictConfig, swept: list[str]) -> None:
     OmegaConf.get_cache(config)[_CACHE]["swept"] = swept
 
 
-def job_name(number: int, overrides: str, swept: list[str]) -> str:
+def job_name(number: int, overrides: str, swept: list[str], variant: str = "") -> str:
     """Return the name of a job directory, such as `0007_lr-0.1_seed-3`.
 
     Args:
         number: Number of the job.
         overrides: Overrides of the job, separated by commas.
         swept: Override keys that the multirun varies; if empty, all overrides are in the name.
+        variant: Name of the changes of an ablation, which stands for their overrides.
     """
     settings = [item.partition("=") for item in re.split(r",(?=[\w.+~/@]+=)", overrides) if item]
     if swept:
-        keys = [bare_key(key) for key in swept]
+        keys = [bare_key(key) for key in swept if key != ABLATION]
         settings = [setting for setting in settings if bare_key(setting[0]) in keys]
     pairs = [(key.rpartition(".")[2].rpartition("/")[2], _rounded(value)) for key, _, value in settings]
     parts = ["-".join(filter(None, (_UNSAFE_IN_NAMES.sub("-", part).strip("-") for part in pair))) for pair in pairs]
-    return "_".join([f"{int(number):04d}", *parts])[:_MAX_NAME]
+    return "_".join(filter(None, [f"{int(number):04d}", variant, *parts]))[:_MAX_NAME]
 
 
 def set_output_dir(directory: Path) -> None:
@@ -209,7 +211,14 @@ def _multirun_name(root: DictConfig) -> str:
 
 def _job_directory(number: int, *, _root_: DictConfig) -> str:
     overrides = _root_.hydra.job._get_node("override_dirname")  # unresolved: no secret in the name of a directory
-    return job_name(number, str(overrides._value() or ""), swept_overrides(_root_))
+    return job_name(number, str(overrides._value() or ""), swept_overrides(_root_), _variant(_root_))
+
+
+def _variant(root: DictConfig) -> str:
+    """Return the name of the changes in a job of an ablation; empty for other jobs."""
+    names = OmegaConf.select(root, ABLATION)
+    changes = OmegaConf.select(root, "study.ablate") or {}
+    return "" if names is None else variant_name([*names], [name for name in changes if changes[name] is not None])
 
 
 def _find_swept_overrides(root: DictConfig) -> list[str]:
@@ -220,7 +229,8 @@ def _find_swept_overrides(root: DictConfig) -> list[str]:
     parsed = parse_overrides(lines)
     params = OmegaConf.select(root, "hydra.sweeper.params") or {}
     keys = [override.get_key_element() for override in parsed if override.is_sweep_override()]
-    return list(dict.fromkeys(bare_key(key) for key in [*keys, *map(str, params)]))
+    ablation = [ABLATION] if OmegaConf.select(root, "study.ablate") else []
+    return list(dict.fromkeys(bare_key(key) for key in [*ablation, *keys, *map(str, params)]))
 
 
 def _rounded(value: str) -> str:

@@ -43,6 +43,7 @@ def freeze(composed: DictConfig, *, fill_threads: bool = True) -> Config:
     try:
         validate(config)
         _refuse_unused_size(config)
+        _refuse_single_ablation(config)
         if (init := config["init_from"]) is not None:
             config["init_from"] = find_weights(init if isinstance(init, str) else init["path"])
     except UserError as error:
@@ -79,6 +80,19 @@ def _refuse_unused_size(config: Config) -> None:
         raise UserError(
             f"data.val_size={config['data']['val_size']}: is not used with data.folds, where one of the folds is the "
             "validation; leave out one of the two"
+        )
+
+
+def _refuse_single_ablation(config: Config) -> None:
+    """Refuse a run that has changes of an ablation, but is not one of its jobs.
+
+    Raises:
+        UserError: With what makes them.
+    """
+    if config["study"].get("ablate") and config["study"].get("ablation") is None:
+        raise UserError(
+            "study.ablate: an ablation is a multirun of the grid sweeper, with a job for each change: add -m, and "
+            "leave hydra/sweeper out"
         )
 
 

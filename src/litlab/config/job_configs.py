@@ -10,6 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from litlab.config.ablation import ABLATION
 from litlab.config.compose import Composer, set_output_dir, set_swept_overrides
 from litlab.config.freeze import freeze, hydra_record
 from litlab.config.hydra_errors import explain_error
@@ -152,7 +153,7 @@ def _compose(composer: Composer, point: Point, number: int) -> ComposedJob:
     with open_dict(composed):
         del composed["hydra"]
     config = freeze(composed, fill_threads=False)
-    config["study"]["swept"] = list(point.swept)
+    config["study"]["swept"] = [key for key in point.swept if key != ABLATION]  # a name is of no effect
     resolve_secrets(config)  # raises an error if the environment lacks one
     record = hydra_record(composed)
     return ComposedJob(point.overrides, point.swept, config, identity(config), number, directory, record)

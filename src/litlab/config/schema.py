@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from litlab.config.ablation import check_changes, is_plain_name
 from litlab.config.tree import did_you_mean
 from litlab.runs.metrics import split_of
 
@@ -475,12 +476,25 @@ class Checkpoint(Section):
     every_minutes: Positive | None
 
 
+def _check_change_name(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError("expected the name of a change of study.ablate")
+    return name
+
+
+AblationChanges = Annotated[Any, AfterValidator(check_changes)]  # name -> overrides
+ChangeName = Annotated[str, AfterValidator(_check_change_name)]
+
+
 class Study(Section):
     """Keys of `study`."""
 
     name: Name | None
     snapshot: bool = True
     swept: list[str] = Field([])
+    ablate: AblationChanges = None
+    ablate_pairs: bool = False
+    ablation: list[ChangeName] | None = None
 
 
 def _check_init_from(value: Any) -> Any:

@@ -14,6 +14,7 @@ Config = dict[str, Any]
 
 GROUPS = ("data", "model", "task", "optimizer", "schedule", "trainer")
 MAPPING_GROUPS = ("callbacks", "logger")  # name -> node, instead of one node
+NULL_GROUPS = {f"{group}=null": f"~{group}" for group in (*GROUPS, *MAPPING_GROUPS)}  # for Hydra, null is no config
 ROOT_VALUES = ("seed", "name", "threads")  # keys of the root that can vary and are no groups
 ABSENT = "not set"  # stands for a missing value in a diff
 MAX_DEPTH = 100  # levels; litlab's own configs have five

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from litlab.config.ablation import ABLATION
 from litlab.config.identity import DATA_SOURCE, swept_keys, volatile_keys
 from litlab.config.tree import config_key, diff, format_change, lies_under
 from litlab.errors import UserError
@@ -29,6 +30,9 @@ def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]
     if before.kind != plan.kind:
         raise UserError(f"{study.path} is a {before.kind}, and this would be a {plan.kind}: {_ADVICE}")
     after = Plan.from_yaml(study.path, plan.to_yaml().encode())  # the types that a file gives
+    if (ABLATION in before.axes) != (ABLATION in plan.axes):
+        kinds = [f"{'an' if ABLATION in axes else 'no'} ablation" for axes in (before.axes, plan.axes)]
+        raise UserError(f"{study.path} is {kinds[0]}, and this would be {kinds[1]} (study.ablate): {_ADVICE}")
     if plan.kind == "search":
         _refuse(study, "search space", diff(before.axes, plan.axes))
         changes = diff(before.search, after.search)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from litlab.config.ablation import ABLATION
+from litlab.config.tree import get
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table
 from litlab.runs.redact import mask_command
@@ -63,7 +65,8 @@ def summarize(
     shown = display_path(path)
     lines += ["", f"study        {shown}", f"jobs         litlab status {shown}"]
     if sum(outcome.status == RunStatus.COMPLETED for _, outcome in ended) > 1:
-        lines.append(f"compare      litlab compare {shown}")
+        is_ablation = any(get(job.config, ABLATION) is not None for job in jobs)
+        lines.append(f"compare      litlab compare {shown}{' --ablation' * is_ablation}")
     resumable = [outcome for _, outcome in ended if not (outcome.is_success or outcome.status.has_ended_training)]
     has_unfinished = len(ended) < len(jobs) or any(retries_failures or not outcome.is_failure for outcome in resumable)
     if signum is not None or has_unfinished:
