@@ -115,16 +115,12 @@ def test_each_known_key_is_listed_once() -> None:
 def test_an_unknown_key_far_below_has_the_keys_beside_its_first_unknown_part() -> None:
     known = ["data", "data.size", "data.folders", "data.folders.train", "model"]
     assert unknown_key_message("zzz.b.c", known) == "zzz.b.c: unknown key; known here: data, model"
-    assert unknown_key_message("data.zzz.c", known).endswith("known here: data.size, data.folders")
+    assert unknown_key_message("data.zzz.c", known).endswith("known here: data.folders, data.size")
 
 
 def test_a_key_below_null_is_set_with_the_whole() -> None:
-    known = ["objective", "data", "data.transforms"]
-    assert unknown_key_message("objective.metric", known) == (
-        "objective.metric: objective is null or a single value here; set it as a whole: 'objective={metric: ...}'"
-    )
-    message = unknown_key_message("data.transforms.train.size", known)
-    assert message.endswith("set it as a whole: 'data.transforms={train: {size: ...}}'")
+    message = unknown_key_message("objective.metric", ["objective", "data"])
+    assert message == "objective.metric: unknown key; objective has no keys here, it is set as a whole: objective=..."
 
 
 def test_nan_does_not_differ_from_nan() -> None:

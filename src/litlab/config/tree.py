@@ -164,10 +164,8 @@ def unknown_key_message(key: str, valid_keys: Iterable[str]) -> str:
         parent = parent.rpartition(".")[0]
     known = [name for name in valid_keys if name.rpartition(".")[0] == parent]
     if parent and not known:
-        inner = key.removeprefix(f"{parent}.").split(".")
-        mapping = f"{': {'.join(inner)}: ...{'}' * len(inner)}"
-        return f"{key}: {parent} is null or a single value here; set it as a whole: '{parent}={{{mapping}'"
-    return f"{key}: unknown key; known here: {', '.join(known)}"
+        return f"{key}: unknown key; {parent} has no keys here, it is set as a whole: {parent}=..."
+    return f"{key}: unknown key; known here: {', '.join(sorted(known) if parent else known)}"
 
 
 def check_plain(config: Any) -> None:
