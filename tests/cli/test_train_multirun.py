@@ -17,6 +17,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
+from litlab.sweep.study import Study
 
 Call = Callable[..., tuple[int, str, str]]
 SHORT = (*TINY, "trainer.max_epochs=1")
@@ -98,6 +99,34 @@ def test_impossible_multiruns_are_refused_before_anything_starts(
     code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "seed=0,1", *arguments)
     assert (code, errors.startswith(f"litlab: {expected}")) == (1, True), errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_planned_number_of_seeds_is_recorded(tmp_path: Path, call_here: Call) -> None:
+    """That of the axis or of study.seeds, and later larger ones; it is no part of the identity of a run."""
+
+    def planned(name: str, *arguments: str) -> list[int] | None:
+        code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, f"study.name={name}", *arguments)
+        assert code == 0, errors
+        plan = Study.load_own(tmp_path / "outputs" / name).plan
+        assert plan is not None
+        return plan.planned_seeds
+
+    assert planned("s", "seed=0", "study.seeds=3") == [3]
+    before = [path.stat().st_mtime_ns for path in (tmp_path / "outputs" / "s").glob("*/result.json")]
+    assert planned("s", "seed=0", "study.seeds=4") == [3, 4]
+    assert before == [path.stat().st_mtime_ns for path in (tmp_path / "outputs" / "s").glob("*/result.json")]
+    assert planned("s", "seed=0,1") == [3, 4]
+    assert planned("axis", "seed=0,1") == [2]
+    assert planned("single", "optimizer.lr=0.1") == [1]
+    code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "study.name=few", "seed=0,1,2", "study.seeds=2")
+    assert (code, errors.splitlines()) == (
+        1,
+        [
+            "litlab: study.seeds=2: fewer than the 3 values of `seed`; expected the number of seeds that are planned "
+            "for each setting, or null for those of this command"
+        ],
+    )
+    assert not (tmp_path / "outputs" / "few").exists()
 
 
 def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call) -> None:

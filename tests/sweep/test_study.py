@@ -4,10 +4,11 @@ import json
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.composed_jobs import begin, plan_of, provenance, seeds
+from support.composed_jobs import begin, create, plan_of, provenance, seeds
 
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -73,6 +74,40 @@ def test_a_damaged_plan_is_refused(content: str, message: str, tmp_path: Path) -
     (tmp_path / "study.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
         Study.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["3", "[a]", "[true]", "[0]", "[3, 3]", "[5, 3]", "null"])
+def test_damaged_planned_seeds_are_refused(value: str, tmp_path: Path) -> None:
+    plan = replace(plan_of([0, 1], tmp_path), planned_seeds=[2])
+    (tmp_path / "study.yaml").write_text(plan.to_yaml().replace("planned_seeds:\n- 2\n", f"planned_seeds: {value}\n"))
+    with pytest.raises(UserError, match=r"is damaged: .*; wrong or missing: planned_seeds"):
+        Study.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "seeds_of_later", "expected"),
+    [
+        ([2], [2], [0, 1], [2]),
+        ([2], [4], [0, 1, 2, 3], [2, 4]),
+        ([2], [2], [2, 3], [2, 4]),  # with those of the first command
+        ([20], [2], [2, 3], [20]),
+        ([2, 4], [3], [0, 1, 2], [2, 4]),
+        ([], [3], [0, 1, 2], [3]),
+        (None, [3], [0, 1, 2], None),  # nobody knows what the first command planned
+    ],
+)
+def test_planned_seeds_are_kept_and_larger_ones_added(
+    first: list[int] | None, later: list[int], seeds_of_later: list[int], expected: list[int] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    study = Study.load_own(path)
+    create(study, replace(plan_of([0, 1], tmp_path), planned_seeds=first), seeds(study, [0, 1]))
+    assert ("\nplanned_seeds:" in (path / "study.yaml").read_text()) == (first is not None)
+    study = Study.load_own(path)
+    create(study, replace(plan_of(seeds_of_later, tmp_path), planned_seeds=later), seeds(study, seeds_of_later))
+    plan = Study.load_own(path).plan
+    assert plan is not None
+    assert plan.planned_seeds == expected
 
 
 def test_other_directories_are_refused(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ class BackendLauncher(Launcher):
         base = {str(key): value for key, value in composed.items() if key != "hydra"}
         for key, value in job_values(sys.argv[1:]).items():
             put(base, key, value)
+        planned = self._planned_seeds(len(axes.get("seed", ["0"])) if kind == "grid" else 0)
         return Plan(
             kind=kind,
             axes=axes,
@@ -181,7 +182,20 @@ class BackendLauncher(Launcher):
             search=search,
             project=str(self.config.hydra.runtime.cwd),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
+            planned_seeds=planned,
         )
+
+    def _planned_seeds(self, num_swept: int) -> list[int]:
+        """Return the number of seeds that this command plans for each setting; none if it is unknown."""
+        from litlab.errors import UserError
+
+        num = OmegaConf.select(self.config, "study.seeds")
+        if num is not None and num < num_swept:
+            raise UserError(
+                f"study.seeds={num}: fewer than the {num_swept} values of `seed`; expected the number of seeds that "
+                "are planned for each setting, or null for those of this command"
+            )
+        return [num or num_swept] * bool(num or num_swept)
 
     def provenance(self) -> dict[str, Any]:
         """Return the record of this command for provenance.json."""

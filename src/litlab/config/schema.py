@@ -490,6 +490,7 @@ class Study(Section):
     """Keys of `study`."""
 
     name: Name | None
+    seeds: Count | None = None
     snapshot: bool = True
     swept: list[str] = Field([])
     ablate: AblationChanges = None

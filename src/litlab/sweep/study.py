@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -49,6 +50,8 @@ class Plan:
         project: Folder in which the command was called.
         started: ISO time, UTC.
         num_jobs: Number of jobs of a grid; fewer are recorded while it is being set up.
+        planned_seeds: Number of seeds that the first command planned for each setting, and each larger one that a later
+            command planned; empty if none did, None if the study was begun by a litlab that did not record them.
     """
 
     kind: Literal["grid", "search"]
@@ -60,10 +63,14 @@ class Plan:
     project: str
     started: str
     num_jobs: int = 0
+    planned_seeds: list[int] | None = None
 
     def to_yaml(self) -> str:
         """Serialize to the text of study.yaml."""
-        return str(yaml.dump({"format": _FORMAT, **asdict(self)}, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
+        values = {"format": _FORMAT, **asdict(self)}
+        if self.planned_seeds is None:
+            del values["planned_seeds"]
+        return str(yaml.dump(values, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
     @classmethod
     def from_yaml(cls, file: Path, content: bytes) -> "Plan":
@@ -80,8 +87,11 @@ class Plan:
             raise UserError(f"{file} is damaged: it has no key `format`")
         if (number := values.pop("format")) != _FORMAT:
             raise UserError(f"{file}: its format is {number!r}; this version of litlab reads format {_FORMAT}")
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls) if field.name != "planned_seeds"]
         wrong = [name for name in names if not isinstance(values.get(name), _PLAN_TYPES.get(name, str))]
+        if "planned_seeds" in values:  # not in the studies of earlier versions
+            names.append("planned_seeds")
+            wrong += ["planned_seeds"] * (not _are_planned_seeds(values["planned_seeds"]))
         are_axes = not wrong and all(map(_are_texts, [[*values["axes"]], *values["axes"].values()]))
         if not are_axes or values.keys() != set(names) or values["kind"] not in ("grid", "search"):
             details = f"; wrong or missing: {', '.join(wrong)}" if wrong else ""
@@ -208,7 +218,7 @@ class Study:
                 lock.truncate(0)  # `litlab status --watch` reads from it that nobody works on the study anymore
 
     def write_plan(self, plan: Plan) -> None:
-        """Write and sign study.yaml; axes keep their former values. Requires the lock.
+        """Write and sign study.yaml; axes and planned seeds keep their former values. Requires the lock.
 
         Raises:
             OSError: If it can't be written.
@@ -216,6 +226,7 @@ class Study:
         assert self._is_locked
         if self.plan is not None and self.records:
             plan = replace(plan, axes=_merge_axes(self.plan.axes, plan.axes), started=self.plan.started)
+            plan = replace(plan, planned_seeds=_merge_planned_seeds(self.plan, plan))
         before, content = self._plan_content, plan.to_yaml().encode()
         if content == before:
             return
@@ -244,6 +255,22 @@ class Study:
 
 def _merge_axes(before: dict[str, list[str]], after: dict[str, list[str]]) -> dict[str, list[str]]:
     return {key: list(dict.fromkeys([*before.get(key, ()), *after.get(key, ())])) for key in {**before, **after}}
+
+
+def _merge_planned_seeds(before: Plan, after: Plan) -> list[int] | None:
+    """Add the seeds of a later command if they are more, with the axes of both; nothing becomes known afterwards."""
+    if before.planned_seeds is None:
+        return None
+    swept = len(after.axes.get("seed", ())) if after.kind == "grid" else 0
+    num = max([swept, *(after.planned_seeds or ())])
+    return [*before.planned_seeds, *[num] * (num > max(before.planned_seeds, default=0))]
+
+
+def _are_planned_seeds(value: Any) -> bool:
+    """Return True for a list of increasing positive numbers."""
+    if not isinstance(value, list) or any(type(num) is not int for num in value):
+        return False
+    return all(before < after for before, after in pairwise([0, *value]))
 
 
 def _are_texts(values: Any) -> bool:
