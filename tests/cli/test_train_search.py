@@ -94,7 +94,7 @@ def answered(address: str) -> bytes:
     ("arguments", "message"),
     [
         (["seed=1"], "there is nothing to search"),
-        (["seed=1,2", "hydra/launcher=basic"], "one by one and can stop those that fall behind: pool, slurm, ray"),
+        (["seed=1,2", "hydra/launcher=basic"], "one by one and can stop them: pool, slurm, ray"),
         (["seed=1,2", "objective=null"], "objective=null: a search needs to know what is better"),
         (["optimizer.lr=-1,-2"], "optimizer.lr=-1: expected greater than 0"),
         (["seed=1,2", "hydra.sweeper.storage=mysql://me:pass@there/x"], "looks like a secret"),

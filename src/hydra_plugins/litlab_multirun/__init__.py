@@ -159,7 +159,9 @@ class BackendLauncher(Launcher):
         points = match_existing_jobs(points, existing, study.plan.axes if study.plan is not None else ())
         return compose_jobs(self.loader, self.config, points, study.known_jobs, study.next_number, progress=progress)
 
-    def plan(self, kind: Literal["grid", "search"], axes: dict[str, list[str]], search: dict[str, Any]) -> Plan:
+    def plan(
+        self, kind: Literal["grid", "search", "decide"], axes: dict[str, list[str]], search: dict[str, Any]
+    ) -> Plan:
         """Return the plan of this command, as study.yaml records it."""
         from litlab.config.job_overrides import as_written, job_values
         from litlab.config.secrets import mask_arguments, mask_secrets
@@ -204,6 +206,43 @@ class BackendLauncher(Launcher):
 
         command = ["litlab", "train", *map(as_written, sys.argv[1:])]
         return describe_launch(Path(self.config.hydra.runtime.cwd), command)
+
+
+def adaptive_launcher(
+    hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig, subject: str
+) -> BackendLauncher:
+    """Instantiate the launcher of a sweeper that chooses the next job by the results so far.
+
+    Args:
+        hydra_context: Of Hydra.
+        task_function: Of Hydra.
+        config: Config of the multirun.
+        subject: What needs it, for error messages: `a search`.
+
+    Raises:
+        UserError: If it can't start jobs one by one.
+    """
+    from hydra.core.plugins import Plugins
+
+    from litlab.config.schema import LAUNCHERS
+    from litlab.errors import UserError
+
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=hydra_context, task_function=task_function, config=config
+    )
+    if not isinstance(launcher, BackendLauncher):
+        raise UserError(
+            f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: {subject} needs one of litlab's "
+            f"launchers, which start jobs one by one and can stop them: {', '.join(LAUNCHERS)}"
+        )
+    if launcher.settings.get("detach"):
+        raise UserError(f"--detach: {subject} goes on only while its command runs, which chooses the next jobs")
+    if launcher.settings["backend"] != "pool" and launcher.settings["jobs"] is None:
+        raise UserError(
+            f"hydra.launcher.jobs=null: expected a number for {subject} on a cluster: a job is chosen when it is "
+            "submitted, and the later that is, the more results there are"
+        )
+    return launcher
 
 
 class GridSweeper(Sweeper):

@@ -13,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from hydra_plugins.litlab_multirun import BackendLauncher
     from litlab.config.job_configs import ComposedJob
     from litlab.config.search_space import Space
     from litlab.sweep.search.proposals import SearchSource
@@ -35,29 +36,10 @@ class SearchSweeper(Sweeper):
         Raises:
             UserError: With another launcher than litlab's own.
         """
-        from hydra.core.plugins import Plugins
-
-        from hydra_plugins.litlab_multirun import BackendLauncher
-        from litlab.config.schema import LAUNCHERS
-        from litlab.errors import UserError
+        from hydra_plugins.litlab_multirun import adaptive_launcher
 
         self.hydra_context, self.config = hydra_context, config
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-        if not isinstance(launcher, BackendLauncher):
-            raise UserError(
-                f"hydra/launcher={config.hydra.runtime.choices['hydra/launcher']}: a search needs one of litlab's "
-                f"launchers, which start jobs one by one and can stop those that fall behind: {', '.join(LAUNCHERS)}"
-            )
-        if launcher.settings.get("detach"):
-            raise UserError("--detach: a search goes on only while its command runs, which proposes the trials")
-        if launcher.settings["backend"] != "pool" and launcher.settings["jobs"] is None:
-            raise UserError(
-                "hydra.launcher.jobs=null: expected a number for a search on a cluster: a trial is proposed "
-                "when it is submitted, and the later that is, the more results there are"
-            )
-        self.launcher: BackendLauncher = launcher
+        self.launcher: BackendLauncher = adaptive_launcher(hydra_context, task_function, config, "a search")
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search.
@@ -135,7 +117,7 @@ class SearchSweeper(Sweeper):
         from litlab.compare.tensorboard_summary import update_summary
         from litlab.config.hydra_errors import explain_write_error
         from litlab.errors import UserError
-        from litlab.sweep.multirun import run_search
+        from litlab.sweep.multirun import run_source
         from litlab.sweep.search.proposals import SearchSource
         from litlab.sweep.search.storage import check_url
 
@@ -150,7 +132,7 @@ class SearchSweeper(Sweeper):
             if search.settings.storage is not None:
                 check_url(search.settings.storage)
             retries = self.launcher.settings["retries"]
-            signum = run_search(study, plan, source, backend, retries=retries, on_start=update_summary)
+            signum = run_source(study, plan, source, backend, retries=retries, on_start=update_summary)
         except OSError as error:
             raise UserError(explain_write_error(study.path, error)) from error
         update_summary(study.path)

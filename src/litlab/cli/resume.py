@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 _LAUNCHER = ("hydra/launcher", "hydra.launcher.")  # begin the overrides that choose a queue
 MAX_LISTED = 20  # runs in a directory of several
+_REASONS = {  # for which the jobs of a kind of study are not changed
+    "search": "a search, whose jobs are one experiment",
+    "decide": "a comparison of settings, whose jobs are one experiment",
+}
 NOTES = """\
 The run ends with the same bits as without the interruption. Its metrics.csv and event files are first truncated to the
 checkpoint, so that no row is repeated. For a run on several machines, the commands that continue it are printed.
@@ -58,7 +62,7 @@ Where the config leaves trainer.accelerator, trainer.devices (auto) or threads (
 start took; an override of such a key, also with the value that it has, lets the next start choose again.
 
 Of a study (the directory of a multirun, with study.yaml), all jobs that are not completed continue on the devices of
-this machine, and changes are made in each of them. A search creates the jobs that are left.
+this machine, and changes are made in each of them. A search or decide creates the jobs that are left.
 
 hydra/launcher=slurm or ray, with hydra.launcher.KEY=VALUE, submits a single run to a cluster, wherever it was started.
 
@@ -324,7 +328,7 @@ def resume_study(directory: Path, overrides: list[str], command: list[str]) -> N
     study = Study.load_own(directory)
     plan = study.plan
     assert plan is not None
-    if plan.kind == "search" or len(study.records) < plan.num_jobs:
+    if plan.kind != "grid" or len(study.records) < plan.num_jobs:
         _exec_command(study, plan, overrides)
     for _, run in study.jobs():
         if not run.config.is_file():
@@ -379,16 +383,16 @@ def _exec_command(study: Study, plan: Plan, overrides: list[str]) -> None:
     """Replace this process by the command of the study, in its original folder."""
     arguments = _with_directory(study.path.absolute(), plan.arguments)
     if overrides:
-        reason = "a search, whose jobs are one experiment" if plan.kind == "search" else "not set up completely"
+        reason = _REASONS.get(plan.kind, "not set up completely")
         raise UserError(
-            f"{study.path} is {reason}; make changes, such as the number of trials, in its command: "
+            f"{study.path} is {reason}; make changes, such as the number of trials or seeds, in its command: "
             + shlex.join(["litlab", "train", *plan.arguments])
         )
     try:
         os.chdir(plan.project)
     except OSError as error:
         raise UserError(
-            f"{plan.project}: {error.strerror}; the search was started in that folder: run its command in the present "
+            f"{plan.project}: {error.strerror}; the study was started in that folder: run its command in the present "
             f"folder of the project: {shlex.join(['litlab', 'train', *arguments])}"
         ) from error
     sys.stdout.flush()

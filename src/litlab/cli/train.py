@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
     directory = None
     for flag in _FLAGS.keys() & set(arguments):
         arguments = insert_override(_FLAGS[flag], [argument for argument in arguments if argument != flag])
-    arguments = [quote_changes(NULL_GROUPS.get(argument, argument)) for argument in arguments]
+    arguments = [_quote_baseline(quote_changes(NULL_GROUPS.get(argument, argument))) for argument in arguments]
     full_error = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     sys.argv = ["litlab train", *arguments]
@@ -92,6 +92,15 @@ def main(arguments: list[str]) -> None:
             del os.environ[_FULL_ERROR]
         else:
             os.environ[_FULL_ERROR] = full_error
+
+
+def _quote_baseline(argument: str) -> str:
+    """Quote an override as the value of `hydra.sweeper.baseline`: Hydra's grammar has no second `=` without quotes."""
+    key, _, value = argument.partition("=")
+    if key != "hydra.sweeper.baseline" or "=" not in value or value[0] in "'\"":
+        return argument
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def _run(arguments: list[str]) -> None:
@@ -313,7 +322,9 @@ def _refuse_dry_run(config: DictConfig) -> None:
     target = str(OmegaConf.select(config, "hydra.sweeper._target_"))
     if config.hydra.launcher.get("dry_run") and not target.startswith("hydra_plugins.litlab_"):
         name = config.hydra.runtime.choices["hydra/sweeper"]
-        raise UserError(f"--dry-run: expected hydra/sweeper=grid or search; {name} writes before there are jobs")
+        raise UserError(
+            f"--dry-run: expected hydra/sweeper=grid, search or decide; {name} writes before there are jobs"
+        )
 
 
 def _is_help(arguments: list[str]) -> bool:

@@ -10,8 +10,9 @@ more.
 import math
 import sys
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 CONFIDENCE = 0.95  # of all intervals
 POWER = 0.8  # probability with which a true difference is to be found
@@ -20,6 +21,7 @@ FAR = 30  # noncentrality from which on scipy.special.nctdtr may be nan
 LARGEST, SMALLEST = sys.float_info.max, sys.float_info.min
 SCALE = 2.0**-64  # an exact factor with which a sum of huge values stays finite
 ROUNDING = 2.0**-22  # relative error of a difference of metrics, which are computed in single precision
+Name = TypeVar("Name", bound=Hashable)
 
 
 def mean_interval(
@@ -104,7 +106,7 @@ def num_seeds_needed(mean: float, error_of_one: float, dof_of_one: float, level:
     return candidates[index] if index < len(candidates) else None
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Correct p-values of several tests (Holm, Scandinavian Journal of Statistics 6, 1979).
 
     A corrected p below a level for any true null hypothesis occurs with at most that probability, however the tests

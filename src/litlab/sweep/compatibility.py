@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 Changes = dict[str, list[Any]]  # dotted key -> [value before, value after]
 MAX_LINES = 20
+_KINDS = {"grid": "a grid", "search": "a search", "decide": "a study of decide"}
 _ADVICE = "choose another study.name, or use the previous values"
 
 
@@ -28,7 +29,7 @@ def check_compatible(study: Study, plan: Plan, composed: Sequence["ComposedJob"]
     if before is None or not study.records:
         return
     if before.kind != plan.kind:
-        raise UserError(f"{study.path} is a {before.kind}, and this would be a {plan.kind}: {_ADVICE}")
+        raise UserError(f"{study.path} is {_KINDS[before.kind]}, and this would be {_KINDS[plan.kind]}: {_ADVICE}")
     after = Plan.from_yaml(study.path, plan.to_yaml().encode())  # the types that a file gives
     if (ABLATION in before.axes) != (ABLATION in plan.axes):
         kinds = [f"{'an' if ABLATION in axes else 'no'} ablation" for axes in (before.axes, plan.axes)]

@@ -1,4 +1,4 @@
-"""Multirun of a grid or search, from the composed jobs to the summary."""
+"""Multirun of a grid or an adaptive source, from the composed jobs to the summary."""
 
 import sys
 import time
@@ -138,7 +138,7 @@ def resume_grid(
         return _run_jobs(study, jobs, backend, retries)
 
 
-def run_search(
+def run_source(
     study: Study, plan: Plan, open_source: Callable[[], JobSource], backend: Backend, *, retries: int, on_start: OnStart
 ) -> int | None:
     """Run the jobs of a source that is opened once the study is locked; see `run_grid` for the other arguments.
@@ -147,7 +147,7 @@ def run_search(
         Signal that stopped the multirun; None if none came.
 
     Raises:
-        UserError: If the search can't continue, or the study is in use.
+        UserError: If the source can't continue, or the study is in use.
     """
     with study.lock():
         wait_for_workers(study, backend)

@@ -27,6 +27,7 @@ from litlab.runs.signature import sign_study, study_signature_problem
 
 STUDY_FILE = "study.yaml"
 JOBS_FILE = "jobs.jsonl"
+KINDS = ("grid", "search", "decide")
 _FORMAT = 3
 _MAX_NAME_BYTES = 255
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -41,12 +42,12 @@ class Plan:
     """Contents of study.yaml: what the command of the study asked for.
 
     Attributes:
-        kind: Type of the study: all jobs of a grid are known beforehand, those of a search are not.
+        kind: Type of the study: all jobs of a grid are known beforehand, those of the others are not.
         axes: Values of each swept key in Hydra's grammar; for a search, the expressions of its space.
         base: Composed config without the swept values, unresolved and with secrets masked.
         arguments: Arguments of `litlab train` that repeat the command.
         launcher: Settings of the backend.
-        search: Settings of a search; empty for a grid.
+        search: Settings of the sweeper; empty for a grid.
         project: Folder in which the command was called.
         started: ISO time, UTC.
         num_jobs: Number of jobs of a grid; fewer are recorded while it is being set up.
@@ -54,7 +55,7 @@ class Plan:
             command planned; empty if none did, None if the study was begun by a litlab that did not record them.
     """
 
-    kind: Literal["grid", "search"]
+    kind: Literal["grid", "search", "decide"]
     axes: dict[str, list[str]]
     base: dict[str, Any]
     arguments: list[str]
@@ -93,7 +94,7 @@ class Plan:
             names.append("planned_seeds")
             wrong += ["planned_seeds"] * (not _are_planned_seeds(values["planned_seeds"]))
         are_axes = not wrong and all(map(_are_texts, [[*values["axes"]], *values["axes"].values()]))
-        if not are_axes or values.keys() != set(names) or values["kind"] not in ("grid", "search"):
+        if not are_axes or values.keys() != set(names) or values["kind"] not in KINDS:
             details = f"; wrong or missing: {', '.join(wrong)}" if wrong else ""
             raise UserError(f"{file} is damaged: expected the keys {', '.join(names)}{details}")
         return cls(**values)

@@ -48,6 +48,7 @@ def summarize(
     signum: int | None,
     retries_failures: bool = True,
     cancel_command: str = "",
+    is_over: bool | None = None,
 ) -> list[str]:
     """Summarize a multirun, line by line.
 
@@ -57,6 +58,7 @@ def summarize(
         outcomes: Outcome by number of the job; a job without one has not started.
         signum: Signal that stopped the multirun; None if none came.
         retries_failures: True if the same command would start failed jobs again.
+        is_over: False if more jobs are to come; None if the jobs tell.
         cancel_command: Command that cancels the jobs that go on without this command; empty if there are none.
     """
     ended = [(job, outcomes[job.number]) for job in jobs if job.number in outcomes]
@@ -69,7 +71,7 @@ def summarize(
         lines.append(f"compare      litlab compare {shown}{' --ablation' * is_ablation}")
     resumable = [outcome for _, outcome in ended if not (outcome.is_success or outcome.status.has_ended_training)]
     has_unfinished = len(ended) < len(jobs) or any(retries_failures or not outcome.is_failure for outcome in resumable)
-    if signum is not None or has_unfinished:
+    if is_over is False or (is_over is None and (signum is not None or has_unfinished)):
         lines.append(f"continue     litlab resume {shown}")
     if cancel_command:
         lines.append(f"cancel       {cancel_command}")

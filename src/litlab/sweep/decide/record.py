@@ -1,0 +1,119 @@
+"""Record of a decide study in families.json: what was tested at which level, for the validity of later decisions."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from litlab.errors import UserError
+from litlab.runs.files import open_regular, write_json
+from litlab.sweep.decide.rounds import Family, Source
+
+FILE = "families.json"
+_MAX_BYTES = 1 << 24
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+class SettingRecord(_Checked):
+    """A setting: its name, and the keys that it varies with their values as texts."""
+
+    name: str
+    point: dict[str, str]
+
+
+class FamilyRecord(_Checked):
+    """A family of comparisons, see `rounds.Family`; `opened` is ISO time, UTC."""
+
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    horizon: Annotated[int, Field(ge=2)] | None
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    source: Source
+    extends: Annotated[int, Field(ge=0)] | None
+    opened: str
+
+    def to_family(self) -> Family:
+        """Return the family."""
+        pairs = tuple((first, second) for first, second in self.pairs)
+        return Family(pairs, self.horizon, self.alpha, self.source, self.extends)
+
+
+class Record(_Checked):
+    """Contents of families.json.
+
+    Attributes:
+        format: Number of the format.
+        alpha: Level of the study.
+        alpha_reserve: Share of it that is kept for later families.
+        delta: Smallest difference that matters.
+        seeds_max: Largest number of seeds of a setting.
+        skipped_seeds: Seeds that are not used, since they have selected the settings.
+        baseline: Key of the baseline.
+        settings: Settings by key, the identity of the config with the first seed.
+        families: Families in the order in which they were opened.
+    """
+
+    format: Literal[1] = 1
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    alpha_reserve: Annotated[float, Field(ge=0, lt=1)]
+    delta: Annotated[float, Field(gt=0)] | None
+    seeds_max: Annotated[int, Field(ge=2)]
+    skipped_seeds: list[Annotated[int, Field(ge=0)]]
+    baseline: str | None
+    settings: dict[str, SettingRecord]
+    families: list[FamilyRecord]
+
+    def seed(self, index: int) -> int:
+        """Return a seed by its index."""
+        return seed_at(index, self.skipped_seeds)
+
+
+def seed_at(index: int, skipped: Sequence[int]) -> int:
+    """Return a seed by its index: they are counted from 0, without those that are skipped."""
+    seed = index
+    for other in sorted(set(skipped)):
+        if other <= seed:
+            seed += 1
+    return seed
+
+
+def read_record(study: Path) -> Record | None:
+    """Read the record of a study; None if there is none.
+
+    Raises:
+        UserError: If it is damaged.
+    """
+    file = study / FILE
+    try:
+        with open_regular(file) as opened:
+            content = opened.read(_MAX_BYTES)
+        record = Record.model_validate(json.loads(content))
+    except FileNotFoundError:
+        return None
+    except (OSError, RecursionError, ValueError) as error:
+        raise UserError(f"{file} is damaged: {_reason(error)}; bring it back, or choose another study.name") from error
+    keys = record.settings.keys() | {record.baseline or ""}
+    for family in record.families:
+        if any(key not in keys for pair in family.pairs for key in pair):
+            raise UserError(f"{file} is damaged: a comparison names a setting that it does not have")
+        if len({tuple(pair) for pair in family.pairs}) < len(family.pairs) or not family.pairs:
+            raise UserError(f"{file} is damaged: a family has no comparison, or one twice")
+    if any((family.extends or 0) >= max(number, 1) for number, family in enumerate(record.families)):
+        raise UserError(f"{file} is damaged: a family extends a later one")
+    return record
+
+
+def write_record(study: Path, record: Record) -> None:
+    """Write the record atomically."""
+    write_json(study / FILE, record.model_dump())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
