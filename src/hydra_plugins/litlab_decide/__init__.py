@@ -54,6 +54,7 @@ class DecideSweeper(Sweeper):
             self.launcher.close()
 
     def _sweep(self, arguments: list[str]) -> None:
+        from litlab.errors import UserError
         from litlab.sweep.compatibility import check_compatible
         from litlab.sweep.decide.settings import read_settings
         from litlab.sweep.decide.source import check_growth
@@ -61,6 +62,8 @@ class DecideSweeper(Sweeper):
         resolved = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=True)
         assert isinstance(resolved, dict)
         settings = read_settings({str(key): value for key, value in resolved.items() if key != "_target_"})
+        if OmegaConf.select(self.launcher.config, "study.ablate"):
+            raise UserError("study.ablate: is for hydra/sweeper=grid; decide compares hydra.sweeper.settings")
         study = self.launcher.study()
         candidates, skipped_seeds = self._candidates(settings, arguments, study)
         spec = self._spec(settings, candidates, skipped_seeds, study)

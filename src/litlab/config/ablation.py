@@ -17,6 +17,7 @@ FULL, ALL = "full", "all"
 Changes = Mapping[str, Sequence[str]]  # name -> overrides
 Names = tuple[str, ...]
 _KEY = "study.ablate"
+_OVERRIDES_BY_NAME = (_KEY, "hydra.sweeper.settings")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _RESERVED = (FULL, ALL, "true", "false", "null", "nan", "inf")  # the last five are no texts in Hydra's grammar
 _EXAMPLE = "{no_flip: [data.flip=false]}"
@@ -162,10 +163,10 @@ def check_effects(jobs: Sequence[tuple[Mapping[str, str], str]]) -> list[str]:
 def quote_changes(argument: str) -> str:
     """Quote the overrides in an argument `study.ablate={no_flip:[data.flip=false]}`, as Hydra's grammar needs it.
 
-    Other arguments, and overrides that are quoted already, stay as they are.
+    The settings of decide have the same form. Other arguments, and overrides that are quoted already, stay as they are.
     """
     key, separator, value = argument.partition("=")
-    if not separator or not lies_under(bare_key(key), _KEY):
+    if not separator or not lies_under(bare_key(key), *_OVERRIDES_BY_NAME):
         return argument
     quoted, position = "", 0
     while position < len(value):
