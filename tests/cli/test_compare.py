@@ -72,6 +72,14 @@ def test_options_reach_the_comparison(study: Path, capsys: pytest.CaptureFixture
     assert [group["name"] for group in output["groups"]] == ["lr=0.1", "lr=0.2"]
 
 
+@pytest.mark.parametrize(("option", "value"), [("--baseline", "lr=0.1"), ("--group", "lr")], ids=["baseline", "group"])
+def test_an_ablation_has_its_own_groups_and_baseline(option: str, value: str, study: Path) -> None:
+    with pytest.raises(UserError, match=f"--ablation: groups are the changes, .*; leave {option} out"):
+        compare.main([str(study), "--ablation", option, value])
+    with pytest.raises(UserError, match="--ablation: none of these runs belongs to an ablation"):
+        compare.main([str(study), "--ablation"])
+
+
 def test_files(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, page, figure = tmp_path / "new" / "table.md", tmp_path / "page.html", tmp_path / "figure.pdf"
     written = ["--output", str(table), "--html", str(page), "--plot", str(figure)]

@@ -58,6 +58,66 @@ def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> 
     assert results[0]["test"] != results[1]["test"]
 
 
+def test_an_ablation_is_run_grown_and_compared(tmp_path: Path, call_here: Call) -> None:
+    command = ("train", "-m", *TINY, "trainer.max_epochs=1", "study.name=a", "seed=0,1")
+    ablate = "{no_flip:[data.flip=false],adamw:[optimizer=adamw,optimizer.lr=1e-3]}"
+    done = call_litlab(tmp_path, *command, f"study.ablate={ablate}")
+    assert done.returncode == 0, done.stderr
+    assert "litlab compare outputs/a --ablation" in done.stdout
+    study = tmp_path / "outputs" / "a"
+    names = ["full", "no_flip", "adamw", "all"]
+    jobs = [f"{2 * number + seed:04d}_{name}_seed-{seed}" for number, name in enumerate(names) for seed in (0, 1)]
+    assert [path.name for path in jobs_in(study)] == jobs
+    config = from_yaml((study / jobs[7] / "config.yaml").read_text())
+    assert config["study"]["ablation"] == ["no_flip", "adamw"]
+    assert config["data"]["flip"] is False
+    assert config["optimizer"]["_target_"] == "torch.optim.AdamW"
+    code, table, _ = call_here(tmp_path, "compare", "outputs/a", "--ablation")
+    assert code == 0
+    changes = [line.split("  ")[0] for line in table.splitlines()[2:6]]
+    assert [changes[0], changes[3], {*changes[1:3]}] == ["full recipe", "all together", {"no_flip", "adamw"}]
+    assert "optimizer=adamw optimizer.lr=1e-3" in table
+
+    grown = ablate.replace("{no_flip", "{small:[model.hidden=[4]],no_flip")
+    code, listed, errors = call_here(tmp_path, *command, f"study.ablate={grown}", "--dry-run")
+    assert code == 0, errors
+    assert [line.split()[:2] for line in listed.splitlines()[:10]] == [
+        [job, status]
+        for job, status in [
+            *((job, "completed") for job in jobs[:2]),
+            ("0008_small_seed-0", "new"), ("0009_small_seed-1", "new"),
+            *((job, "completed") for job in jobs[2:6]),
+            ("0010_all_seed-0", "new"), ("0011_all_seed-1", "new"),
+        ]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["study.ablate={a:[data.flip=true],b:[data.flip=false]}"], "study.ablate.a: changes nothing that the results"),
+        (["study.ablate={a:[data.flip=false],b:[data.flip=false]}"], "study.ablate.b: is the same experiment as a"),
+        (["study.ablate={all:[data.flip=false]}"], "study.ablate: 'all' is no name for a change"),
+        (["study.ablate={a:[seed=3]}"], "study.ablate.a: seed=3: a change is a part of the recipe"),
+        (["study.ablate={a:[data.flp=false]}"], "data.flp: unknown key; did you mean data.flip?"),
+        (["study.ablate={a:[model.hidden=[-1]]}"], "(in 2 of 4 jobs: seed=0 study.ablation=[a] and 1 more)"),
+        (["study.ablate=3"], "study.ablate: expected changes by name, as in {no_flip: [data.flip=false]}"),
+        (
+            ["study.ablate={a:[data.flip=false]}", "hydra/sweeper=search", "hydra.sweeper.trials=2"],
+            "study.ablate: an ablation is a multirun of the grid sweeper",
+        ),
+    ],
+)
+def test_ablations_that_are_refused_before_anything_is_written(
+    arguments: list[str], expected: str, tmp_path: Path, call_here: Call
+) -> None:
+    code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "study.name=a", "seed=0,1", *arguments)
+    assert code == 1
+    assert expected in errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> None:
     arguments = ("train", *SHORT, "study.name=mine", "optimizer.lr=-1,0.05", "seed=0,-1", "model=cnn,cn", "-m")
     code, _, errors = call_here(tmp_path, *arguments)

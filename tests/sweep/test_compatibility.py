@@ -127,3 +127,19 @@ def test_kind_space_and_objectives_of_a_search_have_to_stay_the_same(tmp_path: P
         check_compatible(again, search_of(tmp_path, space="interval(0,2)"), [])
     with pytest.raises(UserError, match=r"s is a search, and this would be a grid"):
         check_compatible(again, plan_of([0], tmp_path), seeds(again, [0]))
+
+
+def test_an_ablation_and_other_jobs_are_two_studies(tmp_path: Path) -> None:
+    """The runs of a grid do not know that they would be those of the full recipe."""
+    begin(tmp_path / "s", [0])
+    study = Study.load_own(tmp_path / "s")
+    composed = jobs_of(study, [base(seed=0)], [{"seed": "0", "study.ablation": "[]"}])
+    plan = replace(plan_of([0], tmp_path), axes={"seed": ["0"], "study.ablation": ["[]"]})
+    message = r"is no ablation, and this would be an ablation \(study.ablate\): choose another study.name"
+    with pytest.raises(UserError, match=message):
+        check_compatible(study, plan, composed)
+    study = Study.load_own(tmp_path / "t")
+    create(study, plan, composed)
+    check_compatible(Study.load_own(tmp_path / "t"), plan, composed)
+    with pytest.raises(UserError, match="is an ablation, and this would be no ablation"):
+        begin(tmp_path / "t", [0, 1])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from litlab.compare.ablation import FULL, define_variants, sort_variants
+from litlab.compare.ablation import FULL, add_interactions, define_variants, is_pair, sort_pairs, sort_variants
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
 from litlab.compare.data_model import Comparison, Group, Run, Summary, best_group
@@ -100,6 +100,14 @@ def compare(
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)
     groups = [_group(spec, values, chosen, table) for spec in specs]
+    pairs: list[Group] = []
+    if ablation:
+        means = {spec.name: unit_means(values_by_unit(spec.subgroups, values)) for spec in specs}
+        groups = add_interactions(groups, means)
+        pairs = sort_pairs(groups)
+        groups = [group for group in groups if not is_pair(group)]
+        if next(group.value for group in groups if group.name == FULL) is None:
+            raise UserError(f"--ablation: no run of the full recipe has a value of {format_value(chosen.name)} yet")
     notes += caution(groups, chosen.mode)
     baseline = FULL if ablation else baseline
     base = None if baseline is None else _find_group(groups, baseline)
@@ -107,7 +115,7 @@ def compare(
         by_unit = {spec.name: values_by_unit(spec.subgroups, values) for spec in specs}
         groups, remarks = _against(base, groups, by_unit, chosen)
         notes += remarks
-    num_filtered = len(runs) - len(kept)
+    num_filtered = len(runs) - sum(len(group.runs) for group in filtered_groups)
     filtered = [f"--filter leaves out {num_filtered} of {len(runs)} runs"] * (num_filtered > 0)
     sign = -1 if chosen.mode == "max" else 1
     ranked = sorted(groups, key=lambda group: (sign * group.value.mean if group.value else inf, group.name))
@@ -121,11 +129,13 @@ def compare(
         keys=grouping.keys,
         groups=tuple(ranked),
         baseline=base.name if base else None,
-        ties=_tied_groups(groups, chosen.mode),
+        ties=frozenset() if ablation else _tied_groups(groups, chosen.mode),  # the question is another one
         notes=(*filtered, *grouping.notes, *notes),
         skipped=tuple(skipped),
         unfinished=tuple(run for run in runs if not run.is_completed),
         pruned=tuple(run for run in kept if run.status == RunStatus.PRUNED),
+        is_ablation=ablation,
+        pairs=tuple(pairs),
     )
     return comparison if sort is None else replace(comparison, groups=sort_groups(comparison, sort, table))
 

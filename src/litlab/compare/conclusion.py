@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.data_model import Comparison, Difference, Group, Summary, best_group
+from litlab.compare.data_model import Comparison, Difference, Group, Summary, best_group, variant_of
 from litlab.compare.grouping import ALL
-from litlab.compare.table import INTERVAL, decimals, fixed, with_unit
+from litlab.compare.table import INTERVAL, decimals, fixed, unit_of_differences, with_unit
 from litlab.runs.metrics import Metric, Mode
 from litlab.runs.terminal import printable
 from litlab.statistics.student_t import CONFIDENCE, MAX_SEEDS
@@ -23,6 +23,8 @@ def on_one_line(text: str) -> str:
 def question(comparison: Comparison) -> str:
     """Return the question that the comparison answers."""
     metric, groups = on_one_line(comparison.metric.label), comparison.groups
+    if comparison.is_ablation:
+        return f"What does each change of the recipe do to {metric}?"
     if len(groups) < 2:
         num_runs = sum(len(group.runs) for group in groups)
         return f"What {metric} {'does the run' if num_runs == 1 else 'do the runs'} reach?"
@@ -42,10 +44,35 @@ def answer(comparison: Comparison) -> str:
         return f"No completed run has a value of {on_one_line(comparison.metric.name)}."
     value = _value(comparison, best.value, best.unit)
     name = "All runs" if best.name == ALL else on_one_line(best.name)
+    if comparison.is_ablation:
+        return _ablation_answer(comparison)
     num_others = sum(group.value is not None for group in comparison.groups) - 1
     if not num_others:
         return f"{name}: {value}."
     return f"{name} is best: {value}; {_certainty(comparison, best, num_others)}."
+
+
+def _ablation_answer(comparison: Comparison) -> str:
+    """Name the value of the full recipe, the most harmful change, and how many changes can be told from noise."""
+    metric, groups = comparison.metric, comparison.groups
+    full = next(group for group in groups if group.name == comparison.baseline)
+    single = [group for group in groups if group.runs and len(variant_of(group.runs)) == 1]
+    changes = {group.name: group.difference for group in single if group.difference}
+    assert full.value is not None
+    start = f"The full recipe: {_value(comparison, full.value, full.unit)}."
+    if not changes:
+        return f"{start} No change has a completed run."
+    name, worst = next(iter(changes.items()))
+    gain = fixed(metric.scale * worst.mean, decimals(metric, (group.value for group in groups)), "+")
+    gain = f"{gain} {unit_of_differences(metric)}".rstrip()
+    is_harmful = worst.mean < 0 if comparison.mode == "max" else worst.mean > 0
+    most = f"{on_one_line(name)} harms most: {gain}" if is_harmful else "none of the changes harms"
+    num_found = sum(bool(difference and _is_significant(difference)) for difference in changes.values())
+    return f"{start} Of {len(changes)} change{'s' * (len(changes) != 1)}, {most}; {num_found} can be told from noise."
+
+
+def _is_significant(difference: Difference) -> bool:
+    return difference.corrected is not None and difference.corrected < 1 - CONFIDENCE
 
 
 def _certainty(comparison: Comparison, best: Group, num_others: int) -> str:
@@ -73,7 +100,7 @@ def _value(comparison: Comparison, value: Summary, one: str) -> str:
 
 def extent(comparison: Comparison, dates: Sequence[date]) -> str:
     """Describe the number of runs, and the dates on which they were started, given in any order."""
-    nums = sorted(len(group.runs) for group in comparison.groups)
+    nums = sorted(len(group.runs) for group in comparison.all_groups)
     text = f"{sum(nums):,} completed run{'s' * (sum(nums) != 1)}"
     if len(nums) > 1:
         text += f" in {len(nums):,} groups of {nums[0]}" + f" to {nums[-1]}" * (nums[0] < nums[-1])
@@ -105,7 +132,7 @@ def advice(name: str, difference: Difference, metric: Metric, unit: str) -> str 
         metric: The compared metric.
         unit: Unit of repetition: `seed`, `fold` or `run`.
     """
-    if difference.corrected is not None and difference.corrected < 1 - CONFIDENCE:
+    if _is_significant(difference):
         return None
     if metric.unit == "%":
         gain = f"{100 * difference.mean:{'+z.2f' if abs(difference.mean) < _MAX_FULL else '+.6g'}} points"

@@ -101,6 +101,11 @@ class Run:
         return self.seed if self.fold is None else self.fold
 
 
+def variant_of(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Return the names of the changes that runs of one group of an ablation have; none for the full recipe."""
+    return next((run.variant.names for run in runs if run.variant), ())
+
+
 def unit_name(runs: Iterable[Run]) -> str:
     """Name the unit of repetition of runs: `seed`, `fold`, or `run` if some have none or they differ."""
     names = {"run" if run.unit is None else "seed" if run.fold is None else "fold" for run in runs} or {"seed"}
@@ -171,6 +176,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """Effect of two changes of an ablation together, compared with the sum of their single effects.
+
+    Attributes:
+        together: Mean of both changes minus that of the full recipe, over the seeds or folds that all four have.
+        total: Sum of the differences of the single changes from the full recipe, over the same ones.
+        difference: The first minus the second, paired.
+    """
+
+    together: float
+    total: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
 class Group:
     """Runs of the same experiment with different seeds or folds.
 
@@ -184,6 +204,7 @@ class Group:
         parameters: Number of parameters; None if unknown or different between runs.
         trainable_parameters: The same of those that were not frozen at the end.
         difference: Difference from the baseline; None for the baseline itself.
+        interaction: Interaction of the two changes of an ablation; None for other groups, or if no seed has all runs.
     """
 
     name: str
@@ -197,6 +218,7 @@ class Group:
     parameters: int | None = None
     trainable_parameters: int | None = None
     difference: Difference | None = None
+    interaction: Interaction | None = None
 
     @property
     def has_frozen_parameters(self) -> bool:
@@ -239,6 +261,8 @@ class Comparison:
         skipped: Directories that are damaged or were not written by litlab.
         unfinished: Runs that are not completed, also those that a filter leaves out.
         pruned: Runs that a search pruned, without those that a filter leaves out.
+        is_ablation: True if the groups are the changes of an ablation, and the baseline is its full recipe.
+        pairs: Pairs of changes of an ablation, which are no groups of the table unless there are two changes only.
     """
 
     directories: tuple[Path, ...]
@@ -254,6 +278,14 @@ class Comparison:
     skipped: tuple[Skipped, ...] = ()
     unfinished: tuple[Run, ...] = ()
     pruned: tuple[Run, ...] = ()
+    is_ablation: bool = False
+    pairs: tuple[Group, ...] = ()
+
+    @property
+    def all_groups(self) -> tuple[Group, ...]:
+        """The groups of the table, then the pairs of an ablation."""
+        names = {group.name for group in self.groups}
+        return (*self.groups, *(pair for pair in self.pairs if pair.name not in names))
 
     @property
     def mode(self) -> Mode:

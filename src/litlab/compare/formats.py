@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from itertools import groupby
 from typing import Any, Literal
 
+from litlab.compare.ablation import interaction_columns, interaction_table
 from litlab.compare.data_model import Comparison, Group
 from litlab.compare.table import TIED, Column, Table, Value, build_table, columns_of
 from litlab.statistics.student_t import CONFIDENCE
@@ -53,6 +54,8 @@ def render(comparison: Comparison, format: Format, width: int | None = None) -> 
         lines = _markdown(build_table(comparison))
     else:
         lines = _text(build_table(comparison)) if width is None else _narrow_text(comparison, width)
+    if (interactions := interaction_table(comparison)) is not None:
+        lines += ["", *{"latex": _latex, "markdown": _markdown, "table": _text}[format](interactions)]
     return "\n".join(lines) + "\n"
 
 
@@ -184,9 +187,9 @@ def _latex_cell(column: Column, text: str, tie: bool) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    """Write a row for each group and a column for each value; percentages are fractions, times are in seconds."""
-    columns = columns_of(comparison)
-    rows = [_values(columns, group) for group in comparison.groups]
+    """Write a row for each group and pair, and a column for each value; percentages are fractions, times in seconds."""
+    columns = [*columns_of(comparison), *interaction_columns(comparison)]
+    rows = [_values(columns, group) for group in comparison.all_groups]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([name for name, _ in rows[0]] if rows else [])
@@ -201,9 +204,10 @@ def _values(columns: list[Column], group: Group) -> list[tuple[str, Value]]:
 def _json(comparison: Comparison) -> str:
     """Write the whole comparison with its runs, and the columns of each group; ASCII without NaN and infinity."""
     content = {"format": 1, "level": CONFIDENCE} | _plain(comparison)
-    columns = columns_of(comparison)
-    for entry, group in zip(content["groups"], comparison.groups, strict=True):
-        entry["columns"] = _plain(dict(_values(columns, group)))
+    columns = [*columns_of(comparison), *interaction_columns(comparison)]
+    for key, groups in (("groups", comparison.groups), ("pairs", comparison.pairs)):
+        for entry, group in zip(content[key], groups, strict=True):
+            entry["columns"] = _plain(dict(_values(columns, group)))
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 

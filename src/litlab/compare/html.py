@@ -10,6 +10,7 @@ from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from litlab.compare.ablation import interaction_table
 from litlab.compare.conclusion import answer, extent, on_one_line, question
 from litlab.compare.data_model import Comparison, Run, Summary
 from litlab.compare.metric_values import value_of
@@ -70,17 +71,18 @@ def to_html(comparison: Comparison) -> str:
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:
-    runs = [run for group in comparison.groups for run in group.runs]
+    runs = [run for group in comparison.all_groups for run in group.runs]
     environment = environment_of(runs)
     order = sorted(RunStatus, key=lambda status: not status.is_failure)
     unfinished = sorted(comparison.unfinished, key=lambda run: order.index(run.status))
-    num_inside = sum(sum(group.others.values()) for group in comparison.groups)
+    num_inside = sum(sum(group.others.values()) for group in comparison.all_groups)
     return {
         "comparison": comparison,
         "question": question(comparison),
         "answer": answer(comparison),
         "extent": extent(comparison, environment["dates"]),
         "table": _page_table(comparison),
+        "interactions": interaction_table(comparison),
         "figures": _figures(comparison),
         "missing_figures": missing_figures(comparison),
         "groups": _group_sections(comparison),
@@ -99,7 +101,7 @@ def _page_table(comparison: Comparison) -> dict[str, Any]:
     `drawing_index` is the index of the column before which intervals are drawn.
     """
     table, groups, best = build_table(comparison), comparison.groups, comparison.best
-    is_marked = best is not None and (best.has_interval or len(groups) == 1)
+    is_marked = best is not None and (best.has_interval or len(groups) == 1) and not comparison.is_ablation
     drawn, has_limit = _draw_intervals(comparison)
     pairs = list(zip(table.columns, table.cells, strict=True))
     rows = [
@@ -158,6 +160,7 @@ def _draw_intervals(comparison: Comparison) -> tuple[list["Markup"], bool]:
         return Markup(f'<svg class="interval" aria-hidden="true">{guide}{interval}{circle}</svg>')  # numbers alone
 
     limit = best.value.low if comparison.mode == "max" else best.value.high
+    limit = None if comparison.is_ablation else limit  # its question is not which is best
     guide = (
         ""
         if limit is None
@@ -196,7 +199,7 @@ def _image(figure: "Figure", caption: str, prefix: str) -> "Markup":
 
 def _group_sections(comparison: Comparison) -> list[dict[str, Any]]:
     """Return value, settings, config and runs of the first groups."""
-    metric, test, groups = comparison.metric, comparison.test_metric, comparison.groups
+    metric, test, groups = comparison.metric, comparison.test_metric, comparison.all_groups
     short = {label: shorten(group.settings.get(label) for group in groups) for label in comparison.labels}
     places = decimals(metric, (group.value for group in groups))
     test_places = decimals(test, (group.test.get(test.name) for group in groups))

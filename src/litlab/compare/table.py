@@ -125,8 +125,9 @@ def _setting_column(comparison: Comparison, label: str) -> Column:
 
 
 def _metric_columns(comparison: Comparison) -> Iterable[Column]:
-    ties = Column("tied with the best", lambda group: int(group.name in comparison.ties))
-    return [*_summary_columns(comparison, comparison.metric, lambda group: group.value, "value"), ties]
+    yield from _summary_columns(comparison, comparison.metric, lambda group: group.value, "value")
+    if not comparison.is_ablation:
+        yield Column("tied with the best", lambda group: int(group.name in comparison.ties))
 
 
 def _test_columns(comparison: Comparison) -> Iterable[Column]:
@@ -172,32 +173,52 @@ def _summary_columns(
 def _difference_columns(comparison: Comparison) -> Iterable[Column]:
     if comparison.baseline is None:
         return
-    metric, scale = comparison.metric, comparison.metric.scale
-    unit = "points" if metric.unit == "%" else metric.unit
-    places = decimals(metric, (group.value for group in comparison.groups))
-    over = "difference" + (f" ({unit})" if unit else "")
-    get = {field.name: _getter(lambda group: group.difference, field.name) for field in fields(Difference)}
-
-    def mean_text(group: Group) -> str:
-        return "baseline" if group.name == comparison.baseline else _number(get["mean"](group), scale, places, "+")
-
-    def p_text(group: Group) -> str:
-        p = group.difference.corrected if group.difference else None
-        return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    columns = [*tested_columns(comparison, "difference", lambda group: group.difference)]
+    yield from columns
 
     def kind_text(group: Group) -> str:
         return {"paired": "paired", "welch": "unpaired"}[group.difference.kind] if group.difference else ""
 
-    data = {f"difference {name}": getter for name, getter in get.items()}
-    yield Column(MEAN, get["mean"], mean_text, over, "difference", data, ("difference",), metric.mode or "max")
-    yield Column(
-        INTERVAL, get["low"], lambda group: _interval(group.difference, scale, places, "+"), over,
-        "difference interval", {},
-    )  # fmt: skip
-    yield Column("p", get["corrected"], p_text, over, data={}, sort=("p",))
-    yield Column("effect", get["effect"], lambda group: _number(get["effect"](group), 1, 2, "+"), over, data={})
     if len(_kinds(comparison)) > 1:
-        yield Column("compared", kind_text, kind_text, over, data={}, is_number=False, latex="alone")
+        yield Column("compared", kind_text, kind_text, columns[0].over, data={}, is_number=False, latex="alone")
+
+
+def tested_columns(
+    comparison: Comparison, name: str, difference: Callable[[Group], Difference | None]
+) -> Iterable[Column]:
+    """Yield the columns of a tested difference: mean, interval, p and effect.
+
+    Args:
+        comparison: Comparison with the metric.
+        name: Name of the difference, which stands over the columns.
+        difference: Difference of a group.
+    """
+    metric, scale = comparison.metric, comparison.metric.scale
+    places = decimals(metric, (group.value for group in comparison.groups))
+    over = name + (f" ({unit})" if (unit := unit_of_differences(metric)) else "")
+    get = {field.name: _getter(difference, field.name) for field in fields(Difference)}
+
+    def mean_text(group: Group) -> str:
+        return "baseline" if group.name == comparison.baseline else _number(get["mean"](group), scale, places, "+")
+
+    data = {f"{name} {attribute}": getter for attribute, getter in get.items()}
+    yield Column(MEAN, get["mean"], mean_text, over, name, data, (name,), metric.mode or "max")
+    yield Column(
+        INTERVAL, get["low"], lambda group: _interval(difference(group), scale, places, "+"), over,
+        f"{name} interval", {},
+    )  # fmt: skip
+    yield Column("p", get["corrected"], lambda group: _p_text(difference(group)), over, data={}, sort=("p",))
+    yield Column("effect", get["effect"], lambda group: _number(get["effect"](group), 1, 2, "+"), over, data={})
+
+
+def _p_text(difference: Difference | None) -> str:
+    p = difference.corrected if difference else None
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def unit_of_differences(metric: Metric) -> str:
+    """Return the unit of differences of a metric: `points` for percentages."""
+    return "points" if metric.unit == "%" else metric.unit
 
 
 def _status_columns(comparison: Comparison) -> Iterable[Column]:

@@ -28,8 +28,10 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
 
     Returns:
         Name -> figure in display order: `curves`; one for each setting that varies, by its label; `heatmap`,
-        `parallel`; `time`, or for searches `importance` and `pareto`. `get_label()` of a figure is its caption.
+        `parallel`; `time`, or for searches `importance` and `pareto`. An ablation has `ablation` and `interactions`
+        instead. `get_label()` of a figure is its caption.
     """
+    from litlab.compare.plots.ablation import draw_ablation, draw_interactions
     from litlab.compare.plots.cost import TIME, draw_cost, search_cost
     from litlab.compare.plots.curves import draw_curves
     from litlab.compare.plots.importance import draw_importance
@@ -46,6 +48,10 @@ def figures(comparison: Comparison) -> dict[str, "Figure"]:
     searched = _searched(comparison, searches)
     texts = [comparison.metric.label, *comparison.labels]
     texts += [text for group in comparison.groups for text in group.settings.values()]
+    if comparison.is_ablation:
+        with styled(texts):
+            forests = {"ablation": draw_ablation(comparison), "interactions": draw_interactions(comparison)}
+        return {name: figure for name, figure in forests.items() if figure is not None}
     with styled(texts):
         selected = select_groups(comparison)
         drawn: dict[str, Figure | None] = {"curves": draw_curves(comparison, selected)}
