@@ -172,3 +172,25 @@ def test_two_ranks_average_the_gradients_of_what_was_unfrozen(tmp_path: Path, li
     assert differences(two, failed) == []
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+class UnfreezesLate(FineTunes):
+    """Unfreeze the backbone at a step in the middle of the second epoch."""
+
+    def finetune_function(self, *_: object) -> None:
+        pass
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.global_step == 13:
+            self.unfreeze_and_add_param_group(pl_module.backbone, trainer.optimizers[0], lr=0.01)
+
+
+def test_two_ranks_refuse_to_unfreeze_within_an_epoch(tmp_path: Path, litlab: Command) -> None:
+    """DDP would not average these gradients before the next epoch, and the ranks would differ from then on."""
+    overrides = (*TINY, "trainer.devices=2", f"+callbacks.late._target_={HERE}.UnfreezesLate")
+    tests = str(Path(__file__).parents[1])
+    done = litlab("train", *overrides, f"hydra.run.dir={tmp_path / 'run'}", PYTHONPATH=tests)
+    assert done.returncode == 1
+    assert "unfrozen within epoch 2, but on several devices DDP" in done.stderr
+    assert "network.features.0.weight, " in done.stderr
+    assert "Traceback" not in done.stderr + (tmp_path / "run" / "run.log").read_text()

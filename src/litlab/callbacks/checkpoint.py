@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torch.optim import Optimizer
 
 from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing
@@ -23,14 +25,14 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import hard_link
 from litlab.tasks.logged_metrics import logged_values
 from litlab.training.loader_state import LoaderState
-from litlab.training.module_state import add_parameter_groups, reduce_trainable_gradients, trainable_names
+from litlab.training.module_state import add_parameter_groups, is_wrapped_by_ddp, reduce_trainable_gradients
 from litlab.training.train_state import Hook, TrainState, restore_epoch_state, restore_train_state, state_of_rank
 from litlab.training.unsaved_state import UnsavedState
 
 MIN_EPOCH_SECONDS = 1.0  # an epoch that ends sooner after a checkpoint is not saved at its end
 REDUCE_SECONDS = 0.25  # intended time between two reductions over ranks
 MAX_REDUCE_BATCHES = 64
-MAX_NAMES = 5  # of attributes in a message
+MAX_NAMES = 5  # of attributes or parameters in a message
 _log = logging.getLogger("litlab")
 
 
@@ -85,7 +87,8 @@ class Checkpoints(Callback):
         self._unsaved: UnsavedState | None = UnsavedState()  # None as soon as the user knows
         self._note = note
         self._saved_step: int | None = None
-        self._trained: frozenset[str] = frozenset()  # parameters whose gradients are averaged over ranks
+        self._trained: frozenset[str] = frozenset()  # parameters whose gradients DDP averages over ranks
+        self._frozen: dict[str, nn.Parameter] = {}  # all others
         self._is_first_step = True
         self._saved_time = time.monotonic()
         self._new_best = False
@@ -117,6 +120,7 @@ class Checkpoints(Callback):
             UserError: The module steps its schedule in another way than the config says.
         """
         check_intervals(trainer)
+        self._record_trained(pl_module)  # here, since DDP has just wrapped the task
         rank = None
         if self._saved is not None:
             groups, load = self._saved["groups"], trainer.strategy.load_optimizer_state_dict
@@ -136,7 +140,7 @@ class Checkpoints(Callback):
             UserError: The ranks do not resume from the same step, or the checkpoint changed meanwhile.
         """
         self._saved_time = time.monotonic()
-        self._trained, self._is_first_step = trainable_names(pl_module), True
+        self._is_first_step = True
         self._check_saved_step(trainer)
         if self._saved is None:
             self._loaders.start(trainer)
@@ -178,6 +182,21 @@ class Checkpoints(Callback):
                 self._save(trainer, self._capture(trainer, pl_module, "on_train_batch_start"))
             if signum:
                 raise Stopped(signum, self._saved_step)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Check that DDP averages the gradients of all parameters that are trained, or ranks would differ from now on.
+
+        Raises:
+            UserError: A callback or the module unfroze some within the epoch.
+        """
+        if self._frozen and is_wrapped_by_ddp(trainer.strategy):
+            unfrozen = [name for name, parameter in self._frozen.items() if parameter.requires_grad]
+            if unfrozen:
+                raise UserError(
+                    f"{_listed(unfrozen)}: unfrozen within epoch {trainer.current_epoch + 1}, but on several devices "
+                    "DDP averages only gradients of parameters that are trained from the start of the epoch on; "
+                    "unfreeze them in on_train_epoch_start"
+                )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the state from before the validation."""
@@ -273,9 +292,15 @@ class Checkpoints(Callback):
 
     def _reduce_gradients(self, trainer: Trainer, task: LightningModule) -> None:
         """Have the gradients of unfrozen parameters averaged over ranks, too."""
-        before, self._trained = self._trained, trainable_names(task)
+        before = self._trained
+        self._record_trained(task)
         if self._trained != before:
             reduce_trainable_gradients(trainer)
+
+    def _record_trained(self, task: LightningModule) -> None:
+        parameters = dict(task.named_parameters())
+        self._frozen = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
+        self._trained = frozenset(parameters.keys() - self._frozen.keys())
 
     def _check_saved_step(self, trainer: Trainer) -> None:
         step = self._saved["step"] if self._saved is not None else 0
@@ -438,12 +463,15 @@ class BestTracker:
 
 
 def _describe_unsaved(names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMES]) + f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
     return (
-        f"{shown}: changed in training, but not in checkpoints, so a stopped and resumed run would end differently; "
-        "save such state by get_extra_state and set_extra_state of the module, or by state_dict and load_state_dict of "
-        "the data module (docs/guide.md, State of your own)"
+        f"{_listed(names)}: changed in training, but not in checkpoints, so a stopped and resumed run would end "
+        "differently; save such state by get_extra_state and set_extra_state of the module, or by state_dict and "
+        "load_state_dict of the data module (docs/guide.md, State of your own)"
     )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
 
 
 def _weight_norms(task: LightningModule) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """State of modules outside of their `state_dict`: what is frozen, in training mode, or in which parameter group."""
 
+from typing import TypeGuard
+
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,9 +55,9 @@ def add_parameter_groups(groups: ParameterGroups, trainer: Trainer, task: Lightn
                 optimizer.add_param_group({"params": [parameters[name] for name in names]})
 
 
-def trainable_names(task: LightningModule) -> frozenset[str]:
-    """Return the names of the parameters that are not frozen."""
-    return frozenset(name for name, parameter in task.named_parameters() if parameter.requires_grad)
+def is_wrapped_by_ddp(strategy: Strategy) -> TypeGuard[DDPStrategy]:
+    """Return True if DDP wraps the task."""
+    return isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel)
 
 
 def reduce_trainable_gradients(trainer: Trainer) -> None:
@@ -64,7 +66,7 @@ def reduce_trainable_gradients(trainer: Trainer) -> None:
     It only knows those that were trained when it wrapped the task. Unfrozen later, others would differ between ranks.
     """
     strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+    if is_wrapped_by_ddp(strategy):
         strategy.model = strategy.lightning_module  # frees the old wrapper, and with it its hooks
         strategy.configure_ddp()
 
