@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from PIL import Image
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.processes import wait_until
 from support.published import PUBLISHED, Content, gzipped, idx_files, random_images, write_cifar100, write_mnist
@@ -69,7 +70,7 @@ def test_folds_of_data_with_a_validation_split_are_refused(
 ) -> None:
     write, settings = PUBLISHED["DTD"]
     write(tmp_path / "root", monkeypatch)
-    with pytest.raises(UserError, match=r"18 validation images of its own, .*set data\.folds=null data\.fold=null$"):
+    with pytest.raises(UserError, match=r"94 validation images of its own, .*set data\.folds=null data\.fold=null$"):
         ready(torchvision_module(name="DTD", folds=3, fold=0, **settings))
     named = re.search(r"torchvision with one\s\(([^)]*)\)", (DOCS / "extending.md").read_text())
     assert named is not None
@@ -298,6 +299,48 @@ def test_a_damaged_image_is_named(torchvision_module: Make, tmp_path: Path, monk
     (tmp_path / "root" / "eurosat" / "2750" / "Forest" / "010.jpg").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"image 10 of EuroSAT can't be read .*010.jpg"):
         torchvision_module(name="EuroSAT", **settings).prepare_data()
+
+
+def write_colors(folder: Path, suffix: str, num_images: int = 3) -> None:
+    folder.mkdir(parents=True)
+    for number in range(num_images):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number}{suffix}", format="PNG")
+
+
+def refusal(module: Torchvision) -> str:
+    with pytest.raises(UserError) as refused:
+        module.prepare_data()
+    return str(refused.value)
+
+
+def test_a_missing_class_is_named(torchvision_module: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchvision numbers the classes that it finds in each split, so the labels after a missing one would be wrong."""
+    root = tmp_path / "root"
+    for sign in range(43):
+        write_colors(root / "gtsrb" / "GTSRB" / "Training" / f"{sign:05}", ".ppm")
+    write_colors(root / "gtsrb" / "GTSRB" / "Final_Test" / "Images", ".ppm", 43)
+    rows = [f"{sign}.ppm;{sign}" for sign in range(43)]
+    (root / "gtsrb" / "GT-final_test.csv").write_text("\n".join(["Filename;ClassId", *rows]))
+    signs = torchvision_module(name="GTSRB", image_size=16)
+    signs.prepare_data()
+    (root / "gtsrb" / "GTSRB" / "Training" / "00001").rename(tmp_path / "sign")
+    assert "GTSRB lacks the folders of 1 class (gtsrb/GTSRB/Training/00001): copy them, or" in refusal(signs)
+
+    for split in ("train", "val"):
+        for wnid in torchvision.datasets.Imagenette._WNID_TO_CLASS:
+            write_colors(root / "imagenette2-160" / split / wnid, ".jpeg")
+    imagenette = torchvision_module(name="Imagenette", variant="160px", image_size=16, test_size=0)
+    imagenette.prepare_data()
+    (root / "imagenette2-160" / "val" / "n02979186").rename(tmp_path / "cassette player")
+    assert "the validation split of Imagenette lacks 1 class (cassette player): copy" in refusal(imagenette)
+    (root / "imagenette2-160" / "train" / "n02979186").rename(tmp_path / "cassette player too")
+    assert "Imagenette has 9 classes in these files, expected 10: copy those" in refusal(imagenette)
+
+    write, settings = PUBLISHED["EuroSAT"]
+    write(root, monkeypatch)
+    (root / "eurosat" / "2750" / "River").rename(tmp_path / "river")
+    eurosat = torchvision_module(name="EuroSAT", **settings)
+    assert "EuroSAT lacks the folders of 1 class (eurosat/2750/River): copy" in refusal(eurosat)
 
 
 GRAY = (

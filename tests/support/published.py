@@ -162,25 +162,28 @@ def _colors(num_images: int, num_classes: int, seed: int) -> Split:
 
 def write_dtd(root: Path, patch: pytest.MonkeyPatch) -> Content:
     """Write images of different sizes, with lists for training, validation and test."""
-    splits = {split: _colors(18, 3, seed) for seed, split in enumerate(("train", "val", "test"))}
+    splits = {split: _colors(94, 47, seed) for seed, split in enumerate(("train", "val", "test"))}
     folder = root / "dtd" / "dtd"
-    names = ("banded", "blotchy", "braided")
+    names = tuple(f"texture {number:02}" for number in range(47))
     (folder / "labels").mkdir(parents=True)
     for split, (images, labels) in splits.items():
         paths = [f"{names[label]}/{split}_{row}.jpg" for row, label in enumerate(labels)]
         for row, path in enumerate(paths):
-            _write_png(folder / "images" / path, images[row], (30 + row, 40 - row))
+            _write_png(folder / "images" / path, images[row], (30 + row, 140 - row))
         (folder / "labels" / f"{split}1.txt").write_text("".join(f"{path}\n" for path in paths))
     train = tuple(np.concatenate(pair) for pair in zip(splits["train"], splits["val"], strict=True))
-    return Content((train[0], train[1]), splits["test"], names, num_val=18)
+    return Content((train[0], train[1]), splits["test"], names, num_val=94)
 
 
 def write_eurosat(root: Path, patch: pytest.MonkeyPatch) -> Content:
     """Write one folder for each class, without splits."""
-    colors, labels = random_images(30, (3, 1, 1), 3, 1)
+    names = (
+        "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop",
+        "Residential", "River", "SeaLake",
+    )  # fmt: skip
+    colors, labels = random_images(60, (3, 1, 1), len(names), 1)
     labels = np.sort(labels)
-    images = np.broadcast_to(colors, (30, 3, 64, 64)).copy()
-    names = ("AnnualCrop", "Forest", "River")
+    images = np.broadcast_to(colors, (60, 3, 64, 64)).copy()
     for row, label in enumerate(labels):
         _write_png(root / "eurosat" / "2750" / names[label] / f"{row:03}.jpg", images[row], (64, 64))
     return Content((images, labels), (images[:0], labels[:0]), names)

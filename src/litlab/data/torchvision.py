@@ -23,6 +23,7 @@ from litlab.errors import UserError
 from litlab.runs.lock import temporary_lock
 
 _ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".xz", ".bz2", ".mat", ".h5")
+_MAX_LISTED = 10  # classes in a message
 _TIMEOUT_S = 30  # without a byte of a download; a firewall that drops packets would block forever
 
 
@@ -36,6 +37,9 @@ class Source:
         test: Arguments of the test split; None if there is none with labels.
         classes: Names of the classes, if torchvision has none.
         first_label: Label of the first class.
+        num_classes: Number of classes, if torchvision takes for the classes what it finds in the files.
+        class_folder: Pattern of the folder of a class of the training split in the root, if torchvision numbers these
+            folders but `classes` has the names.
         has_download: True if torchvision can download it.
     """
 
@@ -44,6 +48,8 @@ class Source:
     test: Mapping[str, Any] | None = None
     classes: tuple[str, ...] = ()
     first_label: int = 0
+    num_classes: int | None = None
+    class_folder: str | None = None
     has_download: bool = True
 
 
@@ -53,27 +59,32 @@ _BY_TRAIN_FLAG = Source({"train": True}, test={"train": False})
 _BY_SPLIT = Source({"split": "train"}, test={"split": "test"})
 _WITH_VAL = replace(_BY_SPLIT, val={"split": "val"})
 _WITHOUT_TEST = replace(_WITH_VAL, test=None)
+_LAND_USES = (
+    "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop", "Residential",
+    "River", "SeaLake",
+)  # fmt: skip
+_SIGNS = tuple(map(str, range(43)))
 _EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SOURCES = {
     "CIFAR10": _BY_TRAIN_FLAG,
     "CIFAR100": _BY_TRAIN_FLAG,
     "CLEVRClassification": replace(_WITHOUT_TEST, classes=(*"3456789", "10"), first_label=3),  # number of objects
-    "Caltech101": _WITHOUT_SPLITS,
-    "Caltech256": _WITHOUT_SPLITS,
-    "Country211": replace(_BY_SPLIT, val={"split": "valid"}),
-    "DTD": _WITH_VAL,
+    "Caltech101": replace(_WITHOUT_SPLITS, num_classes=101),
+    "Caltech256": replace(_WITHOUT_SPLITS, num_classes=257),
+    "Country211": replace(_BY_SPLIT, val={"split": "valid"}, num_classes=211),
+    "DTD": replace(_WITH_VAL, num_classes=47),
     "EMNIST": _BY_TRAIN_FLAG,
-    "EuroSAT": _WITHOUT_SPLITS,
+    "EuroSAT": replace(_WITHOUT_SPLITS, classes=_LAND_USES, class_folder="eurosat/2750/{}"),
     "FER2013": replace(_BY_SPLIT, classes=_EMOTIONS, has_download=False),
     "FGVCAircraft": _WITH_VAL,
     "FashionMNIST": _BY_TRAIN_FLAG,
     "Flowers102": _WITH_VAL,
-    "Food101": _BY_SPLIT,
-    "GTSRB": replace(_BY_SPLIT, classes=tuple(map(str, range(43)))),
-    "Imagenette": _WITHOUT_TEST,
+    "Food101": replace(_BY_SPLIT, num_classes=101),
+    "GTSRB": replace(_BY_SPLIT, classes=_SIGNS, class_folder="gtsrb/GTSRB/Training/{:0>5}"),
+    "Imagenette": replace(_WITHOUT_TEST, num_classes=10),
     "KMNIST": _BY_TRAIN_FLAG,
     "MNIST": _BY_TRAIN_FLAG,
-    "OxfordIIITPet": Source({"split": "trainval"}, test={"split": "test"}),
+    "OxfordIIITPet": Source({"split": "trainval"}, test={"split": "test"}, num_classes=37),
     "PCAM": replace(_WITH_VAL, classes=("normal", "tumor")),
     "QMNIST": _BY_TRAIN_FLAG,
     "RenderedSST2": _WITH_VAL,
@@ -157,6 +168,7 @@ class Torchvision(FileDataModule):
     def _decoding_plan(self) -> DecodingPlan:
         train, val, test = self._find_splits()
         first, _ = self._read(train, 0)
+        class_names = self._check_classes({"training": train, "validation": val, "test": test})
         is_gray = first.mode == "L" and self.dataset not in TORCHVISION_OF_ANY_SIZE
         height, width = self.image_size or (first.height, first.width)
 
@@ -168,13 +180,36 @@ class Torchvision(FileDataModule):
 
         return DecodingPlan(
             name=self.dataset if self.variant is None else f"{self.dataset} ({self.variant})",
-            class_names=_classes(train, SOURCES[self.dataset])[0],
+            class_names=class_names,
             image_shape=(1 if is_gray else 3, height, width),
             num_train=len(train) + len(val),
             num_test=len(test),
             num_val=len(val),
             fill=fill,
         )
+
+    def _check_classes(self, splits: Mapping[str, Dataset]) -> tuple[str, ...]:
+        """Return the names of the classes; torchvision numbers those that it finds, in each split by itself.
+
+        Raises:
+            UserError: if a class is missing, by which the others would get wrong labels.
+        """
+        source = SOURCES[self.dataset]
+        remedy = "copy them, or delete the folder to download the data again"
+        folders = [source.class_folder.format(name) for name in source.classes] if source.class_folder else []
+        if missing := [folder for folder in folders if not (self.root / folder).is_dir()]:
+            raise UserError(f"{self.root}: {self.dataset} lacks the folders of {_listed(missing)}: {remedy}")
+        names = {split: _classes(dataset, source)[0] for split, dataset in splits.items() if len(dataset)}
+        known = sorted({name for of_split in names.values() for name in of_split})
+        for split, of_split in names.items():
+            if missing := [name for name in known if name not in of_split]:
+                raise UserError(f"{self.root}: the {split} split of {self.dataset} lacks {_listed(missing)}: {remedy}")
+        if source.num_classes not in (None, len(known)):
+            raise UserError(
+                f"{self.root}: {self.dataset} has {len(known)} classes in these files, expected {source.num_classes}: "
+                "copy those that are missing and remove others, or delete the folder to download the data again"
+            )
+        return names["training"]
 
     def _decode(self, dataset: Dataset, images: np.ndarray, labels: np.ndarray) -> None:
         """Decode all images of a split into an array, n c h w, and their labels into another one."""
@@ -319,6 +354,12 @@ def _classes(dataset: Dataset, source: Source) -> tuple[tuple[str, ...], int]:
     classes = getattr(dataset, "classes", None) or dataset.categories  # type: ignore[attr-defined]
     names = tuple(name if isinstance(name, str) else str(name[0]) for name in classes)  # of Imagenette, with synonyms
     return (names[1:], 1) if names[0] == "N/A" else (names, 0)  # no letter of EMNIST has label 0
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return how many classes there are, with the first names."""
+    more = ", ..." if len(names) > _MAX_LISTED else ""
+    return f"{len(names)} class{'es' * (len(names) > 1)} ({', '.join(names[:_MAX_LISTED])}{more})"
 
 
 def _reason(error: Exception) -> str:
