@@ -153,6 +153,24 @@ def test_replaced_files_are_decoded_again(torchvision_module: Make, tmp_path: Pa
     assert ready(torchvision_module(name="MNIST")).info.fingerprint == after.info.fingerprint
 
 
+def test_a_replaced_file_of_the_same_size_with_an_older_time_is_decoded(
+    torchvision_module: Make, tmp_path: Path
+) -> None:
+    """As `cp -p` and `rsync -a` leave it; the newest file is another one, and the folder is behind a link."""
+    content = write_mnist(tmp_path / "shared")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "MNIST").symlink_to(tmp_path / "shared" / "MNIST")
+    (tmp_path / "shared" / "MNIST" / "circle").symlink_to(tmp_path / "root")
+    ready(torchvision_module(name="MNIST"))
+    path = tmp_path / "shared" / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    raw = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    raw[8:] = 9 - raw[8:]
+    path.write_bytes(raw.tobytes())
+    os.utime(path, (10**9, 10**9))
+    labels = ready(torchvision_module(name="MNIST")).arrays.train_labels
+    assert labels.tolist() == (9 - content.train[1]).tolist()
+
+
 def test_a_read_only_root_and_folder(torchvision_module: Make, tmp_path: Path) -> None:
     content = write_mnist(tmp_path / "data" / "root")
     folders = [tmp_path / "data", *(tmp_path / "data").rglob("")]

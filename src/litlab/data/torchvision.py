@@ -317,15 +317,25 @@ class Torchvision(FileDataModule):
 
 
 def _stamp(folder: Path) -> str | None:
-    """Return number, total size and time of the newest change of the files in a folder as a hash; None without any."""
-    stats = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != f".{folder.name}.part"]  # a download of another process
-        stats += [Path(parent, name).lstat() for name in names]
-    if not stats:
-        return None
-    content = repr((len(stats), sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)))
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    """Return a hash of path, size and time of change of each file in a folder, also behind links; None without any."""
+    files, walked = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if name != f".{folder.name}.part")  # a download of another process
+        if (place := os.path.realpath(parent)) in walked:  # by a link
+            folders.clear()
+            continue
+        walked.add(place)
+        for name in names:
+            status = _status(Path(parent, name))
+            files.append((os.path.relpath(parent, folder), name, status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16] if files else None
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:  # a link to nothing
+        return path.lstat()
 
 
 def _link_archives(source: Path, target: Path) -> None:
