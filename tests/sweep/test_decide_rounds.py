@@ -191,7 +191,7 @@ def test_within_delta_is_decided_and_a_setting_that_changes_nothing_is_not() -> 
     assert verdicts(decisions)["a", "base"][0] is Verdict.WITHIN
     assert verdicts(decisions)["a", "base"][1] < 10
     assert verdicts(decisions)["b", "base"] == (Verdict.UNDECIDED, 20, 0)
-    assert decisions.comparison(("b", "base"))[0].is_equal
+    assert not decisions.comparison(("b", "base"))[0].has_spread
 
 
 def test_a_setting_whose_first_runs_fail_gets_no_more_and_other_failures_are_left_out() -> None:

@@ -18,6 +18,7 @@ from litlab.runs.state import RunState, RunStatus, read_state
 from litlab.runs.terminal import format_clock, format_value, headline, printable
 from litlab.sweep.backends import make_backend
 from litlab.sweep.backends.waiting_jobs import read_waiting_jobs
+from litlab.sweep.decide.answer import format_answer, read_answer
 from litlab.sweep.discover import discover, runs_at
 from litlab.sweep.study import STUDY_FILE, Study
 
@@ -36,6 +37,8 @@ The status is read from the files of the runs, so it works from any terminal, du
   lost         its heartbeat from another machine stopped
   cancelled    withdrawn from the queue of a cluster by somebody; litlab resume submits it again
   pruned       stopped by the search, since other trials were better
+
+Of a study by hydra/sweeper=decide, the answer so far follows.
 
 examples:
   litlab status outputs/lr_by_seed
@@ -63,12 +66,22 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not options.watch:
         jobs = read_jobs(options.directory)
-        print("\n".join([_counts(options.directory, jobs), *table(jobs)]))
+        print("\n".join([_counts(options.directory, jobs), *table(jobs), *_answer(options.directory)]))
         return
     try:
         (_watch_on_terminal if sys.stdout.isatty() else _watch_as_lines)(options.directory)
     except KeyboardInterrupt:
         print()
+
+
+def _answer(directory: Path) -> list[str]:
+    """Format the answer of a decide study so far; nothing for other directories."""
+    try:
+        answer = read_answer(directory)
+    except UserError as error:
+        print(f"litlab: {error}", file=sys.stderr)
+        return []
+    return [] if answer is None else format_answer(answer)
 
 
 def read_jobs(directory: Path) -> list[Job]:

@@ -114,8 +114,7 @@ def format_answer(answer: Answer) -> list[str]:
     for name, *numbers, verdict in cells:
         aligned = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
         lines.append("  ".join([name.ljust(widths[0]), *aligned, verdict]).rstrip())
-    saved = answer.fixed_runs - answer.runs
-    lines += ["", f"{answer.runs} runs; {answer.fixed_design} are {answer.fixed_runs}: {max(saved, 0)} runs saved"]
+    lines += ["", _runs(answer)] if answer.is_over else []
     lines += [f"note: {note}" for note in answer.notes]
     return [printable(line) for line in lines]
 
@@ -307,10 +306,10 @@ class _Writer:
                     f"{names}: {comparison.num_left_out} of {comparison.num_rounds} seeds are left out, since a run "
                     "failed or diverged; leaving out seeds by their outcome favors the setting that fails"
                 )
-            if comparison.is_equal and comparison.look is not None and comparison.look.num >= 3:
+            if not comparison.has_spread:
                 notes.append(
-                    f"{names} have the same value with each of {comparison.look.num} seeds: the setting may change "
-                    "nothing; without a spread there is no test"
+                    f"{names} have the same difference with each seed, so there is no test; if it is 0, the setting "
+                    "changes nothing"
                 )
         return notes + [self._family_note(index) for index in range(1, len(self.decisions.families))]
 
@@ -347,7 +346,17 @@ class _Writer:
         return ", ".join(parts)
 
     def _size(self, value: float) -> str:
-        return _signed(self.metric, value).lstrip("+") + _points(self.metric)
+        return f"{self.metric.scale * value:g}{_points(self.metric)}"
+
+
+def _runs(answer: Answer) -> str:
+    saved = max(answer.fixed_runs - answer.runs, 0)
+    design = f"{answer.fixed_runs} ({answer.fixed_design})"
+    return f"{_count(answer.runs)} instead of {design}: {_count(saved)} saved"
+
+
+def _count(num: int) -> str:
+    return f"{num} run{'s' * (num != 1)}"
 
 
 def _cells(row: Row, metric: Metric) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from litlab.errors import UserError
 from litlab.runs.files import open_regular, write_json
@@ -67,6 +67,18 @@ class Record(_Checked):
     settings: dict[str, SettingRecord]
     families: list[FamilyRecord]
 
+    @model_validator(mode="after")
+    def _check(self) -> "Record":
+        keys = {*self.settings, *([] if self.baseline is None else [self.baseline])}
+        for number, family in enumerate(self.families):
+            if not family.pairs or len({tuple(pair) for pair in family.pairs}) < len(family.pairs):
+                raise ValueError("a family has no comparison, or one twice")
+            if any(key not in keys for pair in family.pairs for key in pair):
+                raise ValueError("a comparison names a setting that it does not have")
+            if family.extends is not None and family.extends >= number:
+                raise ValueError("a family extends a later one")
+        return self
+
     def seed(self, index: int) -> int:
         """Return a seed by its index."""
         return seed_at(index, self.skipped_seeds)
@@ -96,14 +108,6 @@ def read_record(study: Path) -> Record | None:
         return None
     except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"{file} is damaged: {_reason(error)}; bring it back, or choose another study.name") from error
-    keys = record.settings.keys() | {record.baseline or ""}
-    for family in record.families:
-        if any(key not in keys for pair in family.pairs for key in pair):
-            raise UserError(f"{file} is damaged: a comparison names a setting that it does not have")
-        if len({tuple(pair) for pair in family.pairs}) < len(family.pairs) or not family.pairs:
-            raise UserError(f"{file} is damaged: a family has no comparison, or one twice")
-    if any((family.extends or 0) >= max(number, 1) for number, family in enumerate(record.families)):
-        raise UserError(f"{file} is damaged: a family extends a later one")
     return record
 
 
@@ -115,5 +119,5 @@ def write_record(study: Path, record: Record) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     return str(error)

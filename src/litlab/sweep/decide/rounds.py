@@ -104,7 +104,6 @@ class Comparison:
         num_left_out: Number of seeds that are left out, since a run of theirs has no value.
         sign: Sign of the difference at the look that has the smallest p-value.
         simultaneous: Newest look at the level of one of all comparisons, which decides by `delta`.
-        is_equal: True if the two have the same value with each of the seeds.
     """
 
     verdict: Verdict = Verdict.UNDECIDED
@@ -114,12 +113,16 @@ class Comparison:
     num_left_out: int = 0
     sign: float = 0.0
     simultaneous: Look | None = None
-    is_equal: bool = False
 
     @property
     def is_open(self) -> bool:
         """True if more seeds could decide it."""
         return self.verdict is Verdict.UNDECIDED
+
+    @property
+    def has_spread(self) -> bool:
+        """False if the differences of the pairs are all the same, so that there is no test."""
+        return self.look is None or self.look.num < MIN_PAIRS or math.isfinite(self.look.low)
 
 
 class Rounds:
@@ -198,7 +201,6 @@ class Rounds:
         comparison = self.comparisons[pair]
         comparison.num_rounds = self.num
         comparison.num_left_out = self.num - len(gains)
-        comparison.is_equal = not any(gains)
         if len(gains) < 2:
             return
         looks = self._looks(gains, self.family.horizon, self.rule.alpha, scale)

@@ -1,0 +1,143 @@
+"""Tests of `litlab train hydra/sweeper=decide`: real runs, a killed command, growth, other studies, wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import TINY, call_litlab
+
+from litlab.sweep.study import Study
+
+RUN = (*TINY, "trainer.max_epochs=1", "objective.metric=val/loss", "objective.mode=min")
+DECIDE = (
+    "-m", "hydra/sweeper=decide", *RUN, "optimizer.lr=0.1,1e-9,0.099", "hydra.sweeper.baseline=optimizer.lr=0.1",
+    "hydra.sweeper.seeds_max=5", "hydra.sweeper.alpha=0.3", "hydra.sweeper.delta=0.05", "hydra.launcher.jobs=2",
+)  # fmt: skip
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(scope="module")
+def whole(project: Path) -> "subprocess.CompletedProcess[str]":
+    return call_litlab(project, "train", *DECIDE, "study.name=whole")
+
+
+def decision(study: Path) -> dict[str, Any]:
+    """Return the answer without the number of runs, which depends on how many ran ahead."""
+    answer: dict[str, Any] = json.loads((study / "decision.json").read_text())
+    del answer["runs"]
+    return answer
+
+
+def test_settings_are_decided_with_their_runs_saved(
+    project: Path, whole: "subprocess.CompletedProcess[str]", call_here: Call
+) -> None:
+    assert whole.returncode == 0, whole.stderr
+    answer = decision(project / "outputs" / "whole")
+    verdicts = {row["name"]: row["verdict"] for row in answer["rows"]}
+    assert verdicts["lr=0.1"] == "baseline"
+    assert verdicts["lr=0.099"] == "within delta"
+    assert answer["is_over"]
+    assert answer["sentence"] in whole.stdout
+    assert "of 15" in whole.stdout or "instead of 15" in whole.stdout
+    assert len(Study.load(project / "outputs" / "whole").records) < 15
+    code, output, _ = call_here(project, "status", "outputs/whole")
+    assert code == 0
+    assert answer["sentence"] in output
+
+
+def test_a_killed_command_is_continued_with_the_same_decisions(
+    project: Path, whole: "subprocess.CompletedProcess[str]"
+) -> None:
+    study = project / "outputs" / "killed"
+    command = [sys.executable, "-m", "litlab", "train", *DECIDE, "study.name=killed"]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while len(list(study.glob("*/result.json"))) < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(list(study.glob("*/result.json"))) >= 5
+    assert not decision(study)["is_over"]
+    continued = call_litlab(project, "resume", "outputs/killed")
+    assert continued.returncode == 0, continued.stderr
+    assert decision(study) == decision(project / "outputs" / "whole")
+
+
+def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProcess[str]") -> None:
+    before = {record.number for record in Study.load(project / "outputs" / "whole").records}
+    more = (*DECIDE, "optimizer.lr=0.1,1e-9,0.099,1e-8", "study.name=whole")
+    grown = call_litlab(project, "train", *more)
+    assert grown.returncode == 0, grown.stderr
+    assert "note: lr=1e-08: added later, and tested at 0.03, the share of alpha=0.3 that was reserved" in grown.stdout
+    new = [record for record in Study.load(project / "outputs" / "whole").records if record.number not in before]
+    assert {record.point["optimizer.lr"] for record in new} <= {"1e-08", "0.1"}
+    smaller = call_litlab(project, "train", *DECIDE, "study.name=whole")
+    assert smaller.returncode == 1
+    assert "compares lr=1e-08 as well, which this command leaves out" in smaller.stderr
+
+
+def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path) -> None:
+    grid = call_litlab(project, "train", "-m", *RUN, "optimizer.lr=0.1,0.01,1e-9", "seed=0,2", "study.name=grid")
+    assert grid.returncode == 0, grid.stderr
+    arguments = ("-m", "hydra/sweeper=decide", *RUN, "hydra.sweeper.from_study=outputs/grid", "hydra.sweeper.best=2")
+    best = call_litlab(project, "train", *arguments, "hydra.sweeper.seeds_max=3", "study.name=best")
+    assert best.returncode == 0, best.stderr
+    points = [record.point for record in Study.load(project / "outputs" / "best").records]
+    assert {point["seed"] for point in points} == {"1", "3", "4"}
+    assert {point["optimizer.lr"] for point in points} == {"0.1", "0.01"}
+    again = call_litlab(project, "resume", "outputs/best")
+    assert again.returncode == 0, again.stderr
+    assert "no job was started" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is nothing to compare"),
+        (["seed=1,2"], "seed=1: decide chooses the seeds itself"),
+        (["optimizer.lr=0.1,0.2", "seed=3"], "seed=3: decide chooses the seeds itself"),
+        (["optimizer.lr=0.1,0.2", "objective=null"], "objective=null: decide needs to know what is better"),
+        (["optimizer.lr=0.1,0.2", "data.val_size=0"], "data.val_size=0: without validation data there is no val/loss"),
+        (["optimizer.lr=0.1,0.2", "hydra.sweeper.baseline=optimizer.lr=0.3"], "no setting is this"),
+        (["optimizer.lr=0.1,-2"], "optimizer.lr=-2: expected greater than 0"),
+        (["hydra.sweeper.settings={a:[optimizer.lr=0.05],b:[]}"], "b and a are the same experiment"),
+        (
+            ["optimizer.lr=0.1,0.2", "hydra.sweeper.settings={a:[optimizer.lr=1],b:[]}"],
+            "optimizer.lr: expected one value",
+        ),
+        (["hydra.sweeper.settings={a:[seed=1],b:[]}"], "seed=1: decide chooses the seeds itself"),
+        (["hydra.sweeper.from_study=outputs/none"], "there is no study"),
+        (["optimizer.lr=0.1,0.2", "hydra.sweeper.seeds_max=1"], "hydra.sweeper.seeds_max=1: expected greater than or"),
+        (
+            ["optimizer.lr=0.1,0.2", "hydra/launcher=basic"],
+            "decide needs one of litlab's launchers",
+        ),
+        (["optimizer.lr=0.1,0.2", "study.ablate={a:[data.flip=false]}"], "study.ablate: is for hydra/sweeper=grid"),
+    ],
+)
+def test_wrong_commands_are_refused_before_anything_is_written(
+    arguments: list[str], message: str, tmp_path: Path, call_here: Call
+) -> None:
+    code, _, errors = call_here(tmp_path, "train", "-m", "hydra/sweeper=decide", *RUN, *arguments)
+    assert message in errors
+    assert code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_describes_the_study_and_writes_nothing(tmp_path: Path, call_here: Call) -> None:
+    code, output, _ = call_here(tmp_path, "train", *DECIDE, "--dry-run")
+    assert code == 0
+    assert "2 settings against lr=0.1, decided by val/loss (min)" in output
+    assert "up to 5 seeds each, so at most 15 runs; 0 jobs known" in output
+    assert list(tmp_path.iterdir()) == []
