@@ -58,7 +58,7 @@ def test_gradients_averaged_over_ranks_are_those_of_one_process(num_valid_per_ra
         make_batch(4, num_valid=num_valid, num_global=num_global, seed=rank)
         for rank, num_valid in enumerate(num_valid_per_rank)
     ]
-    averaged = sum(gradient(task, task.training_step(part, 0)) for part in parts) / 2
+    averaged = sum(gradient(task, task.training_step(part, rank)) for rank, part in enumerate(parts)) / 2
     images = torch.cat([part.images[: part.num_valid] for part in parts])
     labels = torch.cat([part.labels[: part.num_valid] for part in parts])
     expected = gradient(task, F.cross_entropy(task.network(images), labels, label_smoothing=0.1))
@@ -158,10 +158,27 @@ class CountsEvaluations(torch.optim.LBFGS):
         return super().step(counted)
 
 
-def test_lbfgs_has_one_group_and_each_batch_counts_once() -> None:
+class EvaluatesTwice(torch.optim.SGD):
+    """SGD that evaluates each batch at a second point, as SAM does, and uses the gradients there."""
+
+    num_evaluations = 0
+
+    def step(self, closure: Any) -> Any:
+        self.num_evaluations += 2
+        loss = closure()
+        moved = [p.detach() for group in self.param_groups for p in group["params"]]
+        torch._foreach_add_(moved, 1.0)
+        closure()
+        torch._foreach_sub_(moved, 1.0)
+        super().step()
+        return loss
+
+
+@pytest.mark.parametrize("optimizer", [partial(CountsEvaluations, max_iter=4), EvaluatesTwice])
+def test_an_optimizer_that_evaluates_each_batch_several_times_counts_it_once(optimizer: Any) -> None:
     """Its first evaluation of a batch is that of the weights before the step, as for any other optimizer."""
     rows, batches = Rows(), [make_batch(16, seed=seed) for seed in range(3)]
-    task = make_task(optimizer=partial(CountsEvaluations, lr=0.1, max_iter=4))
+    task = make_task(optimizer=partial(optimizer, lr=0.1))
     losses = []
 
     class Losses(Callback):
@@ -173,12 +190,17 @@ def test_lbfgs_has_one_group_and_each_batch_counts_once() -> None:
 
     trainer = small_fit.make_trainer([rows], [TrainingLog(), Losses()], max_epochs=2, log_every_n_steps=3)
     trainer.fit(task, Loader(batches))
-    (group,) = trainer.optimizers[0].param_groups
-    assert len(group["params"]) == len(list(task.network.parameters()))
     assert trainer.optimizers[0].num_evaluations > 6
     assert trainer.global_step == 6
     expected = {3: sum(losses[:3]) / 3, 6: sum(losses[3:]) / 3}
     assert rows.values("train/loss") == pytest.approx(expected, rel=1e-5)
+
+
+def test_lbfgs_has_one_group() -> None:
+    task = make_task(optimizer=partial(torch.optim.LBFGS, lr=0.1))
+    task.trainer = make_trainer()
+    (group,) = task.configure_optimizers().param_groups
+    assert len(group["params"]) == len(list(task.network.parameters()))
 
 
 @pytest.mark.parametrize("changes", [{"accumulate_grad_batches": 2}, {"devices": 2, "strategy": "ddp_spawn"}])

@@ -71,7 +71,7 @@ def test_the_gradient_over_ranks_is_that_of_the_weighted_mean_of_one_process(los
     by_class = torch.ones(NUM_CLASSES) if weights is None else torch.tensor(scaled(weights), dtype=torch.float32)
     for number, rows in enumerate((slice(0, 8), slice(8, 9))):
         parts = [list(Batches(9, rank=rank, world_size=2))[number] for rank in range(2)]
-        averaged = sum(gradient(task, task.training_step(part, 0)) for part in parts) / 2
+        averaged = sum(gradient(task, task.training_step(part, rank)) for rank, part in enumerate(parts)) / 2
         labels = data.labels[rows]
         losses = LOSSES[loss](task.network(data.images[rows]), labels) * by_class[labels]
         if loss != "unbounded":  # which depends on the largest logit of the batch in its value, not in its gradient

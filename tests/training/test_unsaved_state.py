@@ -14,9 +14,11 @@ import torch
 from lightning.pytorch import LightningModule
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.foreign import Numbers, pair
+from support.runs import TINY, train_here
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
+from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.unsaved_state import UnsavedState
 
 HERE = "training.test_unsaved_state"
@@ -182,6 +184,15 @@ class Unreadable:
 def _watch(task: LightningModule) -> Any:
     """Return a Trainer that has what the comparison reads."""
     return SimpleNamespace(datamodule=None, fit_loop=SimpleNamespace(_combined_loader=None))
+
+
+class Subclass(ImageClassifier):
+    """litlab's task, with what it sets itself, in a class of a user's own."""
+
+
+def test_what_our_task_sets_in_a_subclass_is_not_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_here(tmp_path / "run", *TINY, f"task._target_={HERE}.Subclass")
+    assert NOTE not in capsys.readouterr().out
 
 
 def test_values_of_many_types_are_compared() -> None:

@@ -114,7 +114,7 @@ class ImageClassifier(LightningModule):
         self._compile = compile
         self._tta = TTA(flip=test_time_flip, shift=test_time_shift)
         self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._counts_evaluation, self._repeats_evaluations = True, False
+        self._counted: tuple[int, int] | None = None  # epoch and number of the last batch in the training metrics
         self._frozen_norms = tuple(norm.eval() for norm in freeze_parameters(network, freeze))
         parameters = network.named_parameters() if freeze else ()
         self._frozen = frozenset(name for name, parameter in parameters if not parameter.requires_grad)
@@ -142,6 +142,7 @@ class ImageClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Compile the forward pass, after strategies have wrapped the network."""
+        self._counted = None
         if self._frozen_norms:
             warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
         if self._compile:
@@ -182,13 +183,17 @@ class ImageClassifier(LightningModule):
         return Batch(images, labels.long(), torch.full_like(labels, -1).long(), len(labels), num_global)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of one rank's batch, scaled for DDP's mean over ranks."""
+        """Compute the loss of one rank's batch, scaled for DDP's mean over ranks.
+
+        An optimizer may evaluate a batch several times. The training metrics count the first time, which is that of the
+        weights before the step, as for any other optimizer.
+        """
         logits, labels = self._shared_step(batch)
         losses: Tensor = self.loss(logits, labels, batch.partners)
-        if self._counts_evaluation:
+        number = (self.trainer.current_epoch, batch_idx)
+        if number != self._counted:
+            self._counted = number
             self.train_metrics.update(losses, logits, labels)
-            if self._repeats_evaluations:
-                self._counts_evaluation = False
         return losses.sum() * (self.trainer.world_size / batch.num_global)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
@@ -229,28 +234,8 @@ class ImageClassifier(LightningModule):
             groups = [{"params": [parameter for group in groups for parameter in group["params"]]}]
         optimizer = self._make_optimizer(groups)
         if isinstance(optimizer, LBFGS):
-            self._count_first_evaluations(optimizer)
+            _check_repeated_evaluations(optimizer, self.trainer)
         return optimizer if self._schedule is None else self._schedule.configure(optimizer, self.trainer)
-
-    def _count_first_evaluations(self, optimizer: LBFGS) -> None:
-        """Have each step of an optimizer that evaluates a batch several times counted once in the training metrics.
-
-        Raises:
-            UserError: Ranks, which see other losses, would take another number of evaluations; or gradients would be
-                accumulated or scaled over all of them.
-        """
-        trainer = self.trainer
-        if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1 or trainer.precision == "16-mixed":
-            raise UserError(
-                f"{type(optimizer).__name__} evaluates each batch several times, which works on one device, with "
-                "trainer.accumulate_grad_batches=1 and any trainer.precision but 16-mixed"
-            )
-
-        def count_next(*_: Any) -> None:
-            self._counts_evaluation = True
-
-        self._repeats_evaluations = True
-        optimizer.register_step_pre_hook(count_next)
 
     def describe_metrics(self) -> list[MetricInfo]:
         """Return unit, direction and bounds of each metric that is logged."""
@@ -292,6 +277,20 @@ class ImageClassifier(LightningModule):
         self.log_dict(values, batch_size=1, sync_dist=True, reduce_fx="max", logger=False if fitting else None)
         if fitting and not self.trainer.sanity_checking:  # to the loggers directly: Lightning would be a step behind
             log_row(self.trainer, {name: value.item() for name, value in values.items()})
+
+
+def _check_repeated_evaluations(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Check that an optimizer can evaluate each batch as often as its loss demands.
+
+    Raises:
+        UserError: Ranks, which see other losses, would take another number of evaluations; or gradients would be
+            accumulated or scaled over all of them.
+    """
+    if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1 or trainer.precision == "16-mixed":
+        raise UserError(
+            f"{type(optimizer).__name__} evaluates each batch several times, which works on one device, with "
+            "trainer.accumulate_grad_batches=1 and any trainer.precision but 16-mixed"
+        )
 
 
 def _describe_batch(batch: Any) -> str:
