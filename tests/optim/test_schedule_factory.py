@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.foreign import pair
 from support.runs import TINY, Command, train_here
@@ -127,6 +128,7 @@ def test_a_schedule_of_litlab_by_epoch_gets_the_number_of_epochs(tmp_path: Path)
         (["trainer.max_epochs=3"], "epoch", 3),
         (["trainer.max_epochs=3", "trainer.max_steps=4"], "step", 4),
         (["trainer.max_epochs=3", "trainer.max_steps=3"], "epoch", 2),
+        (["trainer.max_epochs=-1", "trainer.max_steps=3"], "epoch", 2),
     ],
 )
 def test_the_number_of_steps_counts_those_of_the_optimizer(
@@ -139,6 +141,22 @@ def test_the_number_of_steps_counts_those_of_the_optimizer(
     per_epoch = 2 if interval == "epoch" else 1
     factors = [1 - (number // per_epoch) / total_steps for number in range(len(steps))]
     assert steps == pytest.approx([LR * factor for factor in factors])
+
+
+class AccumulatesLater(GradientAccumulationScheduler):
+    """Accumulate over two batches from the second epoch on: epochs of three steps, then of two."""
+
+    def __init__(self) -> None:
+        super().__init__({1: 2})
+
+
+@pytest.mark.parametrize(("interval", "total_steps"), [("step", 7), ("epoch", 3)])
+def test_the_number_of_steps_follows_a_scheduled_accumulation(interval: str, total_steps: int, tmp_path: Path) -> None:
+    callback = f"+callbacks.accumulates._target_={HERE}.AccumulatesLater"
+    settings = ("schedule=linear", f"schedule.interval={interval}", "schedule.warmup=0", "trainer.max_epochs=3")
+    run = train_here(tmp_path / "run", *EVERY_STEP, *settings, callback)
+    counts = range(7) if interval == "step" else (0, 0, 0, 1, 1, 2, 2)
+    assert rates(run) == pytest.approx([LR * (1 - count / total_steps) for count in counts])
 
 
 PLATEAU = ("schedule=plateau", "schedule.patience=0", "schedule.factor=0.5", "optimizer.lr=0.05")

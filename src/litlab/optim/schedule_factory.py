@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -22,8 +23,9 @@ class ScheduleFactory:
 
     Args:
         make: Returns a scheduler, of torch or timm, for an `optimizer`, and for a number of `total_steps` or a `mode`
-            if it takes these. It is stepped after each optimizer step or epoch; torch's `ReduceLROnPlateau` after each
-            validation, with the objective.
+            if it takes these. The number is that of the whole training, also where a callback accumulates gradients. The
+            scheduler is stepped after each optimizer step or epoch; torch's `ReduceLROnPlateau` after each validation,
+            with the objective.
         interval: What the scheduler counts, as the config says; None for steps.
         needs_total_steps: Whether `make` takes `total_steps`.
         takes_mode: Whether `make` takes the `mode` of a `ReduceLROnPlateau`.
@@ -89,12 +91,17 @@ class ScheduleFactory:
                 "this schedule needs to know where training ends, but trainer.max_epochs and trainer.max_steps are "
                 "both unlimited: set one of them, or use schedule=constant"
             )
-        if self._interval == "epoch":
-            num_batches = trainer.num_training_batches
-            if num_batches == math.inf:  # it is trainer.max_steps, within one epoch without end
-                return 1
-            total /= math.ceil(num_batches / trainer.accumulate_grad_batches)
-        return math.ceil(total)
+        trainer.fit_loop.setup_data()  # Lightning does it only if it has to know the number of batches
+        num_batches = trainer.num_training_batches
+        if num_batches == math.inf:  # it is trainer.max_steps, within one epoch without end
+            return int(total) if self._interval != "epoch" else 1
+        max_epochs = math.inf if trainer.max_epochs in (None, -1) else max(1, trainer.max_epochs or 0)
+        max_steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+        num_epochs = num_steps = 0
+        while num_epochs < max_epochs and num_steps < max_steps:
+            num_steps += math.ceil(max(1, num_batches) / _num_accumulated(trainer, num_epochs))
+            num_epochs += 1
+        return num_epochs if self._interval == "epoch" else int(min(num_steps, max_steps))
 
     def _followed(self, scheduler: ReduceLROnPlateau) -> str:
         if self._objective is None:
@@ -109,6 +116,15 @@ class ScheduleFactory:
                 f"whose mode is {mode}"
             )
         return str(metric)
+
+
+def _num_accumulated(trainer: Trainer, epoch: int) -> int:
+    """Return how many batches an optimizer step of an epoch has, which a callback may schedule."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning gives it no type
+    for callback in callbacks:
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback.get_accumulate_grad_batches(epoch)
+    return trainer.accumulate_grad_batches
 
 
 class TimmSchedule(LRScheduler):
