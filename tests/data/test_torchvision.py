@@ -171,6 +171,26 @@ def test_a_replaced_file_of_the_same_size_with_an_older_time_is_decoded(
     assert labels.tolist() == (9 - content.train[1]).tolist()
 
 
+def test_what_comes_into_the_root_after_the_decoding_changes_nothing(torchvision_module: Make, tmp_path: Path) -> None:
+    content = write_mnist(tmp_path / "root")
+    module = torchvision_module(name="MNIST")
+    module.prepare_data()
+    (tmp_path / "root" / "FashionMNIST").write_text("downloaded by another job")
+    module.setup()
+    assert_holds(module, content)
+
+
+@pytest.mark.parametrize("folder", ["cache", "."])
+def test_a_cache_in_the_root_is_used_again(torchvision_module: Make, tmp_path: Path, folder: str) -> None:
+    content = write_mnist(tmp_path / "root")
+    cache = tmp_path / "root" / folder
+    assert_holds(ready(torchvision_module(name="MNIST", cache=str(cache))), content)
+    (entry,) = cache.glob("torchvision-*")
+    (cache / f".{entry.name}.lock").touch()
+    assert_holds(ready(torchvision_module(name="MNIST", cache=str(cache))), content)
+    assert list(cache.glob("torchvision-*")) == [entry]
+
+
 def test_a_read_only_root_and_folder(torchvision_module: Make, tmp_path: Path) -> None:
     content = write_mnist(tmp_path / "data" / "root")
     folders = [tmp_path / "data", *(tmp_path / "data").rglob("")]
@@ -325,9 +345,9 @@ def write_colors(folder: Path, suffix: str, num_images: int = 3) -> None:
         Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number}{suffix}", format="PNG")
 
 
-def refusal(module: Torchvision) -> str:
+def refusal(make: Make, **settings: Any) -> str:
     with pytest.raises(UserError) as refused:
-        module.prepare_data()
+        make(**settings).prepare_data()
     return str(refused.value)
 
 
@@ -339,26 +359,32 @@ def test_a_missing_class_is_named(torchvision_module: Make, tmp_path: Path, monk
     write_colors(root / "gtsrb" / "GTSRB" / "Final_Test" / "Images", ".ppm", 43)
     rows = [f"{sign}.ppm;{sign}" for sign in range(43)]
     (root / "gtsrb" / "GT-final_test.csv").write_text("\n".join(["Filename;ClassId", *rows]))
-    signs = torchvision_module(name="GTSRB", image_size=16)
-    signs.prepare_data()
+    signs = {"name": "GTSRB", "image_size": 16}
+    torchvision_module(**signs).prepare_data()
     (root / "gtsrb" / "GTSRB" / "Training" / "00001").rename(tmp_path / "sign")
-    assert "GTSRB lacks the folders of 1 class (gtsrb/GTSRB/Training/00001): copy them, or" in refusal(signs)
+    assert "GTSRB lacks the folders of 1 class (gtsrb/GTSRB/Training/00001): copy them, or" in refusal(
+        torchvision_module, **signs
+    )
 
     for split in ("train", "val"):
         for wnid in torchvision.datasets.Imagenette._WNID_TO_CLASS:
             write_colors(root / "imagenette2-160" / split / wnid, ".jpeg")
-    imagenette = torchvision_module(name="Imagenette", variant="160px", image_size=16, test_size=0)
-    imagenette.prepare_data()
+    imagenette = {"name": "Imagenette", "variant": "160px", "image_size": 16, "test_size": 0}
+    torchvision_module(**imagenette).prepare_data()
     (root / "imagenette2-160" / "val" / "n02979186").rename(tmp_path / "cassette player")
-    assert "the validation split of Imagenette lacks 1 class (cassette player): copy" in refusal(imagenette)
+    assert "the validation split of Imagenette lacks 1 class (cassette player): copy" in refusal(
+        torchvision_module, **imagenette
+    )
     (root / "imagenette2-160" / "train" / "n02979186").rename(tmp_path / "cassette player too")
-    assert "Imagenette has 9 classes in these files, expected 10: copy those" in refusal(imagenette)
+    assert "Imagenette has 9 classes in these files, expected 10: copy those" in refusal(
+        torchvision_module, **imagenette
+    )
 
     write, settings = PUBLISHED["EuroSAT"]
     write(root, monkeypatch)
     (root / "eurosat" / "2750" / "River").rename(tmp_path / "river")
-    eurosat = torchvision_module(name="EuroSAT", **settings)
-    assert "EuroSAT lacks the folders of 1 class (eurosat/2750/River): copy" in refusal(eurosat)
+    message = refusal(torchvision_module, name="EuroSAT", **settings)
+    assert "EuroSAT lacks the folders of 1 class (eurosat/2750/River): copy" in message
 
 
 GRAY = (

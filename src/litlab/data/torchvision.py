@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Unpack, runtime_checkable
 
@@ -23,6 +24,7 @@ from litlab.errors import UserError
 from litlab.runs.lock import temporary_lock
 
 _ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".xz", ".bz2", ".mat", ".h5")
+_PREFIX = "torchvision-"  # of the entries of the cache
 _MAX_LISTED = 10  # classes in a message
 _TIMEOUT_S = 30  # without a byte of a download; a firewall that drops packets would block forever
 
@@ -135,14 +137,36 @@ class Torchvision(FileDataModule):
         self.root = Path(root).expanduser().absolute()
         self.image_size = None if image_size is None else height_and_width(image_size)
 
-    @property
+    @cached_property
     def _key(self) -> str:
+        """The key of the files in `root`, without any that of the newest entry; kept, whatever comes into it later."""
         content = repr((self.dataset, self.variant, str(self.root), self.image_size, self.resize))
-        key = f"torchvision-{self.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-        if (stamp := _stamp(self.root)) is not None:
+        key = f"{_PREFIX}{self.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        if (stamp := self._stamp()) is not None:
             return f"{key}-{stamp}"
         entries = sorted(self.cache.glob(f"{key}-*"), key=lambda entry: entry.stat().st_mtime_ns)
         return entries[-1].name if entries else key
+
+    def _stamp(self) -> str | None:
+        """Return a hash of path, size and time of change of each file in `root`, also behind links; None without any.
+
+        A cache in it, and what other processes download, do not count.
+        """
+        cache, unfinished = Path(os.path.realpath(self.cache)), (f".{self.root.name}.part",)
+        files, walked = [], set()
+        for parent, folders, names in os.walk(self.root, followlinks=True):
+            place = Path(os.path.realpath(parent))
+            if place in walked:  # by a link
+                folders.clear()
+                continue
+            walked.add(place)
+            own = (*unfinished, _PREFIX, f".{_PREFIX}") if place == cache else unfinished
+            folders[:] = sorted(name for name in folders if place / name != cache and not name.startswith(own))
+            for name in names:
+                if not name.startswith(own):
+                    status = _status(Path(parent, name))
+                    files.append((os.path.relpath(parent, self.root), name, status.st_size, status.st_mtime_ns))
+        return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16] if files else None
 
     def prepare_data(self) -> None:
         """Decode the images unless the cache has them; download the files if they are not in `root`.
@@ -154,7 +178,8 @@ class Torchvision(FileDataModule):
         try:
             cache.load(self._key)
         except LookupError:
-            self._find_splits()  # a download changes the key
+            self._find_splits()
+            del self._key  # a download changes it
             cache.build(self._key, self._decoding_plan)
 
     def load_images(self) -> ImageArrays:
@@ -314,21 +339,6 @@ class Torchvision(FileDataModule):
             () if split is None else make(**options, **split) for split in (source.train, source.val, source.test)
         ]
         return splits[0], splits[1], splits[2]
-
-
-def _stamp(folder: Path) -> str | None:
-    """Return a hash of path, size and time of change of each file in a folder, also behind links; None without any."""
-    files, walked = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name != f".{folder.name}.part")  # a download of another process
-        if (place := os.path.realpath(parent)) in walked:  # by a link
-            folders.clear()
-            continue
-        walked.add(place)
-        for name in names:
-            status = _status(Path(parent, name))
-            files.append((os.path.relpath(parent, folder), name, status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16] if files else None
 
 
 def _status(path: Path) -> os.stat_result:
