@@ -23,9 +23,9 @@ class ScheduleFactory:
 
     Args:
         make: Returns a scheduler, of torch or timm, for an `optimizer`, and for a number of `total_steps` or a `mode`
-            if it takes these. The number is that of the whole training, also where a callback accumulates gradients. The
-            scheduler is stepped after each optimizer step or epoch; torch's `ReduceLROnPlateau` after each validation,
-            with the objective.
+            if it takes these. The number is that of the whole training, also if a callback changes the accumulation of
+            gradients. The scheduler is stepped after each optimizer step or epoch; torch's `ReduceLROnPlateau` after
+            each validation, with the objective.
         interval: What the scheduler counts, as the config says; None for steps.
         needs_total_steps: Whether `make` takes `total_steps`.
         takes_mode: Whether `make` takes the `mode` of a `ReduceLROnPlateau`.
