@@ -206,3 +206,10 @@ def test_combinations_that_add_nothing_share_a_run(loader: ConfigLoader) -> None
 def test_an_ablation_is_a_multirun() -> None:
     with pytest.raises(UserError, match=r"^study.ablate: an ablation is a multirun of the grid sweeper.*: add -m"):
         compose_config(*TINY, quote_changes("study.ablate={a:[data.flip=false]}"))
+
+
+def test_a_change_may_delete_a_group() -> None:
+    assert read_changes({"a": ["~schedule"]}) == {"a": ["~schedule"]}
+    assert variants({"a": ["~schedule"], "b": ["schedule=null"], "c": ["schedule=cosine"]})[-1] == ("c",), "contradicts"
+    notes = expand_ablation([[]], {"a": ["~schedule"], "b": ["schedule=null"]}, [], pairs=False).notes
+    assert notes == [], "both delete it"

@@ -302,9 +302,9 @@ class GridSweeper(Sweeper):
         from litlab.config.compose import swept_overrides
 
         assert self.config is not None
-        study = OmegaConf.to_container(self.config.study, resolve=False)
-        assert isinstance(study, dict)
-        if not (changes := read_changes(study.get("ablate"))):
+        value = OmegaConf.select(self.config, "study.ablate")
+        value = OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+        if not (changes := read_changes(value)):
             return points
         swept = [key for key in swept_overrides(self.config) if key != ABLATION]
         grid = expand_ablation(points, changes, swept, pairs=self.config.study.ablate_pairs)

@@ -36,6 +36,7 @@ and never used for ranking. Runs that are not completed are counted, not average
 examples:
   litlab compare outputs/lr_by_seed
   litlab compare outputs/lr_by_seed --baseline lr=0.1
+  litlab compare outputs/ablation --ablation --plot ablation.pdf
   litlab compare outputs/first outputs/second --filter 'optimizer.lr<0.1' --filter model=cnn
   litlab compare outputs/lr_by_seed --format latex --output table.tex
   litlab compare outputs/lr_by_seed --plot curves.pdf --html comparison.html

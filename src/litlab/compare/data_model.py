@@ -106,6 +106,11 @@ def variant_of(runs: Iterable[Run]) -> tuple[str, ...]:
     return next((run.variant.names for run in runs if run.variant), ())
 
 
+def overrides_of(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Return the overrides of these changes."""
+    return next((run.variant.overrides for run in runs if run.variant), ())
+
+
 def unit_name(runs: Iterable[Run]) -> str:
     """Name the unit of repetition of runs: `seed`, `fold`, or `run` if some have none or they differ."""
     names = {"run" if run.unit is None else "seed" if run.fold is None else "fold" for run in runs} or {"seed"}

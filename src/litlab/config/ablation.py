@@ -101,11 +101,15 @@ def check_changes(value: Any) -> Any:
             )
         if overrides is None:
             continue
-        if not isinstance(overrides, list) or not all(isinstance(line, str) and "=" in line for line in overrides):
+        if not isinstance(overrides, list) or not all(map(_is_override, overrides)):
             raise ValueError(f"{name}: expected a list of overrides KEY=VALUE, as in {_EXAMPLE}")
         if not overrides:
             raise ValueError(f"{name}: has no override; name what it changes, as in {_EXAMPLE}")
     return value
+
+
+def _is_override(line: object) -> bool:
+    return isinstance(line, str) and ("=" in line or line.startswith(_DELETED))
 
 
 def is_plain_name(name: object) -> bool:
