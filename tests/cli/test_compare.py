@@ -13,6 +13,7 @@ from support.studies import make_study
 from litlab.cli import compare
 from litlab.compare.comparison import compare as compare_runs
 from litlab.compare.formats import render
+from litlab.compare.looks import LOOKS_FILE
 from litlab.errors import UserError
 
 NUM_RUNS = 75
@@ -34,7 +35,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    """Return all files but the record of the looks, which `compare` writes."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != LOOKS_FILE)
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
 def test_table(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,13 +13,15 @@ import pytest
 import yaml
 from scipy import stats
 from support.grids import names
-from support.studies import make_run
+from support.studies import make_run, write_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.formats import Format, render
 from litlab.compare.html import to_html
 from litlab.compare.plots import figures
+from litlab.config.identity import identity
 from litlab.errors import UserError
+from litlab.sweep.study import JobRecord, Study
 
 ABLATE = {"no_flip": ["data.flip=false"], "slow": ["optimizer.lr=0.01"], "small": ["model.hidden=[4]"]}
 VALUES: dict[str, dict[str, Any]] = {
@@ -46,13 +48,17 @@ def make_ablation(
     settings: Mapping[str, Any] = {},
     ablate: Mapping[str, list[str] | None] = ABLATE,
 ) -> None:
-    """Write the runs of an ablation."""
+    """Write an ablation, or more runs of one, all of whose seeds were planned, and that nobody has looked at."""
+    records = [*Study.load(path).records] if (path / "study.yaml").exists() else []
     for variant in variants:
         changes = {key: value for name in variant for key, value in VALUES[name].items()}
         study = {"study.ablate": dict(ablate), "study.ablation": list(variant)}
         for seed in seeds:
             run = {"seed": seed, **settings, **changes, **study}
-            make_run(path / f"{'+'.join(variant) or 'full'}_{seed}", run, values(variant, seed))
+            name = f"{'+'.join(variant) or 'full'}_{seed}"
+            config = make_run(path / name, run, values(variant, seed)).read_config()
+            records.append(JobRecord(len(records), name, identity(config), [], {"seed": str(seed)}))
+    write_study(path, records, {"seed": [*map(str, seeds)]}, [len(seeds)])
 
 
 @pytest.fixture(scope="module")

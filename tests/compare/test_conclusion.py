@@ -8,7 +8,8 @@ from support.studies import make_study
 
 from litlab.compare.comparison import compare
 from litlab.compare.conclusion import advice, answer, question
-from litlab.compare.differences import differences
+from litlab.compare.data_model import Design
+from litlab.compare.differences import FIXED, differences
 from litlab.compare.html import to_html
 from litlab.runs.metrics import Metric
 
@@ -58,7 +59,8 @@ def test_advice() -> None:
     same = "against the baseline (3 pairs of seeds), but the difference is the same in all pairs"
     expected = {
         "lr=0.05": "+0.004333 against the baseline (3 pairs of seeds) can't be told from noise; "
-        f"if the true difference is as large as this, about {needed} seeds of each would do",
+        f"if the true difference is as large as this, about {needed} seeds of each would do in a study that plans them "
+        "(seeds added to this one make its test sequential, which needs more)",
         "lr=9": None,
         "lr=0.01": "-0.11 against the baseline, but with one seed no spread is known: it may be noise; "
         "run at least 2 more seeds",
@@ -68,6 +70,39 @@ def test_advice() -> None:
         "shifted": f"+0.1 {same}, so there is no spread to test with",
     }
     for name, text in expected.items():
-        assert advice(name, tested[name], LOSS, "seed") == (text and f"{name}: {text}")
-    in_points = advice("lr=0.05", tested["lr=0.05"], ACCURACY, "seed")
+        assert advice(name, tested[name], LOSS, "seed", FIXED) == (text and f"{name}: {text}")
+    in_points = advice("lr=0.05", tested["lr=0.05"], ACCURACY, "seed", FIXED)
     assert in_points.startswith("lr=0.05: +0.43 points against the baseline")
+
+
+BASE = dict.fromkeys(range(5), 0.5)
+GAINS = [0.01, -0.002, 0.006, 0.003, -0.004]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "factor", "text"),
+    [
+        (60, 1.0, "; if the true difference is as large as this, about {needed} of each would do"),
+        (None, 1.0, "; if the true difference is as large as this, about {needed} of each would do"),
+        (20, 0.1, "; a difference this small would need more than the 20 seeds that are planned"),
+        (None, 0.1, "; a difference this small would need more than 100 seeds"),
+    ],
+)
+def test_advice_before_a_difference_is_decided(horizon: int | None, factor: float, text: str) -> None:
+    design = Design("sequential", horizon)
+    mean = sum(GAINS) / 5
+    values = {seed: 0.5 + gain + (factor - 1) * mean for seed, gain in enumerate(GAINS)}
+    difference = differences(BASE, {"a": values}, design)["a"]
+    sentence = advice("a", difference, ACCURACY, "seed", design)
+    assert sentence is not None
+    assert sentence.partition("can't be told from noise")[2] == (
+        " yet; seeds may be added until it is decided" + text.format(needed=difference.needed)
+    )
+
+
+def test_advice_at_the_end_of_the_plan() -> None:
+    design = Design("sequential", 5)
+    difference = differences(BASE, {"a": {seed: 0.5 + gain for seed, gain in enumerate(GAINS)}}, design)["a"]
+    sentence = advice("a", difference, ACCURACY, "seed", design)
+    assert sentence is not None
+    assert sentence.endswith("can't be told from noise with the 5 planned seeds; with more, the test has an open end")

@@ -5,6 +5,7 @@ random numbers are always the same.
 """
 
 import math
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -15,10 +16,11 @@ from scipy import stats
 from support.thorough import examples
 
 from litlab.compare.conclusion import advice
-from litlab.compare.data_model import Difference
-from litlab.compare.differences import differences
+from litlab.compare.data_model import Design, Difference
+from litlab.compare.differences import FIXED, differences
 from litlab.compare.summaries import summarize
 from litlab.runs.metrics import Metric
+from litlab.statistics.sequential import nominal_level, sequential_p
 from litlab.statistics.student_t import MAX_SEEDS, POWER, num_seeds_needed
 
 MAX, MIN = Metric("val/f1", mode="max"), Metric("val/loss", mode="min")
@@ -171,7 +173,7 @@ def test_differences_of_any_values_are_finite_and_consistent(baseline, others):
         assert (
             difference.needed is None or difference.kind == "welch" or difference.num < difference.needed <= MAX_SEEDS
         )
-        assert (advice(name, difference, MIN, "seed") is None) == (
+        assert (advice(name, difference, MIN, "seed", FIXED) is None) == (
             difference.corrected is not None and difference.corrected < 0.05
         )
 
@@ -243,3 +245,69 @@ def test_equal_groups_rarely_differ(is_paired):
         num_wrong_uncorrected += any(difference.p < LEVEL for difference in tested)
     assert num_wrong <= bounds(LEVEL)[-1]
     assert num_wrong_uncorrected > bounds(LEVEL)[-1]
+
+
+SEQUENTIAL = [Design("sequential", 20), Design("sequential")]
+
+
+@pytest.mark.parametrize("design", SEQUENTIAL)
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_sequential_differences_are_those_of_each_number_of_seeds(design: Design, is_paired: bool) -> None:
+    """The p-value is the smallest of all looks in the order of the seeds, in whatever order the runs are given."""
+    random = np.random.default_rng(3)
+    baseline, values = seeds(random.normal(0, 1, 8)), seeds(random.normal(4, 1, 8), 0 if is_paired else 100)
+    results = []
+    for num in range(2, 9):
+        first, second = (dict(list(group.items())[:num][::-1]) for group in (baseline, values))
+        results.append(differences(first, {"b": second}, design)["b"])
+        test = stats.ttest_rel if is_paired else partial(stats.ttest_ind, equal_var=False)
+        ordinary = test([*second.values()], [*first.values()])
+        assert results[-1].num == num
+        level = nominal_level(num, design.horizon, 0.05)
+        low, high = ordinary.confidence_interval(1 - level)
+        assert (results[-1].low, results[-1].high) == pytest.approx((low, high), rel=1e-6)
+        boundary = sequential_p({num: ordinary.pvalue}, design.horizon)
+        assert results[-1].p == pytest.approx(min([boundary, *(result.p for result in results[:-1])]))
+        assert results[-1].p >= ordinary.pvalue
+    assert results[-1].p == results[-1].corrected < 0.1
+
+
+def test_ties_of_rounded_values_are_no_evidence() -> None:
+    """0.61 - 0.6 and 0.52 - 0.51 are equal but for rounding, which would be an infinite t."""
+    for first in (0, 100):
+        baseline, values = seeds([0.6, 0.51, 0.3, 0.2]), seeds([0.61, 0.52, 0.25, 0.26], first)
+        assert differences(baseline, {"b": values}, Design("sequential"))["b"].p > 0.1
+    equal, values = [0.5, 0.5, 0.5], [0.6, 0.6, 0.61]  # no spread in the first two
+    difference = differences(seeds(equal), {"b": seeds(values, 100)}, Design("sequential"))["b"]
+    ordinary = stats.ttest_1samp(values, 0.5)
+    assert difference.p == pytest.approx(sequential_p({3: ordinary.pvalue}, None))
+
+
+@pytest.mark.parametrize("horizon", [20, None])
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_equal_groups_rarely_differ_although_every_seed_is_looked_at(horizon: int | None, is_paired: bool) -> None:
+    """Any of five groups that differs from the baseline at any look makes the study wrong."""
+    random = np.random.default_rng(8)
+    num_wrong = 0
+    for _ in range(NUM_STUDIES):
+        shared = random.normal(0.9, 0.03, 12) if is_paired else 0.9
+        groups = [shared + random.normal(0, 0.01, 12) for _ in range(6)]
+        others = {str(group): seeds(values, 0 if is_paired else 100 * group) for group, values in enumerate(groups)}
+        tested = differences(others.pop("0"), others, Design("sequential", horizon)).values()
+        num_wrong += any(difference.corrected < LEVEL for difference in tested)
+    assert num_wrong <= bounds(LEVEL)[-1]
+
+
+@pytest.mark.parametrize("horizon", [40, None])
+def test_the_needed_number_of_a_sequential_design_finds_at_least_80_percent(horizon: int | None) -> None:
+    gains = [1.9, -0.6, 1.3, -0.4, 0.8]
+    needed = differences(seeds([0.0] * 5), {"b": seeds(gains)}, Design("sequential", horizon))["b"].needed
+    assert needed is not None
+    effect = np.mean(gains) / np.std(gains, ddof=1)
+    samples = np.random.default_rng(1).normal(effect, 1, (2000, needed))
+    num = np.arange(2, needed + 1)
+    means = samples.cumsum(axis=1)[:, 1:] / num
+    deviations = np.sqrt(((samples**2).cumsum(axis=1)[:, 1:] - num * means**2) / (num - 1))
+    p_values = 2 * stats.t.sf(np.abs(means) / deviations * np.sqrt(num), num - 1)
+    levels = np.array([nominal_level(int(size), horizon, LEVEL) for size in num])
+    assert 0.78 <= (p_values < levels).any(axis=1).mean() <= 0.95

@@ -16,6 +16,7 @@ from litlab.config.identity import identity
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric, MetricsWriter
 from litlab.runs.result import Result, write_result
+from litlab.runs.signature import sign_study
 from litlab.runs.state import RunStatus
 from litlab.sweep.study import JobRecord, Plan
 
@@ -125,19 +126,24 @@ def make_study(
     path: Path,
     axes: Mapping[str, Sequence[Any]],
     accuracy: Callable[[dict[str, Any]], float],
+    *,
+    planned_seeds: list[int] | None = None,
+    is_own: bool = True,
     **settings: Any,
 ) -> list[RunDirectory]:
-    """Write a finished grid.
+    """Write a finished grid that nobody has looked at.
 
     Args:
         path: Directory of the study.
         axes: Swept keys with their values.
         accuracy: Called with a point, returns the accuracy of its job.
+        planned_seeds: Planned numbers of seeds; by default that of the axis.
+        is_own: Whether to sign it.
         settings: Arguments of `make_run`; a callable one is called with the point, `curve` with (point, epoch).
     """
     path.mkdir(parents=True)
     texts = {key: [as_text(value) for value in values] for key, values in axes.items()}
-    runs, lines = [], []
+    runs, records = [], []
     for number, values in enumerate(itertools.product(*axes.values())):
         point = dict(zip(axes, values, strict=True))
         of_job = {
@@ -148,13 +154,29 @@ def make_study(
         run = make_run(path / name, point, accuracy(point), swept=list(axes), **of_job)
         shown = {key: as_text(value) for key, value in point.items()}
         overrides = [f"{key}={value}" for key, value in shown.items()]
-        lines.append(JobRecord(number, name, identity(run.read_config()), overrides, shown).to_line())
+        records.append(JobRecord(number, name, identity(run.read_config()), overrides, shown))
         runs.append(run)
-    started = "2026-11-23T10:00:00+00:00"
-    plan = Plan("grid", texts, config_with({}), ["-m"], {}, {}, str(path.parent), started, len(runs))
-    (path / "study.yaml").write_text(plan.to_yaml())
-    (path / "jobs.jsonl").write_text("".join(lines))
+    planned = [len(axes.get("seed", [0]))] if planned_seeds is None else planned_seeds
+    write_study(path, records, texts, planned, is_own=is_own)
     return runs
+
+
+def write_study(
+    path: Path,
+    records: Sequence[JobRecord],
+    axes: dict[str, list[str]],
+    planned_seeds: list[int] | None,
+    *,
+    is_own: bool = True,
+) -> None:
+    """Write jobs.jsonl and study.yaml, signed if the study is to be the user's own."""
+    started = "2026-11-23T10:00:00+00:00"
+    num_jobs = len(records)
+    plan = Plan("grid", axes, config_with({}), ["-m"], {}, {}, str(path.parent), started, num_jobs, planned_seeds)
+    (path / "study.yaml").write_text(plan.to_yaml())
+    (path / "jobs.jsonl").write_text("".join(record.to_line() for record in records))
+    if is_own:
+        sign_study(path, plan.to_yaml().encode())
 
 
 def as_text(value: Any) -> str:

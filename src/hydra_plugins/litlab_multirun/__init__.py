@@ -174,7 +174,7 @@ class BackendLauncher(Launcher):
         base = {str(key): value for key, value in composed.items() if key != "hydra"}
         for key, value in job_values(sys.argv[1:]).items():
             put(base, key, value)
-        planned = self._planned_seeds(len(axes.get("seed", ["0"])) if kind == "grid" else 0)
+        planned = self._planned_seeds(0 if kind == "search" else len(axes.get("seed", ["0"])))
         return Plan(
             kind=kind,
             axes=axes,

@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> None:
 
     check_outputs([file for file in (options.output, options.html) if file is not None], options.plot)
     from litlab.compare.comparison import compare
+    from litlab.compare.looks import record_looks
 
     comparison = compare(
         options.directories,
@@ -69,6 +71,7 @@ def main(arguments: list[str]) -> None:
         baseline=options.baseline,
         ablation=options.ablation,
     )
+    comparison = replace(comparison, notes=(*comparison.notes, *record_looks(comparison)))
     _print_table(comparison, options)
     for line in _write_files(comparison, options):
         print(line, file=sys.stdout if options.format == "table" else sys.stderr, flush=True)

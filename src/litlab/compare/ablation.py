@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
-from litlab.compare.data_model import Comparison, Group, Interaction, Run, Unit, variant_of
+from litlab.compare.data_model import Comparison, Design, Group, Interaction, Run, Unit, variant_of
 from litlab.compare.differences import differences
 from litlab.compare.grouping import (
     Grouping,
@@ -90,7 +90,7 @@ def sort_variants(groups: Sequence[Group], mode: Mode) -> list[Group]:
     return sorted(groups, key=key)
 
 
-def add_interactions(groups: Sequence[Group], means: Mapping[str, Mapping[Unit, float]]) -> list[Group]:
+def add_interactions(groups: Sequence[Group], means: Mapping[str, Mapping[Unit, float]], design: Design) -> list[Group]:
     """Return the groups, those of two changes with their interaction.
 
     The interaction of a seed or fold is the value with both changes, minus those with one change, plus that of the full
@@ -99,6 +99,7 @@ def add_interactions(groups: Sequence[Group], means: Mapping[str, Mapping[Unit, 
     Args:
         groups: All groups of an ablation.
         means: Name of a group -> seed or fold -> value.
+        design: Design of the tests.
     """
     names = {group.name: variant_of(group.runs) for group in groups}
     full = {unit: value for unit, value in means.get(FULL, {}).items() if unit is not None}
@@ -116,7 +117,7 @@ def add_interactions(groups: Sequence[Group], means: Mapping[str, Mapping[Unit, 
             effects[name] = mean_of([*together.values()]), mean_of([*total.values()])
             # Around the level of the metric, not around 0, so that a spread from rounding is told from a real one.
             interactions[name] = {unit: level + together[unit] - total[unit] for unit in units}
-    tested = differences(dict.fromkeys(full, level), interactions)
+    tested = differences(dict.fromkeys(full, level), interactions, design)
     return [
         replace(group, interaction=Interaction(*effects[group.name], tested[group.name]))
         if group.name in tested

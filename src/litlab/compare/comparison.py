@@ -9,7 +9,8 @@ from pathlib import Path
 from litlab.compare.ablation import FULL, add_interactions, define_variants, is_pair, sort_pairs, sort_variants
 from litlab.compare.collect import collect
 from litlab.compare.conclusion import advice, caution
-from litlab.compare.data_model import Comparison, Group, Run, Summary, best_group
+from litlab.compare.data_model import Comparison, Design, Group, Run, Summary, best_group
+from litlab.compare.design import choose_design
 from litlab.compare.differences import differences
 from litlab.compare.filters import filter_runs
 from litlab.compare.grouping import GroupSpec, define_groups, group_by_settings
@@ -100,10 +101,11 @@ def compare(
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)
     groups = [_group(spec, values, chosen, table) for spec in specs]
+    design = choose_design(groups)
     pairs: list[Group] = []
     if ablation:
         means = {spec.name: unit_means(values_by_unit(spec.subgroups, values)) for spec in specs}
-        groups = add_interactions(groups, means)
+        groups = add_interactions(groups, means, design)
         pairs = sort_pairs(groups)
         groups = [group for group in groups if not is_pair(group)]
         if next(group.value for group in groups if group.name == FULL) is None:
@@ -113,7 +115,7 @@ def compare(
     base = None if baseline is None else _find_group(groups, baseline)
     if base is not None:
         by_unit = {spec.name: values_by_unit(spec.subgroups, values) for spec in specs}
-        groups, remarks = _against(base, groups, by_unit, chosen)
+        groups, remarks = _against(base, groups, by_unit, chosen, design)
         notes += remarks
     num_filtered = len(runs) - sum(len(group.runs) for group in filtered_groups)
     filtered = [f"--filter leaves out {num_filtered} of {len(runs)} runs"] * (num_filtered > 0)
@@ -129,6 +131,7 @@ def compare(
         keys=grouping.keys,
         groups=tuple(ranked),
         baseline=base.name if base else None,
+        design=design,
         ties=frozenset() if ablation else _tied_groups(groups, chosen.mode),  # the question is another one
         notes=(*filtered, *grouping.notes, *notes),
         skipped=tuple(skipped),
@@ -201,7 +204,7 @@ def _find_group(groups: Sequence[Group], name: str) -> Group:
 
 
 def _against(
-    base: Group, groups: Sequence[Group], units: dict[str, UnitValues], metric: Metric
+    base: Group, groups: Sequence[Group], units: dict[str, UnitValues], metric: Metric, design: Design
 ) -> tuple[list[Group], list[str]]:
     """Add differences from the baseline to the groups, and describe those that cannot be told from noise."""
     if base.value is None:
@@ -215,9 +218,11 @@ def _against(
     if len(groups) == 1:
         return [base], [f"{base.name} is the only group: there is nothing to compare with it"]
     means = {group.name: unit_means(units[group.name]) for group in groups if units[group.name]}
-    tested = differences(means.pop(base.name), means)
+    tested = differences(means.pop(base.name), means, design)
     sentences = [
-        sentence for name, difference in tested.items() if (sentence := advice(name, difference, metric, base.unit))
+        sentence
+        for name, difference in tested.items()
+        if (sentence := advice(name, difference, metric, base.unit, design))
     ]
     remarks = sentences[:_NUM_ADVICE]
     if (num_more := len(sentences) - _NUM_ADVICE) > 0:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.data_model import Comparison, Difference, Group, Summary, best_group, variant_of
+from litlab.compare.data_model import Comparison, Design, Difference, Group, Summary, best_group, variant_of
+from litlab.compare.differences import MAX_SEQUENTIAL
 from litlab.compare.grouping import ALL
 from litlab.compare.table import INTERVAL, decimals, fixed, unit_of_differences, with_unit
 from litlab.runs.metrics import Metric, Mode
@@ -123,7 +124,7 @@ def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
     return [f"{best.name} {reason}: no spread is known, so that it comes first may be chance; {advice}"]
 
 
-def advice(name: str, difference: Difference, metric: Metric, unit: str) -> str | None:
+def advice(name: str, difference: Difference, metric: Metric, unit: str, design: Design) -> str | None:
     """Say what would tell a group of that name from the baseline; None if its difference is significant.
 
     Args:
@@ -131,6 +132,7 @@ def advice(name: str, difference: Difference, metric: Metric, unit: str) -> str 
         difference: Its difference from the baseline.
         metric: The compared metric.
         unit: Unit of repetition: `seed`, `fold` or `run`.
+        design: Design of the test.
     """
     if _is_significant(difference):
         return None
@@ -148,7 +150,25 @@ def advice(name: str, difference: Difference, metric: Metric, unit: str) -> str 
         return f"{start}, but {same}, so there is no spread to test with"
     if unit == "fold":  # more of them would be other ones
         return f"{start} can't be told from noise; more seeds for each fold make its value more certain"
-    if difference.needed is None:
-        return f"{start} can't be told from noise; a difference this small would need more than {MAX_SEEDS:,} seeds"
-    enough = f"about {difference.needed} seeds of each would do"
-    return f"{start} can't be told from noise; if the true difference is as large as this, {enough}"
+    return f"{start} can't be told from noise{_what_to_do(difference, design)}"
+
+
+def _what_to_do(difference: Difference, design: Design) -> str:
+    """Say how many seeds would tell a difference from noise, and what adding them means for the test."""
+    num, needed, horizon = difference.num, difference.needed, design.horizon
+    if_true = "if the true difference is as large as this"
+    if not design.is_sequential:
+        if needed is None:
+            return f"; a difference this small would need more than {MAX_SEEDS:,} seeds"
+        again = f"about {needed} seeds of each would do in a study that plans them"
+        return f"; {if_true}, {again} (seeds added to this one make its test sequential, which needs more)"
+    if horizon is not None and num >= horizon:
+        return f" with the {horizon} planned seeds; with more, the test has an open end"
+    add = " yet; seeds may be added until it is decided"
+    if needed is not None and needed > num:
+        return f"{add}; {if_true}, about {needed} of each would do"
+    if needed is not None:  # with this many, studies find it more often than not, but this one did not
+        return add
+    if horizon is None or horizon > MAX_SEQUENTIAL:
+        return f"{add}; a difference this small would need more than {MAX_SEQUENTIAL} seeds"
+    return f"{add}; a difference this small would need more than the {horizon} seeds that are planned"

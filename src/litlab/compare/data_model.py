@@ -153,6 +153,29 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Design:
+    """Design of the tests of differences.
+
+    Attributes:
+        kind: `fixed`: tests of a number of seeds that was planned before anybody looked; `sequential`: tests that may
+            be looked at after each seed.
+        horizon: Planned number of seeds of a sequential test; None for an open end.
+        reason: Clause that says why, for the caption; empty for folds.
+        warning: Sentence on earlier tests of the same runs; empty without any.
+    """
+
+    kind: Literal["fixed", "sequential"]
+    horizon: int | None = None
+    reason: str = ""
+    warning: str = ""
+
+    @property
+    def is_sequential(self) -> bool:
+        """Return True for tests that may be looked at after each seed."""
+        return self.kind == "sequential"
+
+
+@dataclass(frozen=True)
 class Difference:
     """Difference between a group and the baseline in the compared metric.
 
@@ -160,13 +183,14 @@ class Difference:
         kind: `paired` over shared seeds or folds, or `welch` if there are fewer than two.
         num: Number of pairs; for `welch`, of runs of the smaller group.
         mean: Mean of the group minus that of the baseline.
-        low: Lower end of the confidence interval, not corrected; None if there are too few runs or no spread.
+        low: Lower end of the confidence interval, not corrected; None if there are too few runs or no spread. In a
+            sequential design, the interval at this look of a confidence sequence.
         high: Upper end.
-        p: Two-sided p-value, not corrected.
+        p: Two-sided p-value, not corrected; in a sequential design, the smallest so far, which is valid at any time.
         corrected: Holm's p-value over all compared groups.
         effect: Cohen's d of the pairs, or Hedges' g.
-        needed: Seeds a group that would find a true difference of this size in 80 % of studies; None if it is
-            significant already, or if that cannot be computed.
+        needed: Seeds a group that would find a true difference of this size in 80 % of studies of this design; None if
+            it is significant already, or if that cannot be computed.
     """
 
     kind: Literal["paired", "welch"]
@@ -261,6 +285,7 @@ class Comparison:
         keys: Label -> full name of the key.
         groups: Groups in the order of the table.
         baseline: Name of the group that others are compared with.
+        design: Design of the tests of differences from it.
         ties: Names of the groups whose interval overlaps that of the best group (itself included).
         notes: Remarks for the reader: runs that are left out, duplicate seeds, too few seeds.
         skipped: Directories that are damaged or were not written by litlab.
@@ -278,6 +303,7 @@ class Comparison:
     keys: Mapping[str, str]
     groups: tuple[Group, ...]
     baseline: str | None = None
+    design: Design = Design("fixed")
     ties: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()

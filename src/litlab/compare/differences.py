@@ -1,12 +1,14 @@
 """Differences of groups from a baseline over seeds or folds: tests, intervals and effects."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from litlab.compare.data_model import Difference, Unit
+from litlab.compare.data_model import Design, Difference, Unit
+from litlab.statistics.sequential import nominal_level, paired_looks, sequential_p
 from litlab.statistics.student_t import (
     CONFIDENCE,
+    MAX_SEEDS,
     deviation_of,
     finite,
     hedges_g,
@@ -19,11 +21,21 @@ from litlab.statistics.student_t import (
     welch_dof,
 )
 
+FIXED = Design("fixed")
+MAX_SEQUENTIAL = 100  # seeds that may be needed for a decision; boundaries for more take seconds
 Values = Mapping[Unit, float]
-_Estimate = tuple[Difference, float, float]
 
 
-def differences(baseline: Values, others: Mapping[str, Values]) -> dict[str, Difference]:
+@dataclass(frozen=True)
+class _Estimate:
+    """A difference whose test is not corrected, with what `num_seeds_needed` has to know."""
+
+    difference: Difference
+    error_of_one: float = 0.0
+    dof_of_one: float = 0.0
+
+
+def differences(baseline: Values, others: Mapping[str, Values], design: Design = FIXED) -> dict[str, Difference]:
     """Test each of the other groups against the baseline.
 
     If at least two seeds or folds are in both groups, a t-test over the pairs of runs with the same one, without the
@@ -31,59 +43,115 @@ def differences(baseline: Values, others: Mapping[str, Values]) -> dict[str, Dif
     6, 1979) over all groups that have one: if no group differs from the baseline, a corrected p below 0.05 occurs in at
     most 5 % of studies.
 
+    In a sequential design, the tests are those of `litlab.statistics.sequential`, with a look after each seed in the
+    order of the seeds, whether somebody looked then or not. This p-value is valid at any time, so Holm's correction of
+    it is, too (Maurer and Bretz, Statistics in Biopharmaceutical Research 5, 2013).
+
     Without spread (all pairs the same distance apart; or no spread in either group) Student's t is not defined:
     interval, p and effect are None. A spread below single precision's rounding does not count.
 
     Args:
         baseline: Seed or fold -> finite value; None: a run without a seed, which is never paired.
         others: Group -> the same; each has at least one value.
+        design: Design of the tests.
     """
-    estimates = {name: _estimate(baseline, values) for name, values in others.items()}
-    p_values = {name: difference.p for name, (difference, _, _) in estimates.items()}
+    estimates = {name: _estimate(baseline, values, design) for name, values in others.items()}
+    p_values = {name: estimate.difference.p for name, estimate in estimates.items()}
     corrected = holm({name: p for name, p in p_values.items() if p is not None})
     level = (1 - CONFIDENCE) / max(len(corrected), 1)  # Bonferroni's, sufficient for Holm whatever the other groups do
     tested = {}
-    for name, (difference, error_of_one, dof_of_one) in estimates.items():
+    for name, estimate in estimates.items():
         p, needed = corrected.get(name), None
         if p is not None and p >= 1 - CONFIDENCE:
-            needed = num_seeds_needed(difference.mean, error_of_one, dof_of_one, level)
-        tested[name] = replace(difference, corrected=p, needed=needed)
+            needed = _num_seeds_needed(estimate, level, design)
+        tested[name] = replace(estimate.difference, corrected=p, needed=needed)
     return tested
 
 
-def _estimate(baseline: Values, values: Values) -> _Estimate:
-    """Return the uncorrected difference, with the last two arguments of `num_seeds_needed` but the level."""
+def _num_seeds_needed(estimate: _Estimate, level: float, design: Design) -> int | None:
+    """Return the number for a true difference of the estimated size; in a sequential design, an upper bound of it.
+
+    It is the number at which the boundary is crossed with the stated power; a difference may be found before.
+    """
+    mean, error, dof = estimate.difference.mean, estimate.error_of_one, estimate.dof_of_one
+    if not design.is_sequential:
+        return num_seeds_needed(mean, error, dof, level, MAX_SEEDS)
+    most = MAX_SEQUENTIAL if design.horizon is None else min(design.horizon, MAX_SEQUENTIAL)
+    return num_seeds_needed(mean, error, dof, lambda num: nominal_level(num, design.horizon, level), most)
+
+
+def _estimate(baseline: Values, values: Values, design: Design) -> _Estimate:
+    """Return the uncorrected difference; pairs and groups are in the order of their seeds."""
     units = [unit for unit in baseline if unit is not None and unit in values]
     if len(units) >= 2:
-        return _paired([(values[unit], baseline[unit]) for unit in units])
-    return _welch(list(baseline.values()), list(values.values()))
+        return _paired([(values[unit], baseline[unit]) for unit in _in_order(units)], design)
+    first, second = ([group[unit] for unit in _in_order(group)] for group in (baseline, values))
+    return _welch(first, second, design)
 
 
-def _paired(pairs: Sequence[tuple[float, float]]) -> _Estimate:
+def _in_order(units: Iterable[Unit]) -> list[Unit]:
+    """Sort seeds by their number; a run without a seed comes last, and folds keep their order."""
+    return sorted(units, key=lambda unit: unit if isinstance(unit, int) else math.inf)
+
+
+def _paired(pairs: Sequence[tuple[float, float]], design: Design) -> _Estimate:
     gains = [finite(value - base) for value, base in pairs]
     mean, deviation, num = mean_of(gains), deviation_of(gains), len(gains)
     difference = Difference("paired", num, mean)
-    if deviation is None or not is_spread(deviation, [value for pair in pairs for value in pair]):
-        return difference, 0, 0
+    values = [value for pair in pairs for value in pair]
+    if deviation is None or not is_spread(deviation, values):
+        return _Estimate(difference)
     effect = mean / deviation  # Cohen's d_z
-    return _tested(difference, deviation / math.sqrt(num), num - 1, effect), deviation, 1
+    if not design.is_sequential:
+        return _Estimate(_tested(difference, deviation / math.sqrt(num), num - 1, effect), deviation, 1)
+    look = paired_looks(gains, design.horizon, 1 - CONFIDENCE, scale=max(map(abs, values)))[-1]
+    return _Estimate(_at_look(difference, look.low, look.high, look.p, effect), deviation, 1)
 
 
-def _welch(baseline: Sequence[float], values: Sequence[float]) -> _Estimate:
-    difference = Difference("welch", min(len(baseline), len(values)), finite(mean_of(values) - mean_of(baseline)))
+def _welch(baseline: Sequence[float], values: Sequence[float], design: Design) -> _Estimate:
+    num = min(len(baseline), len(values))
+    difference = Difference("welch", num, finite(mean_of(values) - mean_of(baseline)))
+    error, dof = _welch_error(baseline, values)
+    if error is None:
+        return _Estimate(difference)
+    first, second = deviation_of(baseline) or 0.0, deviation_of(values) or 0.0
+    effect = hedges_g(difference.mean, first, second, len(baseline) - 1, len(values) - 1)
+    error_of_one = math.hypot(first, second)
+    dof_of_one = welch_dof(first / error_of_one, 1, 1)
+    if not design.is_sequential:
+        return _Estimate(_tested(difference, error, dof, effect), error_of_one, dof_of_one)
+    p_values = {size: _welch_p(baseline[:size], values[:size]) for size in range(2, num)}
+    p_values[num] = two_sided_p(difference.mean, error, dof)  # with all runs of the larger group
+    level = nominal_level(num, design.horizon, 1 - CONFIDENCE)
+    low, high = mean_interval(difference.mean, error, dof, level=level) if level > 0 else (-math.inf, math.inf)
+    p = sequential_p(p_values, design.horizon)
+    return _Estimate(_at_look(difference, low, high, p, effect), error_of_one, dof_of_one)
+
+
+def _welch_error(baseline: Sequence[float], values: Sequence[float]) -> tuple[float | None, float]:
+    """Return the standard error of the difference of two means, and its degrees of freedom; None without spread."""
     first, second = deviation_of(baseline), deviation_of(values)
     if first is None or second is None or not is_spread(math.hypot(first, second), [*baseline, *values]):
-        return difference, 0, 0
-    dofs = len(baseline) - 1, len(values) - 1
+        return None, 0.0
     errors = first / math.sqrt(len(baseline)), second / math.sqrt(len(values))
-    error, error_of_one = math.hypot(*errors), math.hypot(first, second)
-    effect = hedges_g(difference.mean, first, second, *dofs)
-    tested = _tested(difference, error, welch_dof(errors[0] / error, *dofs), effect)
-    return tested, error_of_one, welch_dof(first / error_of_one, 1, 1)
+    error = math.hypot(*errors)
+    return error, welch_dof(errors[0] / error, len(baseline) - 1, len(values) - 1)
+
+
+def _welch_p(baseline: Sequence[float], values: Sequence[float]) -> float:
+    """Return the p-value of the ordinary test; 1 without spread."""
+    error, dof = _welch_error(baseline, values)
+    return 1.0 if error is None else two_sided_p(mean_of(values) - mean_of(baseline), error, dof)
 
 
 def _tested(difference: Difference, error: float, dof: float, effect: float) -> Difference:
-    """Add interval, p and effect."""
+    """Add interval, p and effect of the ordinary test."""
     low, high = mean_interval(difference.mean, error, dof)
-    p = two_sided_p(difference.mean, error, dof)
-    return replace(difference, low=low, high=high, p=p, effect=effect)
+    return replace(difference, low=low, high=high, p=two_sided_p(difference.mean, error, dof), effect=effect)
+
+
+def _at_look(difference: Difference, low: float, high: float, p: float, effect: float) -> Difference:
+    """Add interval, p and effect of the sequential test; beyond the last boundary, there is no interval."""
+    if math.isinf(low) or math.isinf(high):
+        return replace(difference, p=p, effect=effect)
+    return replace(difference, low=finite(low), high=finite(high), p=p, effect=effect)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from litlab.compare.data_model import Comparison, Difference, Group, Summary
+from litlab.compare.data_model import Comparison, Design, Difference, Group, Summary
 from litlab.compare.setting_names import parsed, shorten
 from litlab.compare.summaries import interval_method
 from litlab.errors import UserError
@@ -27,8 +27,8 @@ MAX_DECIMALS_OF_PERCENT = 4
 LONGEST = 1e9  # from here on, numbers have an exponent
 _AT = {"best": "where the objective was best", "last": "after the last epoch"}
 _TESTS = {
-    "paired": "paired by {unit} (t-test of the pairs; effect: Cohen's d of the pairs)",
-    "welch": "unpaired (Welch's t-test; effect: Hedges' g)",
+    "paired": "paired by {unit} ({test} of the pairs; effect: Cohen's d of the pairs)",
+    "welch": "unpaired (Welch's {test}; effect: Hedges' g)",
 }
 Value = float | str | None
 Getter = Callable[[Group], Value]
@@ -400,7 +400,8 @@ def _caption_of_differences(comparison: Comparison, keys: Collection[str]) -> li
     if comparison.baseline is None or not kinds:
         return []
     unit = next((group.unit for group in comparison.groups if group.name == comparison.baseline), "seed")
-    tests = " or ".join(_TESTS[kind].format(unit=unit) for kind in kinds)
+    test = "sequential t-test" if comparison.design.is_sequential else "t-test"
+    tests = " or ".join(_TESTS[kind].format(unit=unit, test=test) for kind in kinds)
     start = f"Differences: from {printable(comparison.baseline)}, {tests}"
     if len(kinds) > 1 and "compared" not in keys:
         unpaired = [group.name for group in comparison.groups if group.difference and group.difference.kind == "welch"]
@@ -409,8 +410,24 @@ def _caption_of_differences(comparison: Comparison, keys: Collection[str]) -> li
     if not num:
         return [f"{start}; nothing could be tested."]
     corrected = f"corrected by Holm for {num} comparison{'s' * (num != 1)}"
+    design = comparison.design
+    if design.is_sequential:
+        intervals = "the intervals of differences are a confidence sequence, not corrected"
+        p = f"two-sided, the smallest so far, {corrected}"
+        return [f"{start}; p: {p}; {intervals}.", *_caption_of_design(design)]
     method = " (Student's t)" if interval_method(comparison.metric) != "Student's t" else ""
-    return [f"{start}; p: two-sided, {corrected}; the intervals of differences{method} are not corrected."]
+    intervals = f"the intervals of differences{method} are not corrected"
+    return [f"{start}; p: two-sided, {corrected}; {intervals}.", *_caption_of_design(design)]
+
+
+def _caption_of_design(design: Design) -> list[str]:
+    """Say which test it is, and why."""
+    if not design.is_sequential:
+        return [f"Test: of a fixed number of seeds; {design.reason}."] if design.reason else []
+    seeds = "any number of seeds" if design.horizon is None else f"up to {design.horizon} planned seeds"
+    because = f" ({design.reason})" if design.reason else ""
+    sentence = f"Test: sequential over {seeds}, valid at every look{because}."
+    return [f"{sentence} {design.warning}".rstrip()]
 
 
 def _kinds(comparison: Comparison) -> list[str]:

@@ -10,7 +10,7 @@ more.
 import math
 import sys
 from bisect import bisect_left
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import accumulate
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def mean_interval(
-    mean: float, error: float, dof: float, bounds: tuple[float, float] | None = None
+    mean: float, error: float, dof: float, bounds: tuple[float, float] | None = None, *, level: float = 1 - CONFIDENCE
 ) -> tuple[float, float]:
     """Compute a confidence interval for a mean by Student's t.
 
@@ -37,10 +37,11 @@ def mean_interval(
         error: Standard error of the mean.
         dof: Degrees of freedom.
         bounds: Lower and upper bound of the values; infinite, or None for both, if there is none.
+        level: Probability with which the interval misses the true mean.
     """
     from scipy.special import expit, stdtrit  # type: ignore[import-untyped]
 
-    half = float(stdtrit(dof, (1 + CONFIDENCE) / 2)) * error
+    half = float(stdtrit(dof, 1 - level / 2)) * error
     lower, upper = bounds or (-math.inf, math.inf)
     below, above = mean - lower, upper - mean
     if half == 0 or below <= 0 or above <= 0 or (below == above == math.inf):
@@ -88,20 +89,24 @@ def power(noncentrality: float, dof: float, level: float) -> float:
     return 1 - float(nctdtr(dof, noncentrality, critical))
 
 
-def num_seeds_needed(mean: float, error_of_one: float, dof_of_one: float, level: float) -> int | None:
-    """Compute the fewest seeds a group that find a true difference of `mean` with POWER; None above MAX_SEEDS.
+def num_seeds_needed(
+    mean: float, error_of_one: float, dof_of_one: float, level: float | Callable[[int], float], most: int = MAX_SEEDS
+) -> int | None:
+    """Compute the fewest seeds a group that find a true difference of `mean` with POWER; None if `most` do not.
 
     Args:
         mean: True difference.
         error_of_one: Standard error of the difference, times the square root of the number of seeds in a group.
         dof_of_one: Degrees of freedom, divided by the number of seeds in a group less one.
-        level: Level of the two-sided test.
+        level: Level of the two-sided test, or of that with a number of seeds.
+        most: Largest number of seeds.
     """
 
     def power_of(num: int) -> float:
-        return power(abs(mean) / error_of_one * math.sqrt(num), dof_of_one * (num - 1), level)
+        of_num = level if isinstance(level, float) else level(num)
+        return power(abs(mean) / error_of_one * math.sqrt(num), dof_of_one * (num - 1), of_num)
 
-    candidates = range(2, MAX_SEEDS + 1)
+    candidates = range(2, most + 1)
     index = bisect_left(candidates, POWER, key=power_of)
     return candidates[index] if index < len(candidates) else None
 

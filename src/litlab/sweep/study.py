@@ -262,7 +262,7 @@ def _merge_planned_seeds(before: Plan, after: Plan) -> list[int] | None:
     """Add the seeds of a later command if they are more, with the axes of both; nothing becomes known afterwards."""
     if before.planned_seeds is None:
         return None
-    swept = len(after.axes.get("seed", ())) if after.kind == "grid" else 0
+    swept = 0 if after.kind == "search" else len(after.axes.get("seed", ()))
     num = max([swept, *(after.planned_seeds or ())])
     return [*before.planned_seeds, *[num] * (num > max(before.planned_seeds, default=0))]
 

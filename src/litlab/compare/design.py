@@ -1,0 +1,95 @@
+"""Design of the tests of a comparison: fixed where the planned seeds were completed before a look, else sequential."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from litlab.compare.data_model import Design, Group
+from litlab.compare.looks import LOOKS_FILE, Look, read_looks, studies_of
+from litlab.errors import UserError
+from litlab.sweep.study import STUDY_FILE, Study
+
+
+def choose_design(groups: Sequence[Group]) -> Design:
+    """Choose the tests that are valid for groups, by the plans of their studies and the looks at them.
+
+    The ordinary tests hold for a number of seeds that was planned beforehand, completed by all groups and never
+    extended, if nobody looked before. All others may have been looked at after any seed; so their tests are sequential,
+    up to the planned number if there is one, else with an open end. Folds are not added one by one: their tests are the
+    ordinary ones.
+    """
+    if any(group.unit == "fold" for group in groups):
+        return Design("fixed")
+    studies = studies_of(groups)
+    if not studies or any(run.study is None for group in groups for run in group.runs):
+        return _open_ended("single runs have no planned number of seeds")
+    try:
+        loaded = [_load(path) for path in studies]
+    except (UserError, OSError):
+        return _open_ended("the planned number of seeds can't be read")
+    plans = [None if study.plan is None else study.plan.planned_seeds for study in loaded]
+    if len(studies) > 1 and any(plan != plans[0] for plan in plans):
+        return _open_ended("the studies have no common plan")
+    if plans[0] is None:
+        return _open_ended(f"{STUDY_FILE} does not record how many seeds were planned")
+    if not plans[0]:
+        return _open_ended("no number of seeds was planned")
+    if len(plans[0]) > 1:
+        return _extended(studies, plans[0])
+    return _planned(loaded, groups, plans[0][0])
+
+
+def _planned(studies: Sequence[Study], groups: Sequence[Group], num_planned: int) -> Design:
+    """Choose the design of groups whose studies have one plan."""
+    nums = [group.value.num if group.value else 0 for group in groups]
+    if max(nums) > num_planned:
+        return _open_ended(f"a group has more seeds than the {num_planned} that were planned")
+    reason = ""
+    if any(study.plan is not None and study.plan.kind == "decide" for study in studies):
+        reason = "hydra/sweeper=decide looks after each seed"
+    elif min(nums) < num_planned:
+        reason = f"not every group has all {num_planned} seeds yet"
+    elif any(study.signature_problem() is not None for study in studies):
+        reason = "the study is not your own, so looks at it may be unrecorded"
+    else:
+        try:
+            looks = [look for study in studies for look in read_looks(study.path)]
+        except (UserError, OSError):
+            reason = f"the looks in {LOOKS_FILE} can't be read"
+        else:
+            if any(_is_early(look, num_planned) for look in looks):
+                reason = f"looked at before all {num_planned} seeds were completed"
+    if reason:
+        return Design("sequential", num_planned, reason)
+    return Design("fixed", reason=f"all {num_planned} that were planned were completed before the first look")
+
+
+def _extended(studies: Sequence[Path], plan: Sequence[int]) -> Design:
+    """Return the design of a study whose plan grew; its warning is on an answer that was given with the first plan."""
+    design = _open_ended(f"the plan was extended from {' to '.join(map(str, plan))} seeds")
+    try:
+        looks = [look for study in studies for look in read_looks(study)]
+    except (UserError, OSError):
+        looks = []
+    if not any(look.lowest == look.highest == plan[0] for look in looks):
+        return design
+    warning = (
+        f"The open-ended test covers all looks. Whoever also counts the answer of the fixed test at {plan[0]} seeds "
+        "has an error of at most twice 5 %."
+    )
+    return Design(design.kind, design.horizon, design.reason, warning)
+
+
+def _open_ended(reason: str) -> Design:
+    return Design("sequential", None, reason)
+
+
+def _load(path: Path) -> Study:
+    study = Study.load(path)
+    if study.plan is None:
+        raise UserError(f"{path} has no {STUDY_FILE}")
+    return study
+
+
+def _is_early(look: Look, num_planned: int) -> bool:
+    """Return True for a look that could find a difference before the planned number: one seed has no spread."""
+    return look.highest >= 2 and look.lowest < num_planned
