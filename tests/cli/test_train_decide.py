@@ -76,15 +76,17 @@ def test_a_killed_command_is_continued_with_the_same_decisions(
 
 def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProcess[str]") -> None:
     before = {record.number for record in Study.load(project / "outputs" / "whole").records}
-    more = (*DECIDE, "optimizer.lr=0.1,1e-9,0.099,1e-8", "study.name=whole")
+    fixed = [argument for argument in DECIDE if not argument.startswith(("optimizer.lr", "hydra.sweeper.baseline"))]
+    settings = "{start:[optimizer.lr=0.10],none:[optimizer.lr=1e-9],near:[optimizer.lr=0.099],tiny:[optimizer.lr=1e-8]}"
+    more = (*fixed, f"hydra.sweeper.settings={settings}", "hydra.sweeper.baseline=start", "study.name=whole")
     grown = call_litlab(project, "train", *more)
     assert grown.returncode == 0, grown.stderr
-    assert "note: lr=1e-08: added later, and tested at 0.03, the share of alpha=0.3 that was reserved" in grown.stdout
+    assert "note: tiny: added later, and tested at 0.03, the share of alpha=0.3 that was reserved" in grown.stdout
     new = [record for record in Study.load(project / "outputs" / "whole").records if record.number not in before]
-    assert {record.point["optimizer.lr"] for record in new} <= {"1e-08", "0.1"}
+    assert {record.point["optimizer.lr"] for record in new} <= {"1e-8", "0.1"}
     smaller = call_litlab(project, "train", *DECIDE, "study.name=whole")
     assert smaller.returncode == 1
-    assert "compares lr=1e-08 as well, which this command leaves out" in smaller.stderr
+    assert "compares tiny as well, which this command leaves out" in smaller.stderr
 
 
 def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path) -> None:

@@ -13,7 +13,7 @@ from litlab.errors import UserError
 from litlab.runs.state import RunStatus
 from litlab.sweep.decide.answer import format_answer, read_answer
 from litlab.sweep.decide.record import read_record, seed_at
-from litlab.sweep.decide.settings import Setting, find_baseline
+from litlab.sweep.decide.settings import Setting, find_baseline, with_overrides
 from litlab.sweep.study import Study
 
 RATES = ("0.1", "0.3", "0.05", "0.101")
@@ -33,7 +33,7 @@ def test_the_answer_is_a_sentence_a_table_and_the_runs_saved(whole: Any) -> None
     text = "\n".join(format_answer(answer))
     assert "lr=0.3 is better than lr=0.1 (+" in answer.sentence
     assert "lr=0.05 is worse than lr=0.1 (-" in answer.sentence
-    assert "lr=0.101 and lr=0.1 are undecided (" in answer.sentence
+    assert "lr=0.101 against lr=0.1 is undecided (" in answer.sentence
     assert "95 % sequence" in text
     saved = 32 - answer.runs
     assert saved > 5
@@ -144,6 +144,7 @@ def test_a_race_drops_settings_and_says_what_is_better(tmp_path: Path) -> None:
         lambda text: text.replace('"alpha": 0.05', '"alpha": 5'),
         lambda text: text.replace('"alpha": 0.05', '"alpha": NaN'),
         lambda text: text.replace('"extends": null', '"extends": 3'),
+        lambda text: text.replace('"horizon": 3', '"horizon": 9'),
         lambda text: "[" * 100_000,
         lambda text: json.dumps(json.loads(text) | {"settings": {}}),
     ],
@@ -182,6 +183,7 @@ def test_seeds_that_selected_the_settings_are_skipped(tmp_path: Path) -> None:
     [
         ({"seedsmax": 3}, "hydra.sweeper.seedsmax: unknown key; did you mean hydra.sweeper.seeds_max"),
         ({"seeds_max": 2}, "hydra.sweeper.seeds_max=2: expected greater than or equal to 3"),
+        ({"seeds_max": 201}, "hydra.sweeper.seeds_max=201: expected less than or equal to 200"),
         ({"alpha": 0}, "hydra.sweeper.alpha=0: expected greater than 0"),
         ({"delta": -1.0}, "hydra.sweeper.delta=-1.0: expected greater than 0"),
         ({"alpha_reserve": 1.0}, "hydra.sweeper.alpha_reserve=1.0: expected less than 1"),
@@ -207,3 +209,9 @@ def test_the_baseline_is_a_name_or_values_that_one_setting_has() -> None:
         find_baseline("optimizer.lr=0.1", settings)
     with pytest.raises(UserError, match="no setting is this"):
         find_baseline("lr=0.3", settings)
+
+
+def test_overrides_of_a_command_replace_those_of_the_study_that_settings_come_from() -> None:
+    found = Setting("lr=0.1", ("data=shapes", "trainer.max_epochs=5", "optimizer.lr=0.1"), {"optimizer.lr": "0.1"})
+    setting = with_overrides(found, ["trainer.max_epochs=9", "optimizer.lr=0.7", "threads=1"])
+    assert setting.overrides == ("trainer.max_epochs=9", "threads=1", "data=shapes", "optimizer.lr=0.1")

@@ -53,6 +53,7 @@ class Answer(_Checked):
         metric: Name of the objective.
         unit: Its unit.
         alpha: Level of the study.
+        caption: Method of the intervals and p-values.
         rows: The settings.
         notes: What a reader has to know about the validity.
         runs: Number of runs.
@@ -67,6 +68,7 @@ class Answer(_Checked):
     metric: str
     unit: str
     alpha: Finite
+    caption: str
     rows: list[Row]
     notes: list[str]
     runs: int
@@ -114,7 +116,7 @@ def format_answer(answer: Answer) -> list[str]:
     for name, *numbers, verdict in cells:
         aligned = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
         lines.append("  ".join([name.ljust(widths[0]), *aligned, verdict]).rstrip())
-    lines += ["", _runs(answer)] if answer.is_over else []
+    lines += ["", answer.caption, *([_runs(answer)] if answer.is_over else [])]
     lines += [f"note: {note}" for note in answer.notes]
     return [printable(line) for line in lines]
 
@@ -140,6 +142,7 @@ def make_answer(
         metric=objective.metric,
         unit=metric.unit,
         alpha=decisions.rule.alpha,
+        caption=writer.caption(),
         rows=[writer.row(key) for key in names],
         notes=writer.notes(),
         runs=num_runs,
@@ -152,7 +155,7 @@ class _Writer:
     """Words of an answer."""
 
     def __init__(self, decisions: Decisions, names: dict[str, str], metric: Metric) -> None:
-        self.decisions, self.names, self.metric = decisions, names, metric
+        self.decisions, self.names, self.metric, self.alpha = decisions, names, metric, decisions.rule.alpha
         self.pairs = list(dict.fromkeys(pair for family in decisions.families for pair in family.pairs))
         self.comparisons = {pair: decisions.comparison(pair)[0] for pair in self.pairs}
 
@@ -213,7 +216,7 @@ class _Writer:
                 first, second = (self.names[key] for key in pair)
                 numbers = f" ({self._numbers(comparison, 1)})" if comparison.look is not None else ""
                 seeds = "" if comparison.look is not None else f" after {comparison.num_rounds} seeds"
-                clauses.append(f"{first} and {second} are undecided{seeds}{numbers}")
+                clauses.append(f"{first} against {second} is undecided{seeds}{numbers}")
         return clauses
 
     def _failed(self) -> list[str]:
@@ -295,6 +298,15 @@ class _Writer:
         mean = math.fsum(values) / len(values) if values else -math.inf
         return mean if self.decisions.rule.higher_is_better or not values else -mean
 
+    def caption(self) -> str:
+        """Return the method of the intervals and p-values."""
+        num = [len(family.pairs) for family in self.decisions.families]
+        holm = f"p corrected by Holm for {' and '.join(map(str, num))} comparison{'s' * (num != [1])}"
+        return (
+            f"paired by seed; sequential t test, valid at each number of seeds; {holm}, {_confidence(self.alpha)} "
+            "sequences for one comparison"
+        )
+
     def notes(self) -> list[str]:
         """Return what a reader has to know about the validity."""
         notes = []
@@ -326,12 +338,13 @@ class _Writer:
                 f"{pairs}: undecided at the planned {horizon} seeds; with more seeds the test is open-ended (it needs "
                 "a clearer difference than one that had been planned for more seeds), and"
             )
-        alpha = self.decisions.rule.alpha
+        alpha, reserve = self.alpha, self.decisions.reserve
         if family.source == "reserve":
             return f"{subject} tested at {family.alpha:.3g}, the share of alpha={alpha:.3g} that was reserved"
+        reason = "the reserved share is spent" if reserve else "no share is reserved"
         return (
-            f"{subject} tested as a new family at {family.alpha:.3g}, since the reserved share of alpha={alpha:.3g} is "
-            f"spent; the chance of any wrong decision in this study is at most {self.decisions.error_rate:.3g} now"
+            f"{subject} tested as a new family at {family.alpha:.3g}, since {reason}; the chance of any false "
+            f"difference in this study is at most {self.decisions.error_rate:.3g} now"
         )
 
     def _numbers(self, comparison: Comparison, sign: int) -> str:
@@ -341,7 +354,7 @@ class _Writer:
         parts = [f"{_signed(self.metric, sign * look.mean)}{_points(self.metric)}"]
         if math.isfinite(low) and math.isfinite(high):
             bounds = f"{_signed(self.metric, low)} to {_signed(self.metric, high)}"
-            parts.append(f"{_confidence(self.decisions.rule.alpha)} sequence {bounds}")
+            parts.append(f"{_confidence(self.alpha)} sequence {bounds}")
         parts += [_p_value(comparison.corrected), f"{look.num} seeds"]
         return ", ".join(parts)
 

@@ -61,7 +61,7 @@ class Decisions:
 
     @property
     def error_rate(self) -> float:
-        """Probability of at least one wrong decision in the study, at most."""
+        """Probability of at least one false difference in the study, at most."""
         return self.rule.alpha + sum(family.alpha for family in self.families if family.source == "new")
 
     def open(self, family: Family) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from litlab.errors import UserError
 from litlab.runs.files import open_regular, write_json
+from litlab.statistics.sequential import LARGEST
 from litlab.sweep.decide.rounds import Family, Source
 
 FILE = "families.json"
@@ -61,7 +62,7 @@ class Record(_Checked):
     alpha: Annotated[float, Field(gt=0, lt=1)]
     alpha_reserve: Annotated[float, Field(ge=0, lt=1)]
     delta: Annotated[float, Field(gt=0)] | None
-    seeds_max: Annotated[int, Field(ge=2)]
+    seeds_max: Annotated[int, Field(ge=2, le=LARGEST)]
     skipped_seeds: list[Annotated[int, Field(ge=0)]]
     baseline: str | None
     settings: dict[str, SettingRecord]
@@ -75,6 +76,8 @@ class Record(_Checked):
                 raise ValueError("a family has no comparison, or one twice")
             if any(key not in keys for pair in family.pairs for key in pair):
                 raise ValueError("a comparison names a setting that it does not have")
+            if family.horizon is not None and family.horizon > self.seeds_max:
+                raise ValueError("a family has more seeds than the study")
             if family.extends is not None and family.extends >= number:
                 raise ValueError("a family extends a later one")
         return self

@@ -17,7 +17,7 @@ def describe_decide(spec: DecideSpec, study: Study) -> list[str]:
         f"{question}, decided by {objective.metric} ({objective.mode}), in {display_path(study.path)}",
         f"up to {settings.seeds_max} seeds each, so at most {num * settings.seeds_max} runs; "
         f"{len(study.records)} jobs known",
-        f"chance of any wrong decision at most {settings.alpha:g}{delta}",
+        f"chance of any false difference at most {settings.alpha:g}{delta}",
         "settings",
         *(f"  {setting.name}" for setting in spec.candidates.values()),
     ]

@@ -74,7 +74,7 @@ class Family:
     Attributes:
         pairs: The comparisons.
         horizon: Largest number of seeds, for which the test is planned; None for an open-ended test.
-        alpha: Probability of at least one wrong decision, at most.
+        alpha: Probability of at least one false difference, at most; of one that is wrongly within delta, as well.
         source: Where that comes from: the level of the study without the reserved share, the reserved share, or
             nowhere, so that it adds to the error rate of the study.
         extends: Number of the family whose undecided comparisons these are; None for new ones.

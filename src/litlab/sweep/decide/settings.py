@@ -16,6 +16,7 @@ from litlab.config.validate import check_settings
 from litlab.errors import UserError
 from litlab.runs.files import as_mapping, as_number
 from litlab.runs.state import RunStatus
+from litlab.statistics.sequential import LARGEST
 from litlab.sweep.decide.rounds import MIN_PAIRS
 from litlab.sweep.outcome import read_outcome
 from litlab.sweep.study import Study
@@ -33,7 +34,7 @@ class DecideSettings(Section):
     from_study: Annotated[str, Field(min_length=1)] | None
     best: Annotated[int, Field(ge=2)]
     baseline: Annotated[str, Field(min_length=1)] | None
-    seeds_max: Annotated[int, Field(ge=MIN_PAIRS)]
+    seeds_max: Annotated[int, Field(ge=MIN_PAIRS, le=LARGEST)]
     alpha: Annotated[float, Field(gt=0, le=0.5)]
     delta: Positive | None
     alpha_reserve: OpenFraction
