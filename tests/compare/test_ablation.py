@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -349,3 +349,48 @@ def test_a_wide_interval_is_cut_and_single_runs_have_none(tmp_path: Path) -> Non
     comparison = compare([tmp_path / "full"], ablation=True)
     assert figures(comparison) == {}
     assert "No change has a completed run." in to_html(comparison)
+
+
+def test_folds_are_repetitions_and_their_seeds_are_averaged(tmp_path: Path) -> None:
+    """Folds of one partition are paired, also for interactions."""
+
+    def run(variant: Sequence[str], fold: int, seed: int) -> None:
+        changes = {key: value for name in variant for key, value in VALUES[name].items()}
+        settings = {"data.folds": 4, "data.fold": fold, "data.val_seed": 0, "data.seed": seed, "seed": seed}
+        study = {"study.ablate": dict(ABLATE), "study.ablation": list(variant)}
+        name = f"{'+'.join(variant) or 'full'}_{fold}_{seed}"
+        make_run(tmp_path / name, settings | changes | study, accuracy(variant, fold) + 0.01 * seed)
+
+    for variant in (*SINGLE[:4], PAIRS[0]):
+        for fold in range(4):
+            for seed in (0, 1):
+                run(variant, fold, seed)
+    comparison = compare([tmp_path], ablation=True)
+    slow = comparison.groups[1]
+    assert slow.difference is not None
+    assert (slow.name, slow.difference.kind, slow.difference.num) == ("slow", "paired", 4)
+    assert slow.difference.mean == pytest.approx((values_of(("slow",)) - values_of(()))[:4].mean())
+    (pair,) = comparison.pairs
+    assert pair.interaction is not None
+    assert pair.interaction.difference.num == 4
+    assert pair.interaction.difference.mean == pytest.approx(interaction_of(PAIRS[0])[:4].mean())
+    assert "n: folds with all four runs" in render(comparison, "table")
+
+
+def test_hostile_overrides_are_shown_harmlessly(tmp_path: Path) -> None:
+    hostile = "data.flip=\x1b[31m<script>&\\|%_$\u202e\n" + "x" * 2000
+    make_ablation(tmp_path, [(), ("no_flip",)], ablate=ABLATE | {"no_flip": [hostile]})
+    comparison = compare([tmp_path], ablation=True)
+    for format in get_args(Format):
+        assert not {"\x1b", "\u202e"} & {*render(comparison, format)}
+    page = to_html(comparison)
+    assert "\x1b" not in page
+    assert "<script>&" not in page
+    (figure,) = figures(comparison).values()
+    assert figure.axes[0].texts[2].get_text().startswith("data.flip=")
+    assert len(figure.axes[0].texts[2].get_text()) < 40
+
+
+def test_secrets_in_overrides_are_masked(tmp_path: Path) -> None:
+    make_ablation(tmp_path, [(), ("no_flip",)], ablate=ABLATE | {"no_flip": ["data.url=https://me:hunter2@host/x"]})
+    assert "hunter2" not in "".join(render(compare([tmp_path], ablation=True), format) for format in get_args(Format))
