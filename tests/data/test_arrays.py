@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from litlab.data.arrays import ArrayCache, DecodingPlan, mean_and_std
+from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays, check_images, check_labels, mean_and_std
 from litlab.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 1, 2, 3), dtype=np.uint8)
@@ -153,3 +153,46 @@ def test_another_plan_is_carried_out_instead(tmp_path: Path) -> None:
     arrays = cache.load("fewer")
     assert (arrays.train_images.tolist(), arrays.test_labels.tolist()) == ([[[[1]]], [[[1]]]], [1])
     assert (arrays.name, arrays.bit_depth, arrays.skipped) == ("fewer", 12, ("x.png",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train_images": torch.tensor([0.0, 1.0]).expand(4, 1, 3, 2)},
+         "train_images are float32 from 0 to 1: expected uint8 from 0 to 255; multiply by 255 and convert by .byte()"),
+        ({"test_images": torch.full((2, 1, 2, 3), -1.5)},
+         "test_images are float32 from -1.5 to -1.5: expected uint8 from 0 to 255; scale to that range and convert by"),
+        ({"train_images": torch.full((4, 1, 2, 3), 9)}, "train_images are int64 from 9 to 9: expected uint8"),
+        ({"train_images": torch.zeros(4, 8, 9, 3, dtype=torch.uint8)},
+         "train_images have the shape 4x8x9x3: expected n c h w; convert n h w c by .permute(0, 3, 1, 2)"),
+        ({"train_images": torch.zeros(4, 2, 3, dtype=torch.uint8)}, "4x2x3: expected n c h w; add the axis of"),
+        ({"train_images": torch.zeros(4, 6, dtype=torch.uint8)}, "4x6: expected n c h w; reshape them"),
+        ({"test_images": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)},
+         "train_images are 1x2x3 and test_images 1x2x2: expected one shape c h w for both"),
+        ({"train_labels": torch.tensor([1, 2, 1, 2])},
+         "train_labels are from 1 to 2: expected 4 class numbers from 0 to 1, one for each image, since class_names"),
+        ({"test_labels": torch.tensor([-1, 0])}, "test_labels are from -1 to 0: expected 2 class numbers from 0 to 1"),
+        ({"train_labels": torch.tensor([0, 1])}, "train_labels have the shape 2: expected 4 class numbers from 0 to 1"),
+        ({"train_labels": torch.zeros(4, 2)}, "train_labels have the shape 4x2: expected 4 class numbers"),
+        ({"train_labels": torch.zeros(4)}, "train_labels are float32: expected 4 class numbers from 0 to 1"),
+    ],
+)  # fmt: skip
+def test_tensors_of_another_type_layout_or_range_are_refused(changes: dict[str, Any], expected: str) -> None:
+    tensors: dict[str, Any] = {
+        "train_images": torch.from_numpy(PIXELS[:4]),
+        "train_labels": torch.tensor([0, 1, 0, 1], dtype=torch.int32),
+        "test_images": torch.from_numpy(PIXELS[4:]),
+        "test_labels": torch.tensor([1, 0]),
+    }
+    arrays = ImageArrays.from_tensors(name="six", class_names=["a", "b"], **tensors)
+    assert arrays.train_labels.dtype == torch.int64
+    with pytest.raises(UserError) as refused:
+        ImageArrays.from_tensors(name="six", class_names=["a", "b"], **(tensors | changes))
+    assert expected in str(refused.value)
+
+
+def test_arrays_and_lists_are_no_tensors() -> None:
+    with pytest.raises(UserError, match="train_images is a ndarray: expected a uint8 tensor n c h w; "):
+        check_images("train_images", PIXELS)
+    with pytest.raises(UserError, match="train_labels is a list: expected a tensor"):
+        check_labels("train_labels", [0, 1], num_images=2, num_classes=2)

@@ -80,12 +80,33 @@ class ImageArrays(ImageSplits):
         *,
         name: str,
         class_names: Sequence[str],
-        train_images: UInt8[Tensor, "n_train c h w"],
-        train_labels: Int64[Tensor, " n_train"],
-        test_images: UInt8[Tensor, "n_test c h w"],
-        test_labels: Int64[Tensor, " n_test"],
+        train_images: Tensor,
+        train_labels: Tensor,
+        test_images: Tensor,
+        test_labels: Tensor,
     ) -> "ImageArrays":
-        """Return the splits with their statistics; the attributes of these names describe the arguments."""
+        """Return the splits with their statistics.
+
+        Args:
+            name: Name of the data set.
+            class_names: Names of the classes, by label.
+            train_images: Shape n_train c h w, uint8.
+            train_labels: Shape n_train, integers from 0.
+            test_images: Shape n_test c h w, uint8.
+            test_labels: Shape n_test, integers from 0.
+
+        Raises:
+            UserError: If images are not uint8 `n c h w` of one shape, or labels are not one class number for each.
+        """
+        check_images("train_images", train_images)
+        check_images("test_images", test_images)
+        if train_images.shape[1:] != test_images.shape[1:]:
+            raise UserError(
+                f"data: train_images are {_axes(train_images.shape[1:])} and test_images "
+                f"{_axes(test_images.shape[1:])}: expected one shape c h w for both"
+            )
+        train_labels = check_labels("train_labels", train_labels, len(train_images), len(class_names))
+        test_labels = check_labels("test_labels", test_labels, len(test_images), len(class_names))
         arrays = [tensor.numpy() for tensor in (train_images, train_labels, test_images, test_labels)]
         return cls(
             name=name,
@@ -107,6 +128,56 @@ class ImageArrays(ImageSplits):
         """Return a function that returns the image of a row of a split."""
         images = self.train_images if split == "train" else self.test_images
         return images.__getitem__
+
+
+def check_images(name: str, images: Any) -> None:
+    """Raise a UserError unless images are a uint8 tensor `n c h w`."""
+    if not isinstance(images, Tensor):
+        found = type(images).__name__
+        raise UserError(f"data: {name} is a {found}: expected a uint8 tensor n c h w; torch.from_numpy converts arrays")
+    if images.dtype != torch.uint8:
+        low, high = (images.min().item(), images.max().item()) if images.numel() else (0, 0)
+        is_unit = images.is_floating_point() and low >= 0 and high <= 1
+        scaling = "multiply by 255" if is_unit else "scale to that range"
+        raise UserError(
+            f"data: {name} are {_dtype(images)} from {low:.3g} to {high:.3g}: expected uint8 from 0 to 255; {scaling} "
+            "and convert by .byte()"
+        )
+    is_channels_last = images.ndim == 4 and images.shape[3] <= 4 < images.shape[1]
+    if images.ndim == 4 and not is_channels_last:
+        return
+    remedy = "reshape them"
+    if is_channels_last:
+        remedy = "convert n h w c by .permute(0, 3, 1, 2)"
+    elif images.ndim == 3:
+        remedy = "add the axis of channels to gray images n h w by .unsqueeze(1)"
+    raise UserError(f"data: {name} have the shape {_axes(images.shape)}: expected n c h w; {remedy}")
+
+
+def check_labels(name: str, labels: Any, num_images: int, num_classes: int) -> Int64[Tensor, " n"]:
+    """Return labels as int64; raise a UserError unless they are one class number for each image."""
+    expected = f"expected {num_images} class numbers from 0 to {num_classes - 1}, one for each image"
+    if not isinstance(labels, Tensor):
+        raise UserError(f"data: {name} is a {type(labels).__name__}: expected a tensor; {expected}")
+    if labels.shape != (num_images,):
+        raise UserError(f"data: {name} have the shape {_axes(labels.shape)}: {expected}")
+    if labels.is_floating_point() or labels.is_complex():
+        raise UserError(f"data: {name} are {_dtype(labels)}: {expected}; convert them by .long()")
+    numbers: Tensor = labels.long()
+    if num_images and not 0 <= numbers.min() <= numbers.max() < num_classes:
+        raise UserError(
+            f"data: {name} are from {numbers.min()} to {numbers.max()}: {expected}, since class_names has "
+            f"{num_classes} names"
+        )
+    return numbers
+
+
+def _axes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "()"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def image_statistics(*arrays: tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]) -> dict[str, Any]:
