@@ -394,3 +394,19 @@ def test_hostile_overrides_are_shown_harmlessly(tmp_path: Path) -> None:
 def test_secrets_in_overrides_are_masked(tmp_path: Path) -> None:
     make_ablation(tmp_path, [(), ("no_flip",)], ablate=ABLATE | {"no_flip": ["data.url=https://me:hunter2@host/x"]})
     assert "hunter2" not in "".join(render(compare([tmp_path], ablation=True), format) for format in get_args(Format))
+
+
+def test_a_study_that_grew_by_a_change_has_its_former_combination_as_a_pair(tmp_path: Path) -> None:
+    """Also if the changes were written in another order then."""
+    two = {name: ABLATE[name] for name in ("no_flip", "slow")}
+    make_ablation(tmp_path / "before", [(), ("no_flip",), ("slow",), ("no_flip", "slow")], seeds=[0, 1], ablate=two)
+    turned = {name: ABLATE[name] for name in reversed(ABLATE)}
+    make_ablation(tmp_path / "after", [*SINGLE, ("slow", "no_flip")], seeds=[2, 3], ablate=turned)
+    comparison = compare([tmp_path], ablation=True)
+    assert {group.name: group.value.num for group in comparison.groups if group.value} == {
+        "full recipe": 4, "slow": 4, "no_flip": 4, "small": 2, "all together": 2,
+    }  # fmt: skip
+    (pair,) = comparison.pairs
+    assert pair.interaction is not None
+    assert pair.interaction.difference.num == 4
+    assert pair.interaction.difference.mean == pytest.approx(interaction_of(("no_flip", "slow"))[:4].mean())

@@ -39,17 +39,7 @@ def define_variants(groups: Sequence[RunGroup]) -> Grouping:
     Raises:
         UserError: If the runs are of no ablation, of none with a full recipe, or if a name means several changes.
     """
-    by_names: dict[Names, list[RunGroup]] = {}
-    others: list[Run] = []
-    for group in groups:
-        members: dict[Names, list[Run]] = {}
-        for run in group.runs:
-            if run.variant is None:
-                others.append(run)
-            else:
-                members.setdefault(run.variant.names, []).append(run)
-        for names, runs in members.items():
-            by_names.setdefault(names, []).append(replace(group, runs=tuple(runs)))
+    by_names, num_others = _by_names(groups)
     if not by_names:
         raise UserError(
             "--ablation: none of these runs belongs to an ablation, a multirun with study.ablate; leave --ablation out"
@@ -67,8 +57,8 @@ def define_variants(groups: Sequence[RunGroup]) -> Grouping:
         settings = {CHANGE: name} | ({OVERRIDES: overrides[names]} if name != ALL and names else {})
         specs.append(GroupSpec(name, settings, _parts(by_names[names], averaged, kept)))
     notes = data_notes(kept) + averaging_notes(kept, averaged, specs)
-    if others:
-        notes.append(f"{len(others)} run{'s' * (len(others) != 1)} of no ablation left out")
+    if num_others:
+        notes.append(f"{num_others} run{'s' * (num_others != 1)} of no ablation left out")
     return Grouping({CHANGE: ABLATION, OVERRIDES: "study.ablate"}, specs, notes)
 
 
@@ -145,7 +135,7 @@ def interaction_columns(comparison: Comparison) -> list[Column]:
         return []
     metric = comparison.metric
     places = decimals(metric, (group.value for group in comparison.groups))
-    unit = f" ({unit_of_differences(metric)})".replace(" ()", "")
+    unit = f" ({unit})" if (unit := unit_of_differences(metric)) else ""
 
     def number(name: str, title: str) -> Column:
         def value(group: Group) -> float | None:
@@ -197,15 +187,32 @@ def pair_name(pair: Group) -> str:
     return _PLUS.join(map(format_value, variant_of(pair.runs))) or pair.name
 
 
+def _by_names(groups: Sequence[RunGroup]) -> tuple[dict[Names, list[RunGroup]], int]:
+    """Divide groups by the changes that their runs have, in whatever order; also count the runs of no ablation."""
+    divided: dict[frozenset[str], list[RunGroup]] = {}
+    num_others = 0
+    for group in groups:
+        members: dict[frozenset[str], list[Run]] = {}
+        for run in group.runs:
+            if run.variant is None:
+                num_others += 1
+            else:
+                members.setdefault(frozenset(run.variant.names), []).append(run)
+        for key, runs in members.items():
+            divided.setdefault(key, []).append(replace(group, runs=tuple(runs)))
+    return {variant_of(members[0].runs): members for members in divided.values()}, num_others
+
+
 def _overrides(names: Names, groups: Sequence[RunGroup]) -> str:
-    texts = {" ".join(run.variant.overrides) for group in groups for run in group.runs if run.variant}
+    variants = [run.variant for group in groups for run in group.runs if run.variant]
+    texts = {frozenset(variant.overrides): " ".join(variant.overrides) for variant in reversed(variants)}
     if len(texts) > 1:
-        several = " and ".join(map(format_value, sorted(texts)[:3]))
+        several = " and ".join(map(format_value, sorted(texts.values())[:3]))
         raise UserError(
             f"--ablation: {'+'.join(names)} means {several} in different runs; compare one of the studies, or choose "
             "runs with --filter"
         )
-    return texts.pop()
+    return next(iter(texts.values()))
 
 
 def _parts(
