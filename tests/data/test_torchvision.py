@@ -233,6 +233,17 @@ def test_downloads_once_and_decodes_once(
     assert {path.name for path in tmp_path.iterdir()} <= {"root", "cache", "other", ".root.lock"}
 
 
+def test_downloads_into_an_empty_folder_behind_a_link(
+    torchvision_module: Make, mnist_server: Any, tmp_path: Path
+) -> None:
+    _, content = mnist_server
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    assert_holds(ready(torchvision_module(name="MNIST")), content)
+    assert (tmp_path / "root").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["MNIST"]
+
+
 def test_two_processes_at_once_download_once(
     torchvision_module: Make, mnist_server: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -308,7 +308,7 @@ class Torchvision(FileDataModule):
         Archives that lie in `root` are used, as torchvision does.
         """
         announce(f"Downloading {self.dataset} by torchvision to {self.root}")
-        is_new = not self.root.is_dir() or not any(self.root.iterdir())
+        is_new = not os.path.lexists(self.root)
         name = f".{self.root.name}.part"
         folder = self.root.with_name(name) if is_new else self.root / name  # on the same disk
         timeout = socket.getdefaulttimeout()
