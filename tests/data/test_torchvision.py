@@ -19,7 +19,7 @@ import torch
 import torchvision.datasets
 from PIL import Image
 from support.exact_resume import differences, new_run, outcome, train_until
-from support.processes import wait_until
+from support.processes import obey_modes, wait_until
 from support.published import PUBLISHED, Content, gzipped, idx_files, random_images, write_cifar100, write_mnist
 from support.runs import Command, compose_config
 from support.snippets import DOCS
@@ -244,15 +244,29 @@ def test_downloads_into_an_empty_folder_behind_a_link(
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["MNIST"]
 
 
+@pytest.mark.parametrize("files", [None, (), ("README",)])
 def test_two_processes_at_once_download_once(
-    torchvision_module: Make, mnist_server: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    torchvision_module: Make,
+    mnist_server: Any,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    files: tuple[str, ...] | None,
 ) -> None:
+    """With files the root exists, and only it is writable, as where a disk is mounted."""
     server, content = mnist_server
+    if files is not None:
+        (tmp_path / "root").mkdir()
+        for name in files:
+            (tmp_path / "root" / name).touch()
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        tmp_path.chmod(0o555)
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
     modules = [torchvision_module(name="MNIST", cache=str(tmp_path / name)) for name in ("one", "two")]
 
     def prepare(module: Torchvision) -> None:
+        obey_modes()
         barrier.wait()
         module.prepare_data()
 
@@ -261,12 +275,14 @@ def test_two_processes_at_once_download_once(
         process.start()
     for process in processes:
         process.join(60)
+    tmp_path.chmod(0o755)
     assert [process.exitcode for process in processes] == [0, 0]
     assert capfd.readouterr().out.count("Downloading MNIST") == 1
     assert set(Counter(gets(server)).values()) == {2}, "torchvision asks for each file twice, first for redirections"
     for module in modules:
         module.setup()
         assert_holds(module, content)
+    assert {path.name for path in (tmp_path / "root").iterdir()} == {"MNIST", *(files or ())}
 
 
 def test_a_killed_download_leaves_no_half_data_set(torchvision_module: Make, mnist_server: Any, tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ class Torchvision(FileDataModule):
 
         A cache in it, and what other processes download, do not count.
         """
-        cache, unfinished = Path(os.path.realpath(self.cache)), (f".{self.root.name}.part",)
+        cache = Path(os.path.realpath(self.cache))
+        unfinished = (f".{self.root.name}.part", f".{self.root.name}.lock")
         files, walked = [], set()
         for parent, folders, names in os.walk(self.root, followlinks=True):
             place = Path(os.path.realpath(parent))
@@ -294,13 +295,13 @@ class Torchvision(FileDataModule):
                 ) from error
 
     def _lock(self) -> AbstractContextManager[object]:
-        """Let one process at a time download into `root`, which another user may have made read-only."""
-        folder = self.root.parent
+        """Let one process at a time download into `root`, unless both it and its parent are read-only."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.root.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"data.root={self.root} can't be made: {error.strerror}; set another folder") from error
-        return temporary_lock(folder / f".{self.root.name}.lock") if os.access(folder, os.W_OK) else nullcontext()
+        writable = [folder for folder in (self.root.parent, self.root) if os.access(folder, os.W_OK)]
+        return temporary_lock(writable[0] / f".{self.root.name}.lock") if writable else nullcontext()
 
     def _download(self) -> tuple[Dataset, Dataset, Dataset]:
         """Download into a new folder, and move what is complete into `root`: torchvision takes half a folder for whole.
