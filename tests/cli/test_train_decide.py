@@ -52,6 +52,9 @@ def test_settings_are_decided_with_their_runs_saved(
     assert answer["sentence"] in whole.stdout
     assert "of 15" in whole.stdout or "instead of 15" in whole.stdout
     assert len(Study.load(project / "outputs" / "whole").records) < 15
+    plan = Study.load(project / "outputs" / "whole").plan
+    assert plan is not None
+    assert plan.planned_seeds == [5]
     code, output, _ = call_here(project, "status", "outputs/whole")
     assert code == 0
     assert answer["sentence"] in output

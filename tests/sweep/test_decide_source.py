@@ -11,7 +11,7 @@ from support.decide_jobs import DrawnBackend, outcome_of, run_decide, settings_o
 
 from litlab.errors import UserError
 from litlab.runs.state import RunStatus
-from litlab.sweep.decide.answer import format_answer, read_answer
+from litlab.sweep.decide.answer import format_answer, read_answer, write_answer
 from litlab.sweep.decide.record import read_record, seed_at
 from litlab.sweep.decide.settings import Setting, find_baseline, with_overrides
 from litlab.sweep.study import Study
@@ -215,3 +215,12 @@ def test_overrides_of_a_command_replace_those_of_the_study_that_settings_come_fr
     found = Setting("lr=0.1", ("data=shapes", "trainer.max_epochs=5", "optimizer.lr=0.1"), {"optimizer.lr": "0.1"})
     setting = with_overrides(found, ["trainer.max_epochs=9", "optimizer.lr=0.7", "threads=1"])
     assert setting.overrides == ("trainer.max_epochs=9", "threads=1", "data=shapes", "optimizer.lr=0.1")
+
+
+def test_an_answer_of_somebody_else_is_printed_without_control_characters(tmp_path: Path) -> None:
+    answer = run_decide(tmp_path / "s", RATES[:2], seeds_max=3).answer
+    rows = [row.model_copy(update={"name": "\x1b[2J\n"}) for row in answer.rows]
+    write_answer(tmp_path / "s", answer.model_copy(update={"rows": rows, "unit": "\x07 s ", "sentence": "\x1b[2J"}))
+    read = read_answer(tmp_path / "s")
+    assert read is not None
+    assert not [line for line in format_answer(read) if "\x1b" in line or "\x07" in line]

@@ -82,12 +82,13 @@ class DecideSweeper(Sweeper):
     ) -> tuple[list[Setting], list[int]]:
         """Return the settings to compare, and the seeds that have selected them."""
         from litlab.config.compose import swept_overrides
-        from litlab.config.grid import expand_grid
+        from litlab.config.grid import expand_grid, params_with_references
         from litlab.errors import UserError
         from litlab.sweep.decide import settings as decide
 
         assert self.hydra_context is not None
-        points = expand_grid(arguments, settings.params or {}, [], self.hydra_context.config_loader)
+        params = params_with_references(settings.params or {}, self.launcher.config.hydra.sweeper)
+        points = expand_grid(arguments, params, [], self.hydra_context.config_loader)
         swept, skipped_seeds = swept_overrides(self.launcher.config), list[int]()
         if settings.settings is None and settings.from_study is None:
             candidates = decide.settings_of_axes(points, swept)
@@ -97,12 +98,19 @@ class DecideSweeper(Sweeper):
                 f"{', '.join(swept)}: expected one value, since hydra.sweeper.{name} names what is compared"
             )
         elif settings.settings is not None:
-            candidates = decide.named_settings(settings.settings, points[0])
+            candidates = decide.named_settings(self._with_references(settings.settings), points[0])
         else:
             found, skipped_seeds = self._best(settings, study)
             candidates = [decide.with_overrides(setting, points[0]) for setting in found]
         decide.check_different(candidates)
         return candidates, skipped_seeds
+
+    def _with_references(self, settings: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Return settings by name in which interpolations are not resolved: jobs record them, not a secret's value."""
+        unresolved = OmegaConf.to_container(self.launcher.config.hydra.sweeper, resolve=False)
+        assert isinstance(unresolved, dict)
+        written = unresolved["settings"]
+        return written if isinstance(written, dict) and written.keys() == settings.keys() else settings
 
     def _best(self, settings: DecideSettings, study: Study) -> tuple[list[Setting], list[int]]:
         """Return the best settings of another study: those that this study has begun with, then others."""

@@ -389,7 +389,7 @@ def _signed(metric: Metric, value: float) -> str:
     """Format a difference without its unit, never -0."""
     if metric.unit == "%":
         return f"{100 * value:+z.2f}"
-    number = metric.format(abs(value)).removesuffix(metric.unit).rstrip()
+    number = Metric(metric.name).format(abs(value))  # without the unit
     return ("-" if value < 0 and float(number.replace(",", "")) else "+") + number
 
 
