@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 from support.runs import TINY, compose_config
+from support.warm import run_warm
 
 from litlab.config.config_file import to_yaml
 from litlab.process.ranks import reserve_port
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
+WORKER = "litlab.training.worker"
 # Of a batch job with one task, whose processes Lightning takes for tasks of it.
 BATCH_JOB = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "1", "JOB_NAME": "sbatch"}
 # Of a step with a task on each of two nodes.
@@ -30,8 +32,7 @@ def test_two_ranks_within_a_batch_job_and_two_tasks_of_srun_train_as_two(tmp_pat
     weights = []
     for name, environment in {"outside": outside | path, "inside": inside}.items():
         run = RunDirectory.create(tmp_path / name, to_yaml(config), {})
-        command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        done = run_warm([WORKER, str(run.path)], tmp_path, timeout=200, environment=environment)
         assert done.returncode == 0, done.stderr
         assert run.read_json(run.provenance)["machine"]["ranks"] == 2
         assert "srun" not in run.log.read_text()
@@ -40,7 +41,7 @@ def test_two_ranks_within_a_batch_job_and_two_tasks_of_srun_train_as_two(tmp_pat
 
     config = compose_config(*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.num_nodes=2")
     run = RunDirectory.create(tmp_path / "srun", to_yaml(config), {})
-    command = [sys.executable, "-P", "-m", "litlab.training.worker", str(run.path)]
+    command = [sys.executable, "-P", "-m", WORKER, str(run.path)]  # new ones: Lightning reads variables when imported
     with reserve_port() as reserved:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(reserved.getsockname()[1])}
     tasks = [

@@ -15,9 +15,11 @@ import pytest
 from support.pool_jobs import new_job, trained_here
 from support.processes import PATIENCE, wait_until
 from support.runs import TINY, call_litlab, compose_config
+from support.warm import WarmProcess
 
 from litlab.config.config_file import to_yaml
 from litlab.config.machine_facts import open_keys
+from litlab.process.ranks import reserve_port, store_environment
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS
 from litlab.runs.cpu_count import num_cores
 from litlab.runs.directory import RunDirectory
@@ -129,7 +131,8 @@ def test_a_rank_that_is_killed_after_the_end_leaves_the_result(run: RunDirectory
     assert read_result(run)["status"] == "completed"
 
 
-OPEN = (*TINY, "trainer.accelerator=auto", "trainer.devices=auto", "threads=null", "trainer.max_epochs=6")
+WORKER = "litlab.training.worker"
+OPEN = (*TINY, "trainer.accelerator=auto", "trainer.devices=auto", "threads=null", "trainer.max_epochs=4")
 
 
 def new_run(folder: Path, **changes: Any) -> RunDirectory:
@@ -139,16 +142,17 @@ def new_run(folder: Path, **changes: Any) -> RunDirectory:
     return new_job(folder, 0, config | changes).run
 
 
-def start(run: RunDirectory, *launcher: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, *launcher, "-m", "litlab.training.worker", str(run.path)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(run: RunDirectory, *launcher: str, **environment: str) -> WarmProcess:
+    """Start a worker, or a module that runs it."""
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | environment
+    return WarmProcess([*launcher, WORKER, str(run.path)], run.path.parent, environment=variables, block_signals=True)
 
 
-def begin(run: RunDirectory, *launcher: str) -> None:
-    """Train until there is something to save, then stop."""
-    with start(run, *launcher) as process:
-        wait_until(run.metrics.exists)
-        process.terminate()
+def stop_when_begun(run: RunDirectory, *processes: WarmProcess) -> None:
+    """Wait until there is something to save, then stop."""
+    wait_until(lambda: run.metrics.exists() or any(process.poll() is not None for process in processes))
+    processes[0].send_signal(signal.SIGTERM)
+    assert [process.wait(PATIENCE) for process in processes] == [128 + signal.SIGTERM] * len(processes)
     assert read_result(run)["status"] == "interrupted"
 
 
@@ -160,34 +164,30 @@ def decisions(run: RunDirectory) -> list[Any]:
 @pytest.mark.skipif(num_cores() < 2, reason="needs cores that the first start has not")
 def test_a_run_keeps_the_threads_of_its_first_start(tmp_path: Path) -> None:
     """It begins on one core and continues on all: with the bits of one thread, unless an override asks for more."""
-    run, cores = new_run(tmp_path), os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        begin(run)
-    finally:
-        os.sched_setaffinity(0, cores)
+    run = new_run(tmp_path)
+    stop_when_begun(run, start(run, "support.one_core"))
     assert decisions(run) == ["cpu", 1, 1, 1]
     copy = RunDirectory(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)
-    with start(run) as process:
-        assert process.wait(timeout=PATIENCE) == 0
+    assert start(run).wait(PATIENCE) == 0
     assert decisions(run) == ["cpu", 1, 1, 1]
     assert run.read_config()["threads"] is None
     frozen = new_run(tmp_path / "frozen", threads=1)
     assert read_result(trained_here(tmp_path / "here", frozen.read_config()))["weights"] == read_result(run)["weights"]
     done = call_litlab(tmp_path, "resume", str(copy.path), "threads=null")
     assert done.returncode == 0, done.stderr
-    assert decisions(copy) == ["cpu", 1, 1, len(cores)]
+    assert decisions(copy) == ["cpu", 1, 1, num_cores()]
     assert copy.read_json(copy.provenance)["machine"]["automatic"] == open_keys(copy.read_config())
 
 
 def test_a_run_keeps_the_ranks_of_its_first_start(tmp_path: Path) -> None:
-    """It begins with two ranks of torchrun, and continues with two of the worker."""
+    """It begins with two ranks as torchrun starts them, and continues with two of the worker."""
     run = new_run(tmp_path)
-    begin(run, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with reserve_port() as reserved:
+        common = store_environment(reserved) | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    stop_when_begun(run, *(start(run, **common, RANK=rank, LOCAL_RANK=rank) for rank in "01"))
     assert decisions(run) == ["cpu", 2, 2, max(1, num_cores() // 2)]
-    with start(run) as process:
-        assert process.wait(timeout=PATIENCE) == 0
+    assert start(run).wait(PATIENCE) == 0
     assert decisions(run) == ["cpu", 2, 2, max(1, num_cores() // 2)]
 
 
