@@ -11,7 +11,7 @@ from PIL import Image
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.foreign_tasks import overrides
 from support.recording import Recording
-from support.runs import TINY, Command, compose_config, train_here
+from support.runs import TINY, TINY_WITH_PICTURES, Command, compose_config, train_here
 
 from litlab.config.trust import ALLOWED_TARGETS
 from litlab.runs.directory import RunDirectory
@@ -27,7 +27,7 @@ def test_a_logger_of_ones_own_gets_config_metrics_pictures_and_result(
 ) -> None:
     monkeypatch.setenv("RECORDING", "a-secret-value")
     node = "+logger.own={_target_: support.recording.Recording, token: '${oc.env:RECORDING}'}"
-    run = train_here(tmp_path / "run", *TINY, node)
+    run = train_here(tmp_path / "run", *TINY_WITH_PICTURES, node)
     logger, result = Recording.last, read_result(run)
     assert logger.token == "a-secret-value"
     (params,) = logger.params
@@ -42,7 +42,9 @@ def test_a_logger_of_ones_own_gets_config_metrics_pictures_and_result(
 
 
 def test_csv_writes_pictures_as_files_and_nothing_for_tensorboard(tmp_path: Path) -> None:
-    reference, run = (train_here(tmp_path / name, *TINY, f"logger={name}") for name in ("tensorboard", "csv"))
+    reference, run = (
+        train_here(tmp_path / name, *TINY_WITH_PICTURES, f"logger={name}") for name in ("tensorboard", "csv")
+    )
     assert list(reference.path.glob("events.*"))
     assert not list(run.path.glob("events.*"))
     pictures = {str(path.relative_to(run.path / "pictures")) for path in (run.path / "pictures").rglob("*.png")}
@@ -113,7 +115,7 @@ def test_wandb_gets_everything_offline_and_a_resume_continues_its_run(
     monkeypatch.setenv("RECORDING", "a-secret-value")
     settings = ("logger=wandb", "logger.wandb.offline=true", "logger.wandb.tags=[first]", "logger.wandb.project=shapes")
     node = "+logger.own={_target_: support.recording.Recording, token: '${oc.env:RECORDING}'}"
-    run = stop_and_resume(tmp_path / "study" / "run", 8, *TINY, *settings, node)
+    run = stop_and_resume(tmp_path / "study" / "run", 8, *TINY_WITH_PICTURES, *settings, node)
     files = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 2, "one for each start"
     ids, config, history, summary, exits = set(), {}, [], {}, []
@@ -191,7 +193,7 @@ def test_mlflow_gets_everything_and_a_resume_continues_its_run(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     settings = ("logger=mlflow", "logger.mlflow.experiment=shapes", "+logger.mlflow.tags.first=yes")
     node = "+logger.own={_target_: support.recording.Recording, token: '${oc.env:RECORDING}'}"
-    run = stop_and_resume(tmp_path / "study" / "run", 8, *TINY, *settings, node)
+    run = stop_and_resume(tmp_path / "study" / "run", 8, *TINY_WITH_PICTURES, *settings, node)
     client, result = MlflowClient(uri), read_result(run)
     experiment = client.get_experiment_by_name("shapes")
     (logged,) = client.search_runs([experiment.experiment_id])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback
-from support.runs import TINY, call_litlab
+from support.runs import TINY, TINY_WITH_PICTURES, call_litlab
 from support.small_fit import Batches, Rows, make_task, make_trainer
 from support.warm import WarmProcess
 
@@ -124,7 +124,8 @@ def test_the_time_left_is_estimated_from_the_first_epoch_on(
 
 
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
-    output, errors = run_on_a_terminal(tmp_path, "train", *TINY, "~logger", "~callbacks", "hydra.run.dir=runs/terminal")
+    settings = (*TINY_WITH_PICTURES, "~logger", "~callbacks", "hydra.run.dir=runs/terminal")
+    output, errors = run_on_a_terminal(tmp_path, "train", *settings)
     assert errors == ""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert not [word for word in NOISE if word in plain]

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from support.exact_resume import new_run, train_until
-from support.runs import TINY
+from support.runs import TINY_WITH_PICTURES
 from support.small_fit import CLASS_NAMES, NUM_TEST, Batches, Shown, make_task, make_trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -76,7 +76,7 @@ def test_no_pictures_without_a_validation_or_of_an_earlier_one(monkeypatch: pyte
 
 
 def test_a_run_that_resumes_after_its_last_validation_logs_the_pictures_of_it(tmp_path: Path) -> None:
-    settings = (*TINY, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3")
+    settings = (*TINY_WITH_PICTURES, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3")
     whole, config = new_run(tmp_path / "whole", *settings)
     looks = train_until(whole, config, None)
     assert looks is not None

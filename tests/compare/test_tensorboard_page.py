@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from support.browser import needs_browser, open_page
-from support.runs import TINY, call_litlab, train_here
+from support.runs import TINY_WITH_PICTURES, call_litlab, train_here
 from support.studies import make_study
 
 from litlab.cli.tensorboard import MAX_TICKED
@@ -35,8 +35,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a study of two settings with two seeds, one that fails, and a single run with another rate."""
     project = tmp_path_factory.mktemp("browser")
     swept = (f"model.widths={','.join(WIDTHS)}", "seed=0,1", "study.name=widths")
-    assert call_litlab(project, "train", "-m", *TINY, *swept).returncode == 1  # of the jobs that are refused
-    train_here(project / "outputs" / "single" / "2026-01-31_12-00-59_ab12cd", *TINY, "optimizer.lr=0.02")
+    done = call_litlab(project, "train", "-m", *TINY_WITH_PICTURES, *swept)
+    assert done.returncode == 1  # of the jobs that are refused
+    train_here(project / "outputs" / "single" / "2026-01-31_12-00-59_ab12cd", *TINY_WITH_PICTURES, "optimizer.lr=0.02")
     return project / "outputs"
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.combined_loader import _shutdown_workers_and_re
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.images import write_folder
 from support.loaders import training_loader
-from support.runs import compose_config
+from support.runs import NO_PICTURES, compose_config
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -304,7 +304,7 @@ RUN = (
     "model._target_=support.runs.Dropping", "~model.widths", "~model.hidden", "data.crop_padding=0", "data.mixup=0.3",
     f"data.transforms.train=[{{_target_:{CROP}.RandomResizedCrop,size:[24,20]}},{{_target_:{HERE}.Grain,strength:9}}]",
     f"data.transforms.eval=[{{_target_:{CROP}.CenterCrop,size:[24,20]}}]",
-    "callbacks.confusion_matrix=null", "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3",
+    *NO_PICTURES, "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3",
     "threads=1",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.exact_resume import differences, new_run, outcome, train_until
 from support.images import write_folder
+from support.runs import NO_PICTURES
 
 from litlab.config.resume_overrides import change_config
 from litlab.errors import UserError
@@ -16,7 +17,7 @@ from litlab.runs.result import read_result
 
 SMALL = (
     "model=resnet18", "model.width=2", "optimizer.lr=0.01", "data.batch_size=8", "data.crop_padding=2",
-    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
+    *NO_PICTURES,
     "~logger", "trainer=cpu", "trainer.max_epochs=2",
     "trainer.log_every_n_steps=2", "threads=1",
 )  # fmt: skip

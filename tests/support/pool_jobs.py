@@ -25,8 +25,6 @@ from litlab.training.run import train
 
 QUICK = (
     *TINY, "trainer.max_epochs=1",
-    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
-    "callbacks.training_images=null", "callbacks.worst_mistakes=null",
     "+callbacks.process_facts._target_=support.sabotage.ProcessFacts",
 )  # fmt: skip
 

@@ -28,12 +28,17 @@ from litlab.runs.initial_weights import keep_weights
 from litlab.runs.result import read_result
 from litlab.runs.signature import signature_problem
 
-# Everything real, everything small: a run of a second.
-TINY = (
+# Everything real, everything small: a run of half a second.
+TINY_WITH_PICTURES = (
     "data=shapes", "data.num_train=200", "data.num_test=53", "data.val_size=40", "data.batch_size=16",
     "model.widths=[2,4]", "model.hidden=[8]",
     "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
 )  # fmt: skip
+NO_PICTURES = (  # which take longer than all else of a tiny run
+    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
+    "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+)  # fmt: skip
+TINY = (*TINY_WITH_PICTURES, *NO_PICTURES)
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

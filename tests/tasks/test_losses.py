@@ -232,7 +232,6 @@ def test_a_run_with_a_loss_weights_and_metrics_of_ones_own_resumes_exactly(tmp_p
         "data.mixup=0.5",
         "+task.metrics.auroc={_target_: torchmetrics.classification.MulticlassAUROC, average: weighted}",
         "objective.metric=val/auroc",
-        "~callbacks",
         "~logger",
     )
     whole, config = new_run(tmp_path / "whole", *overrides)
