@@ -7,6 +7,7 @@ from typing import Any
 
 from support.exact_resume import differences, new_run, outcome
 from support.hparams_page import sessions
+from support.runs import NO_PICTURES
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from litlab.runs.directory import RunDirectory
@@ -18,8 +19,7 @@ from litlab.runs.signature import sign
 SMALL = (
     "data=shapes", "data.num_train=60", "data.num_test=24", "data.val_size=16", "data.batch_size=8",
     "model._target_=reliability.faults.Faulty", "~model.widths", "~model.hidden",
-    "callbacks.confusion_matrix=null", "callbacks.class_accuracy=null", "callbacks.reliability_diagram=null",
-    "callbacks.training_images=null", "callbacks.worst_mistakes=null",
+    *NO_PICTURES,
     "+callbacks.watch._target_=reliability.faults.Watch",
     "trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Two ranks: one decision, one end, and the same stream of samples on one device.
 
-Where it matters who starts the ranks, all are new processes; else the ranks are forked workers, with the variables that
-torchrun would set.
+Where it matters who starts the ranks, a worker does, in torture a new process; else the ranks are forked workers, with
+the variables that torchrun would set.
 """
 
 import itertools
@@ -16,6 +16,7 @@ from reliability.workers import TIMEOUT, Worker, Workers, rank_of
 from support.exact_resume import outcome
 from support.hparams_page import sessions
 from support.processes import session, wait_until
+from support.thorough import THOROUGH
 
 from litlab.config.config_file import from_yaml, to_yaml
 from litlab.config.resume_overrides import change_config
@@ -47,8 +48,8 @@ def complete(workers: Workers, run: RunDirectory) -> None:
 
 
 def start_and_signal(run: RunDirectory, workers: Workers, num_batches: int, rank: int, signum: int) -> Worker:
-    """Start litlab's own ranks anew, and send a signal to one of them after so many batches."""
-    worker = workers.start(run, **SLOWLY)
+    """Start a worker with its own ranks, and send a signal to one of them after so many batches."""
+    worker = (workers.start if THOROUGH else workers.fork)(run, **SLOWLY)
     wait_until(
         lambda: len(seen(run).get("seen.1", [])) >= num_batches or worker.poll() is not None, TIMEOUT, worker.stderr
     )

@@ -111,6 +111,7 @@ def test_two_machines_are_two_local_ranks(agents: Agents, two_local_ranks: RunDi
 
 
 @pytest.mark.row("rank killed on one of 2 machines: torchrun starts the ranks again; result identical to 2 local ranks")
+@in_torture
 @trials(1, 5)
 def test_a_killed_rank_starts_again(number: int, agents: Agents, two_local_ranks: RunDirectory) -> None:
     wait_until(lambda: len(seen(agents.run).get("seen.1", [])) >= 3 + number, TIMEOUT, agents.output)
