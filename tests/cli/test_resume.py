@@ -246,7 +246,8 @@ def test_an_extended_run_equals_a_longer_one(tmp_path: Path) -> None:
 
 def test_an_untrusted_run_that_has_not_begun(tmp_path: Path, tiny_run: RunDirectory) -> None:
     run = RunDirectory.create(tmp_path / "run", to_yaml(compose_config(*TINY)), {})
-    resume.main([str(run.path), "logger=null"])
+    done = call_litlab(tmp_path, "resume", str(run.path), "logger=null")
+    assert done.returncode == 0, done.stderr
     assert run.read_json(run.result)["weights"] == tiny_run.read_json(tiny_run.result)["weights"]
     assert list(run.path.glob("events*")) == []
     assert not is_own(run)

@@ -298,12 +298,13 @@ def test_a_directory_that_cannot_be_written(mode: str, tmp_path: Path, call_here
     assert "hydra.run.dir=" in errors
 
 
-def test_a_study_in_use_has_an_exit_code_of_its_own(tmp_path: Path, call_here: Call) -> None:
+def test_a_study_in_use_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     study = tmp_path / "outputs" / "mine"
     study.mkdir(parents=True)
     with directory_lock(study):
-        code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "seed=0,1", "study.name=mine")
-    assert (code, errors.startswith(f"litlab: {study} is in use by process")) == (75, True), errors
+        done = call_litlab(tmp_path, "train", "-m", *SHORT, "seed=0,1", "study.name=mine")
+    assert done.returncode == 75
+    assert done.stderr.startswith(f"litlab: {study} is in use by process"), done.stderr
 
 
 @pytest.mark.skipif(num_cores() < 2, reason="needs cores for two jobs")

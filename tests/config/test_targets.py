@@ -244,23 +244,21 @@ def test_a_logger_whose_package_is_not_installed_is_refused() -> None:
     assert _problem(Call("logger.w", "lightning.pytorch.loggers.CSVLogger", ["save_dir"])) is None
 
 
-def test_a_module_of_the_other_package_of_lightning_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    (problems,) = foreign_problems([{"task": {"_target_": "foreignpkg.renamed.Net"}}], tmp_path)
-    assert problems == [
-        "task._target_: foreignpkg.renamed.Net derives from pytorch_lightning.core.module.LightningModule; "
-        "change the import to lightning.pytorch, which has the same classes"
-    ]
-
-
-def test_without_a_data_module_the_task_has_to_have_loaders() -> None:
-    """Those of a user's own, or of a subclass of ours."""
+def test_modules_of_a_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the other package of Lightning; without a data module, those that have to have loaders."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # one process for all imports torch
     configs = [
+        {"task": {"_target_": "foreignpkg.renamed.Net"}},
         {"data": None, "task": {"_target_": "lightning.pytorch.demos.boring_classes.BoringModel"}},
         {"data": None, "task": {"_target_": "support.foreign_tasks.Tutorial"}},
         {"data": None, "task": {"_target_": "support.foreign_tasks.GAN"}},
         compose_config(*TINY[5:], "~data", "task._target_=training.test_foreign_data.Loading"),
     ]
-    boring, tutorial, gan, subclass = foreign_problems(configs, Path(__file__).parents[1])
+    renamed, boring, tutorial, gan, subclass = foreign_problems(configs, Path(__file__).parents[1])
+    assert renamed == [
+        "task._target_: foreignpkg.renamed.Net derives from pytorch_lightning.core.module.LightningModule; "
+        "change the import to lightning.pytorch, which has the same classes"
+    ]
     assert gan == [
         "task._target_: support.foreign_tasks.GAN does not define train_dataloader, which it has to without a data "
         "module (data=null): define it, or choose a data module by data=..."

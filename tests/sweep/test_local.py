@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,6 +25,7 @@ from support.pool_jobs import (
     with_settings,
 )
 from support.processes import group, is_alive, is_stopped, wait_until
+from support.warm import WarmProcess
 
 from litlab.errors import RunFailed, UserError
 from litlab.process.child_process import FAILED
@@ -202,10 +201,13 @@ def test_a_job_keeps_its_device_when_its_command_is_killed(tmp_path: Path) -> No
     """The job ignores the signal to save, so that it outlives the command for seconds."""
     job = new_job(tmp_path, 0, quick_config(how="hang", accelerator="auto"))
     others = DeviceLeases()
-    with subprocess.Popen([sys.executable, "-c", _COMMAND, str(job.run.path)]) as command:
-        wait_until(lambda: (job.run.path / "process.0.json").exists())
-        assert others.take(["gpu-0"], 1) == ([], ["gpu-0"])
-        command.kill()
+    (tmp_path / "starts_job.py").write_text(_COMMAND)
+    variables = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = WarmProcess(["starts_job", str(job.run.path)], tmp_path, environment=variables)
+    wait_until(lambda: (job.run.path / "process.0.json").exists() or command.poll() is not None)
+    assert others.take(["gpu-0"], 1) == ([], ["gpu-0"])
+    command.kill()
+    command.wait()
     leader = process_facts(job)["group"]
     assert others.take(["gpu-0"], 1) == ([], ["gpu-0"])
     assert is_alive(leader)
