@@ -26,7 +26,7 @@ from litlab.runs.result import read_result
 
 HERE = "optim.test_schedule_factory"
 TORCH = "torch.optim.lr_scheduler"
-EVERY_STEP = (*TINY, "trainer.log_every_n_steps=1", "data.num_train=88", "callbacks.confusion_matrix=null")
+EVERY_STEP = (*TINY, "trainer.log_every_n_steps=1", "data.num_train=88")
 BATCHES, LR = 3, 0.05  # of 16 of the 48 images in an epoch; of the config
 
 
@@ -100,8 +100,9 @@ def expected(make: Callable[[Optimizer], LRScheduler], num_steps: int) -> list[f
     return values
 
 
-@pytest.mark.parametrize("interval", ["step", "epoch"])
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    ("name", "interval"), [*((name, "step") for name in SCHEDULES), ("steps", "epoch"), ("a sequence", "epoch")]
+)
 def test_rates_are_those_of_torch_and_a_resume_is_exact(name: str, interval: str, tmp_path: Path) -> None:
     text, make = SCHEDULES[name]
     settings = (*EVERY_STEP, *schedule(text, interval), "trainer.max_epochs=4")

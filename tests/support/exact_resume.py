@@ -2,6 +2,8 @@
 
 import signal
 import time
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,15 @@ class StopsAt(StopRequest):
 
 def new_run(directory: Path, *overrides: str) -> tuple[RunDirectory, dict[str, Any]]:
     """Create a run directory as `litlab train` does, without training."""
-    config = compose_config(*overrides)
+    config = deepcopy(_compose(*overrides))
     run = RunDirectory.create(directory, to_yaml(config), {})
     keep_weights(run, config)
     return run, config
+
+
+@lru_cache(maxsize=1)  # a test stops several runs of one config
+def _compose(*overrides: str) -> dict[str, Any]:
+    return compose_config(*overrides)
 
 
 def train_until(run: RunDirectory, config: dict[str, Any], number: int | None) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from reliability.runs import BATCHES, SMALL
@@ -124,7 +125,12 @@ class OneLayer(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Dropout(dropout), nn.Linear(math.prod(image_shape), num_classes))
 
 
+# The compiler as it is, but without a trial of each instruction set, helper processes and precompiled headers.
+QUICK_COMPILER = {"cpp.vec_isa_ok": True, "compile_threads": 1, "cpp_cache_precompile_headers": False}
+
+
 @needs_compiler
+@torch._inductor.config.patch(QUICK_COMPILER)
 def test_compiled_training_resumes_exactly(tmp_path: Path) -> None:
     """Resume before the last batch of an epoch, which is smaller, so that the compiler sees its shape first."""
     network = ("model._target_=training.test_resume.OneLayer", "~model.widths", "~model.hidden", "+model.dropout=0.3")
