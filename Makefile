@@ -16,6 +16,8 @@ install: .venv/.installed  ## .venv with everything that requirements.lock pins
 train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a minute
 	@$(BIN)/litlab train experiment=quickstart
 
+# Bytecode is kept, whatever the environment asks for: else each of hundreds of processes compiles litlab anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: .venv/.installed  ## the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not integrations"
 

@@ -14,8 +14,8 @@ from litlab.runs.directory import RunDirectory
 
 # Minutes or many seconds each: first, so that none is still at work when the other process has run out of files.
 LONGEST = (
-    "test_real_data", "test_multiruns", "test_rank_environment", "test_worker", "test_user_project", "test_recipes",
-    "test_local", "test_startup",
+    "test_real_data", "test_multiruns", "test_local", "test_worker", "test_tensorboard_page", "test_schedule_factory",
+    "test_train_multirun", "test_user_project", "test_resume", "test_recipes", "test_transforms", "test_startup",
 )  # fmt: skip
 
 

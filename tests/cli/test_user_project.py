@@ -14,6 +14,7 @@ from support.composed_jobs import contents
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
 CHECKOUT = Path(__file__).parents[2]
 FILES = {
     "mypkg/__init__.py": "",
