@@ -53,6 +53,14 @@ class Described(Pairs):
         self.mean, self.std = torch.full((3,), 0.75), [1.0, 1.0, 1.0]
 
 
+class Miscounted(Described):
+    """Tells fewer names or counts than there are classes."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__()
+        vars(self).update(facts)
+
+
 class Hooked(Described):
     """The same with a hook that expects its own pairs."""
 
@@ -99,5 +107,6 @@ class Odd(Described):
             "uint8": list(zip(images.byte(), labels, strict=True)),
             "one-hot": list(zip(images, torch.eye(len(CLASSES))[labels], strict=True)),
             "float": list(zip(images, labels.float(), strict=True)),
+            "from one": list(zip(images, labels + 1, strict=True)),
         }
         return DataLoader(rows[self._kind], batch_size=8)  # type: ignore[arg-type]  # a list is a data set

@@ -104,12 +104,16 @@ def test_facts_come_from_the_command_line_where_the_data_module_does_not_tell_th
         (small("Described", "+model.num_classes=5"), r"^model\.num_classes=5: the data have 4 classes"),
         (small("Pairs", "+model.num_classes=5", "+model.image_shape=[3,12,12]", "+task.num_classes=4"),
          r"^model\.num_classes=5: the data have 4 classes"),
+        (small("Miscounted", "+data.num_classes=4", "+data.class_names=[ant,bee,cow]"),
+         r"^data: Miscounted\.class_names: has 3 entries, expected one for each of 4 classes$"),
+        (small("Miscounted", "+data.class_counts=[20,24]", "task.class_weights=balanced"),
+         r"^data: Miscounted\.class_counts: has 2 entries, expected one for each of 4 classes$"),
     ],
 )  # fmt: skip
 def test_facts_that_lack_or_contradict_are_refused(overrides: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     _, config = new_run(tmp_path / "run", *overrides)
     with pytest.raises(UserError, match=expected):
-        assemble(config, rank=0)
+        build_callbacks(config, assemble(config, rank=0).facts)
 
 
 def test_a_network_that_needs_training_images_is_refused(tmp_path: Path) -> None:
@@ -199,6 +203,7 @@ def test_a_hook_of_the_task_gets_pairs_where_the_data_module_has_none(
             "the data module yields images of torch.uint8 and labels of torch.int64; .* normalized images as float",
         ),
         ("float", "the data module yields images of torch.float32 and labels of torch.float32"),
+        ("from one", "the data module yields the label 4, but the task has 4 classes: expected labels from 0 to 3"),
     ],
 )
 def test_batches_that_are_no_pairs_are_refused(kind: str, expected: str, tmp_path: Path) -> None:

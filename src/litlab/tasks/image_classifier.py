@@ -24,6 +24,8 @@ from litlab.tasks.losses import ClassificationLoss, ClassWeights, LossFunction
 from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
 from litlab.tasks.tta import TTA
 
+_IGNORED = -100  # label for which torch's cross entropy is zero
+
 
 class EvaluationOutput(TypedDict):
     """Output of a validation or test step for callbacks: this rank's real images only, without padding."""
@@ -159,7 +161,7 @@ class ImageClassifier(LightningModule):
                 `b`; or a `Batch`, which stays as it is.
 
         Raises:
-            UserError: If it is anything else.
+            UserError: If it is anything else, or a label is the number of no class; on a CPU alone.
         """
         if isinstance(batch, Batch):
             return batch
@@ -176,6 +178,13 @@ class ImageClassifier(LightningModule):
                 f"{type(self).__name__} takes normalized images as float and class numbers as int64: convert them in "
                 "the transforms of its data set"
             )
+        if labels.device.type == "cpu":  # on a GPU, each step would wait for it
+            wrong = labels[(labels >= self.num_classes) | ((labels < 0) & (labels != _IGNORED))]
+            if len(wrong):
+                raise UserError(
+                    f"the data module yields the label {wrong[0]}, but the task has {self.num_classes} classes: "
+                    f"expected labels from 0 to {self.num_classes - 1}"
+                )
         num_global, trainer = len(labels), self.trainer
         if trainer.training and trainer.world_size > 1:
             count = torch.tensor(num_global, device=self.device)

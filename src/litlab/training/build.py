@@ -4,6 +4,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -33,7 +34,8 @@ from litlab.training.rank_environment import RankEnvironment
 from litlab.training.stop_reason import record_stops
 
 Config = dict[str, Any]
-_CHECK_THEMSELVES = ("task.loss", "task.metrics", "data.transforms")  # nodes whose classes explain what they refuse
+# Nodes whose classes explain what they refuse.
+_CHECK_THEMSELVES = ("task.loss", "task.metrics", "data.transforms")
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
 MAX_INIT_VALUES = 2**24  # in all of them: more than 5,000 images have at 3x32x32; larger ones are fewer
 _PROFILERS: dict[str, type[Profiler]] = {
@@ -60,6 +62,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "mean": lambda values: tuple(map(float, values)),
     "std": lambda values: tuple(map(float, values)),
 }
+_OF_EACH_CLASS = ("class_names", "class_counts")  # facts with an entry for each class
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,22 @@ class Facts:
         A data module of the user's own is asked only for what a constructor takes, and before its `setup`.
 
         Raises:
-            UserError: If its attribute is not what it should be, or cannot be read.
+            UserError: If its attribute is not what it should be, cannot be read, or has not an entry for each class.
         """
         if isinstance(self.source, DatasetInfo):
             return getattr(self.source, name)
+        value = self._read(name)
+        if name in _OF_EACH_CLASS and value is not None:
+            num_classes = None
+            with suppress(UserError):  # it is reported to those who need it
+                num_classes = self._read("num_classes")
+            if num_classes not in (None, len(value)):
+                where = f"data: {type(self.source).__name__}.{name}" if self.source is not None else name
+                raise UserError(f"{where}: has {len(value)} entries, expected one for each of {num_classes} classes")
+        return value
+
+    def _read(self, name: str) -> Any:
+        """Read a fact from the data module, or from what the config gives."""
         where = f"data: {type(self.source).__name__}.{name}"
         remedy = f"set it in the constructor, or add +model.{name}=..."
         if self.source is None:
@@ -107,7 +122,7 @@ class Facts:
             raise UserError(f"{where}: {problem}; {remedy}") from error
         if callable(value):  # a method of that name is something else
             value = None
-        if value is None and name == "num_classes" and (names := self.get("class_names")):
+        if value is None and name == "num_classes" and (names := self._read("class_names")):
             return len(names)
         if value is None and (value := self.given.get(name)) is None:
             return None
