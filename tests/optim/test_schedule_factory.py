@@ -229,6 +229,16 @@ REFUSED = [
         ["schedule=plateau", "+schedule.mode=min"],
         "schedule.mode=min: ReduceLROnPlateau follows val/accuracy, whose mode is max; leave out schedule.mode",
     ),
+    (
+        ["schedule=plateau", "data.val_size=0"],
+        "schedule: ReduceLROnPlateau follows the objective, but there is no validation, since data.val_size=0; "
+        "change it, or choose another schedule",
+    ),
+    (
+        ["schedule=plateau", "trainer.limit_val_batches=0"],
+        "schedule: ReduceLROnPlateau follows the objective, but there is no validation, since "
+        "trainer.limit_val_batches=0; change it, or choose another schedule",
+    ),
     (["schedule=plateau", "schedule.factor=2"], "schedule.factor=2: expected less than 1"),
     (
         schedule(node("SequentialLR", "milestones: [1]", f"schedulers: [{node('StepLR')}]"), "epoch"),

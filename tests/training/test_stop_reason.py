@@ -163,6 +163,10 @@ REFUSED = {
         ["callbacks=early_stopping", "data.val_size=0"],
         "callbacks.early_stopping.monitor=val/accuracy: there is no validation, since data.val_size=0; ",
     ),
+    "no batch of validation": (
+        ["callbacks=early_stopping", "trainer.limit_val_batches=0"],
+        "callbacks.early_stopping.monitor=val/accuracy: there is no validation, since trainer.limit_val_batches=0; ",
+    ),
     "a direction that is missing": (
         ["+callbacks.es={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/accuracy}"],
         "callbacks.es.mode: a value is missing; set callbacks.es.mode=...",

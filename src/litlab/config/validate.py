@@ -22,6 +22,7 @@ from litlab.config.schema import (
 )
 from litlab.config.tree import Config, check_plain, did_you_mean, format_value, join, nodes, unknown_key_message, walk
 from litlab.errors import UserError
+from litlab.runs.metrics import is_validation
 
 MISSING = "???"
 _DEVICE_ARGUMENTS = ("accelerator", "devices", "num_nodes")  # of the Trainer: the number of processes depends on them
@@ -202,7 +203,7 @@ def _combination_problems(config: Config, bases: Mapping[str, str] = _OUR_TARGET
     problems += _fold_problems(data) if data["_target_"] in bases else []
     if bases.get(data["_target_"]) == "litlab.data.torchvision.Torchvision":
         problems += _torchvision_problems(data)
-    problems += _schedule_problems(config) + _early_stopping_problems(config, bases)
+    problems += _schedule_problems(config, bases) + _early_stopping_problems(config, bases)
     devices = trainer.get("devices")
     # A foreign data module may count per device.
     batch_size = data.get("batch_size") if data["_target_"] in bases else None
@@ -249,7 +250,17 @@ def _torchvision_problems(data: Config) -> list[str]:
     return problems
 
 
-def _schedule_problems(config: Config) -> list[str]:
+def _find_missing_validation(config: Config, bases: Mapping[str, str]) -> str | None:
+    """Return the setting by which a run has no validation; None if it may have one."""
+    if config["trainer"].get("limit_val_batches") == 0:
+        return "trainer.limit_val_batches=0"
+    data = config.get("data") or {"_target_": None}
+    folders = data.get("folders")  # of a subclass of litlab's data modules, anything
+    has_split = data.get("folds") or (isinstance(folders, dict) and folders.get("val"))
+    return "data.val_size=0" if data["_target_"] in bases and data.get("val_size") == 0 and not has_split else None
+
+
+def _schedule_problems(config: Config, bases: Mapping[str, str]) -> list[str]:
     schedule, objective = config.get("schedule") or {}, config.get("objective")
     if schedule.get("_target_") != "torch.optim.lr_scheduler.ReduceLROnPlateau":
         return []
@@ -259,11 +270,14 @@ def _schedule_problems(config: Config) -> list[str]:
     if schedule.get("mode", mode) != mode:
         follows = f"ReduceLROnPlateau follows {objective['metric']}, whose mode is {mode}; leave out schedule.mode"
         return [f"schedule.mode={schedule['mode']}: {follows}"]
+    if setting := _find_missing_validation(config, bases):
+        follows = "ReduceLROnPlateau follows the objective, but there is no validation"
+        return [f"schedule: {follows}, since {setting}; change it, or choose another schedule"]
     return []
 
 
 def _early_stopping_problems(config: Config, bases: Mapping[str, str]) -> list[str]:
-    problems, data, task = [], config.get("data") or {"_target_": None}, config["task"]
+    problems, task = [], config["task"]
     for name, node in (config.get("callbacks") or {}).items():
         if not node or node["_target_"] != "lightning.pytorch.callbacks.EarlyStopping":
             continue
@@ -272,8 +286,6 @@ def _early_stopping_problems(config: Config, bases: Mapping[str, str]) -> list[s
         if task["_target_"] in SECTIONS and node["monitor"] not in metrics:
             hint = did_you_mean(node["monitor"], metrics)
             problems.append(f"{key}: is not measured in validation{hint}; known: {', '.join(metrics)}")
-        folders = data.get("folders")  # of a subclass of litlab's data modules, anything
-        has_split = data.get("folds") or (isinstance(folders, dict) and folders.get("val"))
-        if data["_target_"] in bases and data.get("val_size") == 0 and not has_split:
-            problems.append(f"{key}: there is no validation, since data.val_size=0; set it, or leave out the callback")
+        if is_validation(node["monitor"]) and (setting := _find_missing_validation(config, bases)):
+            problems.append(f"{key}: there is no validation, since {setting}; change it, or leave out the callback")
     return problems
