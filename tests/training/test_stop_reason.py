@@ -69,10 +69,13 @@ def test_reasons_of_early_stopping_and_exact_resumes(settings: list[str], expect
     assert differences(*((end["rows"], end["result"], end["last"]["callbacks"]) for end in ends)) == []
 
 
-def test_a_run_that_reaches_its_limits_has_no_reason(tmp_path: Path) -> None:
-    run = train_here(tmp_path / "run", *EARLY, "trainer.max_epochs=2")
-    assert read_result(run)["stop_reason"] is None
-    assert read_state(run).message == ""
+def test_a_run_that_reaches_its_limits_has_a_reason_only_if_it_was_stopped_as_well(tmp_path: Path) -> None:
+    """With a patience of one, early stopping ends the training after the second epoch, also if it is the last one."""
+    impatient = (*EARLY, "callbacks.early_stopping.patience=1")
+    runs = [train_here(tmp_path / f"{last}", *impatient, f"trainer.max_epochs={last}") for last in (1, 2)]
+    assert read_result(runs[0])["stop_reason"] is None
+    assert read_state(runs[0]).message == ""
+    assert reason(runs[1]).startswith("early stopping at epoch 2: val/accuracy did not improve for 1 validation (best")
 
 
 def test_more_epochs_do_not_continue_a_run_that_was_stopped(tmp_path: Path, litlab: Command) -> None:

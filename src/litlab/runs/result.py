@@ -31,7 +31,8 @@ class Result:
             processes.
         images_per_second: Images of all devices in a second of training; None for a foreign data module.
         error: Message of a run that did not complete.
-        stop_reason: Reason for which a callback or the module ended the training before its limits; None if none did.
+        stop_reason: Reason for which a callback or the module ended the training, also if it did so in the last epoch
+            that the limits allow; None if none did.
         format: Version of this file's format.
     """
 

@@ -41,7 +41,8 @@ class TrainState:
         progress: Counters of Lightning's loops.
         should_stop: `trainer.should_stop`, which takes effect only after `min_epochs`.
         stopped_by: Class of the callback or module that set it.
-        stop_reason: Reason for which training ended before its limits; None if it did not, or has not ended.
+        stop_reason: Reason for which a callback or the module ended the training, also if it did so in the last epoch
+            that the limits allow; None if none did, or it has not ended.
         accumulate_grad_batches: `trainer.accumulate_grad_batches`, which a callback may change from epoch to epoch.
         modules: State of the modules outside of their `state_dict`.
         groups: Names of the parameters in each group of each optimizer, which a callback may have added.
