@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
-from litlab.training.build import Facts, build_loss, build_network, build_task, build_trainer, instantiate
+from litlab.training.build import (
+    Facts,
+    NodeFactory,
+    build_loss,
+    build_network,
+    build_task,
+    build_trainer,
+    instantiate,
+)
 
 
 def trainer(folder: Path, **arguments: Any) -> Any:
@@ -112,13 +120,24 @@ class Picky(nn.Module):
         raise ValueError(f"gamma is {gamma}, expected at most 5")
 
 
-def test_a_value_that_a_loss_or_metric_refuses_is_a_mistake_in_the_config() -> None:
+def test_a_value_that_a_class_refuses_is_a_mistake_in_the_config() -> None:
     node = {"_target_": f"{__name__}.Picky", "gamma": 9.0}
-    for path in ("task.loss", "task.metrics.f1"):
+    for path in ("task.loss", "task.metrics.f1", "optimizer", "schedule.schedulers.0"):
         with pytest.raises(UserError, match=rf"{path}: {__name__}\.Picky: gamma is 9.0, expected at most 5"):
             instantiate(path, node)
     with pytest.raises(ValueError, match="gamma is"):  # of a network: with its traceback
         instantiate("model", node)
+
+
+def test_a_value_that_an_optimizer_or_schedule_refuses_is_a_mistake_in_the_config() -> None:
+    adam = {"_target_": "torch.optim.Adam", "betas": [2.0, 0.9]}
+    with pytest.raises(UserError, match=r"^optimizer: torch\.optim\.Adam: Invalid beta parameter at index 0: 2\.0$"):
+        NodeFactory("optimizer", adam, "params")([nn.Parameter(torch.zeros(1))])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    steps = {"_target_": "torch.optim.lr_scheduler.CyclicLR", "base_lr": 0.1, "max_lr": 1.0, "step_size_up": 0,
+             "step_size_down": 0, "cycle_momentum": False}  # fmt: skip
+    with pytest.raises(UserError, match=r"^schedule: torch\.optim\.lr_scheduler\.CyclicLR: .*division by zero$"):
+        NodeFactory("schedule", steps, "optimizer")(optimizer)
 
 
 def test_pretrained_weights_of_torchvision_for_other_classes_are_refused() -> None:

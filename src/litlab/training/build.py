@@ -35,7 +35,7 @@ from litlab.training.stop_reason import record_stops
 
 Config = dict[str, Any]
 # Nodes whose classes explain what they refuse.
-_CHECK_THEMSELVES = ("task.loss", "task.metrics", "data.transforms")
+_CHECK_THEMSELVES = ("task.loss", "task.metrics", "data.transforms", "optimizer", "schedule")
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
 MAX_INIT_VALUES = 2**24  # in all of them: more than 5,000 images have at 3x32x32; larger ones are fewer
 _PROFILERS: dict[str, type[Profiler]] = {
@@ -448,7 +448,7 @@ def instantiate(path: str, node: Config, facts: Facts | None = None, **offered: 
         return target(**arguments)
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: {node['_target_']} needs a package that is not installed here: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         is_of_call = error.__traceback__ is not None and error.__traceback__.tb_next is None  # not raised within it
         if is_of_call or lies_under(path, *_CHECK_THEMSELVES):
             raise UserError(f"{path}: {node['_target_']}: {error}") from error
