@@ -215,6 +215,7 @@ def poisoned(name: str, value: float) -> dict[str, Tensor]:
     return state
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 @pytest.mark.parametrize(
     ("saved", "expected"),
     [
@@ -224,6 +225,12 @@ def poisoned(name: str, value: float) -> dict[str, Tensor]:
         (poisoned("conv.weight", torch.nan), "network.conv.weight holds NaN or infinity, so no training can start"),
         (poisoned("conv.bias", torch.inf), "network.conv.bias holds NaN or infinity"),
         (poisoned("norm.running_var", torch.nan), "network.norm.running_var holds NaN"),
+        ({"conv.weight": Net().conv.weight.detach().to_sparse()}, "(4x3x3x3 sparse_coo, here 4x3x3x3)"),
+        ({"\x1b[2Jconv": torch.zeros(1)}, "none of its 1 tensors fits the network; it has  [2Jconv, and the network "),
+        (
+            {"a\x1b.b": torch.zeros(1), "_orig_mod.a\x1b.b": torch.zeros(1)},
+            "a .b and _orig_mod.a .b could both be a .b; save the",
+        ),
         ({"epoch": 3}, "holds no weights: expected a dict of tensors, as state_dict() gives it, or one that has it un"),
         ([torch.zeros(3)], "holds no weights"),
         (Attacks(), "not a checkpoint that can be read safely: it holds posix.mkdir; if you trust the file, save"),
@@ -250,8 +257,16 @@ def test_weights_that_no_training_can_start_from_are_refused(
         started(Task(Net()), saved, tmp_path)
     assert str(refused.value).startswith("init_from=weights.pt: ")
     assert expected in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert str(refused.value).isprintable()
     assert not Path("attacked").exists()
+
+
+def test_names_of_a_file_reach_the_terminal_without_control_characters() -> None:
+    skipped = WarmStart("weights.pt", "0", ["a"], 0.5, other_shape={}, missing=["b"], unused=["\x1b[2Jc"])
+    assert skipped.describe()[1:] == [
+        "             new, since not in the file: b",
+        "             unused:  [2Jc",
+    ]
 
 
 def test_infinity_in_a_mask_is_not_refused(tmp_path: Path) -> None:

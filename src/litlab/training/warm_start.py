@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.initial_weights import hash_file, is_safetensors
-from litlab.runs.terminal import display_path
+from litlab.runs.terminal import display_path, printable
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.checkpoint_io import load_safely
 
@@ -63,7 +63,7 @@ class WarmStart:
         skipped = [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
         return [
             f"init_from    {display_path(Path(self.path))}: {loaded}",
-            *(f"             {line}" for line in skipped),
+            *(f"             {printable(line)}" for line in skipped),
         ]
 
 
@@ -148,7 +148,7 @@ def _read_safetensors(file: Path, path: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = load_file(file)
     except SafetensorError as error:
-        raise UserError(f"init_from={path}: can't be read by safetensors: {error}") from error
+        raise UserError(f"init_from={path}: can't be read by safetensors: {printable(str(error))}") from error
     return state
 
 
@@ -221,7 +221,7 @@ def _ambiguous(path: str, sources: Sequence[str], names: Sequence[str]) -> UserE
     several = " and ".join(sources) + " could both be " + names[0]
     one = f"{sources[0]} could be {' and '.join(names)} alike"
     hint = "save the state dict of the one to use alone" if len(sources) > 1 else "save it under one of these names"
-    return UserError(f"init_from={path}: {several if len(sources) > 1 else one}; {hint}")
+    return UserError(f"init_from={path}: {printable(several if len(sources) > 1 else one)}; {hint}")
 
 
 def _bare(name: str) -> str:
@@ -234,7 +234,7 @@ def _bare(name: str) -> str:
 
 def _is_fitting(value: Tensor, target: Tensor) -> bool:
     is_same_kind = value.is_floating_point() == target.is_floating_point()
-    return is_same_kind and (not _has_shape(target) or value.shape == target.shape)
+    return is_same_kind and value.layout == torch.strided and (not _has_shape(target) or value.shape == target.shape)
 
 
 def _has_shape(value: Tensor) -> bool:
@@ -244,6 +244,7 @@ def _has_shape(value: Tensor) -> bool:
 
 def _shape(value: Tensor) -> str:
     kind = "" if value.is_floating_point() else f" {value.dtype}".replace("torch.", "")
+    kind += "" if value.layout == torch.strided else f" {value.layout}".replace("torch.", "")
     return ("x".join(map(str, value.shape)) or "scalar") + kind if _has_shape(value) else "any"
 
 
@@ -275,8 +276,8 @@ def _refuse_unrelated(
         else f"it has {_listed(list(state))}, and the network {_listed(list(parameters))}"
     )
     raise UserError(
-        f"init_from={path}: none of its {len(state)} tensors fits the network; {reason}; choose the model that they "
-        "were trained with"
+        f"init_from={path}: none of its {len(state)} tensors fits the network; {printable(reason)}; choose the model "
+        "that they were trained with"
     )
 
 
