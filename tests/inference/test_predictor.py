@@ -119,6 +119,13 @@ def test_damaged_files_are_reported(run: Path, file: str, content: bytes, words:
         litlab.load(run)
 
 
+def test_transforms_that_the_config_lacks_are_reported(run: Path) -> None:
+    file = run / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"transformed_from": [3, 40, 40]}))
+    with pytest.raises(UserError, match=r"dataset\.json is damaged: it tells of transforms, but config\.yaml has none"):
+        litlab.load(run)
+
+
 def test_runs_that_hold_no_network_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         litlab.load(tmp_path / "nothing")

@@ -14,6 +14,7 @@ from litlab.config.trust import Trust, open_config
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import CHECKPOINTS, RunDirectory
+from litlab.runs.files import as_mapping
 from litlab.runs.result import read_result
 
 # Builders of the same network that download nothing, since the weights come from the checkpoint.
@@ -86,8 +87,15 @@ class FinishedRun:
         return settings
 
     def evaluation_transforms(self) -> list[Config]:
-        """Return the nodes of `data.transforms.eval`, checked and completed as by `select_settings`."""
-        settings: Config = {"data": {"transforms": {"eval": self.config["data"]["transforms"]["eval"]}}}
+        """Return the nodes of `data.transforms.eval`, checked and completed as by `select_settings`.
+
+        Raises:
+            UserError: If there are none, although dataset.json says so.
+        """
+        transforms = as_mapping(as_mapping(self.config["data"]).get("transforms")).get("eval")
+        if not isinstance(transforms, list):
+            raise UserError(f"{self.run.dataset} is damaged: it tells of transforms, but config.yaml has none")
+        settings: Config = {"data": {"transforms": {"eval": transforms}}}
         if self.own:
             settings = resolve_secrets(settings)
         else:

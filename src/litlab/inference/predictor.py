@@ -186,7 +186,7 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
     setting = "data.transforms.eval"
     nodes = finished.evaluation_transforms() if info.transformed_from else []
     transforms = ImageTransforms(
-        build_transforms(setting, nodes), seed=finished.config["data"].get("seed", 0), setting=setting
+        build_transforms(setting, nodes), seed=(finished.config["data"] or {}).get("seed", 0), setting=setting
     )
     return Predictor(
         network=network, preprocess=preprocess, dataset_info=info, tta=_make_tta(finished), transforms=transforms
