@@ -10,11 +10,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelPruning
 from support.exact_resume import new_run, train_until
 from support.foreign import pair
-from support.runs import Command
-from torch import Tensor
+from support.runs import Command, train_here
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+import litlab
 from litlab.cli import compare
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
@@ -111,6 +112,30 @@ def test_a_pair_without_test_or_validation_completes_and_says_so(
         has_validation = "no validation" not in message
         assert (result["objective"] is not None) == (list(result["best"]) == ["val/loss"]) == has_validation
         assert run.last.exists()
+
+
+class Silent(LightningModule):
+    """Logs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        return self.layer(batch).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.parametrize("objective", ["null", "{metric: val/loss, mode: min}"])
+def test_a_module_that_logs_nothing_completes(objective: str, tmp_path: Path) -> None:
+    overrides = (*pair(f"{HERE}.Silent", f"{HERE}.TrainingData"), f"objective={objective}", "~callbacks")
+    run = train_here(tmp_path / "run", *overrides, "trainer.max_epochs=1")
+    assert not run.metrics.exists()
+    (result,) = litlab.results(run.path)
+    assert (result.status, result.steps, result.last) == ("completed", 4, {})
 
 
 class AddsPruning(Complete):

@@ -27,7 +27,7 @@ from litlab.process.signals import StopRequest
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.heartbeat import HeartbeatThread
-from litlab.runs.metrics import last_values, read_metrics
+from litlab.runs.metrics import Row, last_values, read_metrics
 from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
@@ -269,11 +269,16 @@ def _select_weights(run: RunDirectory, saved: dict[str, Any]) -> Path:
     return run.best if best and best["step"] != saved["step"] and not find_best_problem(run, saved) else run.last
 
 
+def _logged_rows(run: RunDirectory) -> list[Row]:
+    """Read metrics.csv, which a run lacks if nothing was logged."""
+    return read_metrics(run.metrics) if run.metrics.exists() else []
+
+
 def _find_divergence(run: RunDirectory, config: Config, saved: dict[str, Any]) -> str | None:
     """Tell why a training that has ended diverged; None if it did not."""
     reason: str | None = saved.get("diverged")
     if reason is None and (objective := config["objective"]):
-        values = [row.value for row in read_metrics(run.metrics) if row.metric == objective["metric"]]
+        values = [row.value for row in _logged_rows(run) if row.metric == objective["metric"]]
         if values and not any(map(math.isfinite, values)):
             return f"{objective['metric']} was never a finite number"
     return reason
@@ -301,7 +306,7 @@ def _build_result(
         identity=identity(config),
         objective=best["value"],
         best=best["metrics"],
-        last=last_values(read_metrics(run.metrics)),
+        last=last_values(_logged_rows(run)),
         test=test_metrics,
         epochs=saved["epoch"],
         steps=saved["step"],
