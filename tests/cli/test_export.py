@@ -116,7 +116,16 @@ class Sorted(nn.Module):
         return images.mean(dim=(2, 3)) * (2 if images.sum().item() > 0 else 1)
 
 
-@pytest.mark.parametrize("network", [Centred(), Sorted()])
+class Refusing(nn.Module):
+    """Fails with an error that has no message."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise NotImplementedError
+        return images.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("network", [Centred(), Sorted(), Refusing()])
 def test_a_network_that_cannot_be_exported(network: nn.Module) -> None:
     with pytest.raises(UserError, match=f"{type(network).__name__} can't be exported|differs by"):
         exporting.to_pt2(make_predictor(network, INFO))

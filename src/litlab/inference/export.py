@@ -15,6 +15,7 @@ from torch.export import Dim
 
 from litlab.errors import UserError
 from litlab.inference.predictor import Predictor
+from litlab.runs.terminal import headline
 
 TOLERANCE = 1e-5  # absolute, of a probability
 CHECKED_BATCH_SIZES = (1, 5)
@@ -80,7 +81,7 @@ def _translate(predictor: Predictor, export: Callable[..., Any], **options: Any)
         cause = error.__cause__ or error
         raise UserError(
             f"{type(predictor.network).__name__} can't be exported: torch can't follow its forward for any batch size "
-            f"({type(cause).__name__}: {str(cause).strip().splitlines()[0]})"
+            f"({': '.join(filter(None, (type(cause).__name__, headline(str(cause)))))})"
         ) from error
 
 
