@@ -230,6 +230,25 @@ class ReadsProbabilities(Reads):
         self.seen.append(preds)
 
 
+class BatchMeans(Reads):
+    """Keep a single number of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("means", [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        self.means.append(preds.mean())
+
+
+def test_a_rank_without_images_has_lists_that_others_can_be_gathered_with() -> None:
+    metrics = EvaluationMetrics(num_classes=3, metrics={"means": BatchMeans(), "seen": ReadsProbabilities()})
+    metrics.update(torch.zeros(0), torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    means, seen = metrics.custom
+    assert [value.shape for value in means.means] == [(0,)]
+    assert [value.shape for value in seen.seen] == [(0, 3)]
+
+
 def test_a_metric_gets_probabilities_unless_it_asks_for_logits() -> None:
     """Logits between 0 and 1, which torchmetrics would take for probabilities in some batches and not in others."""
     metrics = EvaluationMetrics(num_classes=3, metrics={"keys": ReadsLogits(), "train": ReadsProbabilities()})

@@ -238,7 +238,8 @@ def _start_empty(metric: Metric, takes_logits: bool, num_classes: int) -> None:
     trial.update(*_made_up(takes_logits, num_classes, metric.device))
     for name, default in metric._defaults.items():
         if isinstance(default, list):
-            setattr(metric, name, [value[:0] for value in getattr(trial, name)])
+            values = [value.reshape(1) if value.ndim == 0 else value for value in getattr(trial, name)]
+            setattr(metric, name, [value[:0] for value in values])
     metric._update_count += 1
 
 
