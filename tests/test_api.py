@@ -105,6 +105,13 @@ def test_values_of_a_run_whose_metrics_are_damaged_or_missing(tmp_path: Path) ->
     file.write_text("epoch,step\n1,2\n")
     with pytest.raises(UserError, match=r"metrics\.csv is damaged: .*expected the header"):
         result.history("val/loss")
+    file.write_text("epoch,step,metric,value\n0,1,\x1b[2Jloss,0.5\n")
+    with pytest.raises(UserError, match=r"has no values of val/loss; known:  \[2Jloss$"):
+        result.history("val/loss")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged: .*not a regular file"):
+        result.history("val/loss")
     file.unlink()
     with pytest.raises(UserError, match=r"has no values of val/loss: it has no metrics\.csv$"):
         result.history("val/loss")
@@ -160,6 +167,7 @@ def test_a_data_frame_has_a_row_for_each_run(study: Results) -> None:
         (["data.batchsize=3"], UserError, r"^data\.batchsize: unknown key; did you mean data\.batch_size\?$"),
         (["seed=0,1"], UserError, "several values; add -m to run a job for each of them"),
         (["-m", "seed=a,b"], UserError, "seed=a: expected a valid integer"),
+        (["seed=1", 3], UserError, r"^litlab\.train: expected texts as arguments, such as 'seed=1'; found 3$"),
         ("seed=1", UserError, r"expected a list of arguments, as in litlab\.train\(\['seed=1'\]\)"),
         ([*TINY, "data=image_folder", "~data.num_train", "~data.num_test", "data.root=nothing"], UserError, "data.num"),
     ],

@@ -29,7 +29,7 @@ from litlab.process.signals import STOP_SIGNALS, blocked_signals
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.state import RunStatus
-from litlab.runs.terminal import FaultTolerantStream, format_value, headline
+from litlab.runs.terminal import FaultTolerantStream, format_value, headline, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,11 +91,11 @@ class RunResult:
         except FileNotFoundError:
             raise UserError(f"{self.directory} has no values of {metric}: it has no metrics.csv") from None
         except (OSError, ValueError, csv.Error) as error:
-            raise UserError(f"{file} is damaged: {error}") from error
+            raise UserError(f"{file} is damaged: {printable(str(error))}") from error
         values = {row.step: row.value for row in rows if row.metric == metric}
         if not values:
             names = ", ".join(dict.fromkeys(row.metric for row in rows))
-            raise UserError(f"{self.directory} has no values of {metric}; known: {names}")
+            raise UserError(f"{self.directory} has no values of {metric}; known: {printable(names)}")
         return values
 
     def load(self, checkpoint: str | None = None) -> "Predictor":
@@ -185,6 +185,9 @@ def train(arguments: Sequence[str], project: "str | PathLike[str] | None" = None
     """Train with the arguments and errors of `litlab.train`."""
     if isinstance(arguments, str):
         raise UserError(f"litlab.train: expected a list of arguments, as in litlab.train([{arguments!r}])")
+    for argument in arguments:
+        if not isinstance(argument, str):
+            raise UserError(f"litlab.train: expected texts as arguments, such as 'seed=1'; found {argument!r}")
     folder = Path.cwd() if project is None else Path(project)
     if not folder.is_dir():
         raise UserError(f"litlab.train: project={project}: no such folder")

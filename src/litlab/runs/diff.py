@@ -246,8 +246,6 @@ def _rows_by_metric(run: RunDirectory) -> dict[str, _Rows]:
     """Read the rows of metrics.csv except those that measure the machine."""
     if not run.metrics.exists():
         raise UserError(f"{run.metrics} is missing")
-    if not run.metrics.is_file():  # opening a pipe would block forever
-        raise UserError(f"{run.metrics} is damaged: it is no regular file")
     try:
         rows = read_metrics(run.metrics)
     except (OSError, ValueError, csv.Error) as error:

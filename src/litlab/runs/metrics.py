@@ -243,9 +243,11 @@ def read_metrics(path: Path) -> list[Row]:
     """Read metrics.csv; a torn last line is left out.
 
     Raises:
+        OSError: If it does not exist or is no regular file.
         ValueError: If the header or a line before the last is malformed.
     """
-    whole = path.read_bytes().rpartition(b"\n")[0]  # cut before decoding: it may be torn within a character
+    with open_regular(path) as file:
+        whole = file.read().rpartition(b"\n")[0]  # cut before decoding: it may be torn within a character
     lines = whole.decode().split("\n")
     if tuple(lines[0].split(",")) != HEADER:
         raise ValueError(f"{path}: expected the header {','.join(HEADER)}")
