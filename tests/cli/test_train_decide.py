@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,16 +79,22 @@ def test_a_killed_command_is_continued_with_the_same_decisions(
 
 
 def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProcess[str]") -> None:
-    before = {record.number for record in Study.load(project / "outputs" / "whole").records}
+    grown_study = shutil.copytree(project / "outputs" / "whole", project / "outputs" / "grown")
+    before = {record.number for record in Study.load(grown_study).records}
     fixed = [argument for argument in DECIDE if not argument.startswith(("optimizer.lr", "hydra.sweeper.baseline"))]
-    settings = "{start:[optimizer.lr=0.10],none:[optimizer.lr=1e-9],near:[optimizer.lr=0.099],tiny:[optimizer.lr=1e-8]}"
-    more = (*fixed, f"hydra.sweeper.settings={settings}", "hydra.sweeper.baseline=start", "study.name=whole")
-    grown = call_litlab(project, "train", *more)
+    settings = (
+        "{start:[optimizer.lr=0.10],none:[optimizer.lr=1e-9],near:[optimizer.lr=0.099],tiny:[optimizer.lr=1e-8,NAME]}"
+    )
+    name = "${oc.env:TINY_NAME}"  # jobs record the reference, which may be to a secret
+    settings = settings.replace("NAME", f"name={name}")
+    more = (*fixed, f"hydra.sweeper.settings={settings}", "hydra.sweeper.baseline=start", "study.name=grown")
+    grown = call_litlab(project, "train", *more, TINY_NAME="small")
     assert grown.returncode == 0, grown.stderr
     assert "note: tiny: added later, and tested at 0.03, the share of alpha=0.3 that was reserved" in grown.stdout
-    new = [record for record in Study.load(project / "outputs" / "whole").records if record.number not in before]
+    new = [record for record in Study.load(grown_study).records if record.number not in before]
     assert {record.point["optimizer.lr"] for record in new} <= {"1e-8", "0.1"}
-    smaller = call_litlab(project, "train", *DECIDE, "study.name=whole")
+    assert {record.point["name"] for record in new if record.point["optimizer.lr"] == "1e-8"} == {name}
+    smaller = call_litlab(project, "train", *DECIDE, "study.name=grown")
     assert smaller.returncode == 1
     assert "compares tiny as well, which this command leaves out" in smaller.stderr
 

@@ -129,6 +129,16 @@ def test_failed_seeds_are_left_out_and_a_setting_that_fails_from_the_start_gets_
     assert again.num_submitted == 0  # a failed seed is not repeated
 
 
+def test_nothing_is_compared_with_a_baseline_that_fails(tmp_path: Path) -> None:
+    def status(lr: str, seed: int) -> RunStatus:
+        return RunStatus.FAILED if lr == "0.1" else RunStatus.COMPLETED
+
+    answer = run_decide(tmp_path / "s", RATES[:2], DrawnBackend(statuses=status)).answer
+    assert answer.sentence == "the first runs of lr=0.1 failed, so it is not compared."
+    assert [row.verdict for row in answer.rows] == ["failed", "not compared"]
+    assert answer.runs <= 8  # three of each, and one round ahead
+
+
 def test_a_race_drops_settings_and_says_what_is_better(tmp_path: Path) -> None:
     answer = run_decide(tmp_path / "s", RATES[:3], baseline=None).answer
     assert [(row.name, row.verdict) for row in answer.rows] == [

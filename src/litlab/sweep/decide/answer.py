@@ -19,6 +19,7 @@ from litlab.sweep.decide.rounds import Comparison, Pair, Verdict, has_failed
 
 FILE = "decision.json"
 BASELINE = "baseline"  # verdict of the baseline itself
+NOT_COMPARED = "not compared"  # verdict of a setting whose baseline failed
 _MAX_BYTES = 1 << 22
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -273,7 +274,8 @@ class _Writer:
         if key == self.decisions.baseline:
             return BASELINE
         if self.decisions.baseline is not None:
-            return str(self.comparisons[key, self.decisions.baseline].verdict)
+            verdict = self.comparisons[key, self.decisions.baseline].verdict
+            return NOT_COMPARED if verdict is Verdict.FAILED else str(verdict)
         if key in self._losers():
             return str(Verdict.WORSE)
         verdicts = {
