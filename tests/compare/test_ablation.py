@@ -15,12 +15,15 @@ from scipy import stats
 from support.grids import names
 from support.studies import make_run, write_study
 
+from litlab.compare.ablation import add_interactions
 from litlab.compare.comparison import compare
+from litlab.compare.data_model import Design, variant_of
 from litlab.compare.formats import Format, render
 from litlab.compare.html import to_html
 from litlab.compare.plots import figures
 from litlab.config.identity import identity
 from litlab.errors import UserError
+from litlab.statistics.sequential import paired_looks
 from litlab.sweep.study import JobRecord, Study
 
 ABLATE = {"no_flip": ["data.flip=false"], "slow": ["optimizer.lr=0.01"], "small": ["model.hidden=[4]"]}
@@ -245,6 +248,7 @@ def test_equal_interactions_of_all_seeds_cannot_be_tested(tmp_path: Path) -> Non
     assert pair.interaction is not None
     assert pair.interaction.difference.mean == pytest.approx(0.03, abs=1e-6)
     assert pair.interaction.difference.p is None
+    assert "No interaction could be tested." in render(compare([tmp_path], ablation=True), "table")
 
 
 def test_the_full_recipe_needs_a_value(tmp_path: Path) -> None:
@@ -410,3 +414,25 @@ def test_a_study_that_grew_by_a_change_has_its_former_combination_as_a_pair(tmp_
     assert pair.interaction is not None
     assert pair.interaction.difference.num == 4
     assert pair.interaction.difference.mean == pytest.approx(interaction_of(("no_flip", "slow"))[:4].mean())
+
+
+def test_interactions_are_tested_in_the_design_of_the_differences(with_pairs: Path) -> None:
+    """After a look before the planned seeds were completed, by the sequential test."""
+    comparison = compare([with_pairs], ablation=True)
+    groups = [*comparison.all_groups]
+    means = {
+        group.name: {seed: accuracy(variant_of(group.runs), seed) for seed in range(5)}
+        for group in comparison.all_groups
+    }
+    design = Design("sequential", horizon=5)
+    tested = {group.name: group.interaction for group in add_interactions(groups, means, design)}
+    for pair, fixed in zip(PAIRS, comparison.pairs, strict=True):
+        interaction = tested[" + ".join(pair)]
+        assert interaction is not None
+        assert fixed.interaction is not None
+        look = paired_looks([*interaction_of(pair)], 5, scale=0.7)[-1]
+        difference = interaction.difference
+        assert [difference.p, difference.low, difference.high] == pytest.approx([look.p, look.low, look.high])
+        assert (difference.high or 0) - (difference.low or 0) > (fixed.interaction.difference.high or 0) - (
+            fixed.interaction.difference.low or 0
+        ), "the price of looks"

@@ -165,8 +165,10 @@ def interaction_table(comparison: Comparison) -> Table | None:
     pairs = [(column, tuple(map(column.text, comparison.pairs))) for column in interaction_columns(comparison)]
     if not pairs:
         return None
-    units = " or ".join(sorted({f"{group.unit}s" for group in comparison.pairs if group.runs}))
+    units = " or ".join(sorted({f"{group.unit}s" for group in comparison.pairs if group.runs})) or "seeds"
     num = sum(bool(pair.interaction and pair.interaction.difference.p is not None) for pair in comparison.pairs)
+    tested = f"Intervals and p as for the differences; p corrected for {num} interaction{'s' * (num != 1)}."
+    tested = tested if num else "No interaction could be tested."
     return Table(
         name=f"{comparison.directories[0].resolve().name}-interactions",
         columns=tuple(column for column, cells in pairs if any(cells)),
@@ -175,8 +177,7 @@ def interaction_table(comparison: Comparison) -> Table | None:
         caption=(
             f"Interactions in {format_value(comparison.metric.name)}: the difference of both changes together from the "
             "full recipe, minus the sum of their single differences; 0: the effects add up.",
-            f"n: {units} with all four runs. Intervals and p as for the differences; p corrected for {num} "
-            f"interaction{'s' * (num != 1)}.",
+            f"n: {units} with all four runs. {tested}",
         ),
         notes=(),
     )
