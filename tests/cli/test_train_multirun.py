@@ -148,7 +148,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path, call_here: Call) -> N
         (["+hydra.job.env_set.A=b"], "hydra.job.env_set"),
         (["--dry-run", "hydra/launcher=basic"], "--dry-run: expected hydra/launcher=pool, slurm or ray; no other"),
         (["--detach"], "--detach: expected hydra/launcher=slurm or ray; the jobs of other launchers end"),
-        (["--dry-run", "hydra/sweeper=basic"], "--dry-run: expected hydra/sweeper=grid or search"),
+        (["--dry-run", "hydra/sweeper=basic"], "--dry-run: expected hydra/sweeper=grid, search or decide"),
         (["--dry-run", "trainer.devices=1,999", "data.batch_size=999"], "trainer.devices=999: this machine has"),
         (["--dry-run", "trainer.num_nodes=2"], "trainer.num_nodes=2: the pool is one machine"),
     ],
