@@ -108,6 +108,13 @@ def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path
     points = [record.point for record in Study.load(project / "outputs" / "best").records]
     assert {point["seed"] for point in points} == {"1", "3", "4"}
     assert {point["optimizer.lr"] for point in points} == {"0.1", "0.01"}
+    jobs = project / "outputs" / "grid" / "jobs.jsonl"
+    written = jobs.read_text()
+    jobs.write_text(written.replace('"optimizer.lr=0.1"', '"optimizer.lr=0.1", "+callbacks.x._target_=os.system"'))
+    hostile = call_litlab(project, "train", *arguments, "study.name=hostile")
+    assert hostile.returncode == 1
+    assert "was started with +callbacks.x._target_=os.system, which its config.yaml does not have" in hostile.stderr
+    jobs.write_text(written)
     again = call_litlab(project, "resume", "outputs/best")
     assert again.returncode == 0, again.stderr
     assert "no job was started" in again.stdout

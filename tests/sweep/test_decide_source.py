@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.decide_jobs import DrawnBackend, outcome_of, run_decide, settings_o
 
 from litlab.errors import UserError
 from litlab.runs.state import RunStatus
+from litlab.sweep.backends.base import Job
 from litlab.sweep.decide.answer import format_answer, read_answer, write_answer
 from litlab.sweep.decide.record import read_record, seed_at
 from litlab.sweep.decide.settings import Setting, find_baseline, with_overrides
@@ -234,3 +236,36 @@ def test_an_answer_of_somebody_else_is_printed_without_control_characters(tmp_pa
     read = read_answer(tmp_path / "s")
     assert read is not None
     assert not [line for line in format_answer(read) if "\x1b" in line or "\x07" in line]
+
+
+class Queue(DrawnBackend):
+    """Backend whose jobs outlive the command that submitted them."""
+
+    outlives_command = True
+
+    def __init__(self, queue: dict[int, Job], **settings: Any) -> None:
+        super().__init__(num_workers=3, **settings)
+        self.running, self.watched = queue, set[int]()
+
+    def has_capacity(self, config: Any) -> bool:
+        return len(self.watched & self.running.keys()) < self.num_workers
+
+    def submit(self, job: Job) -> None:
+        assert job.number not in self.running
+        self.watched.add(job.number)
+        super().submit(job)
+
+    def attach(self, job: Job) -> None:
+        self.watched.add(job.number)
+
+
+def test_jobs_in_a_queue_are_taken_up_by_the_next_command(whole: Any, tmp_path: Path) -> None:
+    queue: dict[int, Job] = {}
+    num_submitted = 0
+    for kill_after in (2, 0, 4, None):
+        backend = Queue(queue, kill_after=kill_after)
+        with suppress(KeyboardInterrupt):
+            source = run_decide(tmp_path / "s", RATES, backend)
+        num_submitted += backend.num_submitted
+    assert outcome_of(source) == outcome_of(whole)
+    assert num_submitted == len(Study.load(tmp_path / "s").records)

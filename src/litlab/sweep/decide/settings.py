@@ -1,5 +1,6 @@
 """Settings of `hydra/sweeper=decide`, and the settings of runs that it compares."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,21 +9,33 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field
 
 from litlab.config.schema import SECTIONS, Objective, OpenFraction, Positive, Section
-from litlab.config.tree import bare_key, did_you_mean
+from litlab.config.tree import ROOT_VALUES, bare_key, config_key, did_you_mean, format_value, get
 from litlab.config.validate import check_settings
 from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
+from litlab.runs.signature import signature_problem
 from litlab.runs.state import RunStatus
 from litlab.statistics.sequential import LARGEST
 from litlab.sweep.decide.rounds import MIN_PAIRS
 from litlab.sweep.outcome import read_outcome
-from litlab.sweep.study import Study
+from litlab.sweep.study import JobRecord, Study
 
 SECTION = "hydra.sweeper"
 SEED = "seed"
+_OPTION = re.compile(r"[A-Za-z0-9_/-]*")
+_PLACES = (
+    "data.root",
+    "data.path",
+    "data.cache",
+    "init_from",
+    "threads",
+)  # stand otherwise in a config, and run no code
+_MISSING = object()
 _NO_SETTINGS = ("study.", "hydra")  # begin keys that belong to no setting
 
 
@@ -107,10 +120,10 @@ def best_of_study(study: Study, num: int) -> list[Setting]:
         num: Number of settings.
 
     Raises:
-        UserError: If it has fewer settings with completed runs.
+        UserError: If it has fewer settings with completed runs, or what it says of them is not in their signed configs.
     """
     values: dict[frozenset[tuple[str, str]], list[float]] = {}
-    found: dict[frozenset[tuple[str, str]], tuple[dict[str, str], list[str]]] = {}
+    found: dict[frozenset[tuple[str, str]], tuple[JobRecord, RunDirectory]] = {}
     mode = "max"
     for record, run in study.jobs():
         outcome = read_outcome(run)
@@ -120,16 +133,51 @@ def best_of_study(study: Study, num: int) -> list[Setting]:
         mode = as_mapping(run.read_config().get("objective")).get("mode", mode)
         point = {bare_key(key): text for key, text in record.point.items() if bare_key(key) != SEED}
         values.setdefault(frozenset(point.items()), []).append(value)
-        found.setdefault(frozenset(point.items()), (point, record.overrides))
+        found.setdefault(frozenset(point.items()), (record, run))
     if len(values) < num:
         raise UserError(
             f"{SECTION}.from_study={study.path}: it has {len(values)} settings with completed runs and an objective, "
             f"not {num}; finish it with `litlab resume {shlex.quote(str(study.path))}`, or set {SECTION}.best"
         )
     ranked = sorted(values, key=lambda key: fmean(values[key]), reverse=mode == "max")[:num]
-    points = [found[key] for key in ranked]
-    short = _short_keys(list(dict.fromkeys(key for point, _ in points for key in point)))
-    return [Setting(_name(point, short), tuple(filter(_is_setting, lines)), point) for point, lines in points]
+    overrides = [_confirmed_overrides(*found[key]) for key in ranked]
+    points = [_point(lines, [key for key, _ in point]) for lines, point in zip(overrides, ranked, strict=True)]
+    short = _short_keys(list(dict.fromkeys(key for point in points for key in point)))
+    return [Setting(_name(point, short), tuple(lines), point) for lines, point in zip(overrides, points, strict=True)]
+
+
+def _confirmed_overrides(record: JobRecord, run: RunDirectory) -> list[str]:
+    """Return the overrides of a job, except for its seed, if its signed config has their values.
+
+    Only the config is signed. Without this check, jobs.jsonl in a copy of a study that others could write to would say
+    what code to run.
+
+    Raises:
+        UserError: If it has not, or the run is not the user's own.
+    """
+    if (problem := signature_problem(run, run.config.read_bytes())) is not None:
+        raise UserError(f"{SECTION}.from_study: {run.path} is not signed by you: {problem}")
+    config, kept = run.read_config(), [line for line in record.overrides if _is_setting(line)]
+    for line in kept:
+        if not _is_confirmed(line, config):
+            raise UserError(
+                f"{SECTION}.from_study: {run.path.name} was started with {line}, which its config.yaml does not have; "
+                f"name what is compared in {SECTION}.settings instead"
+            )
+    return kept
+
+
+def _is_confirmed(line: str, config: Mapping[str, Any]) -> bool:
+    key, _, text = line.partition("=")
+    if "." not in bare_key(key) and bare_key(key) not in ROOT_VALUES and _OPTION.fullmatch(text):
+        return True  # a config of this project by its name, or a group that is left out
+    if bare_key(key) in _PLACES and "${" not in text and "{" not in text:
+        return True
+    value = get(config, config_key(key), default=_MISSING)
+    try:
+        return text == format_value(value) or yaml.safe_load(text) == value or float(text) == value
+    except (ValueError, RecursionError, yaml.YAMLError):
+        return False
 
 
 def seeds_of_study(study: Study) -> list[int]:
