@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,14 @@ from support.exact_resume import differences, new_run, outcome, train_until
 from support.runs import Command, train_here
 
 from litlab.cli import evaluate
+from litlab.data.archive import MAX_MEMBER_BYTES
 from litlab.data.huggingface import HuggingFace
 from litlab.errors import UserError
 from litlab.runs.files import write_json
 
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 packaged_modules = pytest.importorskip("datasets.packaged_modules")
 pytestmark = [
     pytest.mark.integrations,
@@ -273,6 +277,46 @@ def test_what_is_no_image_is_refused_in_plain_words(huggingface_module: Make, tm
     assert "4 images can't be used:\n  train/1 is absent (null)\n  train/4 is absent (null)\n" in refused
     no_images = refusal(huggingface_module, image_column="label")
     assert no_images == "data.image_column=label: expected a column of images, found ClassLabel in the train split"
+
+
+def write_table(path: Path, last: dict[str, Any], split: str = "train", labels: list[Any] | None = None) -> None:
+    """Write parquet of twelve images, without the package `datasets`, and of a last one that may be anything."""
+    file = io.BytesIO()
+    image(0).save(file, "PNG")
+    rows = [{"bytes": file.getvalue(), "path": None}] * 12 + [last]
+    images = pyarrow.array(rows, pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))
+    table = pyarrow.table({"image": images, "label": labels or [row % 3 for row in range(13)]})
+    path.mkdir(exist_ok=True)
+    parquet.write_table(table, path / f"{split}.parquet")
+
+
+def test_paths_in_the_data_are_of_images_of_the_data_set(
+    huggingface_module: Make, tmp_path: Path, limited_memory: None
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "private.png").write_bytes(b"private")
+    os.mkfifo(data / "pipe.png")
+    (data / "zeros.png").symlink_to("/dev/zero")
+    with (data / "sparse.png").open("wb") as file:
+        file.truncate(MAX_MEMBER_BYTES + 1)
+    reasons = {
+        None: "is absent (null)",
+        f"{tmp_path}/private.png": f"is a path outside of data.path, {tmp_path}/private.png: write the images",
+        f"{data}/../private.png": f"is a path outside of data.path, {tmp_path}/private.png: write the images",
+        "/dev/zero": "is a path outside of data.path, /dev/zero: write the images",
+        f"{data}/zeros.png": f"can't be read: {data}/zeros.png is not a plain file",
+        f"{data}/pipe.png": f"can't be read: {data}/pipe.png is not a plain file",
+        f"{data}/sparse.png": f"can't be read: {data}/sparse.png has 268,435,457 bytes, more than an image",
+        f"{data}/a\0b": "can't be read: ",
+        f"{data}/nothing.png": "can't be read: ",
+    }
+    for path, reason in reasons.items():
+        write_table(data, {"bytes": None, "path": path})
+        assert f"1 images can't be used:\n  train/12 {reason}" in refusal(huggingface_module)
+    image(200).save(data / "whole.png")
+    write_table(data, {"bytes": None, "path": f"{data}/whole.png"})
+    assert levels(huggingface_module().arrays.train_images)[12] == 200
 
 
 def test_another_package_of_the_same_name_is_named(

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ from jaxtyping import Int64
 
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays
 from litlab.data.file_module import FileDataModule, FileSettings, height_and_width
-from litlab.data.image_decoder import MAX_BIT_DEPTH, DecodingReport, decode_contents, read_file
-from litlab.data.image_listing import OutputRows
+from litlab.data.image_decoder import MAX_BIT_DEPTH, DecodingReport, UnreadableImage, decode_contents, read_file
+from litlab.data.image_listing import OutputRows, check_file
 from litlab.errors import UserError
 from litlab.runs.terminal import printable
 
@@ -199,9 +200,9 @@ class HuggingFace(FileDataModule):
                 (paths["test"], test_images),
             )  # fmt: skip
             report = DecodingReport(measured=OutputRows((paths["train"], train_labels[:num_own, None])))
-            absent: list[str] = []
-            decode_contents(self._contents(paths, absent), outputs, bit_depth or MAX_BIT_DEPTH, report, self.resize)
-            report.unreadable |= dict.fromkeys(absent, "is absent (null)")
+            unread: dict[str, str] = {}
+            decode_contents(self._contents(paths, unread), outputs, bit_depth or MAX_BIT_DEPTH, report, self.resize)
+            report.unreadable |= unread
             if report.unreadable:
                 lines = [printable(f"  {path} {reason}") for path, reason in report.unreadable.items()]
                 more = [f"  and {len(lines) - _MAX_LISTED:,} more"] * (len(lines) > _MAX_LISTED)
@@ -222,22 +223,52 @@ class HuggingFace(FileDataModule):
             bit_depth=bit_depth,
         )
 
-    def _contents(self, paths: Mapping[str, np.ndarray], absent: list[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the path `SPLIT/ROW` and the file of each image; append the paths of those that are null."""
-        column, encoded = self.image_column, _import_datasets().Image(decode=False)
+    def _contents(self, paths: Mapping[str, np.ndarray], unread: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the path `SPLIT/ROW` and the file of each image; add the paths of others with the reason."""
+        column, datasets = self.image_column, _import_datasets()
         for split, part in self._parts.items():
             try:
-                images = part.select_columns([column]).cast_column(column, encoded)
+                images = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
             except Exception as error:  # of all kinds, of pyarrow's too
                 raise UserError(
                     f"data.image_column={column}: expected a column of images, found "
                     f"{type(part.features[column]).__name__} in the {split} split"
                 ) from error
             for path, row in zip(paths[split], images, strict=False):  # none, if a split has no labels
-                if (image := row[column]) is None:
-                    absent.append(path.decode())
+                try:
+                    content = self._read(row[column] or {})
+                except UnreadableImage as error:
+                    unread[path.decode()] = str(error)
                 else:
-                    yield path.decode(), read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
+                    yield path.decode(), content
+
+    def _read(self, image: Mapping[str, Any]) -> bytes:
+        """Return the file of an image, which is in the data or has a path.
+
+        Raises:
+            UnreadableImage: if it is absent, or not a file of the data set.
+        """
+        if image.get("bytes") is not None:
+            return bytes(image["bytes"])
+        if image.get("path") is None:
+            raise UnreadableImage("is absent (null)")
+        path = Path(os.path.normpath(Path.cwd() / image["path"]))
+        if not any(path.is_relative_to(folder) for folder in self._folders):
+            raise UnreadableImage(f"is a path outside of data.path, {path}: write the images themselves into the data")
+        try:
+            check_file(str(path), path.stat())
+            return read_file(path)
+        except (OSError, ValueError) as error:  # of a path with a null byte, too
+            raise UnreadableImage(f"can't be read: {error}") from error
+
+    @cached_property
+    def _folders(self) -> list[Path]:
+        """Folders of files that the data may name: anywhere else they could be private, or a device without an end."""
+        constants = importlib.import_module("huggingface_hub.constants")
+        config = _import_datasets().config
+        caches = config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE
+        paths = [*caches, folder] if (folder := Path(self.path).expanduser()).is_dir() else caches
+        return [Path(form(path)) for path in paths for form in (os.path.abspath, os.path.realpath)]
 
 
 def _with_names(labels: Sequence[Any], names: Sequence[str] | None) -> list[Any]:

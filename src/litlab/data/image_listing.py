@@ -221,7 +221,7 @@ class _Folder:
             entries = [(_join(parent, entry.name), entry, entry.is_dir()) for entry in self._scan(parent)]
             for path, entry, is_folder in entries:
                 if not is_folder and _is_image(path):
-                    _check_file(entry.path, entry.stat())
+                    check_file(entry.path, entry.stat())
         for path, entry, is_folder in entries:
             if is_folder:
                 yield from self.walk(path)
@@ -426,7 +426,8 @@ def _check_not_one_split(root: Path, layout: Layout) -> None:
             )
 
 
-def _check_file(path: str, status: os.stat_result) -> None:
+def check_file(path: str, status: os.stat_result) -> None:
+    """Raise a UserError unless a path is a plain file of at most `MAX_MEMBER_BYTES` with a name in UTF-8."""
     if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
         raise UserError(f"{path} is not a plain file: remove it")
     if status.st_size > MAX_MEMBER_BYTES:
