@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -317,6 +318,26 @@ def test_paths_in_the_data_are_of_images_of_the_data_set(
     image(200).save(data / "whole.png")
     write_table(data, {"bytes": None, "path": f"{data}/whole.png"})
     assert levels(huggingface_module().arrays.train_images)[12] == 200
+
+
+def test_labels_of_the_test_that_are_lists_are_refused(huggingface_module: Make, tmp_path: Path) -> None:
+    null = {"bytes": None, "path": None}
+    for split, labels in (("train", [row % 3 for row in range(13)]), ("test", [[row % 3] for row in range(13)])):
+        write_table(tmp_path / split, null, labels=labels)
+        folder = datasets.Dataset.from_parquet(str(tmp_path / split / "train.parquet"), cache_dir=str(tmp_path / "hf"))
+        folder.save_to_disk(str(tmp_path / "data" / split))
+    (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    refused = refusal(huggingface_module)
+    assert (
+        refused == "data.label_column=label: expected a text or an integer for each image, found [0] in the test split"
+    )
+
+
+def test_a_copied_folder_has_its_own_name(huggingface_module: Make, tmp_path: Path) -> None:
+    write_saved(tmp_path / "data")
+    assert huggingface_module().info.name == "data"
+    shutil.copytree(tmp_path / "data", tmp_path / "pets")
+    assert huggingface_module(path=str(tmp_path / "pets")).info.name == "pets"
 
 
 def test_another_package_of_the_same_name_is_named(

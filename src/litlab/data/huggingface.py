@@ -70,9 +70,14 @@ class HuggingFace(FileDataModule):
 
     @property
     def _key(self) -> str:
-        settings = self.image_column, self.label_column, self.image_size, self.resize, self.bit_depth
+        settings = self._name, self.image_column, self.label_column, self.image_size, self.resize, self.bit_depth
         content = repr((settings, self._stamps()))
         return f"huggingface-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+    @property
+    def _name(self) -> str:
+        """Name of the data set: that of the folder, or the id on the hub."""
+        return printable(Path(self.path).name if Path(self.path).expanduser().is_dir() else self.path)
 
     def prepare_data(self) -> None:
         """Decode all images unless the cache has them.
@@ -155,19 +160,20 @@ class HuggingFace(FileDataModule):
     def _labels(self) -> tuple[tuple[str, ...], dict[str, Int64[np.ndarray, " _"]], list[str]]:
         """Return the names of the classes, the labels of each split, and notes on what is not used."""
         column, parts = self.label_column, self._parts
-        kind = parts["train"].features[column]
-        names = getattr(kind, "names", None)  # of a ClassLabel
+        names = getattr(parts["train"].features[column], "names", None)  # of a ClassLabel
         values = {
             split: _with_names(
                 part.select_columns([column])[:][column], getattr(part.features[column], "names", None) or names
             )
             for split, part in parts.items()
         }
-        if (other := next((value for value in values["train"] if not isinstance(value, str | int)), ...)) is not ...:
-            raise UserError(
-                f"data.label_column={column}: expected a text or an integer for each image, found {other!r} "
-                f"({type(kind).__name__})"
-            )
+        for split, of_split in values.items():
+            kinds = (str, int) if split == "train" else (str, int, type(None))  # null: no label
+            if (other := next((value for value in of_split if not isinstance(value, kinds)), ...)) is not ...:
+                raise UserError(
+                    f"data.label_column={column}: expected a text or an integer for each image, found {other!r} in the "
+                    f"{split} split"
+                )
         classes = names or sorted(set(values["train"]), key=lambda value: (isinstance(value, str), value))
         numbers = {value: number for number, value in enumerate(classes)}
         notes: list[str] = []
@@ -212,7 +218,7 @@ class HuggingFace(FileDataModule):
             return None if bit_depth is not None or depth is None else self._decoding_plan(depth)
 
         return DecodingPlan(
-            name=printable(Path(self.path).name if Path(self.path).expanduser().is_dir() else self.path),
+            name=self._name,
             class_names=names,
             image_shape=(3, *self.image_size),
             num_train=num_own + len(labels["val"]),
