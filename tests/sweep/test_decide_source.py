@@ -15,7 +15,7 @@ from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job
 from litlab.sweep.decide.answer import format_answer, read_answer, write_answer
 from litlab.sweep.decide.record import read_record, seed_at
-from litlab.sweep.decide.settings import Setting, find_baseline, with_overrides
+from litlab.sweep.decide.settings import Setting, find_baseline, settings_of_axes, with_overrides
 from litlab.sweep.study import Study
 
 RATES = ("0.1", "0.3", "0.05", "0.101")
@@ -269,3 +269,16 @@ def test_jobs_in_a_queue_are_taken_up_by_the_next_command(whole: Any, tmp_path: 
         num_submitted += backend.num_submitted
     assert outcome_of(source) == outcome_of(whole)
     assert num_submitted == len(Study.load(tmp_path / "s").records)
+
+
+@pytest.mark.parametrize(
+    ("rates", "names"),
+    [
+        (("0.9394073268029796", "0.01"), ["lr=0.9394", "lr=0.01"]),
+        (("0.93940732", "0.93940733"), ["lr=0.93940732", "lr=0.93940733"]),
+    ],
+)
+def test_names_have_as_many_digits_as_they_need(rates: tuple[str, str], names: list[str]) -> None:
+    settings = settings_of_axes([["data=shapes", f"optimizer.lr={rate}"] for rate in rates], ["optimizer.lr"])
+    assert [setting.name for setting in settings] == names
+    assert settings[0].point == {"optimizer.lr": rates[0]}

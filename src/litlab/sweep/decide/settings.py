@@ -27,6 +27,7 @@ from litlab.sweep.study import JobRecord, Study
 
 SECTION = "hydra.sweeper"
 SEED = "seed"
+_MANY_DIGITS = re.compile(r"-?\d+\.\d{7,}(e[+-]?\d+)?")
 _OPTION = re.compile(r"[A-Za-z0-9_/-]*")
 _PLACES = (
     "data.root",
@@ -99,12 +100,8 @@ def settings_of_axes(combinations: Sequence[Sequence[str]], swept: Sequence[str]
             "hydra/sweeper=decide: there is nothing to compare; give a key several values, as in "
             f"optimizer.lr=0.05,0.1, or set {SECTION}.settings or {SECTION}.from_study"
         )
-    short = _short_keys(swept)
-    found = []
-    for overrides in combinations:
-        point = _point(overrides, swept)
-        found.append(Setting(_name(point, short), tuple(overrides), point))
-    return found
+    points = [_point(overrides, swept) for overrides in combinations]
+    return [Setting(*values) for values in zip(_names(points), map(tuple, combinations), points, strict=True)]
 
 
 def named_settings(settings: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Setting]:
@@ -142,8 +139,8 @@ def best_of_study(study: Study, num: int) -> list[Setting]:
     ranked = sorted(values, key=lambda key: fmean(values[key]), reverse=mode == "max")[:num]
     overrides = [_confirmed_overrides(*found[key]) for key in ranked]
     points = [_point(lines, [key for key, _ in point]) for lines, point in zip(overrides, ranked, strict=True)]
-    short = _short_keys(list(dict.fromkeys(key for point in points for key in point)))
-    return [Setting(_name(point, short), tuple(lines), point) for lines, point in zip(overrides, points, strict=True)]
+    names = _names(points)
+    return [Setting(*values) for values in zip(names, map(tuple, overrides), points, strict=True)]
 
 
 def _confirmed_overrides(record: JobRecord, run: RunDirectory) -> list[str]:
@@ -274,8 +271,18 @@ def _point(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in pairs if key in keys}
 
 
-def _name(point: Mapping[str, str], short: Mapping[str, str]) -> str:
-    return " ".join(f"{short[key]}={value}" for key, value in point.items())
+def _names(points: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return a name for each point, with numbers of four digits if the names differ then."""
+    short = _short_keys(list(dict.fromkeys(key for point in points for key in point)))
+    rounded = [" ".join(f"{short[key]}={_rounded(value)}" for key, value in point.items()) for point in points]
+    if len(set(rounded)) == len(points):
+        return rounded
+    return [" ".join(f"{short[key]}={value}" for key, value in point.items()) for point in points]
+
+
+def _rounded(value: str) -> str:
+    """Shorten a number that a search has drawn."""
+    return f"{float(value):.4g}" if _MANY_DIGITS.fullmatch(value) else value
 
 
 def _is_setting(line: str) -> bool:
