@@ -1,4 +1,4 @@
-"""Loggers of a run: metrics.csv, which every run has, TensorBoard, pictures as files, W&B and MLflow.
+"""Loggers of a run: metrics.csv, if anything is logged, TensorBoard, pictures as files, W&B and MLflow.
 
 A logger may have these methods besides those of Lightning's `Logger`, all called on rank zero alone:
 
@@ -126,7 +126,7 @@ class MetricsLogger(FileLogger):
 
 
 class CSV(FileLogger):
-    """No more than metrics.csv, which every run has, and the pictures as `pictures/TAG.png`."""
+    """No more than metrics.csv, which every run has that logs anything, and the pictures as `pictures/TAG.png`."""
 
     name = "csv"
 
