@@ -25,8 +25,11 @@ def test_nan_and_infinity_are_never_the_best() -> None:
 
 
 def test_missing_metric_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"objective.metric=val/f1: was not logged.*logged: val/loss"):
+    logged = r"logged: val/loss\. A resumed run keeps its objective: start a new run with one of these"
+    with pytest.raises(UserError, match=rf"objective.metric=val/f1: was not logged in validation; {logged}"):
         BestTracker("val/f1", "max").improved({"val/loss": 1.0}, 1)
+    with pytest.raises(UserError, match=rf"was not logged in validation; did you mean val/loss; {logged}"):
+        BestTracker("val/los", "min").improved({"val/loss": 1.0}, 1)
 
 
 def test_state_is_restored() -> None:

@@ -21,6 +21,20 @@ WRONG = {
     "unknown group": (["modle=cnn"], "modle: unknown key; did you mean model?"),
     "unknown config": (["model=cn"], "model=cn: no such config; did you mean cnn; known: cnn, resnet18, timm, "),
     "unknown experiment": (["experiment=foo"], "experiment=foo: no such config; known: accurate_cpu, fast_cpu"),
+    "a list of transforms": (
+        ["data.transforms=[]"],
+        "data.transforms: expected lists for training and evaluation: data.transforms.train=[...] and data.trans",
+    ),
+    "a mapping of transforms": (
+        ["data.transforms.train={}"], "data.transforms.train: expected a list, as in 'data.transforms.train=[...]'",
+    ),
+    "a node that is merged into the default": (
+        ["schedule={_target_: torch.optim.lr_scheduler.StepLR, step_size: 1}"],
+        "schedule.step_size: schedule={...} is merged into the config of schedule, which has no such key; replace it",
+    ),
+    "a class as a config": (
+        ["model=nets.Net"], ". A class is named by ~model '+model={_target_: nets.Net}', or in a conf/model/NAME.yaml",
+    ),
     "wrong type": (["seed=a"], "seed=a: expected a valid integer"),
     "wrong type in a list": (["model.widths=[3,a]"], "model.widths.1=a: expected a valid integer"),
     "learning rate": (["optimizer.lr=-1"], "optimizer.lr=-1: expected greater than 0"),

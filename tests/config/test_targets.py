@@ -13,6 +13,8 @@ from litlab.config.targets import Call, _problem, check_foreign, foreign_problem
 from litlab.errors import UserError
 
 MODULE = """
+from abc import ABC, abstractmethod
+
 class Net:
     class Inner:
         pass
@@ -34,6 +36,10 @@ class Optimizer:
     def __init__(self, parameters, lr): ...
 
 def make(width): ...
+
+class Abstract(ABC):
+    @abstractmethod
+    def load_images(self): ...
 
 NUMBER = 3
 """
@@ -68,6 +74,11 @@ def test_a_class_a_nested_one_and_a_function_are_found() -> None:
         ("foreignpkk.nets.Net", "there is no module 'foreignpkk' here"),
         ("foreignpkg.missing.Net", "foreignpkg.missing cannot be imported: No module named 'nowhere_at_all'"),
         ("Net", "there is no module 'Net' here"),
+        ("foreignpkg.nets.X", "nets has no 'X'; it has Net, Loose, Schedule, ReduceLROnPlateau, Plateau, Optimizer, "),
+        (
+            "torchmetrics.MulticlassF1Score",
+            "has no 'MulticlassF1Score'; did you mean torchmetrics.classification.MulticlassF1Score",
+        ),
     ],
 )
 def test_missing_modules_and_attributes_are_named(target: str, expected: str) -> None:
@@ -96,8 +107,12 @@ def test_missing_modules_and_attributes_are_named(target: str, expected: str) ->
         ("optimizer", "Optimizer", ["lr"], None),
         ("callbacks.mine", "Net", ["width"], None),
         ("logger.mine", "make", [], "logger.mine: foreignpkg.nets.make needs width"),
+        ("task.loss", "make", [], "make needs width; a function is called with these by litlab if its node has `_par"),
+        ("data", "Abstract", [], "data._target_: foreignpkg.nets.Abstract has to define load_images"),
+        ("model", "Net", ["width", "widths", "hidden"],
+         "model.widths: foreignpkg.nets.Net takes no widths, hidden; if this comes from the default model=cnn, repl"),
     ],
-)
+)  # fmt: skip
 def test_arguments_are_compared_with_the_signature(
     path: str, name: str, arguments: list[str], expected: str | None
 ) -> None:
@@ -271,5 +286,8 @@ def test_the_keyword_arguments_of_metrics_of_torchmetrics_are_known(name: str, m
     target = f"torchmetrics.classification.{name}"
     call = Call("task.metrics.f1", target, ("average", "sync_on_compute", *more), is_inner=True)
     assert _problem(call) is None
+    assert more or _problem(replace(call, target="torchmetrics.F1Score")) == (
+        "task.metrics.f1: torchmetrics.F1Score needs task; set task.metrics.f1.task=multiclass"
+    )
     expected = f"task.metrics.f1.averag: {target} takes no argument 'averag'; did you mean average"
     assert _problem(replace(call, arguments=("averag", *more))) == expected

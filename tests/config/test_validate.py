@@ -12,6 +12,7 @@ from litlab.config.validate import validate
 from litlab.errors import UserError
 
 CONFIG = compose_config(*TINY)
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
 
 def problems(**changes: Any) -> list[str]:
@@ -38,7 +39,20 @@ def problems(**changes: Any) -> list[str]:
         ("data__mean", [0.5, 0.0], "data.mean.1=0.0: expected greater than 0"),
         ("data__transforms__train", {}, "data.transforms.train={}: expected a valid list"),
         ("data__transforms__train", [{"size": 3}], "data.transforms.train.0={'size': 3}: expected a transform by _tar"),
-        ("data__transforms__eval", ["crop"], "data.transforms.eval.0=crop: expected a valid dictionary"),
+        (
+            "data__transforms__eval",
+            ["my.crop"],
+            "data.transforms.eval.0=my.crop: expected a node that names a class, as in 'data.transforms.eval.0={",
+        ),
+        ("callbacks__mine", "my.Callback", "expected a node that names a class, as in 'callbacks.mine={_target_: my.C"),
+        ("callbacks__mine", "ema", "expected a node; to choose the config of that name, write callbacks=ema"),
+        ("objective", "val/loss", "objective=val/loss: expected {metric: val/accuracy, mode: max}"),
+        ("schedule", {**CONFIG["schedule"], "_target_": PLATEAU},
+         f"schedule.interval: {PLATEAU} takes no interval, warmup, initial, final; if this comes from the default "
+         f"schedule=one_cycle, replace that by ~schedule '+schedule={{_target_: {PLATEAU}}}', or write conf/schedule"),
+        ("schedule", {"_target_": PLATEAU, "interval": "epoch"},
+         f"schedule.interval: {PLATEAU} is stepped at each validation; leave out schedule.interval"),
+        ("task__loss", {"_target_": "torch.nn.CrossEntropyLoss", "weight": [1, 2]}, "weights of the classes are task"),
         ("data__transforms__val", [], "data.transforms.val: unknown key"),
         ("seed", 2**32, f"seed={2**32}: expected less than {2**32}"),
         ("name", "../up", "name=../up: string should match pattern"),
@@ -51,7 +65,7 @@ def problems(**changes: Any) -> list[str]:
         ("task__label_smoothing", 1.0, "task.label_smoothing=1.0: expected less than 1"),
         ("task__loss", {"gamma": 2}, "task.loss._target_: names the class to build"),
         ("task__loss", {"_target_": "my.Focal", "reduction": "mean"}, "its reduction is none: litlab takes the mean"),
-        ("task__loss", "my.Focal", "task.loss=my.Focal: expected a valid dictionary"),
+        ("task__loss", "my.Focal", "task.loss=my.Focal: expected a node that names a class, as in 'task.loss={"),
         ("task__loss", {"_target_": "litlab.Focal"}, "task.loss._target_=litlab.Focal: litlab has no such class"),
         (
             "task__class_weights",
@@ -87,7 +101,7 @@ def problems(**changes: Any) -> list[str]:
         ("task__metrics", {"accuracy": {"_target_": "my.F1"}}, "accuracy is a built-in metric; use another name"),
         ("task__metrics", {"val/f1": {"_target_": "my.F1"}}, "string should match pattern"),
         ("task__metrics", {"f1": {"average": "macro"}}, "task.metrics.f1._target_: names the class to build"),
-        ("task__metrics", {"f1": "my.F1"}, "task.metrics.f1=my.F1: expected a valid dictionary"),
+        ("task__metrics", {"f1": "my.F1"}, "task.metrics.f1=my.F1: expected a node that names a"),
         ("objective__metric", "val/f1", "objective.metric=val/f1: is not measured in validation"),
         ("trainer__precision", "32", "trainer.precision=32: expected '64-true'"),
         ("trainer__max_epochs", 0, "trainer.max_epochs=0: expected greater than or equal to 1, or -1"),
@@ -101,7 +115,7 @@ def problems(**changes: Any) -> list[str]:
         ("data__num_train", "???", "data.num_train: a value is missing; set data.num_train=..."),
         ("callbacks__mine", {"x": 1}, "callbacks.mine._target_: names the class to build"),
     ],
-)
+)  # fmt: skip
 def test_invalid_values_are_refused_in_one_line(key: str, value: object, expected: str) -> None:
     (line,) = problems(**{key: value})
     assert expected in line

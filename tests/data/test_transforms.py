@@ -119,6 +119,7 @@ def test_each_global_generator_is_seeded(generator: Callable[..., Tensor]) -> No
         (v2.ToDtype(torch.float32, scale=True), r"found torch\.float32 of shape \(3, 24, 24\); leave out Normalize"),
         (v2.ToPILImage(), "expected a uint8 tensor c h w after the last transform, found Image"),
         (v2.FiveCrop(5), "found tuple"),
+        (v2.Normalize([0.5], [0.5]), r"Normalize failed .*; leave it out, since images are uint8 tensors already and"),
         (fails, r"0: fails failed for image 0: ZeroDivisionError: no reason \(.*test_transforms\.py, line \d+\)"),
         (v2.RandomCrop(30), r"0: RandomCrop failed for image 0: ValueError: Required crop size \(30, 30\) is larger"),
     ],

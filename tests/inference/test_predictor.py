@@ -98,6 +98,9 @@ def test_a_run_without_checkpoint_is_refused_with_the_reason(run: Path) -> None:
     (run / "result.json").write_text('{"status": "failed", "error": "out of memory"}')
     with pytest.raises(UserError, match="it failed: out of memory"):
         litlab.load(run)
+    (run / "result.json").write_text('{"status": "interrupted", "error": "stopped by SIGINT"}')
+    with pytest.raises(UserError, match="it was interrupted: stopped by SIGINT; to continue: litlab resume "):
+        litlab.load(run)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class Late(Pairs):
 
 
 class Odd(Described):
-    """Batches that are no pairs of float images and class numbers."""
+    """Batches that are no pairs of float images and class numbers, or contradict `image_shape`."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -106,6 +106,7 @@ class Odd(Described):
             "three": [(image, label, label) for image, label in zip(images, labels, strict=True)],
             "uint8": list(zip(images.byte(), labels, strict=True)),
             "one-hot": list(zip(images, torch.eye(len(CLASSES))[labels], strict=True)),
+            "gray": list(zip(images[:, :1], labels, strict=True)),
             "float": list(zip(images, labels.float(), strict=True)),
             "from one": list(zip(images, labels + 1, strict=True)),
         }

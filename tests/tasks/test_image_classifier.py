@@ -220,12 +220,14 @@ class Pair(nn.Sequential):
     ("network", "returned"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(16, 1000)), r"shape \(6, 1000\)"),
-        (Pair(nn.Flatten(), nn.Linear(16, NUM_CLASSES)), "tuple"),
+        (Pair(nn.Flatten(), nn.Linear(16, NUM_CLASSES)), "a tuple"),
+        (nn.Conv2d(1, NUM_CLASSES, 1), r"shape \(6, 7, 4, 4\)"),
     ],
 )
 def test_wrong_logits_are_refused(network: nn.Module, returned: str) -> None:
     task = make_task(network=network)
-    with pytest.raises(UserError, match=f"{returned}.* expects logits of shape \\(6, 7\\)"):
+    remedy = "let the network take num_classes" if "1000" in returned else "return the logits alone, one row for each"
+    with pytest.raises(UserError, match=f"{returned}.* expects logits of shape \\(6, 7\\).* classes: {remedy}"):
         task.validation_step(make_batch(6), 0)
 
 

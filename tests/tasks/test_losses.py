@@ -199,6 +199,7 @@ class Scaled(nn.Linear):
         (lambda logits, labels: logits.mean(dim=0), r"<lambda> returned shape \(6,\) for 2 images"),
         (lambda logits, labels: (logits.argmax(dim=1) != labels).float(), "<lambda> has no gradient by the logits"),
         (lambda logits: logits, "<lambda> failed .*TypeError"),
+        (lambda logits, labels: logits.mean(dim=1).log(), "<lambda> returned NaN or infinity for logits from -1 to 1"),
         (
             Scaled(NUM_CLASSES, NUM_CLASSES),
             "Scaled has parameters, which no optimizer would train",

@@ -125,8 +125,9 @@ def test_a_value_that_a_class_refuses_is_a_mistake_in_the_config() -> None:
     for path in ("task.loss", "task.metrics.f1", "optimizer", "schedule.schedulers.0"):
         with pytest.raises(UserError, match=rf"{path}: {__name__}\.Picky: gamma is 9.0, expected at most 5"):
             instantiate(path, node)
-    with pytest.raises(ValueError, match="gamma is"):  # of a network: with its traceback
-        instantiate("model", node)
+    with pytest.raises(ValueError, match="gamma is") as raised:  # of a network: with its traceback
+        instantiate("model", {"_target_": "torch.nn.Sequential", "_args_": [node]})
+    assert raised.value.__notes__ == [f"(raised by model._args_.0: {__name__}.Picky model._args_.0.gamma=9.0)"]
 
 
 def test_a_value_that_an_optimizer_or_schedule_refuses_is_a_mistake_in_the_config() -> None:

@@ -17,6 +17,7 @@ from training.test_foreign_module import Complete, pair
 from litlab.callbacks.divergence import Divergence
 from litlab.cli import compare, resume, status
 from litlab.errors import UserError
+from litlab.process.failure import FIRST_LOSS
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
 from litlab.runs.result import read_result
@@ -105,6 +106,7 @@ NOTHING = "val/loss was never a finite number"
     [
         ("Loss", "infinite_at=[1,4]", None),
         ("Loss", "infinite_at=[7]", "NaN or infinity as the loss of the last step"),
+        ("Loss", "infinite_at=[0,7]", "NaN or infinity as the loss of the last step" + FIRST_LOSS),
         ("NoNumber", "values=[nan,inf]", NOTHING),
         ("NoNumber", "values=[inf,nan]", NOTHING),
         ("NoNumber", "values=[0.5,inf]", None),
@@ -128,7 +130,7 @@ LOSS = (
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
 @pytest.mark.parametrize(
-    ("number", "overrides"), [(13, DIVERGING), (16, (*LOSS, "+task.infinite_at=[7]"))], ids=["weights", "loss"]
+    ("number", "overrides"), [(13, DIVERGING), (16, (*LOSS, "+task.infinite_at=[0,7]"))], ids=["weights", "loss"]
 )
 def test_a_run_that_is_stopped_in_its_last_validation_ends_as_diverged(
     number: int, overrides: Sequence[str], tmp_path: Path
@@ -170,4 +172,4 @@ def test_a_loss_of_several_elements_is_kept_as_their_sum() -> None:
     divergence = Divergence()
     for loss, kept in ((torch.tensor([1.0, 2.0]), 3.0), (torch.tensor([1.0, math.inf]), math.inf)):
         divergence.on_train_batch_end(Trainer(logger=False), LightningModule(), {"loss": loss}, None, 0)
-        assert divergence.state() == kept
+        assert divergence.state() == {"first": 3.0, "last": kept}

@@ -204,6 +204,7 @@ def test_a_hook_of_the_task_gets_pairs_where_the_data_module_has_none(
         ),
         ("float", "the data module yields images of torch.float32 and labels of torch.float32"),
         ("from one", "the data module yields the label 4, but the task has 4 classes: expected labels from 0 to 3"),
+        ("gray", "the images of Odd have the shape 1x12x12, but image_shape, for which CNN was built, is 3x12x12 "),
     ],
 )
 def test_batches_that_are_no_pairs_are_refused(kind: str, expected: str, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from support.runs import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from litlab.cli import compare
+from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import is_validation, read_metrics
 from litlab.runs.result import read_result
+from litlab.training.build import assemble
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -33,6 +35,18 @@ def test_a_run_that_is_stopped_anywhere_ends_as_an_uninterrupted_one(kind: str, 
     for number in (3, 7, num_looks // 2 + 2):  # in the first epoch, its validation, the second epoch
         resumed = stop_and_resume(tmp_path / f"stopped at look {number}", number, *overrides(kind))
         assert not differences(expected, outcome(resumed)), f"stopped at look {number}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "default"), [("gradient_clip_val=0.5", "null"), ("accumulate_grad_batches=2", "1")]
+)
+def test_what_lightning_leaves_to_manual_optimization_is_refused(argument: str, default: str, tmp_path: Path) -> None:
+    _, config = new_run(tmp_path / "run", *overrides("gan"), f"trainer.{argument}")
+    expected = (
+        f"trainer.{argument}: GAN has automatic_optimization=False, .*; set trainer.{argument.split('=')[0]}={default}"
+    )
+    with pytest.raises(UserError, match=expected):
+        assemble(config, rank=0)
 
 
 @pytest.mark.integrations

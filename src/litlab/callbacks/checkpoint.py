@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from litlab.callbacks.divergence import Divergence
 from litlab.callbacks.training_log import Timing
 from litlab.config.targets import find_callback_problem
+from litlab.config.tree import did_you_mean
 from litlab.errors import UserError
 from litlab.optim.schedule_factory import check_intervals, step_plateaus
 from litlab.process.signals import Stopped, StopRequest
@@ -95,7 +96,7 @@ class Checkpoints(Callback):
         if saved is not None:
             self.seconds, self._saved_step = saved["seconds_saving"], saved["step"]
             timing.clock.set_state(saved["training"])
-            divergence.set_state(saved.get("loss"))
+            divergence.set_state(saved.get("losses", {}))
             if best is not None and saved["best"] is not None:
                 best.set_state(saved["best"])
 
@@ -283,7 +284,7 @@ class Checkpoints(Callback):
         part = self._saving.add_to(checkpoint, trainer)
         part["best"] = self._best.state() if self._best is not None and self._best.step is not None else None
         part["training"] = self.timing.clock.state()
-        part["loss"] = self.divergence.state()
+        part["losses"] = self.divergence.state()
         part["diverged"] = self.divergence.reason if self._saving.hook == "on_fit_end" else None
         part["seconds_saving"] = self.seconds
         part |= self._metadata
@@ -441,9 +442,10 @@ class BestTracker:
             UserError: The objective is not among the metrics.
         """
         if self.metric not in metrics:
+            remedy = "start a new run with one of these" if metrics else "log it by self.log in validation_step"
             raise UserError(
-                f"objective.metric={self.metric}: was not logged in validation; "
-                f"logged: {', '.join(metrics) or 'nothing'}"
+                f"objective.metric={self.metric}: was not logged in validation{did_you_mean(self.metric, metrics)}; "
+                f"logged: {', '.join(metrics) or 'nothing'}. A resumed run keeps its objective: {remedy}"
             )
         value = metrics[self.metric]
         if not math.isfinite(value):

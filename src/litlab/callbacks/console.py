@@ -118,8 +118,8 @@ class Console(Callback):
         """Print a note for the user, above the progress bar."""
         self._print(printable(f"note: {message}"))  # it may quote a checkpoint
 
-    def table(self, result: Result) -> None:
-        """Print the result of a run: its metrics, its times, its directory and the command that shows it."""
+    def table(self, result: Result, *, has_tensorboard: bool) -> None:
+        """Print the result of a run: its metrics, its times, its directory and the command that shows it, if any."""
         metrics = read_metric_table(self._run)
         columns = {"best validation": result.best, "last validation": result.last, "test": result.test}
         cells = {
@@ -145,7 +145,8 @@ class Console(Callback):
         directory = display_path(self._run.path)
         self._print(f"{_count(result.epochs, 'epoch')}, {_count(result.steps, 'step')}: {training}; {whole}")
         self._print(f"run          {directory}")
-        self._print(f"TensorBoard  litlab tensorboard {directory.parent}")
+        if has_tensorboard:
+            self._print(f"TensorBoard  litlab tensorboard {directory.parent}")
 
     def _summary(self, trainer: Trainer, task: LightningModule) -> list[str]:
         data = getattr(trainer, "datamodule", None)

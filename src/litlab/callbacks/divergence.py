@@ -1,5 +1,6 @@
 """Divergence of a training: weights or a loss that are no finite numbers any more."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from litlab.process.failure import FIRST_LOSS
 
 
 class Divergence(Callback):
@@ -24,15 +27,19 @@ class Divergence(Callback):
         self.reason: str | None = None
         self.is_final = False
         self._loss: Tensor | None = None  # of the last batch
+        self._first_loss: Tensor | None = None  # of the first one
         self._checked_step: int | None = None
 
-    def state(self) -> float | None:
-        """Return the loss of the last batch for a checkpoint, summed if it has several elements."""
-        return None if self._loss is None else float(self._loss.detach().sum())
+    def state(self) -> dict[str, float | None]:
+        """Return the losses of the first and the last batch for a checkpoint, summed if they have several elements."""
+        losses = {"first": self._first_loss, "last": self._loss}
+        return {name: None if loss is None else float(loss.detach().sum()) for name, loss in losses.items()}
 
-    def set_state(self, loss: float | None) -> None:
-        """Restore the loss of the last batch."""
-        self._loss = None if loss is None else torch.tensor(loss)
+    def set_state(self, losses: Mapping[str, float | None]) -> None:
+        """Restore the losses of the first and the last batch."""
+        self._first_loss, self._loss = (
+            None if (loss := losses.get(name)) is None else torch.tensor(loss) for name in ("first", "last")
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,6 +47,8 @@ class Divergence(Callback):
         """Keep the loss without reading it, which would wait for the device at each step."""
         if outputs:
             self._loss = outputs.get("loss")
+            if self._first_loss is None:
+                self._first_loss = self._loss
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the weights before a callback validates others, such as averages."""
@@ -62,9 +71,11 @@ class Divergence(Callback):
             if parameter.requires_grad
         }
         yes = torch.ones((), dtype=torch.bool, device=device)
-        is_loss_finite = yes if self._loss is None else self._loss.isfinite().all().to(device)
-        finite = torch.stack([torch.stack([yes, *checks.values()]).all(), is_loss_finite]).float()
-        has_finite_weights, has_finite_loss = trainer.strategy.reduce(finite, reduce_op="min").bool().tolist()
+        losses = (self._loss, self._first_loss)
+        are_losses_finite = (yes if loss is None else loss.isfinite().all().to(device) for loss in losses)
+        finite = torch.stack([torch.stack([yes, *checks.values()]).all(), *are_losses_finite]).float()
+        reduced = trainer.strategy.reduce(finite, reduce_op="min").bool().tolist()
+        has_finite_weights, has_finite_loss, began_finite = reduced
         self.reason, self.is_final = None, not has_finite_weights
         if self.is_final:
             trainer.should_stop = True
@@ -73,6 +84,8 @@ class Divergence(Callback):
             self.reason = f"NaN or infinity in the weights after {step} steps{found}"
         elif not has_finite_loss:
             self.reason = "NaN or infinity as the loss of the last step"
+        if self.reason and not began_finite:
+            self.reason += FIRST_LOSS
 
 
 def _local(parameter: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ _UNKNOWN_OVERRIDE = re.compile(r"Could not override '([^']+)'\.\nTo append to yo
 _NO_DEFAULT = re.compile(r"In '(?P<config>[^']+)': Could not override '(?P<key>[^']+)'")
 _UNMERGED = re.compile(r"In '(?P<config>[^']+)': \w+ raised while composing config:\n(?P<reason>.*)")
 _MISSING = re.compile(r"MissingMandatoryValue .*: Missing mandatory value: (\S+)$")
+_NOT_MERGED = re.compile(r"Key '([^']+)' is not in struct")
+_NODES = ("data", "model", "task", "optimizer", "schedule")  # groups whose config is a single node
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires --multirun")
 _LIBRARIES = {"hydra", "omegaconf"}
 
@@ -140,9 +142,25 @@ def explain_hydra_error(error: HydraException | OmegaConfBaseException, argument
         is_of_hydra = key.startswith("hydra.")
         valid_keys = [name for name in [*keys(config), *groups] if name.startswith("hydra.") == is_of_hydra]
         valid_keys = [name for name in valid_keys if name != "hydra"]
+        if key in _NODES and (match := _NOT_MERGED.match(reason)):
+            return (
+                f"{key}.{match[1]}: {key}={{...}} is merged into the config of {key}, which has no such key; replace "
+                f"it by ~{key} '+{key}={{...}}', or write conf/{key}/NAME.yaml"
+            )
         return f"{key}: {reason}" if key in valid_keys else _unknown_key(key, config, valid_keys)
     full_key = getattr(cause, "full_key", None)
+    if full_key and reason == "Cannot merge DictConfig with ListConfig":
+        return f"{full_key}: {_unmergeable(full_key, arguments)}"
     return f"{full_key}: {reason}" if full_key else reason
+
+
+def _unmergeable(key: str, arguments: list[str]) -> str:
+    """Return what is expected instead of a list or a mapping."""
+    if key == "data.transforms":
+        return "expected lists for training and evaluation: data.transforms.train=[...] and data.transforms.eval=[...]"
+    values = (value for name, _, value in (argument.partition("=") for argument in arguments) if name == key)
+    is_list = any(value.lstrip().startswith("[") for value in values)
+    return "expected a mapping, found a list" if is_list else f"expected a list, as in '{key}=[...]'"
 
 
 def unknown_override(error: HydraException) -> str | None:
@@ -195,7 +213,10 @@ def _unknown_config(error: MissingConfigException) -> str:
     options = sorted(error.options or [])
     if not group or not options:
         return str(error).splitlines()[0]
-    return f"{group}={option}: no such config{did_you_mean(option, options)}; known: {', '.join(options)}"
+    message = f"{group}={option}: no such config{did_you_mean(option, options)}; known: {', '.join(options)}"
+    if group in _NODES and "." in option:
+        message += f". A class is named by ~{group} '+{group}={{_target_: {option}}}', or in a conf/{group}/NAME.yaml"
+    return message
 
 
 def _unknown_key(key: str, config: Config, valid_keys: list[str]) -> str:

@@ -32,6 +32,10 @@ def _not_built_in(name: str) -> str:
 
 
 def _per_image(loss: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(loss.get("weight"), list) and str(loss.get("_target_")).startswith("torch.nn."):
+        raise ValueError(
+            "weights of the classes are task.class_weights, as in task.class_weights=[1,5]; leave out weight"
+        )
     if loss.get("reduction", "none") != "none":
         raise ValueError(
             "its reduction is none: litlab takes the mean over the images of all ranks itself; leave out reduction"

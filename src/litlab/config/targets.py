@@ -20,9 +20,10 @@ from typing import Any
 
 from litlab.config.schema import BASE_SECTIONS, FACTS, OPTIONAL_PACKAGES, SCHEDULE_KEYS, SECTIONS
 from litlab.config.tree import Config, children, did_you_mean, join, lies_under, nodes, walk
-from litlab.config.validate import subclass_problems
+from litlab.config.validate import default_keys_problem, subclass_problems
 from litlab.errors import UserError
 
+MAX_LISTED = 8  # classes in a message
 HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")  # of a node, which are no arguments
 # Functions of Hydra that return the class, function or object with the dotted name `path`.
 _GETTERS = tuple(f"hydra.utils.get_{kind}" for kind in ("class", "method", "static_method", "object"))
@@ -249,13 +250,31 @@ def import_target(target: str) -> Any:
             continue
         for name in parts[split:]:
             if not hasattr(value, name):
-                raise UserError(f"{target}: {value.__name__} has no {name!r}{did_you_mean(name, dir(value))}")
+                raise UserError(f"{target}: {value.__name__} has no {name!r}{_similar_names(value, name)}")
             value = getattr(value, name)
         return value
     raise UserError(
         f"{target}: there is no module {parts[0]!r} here; "
         "is the project's package installed, or in this folder or its src/?"
     )
+
+
+def _similar_names(owner: Any, name: str) -> str:
+    """Return a hint at what a name that a module or class does not have may mean: `; did you mean Net`."""
+    if hint := did_you_mean(name, dir(owner)):
+        return hint
+    if not inspect.ismodule(owner):
+        return ""
+    for part in vars(owner).values():
+        if inspect.ismodule(part) and part.__name__.startswith(f"{owner.__name__}.") and hasattr(part, name):
+            return f"; did you mean {part.__name__}.{name}"
+    own = [
+        key
+        for key, value in vars(owner).items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == owner.__name__
+    ]
+    listed = ", ".join(own[:MAX_LISTED]) + f" and {len(own) - MAX_LISTED} more" * (len(own) > MAX_LISTED)
+    return f"; it has {listed}" if own else ""
 
 
 def find_callback_problem(callback: Any) -> str | None:
@@ -376,6 +395,8 @@ def _problem(call: Call) -> str | None:
         return f"{where}: {call.target} is a {type(value).__name__}, not a class"
     if problem := find_callback_problem(value) or _lightning_problem(call, value):
         return f"{where}: {problem}"
+    if inspect.isabstract(value) and not call.is_partial:
+        return f"{where}: {call.target} has to define {', '.join(sorted(value.__abstractmethods__))}"
     return (
         _needed_module_problem(where, call.target, value)
         or _signature_problem(call, [name for name in call.arguments if not _is_read_by_task(call, name)], value)
@@ -441,7 +462,10 @@ def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[
         return f"{call.key}._args_: {call.target} takes at most {len(positional)} arguments by position"
     for name in arguments:
         if name not in names and kinds.VAR_KEYWORD not in kinds_by_name.values():
-            return f"{call.key}.{name}: {call.target} takes no argument {name!r}{did_you_mean(name, names)}"
+            unknown = (name for name in arguments if name not in names)
+            problem = f"{call.key}.{name}: {call.target} takes no argument {name!r}{did_you_mean(name, names)}"
+            is_own = find_base(function) is None  # a subclass of ours has its keys from the config of its base
+            return (default_keys_problem(call.key, call.target, unknown) if is_own else None) or problem
         if name in taken:
             return f"{call.key}.{name}: {call.target} gets {name!r} by position already, in _args_"
     group = call.key.partition(".")[0]
@@ -450,7 +474,14 @@ def _signature_problem(call: Call, arguments: Sequence[str], function: Callable[
     needed = [] if call.is_partial else [n for n in names if parameters[n].default is kinds.empty and n not in given]
     if not call.is_inner and group in _BY_POSITION and _BY_POSITION[group] not in names:
         needed = [name for name in needed if name != names[0]]
-    return f"{call.key}: {call.target} needs {', '.join(needed)}; set {call.key}.{needed[0]}=..." if needed else None
+    if not needed:
+        return None
+    problem = f"{call.key}: {call.target} needs {', '.join(needed)}"
+    if inspect.isfunction(function) and lies_under(call.key, "task.loss", "data.transforms"):
+        return f"{problem}; a function is called with these by litlab if its node has `_partial_: true`"
+    if needed[0] == "task" and call.target.startswith("torchmetrics."):
+        return f"{problem}; set {call.key}.task=multiclass"
+    return f"{problem}; set {call.key}.{needed[0]}=..."
 
 
 def _is_read_by_task(call: Call, name: str) -> bool:

@@ -1,32 +1,59 @@
 """Validation of a resolved config against the schema; all problems are reported at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from litlab.config.paths import packaged_conf, project_conf
 from litlab.config.schema import (
     BASE_SECTIONS,
+    CIFAR10,
+    CNN,
     LAUNCHERS,
     SCHEDULE_KEYS,
     SECTIONS,
+    SGD,
     TORCHVISION_OF_ANY_SIZE,
     TORCHVISION_VARIANTS,
     TRAINER_DECIDED,
     DataFacts,
+    ImageClassifier,
+    OneCycle,
+    Plateau,
     Root,
     Schedule,
     Section,
     Trainer,
     validation_metrics,
 )
-from litlab.config.tree import Config, check_plain, did_you_mean, format_value, join, nodes, unknown_key_message, walk
+from litlab.config.tree import (
+    MAPPING_GROUPS,
+    Config,
+    check_plain,
+    did_you_mean,
+    format_value,
+    join,
+    nodes,
+    unknown_key_message,
+    walk,
+)
 from litlab.errors import UserError
 from litlab.runs.metrics import is_validation
 
 MISSING = "???"
+# Group -> default of conf/config.yaml, and its section: its keys stay where a command line names another class.
+_DEFAULTS: dict[str, tuple[str, type[Section]]] = {
+    "data": ("cifar10", CIFAR10),
+    "model": ("cnn", CNN),
+    "task": ("image_classifier", ImageClassifier),
+    "optimizer": ("sgd", SGD),
+    "schedule": ("one_cycle", OneCycle),
+}
 _DEVICE_ARGUMENTS = ("accelerator", "devices", "num_nodes")  # of the Trainer: the number of processes depends on them
 _MAX_LISTED_FOLDS = 10
+_MAX_LISTED_KEYS = 4
 _OUR_TARGETS = {target: target for target in SECTIONS}
 _TYPE_NAMES = {"int", "float", "str", "bool", "none"}
 
@@ -94,6 +121,11 @@ def _check_node(path: str, node: Config) -> list[str]:
     if section is None:
         return []
     facts = {name: arguments.pop(name) for name in section.facts if name in arguments}
+    unknown = [name for name in arguments if name not in section.model_fields]
+    if section is Plateau and unknown == ["interval"]:
+        return [f"{path}.interval: {target} is stepped at each validation; leave out {path}.interval"]
+    if problem := default_keys_problem(path, target, unknown):
+        return [problem]
     return _check(path, facts, DataFacts) + _check(path, arguments, section)
 
 
@@ -155,8 +187,48 @@ def _explain(path: str, item: dict[str, Any], section: type[Section]) -> tuple[s
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
         value = format_value(item["input"])
         return f"{key}={value}: ", f"expected a text; quote it: \"{key}='{value}'\""
+    if item["type"] in ("dict_type", "model_type") and (expectation := _expected_mapping(key, item["input"])):
+        return f"{key}={format_value(item['input'])}: ", f"expected {expectation}"
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     return f"{key}={format_value(item['input'])}: ", message[0].lower() + message[1:]
+
+
+def default_keys_problem(path: str, target: str, unknown: Iterable[str]) -> str | None:
+    """Return a problem if a class got arguments that it does not take from the default config of its group.
+
+    Args:
+        path: Key of the node.
+        target: Its class.
+        unknown: Names of the arguments that the class does not take.
+    """
+    default, section = _DEFAULTS.get(path, ("", Section))
+    names = [name for name in unknown if name in section.model_fields]
+    if not names:
+        return None
+    listed = ", ".join(names[:_MAX_LISTED_KEYS]) + ", ..." * (len(names) > _MAX_LISTED_KEYS)
+    return (
+        f"{path}.{names[0]}: {target} takes no {listed}; if this comes from the default {path}={default}, replace that "
+        f"by ~{path} '+{path}={{_target_: {target}}}', or write conf/{path}/NAME.yaml"
+    )
+
+
+def _expected_mapping(key: str, value: Any) -> str | None:
+    """Return the mapping that is expected instead of a text; None if the key takes no node of its own."""
+    if key == "objective":
+        return "{metric: val/accuracy, mode: max}"
+    group, _, rest = key.partition(".")
+    if not isinstance(value, str) or not (
+        group in MAPPING_GROUPS or rest.startswith(("loss", "metrics.", "transforms."))
+    ):
+        return None
+    if value.isidentifier() and any((conf / group / f"{value}.yaml").is_file() for conf in _conf_folders()):
+        return f"a node; to choose the config of that name, write {group}={value}"
+    name = value if "." in value else f"my_module.{value}"
+    return f"a node that names a class, as in '{key}={{_target_: {name}}}'"
+
+
+def _conf_folders() -> list[Path]:
+    return [folder for folder in (project_conf(Path.cwd()), packaged_conf()) if folder is not None]
 
 
 def _is_key(part: object) -> bool:

@@ -489,24 +489,31 @@ def check_network(
 
     The setting that causes these sizes, and another one that does not, are for the message.
     """
-    network = getattr(task, "network", None)
-    if not isinstance(network, nn.Module):
-        return
     for height, width in sorted(set(sizes)):
-        images = torch.zeros(1, num_channels, height, width, device=task.device, dtype=task.dtype)  # type: ignore[arg-type]
-        training = [module for module in network.modules() if module.training]
-        try:
-            with torch.no_grad():
-                network.eval().forward(images)  # not called, or a compiled network would be compiled for this size
-        except RuntimeError as error:
+        if error := find_network_error(task, (num_channels, height, width)):
             raise UserError(
-                f"{setting}: {type(network).__name__} can't take images of {height}x{width} "
+                f"{setting}: {type(task.network).__name__} can't take images of {height}x{width} "
                 f"({str(error).splitlines()[0]}). Take a network without a fixed image size, such as model=resnet18, "
                 f"or {remedy}"
             ) from error
-        finally:
-            for module in training:
-                module.training = True
+
+
+def find_network_error(task: LightningModule, image_shape: tuple[int, ...]) -> RuntimeError | None:
+    """Return the error of the network of a task for an image of this shape, c h w; None without one."""
+    network = getattr(task, "network", None)
+    if not isinstance(network, nn.Module):
+        return None
+    images = torch.zeros(1, *image_shape, device=task.device, dtype=task.dtype)  # type: ignore[arg-type]
+    training = [module for module in network.modules() if module.training]
+    try:
+        with torch.no_grad():
+            network.eval().forward(images)  # not called, or a compiled network would be compiled for this size
+    except RuntimeError as error:
+        return error
+    finally:
+        for module in training:
+            module.training = True
+    return None
 
 
 def _pixel_notes(splits: ImageArrays | StreamedImages) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from litlab.errors import UserError
 
 Transform = Callable[[Any], Any]
 EVALUATION_EPOCH = -1  # of the random numbers of evaluation transforms, which no epoch changes
+_LEFT_OUT = ("ToTensor", "Normalize")  # of torchvision
 _NUM_TRIALS = 4  # of each image in a check; a transform that is random in one half of all cases is random in one
 
 
@@ -111,6 +112,8 @@ class ImageTransforms:
                 result = transform(result)
             except Exception as error:  # of the user's code, or of arguments that don't fit the image
                 problem = f"{type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
+                if _name(transform) in _LEFT_OUT:
+                    problem += "; leave it out, since images are uint8 tensors already and litlab normalizes them"
                 raise UserError(
                     f"{self.setting}.{number}: {_name(transform)} failed for image {index}: {problem}"
                 ) from error

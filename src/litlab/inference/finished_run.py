@@ -13,9 +13,11 @@ from litlab.config.tree import Config
 from litlab.config.trust import Trust, open_config
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
+from litlab.process.failure import resume_command
 from litlab.runs.directory import CHECKPOINTS, RunDirectory
 from litlab.runs.files import as_mapping
 from litlab.runs.result import read_result
+from litlab.runs.state import RunStatus
 
 # Builders of the same network that download nothing, since the weights come from the checkpoint.
 _WITHOUT_WEIGHTS = {
@@ -127,7 +129,11 @@ class FinishedRun:
         reason = "it has not completed its first epoch, or is not finished; wait for it, or train again"
         if self.run.result.exists():
             result = read_result(self.run)
-            reason = f"it {result.get('status')}: {result.get('error') or 'the file was removed'}"
+            status = result.get("status")
+            was = "was " if status in (RunStatus.INTERRUPTED, RunStatus.PRUNED, RunStatus.REFUSED) else ""
+            reason = f"it {was}{status}: {result.get('error') or 'the file was removed'}"
+            if status == RunStatus.INTERRUPTED:
+                reason += f"; to continue: {resume_command(self.run)}"
         raise UserError(f"{self.run.path} has no checkpoint {path.name}: {reason}")
 
     def dataset_info(self) -> DatasetInfo:

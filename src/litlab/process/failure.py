@@ -15,6 +15,7 @@ from litlab.runs.state import RunStatus
 from litlab.runs.terminal import display_path
 from litlab.tensorboard_session import end_session
 
+FIRST_LOSS = ", and as the loss of the first step already"  # end of the reason why a run diverged
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 

@@ -260,11 +260,13 @@ class ImageClassifier(LightningModule):
         output = self(batch.images)
         expected = (len(batch.labels), self.num_classes)
         if not isinstance(output, Tensor) or output.shape != expected:
-            returned = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"{type(output)}"
+            returned = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            is_row = isinstance(output, Tensor) and output.shape[:-1] == expected[:-1]
+            remedy = "let the network take num_classes" if is_row else "return the logits alone, one row for each image"
             raise UserError(
                 f"{type(self.network).__name__} returned {returned} for {len(batch.labels)} images, but the task "
                 f"expects logits of shape {expected}, one for each of the data set's {self.num_classes} classes: "
-                "let the network take num_classes"
+                f"{remedy}"
             )
         logits, labels = output.float(), batch.labels
         if batch.num_valid < len(labels):

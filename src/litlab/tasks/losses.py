@@ -155,7 +155,7 @@ def check_loss(function: LossFunction, num_classes: int) -> None:
     """Try a loss of the user's own on a few made-up logits.
 
     Raises:
-        UserError: If it does not return one differentiable loss for each image, or has parameters.
+        UserError: If it does not return one finite, differentiable loss for each image, or has parameters.
     """
     name = _name(function)
     expected = "one loss for each image, so that it can be averaged exactly over ranks and mixed labels"
@@ -179,6 +179,11 @@ def check_loss(function: LossFunction, num_classes: int) -> None:
         raise UserError(
             f"task.loss: {name} returned {returned} for {num_images} images, but the task expects {expected}: let it "
             'take `reduction`, which litlab sets to "none", or return the losses without their mean'
+        )
+    if not losses.isfinite().all():
+        raise UserError(
+            f"task.loss: {name} returned NaN or infinity for logits from -1 to 1, so the training would diverge: check "
+            "what it divides by, and its logarithms and roots"
         )
     if not losses.requires_grad:
         raise UserError(f"task.loss: {name} has no gradient by the logits, so nothing would be trained")

@@ -20,10 +20,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from litlab.config.schema import FACTS, SCHEDULE_KEYS, SECTIONS
 from litlab.config.targets import HYDRA_KEYS, constructor_parameters, import_target, needs_total_steps
-from litlab.config.tree import lies_under
+from litlab.config.tree import format_value, lies_under
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.loader import Batch
-from litlab.data.module import ImageDataModule
+from litlab.data.module import ImageDataModule, find_network_error
 from litlab.errors import UserError
 from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.runs.directory import RunDirectory
@@ -175,13 +175,26 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     if isinstance(network, DataDependentInit) and not from_checkpoint:
         _initialize(network, data)
     task = build_task(config, network, facts)
+    _check_manual_optimization(config["trainer"], task)
     if isinstance(task, ImageClassifier):
         _check_num_classes(config, task, facts)
         if not isinstance(data, ImageDataModule):
-            _convert_batches(data, task)
+            _convert_batches(data, task, _taken_image_shape(config["model"], facts))
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
     return Experiment(data, facts, task, info, network)
+
+
+def _check_manual_optimization(trainer: Config, task: LightningModule) -> None:
+    """Raise a UserError if the Trainer is to do what it leaves to a module with manual optimization."""
+    defaults = {"gradient_clip_val": (None, 0), "accumulate_grad_batches": (1,)}
+    for name, values in defaults.items():
+        value = trainer.get(name, values[0])
+        if not task.automatic_optimization and value not in values:
+            raise UserError(
+                f"trainer.{name}={value}: {type(task).__name__} has automatic_optimization=False, so Lightning leaves "
+                f"this to its training_step; set trainer.{name}={format_value(values[0])}"
+            )
 
 
 def _initialize(network: DataDependentInit, data: LightningDataModule | None) -> None:
@@ -211,20 +224,50 @@ def _check_num_classes(config: Config, task: ImageClassifier, facts: Facts) -> N
             )
 
 
-def _convert_batches(data: LightningDataModule | None, task: ImageClassifier) -> None:
+def _taken_image_shape(node: Config | None, facts: Facts) -> tuple[int, ...] | None:
+    """Return the shape of images, c h w, that a network was built for; None if it takes none."""
+    if not node or "image_shape" not in {**node, **_open_parameters("model", node)}:
+        return None
+    shape = node.get("image_shape") or facts.get("image_shape")
+    return None if shape is None else tuple(shape)
+
+
+def _convert_batches(
+    data: LightningDataModule | None, task: ImageClassifier, image_shape: tuple[int, ...] | None
+) -> None:
     """Let the loaders of a data module of the user's own, or of the task itself, yield pairs of images and labels.
 
-    They become litlab's batches after all of the user's hooks, and before any callback gets them.
+    They become litlab's batches after all of the user's hooks, and before any callback gets them. The shape of the
+    first images is compared with the one that the network was built for.
     """
+    expected = [image_shape] if image_shape else []  # until the first batch
     hook = "on_after_batch_transfer"
     is_of_task = data is None or (is_overridden(hook, task) and not is_overridden(hook, data))  # Lightning's choice
     owner = task if is_of_task else data
     after_transfer = getattr(owner, hook)
 
     def on_after_batch_transfer(batch: Any, dataloader_idx: int) -> Batch:
-        return task.to_batch(after_transfer(batch, dataloader_idx))
+        converted = task.to_batch(after_transfer(batch, dataloader_idx))
+        if expected:
+            _check_image_shape(tuple(converted.images.shape[1:]), expected.pop(), task, type(owner).__name__)
+        return converted
 
     setattr(owner, hook, on_after_batch_transfer)
+
+
+def _check_image_shape(
+    found: tuple[int, ...],
+    expected: tuple[int, ...],
+    task: ImageClassifier,
+    owner: str,
+) -> None:
+    """Raise a UserError if the network fails for images of another shape than it was built for."""
+    if found != expected and (error := find_network_error(task, found)):
+        source = f"the images of {owner} have the shape {'x'.join(map(str, found))}"
+        raise UserError(
+            f"data: {source}, but image_shape, for which {type(task.network).__name__} was built, is "
+            f"{'x'.join(map(str, expected))} ({str(error).splitlines()[0]}): correct image_shape or the images"
+        ) from error
 
 
 def find_missing_methods(experiment: Experiment) -> dict[str, list[str]]:
@@ -457,7 +500,18 @@ def instantiate(path: str, node: Config, facts: Facts | None = None, **offered: 
                 f"{path}: {node['_target_']}: {error} A network with pretrained weights gets a new head by "
                 "model=torchvision model.name=... model.pretrained=true"
             ) from error
+        _note_node(error, path, node)
         raise
+    except Exception as error:
+        _note_node(error, path, node)
+        raise
+
+
+def _note_node(error: Exception, path: str, node: Config) -> None:
+    """Add to an error of a constructor the node that it was built from, unless it has the one inside it."""
+    if not isinstance(error, UserError) and not getattr(error, "__notes__", None):
+        settings = "".join(f" {path}.{name}={format_value(value)}" for name, value in node.items() if name[0] != "_")
+        error.add_note(f"(raised by {path}: {node['_target_']}{settings})")
 
 
 def _open_parameters(path: str, node: Config) -> dict[str, inspect.Parameter]:

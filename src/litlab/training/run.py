@@ -33,7 +33,7 @@ from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.tasks.frozen_parameters import count_parameters
 from litlab.tasks.logged_metrics import ValueRecorder
-from litlab.tensorboard_session import end_session, start_session
+from litlab.tensorboard_session import end_session, logs_to_tensorboard, start_session
 from litlab.training.build import (
     Experiment,
     assemble,
@@ -136,7 +136,7 @@ def train(
         log_result(trainer.loggers, result)
         end_session(run, frozen, result)  # before the result, since a run that has one is not looked at again
         write_result(run, result)
-        console.table(result)
+        console.table(result, has_tensorboard=logs_to_tensorboard(frozen))
     return RunStatus.DIVERGED if diverged else RunStatus.COMPLETED
 
 

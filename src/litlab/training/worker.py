@@ -22,7 +22,7 @@ from litlab.config.machine_facts import with_machine_facts
 from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
-from litlab.process.failure import describe_error, log_traceback, record_failure, resume_command
+from litlab.process.failure import FIRST_LOSS, describe_error, log_traceback, record_failure, resume_command
 from litlab.process.ranks import (
     global_rank,
     is_first_task,
@@ -283,6 +283,8 @@ def _report_failure(run: RunDirectory, config: Config, code: int) -> int:
             print(f"litlab: {result['error']}; to continue: {resume_command(run)}", file=sys.stderr)
         case RunStatus.DIVERGED:
             advice = "a lower learning rate, a longer warmup or trainer.gradient_clip_val helps most often"
+            if result["error"].endswith(FIRST_LOSS):  # which no learning rate has changed
+                advice = "check the loss, the network and the data"
             print(f"litlab: the run diverged: {result['error']}\nlitlab: {advice}", file=sys.stderr)
         case RunStatus.REFUSED:
             print(f"litlab: {result['error']}", file=sys.stderr)
