@@ -117,7 +117,8 @@ def _run(arguments: list[str]) -> None:
         try:
             _run(left)
         except ConfigCompositionException as second:
-            raise error if "requires --multirun" in str(second) else second from None  # a study may be a single run
+            shown = error if "requires --multirun" in str(second) else second  # a study may be a single run
+            raise shown from shown.__cause__
 
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(packaged_conf()), config_name=ROOT)
