@@ -58,7 +58,7 @@ def test_for_other_programs(form: str, study: Path, capsys: pytest.CaptureFixtur
     output = capsys.readouterr()
     lines = output.err.splitlines()
     assert lines[0] == "--filter leaves out 2 of 6 runs"
-    assert lines[1].startswith(f"skipped {study / 'damaged'}: config.yaml is damaged")
+    assert lines[-1].startswith(f"skipped {study / 'damaged'}: config.yaml is damaged")
     if form == "csv":
         assert [row["lr"] for row in csv.DictReader(output.out.splitlines())] == ["0.2", "0.1"]
     elif form == "json":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put
+from support.grids import LR, RESNET, SEED, WIDTHS, accuracy, names, put, remarks
 from support.studies import config_with, make_run, make_study
 
 from litlab.compare.comparison import compare
@@ -25,7 +25,7 @@ def test_groups_are_settings_and_runs_are_seeds(study: Path) -> None:
     assert first.test["test/accuracy"].mean == pytest.approx(0.81)
     assert (first.seconds.mean, first.parameters) == (5.0, 1254)
     assert comparison.ties == {"lr=0.1 widths=[2,4]", "lr=0.1 widths=[4,8]"}
-    assert (comparison.notes, comparison.skipped, comparison.baseline) == ((), (), None)
+    assert (remarks(comparison), comparison.skipped, comparison.baseline) == ((), (), None)
 
 
 def test_one_group(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_only_completed_runs_are_averaged(study: Path, tmp_path: Path) -> None:
     assert [run.seed for run in groups["lr=0.01 widths=[2,4]"].runs] == [1, 2]
     assert groups["lr=0.05 widths=[2,4]"].others == {"pruned": 1, "interrupted": 1}
     assert len(groups) == 6
-    assert comparison.notes == ("3 runs are not completed and not averaged: 1 failed, 1 pruned, 1 interrupted",)
+    assert remarks(comparison) == ("3 runs are not completed and not averaged: 1 failed, 1 pruned, 1 interrupted",)
 
 
 def test_keys_that_follow_the_seed_are_not_settings(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_other_data_are_another_group(tmp_path: Path) -> None:
     make_study(tmp_path / "b", {SEED: [2, 3]}, accuracy, data="e" * 64)
     comparison = compare([tmp_path])
     assert sorted(names(comparison)) == ["data fingerprint=dddddddddddd", "data fingerprint=eeeeeeeeeeee"]
-    assert comparison.notes == ("not all of the runs had the same data: the fingerprints of their images differ",)
+    assert remarks(comparison) == ("not all of the runs had the same data: the fingerprints of their images differ",)
 
 
 @pytest.mark.parametrize(

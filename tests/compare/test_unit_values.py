@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from support.grids import LR, SEED, WIDTHS, accuracy, names
+from support.grids import LR, SEED, WIDTHS, accuracy, names, remarks
 from support.studies import accuracy_interval, make_study
 
 from litlab.compare.comparison import compare
@@ -97,7 +97,7 @@ def test_seeds_that_not_all_settings_have_are_left_out(tmp_path: Path) -> None:
     value = group_named(comparison, "lr=0.1").value
     assert (value.num, value.mean) == (3, pytest.approx(np.mean(of_seeds(0.1, [0, 2, 3]))))
     assert [run.seed for run in group_named(comparison, "lr=0.1").runs] == [0, 0, 2, 2, 3, 3]
-    assert comparison.notes[1:] == (
+    assert remarks(comparison)[1:] == (
         "1 run is not averaged, as not all settings that --group averages over have a completed one with the same "
         "seed: 0009_lr-0.1_widths-[2,4]_seed-1",
         "1 run is not completed and not averaged: 1 failed",

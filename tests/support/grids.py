@@ -25,6 +25,11 @@ def names(comparison: Comparison) -> list[str]:
     return [group.name for group in comparison.groups]
 
 
+def remarks(comparison: Comparison) -> tuple[str, ...]:
+    """Return the notes without that on the selection of the best group."""
+    return tuple(note for note in comparison.notes if ": the best of " not in note)
+
+
 def put(path: Path, config: dict[str, Any], value: float = 0.5) -> None:
     """Write a run with another config."""
     run = make_run(path, {SEED: config[SEED]}, value)

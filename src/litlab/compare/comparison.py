@@ -8,7 +8,7 @@ from pathlib import Path
 
 from litlab.compare.ablation import FULL, add_interactions, define_variants, is_pair, sort_pairs, sort_variants
 from litlab.compare.collect import collect
-from litlab.compare.conclusion import advice, caution
+from litlab.compare.conclusion import advice, caution, selection_note
 from litlab.compare.data_model import Comparison, Design, Group, Run, Summary, best_group
 from litlab.compare.design import choose_design
 from litlab.compare.differences import differences
@@ -23,6 +23,7 @@ from litlab.compare.metric_values import (
     test_counterpart,
     value_of,
 )
+from litlab.compare.selection import select_best
 from litlab.compare.table import sort_groups
 from litlab.compare.unit_values import (
     UnitValues,
@@ -113,8 +114,11 @@ def compare(
     notes += caution(groups, chosen.mode)
     baseline = FULL if ablation else baseline
     base = None if baseline is None else _find_group(groups, baseline)
+    by_unit = {spec.name: values_by_unit(spec.subgroups, values) for spec in specs}
+    selection = None if ablation else select_best(groups, by_unit, chosen, test)
+    if selection is not None:
+        notes.append(selection_note(selection, groups, chosen, test))
     if base is not None:
-        by_unit = {spec.name: values_by_unit(spec.subgroups, values) for spec in specs}
         groups, remarks = _against(base, groups, by_unit, chosen, design)
         notes += remarks
     num_filtered = len(runs) - sum(len(group.runs) for group in filtered_groups)
@@ -132,6 +136,7 @@ def compare(
         groups=tuple(ranked),
         baseline=base.name if base else None,
         design=design,
+        selection=selection,
         ties=frozenset() if ablation else _tied_groups(groups, chosen.mode),  # the question is another one
         notes=(*filtered, *grouping.notes, *notes),
         skipped=tuple(skipped),

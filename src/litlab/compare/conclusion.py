@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import date
 
-from litlab.compare.data_model import Comparison, Design, Difference, Group, Summary, best_group, variant_of
+from litlab.compare.data_model import Comparison, Design, Difference, Group, Selection, Summary, best_group, variant_of
 from litlab.compare.differences import MAX_SEQUENTIAL
 from litlab.compare.grouping import ALL
 from litlab.compare.table import INTERVAL, decimals, fixed, unit_of_differences, with_unit
 from litlab.runs.metrics import Metric, Mode
-from litlab.runs.terminal import printable
+from litlab.runs.terminal import format_value, printable
 from litlab.statistics.student_t import CONFIDENCE, MAX_SEEDS
 
 MAX_LENGTH = 300  # characters of a text from a file
@@ -122,6 +122,43 @@ def caution(groups: Sequence[Group], mode: Mode) -> list[str]:
     reason = f"has one {best.unit}" if best.value.num == 1 else "has no interval"
     advice = f"run more {best.unit}s"
     return [f"{best.name} {reason}: no spread is known, so that it comes first may be chance; {advice}"]
+
+
+def selection_note(selection: Selection, groups: Sequence[Group], metric: Metric, test: Metric) -> str:
+    """Say how much of the value of the best group is owed to being selected by it, and what to report instead.
+
+    Args:
+        selection: Selection of the best group.
+        groups: All groups.
+        metric: The compared metric.
+        test: The same quantity on the test split.
+    """
+    best = next(group for group in groups if group.name == selection.group)
+    assert best.value is not None
+    places = decimals(metric, (group.value for group in groups))
+    unit = unit_of_differences(metric)
+
+    def amount(value: float) -> str:
+        return f"{fixed(metric.scale * max(value, 0.0), places)} {unit}".rstrip()
+
+    value = with_unit(metric, best.value.mean, places)
+    start = f"{selection.group}: the best of {selection.num_groups} groups by {format_value(metric.name)}"
+    if selection.value_bias is None or selection.lead_bias is None:
+        bias = f"{start}: how much of its {value} is selection can't be told, as no group has two {best.unit}s"
+    else:
+        of_value, of_lead, none = map(amount, (selection.value_bias, selection.lead_bias, 0.0))
+        is_all = selection.lead_bias >= selection.lead > 0
+        of_value = "none is" if of_value == none else f"about {of_value} are"
+        of_lead = "none" if of_lead == none else "all" if is_all else f"about {of_lead}"
+        bias = (
+            f"{start}; of its {value}, {of_value} expected to be selection, and of its lead of "
+            f"{amount(selection.lead)}, {of_lead}"
+        )
+    if selection.test is None:
+        return f"{bias}; a value without selection needs a {format_value(test.name)}, which it does not have"
+    test_places = decimals(test, (group.test.get(test.name) for group in groups))
+    tested = with_unit(test, selection.test, test_places)
+    return f"{bias}; its {format_value(test.name)}, by which nothing was selected, is {tested}"
 
 
 def advice(name: str, difference: Difference, metric: Metric, unit: str, design: Design) -> str | None:

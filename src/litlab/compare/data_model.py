@@ -273,6 +273,28 @@ def best_group(groups: Sequence[Group], mode: Mode) -> Group | None:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """The best of several groups, and how much of its value is owed to being selected by it.
+
+    Attributes:
+        group: Name of the group.
+        num_groups: Number of groups that it was selected from.
+        lead: Distance of its mean from that of the second best group.
+        value_bias: Part of its mean that is expected to be selection; negative by chance if it is small, and None if no
+            group has two seeds.
+        lead_bias: The same part of its lead.
+        test: Mean of its test metric, by which nothing was selected; None if it is unknown.
+    """
+
+    group: str
+    num_groups: int
+    lead: float
+    value_bias: float | None
+    lead_bias: float | None
+    test: float | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that `litlab compare` shows.
 
@@ -286,6 +308,7 @@ class Comparison:
         groups: Groups in the order of the table.
         baseline: Name of the group that others are compared with.
         design: Design of the tests of differences from it.
+        selection: Selection of the best group; None for a single group and for an ablation.
         ties: Names of the groups whose interval overlaps that of the best group (itself included).
         notes: Remarks for the reader: runs that are left out, duplicate seeds, too few seeds.
         skipped: Directories that are damaged or were not written by litlab.
@@ -304,6 +327,7 @@ class Comparison:
     groups: tuple[Group, ...]
     baseline: str | None = None
     design: Design = Design("fixed")
+    selection: Selection | None = None
     ties: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
