@@ -221,6 +221,8 @@ def test_the_baseline_is_a_name_or_values_that_one_setting_has() -> None:
         find_baseline("optimizer.lr=0.1", settings)
     with pytest.raises(UserError, match="no setting is this"):
         find_baseline("lr=0.3", settings)
+    with pytest.raises(UserError, match=r"baseline=lr='0.1: no setting is this"):
+        find_baseline("lr='0.1", settings)
 
 
 def test_overrides_of_a_command_replace_those_of_the_study_that_settings_come_from() -> None:

@@ -214,7 +214,11 @@ def find_baseline(text: str, settings: Sequence[Setting]) -> Setting:
     """
     if named := [setting for setting in settings if setting.name == text]:
         return named[0]
-    pairs = [tuple(part.partition("=")[::2]) for part in shlex.split(text)] if "=" in text else []
+    try:
+        parts = shlex.split(text) if "=" in text else []
+    except ValueError:  # a quote that is not closed
+        parts = []
+    pairs = [part.partition("=")[::2] for part in parts]
     found = [setting for setting in settings if pairs and all(_has(setting, key, value) for key, value in pairs)]
     if len(found) == 1:
         return found[0]
