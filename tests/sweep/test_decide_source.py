@@ -21,6 +21,14 @@ from litlab.sweep.study import Study
 RATES = ("0.1", "0.3", "0.05", "0.101")
 
 
+def with_pairs(text: str, change: Callable[[list[str]], list[str]]) -> str:
+    """Change the comparisons in a text of families.json."""
+    record = json.loads(text)
+    for family in record["families"]:
+        family["pairs"] = [change(pair) for pair in family["pairs"]]
+    return json.dumps(record)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run_decide(tmp_path_factory.mktemp("whole") / "s", RATES)
@@ -159,6 +167,10 @@ def test_a_race_drops_settings_and_says_what_is_better(tmp_path: Path) -> None:
         lambda text: text.replace('"horizon": 3', '"horizon": 9'),
         lambda text: "[" * 100_000,
         lambda text: json.dumps(json.loads(text) | {"settings": {}}),
+        lambda text: with_pairs(text, lambda pair: pair[::-1]),
+        lambda text: with_pairs(text, lambda pair: [pair[0], pair[0]]),
+        lambda text: with_pairs(text, lambda pair: [pair[1], pair[1]]),
+        lambda text: text.replace('"source": "first"', '"source": "reserve"'),
     ],
 )
 def test_a_damaged_record_is_refused(damage: Callable[[str], str], tmp_path: Path) -> None:

@@ -72,10 +72,16 @@ class Record(_Checked):
     def _check(self) -> "Record":
         keys = {*self.settings, *([] if self.baseline is None else [self.baseline])}
         for number, family in enumerate(self.families):
-            if not family.pairs or len({tuple(pair) for pair in family.pairs}) < len(family.pairs):
+            if not family.pairs or len({frozenset(pair) for pair in family.pairs}) < len(family.pairs):
                 raise ValueError("a family has no comparison, or one twice")
             if any(key not in keys for pair in family.pairs for key in pair):
                 raise ValueError("a comparison names a setting that it does not have")
+            if any(first == second for first, second in family.pairs):
+                raise ValueError("a setting is compared with itself")
+            if self.baseline is not None and any(second != self.baseline for _, second in family.pairs):
+                raise ValueError("a comparison is not with the baseline")
+            if (family.source == "first") != (number == 0):
+                raise ValueError("a family has the level of another one")
             if family.horizon is not None and family.horizon > self.seeds_max:
                 raise ValueError("a family has more seeds than the study")
             if family.extends is not None and family.extends >= number:
