@@ -22,6 +22,10 @@ Runs whose configs differ only in the seed form a group; those of a k-fold in th
 seeds counts as one value. Groups are ranked by the objective, a validation metric; the test metric is shown beside it
 and never used for ranking. Runs that are not completed are counted, not averaged.
 
+Differences are tested at a fixed number of seeds if that was planned (study.seeds, or the values of seed) and completed
+before the first look, else by a sequential test, which is valid at every look; the caption says which. For that, each
+look at a study of your own is recorded in its looks.jsonl.
+
   --metric     another validation metric: val/loss
   --mode       max or min: the direction of a metric whose class has none
   --at         the point of each run: best (of its objective), last, or epoch=N, counted from 1
