@@ -15,6 +15,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.training.build import (
     Facts,
     NodeFactory,
+    assemble,
     build_loss,
     build_network,
     build_task,
@@ -152,3 +153,19 @@ def test_pretrained_weights_of_torchvision_for_other_classes_are_refused() -> No
 def test_networks_of_torchvision_get_the_number_of_classes() -> None:
     network = build_network({"_target_": "torchvision.models.resnet18"}, Facts(given={"num_classes": 7}))
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "+task.class_counts=[1,2,3,4,5,6,7,8,9,10]",
+            r"^task\.class_counts=\[1, 2, .*the data have the class_counts",
+        ),
+        ("+model.image_shape=[1,28,28]", r"^model\.image_shape=\[1, 28, 28\]: the data have the image_shape \[3, "),
+        ("+model.num_classes=5", r"^model\.num_classes=5: the data have 10 classes; leave it out"),
+    ],
+)
+def test_facts_that_contradict_the_data_are_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        assemble(compose_config(*TINY, override), rank=0)

@@ -36,6 +36,7 @@ from litlab.training.stop_reason import record_stops
 Config = dict[str, Any]
 # Nodes whose classes explain what they refuse.
 _CHECK_THEMSELVES = ("task.loss", "task.metrics", "data.transforms", "optimizer", "schedule")
+_FIXED_FACTS = set(FACTS) - {"mean", "std"}  # by these two, a network may normalize in its own way
 MAX_INIT_IMAGES = 5000  # training images for data-dependent initialization, as in Jordan 2024 (arXiv:2404.00498)
 MAX_INIT_VALUES = 2**24  # in all of them: more than 5,000 images have at 3x32x32; larger ones are fewer
 _PROFILERS: dict[str, type[Profiler]] = {
@@ -170,16 +171,16 @@ def assemble(config: Config, *, rank: int, from_checkpoint: bool = False) -> Exp
     data = build_data(config) if config["data"] else None
     facts = Facts.collect(config, data)
     info = facts.source if isinstance(facts.source, DatasetInfo) else None
+    if _is_image_classifier(config["task"]):
+        _check_facts(config, facts)
     seed_everything(config["seed"], verbose=False)
     network = build_network(config["model"], facts) if config["model"] else None
     if isinstance(network, DataDependentInit) and not from_checkpoint:
         _initialize(network, data)
     task = build_task(config, network, facts)
     _check_manual_optimization(config["trainer"], task)
-    if isinstance(task, ImageClassifier):
-        _check_num_classes(config, task, facts)
-        if not isinstance(data, ImageDataModule):
-            _convert_batches(data, task, _taken_image_shape(config["model"], facts))
+    if isinstance(task, ImageClassifier) and not isinstance(data, ImageDataModule):
+        _convert_batches(data, task, _taken_image_shape(config["model"], facts))
     if rank:
         seed_everything((config["seed"] + 7919 * rank) % 2**32, verbose=False)  # or all ranks would drop the same units
     return Experiment(data, facts, task, info, network)
@@ -212,16 +213,18 @@ def _initialize(network: DataDependentInit, data: LightningDataModule | None) ->
     network.initialize_from(data.example_images(max(1, min(MAX_INIT_IMAGES, num_images))))
 
 
-def _check_num_classes(config: Config, task: ImageClassifier, facts: Facts) -> None:
-    """Raise a UserError if the config gives task or network another number of classes than the data have."""
-    known = facts.get("num_classes") or task.num_classes
+def _check_facts(config: Config, facts: Facts) -> None:
+    """Raise a UserError if the config gives task or network other facts on the data than the data module tells."""
     for group in ("task", "model"):
-        number = (config[group] or {}).get("num_classes", known)
-        if number != known:
-            raise UserError(
-                f"{group}.num_classes={number}: the data have {known} classes; leave it out, since network and task "
-                "get the number by its name"
-            )
+        node = config[group] or {}
+        for name in _FIXED_FACTS & node.keys():
+            value, known = node[name], facts.get(name)
+            if known is not None and (tuple(value) if isinstance(value, list) else value) != known:
+                told = f"{known} classes" if name == "num_classes" else f"the {name} {list(known)}"
+                raise UserError(
+                    f"{group}.{name}={value}: the data have {told}; leave it out, since network and task get it by its "
+                    "name"
+                )
 
 
 def _taken_image_shape(node: Config | None, facts: Facts) -> tuple[int, ...] | None:
