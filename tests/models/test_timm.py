@@ -27,6 +27,13 @@ def test_unknown_networks_are_refused_with_the_nearest() -> None:
         build(name="resnet181", pretrained=False, num_classes=7, image_shape=(3, 32, 32))
 
 
+def test_an_unknown_tag_of_weights_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(
+        UserError, match=r"^model.name=resnet18.foo: timm \S+ has no such weights; known: resnet18.a1_in1k, "
+    ):
+        build(name="resnet18.foo", pretrained=False, num_classes=7, image_shape=(3, 32, 32))
+
+
 def test_images_that_are_too_small_are_refused() -> None:
     with pytest.raises(UserError, match=r"^model.name=test_vit"):
         build(name="test_vit", pretrained=False, num_classes=7, image_shape=(3, 8, 8))

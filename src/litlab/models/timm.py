@@ -31,7 +31,11 @@ def build(*, name: str, pretrained: bool, num_classes: int, image_shape: tuple[i
         matches = ", ".join(difflib.get_close_matches(name.partition(".")[0], known)) or "see timm.list_models()"
         raise UserError(f"model.name={name}: timm {timm.__version__} has no network of this name; nearest: {matches}")
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": image_shape[0]}
-    settings = timm.get_pretrained_cfg(name)
+    try:
+        settings = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
+        raise UserError(f"model.name={name}: timm {timm.__version__} has no such weights; known: {known}") from error
     if settings is not None and settings.fixed_input_size:
         arguments["img_size"] = image_shape[1:]
     try:
