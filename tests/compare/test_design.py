@@ -1,6 +1,8 @@
 """Choice between the tests of a fixed number of seeds and the sequential ones, and how captions state it."""
 
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,59 @@ def test_a_look_before_the_plan_was_reached(tmp_path: Path) -> None:
     runs = make(tmp_path / "s")
     look_without(runs, {3, 4})
     check(compare([tmp_path / "s"], baseline=BASELINE), 5, "looked at before all 5 seeds were completed")
+
+
+def test_a_seed_that_failed_has_ended(tmp_path: Path) -> None:
+    """Also when it is looked at again."""
+    make(tmp_path / "s", status=lambda point: "failed" if point == {LR: 0.2, SEED: 4} else "completed")
+    for _ in range(2):
+        comparison = compare([tmp_path / "s"], baseline=BASELINE)
+        assert comparison.design.kind == "fixed"
+        assert comparison.design.reason.startswith("all 5 that were planned ended, some without a value,")
+        assert record_looks(comparison) == []
+
+
+def test_the_last_look_of_a_sequential_test_spends_the_rest_though_a_seed_failed(tmp_path: Path) -> None:
+    runs = make(tmp_path / "s", status=lambda point: "failed" if point == {LR: 0.2, SEED: 4} else "completed")
+    look_without(runs, {3})
+    comparison = compare([tmp_path / "s"], baseline=BASELINE)
+    assert (comparison.design.kind, comparison.design.is_last) == ("sequential", True)
+    (difference,) = [group.difference for group in comparison.groups if group.difference]
+    assert difference.p == pytest.approx(paired_looks(gains(4), 5, scale=1.0, is_last=True)[-1].p)
+    assert difference.p < 0.8 * paired_looks(gains(4), 5, scale=1.0)[-1].p
+
+
+def test_settings_that_are_added_after_a_look_are_named(tmp_path: Path) -> None:
+    runs = make(tmp_path / "s")
+    assert record_looks(compare([tmp_path / "s"], baseline=BASELINE)) == []
+    assert compare([tmp_path / "s"], baseline=BASELINE).design.warning == ""
+    for run in runs:
+        if run.read_config()["optimizer"]["lr"] == 0.2:
+            os.utime(run.config, (time.time() + 60,) * 2)
+    comparison = compare([tmp_path / "s"], baseline=BASELINE)
+    assert comparison.design.warning.startswith("Settings were added after a look:")
+    assert comparison.design.warning in " ".join(build_table(comparison).caption)
+
+
+def test_a_single_seed_that_was_tried_before_is_no_plan(tmp_path: Path) -> None:
+    make(tmp_path / "s", planned_seeds=[1, 5])
+    check_fixed(compare([tmp_path / "s"], baseline=BASELINE))
+
+
+def test_pairs_are_tested_in_the_order_in_which_they_ended(tmp_path: Path) -> None:
+    """A look at the first pairs that ended is at the beginning of those of a later look."""
+    gains, order = [0.101, 0.1, 0.099, 0.1005, -0.3], [3, 1, 4, 0, 2]
+
+    def value(point: dict[str, Any]) -> float:
+        return 0.5 + 0.03 * point[SEED] + (gains[point[SEED]] if point[LR] == 0.2 else 0.0)
+
+    runs = make_study(tmp_path / "s", {LR: [0.1, 0.2], SEED: [*range(5)]}, value, planned_seeds=[20])
+    for run in runs:
+        os.utime(run.result, (1e9 + order.index(run.read_config()["seed"]),) * 2)
+    (difference,) = [g.difference for g in compare([tmp_path / "s"], baseline=BASELINE).groups if g.difference]
+    ended, by_seed = (paired_looks([gains[seed] for seed in seeds], 20, scale=1.0)[-1].p for seeds in (order, range(5)))
+    assert difference.p == pytest.approx(ended)
+    assert by_seed < 0.05 < ended
 
 
 def test_a_look_at_one_seed_finds_nothing(tmp_path: Path) -> None:
@@ -181,6 +236,7 @@ def test_all_formats_name_the_test(tmp_path: Path) -> None:
     content = json.loads(render(comparison, "json"))
     assert content["design"] == {
         "kind": "sequential", "horizon": 20, "reason": "not every group has all 20 seeds yet", "warning": "",
+        "is_last": False,
     }  # fmt: skip
 
 

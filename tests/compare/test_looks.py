@@ -33,7 +33,7 @@ def test_a_look_is_recorded_once(study: Path, capsys: pytest.CaptureFixture[str]
     assert look.pop("time").endswith("+00:00")
     assert len(look.pop("groups")) == 16
     assert look == {
-        "metric": "val/accuracy", "at": "best", "baseline": None, "lowest": 2, "highest": 3, "num_groups": 2,
+        "metric": "val/accuracy", "at": "best", "baseline": None, "lowest": 3, "highest": 3, "num_groups": 2,
     }  # fmt: skip
     command.main([str(study), "--baseline", "lr=0.1"])
     command.main([str(study), "--metric", "val/loss", "--filter", "lr=0.05"])
@@ -41,7 +41,7 @@ def test_a_look_is_recorded_once(study: Path, capsys: pytest.CaptureFixture[str]
     looks = read_looks(study)
     assert [look.baseline for look in looks] == [None, "lr=0.1", None, None]
     nums = [(look.lowest, look.highest, look.num_groups) for look in looks]
-    assert nums == [(2, 3, 2), (2, 3, 2), (3, 3, 1), (2, 3, 2)]
+    assert nums == [(3, 3, 2), (3, 3, 2), (3, 3, 1), (3, 3, 2)]  # also the seed that failed has ended
     assert len({look.groups for look in looks}) == 2
     assert "recorded" not in capsys.readouterr().err
 
@@ -55,8 +55,13 @@ def test_a_group_without_a_completed_run_counts_as_looked_at(tmp_path: Path) -> 
 def test_each_study_has_its_own_numbers(study: Path, tmp_path: Path) -> None:
     make_study(tmp_path / "other", {LR: [0.2], SEED: [0]}, accuracy)
     assert record_looks(compare([study, tmp_path / "other"])) == []
-    assert [(look.lowest, look.highest) for look in read_looks(study)] == [(2, 3)]
+    assert [(look.lowest, look.highest) for look in read_looks(study)] == [(3, 3)]
     assert [(look.lowest, look.highest) for look in read_looks(tmp_path / "other")] == [(1, 1)]
+
+
+def test_runs_of_a_study_that_are_named_themselves_are_a_look_at_it(study: Path) -> None:
+    assert record_looks(compare([run for run in sorted(study.iterdir()) if run.is_dir()])) == []
+    assert [(look.lowest, look.highest) for look in read_looks(study)] == [(3, 3)]
 
 
 def test_nothing_is_written_into_the_studies_of_others_or_beside_single_runs(tmp_path: Path) -> None:

@@ -175,3 +175,23 @@ def test_pairs_beyond_the_plan_are_not_tested():
 
 def test_holm_on_running_p_values():
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+
+
+def test_a_failed_seed_does_not_cost_the_level_of_the_last_look():
+    """Without `is_last`, the 70 % of the level that are spent at the planned number would be lost."""
+    generator = np.random.default_rng(6)
+    studies = generator.normal(0.66, 1.0, (NUM_STUDIES // 4, NUM_SEEDS - 1)).tolist()
+    powers = [
+        np.mean([paired_looks(gains, NUM_SEEDS, is_last=is_last)[-1].p < LEVEL for gains in studies])
+        for is_last in (True, False)
+    ]
+    fixed = stats.ttest_1samp(studies, 0, axis=1).pvalue < LEVEL
+    assert powers[0] > fixed.mean() - 0.02
+    assert powers[1] < fixed.mean() - 0.15
+    null = generator.normal(size=(NUM_STUDIES, NUM_SEEDS - 1))
+    num = np.arange(2, NUM_SEEDS)
+    means = null.cumsum(axis=1)[:, 1:] / num
+    deviations = np.sqrt(((null**2).cumsum(axis=1)[:, 1:] - num * means**2) / (num - 1))
+    p_values = 2 * stats.t.sf(np.abs(means) / deviations * np.sqrt(num), num - 1)
+    bounds = [nominal_level(n, NUM_SEEDS, LEVEL, NUM_SEEDS - 1) for n in num.tolist()]
+    assert (p_values < np.array(bounds)).any(axis=1).sum() <= most(LEVEL)

@@ -34,7 +34,7 @@ def cached(values: Table) -> Looks:
     first = {tuple(whole[:2]): whole for whole in gains.values()}
     computed: dict[object, list[Look]] = {}
 
-    def looks(seen: Sequence[float], horizon: int | None, level: float, scale: float) -> list[Look]:
+    def looks(seen: Sequence[float], horizon: int | None, level: float, scale: float, is_last: bool) -> list[Look]:
         key = tuple(seen[:2]), horizon, level
         if key not in computed:
             computed[key] = paired_looks(first[key[0]], horizon, level)

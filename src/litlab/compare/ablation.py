@@ -19,6 +19,7 @@ from litlab.compare.grouping import (
     varying_columns,
 )
 from litlab.compare.table import Column, Table, decimals, fixed, tested_columns, unit_of_differences
+from litlab.compare.unit_values import unit_end_times
 from litlab.config.ablation import ABLATION
 from litlab.errors import UserError
 from litlab.runs.metrics import Mode
@@ -107,7 +108,11 @@ def add_interactions(groups: Sequence[Group], means: Mapping[str, Mapping[Unit, 
             effects[name] = mean_of([*together.values()]), mean_of([*total.values()])
             # Around the level of the metric, not around 0, so that a spread from rounding is told from a real one.
             interactions[name] = {unit: level + together[unit] - total[unit] for unit in units}
-    tested = differences(dict.fromkeys(full, level), interactions, design)
+    runs = {group.name: group.runs for group in groups}
+    ended = {
+        name: unit_end_times(run for part in (FULL, *names[name], name) for run in runs[part]) for name in interactions
+    }
+    tested = differences(dict.fromkeys(full, level), interactions, design, ended)
     return [
         replace(group, interaction=Interaction(*effects[group.name], tested[group.name]))
         if group.name in tested

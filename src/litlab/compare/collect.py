@@ -158,6 +158,7 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         images_per_second=as_number(result.get("images_per_second")),
         parameters=_count(result.get("parameters")),
         trainable_parameters=_count(result.get("trainable_parameters")),
+        ended=run.result.stat().st_mtime if result else 0.0,
     )
 
 

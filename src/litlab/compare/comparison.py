@@ -32,6 +32,7 @@ from litlab.compare.unit_values import (
     run_names,
     runs_are,
     summarize_group,
+    unit_end_times,
     unit_means,
     values_by_unit,
 )
@@ -223,7 +224,8 @@ def _against(
     if len(groups) == 1:
         return [base], [f"{base.name} is the only group: there is nothing to compare with it"]
     means = {group.name: unit_means(units[group.name]) for group in groups if units[group.name]}
-    tested = differences(means.pop(base.name), means, design)
+    ended = {group.name: unit_end_times([*base.runs, *group.runs]) for group in groups}
+    tested = differences(means.pop(base.name), means, design, ended)
     sentences = [
         sentence
         for name, difference in tested.items()

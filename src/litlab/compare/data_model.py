@@ -66,6 +66,7 @@ class Run:
         variant: Changes of an ablation that it has; None if it belongs to none.
         best: Validation metrics where the objective was best.
         training_seconds: Time spent in training, over all its processes.
+        ended: Time of its result.json in seconds, by which runs are ordered; 0 without one.
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Run:
     images_per_second: float | None = None
     parameters: int | None = None
     trainable_parameters: int | None = None
+    ended: float = 0.0
 
     @property
     def is_completed(self) -> bool:
@@ -162,12 +164,14 @@ class Design:
         horizon: Planned number of seeds of a sequential test; None for an open end.
         reason: Clause that says why, for the caption; empty for folds.
         warning: Sentence on earlier tests of the same runs; empty without any.
+        is_last: True if all planned seeds have ended, although some have no value.
     """
 
     kind: Literal["fixed", "sequential"]
     horizon: int | None = None
     reason: str = ""
     warning: str = ""
+    is_last: bool = False
 
     @property
     def is_sequential(self) -> bool:
@@ -253,6 +257,11 @@ class Group:
     def has_frozen_parameters(self) -> bool:
         """Return True if some of its parameters were not trained."""
         return self.trainable_parameters is not None and self.trainable_parameters != self.parameters
+
+    @property
+    def num_without_value(self) -> int:
+        """Number of runs that have ended, but failed or diverged."""
+        return sum(self.others.get(status, 0) for status in (RunStatus.FAILED, RunStatus.DIVERGED))
 
     @property
     def unit(self) -> str:

@@ -1,11 +1,13 @@
 """Design of the tests of a comparison: fixed where the planned seeds were completed before a look, else sequential."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from litlab.compare.data_model import Design, Group
 from litlab.compare.looks import LOOKS_FILE, Look, read_looks, studies_of
 from litlab.errors import UserError
+from litlab.runs.directory import RunDirectory
 from litlab.sweep.study import STUDY_FILE, Study
 
 
@@ -31,11 +33,12 @@ def choose_design(groups: Sequence[Group]) -> Design:
         return _open_ended("the studies have no common plan")
     if plans[0] is None:
         return _open_ended(f"{STUDY_FILE} does not record how many seeds were planned")
-    if not plans[0]:
+    plan = [num for num in plans[0] if num >= 2]  # one seed has no spread to test with
+    if not plan:
         return _open_ended("no number of seeds was planned")
-    if len(plans[0]) > 1:
-        return _extended(studies, plans[0])
-    return _planned(loaded, groups, plans[0][0])
+    if len(plan) > 1:
+        return _extended(studies, plan)
+    return _planned(loaded, groups, plan[0])
 
 
 def _planned(studies: Sequence[Study], groups: Sequence[Group], num_planned: int) -> Design:
@@ -43,10 +46,11 @@ def _planned(studies: Sequence[Study], groups: Sequence[Group], num_planned: int
     nums = [group.value.num if group.value else 0 for group in groups]
     if max(nums) > num_planned:
         return _open_ended(f"a group has more seeds than the {num_planned} that were planned")
-    reason = ""
+    ended = [num + group.num_without_value for num, group in zip(nums, groups, strict=True)]
+    reason, looks = "", list[Look]()
     if any(study.plan is not None and study.plan.kind == "decide" for study in studies):
         reason = "hydra/sweeper=decide looks after each seed"
-    elif min(nums) < num_planned:
+    elif min(ended) < num_planned:
         reason = f"not every group has all {num_planned} seeds yet"
     elif any(study.signature_problem() is not None for study in studies):
         reason = "the study is not your own, so looks at it may be unrecorded"
@@ -58,9 +62,16 @@ def _planned(studies: Sequence[Study], groups: Sequence[Group], num_planned: int
         else:
             if any(_is_early(look, num_planned) for look in looks):
                 reason = f"looked at before all {num_planned} seeds were completed"
+    warning = ""
+    if _added_after(groups, [look for look in looks if look.highest >= 2]):
+        warning = (
+            "Settings were added after a look: p is corrected for those that are compared now, not for the choice to "
+            "add more until one differs."
+        )
     if reason:
-        return Design("sequential", num_planned, reason)
-    return Design("fixed", reason=f"all {num_planned} that were planned were completed before the first look")
+        return Design("sequential", num_planned, reason, warning, is_last=min(ended) >= num_planned)
+    completed = "were completed" if min(nums) == num_planned else "ended, some without a value,"
+    return Design("fixed", None, f"all {num_planned} that were planned {completed} before the first look", warning)
 
 
 def _extended(studies: Sequence[Path], plan: Sequence[int]) -> Design:
@@ -88,6 +99,15 @@ def _load(path: Path) -> Study:
     if study.plan is None:
         raise UserError(f"{path} has no {STUDY_FILE}")
     return study
+
+
+def _added_after(groups: Sequence[Group], looks: Sequence[Look]) -> bool:
+    """Return True if some groups were begun before the first look, and others after it."""
+    if not looks:
+        return False
+    begun = [min(RunDirectory(run.path).config.stat().st_mtime for run in group.runs) for group in groups if group.runs]
+    first = min(datetime.fromisoformat(look.time).timestamp() for look in looks) + 1  # in whole seconds
+    return min(begun) <= first < max(begun)
 
 
 def _is_early(look: Look, num_planned: int) -> bool:

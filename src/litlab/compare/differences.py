@@ -35,7 +35,12 @@ class _Estimate:
     dof_of_one: float = 0.0
 
 
-def differences(baseline: Values, others: Mapping[str, Values], design: Design = FIXED) -> dict[str, Difference]:
+def differences(
+    baseline: Values,
+    others: Mapping[str, Values],
+    design: Design = FIXED,
+    ended: Mapping[str, Mapping[Unit, float]] | None = None,
+) -> dict[str, Difference]:
     """Test each of the other groups against the baseline.
 
     If at least two seeds or folds are in both groups, a t-test over the pairs of runs with the same one, without the
@@ -43,9 +48,10 @@ def differences(baseline: Values, others: Mapping[str, Values], design: Design =
     6, 1979) over all groups that have one: if no group differs from the baseline, a corrected p below 0.05 occurs in at
     most 5 % of studies.
 
-    In a sequential design, the tests are those of `litlab.statistics.sequential`, with a look after each seed in the
-    order of the seeds, whether somebody looked then or not. This p-value is valid at any time, so Holm's correction of
-    it is, too (Maurer and Bretz, Statistics in Biopharmaceutical Research 5, 2013).
+    In a sequential design, the tests are those of `litlab.statistics.sequential`, with a look after each pair in the
+    order in which they ended, whether somebody looked then or not: so each earlier look was at the first of these
+    pairs. In the order of the seeds it would not have been, if jobs end in another order. This p-value is valid at any
+    time, so Holm's correction of it is, too (Maurer and Bretz, Statistics in Biopharmaceutical Research 5, 2013).
 
     Without spread (all pairs the same distance apart; or no spread in either group) Student's t is not defined:
     interval, p and effect are None. A spread below single precision's rounding does not count.
@@ -54,8 +60,12 @@ def differences(baseline: Values, others: Mapping[str, Values], design: Design =
         baseline: Seed or fold -> finite value; None: a run without a seed, which is never paired.
         others: Group -> the same; each has at least one value.
         design: Design of the tests.
+        ended: Group -> seed or fold -> time at which it had ended there and in the baseline; by default, seeds end in
+            the order of their numbers.
     """
-    estimates = {name: _estimate(baseline, values, design) for name, values in others.items()}
+    estimates = {
+        name: _estimate(baseline, values, design, (ended or {}).get(name, {})) for name, values in others.items()
+    }
     p_values = {name: estimate.difference.p for name, estimate in estimates.items()}
     corrected = holm({name: p for name, p in p_values.items() if p is not None})
     level = (1 - CONFIDENCE) / max(len(corrected), 1)  # Bonferroni's, sufficient for Holm whatever the other groups do
@@ -80,18 +90,18 @@ def _num_seeds_needed(estimate: _Estimate, level: float, design: Design) -> int 
     return num_seeds_needed(mean, error, dof, lambda num: nominal_level(num, design.horizon, level), most)
 
 
-def _estimate(baseline: Values, values: Values, design: Design) -> _Estimate:
-    """Return the uncorrected difference; pairs and groups are in the order of their seeds."""
+def _estimate(baseline: Values, values: Values, design: Design, ended: Mapping[Unit, float]) -> _Estimate:
+    """Return the uncorrected difference; pairs and groups are in the order in which they ended."""
     units = [unit for unit in baseline if unit is not None and unit in values]
     if len(units) >= 2:
-        return _paired([(values[unit], baseline[unit]) for unit in _in_order(units)], design)
-    first, second = ([group[unit] for unit in _in_order(group)] for group in (baseline, values))
+        return _paired([(values[unit], baseline[unit]) for unit in _in_order(units, ended)], design)
+    first, second = ([group[unit] for unit in _in_order(group, ended)] for group in (baseline, values))
     return _welch(first, second, design)
 
 
-def _in_order(units: Iterable[Unit]) -> list[Unit]:
-    """Sort seeds by their number; a run without a seed comes last, and folds keep their order."""
-    return sorted(units, key=lambda unit: unit if isinstance(unit, int) else math.inf)
+def _in_order(units: Iterable[Unit], ended: Mapping[Unit, float]) -> list[Unit]:
+    """Sort seeds by the time at which they ended, then by number; runs without a seed come last, folds keep order."""
+    return sorted(units, key=lambda unit: (ended.get(unit, 0.0), unit) if isinstance(unit, int) else (math.inf, 0))
 
 
 def _paired(pairs: Sequence[tuple[float, float]], design: Design) -> _Estimate:
@@ -104,7 +114,7 @@ def _paired(pairs: Sequence[tuple[float, float]], design: Design) -> _Estimate:
     effect = mean / deviation  # Cohen's d_z
     if not design.is_sequential:
         return _Estimate(_tested(difference, deviation / math.sqrt(num), num - 1, effect), deviation, 1)
-    look = paired_looks(gains, design.horizon, 1 - CONFIDENCE, scale=max(map(abs, values)))[-1]
+    look = paired_looks(gains, design.horizon, 1 - CONFIDENCE, scale=max(map(abs, values)), is_last=design.is_last)[-1]
     return _Estimate(_at_look(difference, look.low, look.high, look.p, effect), deviation, 1)
 
 
@@ -122,9 +132,10 @@ def _welch(baseline: Sequence[float], values: Sequence[float], design: Design) -
         return _Estimate(_tested(difference, error, dof, effect), error_of_one, dof_of_one)
     p_values = {size: _welch_p(baseline[:size], values[:size]) for size in range(2, num)}
     p_values[num] = two_sided_p(difference.mean, error, dof)  # with all runs of the larger group
-    level = nominal_level(num, design.horizon, 1 - CONFIDENCE)
+    end = num if design.is_last else None
+    level = nominal_level(num, design.horizon, 1 - CONFIDENCE, end)
     low, high = mean_interval(difference.mean, error, dof, level=level) if level > 0 else (-math.inf, math.inf)
-    p = sequential_p(p_values, design.horizon)
+    p = sequential_p(p_values, design.horizon, end)
     return _Estimate(_at_look(difference, low, high, p, effect), error_of_one, dof_of_one)
 
 

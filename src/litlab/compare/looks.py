@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from litlab.compare.data_model import Comparison, Group
+from litlab.compare.data_model import Comparison, Group, Run
 from litlab.errors import UserError
 from litlab.runs.terminal import display_path
-from litlab.sweep.study import Study
+from litlab.sweep.study import STUDY_FILE, Study
 
 LOOKS_FILE = "looks.jsonl"
 _MAX_BYTES = 1 << 24
@@ -30,7 +30,7 @@ class Look:
         metric: Compared metric.
         at: Place in a run: `best`, `last` or `epoch=N`.
         baseline: Name of the group that the others were compared with; None without one.
-        lowest: Number of completed seeds of the group of this study that had the fewest.
+        lowest: Number of seeds that had ended of the group of this study that had the fewest.
         highest: The same of the group that had the most.
         num_groups: Number of groups with runs of this study.
         groups: Hash of their names.
@@ -96,13 +96,19 @@ def record_looks(comparison: Comparison, time: datetime | None = None) -> list[s
 
 def studies_of(groups: Iterable[Group]) -> list[Path]:
     """Return the studies that the runs of groups belong to, each once."""
-    return list(dict.fromkeys(run.study for group in groups for run in group.runs if run.study is not None))
+    found = (study_of(run) for group in groups for run in group.runs)
+    return list(dict.fromkeys(study for study in found if study is not None))
+
+
+def study_of(run: Run) -> Path | None:
+    """Return the study of a run, also if the run was named itself; None without one."""
+    return run.study or next((folder for folder in run.path.parents[:2] if (folder / STUDY_FILE).is_file()), None)
 
 
 def _look_at(study: Path, comparison: Comparison, time: str) -> Look:
-    of_study = {group.name: [run for run in group.runs if run.study == study] for group in comparison.all_groups}
-    names = sorted(name for name, runs in of_study.items() if runs)
-    nums = [len({run.unit for run in of_study[name]}) for name in names]
+    of_study = [(group, [run for run in group.runs if study_of(run) == study]) for group in comparison.all_groups]
+    ended = {group.name: len({run.unit for run in runs}) + group.num_without_value for group, runs in of_study if runs}
+    names, nums = sorted(ended), list(ended.values())
     lowest = min(nums)
     if any(not group.runs for group in comparison.all_groups):
         lowest = 0  # a group without any completed run, whose study is not known
@@ -135,4 +141,5 @@ def _parse(line: bytes) -> Look:
     texts = [values[name] for name in _TEXTS] + [values["baseline"] or ""]
     if any(type(num) is not int or num < 0 for num in numbers) or not all(isinstance(text, str) for text in texts):
         raise ValueError("a line does not describe a look")
+    datetime.fromisoformat(values["time"])
     return Look(**values)

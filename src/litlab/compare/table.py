@@ -422,11 +422,13 @@ def _caption_of_differences(comparison: Comparison, keys: Collection[str]) -> li
 
 def _caption_of_design(design: Design) -> list[str]:
     """Say which test it is, and why."""
-    if not design.is_sequential:
-        return [f"Test: of a fixed number of seeds; {design.reason}."] if design.reason else []
-    seeds = "any number of seeds" if design.horizon is None else f"up to {design.horizon} planned seeds"
-    because = f" ({design.reason})" if design.reason else ""
-    sentence = f"Test: sequential over {seeds}, valid at every look{because}."
+    if not design.reason:
+        return []
+    if design.is_sequential:
+        seeds = "any number of seeds" if design.horizon is None else f"up to {design.horizon} planned seeds"
+        sentence = f"Test: sequential over {seeds}, valid at every look ({design.reason})."
+    else:
+        sentence = f"Test: of a fixed number of seeds; {design.reason}."
     return [f"{sentence} {design.warning}".rstrip()]
 
 

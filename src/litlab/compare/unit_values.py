@@ -3,7 +3,7 @@
 Repetitions count once. Settings that `--group` averages over count together, and so do the seeds of a fold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,6 @@ from litlab.compare.data_model import Fold, Run, Summary, Unit, unit_name
 from litlab.compare.grouping import GroupSpec, Subgroup, Value
 from litlab.compare.setting_names import listed
 from litlab.compare.summaries import summarize
-from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import Metric
 from litlab.runs.terminal import format_value
 
@@ -73,7 +72,7 @@ def _superseded(runs: Sequence[Run], values: Values) -> list[Run]:
             by_unit.setdefault(run.unit, []).append(run)
 
     def order(run: Run) -> tuple[bool, float]:
-        return run.path in values, RunDirectory(run.path).result.stat().st_mtime
+        return run.path in values, run.ended
 
     return [run for same in by_unit.values() if len(same) > 1 for run in sorted(same, key=order)[:-1]]
 
@@ -163,6 +162,14 @@ def unit_means(units: UnitValues) -> dict[Unit, float]:
     for unit, value in units:
         by_unit.setdefault(unit, []).append(value)
     return {unit: fmean(values) for unit, values in by_unit.items()}
+
+
+def unit_end_times(runs: Iterable[Run]) -> dict[Unit, float]:
+    """Return seed or fold -> the time at which the last of its runs ended."""
+    times: dict[Unit, float] = {}
+    for run in runs:
+        times[run.unit] = max(times.get(run.unit, 0.0), run.ended)
+    return times
 
 
 def runs_are(runs: Sequence[Run]) -> str:

@@ -59,25 +59,36 @@ class Look:
     p: float
 
 
-def paired_looks(gains: Sequence[float], horizon: int | None, level: float = 0.05, *, scale: float = 0.0) -> list[Look]:
+def paired_looks(
+    gains: Sequence[float],
+    horizon: int | None,
+    level: float = 0.05,
+    *,
+    scale: float = 0.0,
+    is_last: bool = False,
+) -> list[Look]:
     """Test the mean of paired differences after each of them, from the second on.
 
     Args:
-        gains: Differences of the pairs in the order of their seeds, finite.
+        gains: Differences of the pairs in the order in which they were known, finite: earlier looks have to be at the
+            first of them.
         horizon: Planned number of pairs; None for an open end. More pairs than planned are not tested anymore.
         level: Probability of an error in all looks together; that of the confidence sequence is 1 - `level`.
         scale: Largest absolute value that was subtracted: a spread below its rounding does not count.
+        is_last: True if no planned pair is still to come, although there are fewer than planned, since runs failed. The
+            rest of the level is spent at the last one.
     """
     from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
+    end = len(gains) if is_last else None
     looks, best = [], 1.0
     for num in range(2, len(gains) + 1):
         seen = gains[:num]
         mean, deviation = mean_of(seen), deviation_of(seen)
         low, high = -math.inf, math.inf
         if deviation is not None and is_spread(deviation, [scale, *seen]):
-            error, nominal = deviation / math.sqrt(num), nominal_level(num, horizon, level)
-            best = min(best, _level_of(2 * float(stdtr(num - 1, -abs(mean) / error)), num, horizon))
+            error, nominal = deviation / math.sqrt(num), nominal_level(num, horizon, level, end)
+            best = min(best, _level_of(2 * float(stdtr(num - 1, -abs(mean) / error)), num, horizon, end))
             if nominal > 0:
                 half = -float(stdtrit(num - 1, nominal / 2)) * error
                 low, high = mean - half, mean + half
@@ -85,24 +96,26 @@ def paired_looks(gains: Sequence[float], horizon: int | None, level: float = 0.0
     return looks
 
 
-def sequential_p(p_values: Mapping[int, float], horizon: int | None) -> float:
+def sequential_p(p_values: Mapping[int, float], horizon: int | None, end: int | None = None) -> float:
     """Compute the p-value that is valid at any time from those of ordinary two-sided t tests.
 
     Args:
         p_values: Number of pairs -> p-value of the test of these pairs alone. Numbers that are left out count as not
             looked at, which is valid but loses a little power.
         horizon: Planned number of pairs; None for an open end.
+        end: Number at which the rest of the level is spent, if fewer pairs than planned will come.
     """
-    return min((_level_of(p, num, horizon) for num, p in p_values.items()), default=1.0)
+    return min((_level_of(p, num, horizon, end) for num, p in p_values.items()), default=1.0)
 
 
-def nominal_level(num: int, horizon: int | None, level: float) -> float:
+def nominal_level(num: int, horizon: int | None, level: float, end: int | None = None) -> float:
     """Compute the p-value of an ordinary two-sided t test below which the sequential test rejects.
 
     Args:
         num: Number of pairs, 2 or more.
         horizon: Planned number of pairs; None for an open end.
         level: Probability with which the null is rejected at any number.
+        end: Number at which the rest of the level is spent, if fewer pairs than planned will come.
 
     Returns:
         The bound; 0 beyond the horizon and beyond LARGEST.
@@ -112,10 +125,10 @@ def nominal_level(num: int, horizon: int | None, level: float) -> float:
     assert num >= 2
     if num > _last(horizon):
         return 0.0
-    return 2 * float(ndtr(-_recursion(horizon, (level,)).bounds(num)[0]))
+    return 2 * float(ndtr(-_recursion(horizon, end, (level,)).bounds(num)[0]))
 
 
-def _level_of(p: float, num: int, horizon: int | None) -> float:
+def _level_of(p: float, num: int, horizon: int | None, end: int | None) -> float:
     """Return the level of the sequential test whose boundary at `num` pairs is an ordinary p-value."""
     import numpy as np
     from scipy.special import ndtri
@@ -123,29 +136,29 @@ def _level_of(p: float, num: int, horizon: int | None) -> float:
     if num > _last(horizon):
         return 1.0
     z = -float(ndtri(max(p, 1e-300) / 2))
-    return float(np.exp(np.interp(-z, *_levels_by_boundary(horizon, num))))
+    return float(np.exp(np.interp(-z, *_levels_by_boundary(horizon, end, num))))
 
 
 @cache
-def _levels_by_boundary(horizon: int | None, num: int) -> "tuple[Array, Array]":
+def _levels_by_boundary(horizon: int | None, end: int | None, num: int) -> "tuple[Array, Array]":
     """Return negative boundaries at `num` pairs, which increase, and the logarithms of their levels."""
     import numpy as np
 
-    return -_recursion(horizon, _LEVELS).bounds(num), np.log(_LEVELS)
+    return -_recursion(horizon, end, _LEVELS).bounds(num), np.log(_LEVELS)
 
 
 def _last(horizon: int | None) -> int:
     return LARGEST if horizon is None else min(horizon, LARGEST)
 
 
-def _spent(horizon: int | None) -> Callable[[int], float]:
-    """Return the share of the level that is spent until a number of pairs."""
+def _spent(horizon: int | None, end: int | None) -> Callable[[int], float]:
+    """Return the share of the level that is spent until a number of pairs; all at the planned number, or the end."""
     if horizon is None or horizon > LARGEST:
         return lambda num: (num - 1) / (num + 9)
 
     def share(num: int) -> float:
         part = (num - 1) / (horizon - 1)
-        return 1.0 if num == horizon else (part + part**4) / 6
+        return 1.0 if num in (end, horizon) else (part + part**4) / 6
 
     return share
 
@@ -155,15 +168,16 @@ class _Recursion:
 
     Args:
         horizon: Planned number of pairs; None for an open end.
+        end: Number at which the rest of the level is spent, if fewer pairs than planned will come.
         levels: Levels of the tests, which are computed at once.
     """
 
-    def __init__(self, horizon: int | None, levels: tuple[float, ...]) -> None:
+    def __init__(self, horizon: int | None, end: int | None, levels: tuple[float, ...]) -> None:
         import numpy as np
         from scipy.special import ndtr
 
         self._levels = levels
-        self._spent = _spent(horizon)
+        self._spent = _spent(horizon, end)
         self._density = np.tile(2 * np.diff(ndtr(_edges())), (len(levels), 1))  # of those not decided; [level, cell]
         self._bounds: list[Array] = []
 
@@ -181,8 +195,8 @@ class _Recursion:
 
 
 @cache
-def _recursion(horizon: int | None, levels: tuple[float, ...]) -> _Recursion:
-    return _Recursion(horizon, levels)
+def _recursion(horizon: int | None, end: int | None, levels: tuple[float, ...]) -> _Recursion:
+    return _Recursion(horizon, end, levels)
 
 
 def _cut(density: "Array", probability: float, edges: "Array") -> float:

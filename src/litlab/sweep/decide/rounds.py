@@ -21,13 +21,14 @@ Run = tuple[str, int]  # key of a setting, index of its seed
 Source = Literal["first", "reserve", "new"]
 Pair = tuple[str, str]  # keys of a setting and of the one that it is compared with
 Values = Mapping[Run, float | None]  # of the runs that have ended; None for one without a value
-# (differences of the pairs, horizon, level, largest value that was subtracted) -> looks at 2, 3, ... pairs
-Looks = Callable[[Sequence[float], int | None, float, float], Sequence[Look]]
+# (differences of the pairs, horizon, level, largest value that was subtracted, whether no pair is still to come)
+# -> looks at 2, 3, ... pairs
+Looks = Callable[[Sequence[float], int | None, float, float, bool], Sequence[Look]]
 
 
-def looks_of(gains: Sequence[float], horizon: int | None, level: float, scale: float) -> Sequence[Look]:
+def looks_of(gains: Sequence[float], horizon: int | None, level: float, scale: float, is_last: bool) -> Sequence[Look]:
     """Test the differences of pairs; see `paired_looks`."""
-    return paired_looks(gains, horizon, level, scale=scale)
+    return paired_looks(gains, horizon, level, scale=scale, is_last=is_last)
 
 
 class Verdict(StrEnum):
@@ -203,12 +204,14 @@ class Rounds:
         comparison.num_left_out = self.num - len(gains)
         if len(gains) < 2:
             return
-        looks = self._looks(gains, self.family.horizon, self.rule.alpha, scale)
+        horizon = self.family.horizon
+        is_last = self.num == horizon  # also with fewer pairs, since runs failed
+        looks = self._looks(gains, horizon, self.rule.alpha, scale, is_last)
         comparison.look = looks[-1]
         comparison.sign = math.copysign(1.0, min(looks, key=lambda look: look.p).mean)
         if self.rule.delta is not None:
             level = self.family.alpha / len(self.family.pairs)  # Bonferroni's
-            comparison.simultaneous = self._looks(gains, self.family.horizon, level, scale)[-1]
+            comparison.simultaneous = self._looks(gains, horizon, level, scale, is_last)[-1]
 
     def _decide(self) -> None:
         """Decide by Holm over the whole family, then by delta; drop the settings that are worse."""
