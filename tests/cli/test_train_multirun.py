@@ -1,5 +1,6 @@
 """Tests of `litlab train -m` with the pool and with Hydra's own launcher and sweeper: directories, dry runs, errors."""
 
+import json
 import os
 import re
 import subprocess
@@ -187,6 +188,25 @@ def test_the_planned_number_of_seeds_is_recorded(tmp_path: Path, call_here: Call
         ],
     )
     assert not (tmp_path / "outputs" / "few").exists()
+
+
+def test_the_test_of_a_comparison_follows_from_plan_and_looks(tmp_path: Path, call_here: Call) -> None:
+    """A study is looked at before its planned seeds are completed, then with all of them, then with one more."""
+
+    def tested(seeds: str, *plan: str) -> str:
+        arguments = ("train", "-m", *SHORT, "study.name=s", "optimizer.lr=0.02,0.1", f"seed={seeds}", *plan)
+        assert call_here(tmp_path, *arguments)[0] == 0
+        code, table, errors = call_here(tmp_path, "compare", "outputs/s", "--baseline", "lr=0.1")
+        assert (code, errors) == (0, "")
+        return " ".join(table.split()).partition("Test: ")[2].partition(").")[0]
+
+    sequential = "sequential over up to 3 planned seeds, valid at every look"
+    assert tested("0,1", "study.seeds=3") == f"{sequential} (not every group has all 3 seeds yet"
+    assert tested("0,1,2") == f"{sequential} (looked at before all 3 seeds were completed"
+    extended = "sequential over any number of seeds, valid at every look (the plan was extended from 3 to 4 seeds"
+    assert tested("0,1,2,3") == extended
+    looks = (tmp_path / "outputs" / "s" / "looks.jsonl").read_text().splitlines()
+    assert [(look["lowest"], look["highest"]) for look in map(json.loads, looks)] == [(2, 2), (3, 3), (4, 4)]
 
 
 def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call) -> None:

@@ -158,7 +158,7 @@ def test_a_plan_that_is_not_reached_yet(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_was_extended(tmp_path: Path) -> None:
-    """An answer of the fixed test before is an error that the open-ended test does not count."""
+    """Errors of answers that were given before are not among those that the open-ended test counts."""
     runs = make(tmp_path / "s", planned_seeds=[3, 5])
     reason = "the plan was extended from 3 to 5 seeds"
     comparison = compare([tmp_path / "s"], baseline=BASELINE)
@@ -168,8 +168,8 @@ def test_a_plan_that_was_extended(tmp_path: Path) -> None:
     comparison = compare([tmp_path / "s"], baseline=BASELINE)
     check(comparison, None, reason)
     warning = (
-        "The open-ended test covers all looks. Whoever also counts the answer of the fixed test at 3 seeds has an "
-        "error of at most twice 5 %."
+        "The open-ended test covers all looks. Whoever also counts the answers that were given under the plan of 3 "
+        "seeds has an error of at most twice 5 %."
     )
     assert warning in " ".join(build_table(comparison).caption)
 

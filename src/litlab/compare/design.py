@@ -75,17 +75,17 @@ def _planned(studies: Sequence[Study], groups: Sequence[Group], num_planned: int
 
 
 def _extended(studies: Sequence[Path], plan: Sequence[int]) -> Design:
-    """Return the design of a study whose plan grew; its warning is on an answer that was given with the first plan."""
+    """Return the design of a study whose plan grew; its warning is on answers that were given under the first plan."""
     design = _open_ended(f"the plan was extended from {' to '.join(map(str, plan))} seeds")
     try:
         looks = [look for study in studies for look in read_looks(study)]
     except (UserError, OSError):
         looks = []
-    if not any(look.lowest == look.highest == plan[0] for look in looks):
+    if not any(2 <= look.highest <= plan[0] for look in looks):
         return design
     warning = (
-        f"The open-ended test covers all looks. Whoever also counts the answer of the fixed test at {plan[0]} seeds "
-        "has an error of at most twice 5 %."
+        "The open-ended test covers all looks. Whoever also counts the answers that were given under the plan of "
+        f"{plan[0]} seeds has an error of at most twice 5 %."
     )
     return Design(design.kind, design.horizon, design.reason, warning)
 
