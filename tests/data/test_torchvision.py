@@ -24,7 +24,12 @@ from support.published import PUBLISHED, Content, gzipped, idx_files, random_ima
 from support.runs import Command, compose_config
 from support.snippets import DOCS
 
-from litlab.config.schema import TORCHVISION_OF_ANY_SIZE, TORCHVISION_OF_ONE_SIZE, TORCHVISION_VARIANTS
+from litlab.config.schema import (
+    TORCHVISION_OF_ANY_SIZE,
+    TORCHVISION_OF_ONE_SIZE,
+    TORCHVISION_VARIANTS,
+    TORCHVISION_WITH_VALIDATION,
+)
 from litlab.data.torchvision import SOURCES, Torchvision
 from litlab.errors import UserError
 
@@ -81,6 +86,7 @@ def test_the_table_agrees_with_the_classes_of_torchvision() -> None:
     """Else a data set of the list would be refused by torchvision, or the schema and the table would differ."""
     assert set(SOURCES) == {*TORCHVISION_OF_ONE_SIZE, *TORCHVISION_OF_ANY_SIZE}
     assert not set(TORCHVISION_OF_ONE_SIZE) & set(TORCHVISION_OF_ANY_SIZE)
+    assert [name for name, source in SOURCES.items() if source.val] == [*TORCHVISION_WITH_VALIDATION]
     for name, source in SOURCES.items():
         parameters: dict[str, Any] = {}
         for base in reversed(inspect.getmro(getattr(torchvision.datasets, name))):

@@ -87,8 +87,18 @@ def test_runs_without_the_objective_are_refused(
         make_objectives(BASE | changes, several)
 
 
-def test_folds_take_the_place_of_val_size() -> None:
-    data = {"_target_": "litlab.data.shapes.Shapes", "val_size": 0, "folds": 5, "fold": 0}
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"_target_": "litlab.data.shapes.Shapes", "folds": 5, "fold": 0},
+        {"_target_": "litlab.data.image_folder.ImageFolder", "folders": {"val": ["val"]}},
+        {"_target_": "litlab.data.huggingface.HuggingFace", "splits": {"val": ["validation"]}},
+        {"_target_": "litlab.data.torchvision.Torchvision", "name": "DTD"},
+    ],
+    ids=str,
+)
+def test_other_validation_data_take_the_place_of_val_size(data: dict[str, Any]) -> None:
+    data = data | {"val_size": 0}
     assert [objective.metric for objective in make_objectives(BASE | {"data": data}, None)] == ["val/accuracy"]
 
 

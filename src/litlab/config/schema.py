@@ -212,6 +212,9 @@ TORCHVISION_OF_ANY_SIZE = (
     "CLEVRClassification", "Caltech101", "Caltech256", "Country211", "DTD", "FGVCAircraft", "Flowers102", "Food101",
     "GTSRB", "Imagenette", "OxfordIIITPet", "RenderedSST2", "StanfordCars",
 )  # fmt: skip
+TORCHVISION_WITH_VALIDATION = (
+    "CLEVRClassification", "Country211", "DTD", "FGVCAircraft", "Flowers102", "Imagenette", "PCAM", "RenderedSST2",
+)  # fmt: skip
 _TOO_LARGE = ("INaturalist", "ImageNet", "LSUN", "Places365", "SUN397")  # of torchvision, to keep them decoded
 
 

@@ -17,6 +17,7 @@ from litlab.config.schema import (
     SGD,
     TORCHVISION_OF_ANY_SIZE,
     TORCHVISION_VARIANTS,
+    TORCHVISION_WITH_VALIDATION,
     TRAINER_DECIDED,
     DataFacts,
     ImageClassifier,
@@ -322,13 +323,14 @@ def _torchvision_problems(data: Config) -> list[str]:
     return problems
 
 
-def _find_missing_validation(config: Config, bases: Mapping[str, str]) -> str | None:
+def find_missing_validation(config: Config, bases: Mapping[str, str] = _OUR_TARGETS) -> str | None:
     """Return the setting by which a run has no validation; None if it may have one."""
     if config["trainer"].get("limit_val_batches") == 0:
         return "trainer.limit_val_batches=0"
     data = config.get("data") or {"_target_": None}
-    folders = data.get("folders")  # of a subclass of litlab's data modules, anything
-    has_split = data.get("folds") or (isinstance(folders, dict) and folders.get("val"))
+    splits = [data.get("folders"), data.get("splits")]  # of a subclass of litlab's data modules, anything
+    has_split = data.get("folds") or any(isinstance(names, dict) and names.get("val") for names in splits)
+    has_split = has_split or data.get("name") in TORCHVISION_WITH_VALIDATION
     return "data.val_size=0" if data["_target_"] in bases and data.get("val_size") == 0 and not has_split else None
 
 
@@ -342,7 +344,7 @@ def _schedule_problems(config: Config, bases: Mapping[str, str]) -> list[str]:
     if schedule.get("mode", mode) != mode:
         follows = f"ReduceLROnPlateau follows {objective['metric']}, whose mode is {mode}; leave out schedule.mode"
         return [f"schedule.mode={schedule['mode']}: {follows}"]
-    if setting := _find_missing_validation(config, bases):
+    if setting := find_missing_validation(config, bases):
         follows = "ReduceLROnPlateau follows the objective, but there is no validation"
         return [f"schedule: {follows}, since {setting}; change it, or choose another schedule"]
     return []
@@ -358,6 +360,6 @@ def _early_stopping_problems(config: Config, bases: Mapping[str, str]) -> list[s
         if task["_target_"] in SECTIONS and node["monitor"] not in metrics:
             hint = did_you_mean(node["monitor"], metrics)
             problems.append(f"{key}: is not measured in validation{hint}; known: {', '.join(metrics)}")
-        if is_validation(node["monitor"]) and (setting := _find_missing_validation(config, bases)):
+        if is_validation(node["monitor"]) and (setting := find_missing_validation(config, bases)):
             problems.append(f"{key}: there is no validation, since {setting}; change it, or leave out the callback")
     return problems

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
-from litlab.config.schema import SECTIONS, Objective, OpenFraction, Positive, Section
+from litlab.config.schema import Objective, OpenFraction, Positive, Section
 from litlab.config.tree import ROOT_VALUES, bare_key, config_key, did_you_mean, format_value, get
-from litlab.config.validate import check_settings
+from litlab.config.validate import check_settings, find_missing_validation
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping, as_number
@@ -258,9 +258,8 @@ def find_objective(config: Mapping[str, Any]) -> Objective:
     if config.get("objective") is None:
         raise UserError("objective=null: decide needs to know what is better: set objective.metric and objective.mode")
     objective = Objective(**config["objective"])
-    data = config["data"] or {"_target_": None}
-    if data["_target_"] in SECTIONS and data.get("val_size") == 0 and data.get("folds") is None:
-        raise UserError(f"data.val_size=0: without validation data there is no {objective.metric} to decide by")
+    if setting := find_missing_validation(dict(config)):
+        raise UserError(f"{setting}: without validation data there is no {objective.metric} to decide by")
     return objective
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from litlab.config.schema import SECTIONS, Count, CountOrZero, Objective, Section, validation_metrics
 from litlab.config.search_space import Numbers, Space
 from litlab.config.tree import did_you_mean, format_value
-from litlab.config.validate import check_settings
+from litlab.config.validate import check_settings, find_missing_validation
 from litlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,9 +136,8 @@ def make_objectives(config: Mapping[str, Any], several: list[Objective] | None) 
                 f"known: {', '.join(names)}"
             )
     metrics = [objective.metric for objective in objectives if objective.metric not in RUN_VALUES]
-    data = config["data"] or {"_target_": None}
-    if metrics and data["_target_"] in SECTIONS and data.get("val_size") == 0 and data.get("folds") is None:
-        raise UserError(f"data.val_size=0: without validation data there is no {metrics[0]} to search by")
+    if metrics and (setting := find_missing_validation(dict(config))):
+        raise UserError(f"{setting}: without validation data there is no {metrics[0]} to search by")
     return objectives
 
 
