@@ -100,9 +100,12 @@ def test_advice_before_a_difference_is_decided(horizon: int | None, factor: floa
     )
 
 
-def test_advice_at_the_end_of_the_plan() -> None:
-    design = Design("sequential", 5)
+@pytest.mark.parametrize("design", [Design("sequential", 5), Design("sequential", 6, is_last=True)])
+def test_advice_at_the_end_of_the_plan(design: Design) -> None:
+    """The second study has ended, too: one of its seeds failed."""
     difference = differences(BASE, {"a": {seed: 0.5 + gain for seed, gain in enumerate(GAINS)}}, design)["a"]
     sentence = advice("a", difference, ACCURACY, "seed", design)
     assert sentence is not None
-    assert sentence.endswith("can't be told from noise with the 5 planned seeds; with more, the test has an open end")
+    assert sentence.endswith(
+        f"can't be told from noise with the {design.horizon} planned seeds; with more, the test has an open end"
+    )

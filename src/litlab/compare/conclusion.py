@@ -199,7 +199,7 @@ def _what_to_do(difference: Difference, design: Design) -> str:
             return f"; a difference this small would need more than {MAX_SEEDS:,} seeds"
         again = f"about {needed} seeds of each would do in a study that plans them"
         return f"; {if_true}, {again} (seeds added to this one make its test sequential, which needs more)"
-    if horizon is not None and num >= horizon:
+    if horizon is not None and (num >= horizon or design.is_last):
         return f" with the {horizon} planned seeds; with more, the test has an open end"
     add = " yet; seeds may be added until it is decided"
     if needed is not None and needed > num:
