@@ -195,3 +195,23 @@ def test_a_failed_seed_does_not_cost_the_level_of_the_last_look():
     p_values = 2 * stats.t.sf(np.abs(means) / deviations * np.sqrt(num), num - 1)
     bounds = [nominal_level(n, NUM_SEEDS, LEVEL, NUM_SEEDS - 1) for n in num.tolist()]
     assert (p_values < np.array(bounds)).any(axis=1).sum() <= most(LEVEL)
+
+
+def test_the_sequentialised_t_test_decides_late():
+    """Why it was not taken: the probability that the fixed test of 20 pairs rejects under the null, after n equal ones.
+
+    The test of Koning and van Meer (arXiv 2501.03982) rejects where this is 1, or exceeds a bound near 1.
+    """
+    generator, num_draws = np.random.default_rng(8), 100_000
+    critical = stats.t.isf(LEVEL / 2, NUM_SEEDS - 1)
+    least = math.sqrt(NUM_SEEDS) * critical / math.sqrt(NUM_SEEDS - 1 + critical**2)  # sum / root of the sum of squares
+
+    def conditional(num):
+        rest = NUM_SEEDS - num
+        length = np.sqrt(generator.chisquare(num, num_draws))  # of the first, whose scale is unknown
+        total = length * math.sqrt(num) + math.sqrt(rest) * (mean := generator.normal(size=num_draws))
+        squares = length**2 + mean**2 + generator.chisquare(rest - 1, num_draws)
+        return float((np.abs(total) / np.sqrt(squares) >= least).mean())
+
+    assert conditional(6) == pytest.approx(0.25, abs=0.01)
+    assert conditional(12) < 0.9 < conditional(13)
