@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.killed_submission import MOMENTS, KillingSbatch
 from support.processes import wait_until
-from support.runs import TINY, train_here
+from support.runs import TINY, call_litlab, train_here
 from support.slurm_cluster import SlurmCluster
 
 from litlab.runs.directory import RunDirectory
@@ -218,3 +218,26 @@ def test_a_single_run_is_resumed_in_the_queue(cluster: SlurmCluster, project: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert num_starts(run) == 1
     assert weights(run) == weights(submitted)
+
+
+def test_decide_goes_on_after_its_command_is_killed(cluster: SlurmCluster, project: Path, tmp_path: Path) -> None:
+    """Its jobs end in the queue; the same command takes them up, with the decisions of a local study."""
+    settings = (
+        *TINY, "hydra/sweeper=decide", "optimizer.lr=0.1,1e-9", "hydra.sweeper.baseline=optimizer.lr=0.1",
+        "hydra.sweeper.seeds_max=4", "hydra.launcher.jobs=4", "objective={metric: val/loss, mode: min}",
+    )  # fmt: skip
+    study = Study(project, *settings)
+    controller = study.start()
+    wait_until(lambda: study.statuses().count("completed") >= 2, SOON)
+    os.kill(controller.pid, signal.SIGKILL)
+    controller.communicate()
+    code, output = study.run()
+    assert code == 0, output
+    assert set(study.starts()) == {1}
+    local = call_litlab(tmp_path, "train", "-m", *settings, "study.name=s")
+    assert local.returncode == 0, local.stderr
+    answers = [json.loads((path / "decision.json").read_text()) for path in (study.path, tmp_path / "outputs" / "s")]
+    for answer in answers:
+        del answer["runs"]  # how many ran ahead depends on time
+    assert answers[0] == answers[1]
+    assert answers[0]["sentence"] in " ".join(output.split())
