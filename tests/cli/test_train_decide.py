@@ -99,6 +99,17 @@ def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProces
     assert "compares tiny as well, which this command leaves out" in smaller.stderr
 
 
+@pytest.mark.parametrize("change", [("max_epochs=1", "max_epochs=2"), ("objective.mode=min", "objective.mode=max")])
+def test_a_value_that_is_fixed_can_not_change(
+    change: tuple[str, str], project: Path, whole: "subprocess.CompletedProcess[str]", call_here: Call
+) -> None:
+    changed = [argument.replace(*change) for argument in DECIDE]
+    code, _, errors = call_here(project, "train", *changed, "study.name=whole")
+    assert code == 1
+    assert "is another study with a different value of a fixed key:" in errors
+    assert change[1].partition("=")[0] in errors
+
+
 def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path) -> None:
     grid = call_litlab(project, "train", "-m", *RUN, "optimizer.lr=0.1,0.01,1e-9", "seed=0,2", "study.name=grid")
     assert grid.returncode == 0, grid.stderr

@@ -17,7 +17,7 @@ from litlab.runs.state import RunStatus
 from litlab.sweep.backends.base import Job, JobExit
 from litlab.sweep.compatibility import check_compatible
 from litlab.sweep.decide.settings import DecideSettings, Setting, find_baseline, find_objective, read_settings
-from litlab.sweep.decide.source import DecideSource, DecideSpec, check_growth, make_spec
+from litlab.sweep.decide.source import DecideSource, DecideSpec, Known, check_growth, make_spec
 from litlab.sweep.display import Display
 from litlab.sweep.scheduler import Scheduler
 from litlab.sweep.study import Plan, Study
@@ -91,10 +91,10 @@ def spec_of(study: Study, rates: Sequence[str], skipped: Sequence[int] = (), **c
     settings = settings_of(**changes)
     candidates = [Setting(f"lr={lr}", (f"optimizer.lr={lr}",), {"optimizer.lr": lr}) for lr in rates]
 
-    def compose(setting: Setting, seed: int, number: int) -> ComposedJob:
+    def compose(setting: Setting, seed: int, number: int, known: Known) -> ComposedJob:
         config = copy.deepcopy(BASE) | {"seed": seed, "optimizer": {"lr": setting.point["optimizer.lr"]}}
         key = identity(config)
-        number, directory = study.known_jobs.get(key, (number, f"{number:04d}"))
+        number, directory = known.get(key, (number, f"{number:04d}"))
         overrides = (*setting.overrides, f"seed={seed}")
         point = {**setting.point, "seed": str(seed)}
         return ComposedJob(overrides, point, config, key, number, directory, {"config.yaml": ""})

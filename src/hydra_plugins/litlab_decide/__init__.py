@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hydra_plugins.litlab_multirun import BackendLauncher
     from litlab.config.job_configs import ComposedJob
     from litlab.sweep.decide.settings import DecideSettings, Setting
-    from litlab.sweep.decide.source import DecideSource, DecideSpec
+    from litlab.sweep.decide.source import DecideSource, DecideSpec, Known
     from litlab.sweep.study import Plan, Study
 
 
@@ -66,7 +66,7 @@ class DecideSweeper(Sweeper):
             raise UserError("study.ablate: is for hydra/sweeper=grid; decide compares hydra.sweeper.settings")
         study = self.launcher.study()
         candidates, skipped_seeds = self._candidates(settings, arguments, study)
-        spec = self._spec(settings, candidates, skipped_seeds, study)
+        spec = self._spec(settings, candidates, skipped_seeds)
         plan = self._plan(spec, candidates)
         check_compatible(study, plan, list(spec.examples.values()))
         check_growth(spec, study)
@@ -130,9 +130,7 @@ class DecideSweeper(Sweeper):
         seeds = seeds_of_study(source) if record is None else record.skipped_seeds
         return [*found, *others][: max(settings.best, len(found))], seeds
 
-    def _spec(
-        self, settings: DecideSettings, candidates: Sequence[Setting], skipped_seeds: list[int], study: Study
-    ) -> DecideSpec:
+    def _spec(self, settings: DecideSettings, candidates: Sequence[Setting], skipped_seeds: list[int]) -> DecideSpec:
         """Describe the study; a job of each setting is composed, so that errors show before anything is written."""
         from litlab.config.job_configs import Point, compose_jobs
         from litlab.sweep.decide.settings import SEED, find_baseline, find_objective
@@ -140,10 +138,9 @@ class DecideSweeper(Sweeper):
 
         launcher = self.launcher
 
-        def compose(setting: Setting, seed: int, number: int) -> ComposedJob:
+        def compose(setting: Setting, seed: int, number: int, known: Known) -> ComposedJob:
             overrides = [*setting.overrides, f"{SEED}={seed}"]
             points = [Point.of(overrides, {*setting.point, SEED})]
-            known = study.known_jobs
             return compose_jobs(launcher.loader, launcher.config, points, known, number, progress=False)[0]
 
         baseline = None if settings.baseline is None else find_baseline(settings.baseline, candidates)

@@ -1,7 +1,7 @@
 """Source of the jobs of a decide study: the runs that the decisions need next, each created when it starts."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ from litlab.sweep.study import Study
 if TYPE_CHECKING:
     from litlab.config.job_configs import ComposedJob
 
-Compose = Callable[[Setting, int, int], "ComposedJob"]  # (setting, seed, next free number) -> job
+Known = Mapping[str, tuple[int, str]]  # identity -> number and directory of a job of the study
+Compose = Callable[[Setting, int, int, Known], "ComposedJob"]  # (setting, seed, next free number, known jobs) -> job
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def make_spec(
     by_key: dict[str, Setting] = {}
     examples: dict[str, ComposedJob] = {}
     for setting in candidates:
-        job = compose(setting, seed_at(0, skipped_seeds), 0)
+        job = compose(setting, seed_at(0, skipped_seeds), 0, {})  # an example, which needs no folder of its own
         if job.identity in by_key:
             other = by_key[job.identity].name
             raise UserError(f"{setting.name} and {other} are the same experiment; leave out one of them")
@@ -283,7 +284,7 @@ class DecideSource:
     def _create(self, run: Run) -> Job:
         key, index = run
         number, seed = self.study.next_number, self.record.seed(index)
-        composed = self.spec.compose(self.spec.candidates[key], seed, number)
+        composed = self.spec.compose(self.spec.candidates[key], seed, number, self.study.known_jobs)
         if composed.number != number:
             raise UserError(
                 f"{self.spec.candidates[key].name} with seed={seed} is the same run as {composed.directory}"
