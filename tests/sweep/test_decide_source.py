@@ -85,6 +85,20 @@ def test_settings_that_are_added_use_the_reserve_and_the_earlier_runs_stay(tmp_p
     assert "at most 0.1 now" in more.answer.notes[1]
 
 
+def test_p_is_corrected_by_holm_alone_and_the_caption_has_the_level_that_decides(tmp_path: Path) -> None:
+    source = run_decide(tmp_path / "s", RATES[:2])
+    (comparison,) = source.decisions.rounds[0].comparisons.values()
+    assert comparison.look is not None
+    assert source.answer.rows[1].p == comparison.look.p  # of one comparison, with nothing to correct
+    assert "p corrected by Holm for 1 comparison, decided at 0.045; 95 % sequences" in source.answer.caption
+    grown = run_decide(tmp_path / "s", RATES)
+    levels = "p corrected by Holm for 1 comparison, decided at 0.045, and for 2 comparisons, decided at 0.005; 95 %"
+    assert levels in grown.answer.caption
+    written = read_answer(tmp_path / "s")
+    assert written is not None
+    assert (written.rows[1].p, written.caption) == (comparison.look.p, grown.answer.caption)
+
+
 def test_more_seeds_continue_what_is_undecided(tmp_path: Path) -> None:
     run_decide(tmp_path / "s", RATES, seeds_max=5)
     grown = run_decide(tmp_path / "s", RATES, seeds_max=9)

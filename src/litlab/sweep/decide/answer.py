@@ -302,11 +302,13 @@ class _Writer:
 
     def caption(self) -> str:
         """Return the method of the intervals and p-values."""
-        num = [len(family.pairs) for family in self.decisions.families]
-        holm = f"p corrected by Holm for {' and '.join(map(str, num))} comparison{'s' * (num != [1])}"
+        families = ", and for ".join(
+            f"{len(family.pairs)} comparison{'s' * (len(family.pairs) != 1)}, decided at {family.alpha:.3g}"
+            for family in self.decisions.families
+        )
         return (
-            f"paired by seed; sequential t test, valid at each number of seeds; {holm}, {_confidence(self.alpha)} "
-            "sequences for one comparison"
+            f"paired by seed; sequential t test, valid at each number of seeds; p corrected by Holm for {families}; "
+            f"{_confidence(self.alpha)} sequences for one comparison"
         )
 
     def notes(self) -> list[str]:

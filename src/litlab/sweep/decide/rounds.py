@@ -100,7 +100,7 @@ class Comparison:
     Attributes:
         verdict: The verdict so far.
         look: Newest look; None with fewer than two pairs.
-        corrected: P-value by Holm, scaled so that it is compared with the level of the study.
+        corrected: P-value by Holm, to be compared with the level of the family.
         num_rounds: Number of rounds in which its runs were needed.
         num_left_out: Number of seeds that are left out, since a run of theirs has no value.
         sign: Sign of the difference at the look that has the smallest p-value.
@@ -219,7 +219,7 @@ class Rounds:
             comparison = self.comparisons[pair]
             if not comparison.is_open or comparison.look is None or comparison.look.num < MIN_PAIRS:
                 continue
-            comparison.corrected = min(1.0, corrected * self.rule.alpha / self.family.alpha)
+            comparison.corrected = corrected
             if self._is_within_delta(comparison):
                 comparison.verdict = Verdict.WITHIN
             elif corrected <= self.family.alpha:
