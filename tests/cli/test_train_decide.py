@@ -153,6 +153,7 @@ def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path
             ["optimizer.lr=0.1,0.2", "hydra/launcher=basic"],
             "decide needs one of litlab's launchers",
         ),
+        (["optimizer.lr=0.1,0.2", "study.seeds=7"], "study.seeds=7: fewer than hydra.sweeper.seeds_max=20"),
         (["optimizer.lr=0.1,0.2", "study.ablate={a:[data.flip=false]}"], "study.ablate: is for hydra/sweeper=grid"),
     ],
 )
@@ -171,3 +172,5 @@ def test_a_dry_run_describes_the_study_and_writes_nothing(tmp_path: Path, call_h
     assert "2 settings against lr=0.1, decided by val/loss (min)" in output
     assert "up to 5 seeds each, so at most 15 runs; 0 jobs known" in output
     assert list(tmp_path.iterdir()) == []
+    two = [argument.replace("0.1,1e-9,0.099", "0.1,0.099") for argument in DECIDE]
+    assert "1 setting against lr=0.1," in call_here(tmp_path, "train", *two, "--dry-run")[1]

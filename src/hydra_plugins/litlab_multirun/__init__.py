@@ -174,7 +174,7 @@ class BackendLauncher(Launcher):
         base = {str(key): value for key, value in composed.items() if key != "hydra"}
         for key, value in job_values(sys.argv[1:]).items():
             put(base, key, value)
-        planned = self._planned_seeds(0 if kind == "search" else len(axes.get("seed", ["0"])))
+        planned = self._planned_seeds(0 if kind == "search" else len(axes.get("seed", ["0"])), kind)
         return Plan(
             kind=kind,
             axes=axes,
@@ -187,11 +187,16 @@ class BackendLauncher(Launcher):
             planned_seeds=planned,
         )
 
-    def _planned_seeds(self, num_swept: int) -> list[int]:
+    def _planned_seeds(self, num_swept: int, kind: Literal["grid", "search", "decide"]) -> list[int]:
         """Return the number of seeds that this command plans for each setting; none if it is unknown."""
         from litlab.errors import UserError
 
         num = OmegaConf.select(self.config, "study.seeds")
+        if num is not None and num < num_swept and kind == "decide":
+            raise UserError(
+                f"study.seeds={num}: fewer than hydra.sweeper.seeds_max={num_swept}, the number of seeds that decide "
+                "plans for; set hydra.sweeper.seeds_max instead, and leave out study.seeds"
+            )
         if num is not None and num < num_swept:
             raise UserError(
                 f"study.seeds={num}: fewer than the {num_swept} values of `seed`; expected the number of seeds that "

@@ -11,7 +11,7 @@ def describe_decide(spec: DecideSpec, study: Study) -> list[str]:
     if spec.baseline is None:
         question = f"{num} settings, each against each"
     else:
-        question = f"{num - 1} settings against {spec.candidates[spec.baseline].name}"
+        question = f"{num - 1} setting{'s' * (num != 2)} against {spec.candidates[spec.baseline].name}"
     delta = "" if settings.delta is None else f", smallest difference that matters {settings.delta:g}"
     lines = [
         f"{question}, decided by {objective.metric} ({objective.mode}), in {display_path(study.path)}",
