@@ -242,6 +242,35 @@ def test_growth_draws_on_the_reserve_once_and_then_opens_new_families() -> None:
     assert grown((3, 4), (3, 4)).families == grown((3, 4)).families
 
 
+def test_comparisons_within_delta_count_where_the_others_are_tested_with_more_seeds() -> None:
+    values = table(np.random.default_rng(8), 12)
+    values["a"] = [value + 0.001 * index for index, value in enumerate(values["base"])]
+    values["b"] = list(values["base"] + np.random.default_rng(9).normal(0.4, 0.6, 12))
+
+    def begin(seeds_max: int) -> Decisions:
+        return Decisions(rule(delta=0.2), 0.1, seeds_max, "base")
+
+    first = begin(6)
+    first.add_settings(KEYS[:3])
+    finish(first, values)
+    before = verdicts(first)
+    assert [before[key, "base"][0] for key in "ab"] == [Verdict.WITHIN, Verdict.UNDECIDED]
+    grown = begin(12)
+    grown.open(first.families[0])
+    grown.values |= first.values
+    grown.advance()
+    finish(grown, values)
+    extension = grown.families[1]
+    assert (extension.pairs, extension.within) == ((("b", "base"), ("a", "base")), (("a", "base"),))
+    comparison, index = grown.comparison(("b", "base"))
+    assert index == 1
+    assert comparison.look is not None
+    assert comparison.look.num == 12
+    assert comparison.corrected == pytest.approx(min(1, 2 * comparison.look.p))
+    assert comparison.look.p < 0.9
+    assert verdicts(grown)["a", "base"] == before["a", "base"]
+
+
 def test_settings_that_are_added_to_a_race_meet_those_that_are_left() -> None:
     values = table(np.random.default_rng(7), 20, [0, 6, 0, 12])
     decisions = Decisions(rule(drops_worse=True), 0.1, 20, None)

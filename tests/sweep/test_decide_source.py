@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -185,6 +186,7 @@ def test_a_race_drops_settings_and_says_what_is_better(tmp_path: Path) -> None:
         lambda text: with_pairs(text, lambda pair: [pair[0], pair[0]]),
         lambda text: with_pairs(text, lambda pair: [pair[1], pair[1]]),
         lambda text: text.replace('"source": "first"', '"source": "reserve"'),
+        lambda text: re.sub(r'"within": \[\]', '"within": [["a", "b"]]', text),
     ],
 )
 def test_a_damaged_record_is_refused(damage: Callable[[str], str], tmp_path: Path) -> None:

@@ -337,7 +337,8 @@ class _Writer:
             subject = f"{', '.join(added)}: added later, and"
         else:
             horizon = self.decisions.families[family.extends].horizon
-            pairs = ", ".join(f"{self.names[first]} and {self.names[second]}" for first, second in family.pairs)
+            tested = [pair for pair in family.pairs if pair not in family.within]
+            pairs = ", ".join(f"{self.names[first]} and {self.names[second]}" for first, second in tested)
             subject = (
                 f"{pairs}: undecided at the planned {horizon} seeds; with more seeds the test is open-ended (it needs "
                 "a clearer difference than one that had been planned for more seeds), and"

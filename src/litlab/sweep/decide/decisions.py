@@ -19,6 +19,7 @@ from litlab.sweep.decide.rounds import (
     Rule,
     Run,
     Source,
+    Verdict,
     has_failed,
     looks_of,
 )
@@ -104,7 +105,8 @@ class Decisions:
         if family.horizon is None or family.horizon >= self.seeds_max or not (rounds.is_over and rounds.open_pairs):
             return
         if all(other.extends != index for other in self.families):
-            self.open(Family(tuple(rounds.open_pairs), None, *self._level(), index))
+            within = [pair for pair, state in rounds.comparisons.items() if state.verdict is Verdict.WITHIN]
+            self.open(Family((*rounds.open_pairs, *within), None, *self._level(), index, tuple(within)))
 
     def _level(self) -> tuple[float, Source]:
         """Return the level of a new family, and where it comes from."""
@@ -149,7 +151,8 @@ class Decisions:
 
     def comparison(self, pair: Pair) -> tuple[Comparison, int]:
         """Return the newest state of a comparison, and the number of its family."""
-        index = max(index for index, family in enumerate(self.families) if pair in family.pairs)
+        tested = [{*family.pairs}.difference(family.within) for family in self.families]
+        index = max(index for index, pairs in enumerate(tested) if pair in pairs)
         return self.rounds[index].comparisons[pair], index
 
 

@@ -35,12 +35,14 @@ class FamilyRecord(_Checked):
     alpha: Annotated[float, Field(gt=0, lt=1)]
     source: Source
     extends: Annotated[int, Field(ge=0)] | None
+    within: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     opened: str
 
     def to_family(self) -> Family:
         """Return the family."""
         pairs = tuple((first, second) for first, second in self.pairs)
-        return Family(pairs, self.horizon, self.alpha, self.source, self.extends)
+        within = tuple((first, second) for first, second in self.within)
+        return Family(pairs, self.horizon, self.alpha, self.source, self.extends, within)
 
 
 class Record(_Checked):
@@ -86,6 +88,9 @@ class Record(_Checked):
                 raise ValueError("a family has more seeds than the study")
             if family.extends is not None and family.extends >= number:
                 raise ValueError("a family extends a later one")
+            extended = [] if family.extends is None else self.families[family.extends].pairs
+            if any(pair not in family.pairs or pair not in extended for pair in family.within):
+                raise ValueError("a comparison is within delta in a family that does not have it")
         return self
 
     def seed(self, index: int) -> int:

@@ -79,6 +79,8 @@ class Family:
         source: Where that comes from: the level of the study without the reserved share, the reserved share, or
             nowhere, so that it adds to the error rate of the study.
         extends: Number of the family whose undecided comparisons these are; None for new ones.
+        within: Those of the pairs that the extended family has found within `delta`. They count as comparisons and are
+            not tested further: without them, the level would depend on the values.
     """
 
     pairs: tuple[Pair, ...]
@@ -86,6 +88,7 @@ class Family:
     alpha: float
     source: Source = "first"
     extends: int | None = None
+    within: tuple[Pair, ...] = ()
 
     @property
     def settings(self) -> list[str]:
@@ -143,7 +146,9 @@ class Rounds:
     def __init__(self, family: Family, rule: Rule, limit: int, looks: Looks = looks_of) -> None:
         self.family, self.rule, self.limit = family, rule, limit
         self.num = 0
-        self.comparisons = {pair: Comparison() for pair in family.pairs}
+        self.comparisons = {
+            pair: Comparison(Verdict.WITHIN if pair in family.within else Verdict.UNDECIDED) for pair in family.pairs
+        }
         self._looks = looks
 
     @property

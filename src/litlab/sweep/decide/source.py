@@ -331,10 +331,10 @@ def open_decisions(spec: DecideSpec, study: Study) -> tuple[Record, Decisions]:
 
 def to_record(family: Family, opened: str) -> FamilyRecord:
     """Return the record of a family that was opened at a time."""
-    pairs = [list(pair) for pair in family.pairs]
+    pairs, within = [list(pair) for pair in family.pairs], [list(pair) for pair in family.within]
     return FamilyRecord(
         pairs=pairs, horizon=family.horizon, alpha=family.alpha, source=family.source, extends=family.extends,
-        opened=opened,
+        within=within, opened=opened,
     )  # fmt: skip
 
 
