@@ -327,7 +327,7 @@ def test_a_search_is_resumed_by_its_command_in_its_folder(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["dir"] == str(study.path), "the directory is set"
     project.rmdir()
-    with pytest.raises(UserError, match="project: No such file or directory; the search was started in that folder"):
+    with pytest.raises(UserError, match="project: No such file or directory; the study was started in that folder"):
         resume.main([str(study.path)])
 
 

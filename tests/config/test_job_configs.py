@@ -25,7 +25,7 @@ def jobs_of(loader: ConfigLoader, swept: list[str], *overrides: list[str], **opt
 def test_a_job_is_what_a_single_run_would_be(loader: ConfigLoader, tmp_path: Path) -> None:
     first, second = jobs_of(loader, ["seed", "optimizer"], ["seed=0", "optimizer=sgd"], ["seed=3", "optimizer=adamw"])
     assert second.config["study"] == {
-        "name": None, "snapshot": True, "swept": ["seed", "optimizer"],
+        "name": None, "snapshot": True, "seeds": None, "swept": ["seed", "optimizer"],
         "ablate": None, "ablate_pairs": False, "ablation": None,
     }  # fmt: skip
     alone = compose_config(*TINY, "seed=3", "optimizer=adamw")

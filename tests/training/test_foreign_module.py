@@ -275,7 +275,7 @@ def test_the_metric_of_one_of_two_validation_loaders_can_be_the_objective(
 ) -> None:
     overrides = (*pair(f"{HERE}.TwoValidations", f"{HERE}.TwoValidationsData"), "trainer.max_epochs=1")
     run, config = new_run(tmp_path / "a" / "run", *overrides, "objective={metric: val/acc, mode: max}")
-    with pytest.raises(UserError, match=r"logged: val/acc/dataloader_idx_0, val/acc/dataloader_idx_1$"):
+    with pytest.raises(UserError, match=r"logged: val/acc/dataloader_idx_0, val/acc/dataloader_idx_1\. A resumed"):
         train_until(run, config, None)
     objective = "objective={metric: val/acc/dataloader_idx_1, mode: max}"
     run, config = new_run(tmp_path / "b" / "run", *overrides, objective)

@@ -1,5 +1,6 @@
 """Show the status of the jobs of a study, or of the runs below a directory, from their files alone."""
 
+import os
 import sys
 import time
 from collections import Counter
@@ -18,9 +19,8 @@ from litlab.runs.state import RunState, RunStatus, read_state
 from litlab.runs.terminal import format_clock, format_value, headline, printable
 from litlab.sweep.backends import make_backend
 from litlab.sweep.backends.waiting_jobs import read_waiting_jobs
-from litlab.sweep.decide.answer import format_answer, read_answer
 from litlab.sweep.discover import discover, runs_at
-from litlab.sweep.study import STUDY_FILE, Study
+from litlab.sweep.study import DECISION_FILE, STUDY_FILE, Study
 
 INTERVAL = 2.0  # seconds between two updates
 _QUEUES = ("slurm", "ray")  # backends whose jobs wait
@@ -76,6 +76,10 @@ def main(arguments: list[str]) -> None:
 
 def _answer(directory: Path) -> list[str]:
     """Format the answer of a decide study so far; nothing for other directories."""
+    if not os.path.lexists(directory / DECISION_FILE):
+        return []
+    from litlab.sweep.decide.answer import format_answer, read_answer  # slow to import
+
     try:
         answer = read_answer(directory)
     except UserError as error:

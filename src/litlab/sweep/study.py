@@ -27,6 +27,7 @@ from litlab.runs.signature import sign_study, study_signature_problem
 
 STUDY_FILE = "study.yaml"
 JOBS_FILE = "jobs.jsonl"
+DECISION_FILE = "decision.json"  # of a decide study
 KINDS = ("grid", "search", "decide")
 _FORMAT = 3
 _MAX_NAME_BYTES = 255

@@ -16,8 +16,8 @@ from litlab.runs.metrics import Metric, read_metric_table
 from litlab.runs.terminal import printable
 from litlab.sweep.decide.decisions import Decisions
 from litlab.sweep.decide.rounds import Comparison, Pair, Verdict, has_failed
+from litlab.sweep.study import DECISION_FILE
 
-FILE = "decision.json"
 BASELINE = "baseline"  # verdict of the baseline itself
 NOT_COMPARED = "not compared"  # verdict of a setting whose baseline failed
 _MAX_BYTES = 1 << 22
@@ -79,7 +79,7 @@ class Answer(_Checked):
 
 def write_answer(study: Path, answer: Answer) -> None:
     """Write decision.json atomically."""
-    write_json(study / FILE, answer.model_dump())
+    write_json(study / DECISION_FILE, answer.model_dump())
 
 
 def read_answer(study: Path) -> Answer | None:
@@ -88,7 +88,7 @@ def read_answer(study: Path) -> Answer | None:
     Raises:
         UserError: If it is damaged.
     """
-    file = study / FILE
+    file = study / DECISION_FILE
     try:
         with open_regular(file) as opened:
             return Answer.model_validate(json.loads(opened.read(_MAX_BYTES)))
