@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.runs import TINY, Command
+from support.runs import TINY_WITH_PICTURES, Command
 from support.snippets import read_snippets
 
 from litlab.runs.directory import RunDirectory
@@ -37,7 +37,7 @@ def test_a_logger(tmp_path: Path, litlab: Command) -> None:
     snippets.write(tmp_path / "project")
     (train,) = snippets.commands
     run = RunDirectory(tmp_path / "run")
-    done = litlab(*train, *TINY, f"hydra.run.dir={run.path}")
+    done = litlab(*train, *TINY_WITH_PICTURES, f"hydra.run.dir={run.path}")
     assert (done.returncode, done.stderr) == (0, "")
     lines = (run.path / "diary.txt").read_text().splitlines()
     assert lines[0] == "Hello, lr is 0.05"
