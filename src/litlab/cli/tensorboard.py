@@ -31,6 +31,7 @@ _MAX_LOAD = 0.05  # fraction of the time that refreshing may take
 _MAX_REPORTED = 5
 HOST = "127.0.0.1"  # TensorBoard has no authentication
 NEWEST = "newest"  # query of the first page with the newest runs ticked
+_MAX_STARTS = 5
 MAX_TICKED = 40  # runs; with more, the pages of images and margin charts tick none
 NOTES = """\
 TensorBoard listens on 127.0.0.1 only. From another machine: ssh -L 6006:127.0.0.1:6006 HOST, then open the address
@@ -188,10 +189,13 @@ def _serve(directory: Path, port: int | None) -> str:
         return program.create_port_scanning_werkzeug_server(_with_newest(application, directory), flags)
 
     with redirect_stderr(io.StringIO()):  # advice about TensorBoard's own options
-        server = program.TensorBoard(server_class=make_server)
-        server.configure(logdir=str(directory), host=HOST, port=port)
-        try:
-            address: str = server.launch()
-        except program.TensorBoardServerException as error:
-            raise UserError(f"TensorBoard did not start: {error.msg}") from error
-    return address
+        for _ in range(_MAX_STARTS):
+            server = program.TensorBoard(server_class=make_server)
+            server.configure(logdir=str(directory), host=HOST, port=port)
+            try:
+                return str(server.launch())
+            except program.TensorBoardServerException as error:
+                raise UserError(f"TensorBoard did not start: {error.msg}") from error
+            except SystemExit:  # of its server, if another one took the same free port at this moment
+                continue
+    raise UserError("TensorBoard did not start: its port was taken at the same moment; run the command again")
