@@ -303,7 +303,8 @@ class GridSweeper(Sweeper):
 
     def _with_ablation(self, points: list[list[str]]) -> list[list[str]]:
         """Return the jobs of the ablation that `study.ablate` asks for; without one, the same points."""
-        from litlab.config.ablation import ABLATION, expand_ablation, read_changes
+        from litlab.config.ablation import expand_ablation, read_changes
+        from litlab.config.ablation_changes import ABLATION
         from litlab.config.compose import swept_overrides
 
         assert self.config is not None

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litlab.cli.arguments import insert_override
-from litlab.config.ablation import quote_changes
+from litlab.config.ablation_changes import quote_changes
 from litlab.config.compose import register_project_resolvers, register_resolvers, set_output_dir, swept_overrides
 from litlab.config.hydra_errors import explain_error, explain_write_error, unknown_override
 from litlab.config.job_overrides import as_written, leave_to_jobs

@@ -20,7 +20,7 @@ from litlab.compare.grouping import (
 )
 from litlab.compare.table import Column, Table, decimals, fixed, tested_columns, unit_of_differences
 from litlab.compare.unit_values import unit_end_times
-from litlab.config.ablation import ABLATION
+from litlab.config.ablation_changes import ABLATION
 from litlab.errors import UserError
 from litlab.runs.metrics import Mode
 from litlab.runs.terminal import format_value

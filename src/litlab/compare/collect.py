@@ -6,7 +6,7 @@ from typing import Any
 
 from litlab.compare.data_model import Fold, Objective, Run, Skipped, Variant
 from litlab.compare.setting_names import FOLD, FOLDS, comparable, numbered, text
-from litlab.config.ablation import ABLATION, check_changes
+from litlab.config.ablation_changes import ABLATION, check_changes
 from litlab.config.identity import swept_keys, volatile_keys
 from litlab.config.tree import check_plain, config_key, flatten, lies_under
 from litlab.errors import UserError

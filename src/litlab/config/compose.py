@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from litlab.config.ablation import ABLATION, variant_name
+from litlab.config.ablation_changes import ABLATION, variant_name
 from litlab.config.hydra_errors import explain_hydra_error, parse_overrides
 from litlab.config.paths import ROOT, VERSION_BASE, add_project_to_path, cache_root, packaged_conf
 from litlab.config.tree import bare_key

@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from litlab.config.ablation import ABLATION
+from litlab.config.ablation_changes import ABLATION
 from litlab.config.compose import Composer, set_output_dir, set_swept_overrides
 from litlab.config.freeze import freeze, hydra_record
 from litlab.config.hydra_errors import explain_error

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from litlab.config.ablation import check_changes, is_plain_name
+from litlab.config.ablation_changes import check_changes, is_plain_name
 from litlab.config.tree import did_you_mean
 from litlab.runs.metrics import split_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from litlab.config.ablation import ABLATION
+from litlab.config.ablation_changes import ABLATION
 from litlab.config.identity import DATA_SOURCE, swept_keys, volatile_keys
 from litlab.config.tree import config_key, diff, format_change, lies_under
 from litlab.errors import UserError

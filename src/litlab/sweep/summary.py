@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litlab.config.ablation import ABLATION
+from litlab.config.ablation_changes import ABLATION
 from litlab.config.tree import get
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metric_table
