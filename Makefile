@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help install train test test-cluster test-integrations check tensorboard torture audit bench lock clean
+.PHONY: help install train test test-cluster test-integrations check docs tensorboard torture audit bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,10 @@ check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python .ci/docstrings
+
+docs: .venv/.installed  ## the docs site, offline, as build/docs/index.html
+	@$(BIN)/sphinx-build -q -W --keep-going -j auto docs build/docs
+	@echo build/docs/index.html
 
 tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
