@@ -1,7 +1,7 @@
 """Compare settings over seeds: means, intervals, differences from a baseline."""
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If there is nothing to compare, an option doesn't fit the runs, or a file can't be written.
     """
-    options = _options(arguments)
+    options = make_parser().parse_args(arguments)
     if options.ablation and (options.baseline is not None or options.group is not None):
         option = "--group" if options.baseline is None else "--baseline"
         raise UserError(f"--ablation: groups are the changes, and the full recipe is the baseline; leave {option} out")
@@ -81,7 +81,8 @@ def main(arguments: list[str]) -> None:
         print(line, file=sys.stdout if options.format == "table" else sys.stderr, flush=True)
 
 
-def _options(arguments: list[str]) -> Namespace:
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
     parser = new_parser("compare", "Compare settings over seeds, with intervals and p-values.", NOTES)
     add = parser.add_argument
     add("directories", metavar="DIR", nargs="+", type=Path, help="a study, a run, or a folder of them: outputs/NAME")
@@ -105,7 +106,7 @@ def _options(arguments: list[str]) -> Namespace:
     )
     add("--html", metavar="FILE", type=Path, help="write a self-contained page with everything")
     add("--tensorboard", action="store_true", help="write mean and interval of each group for TensorBoard")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _print_table(comparison: "Comparison", options: Namespace) -> None:

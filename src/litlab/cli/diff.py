@@ -1,6 +1,7 @@
 """Show what differs between two runs."""
 
 import difflib
+from argparse import ArgumentParser
 
 from litlab.cli.arguments import new_parser
 from litlab.config.tree import check_plain
@@ -34,14 +35,19 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If one of the two is not a readable run.
     """
-    parser = new_parser("diff", "Show what differs between two runs: config, code, packages, hardware, results.", NOTES)
-    parser.add_argument("old", metavar="A", help="a run directory, or a job of a study: outputs/STUDY/JOB")
-    parser.add_argument("new", metavar="B", help="another run directory")
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     old, new = _open(options.old), _open(options.new)
     lines = [f"A  {_describe(old)}", f"B  {_describe(new)}", ""]
     lines += format_diff(diff_runs(old, new, strict=False), MAX_LINES)
     print("\n".join(map(printable, [*lines, *_code_diff(old, new)])), flush=True)
+
+
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
+    parser = new_parser("diff", "Show what differs between two runs: config, code, packages, hardware, results.", NOTES)
+    parser.add_argument("old", metavar="A", help="a run directory, or a job of a study: outputs/STUDY/JOB")
+    parser.add_argument("new", metavar="B", help="another run directory")
+    return parser
 
 
 def _open(path: str) -> RunDirectory:

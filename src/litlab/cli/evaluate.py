@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If the run, its data or the command line is invalid.
     """
-    options = _options(arguments)
+    options = make_parser().parse_args(arguments)
     finished = FinishedRun.open(options.run, options.allow, GROUPS)
     checkpoint = finished.find_checkpoint(options.checkpoint)
     locations = _parse_locations(options.set, finished.config["data"])
@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> None:
     print(json.dumps(nonfinite_to_none(report), indent=2, ensure_ascii=False) if options.json else _table(report))
 
 
-def _options(arguments: list[str]) -> Namespace:
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
     parser = new_parser("evaluate", "Compute the metrics of a run's checkpoint on a split of its data.", NOTES)
     add_run(parser)
     add_allow(parser)
@@ -76,7 +77,7 @@ def _options(arguments: list[str]) -> Namespace:
         help=f"the present location of the data: {', '.join(SETTABLE_KEYS)}",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _parse_locations(settings: list[str], data: dict[str, Any] | None) -> dict[str, str]:

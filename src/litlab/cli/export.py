@@ -1,6 +1,6 @@
 """Write the trained network as a file for other programs."""
 
-from argparse import Namespace
+from argparse import ArgumentParser
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If the run has no network to export, the network can't be exported, or the file can't be written.
     """
-    options = _options(arguments)
+    options = make_parser().parse_args(arguments)
     output: Path = options.output or RunDirectory.existing(options.run).path / f"network.{options.format}"
     _check_output(output, options.force)
     if options.format == "onnx":
@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> None:
         print(f"  note    data.transforms.eval is not in the file; apply it before: {predictor.transforms}")
 
 
-def _options(arguments: list[str]) -> Namespace:
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
     parser = new_parser("export", "Write a run's network with its normalization as a file for other programs.", NOTES)
     add_run(parser)
     add_allow(parser)
@@ -70,7 +71,7 @@ def _options(arguments: list[str]) -> Namespace:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: network.onnx or network.pt2 in DIR")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _check_output(output: Path, force: bool) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If there is no such run, no image, or (at the end) if files could not be read.
     """
-    options = _options(arguments)
+    options = make_parser().parse_args(arguments)
     files = image_files(options.images)
     if not files:
         raise UserError(f"{', '.join(map(str, options.images))}: no JPEG, PNG or WebP files")
@@ -91,7 +91,8 @@ def predictions(
                 yield name, rank, predictor.class_names[number], value
 
 
-def _options(arguments: list[str]) -> Namespace:
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
     parser = new_parser("predict", "Print classes and probabilities of images by a run's network.", NOTES)
     add_run(parser)
     add_allow(parser)
@@ -100,7 +101,7 @@ def _options(arguments: list[str]) -> Namespace:
         "--top", type=_count, default=1, metavar="N", help="classes of each image, most probable first; default: 1"
     )
     parser.add_argument("--format", choices=tuple(_WRITERS), default="table", help="default: table")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _count(text: str) -> int:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from argparse import ArgumentParser
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,7 @@ def main(arguments: list[str]) -> None:
         UserError: If the run is not completed or can't be repeated here.
         RunFailed: If the worker did not complete.
     """
-    parser = new_parser("rerun", "Repeat a run and report whether the result is identical.", NOTES)
-    parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
-    add_allow(parser)
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     finished = FinishedRun.open(options.run, allow=options.allow)
     old = finished.run
     _require_complete(old)
@@ -59,6 +57,14 @@ def main(arguments: list[str]) -> None:
     print("\n".join([*_verdict(diff), *format_diff(diff, MAX_LINES), *_remarks(diff, old)]))
     if not diff.identical:
         sys.exit(1)
+
+
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
+    parser = new_parser("rerun", "Repeat a run and report whether the result is identical.", NOTES)
+    parser.add_argument("run", metavar="DIR", help="a run directory: outputs/<experiment>/<date>_<time>_<id>")
+    add_allow(parser)
+    return parser
 
 
 def _require_complete(run: RunDirectory) -> None:

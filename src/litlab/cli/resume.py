@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -153,11 +153,16 @@ def _open_queue(overrides: list[str], folder: Path) -> Backend:
 
 def parse_options(arguments: list[str]) -> Namespace:
     """Parse the command line."""
+    return make_parser().parse_intermixed_args(arguments)
+
+
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
     parser = new_parser("resume", "Continue a run or a study in place from the newest checkpoints.", NOTES)
     parser.add_argument("run", metavar="DIR", help="a run directory, or a study: outputs/NAME")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="change a setting for the rest of the run")
     add_allow(parser)
-    return parser.parse_intermixed_args(arguments)
+    return parser
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -60,10 +61,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If the directory holds no runs.
     """
-    parser = new_parser("status", "Show the status of the jobs of a study.", NOTES)
-    parser.add_argument("directory", metavar="DIR", type=Path, help="a study, a run, or a folder of runs: outputs/NAME")
-    parser.add_argument("--watch", action="store_true", help="update until no job runs, or Ctrl-C")
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     if not options.watch:
         jobs = read_jobs(options.directory)
         print("\n".join([_counts(options.directory, jobs), *table(jobs), *_answer(options.directory)]))
@@ -72,6 +70,14 @@ def main(arguments: list[str]) -> None:
         (_watch_on_terminal if sys.stdout.isatty() else _watch_as_lines)(options.directory)
     except KeyboardInterrupt:
         print()
+
+
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
+    parser = new_parser("status", "Show the status of the jobs of a study.", NOTES)
+    parser.add_argument("directory", metavar="DIR", type=Path, help="a study, a run, or a folder of runs: outputs/NAME")
+    parser.add_argument("--watch", action="store_true", help="update until no job runs, or Ctrl-C")
+    return parser
 
 
 def _answer(directory: Path) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
@@ -55,12 +56,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: If the directory has no events, or the port is in use.
     """
-    parser = new_parser("tensorboard", "Start TensorBoard on a directory of runs, or on one run.", NOTES)
-    parser.add_argument(
-        "directory", metavar="DIR", nargs="?", type=Path, default=Path("outputs"), help="default: outputs"
-    )
-    parser.add_argument("--port", type=int, help="default: the first free one from 6006")
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     _check_directory(options.directory)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
@@ -72,6 +68,16 @@ def main(arguments: list[str]) -> None:
             threading.Event().wait()
         except KeyboardInterrupt:
             print()
+
+
+def make_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
+    parser = new_parser("tensorboard", "Start TensorBoard on a directory of runs, or on one run.", NOTES)
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", type=Path, default=Path("outputs"), help="default: outputs"
+    )
+    parser.add_argument("--port", type=int, help="default: the first free one from 6006")
+    return parser
 
 
 def _exit(number: int, _: object) -> NoReturn:
