@@ -35,7 +35,7 @@ check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 	@$(BIN)/python .ci/docstrings
 
 docs: .venv/.installed  ## the docs site, offline, as build/docs/index.html
-	@$(BIN)/sphinx-build -q -W --keep-going -j auto docs build/docs
+	@$(BIN)/sphinx-build -q -E -a -W --keep-going docs build/docs
 	@echo build/docs/index.html
 
 tensorboard: .venv/.installed  ## TensorBoard on outputs/

@@ -17,10 +17,15 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "reference_pages",
 ]
+myst_enable_extensions = ["deflist"]
+smartquotes = False
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["examples/*/src", "examples/*/conf"]
 nitpicky = True
+nitpick_ignore_regex = [("py:(class|exc)", ".*")]  # types in signatures, most of them of other packages
+napoleon_use_ivar = True
 highlight_language = "text"
 myst_heading_anchors = 4
 copybutton_prompt_text = "$ "

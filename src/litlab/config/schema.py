@@ -1,6 +1,7 @@
 """Schema of the config: types and ranges of all keys, without torch.
 
-The arguments of a class in SECTIONS are checked against its section. All other classes are foreign:
+A comment beside its default in conf/ says what a key is; `Attributes:` says it of a key whose default is here. The
+arguments of a class in SECTIONS are checked against its section. All other classes are foreign:
 `litlab.config.targets` checks their arguments against their signatures, and those that they inherit from a class of
 litlab's against its section. tests/config/test_schema.py checks that sections, constructors and conf/ agree.
 """
@@ -69,8 +70,10 @@ ImageSize = Count | Annotated[list[Count], Field(min_length=2, max_length=2)]
 BitDepth = Annotated[int, Field(ge=8, le=16)]
 Channels = Annotated[list[Positive], Field(min_length=1, max_length=4)] | None
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"), AfterValidator(_not_built_in)]
-Loss = Annotated[dict[str, Any], AfterValidator(_per_image)]
-ClassWeights = Annotated[Any, AfterValidator(_weights)]  # of one sentence, where a union has one for each member
+Loss = Annotated[dict[str, Any], AfterValidator(_per_image), Field(description="node of a class")]
+ClassWeights = Annotated[  # an error of one sentence, where a union has one for each member
+    Any, AfterValidator(_weights), Field(description="`balanced`, list of numbers ≥ 0 or `null`")
+]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$")]
 
 
@@ -124,7 +127,7 @@ def _names_class(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-Transform = Annotated[dict[str, Any], AfterValidator(_names_class)]
+Transform = Annotated[dict[str, Any], AfterValidator(_names_class), Field(description="node of a class")]
 
 
 class Transforms(Section):
@@ -322,7 +325,14 @@ class ImageClassifier(Section):
 
 
 class SGD(Section):
-    """Keys of `optimizer=sgd`; those with a default here are torch's and not in the YAML."""
+    """Keys of `optimizer=sgd`; those with a default here are torch's and not in the YAML.
+
+    Attributes:
+        dampening: Fraction of the gradient that is left out of the average; 0 with Nesterov momentum.
+        maximize: Maximize the loss.
+        foreach: Loop over lists of parameters instead of single ones; null for torch's choice.
+        fused: One kernel for all parameters; null for torch's choice.
+    """
 
     lr: Positive
     momentum: OpenFraction = 0
@@ -335,7 +345,15 @@ class SGD(Section):
 
 
 class AdamW(Section):
-    """Keys of `optimizer=adamw`; those with a default here are torch's and not in the YAML."""
+    """Keys of `optimizer=adamw`; those with a default here are torch's and not in the YAML.
+
+    Attributes:
+        amsgrad: Divide by the largest average of squared gradients so far.
+        maximize: Maximize the loss.
+        foreach: Loop over lists of parameters instead of single ones; null for torch's choice.
+        capturable: Make steps that a CUDA graph can capture.
+        fused: One kernel for all parameters; null for torch's choice.
+    """
 
     lr: Positive
     betas: list[OpenFraction] = Field([0.9, 0.999], min_length=2, max_length=2)
@@ -386,6 +404,11 @@ class Plateau(Section):
     """Keys of `schedule=plateau`; those with a default here are torch's and not in the YAML.
 
     Attributes:
+        threshold: Smallest improvement that counts.
+        threshold_mode: Unit of the threshold: a fraction of the best value, or the unit of the objective.
+        cooldown: Validations after a reduction in which none is counted.
+        min_lr: Smallest learning rate.
+        eps: Smallest reduction that is made.
         mode: Direction of the objective, which litlab passes.
     """
 
@@ -449,7 +472,16 @@ ValidationMetric = Annotated[str, Field(min_length=1), AfterValidator(_not_test)
 
 
 class EarlyStopping(Section):
-    """Keys of `callbacks.early_stopping`; those with a default here are Lightning's and not in the YAML."""
+    """Keys of `callbacks.early_stopping`; those with a default here are Lightning's and not in the YAML.
+
+    Attributes:
+        strict: Raise an error if a validation lacks the metric.
+        check_finite: Stop when the metric is NaN or infinite.
+        stopping_threshold: Stop when the metric is better than this; null for never.
+        divergence_threshold: Stop when the metric is worse than this; null for never.
+        verbose: Print each improvement.
+        log_rank_zero_only: Print on the first rank alone.
+    """
 
     monitor: ValidationMetric
     mode: Literal["max", "min"]
@@ -465,7 +497,7 @@ class EarlyStopping(Section):
 
 
 BatchLimit = Fraction | Count | None
-Duration = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]  # days:hours:minutes:seconds
+Duration = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$", description="days:hours:minutes:seconds")]
 DurationParts = dict[Literal["weeks", "days", "hours", "minutes", "seconds"], CountOrZero]
 
 
@@ -489,7 +521,7 @@ def _check_change_name(name: str) -> str:
     return name
 
 
-AblationChanges = Annotated[Any, AfterValidator(check_changes)]  # name -> overrides
+AblationChanges = Annotated[Any, AfterValidator(check_changes), Field(description="mapping of lists or `null`")]
 ChangeName = Annotated[str, AfterValidator(_check_change_name)]
 
 
@@ -516,9 +548,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-InitFrom = Annotated[
-    Any, AfterValidator(_check_init_from)
-]  # a path; in a frozen config `path` and `sha256` of the file
+InitFrom = Annotated[  # in a frozen config `path` and `sha256` of the file
+    Any, AfterValidator(_check_init_from), Field(description="path or `null`")
+]
 
 
 class Root(Section):
@@ -554,29 +586,7 @@ class Pool(Section):
 
 
 class Slurm(Section):
-    """Keys of `hydra/launcher=slurm`; those that are None are left to the cluster's defaults.
-
-    Attributes:
-        backend: Name of the backend.
-        jobs: Maximum number of jobs that run at once; None for as many as the cluster runs.
-        partition: Partition, or several separated by commas.
-        account: Account that is charged.
-        qos: Quality of service.
-        time: Time limit of a job, in minutes or as SLURM writes it: `1-12:00:00`.
-        cpus: Cores of each process, which are its threads unless the config sets `threads`.
-        gpus: GPUs on each node; None for `trainer.devices` if `trainer.accelerator` is a GPU.
-        gres: SLURM's name of a GPU, `gpu:a100` for one type.
-        mem: Memory of each node, `16G`.
-        constraint: Features that the nodes must have.
-        exclude: Nodes to leave out.
-        options: More options of sbatch, `--mail-type=FAIL`.
-        setup: Shell lines that run before the worker, `module load cuda`.
-        warning: Seconds before the time limit at which a job saves and returns to the queue.
-        poll: Seconds between two looks at the queue.
-        retries: Number of times that a failed job is submitted again.
-        detach: End the command once the jobs are submitted.
-        dry_run: Submit nothing.
-    """
+    """Keys of `hydra/launcher=slurm`; those that are None are left to the cluster's defaults."""
 
     backend: Literal["slurm"]
     jobs: Count | None
@@ -600,23 +610,7 @@ class Slurm(Section):
 
 
 class Ray(Section):
-    """Keys of `hydra/launcher=ray`.
-
-    Attributes:
-        backend: Name of the backend.
-        address: Address of the dashboard; None for that of RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
-        jobs: Maximum number of jobs that are handed to Ray at once; None for all.
-        cpus: Cores of each process, which are its threads unless the config sets `threads`.
-        gpus: GPUs of a job; None for `trainer.devices` if `trainer.accelerator` is a GPU.
-        mem: Memory of a job, `16G`.
-        resources: More of a node's resources that a job needs, by Ray's names.
-        setup: Shell lines that run before the worker, `export DATA=/scratch`.
-        grace: Seconds in which a job that was stopped may save, until Ray kills it.
-        poll: Seconds between two looks at the jobs.
-        retries: Number of times that a failed job is submitted again.
-        detach: End the command once the jobs are submitted.
-        dry_run: Submit nothing.
-    """
+    """Keys of `hydra/launcher=ray`."""
 
     backend: Literal["ray"]
     address: Annotated[str, Field(min_length=1)] | None
@@ -634,7 +628,23 @@ class Ray(Section):
 
 
 class Trainer(Section):
-    """Arguments of lightning.pytorch.Trainer, without those in `TRAINER_DECIDED`."""
+    """Arguments of lightning.pytorch.Trainer, without those in `TRAINER_DECIDED`.
+
+    Attributes:
+        gradient_clip_algorithm: Clip the norm of all gradients, or each value; null for the norm.
+        min_epochs: Epochs that are trained even if a callback stops the training; null for none.
+        min_steps: The same in optimizer steps.
+        overfit_batches: Train and validate on this number of batches, or fraction of them; 0 for all.
+        benchmark: Let cuDNN choose the fastest algorithms; null for torch's setting.
+        detect_anomaly: Name the operation that produced a NaN; slow.
+        profiler: Lightning's profiler; its report goes to the run directory.
+        sync_batchnorm: Compute the statistics of batch norm over all devices.
+        inference_mode: Evaluate under torch.inference_mode instead of torch.no_grad.
+        use_distributed_sampler: Let Lightning share the samples of a data module of your own among the devices.
+        reload_dataloaders_every_n_epochs: Ask a data module of your own for new loaders after so many epochs; 0 for
+            never.
+        enable_autolog_hparams: Log the hyperparameters that a module of your own has saved.
+    """
 
     accelerator: str
     devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]
