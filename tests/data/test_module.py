@@ -286,6 +286,24 @@ def test_a_setting_that_is_missing_or_unknown_is_named(shapes_module: Make) -> N
         ("data.rand_augment={num_ops:2,magnitude:31}", "data.rand_augment.magnitude=31"),
         ("data.color_jitter={brightness:0.4,contrast:0,saturation:0,hue:0.6}", "data.color_jitter.hue=0.6"),
         (
+            "data.low_light={stops:[8,2],photons:4000,read_noise:1}",
+            r"data.low_light.stops=\[8, 2\]: expected a number of",
+        ),
+        ("data.low_light={stops:-1,photons:4000,read_noise:1}", "or the least and the largest, as in .2, 8.; found -1"),
+        ("data.low_light={stops:[2],photons:4000,read_noise:1}", r"data.low_light.stops=\[2\]: expected a number of"),
+        ("data.low_light={stops:dark,photons:4000,read_noise:1}", "data.low_light.stops=dark: expected a number of"),
+        ("data.low_light={stops:2,photons:0,read_noise:1}", "data.low_light.photons=0: expected greater than 0"),
+        (
+            "data.low_light={stops:2,photons:70000,read_noise:1}",
+            "data.low_light.photons=70000: expected less than 65536",
+        ),
+        (
+            "data.low_light={stops:2,photons:4000,read_noise:-1}",
+            "data.low_light.read_noise=-1: expected greater than or",
+        ),
+        ("data.low_light={stops:2,photons:4000}", "data.low_light.read_noise: a value is missing"),
+        ("data.low_light={stop:2,photons:4000,read_noise:1}", "data.low_light.stop: unknown key; did you mean stops"),
+        (
             "data.progressive_sizes=[24,32] trainer.max_epochs=-1 trainer.max_steps=9",
             r"data\.progressive_sizes: .*set trainer\.max_epochs=N",
         ),

@@ -137,6 +137,29 @@ class Transforms(Section):
     eval: list[Transform]
 
 
+_MAX_STOPS = 32
+
+
+def _stops(value: Any) -> Any:
+    values = value if isinstance(value, list) and len(value) == 2 else [value, value]
+    is_number = all(isinstance(number, int | float) and not isinstance(number, bool) for number in values)
+    if not is_number or not 0 <= values[0] <= values[1] <= _MAX_STOPS:
+        raise ValueError(
+            f"expected a number of stops from 0 to {_MAX_STOPS}, or the least and the largest, as in [2, 8]; "
+            f"found {value}"
+        )
+    return value
+
+
+class LowLight(Section):
+    """Keys of `data.low_light`."""
+
+    stops: Annotated[Any, AfterValidator(_stops)]  # of one sentence, where a union has one for each member
+    photons: Annotated[float, Field(gt=0, lt=2**16)]  # what the tables of litlab.data.low_light are for
+    read_noise: NonNegative
+    seed: Seed = 0
+
+
 class ImageData(Section):
     """Keys of conf/data/base/images.yaml."""
 
@@ -146,6 +169,7 @@ class ImageData(Section):
     folds: Annotated[int, Field(ge=2)] | None
     fold: CountOrZero | None
     seed: Seed
+    low_light: LowLight | None
     transforms: Transforms
     num_workers: CountOrZero
     crop_padding: CountOrZero

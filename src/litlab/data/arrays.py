@@ -272,6 +272,7 @@ class DecodingPlan:
         fill: Writes into train_images, train_labels, test_images and test_labels: arrays of uint8 of shape n c h w and
             of int64 of shape n. Returns None, or another plan to carry out instead.
         num_val, notes, bit_depth, skipped: See `ImageSplits`.
+        action: Description of what `fill` does, for the user.
     """
 
     name: str
@@ -284,6 +285,7 @@ class DecodingPlan:
     notes: tuple[str, ...] = ()
     bit_depth: int | None = None
     skipped: tuple[str, ...] = ()
+    action: str = "Decoding"
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,7 @@ class ArrayCache:
     def _decode(self, key: str, plan: DecodingPlan) -> None:
         num_images = plan.num_train + plan.num_test
         if num_images > MANY_IMAGES:
-            announce(f"Decoding {num_images:,} images of {plan.name}, once, into {self.folder}")
+            announce(f"{plan.action} {num_images:,} images of {plan.name}, once, into {self.folder}")
         prefix = f".{key}.part-"
         for leftover in self.folder.glob(f"{prefix}*"):  # of a killed process: this one holds the lock
             shutil.rmtree(leftover)

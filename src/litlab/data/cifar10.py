@@ -88,6 +88,11 @@ class CIFAR10(ImageDataModule):
         self.cache = ArrayCache(Path(cache).expanduser())
 
     @property
+    def cache_folder(self) -> Path:
+        """Folder of the decoded arrays."""
+        return self.cache.folder
+
+    @property
     def _key(self) -> str:
         # All sources hold the same images and are known by checksum, so one entry serves all of them.
         return f"cifar10-{hashlib.sha256(repr(astuple(self.release)).encode()).hexdigest()[:16]}"

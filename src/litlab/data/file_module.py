@@ -53,6 +53,11 @@ class FileDataModule(ImageDataModule):
         self.test_size = test_size
         self.test_seed = test_seed
 
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the decoded arrays."""
+        return self.cache
+
     def split_rows(self, splits: ImageArrays | StreamedImages) -> SplitRows:
         """Draw the test images, if there is no test split, before the validation images."""
         if len(splits.test_labels):

@@ -95,10 +95,16 @@ def build_statistics(
         num_images = len(listing.train.paths) + len(listing.test.paths)
         if num_images > MANY_IMAGES:
             announce(f"Reading {num_images:,} images of {listing.name}, once, for their mean and deviation")
-        statistics = _image_statistics(image_size, resize, selection)
-        write_atomic(folder / f"{key}-stream.npz", lambda file: np.savez(file, format=_FORMAT, **statistics))
+        save_statistics(folder, key, _image_statistics(image_size, resize, selection))
 
     build_once(folder, key, lambda: load_statistics(folder, key), write)
+
+
+def save_statistics(folder: Path, key: str, statistics: dict[str, Any]) -> None:
+    """Write what `load_statistics` reads."""
+    skipped, bit_depth = np.array(statistics["skipped"], dtype=str), statistics["bit_depth"] or 0
+    content = statistics | {"format": _FORMAT, "skipped": skipped, "bit_depth": bit_depth}
+    write_atomic(folder / f"{key}-stream.npz", lambda file: np.savez(file, **content))
 
 
 def load_statistics(folder: Path, key: str) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def load_statistics(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _image_statistics(image_size: tuple[int, int], resize: Resize, selection: ImageSelection) -> dict[str, Any]:
-    """Compute what `load_statistics` reads."""
+    """Compute what `load_statistics` returns."""
     reader = ImageReader(selection.root, image_size, resize, selection.used_depth)
     report = selection.new_report()
     arrays: list[tuple[np.dtype, tuple[int, ...], Iterable[np.ndarray]]] = []
@@ -135,7 +141,7 @@ def _image_statistics(image_size: tuple[int, int], resize: Resize, selection: Im
     usable = selection.after(report)
     if usable is not selection:
         return _image_statistics(image_size, resize, usable)
-    return statistics | {"bit_depth": selection.bit_depth or 0, "skipped": np.array(selection.skipped, dtype=str)}
+    return statistics | {"bit_depth": selection.bit_depth, "skipped": selection.skipped}
 
 
 def _decode_in_chunks(
@@ -172,3 +178,15 @@ class StreamedImages(ImageSplits):
         """Return a function that decodes the image of a row of a split."""
         paths = (self.listing.train if split == "train" else self.listing.test).paths
         return lambda row: torch.from_numpy(np.array(self.reader.pixels(paths[row].decode())))
+
+    def chunks(self, split: Literal["train", "test"]) -> Iterator[UInt8[np.ndarray, "n 3 h w"]]:
+        """Decode all images of a split in chunks, in an array that is used again.
+
+        Raises:
+            UserError: if an image can't be decoded, naming it.
+        """
+        report = DecodingReport()
+        for images in _decode_in_chunks(self.reader, getattr(self.listing, split), report):
+            for path, reason in report.unreadable.items():
+                raise UserError(f"{image_source(self.reader.root, path)} {reason}: replace or remove it")
+            yield images

@@ -3,7 +3,8 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, TypedDict, Unpack
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH
 from litlab.data.image_stream import StreamedImages
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
+from litlab.data.low_light import LowLight, darken_splits
 from litlab.data.preprocess import Preprocess
 from litlab.data.resize import Resize
 from litlab.data.split import stratified_fold, stratified_split
@@ -45,6 +47,7 @@ class ImageSettings(TypedDict):
         folds: Number of folds that the training images are split into, stratified; None for a split by `val_size`.
         fold: Number of the fold to validate on, from 0; None without folds.
         seed: Seed of the order of the epochs and of the augmentation.
+        low_light: Settings by which the images of all splits are darkened, see `LowLight`; None for images as they are.
         transforms: Transforms of single images, in training ("train") and otherwise ("eval"), see `ImageTransforms`;
             those of training come before the augmentation.
         num_workers: Number of processes that transform images, or read them from files; 0 to do it in this one.
@@ -62,6 +65,7 @@ class ImageSettings(TypedDict):
     folds: int | None
     fold: int | None
     seed: int
+    low_light: Mapping[str, Any] | None
     transforms: Mapping[Literal["train", "eval"], Sequence[Transform]]
     num_workers: int
     crop_padding: int
@@ -152,6 +156,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def load_images(self) -> ImageArrays | StreamedImages:
         """Load the official splits; called once, in every process, after `prepare_data` ran in one of them."""
 
+    @property
+    def cache_folder(self) -> Path | None:
+        """Folder that keeps darkened images, so that they are computed once; None for none."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Load images, split and description, for every stage at once; the second call does nothing.
 
@@ -161,6 +170,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self._splits is not None:
             return
         splits = self.load_images()
+        if (low_light := self.settings["low_light"]) is not None:
+            splits = darken_splits(splits, LowLight.from_settings(low_light), self.cache_folder)
         rows = self.split_rows(splits)
         self.train_indices, self.val_indices, self.test_indices = rows.train, rows.val, rows.test
         self.train_shape, eval_shape = self._transformed_shapes(splits)

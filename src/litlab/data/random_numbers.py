@@ -31,6 +31,8 @@ class Stream(IntEnum):
     JITTER = 12
     RAND_AUGMENT = 13
     TRANSFORM = 14
+    LOW_LIGHT_STOPS = 15
+    LOW_LIGHT_NOISE = 16
 
 
 def random_bits(counters: Int64[Tensor, "*n"], *key: int) -> Int64[Tensor, "*n"]:

@@ -20,11 +20,13 @@ from litlab.config.schema import TORCHVISION_OF_ANY_SIZE, TORCHVISION_VARIANTS
 from litlab.data.arrays import ArrayCache, DecodingPlan, ImageArrays, announce
 from litlab.data.file_module import FileDataModule, FileSettings, height_and_width
 from litlab.data.image_decoder import image_pixels
+from litlab.data.low_light import CACHE_PREFIX
 from litlab.errors import UserError
 from litlab.runs.lock import temporary_lock
 
 _ARCHIVES = (".gz", ".tgz", ".tar", ".zip", ".xz", ".bz2", ".mat", ".h5")
 _PREFIX = "torchvision-"  # of the entries of the cache
+_CACHED = tuple(f"{dot}{prefix}" for prefix in (_PREFIX, CACHE_PREFIX) for dot in ("", "."))
 _MAX_LISTED = 10  # classes in a message
 _TIMEOUT_S = 30  # without a byte of a download; a firewall that drops packets would block forever
 
@@ -161,7 +163,7 @@ class Torchvision(FileDataModule):
                 folders.clear()
                 continue
             walked.add(place)
-            own = (*unfinished, _PREFIX, f".{_PREFIX}") if place == cache else unfinished
+            own = (*unfinished, *_CACHED) if place == cache else unfinished
             folders[:] = sorted(name for name in folders if place / name != cache and not name.startswith(own))
             for name in names:
                 if not name.startswith(own):
