@@ -11,7 +11,7 @@ import torch
 from benchmarks.data_path import Epochs, exhaust, prepared
 from benchmarks.runs import compose_config
 from litlab.data.module import ImageDataModule
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import num_cores
 from litlab.training.build import build_data
 
 _FEW = ("data=shapes", "data.num_train=100", "data.num_test=20", "data.val_size=20")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import num_cores
 
 SYNTHETIC = "synthetic images (data=shapes)"
 

@@ -13,10 +13,10 @@ from support.runs import TINY, call_cold, call_litlab
 
 from litlab.config.config_file import from_yaml
 from litlab.process.device_leases import DeviceLeases
-from litlab.runs.cpu_count import num_cores
 from litlab.runs.directory import RunDirectory
 from litlab.runs.lock import directory_lock
 from litlab.runs.metrics import read_metrics
+from litlab.runs.processor import num_cores
 from litlab.runs.result import read_result
 from litlab.sweep.study import Study
 

@@ -82,6 +82,24 @@ def test_all_columns_are_of_the_same_runs(tmp_path: Path) -> None:
     assert comparison.notes == ("1 run has no test/accuracy, which is averaged over the others: 0001_seed-1",)
 
 
+def test_different_devices_are_named(tmp_path: Path) -> None:
+    """A precision counts where `auto` chose it; one that the study sweeps is a setting."""
+    axes, device = {"trainer.precision": ["32-true", "bf16-mixed"], SEED: [0, 1]}, "A fast one"
+    swept = {"device": device, "precision": lambda point: point["trainer.precision"]}
+    make_study(tmp_path / "swept", axes, lambda _: 0.5, **swept)
+    assert not any("different devices" in note for note in compare([tmp_path / "swept"]).notes)
+    precisions = ["bf16-mixed", "32-true", "bf16-mixed"]
+    make_study(
+        tmp_path / "auto",
+        {"trainer.precision": ["auto"], SEED: [0, 1, 2]},
+        lambda point: 0.5 + point[SEED] / 10,
+        device=device,
+        precision=lambda point: precisions[point[SEED]],
+    )
+    (note,) = (note for note in compare([tmp_path / "auto"]).notes if "different devices" in note)
+    assert note.endswith(": 2 on A fast one, bf16-mixed; 1 on A fast one, 32-true")
+
+
 def test_huge_values_are_written_short(tmp_path: Path) -> None:
     make_study(tmp_path / "s", {LR: [0.1, 0.2], SEED: [0, 1]}, lambda point: 1e35 * point[LR] * (1 + point[SEED]))
     notes = compare([tmp_path / "s"], baseline="lr=0.1").notes

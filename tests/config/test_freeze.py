@@ -14,7 +14,7 @@ from litlab.config.config_file import from_yaml, to_yaml
 from litlab.config.freeze import hydra_record, threads_per_rank
 from litlab.config.paths import ROOT
 from litlab.config.tree import diff
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import num_cores
 
 
 def test_frozen_config_is_plain_and_resolved() -> None:

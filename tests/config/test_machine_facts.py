@@ -11,9 +11,9 @@ from litlab.config.machine_facts import open_keys, with_machine_facts, without_d
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 
-OPEN = (*TINY, "trainer.accelerator=auto", "trainer.devices=auto", "threads=null")
-KEYS = ["trainer.accelerator", "trainer.devices", "threads"]
-FACTS = {"accelerator": "cuda", "devices": 2, "threads": 3, "automatic": KEYS}
+OPEN = (*TINY, "trainer.accelerator=auto", "trainer.devices=auto", "trainer.precision=auto", "threads=null")
+KEYS = ["trainer.accelerator", "trainer.devices", "trainer.precision", "threads"]
+FACTS = {"accelerator": "cuda", "devices": 2, "precision": "bf16-mixed", "threads": 3, "automatic": KEYS}
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def new_run(folder: Path, config: dict[str, Any], machine: Any = None) -> RunDir
 
 
 def decided(config: dict[str, Any]) -> list[Any]:
-    return [config["trainer"]["accelerator"], config["trainer"]["devices"], config["threads"]]
+    return [*(config["trainer"][name] for name in ("accelerator", "devices", "precision")), config["threads"]]
 
 
 def test_open_keys_are_as_recorded(config: dict[str, Any], tmp_path: Path) -> None:
     assert open_keys(config) == KEYS
-    assert decided(with_machine_facts(new_run(tmp_path / "new", config), config)) == ["auto", "auto", None]
-    assert decided(with_machine_facts(new_run(tmp_path, config, FACTS), config)) == ["cuda", 2, 3]
-    assert decided(config) == ["auto", "auto", None]
+    assert decided(with_machine_facts(new_run(tmp_path / "new", config), config)) == ["auto", "auto", "auto", None]
+    assert decided(with_machine_facts(new_run(tmp_path, config, FACTS), config)) == ["cuda", 2, "bf16-mixed", 3]
+    assert decided(config) == ["auto", "auto", "auto", None]
 
 
 def test_numbers_in_the_config_stay(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_numbers_in_the_config_stay(tmp_path: Path) -> None:
 def test_what_was_a_number_then_is_open_now(config: dict[str, Any], tmp_path: Path) -> None:
     """The first start had no choice, so what it recorded is not its decision."""
     run = new_run(tmp_path, config, FACTS | {"automatic": ["threads"]})
-    assert decided(with_machine_facts(run, config)) == ["auto", "auto", 3]
+    assert decided(with_machine_facts(run, config)) == ["auto", "auto", "auto", 3]
 
 
 @pytest.mark.parametrize(
@@ -58,18 +58,21 @@ def test_what_was_a_number_then_is_open_now(config: dict[str, Any], tmp_path: Pa
         {"automatic": "threads", "threads": 3},
         {"automatic": [["threads"], 1], "threads": 3},
         {"automatic": KEYS},
-        {"automatic": KEYS, "accelerator": "os.system", "devices": 0, "threads": 1e9},
-        {"automatic": KEYS, "accelerator": ["cpu"], "devices": True, "threads": 10**6},
+        {"automatic": KEYS, "accelerator": "os.system", "devices": 0, "precision": "auto", "threads": 1e9},
+        {"automatic": KEYS, "accelerator": ["cpu"], "devices": True, "precision": ["32-true"], "threads": 10**6},
     ],
 )
 def test_anything_else_in_the_record_counts_for_nothing(config: dict[str, Any], machine: Any, tmp_path: Path) -> None:
-    assert decided(with_machine_facts(new_run(tmp_path, config, machine), config)) == ["auto", "auto", None]
+    assert decided(with_machine_facts(new_run(tmp_path, config, machine), config)) == ["auto", "auto", "auto", None]
 
 
 def test_an_override_takes_a_decision_back() -> None:
     provenance = {"command": ["litlab"], "machine": FACTS}
     assert without_decisions(provenance, ["seed"]) is provenance
     changed = without_decisions(provenance, ["trainer.devices", "threads"])
-    assert changed == {"command": ["litlab"], "machine": FACTS | {"automatic": ["trainer.accelerator"]}}
+    assert changed == {
+        "command": ["litlab"],
+        "machine": FACTS | {"automatic": ["trainer.accelerator", "trainer.precision"]},
+    }
     assert without_decisions(provenance, ["trainer"])["machine"]["automatic"] == ["threads"]
     assert without_decisions({}, ["threads"]) == {}

@@ -21,7 +21,7 @@ from litlab.config.schema import SCHEDULE_KEYS, SECTIONS
 from litlab.config.targets import import_target
 from litlab.config.tree import ABSENT, flatten
 from litlab.errors import UserError
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import num_cores
 
 CONFIG = compose_config("data=cifar10", "schedule=constant", "trainer=cpu", "threads=3")
 FOLDER = compose_config("data=image_folder", "data.root=/x", "schedule=constant", "trainer=cpu", "threads=3")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from litlab.data.dataset_info import DatasetInfo
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
+from litlab.training import build
 from litlab.training.build import (
     Facts,
     NodeFactory,
@@ -43,6 +44,29 @@ def test_arguments_that_the_trainer_refuses(arguments: dict[str, Any], expected:
         trainer(tmp_path, **arguments)
     assert str(refused.value).startswith(expected)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "processor", "expected"),
+    [
+        ("cpu", None, True, "bf16-mixed"),
+        ("cpu", None, False, "32-true"),
+        ("cpu", True, False, "32-true"),
+        ("auto", None, True, "bf16-mixed"),
+        ("auto", True, False, "bf16-mixed"),
+        ("auto", False, True, "32-true"),
+        ("gpu", True, False, "bf16-mixed"),
+        ("cuda", False, True, "32-true"),
+    ],
+)
+def test_precision_follows_the_device(
+    accelerator: str, gpu: bool | None, processor: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`gpu`: None without one, else whether it has bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu or including_emulation)
+    monkeypatch.setattr(build, "multiplies_bfloat16", lambda: processor)
+    assert build._choose_precision(accelerator) == expected
 
 
 @pytest.mark.parametrize(("max_steps", "expected"), [(None, -1), (-1, -1), (7, 7)])

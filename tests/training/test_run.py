@@ -19,7 +19,9 @@ from litlab.inference.evaluate import evaluate
 from litlab.inference.finished_run import FinishedRun
 from litlab.runs.directory import RunDirectory
 from litlab.runs.metrics import read_metrics
+from litlab.runs.processor import processor_name
 from litlab.runs.result import read_result
+from litlab.training import build
 from litlab.training.checkpoint_io import read_checkpoint, read_network_weights
 
 UNEVEN = (
@@ -206,3 +208,18 @@ def test_validations_farther_apart_than_an_epoch_are_refused(tmp_path: Path) -> 
     config["trainer"]["check_val_every_n_epoch"] = None
     assert train_until(run, config, None)
     assert [row.step for row in read_metrics(run.metrics) if row.metric == "val/loss"] == [11]
+
+
+def test_an_automatic_precision_is_kept_on_another_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evaluation uses it, too."""
+    for has_bfloat16, number in ((True, 3), (False, None)):
+        monkeypatch.setattr(build, "multiplies_bfloat16", lambda has=has_bfloat16: has)
+        if number:
+            run, config = new_run(tmp_path / "run", *TINY, "trainer.precision=auto")
+        assert (train_until(run, config, number) is None) == (number is not None)
+        assert run.read_json(run.provenance)["machine"]["precision"] == "bf16-mixed"
+    result = read_result(run)
+    assert (result["precision"], result["device"]) == ("bf16-mixed", processor_name())
+    finished = FinishedRun.open(run.path)
+    config = finished.select_settings("seed", "data", "model", "task", "optimizer", "schedule", "trainer")
+    assert evaluate(finished, config, run.best, split="test", device="cpu")["metrics"] == result["test"]

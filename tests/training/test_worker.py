@@ -21,10 +21,10 @@ from litlab.config.config_file import to_yaml
 from litlab.config.machine_facts import open_keys
 from litlab.process.ranks import reserve_port, store_environment
 from litlab.process.signals import PARENT_VARIABLE, STOP_SIGNALS
-from litlab.runs.cpu_count import num_cores
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.lock import directory_lock
+from litlab.runs.processor import num_cores
 from litlab.runs.result import Result, read_result, write_result
 from litlab.runs.state import RunStatus
 from litlab.training.worker import _report_failure, main

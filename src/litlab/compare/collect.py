@@ -129,7 +129,7 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
     run = discovered.run
     state, result = _read_result(run)
     seed, settings = config.get("seed"), flatten(config)
-    data = fingerprint if isinstance(fingerprint := result.get("data"), str) else None
+    data = _text(result.get("data"))
     fold = _fold(settings, data)
     has_folds = fold is not None or (FOLDS in settings and settings.get(FOLD) is None)
     return Run(
@@ -156,10 +156,16 @@ def _read_run(discovered: DiscoveredRun, config: dict[str, Any], name: str) -> R
         steps=_count(result.get("steps")) or 0,
         training_seconds=as_number(as_mapping(result.get("seconds")).get("training")),
         images_per_second=as_number(result.get("images_per_second")),
+        device=_text(result.get("device")),
+        precision=_text(result.get("precision")),
         parameters=_count(result.get("parameters")),
         trainable_parameters=_count(result.get("trainable_parameters")),
         ended=run.result.stat().st_mtime if result else 0.0,
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _fold(settings: Mapping[str, Any], data: str | None) -> Fold | None:

@@ -102,6 +102,7 @@ def compare(
     specs, notes = exclude_runs(grouping.groups, values)
     notes += _not_averaged(kept, values, chosen.name, at)
     notes += _without_test(specs, values, test.name)
+    notes += _on_several_devices([run for spec in specs for run in spec.runs if run.path in values])
     groups = [_group(spec, values, chosen, table) for spec in specs]
     design = choose_design(groups)
     pairs: list[Group] = []
@@ -257,6 +258,19 @@ def _without_test(specs: Sequence[GroupSpec], values: Values, test_metric: str) 
         return []
     have = "1 run has" if len(without) == 1 else f"{len(without)} runs have"
     return [f"{have} no {test_metric}, which is averaged over the others: {run_names(without)}"]
+
+
+def _on_several_devices(runs: Sequence[Run]) -> list[str]:
+    """Say so if the runs trained on different devices, or if `trainer.precision=auto` chose different precisions."""
+    kinds = Counter(
+        f"{run.device}, {run.precision}" if run.settings.get("trainer.precision") == "auto" else run.device
+        for run in runs
+        if run.device is not None
+    )
+    if len(kinds) < 2:
+        return []
+    counts = "; ".join(f"{num} on {printable(kind)}" for kind, num in kinds.most_common())
+    return [f"the runs trained on different devices, whose results differ for the same seed: {counts}"]
 
 
 def _first(lines: Sequence[str], num: int, indent: str = "") -> list[str]:

@@ -65,6 +65,8 @@ class Run:
         data: Fingerprint of its data; None if unknown.
         variant: Changes of an ablation that it has; None if it belongs to none.
         best: Validation metrics where the objective was best.
+        device: Name of the GPU or of the processor that it trained on.
+        precision: Precision that it trained in, which `trainer.precision=auto` leaves to the device.
         training_seconds: Time spent in training, over all its processes.
         ended: Time of its result.json in seconds, by which runs are ordered; 0 without one.
     """
@@ -88,6 +90,8 @@ class Run:
     steps: int = 0
     training_seconds: float | None = None
     images_per_second: float | None = None
+    device: str | None = None
+    precision: str | None = None
     parameters: int | None = None
     trainable_parameters: int | None = None
     ended: float = 0.0

@@ -15,8 +15,8 @@ from litlab.config.secrets import keep_references, mask_secrets
 from litlab.config.tree import GROUPS, MAPPING_GROUPS, Config
 from litlab.config.validate import validate
 from litlab.errors import UserError
-from litlab.runs.cpu_count import num_cores
 from litlab.runs.initial_weights import find_weights
+from litlab.runs.processor import num_cores
 
 _HYDRA_KEYS = ["run", "sweep", "launcher", "sweeper", "overrides", "job", "runtime", "mode"]  # of hydra.yaml
 _YAML_BOOLS = ("y", "yes", "n", "no", "true", "false", "on", "off")

@@ -12,8 +12,13 @@ from litlab.config.tree import Config, get, lies_under, put
 from litlab.runs.directory import RunDirectory
 from litlab.runs.files import as_mapping
 
-_OPEN = {"trainer.accelerator": ("auto",), "trainer.devices": ("auto", -1), "threads": (None,)}  # key -> open values
-_ACCELERATORS = ("cpu", "cuda", "mps", "tpu")
+_OPEN = {  # key -> open values
+    "trainer.accelerator": ("auto",),
+    "trainer.devices": ("auto", -1),
+    "trainer.precision": ("auto",),
+    "threads": (None,),
+}
+_CHOICES = {"trainer.accelerator": ("cpu", "cuda", "mps", "tpu"), "trainer.precision": ("32-true", "bf16-mixed")}
 _MAX_COUNT = 4096  # devices, or threads: provenance.json may be untrusted
 
 
@@ -57,6 +62,6 @@ def _automatic(machine: dict[str, Any]) -> list[str]:
 
 
 def _is_valid(key: str, value: Any) -> bool:
-    if key == "trainer.accelerator":
-        return isinstance(value, str) and value in _ACCELERATORS
+    if key in _CHOICES:
+        return isinstance(value, str) and value in _CHOICES[key]
     return type(value) is int and 0 < value <= _MAX_COUNT

@@ -674,7 +674,9 @@ class Trainer(Section):
     devices: Count | Literal["auto", -1] | Annotated[list[CountOrZero], Field(min_length=1)]
     num_nodes: Count
     strategy: str | dict[str, Any]
-    precision: Literal["64-true", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"]
+    precision: Literal[
+        "auto", "64-true", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
+    ]
     max_epochs: Count | Literal[-1] | None
     accumulate_grad_batches: Count
     gradient_clip_val: NonNegative | None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from litlab.config.machine_facts import with_machine_facts
 from litlab.config.tree import Config
 from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH
@@ -45,6 +46,8 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
         config["data"] |= {key: value for key, value in kept.items() if key in config["data"]}
         if is_other:
             config["data"] |= _for_evaluation(config["data"], recorded)
+    if config["trainer"].get("precision") == "auto":
+        config["trainer"]["precision"] = with_machine_facts(finished.run, finished.config)["trainer"]["precision"]
     accelerator = _select_accelerator(device, config["trainer"]["accelerator"])
     config["trainer"] |= {"accelerator": accelerator, "num_nodes": 1, "strategy": "auto", "profiler": None}
     with _lightning_muted():

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import num_cores, processor_name
 from litlab.runs.redact import mask_command, mask_diff, mask_source
 
 MAX_TEXT = 1 << 20  # bytes of the diff, or of an untracked source: enough for code, too little for data
@@ -46,7 +46,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": num_cores(),
         "python": sys.version.split()[0],
         "packages": dict(sorted(_packages().items(), key=lambda item: item[0].lower())),
@@ -63,12 +63,6 @@ def _packages() -> dict[str, str]:
         if len(fields) == 2:
             packages[fields["Name"]] = fields["Version"]
     return packages
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    match = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
-    return match[1] if match else platform.processor() or platform.machine()
 
 
 def _code(project: Path) -> dict[str, Any] | None:

@@ -29,6 +29,8 @@ class Result:
         weights: SHA-256 of the last weights (`hash_weights`): runs with the same hash are bit-equal.
         seconds: Duration of each phase of the last process, by name; `training` and `saving`, a part of it, of all
             processes.
+        device: Name of the GPU, or of the processor, of the last process.
+        precision: Precision of the training, as the Trainer names it; `trainer.precision=auto` leaves it to the device.
         images_per_second: Images of all devices in a second of training; None for a foreign data module.
         error: Message of a run that did not complete.
         stop_reason: Reason for which a callback or the module ended the training, also if it did so in the last epoch
@@ -49,6 +51,8 @@ class Result:
     trainable_parameters: int | None = None
     weights: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    device: str | None = None
+    precision: str | None = None
     images_per_second: float | None = None
     error: str | None = None
     stop_reason: str | None = None

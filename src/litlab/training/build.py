@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
@@ -27,6 +28,7 @@ from litlab.data.module import ImageDataModule, find_network_error
 from litlab.errors import UserError
 from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.runs.directory import RunDirectory
+from litlab.runs.processor import multiplies_bfloat16
 from litlab.tasks.image_classifier import ImageClassifier
 from litlab.training.checkpoint_io import AtomicCheckpointIO
 from litlab.training.epoch_loop import EpochLoop, NoProfiler
@@ -405,6 +407,8 @@ def build_trainer(
         node["limit_val_batches"] = 0  # Lightning warns of an empty loader
     if node.get("max_steps", -1) is None:
         del node["max_steps"]  # -1 to Lightning
+    if node.get("precision") == "auto":
+        node["precision"] = _choose_precision(node["accelerator"])
     profiler = node.pop("profiler", None)
     bound = bind_arguments("trainer", node)
     try:
@@ -428,6 +432,16 @@ def build_trainer(
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def _choose_precision(accelerator: str) -> str:
+    """Return `bf16-mixed` for a device that multiplies in bfloat16, and `32-true` for others."""
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        is_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
+        has_bfloat16 = is_cpu and multiplies_bfloat16()
+    return "bf16-mixed" if has_bfloat16 else "32-true"
 
 
 @dataclass(frozen=True)

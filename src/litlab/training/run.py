@@ -28,6 +28,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.files import write_json
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.metrics import Row, last_values, read_metrics
+from litlab.runs.processor import processor_name
 from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
@@ -132,7 +133,7 @@ def train(
         timer.end("test")
 
     if trainer.is_global_zero:
-        result = _build_result(run, frozen, experiment, final, recorder.tested, timer.seconds, diverged)
+        result = _build_result(run, frozen, experiment, trainer, final, recorder.tested, timer.seconds, diverged)
         log_result(trainer.loggers, result)
         end_session(run, frozen, result)  # before the result, since a run that has one is not looked at again
         write_result(run, result)
@@ -251,7 +252,7 @@ def _record_start(run: RunDirectory, trainer: Trainer, automatic: list[str], war
     """Complete provenance.json with what only the worker knows, and the keys that the config leaves open."""
     device = trainer.strategy.root_device
     machine = describe_machine() | {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": _device_name(trainer) if device.type == "cuda" else device.type,
         "accelerator": type(trainer.accelerator).name(),
         "devices": num_local_ranks(),
         "ranks": trainer.world_size,
@@ -261,6 +262,12 @@ def _record_start(run: RunDirectory, trainer: Trainer, automatic: list[str], war
     }
     weights = {"init_from": asdict(warm_start)} if warm_start else {}
     write_json(run.provenance, run.read_mapping(run.provenance) | {"machine": machine} | weights)
+
+
+def _device_name(trainer: Trainer) -> str:
+    """Return the name of the GPU, or of the processor, on which this process trains."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
 
 
 def _select_weights(run: RunDirectory, saved: dict[str, Any]) -> Path:
@@ -288,6 +295,7 @@ def _build_result(
     run: RunDirectory,
     config: Config,
     experiment: Experiment,
+    trainer: Trainer,
     final: dict[str, Any],
     test_metrics: dict[str, float],
     seconds: dict[str, float],
@@ -315,6 +323,8 @@ def _build_result(
         trainable_parameters=trainable,
         weights=hash_weights(final["state_dict"]),
         stop_reason=saved["stop_reason"] if diverged is None else None,
+        device=_device_name(trainer),
+        precision=trainer.precision,
         seconds=seconds | {"training": round(clock.seconds, 3), "saving": round(saved["seconds_saving"], 3)},
         images_per_second=clock.images_per_second,
     )

@@ -1,4 +1,4 @@
-"""Reason for which a training ends before its limits: a callback or the module has set `trainer.should_stop`."""
+"""Reason for which a callback or the module ended a training, by setting `trainer.should_stop`."""
 
 import sys
 from types import FrameType

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from litlab.config.machine_facts import with_machine_facts
 from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
+from litlab.process.allocator import keep_freed_memory
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
 from litlab.process.failure import FIRST_LOSS, describe_error, log_traceback, record_failure, resume_command
 from litlab.process.ranks import (
@@ -36,10 +37,10 @@ from litlab.process.ranks import (
     take_ranks_of_srun,
 )
 from litlab.process.signals import STOP_SIGNALS, Stopped, StopRequest, exit_code
-from litlab.runs.cpu_count import num_cores
 from litlab.runs.directory import RunDirectory
 from litlab.runs.heartbeat import HeartbeatThread
 from litlab.runs.lock import directory_lock
+from litlab.runs.processor import num_cores
 from litlab.runs.redact import RedactingFormatter
 from litlab.runs.result import is_completed, read_result
 from litlab.runs.state import RunStatus
@@ -59,6 +60,7 @@ def work(directory: str, started: float) -> int:
     """Train the run in a directory, from a process that started at this `time.perf_counter`; return the exit code."""
     sys.stdout, sys.stderr = FaultTolerantStream(sys.stdout), FaultTolerantStream(sys.stderr)
     stop = StopRequest()
+    keep_freed_memory()
     try:
         stop.install()
         take_ranks_of_srun()

@@ -15,7 +15,7 @@ from litlab.process.controller import worker_environment
 from litlab.process.device_leases import DeviceLeases
 from litlab.process.fork_server import POLL, ForkRequest, ForkServer, Orphan
 from litlab.process.signals import PARENT_VARIABLE, exit_code
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import num_cores
 from litlab.sweep.backends.base import Config, ExitCause, Job, JobExit
 from litlab.sweep.backends.device_allocator import Allocation, DeviceAllocator, Machine
 from litlab.sweep.backends.waiting_jobs import read_waiting_jobs, write_waiting_jobs

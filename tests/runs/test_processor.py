@@ -1,11 +1,11 @@
-"""Number of CPU cores under the quotas of control groups, in a tree of files as the kernel shows them."""
+"""Name, features and number of cores of a processor, in a tree of files as the kernel shows them."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from litlab.runs.cpu_count import num_cores
+from litlab.runs.processor import multiplies_bfloat16, num_cores, processor_name
 
 ALL = len(os.sched_getaffinity(0))
 
@@ -51,3 +51,24 @@ def test_a_part_of_a_core_counts_as_one(tmp_path: Path) -> None:
 
 def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
     assert num_cores(tmp_path) == ALL
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "has_bfloat16"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 fma\n", True),
+        ("flags\t\t: fpu avx2 amx_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512vl avx512_vnni\n", False),
+        ("flags\t\t: fpu avx2\nbugs\t\t: bf16\n", False),
+        ("Features\t: fp asimd sve bf16 i8mm\n", True),
+        ("Features\t: fp asimd svebf16\n", True),
+        ("Features\t: fp asimd asimddp\n", False),
+        (None, False),
+    ],
+)
+def test_only_instructions_in_bfloat16_count(cpuinfo: str | None, has_bfloat16: bool, tmp_path: Path) -> None:
+    if cpuinfo is not None:
+        write_tree(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nmodel name\t: A fast one\n{cpuinfo}\n"})
+    assert multiplies_bfloat16(tmp_path) == has_bfloat16
+    assert (processor_name(tmp_path) == "A fast one") == (cpuinfo is not None)
+    assert processor_name(tmp_path)
