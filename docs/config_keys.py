@@ -61,9 +61,10 @@ def config_groups() -> list[str]:
 
 
 def config_files(group: str) -> list["ConfigFile"]:
-    """Return the options of a group, and after them the files with keys that they share."""
+    """Return the options of a group, the default one first, and after them the files with keys that they share."""
     folder = packaged_conf() / group
-    paths = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob(f"{SHARED}/*.yaml"))]
+    options = sorted(folder.glob("*.yaml"), key=lambda path: (path.stem != "default", path.stem))
+    paths = [*options, *sorted(folder.glob(f"{SHARED}/*.yaml"))]
     return [ConfigFile(group, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
 
 

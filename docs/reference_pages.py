@@ -164,7 +164,7 @@ def group_page(group: str) -> str:
     """Describe the options of a group, each with its keys and its YAML."""
     decided = [definition(f"`trainer.{name}`", markdown(text)) for name, text in TRAINER_DECIDED.items()]
     return page(
-        group,
+        f"Config group: {group}",
         f"An option is chosen by `litlab train {group}=OPTION`.",
         *(block for file in config_files(group) for block in option_blocks(file)),
         *(["## Arguments that litlab decides", *decided] if group == "trainer" else []),
@@ -225,7 +225,9 @@ def python_page() -> str:
 def python_group_page(name: str) -> str:
     """Document what a project uses of a group."""
     targets = [*PYTHON[name], *GROUP_SECTIONS.get(name, ())]
-    return page(name, *(autodoc(target) for target in dict.fromkeys(targets) if target.startswith("litlab.")))
+    return page(
+        f"Python: {name}", *(autodoc(target) for target in dict.fromkeys(targets) if target.startswith("litlab."))
+    )
 
 
 def autodoc(target: str) -> str:
@@ -278,7 +280,8 @@ def paragraphs(lines: Iterable[str]) -> Iterable[str]:
 
 
 def markdown(text: str) -> str:
-    """Escape plain text, but for code between backticks."""
-    parts = text.split("`")
-    escaped = [re.sub(r"([\\*_<\[\]#{}|])", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts)]
-    return "`".join(escaped)
+    """Escape plain text, but for code between backticks; flags become code, since two hyphens are a dash in text."""
+    parts = re.split(r"(`[^`]*`|(?<![\w-])--[a-z][\w-]*)", text)
+    escaped = [re.sub(r"([\\`*_<\[\]#{}|])", r"\\\1", part) for part in parts[::2]]
+    flags = [f"`{part.strip('`')}`" for part in parts[1::2]]
+    return "".join(plain + flag for plain, flag in zip(escaped, [*flags, ""], strict=True))

@@ -24,7 +24,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Directory of one run; docs/architecture.md describes its files.
+    """Directory of one run; docs/run_directory.md describes its files.
 
     Attributes:
         path: Path of the directory.
