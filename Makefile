@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help install train test test-cluster test-integrations check docs tensorboard torture audit bench lock clean
+.PHONY: help install train test test-cluster test-integrations check docs tutorial tensorboard torture audit bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 docs: .venv/.installed  ## the docs site, offline, as build/docs/index.html
 	@$(BIN)/sphinx-build -q -E -a -W --keep-going docs build/docs
 	@echo build/docs/index.html
+
+tutorial: .venv/.installed  ## run the commands of docs/tutorial.md, and write their output and the pictures into it
+	@LITLAB_TUTORIAL=1 $(BIN)/python -m pytest -n 0 -m integrations tests/docs/test_tutorial.py
 
 tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard

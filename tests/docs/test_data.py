@@ -1,11 +1,13 @@
-"""The sections "Data" and "k-fold" of docs/extending.md, as a reader would follow them."""
+"""The sections on data of docs/extending.md, and docs/k_fold.md, as a reader would follow them."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.images import write_folder
 from support.published import write_mnist
 from support.runs import Command
 from support.snippets import DOCS, read_snippets
@@ -16,7 +18,8 @@ from litlab.runs.result import read_result
 
 pytestmark = pytest.mark.integrations
 
-DATA, FOLDS = read_snippets("extending.md", "Data"), read_snippets("extending.md", "k-fold")
+DATA, FOLDS = read_snippets("extending.md", "Data"), read_snippets("k_fold.md")
+IMAGES, DARK = read_snippets("extending.md", "Images of your own"), read_snippets("extending.md", "Low light")
 SMALL = ("model.widths=[2,4]", "model.hidden=[8]", "trainer=cpu", "trainer.max_epochs=1", "threads=1")
 
 
@@ -54,6 +57,30 @@ def test_a_data_set_of_hugging_face(litlab: Command, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     assert read_result(run)["status"] == "completed"
     assert run.read_json(run.dataset)["class_names"] == ["cat", "dog"]
+
+
+def test_an_archive_of_images(litlab: Command, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    write_folder(project / "flowers")
+    with zipfile.ZipFile(project / "flowers.zip", "w") as archive:
+        for file in sorted((project / "flowers").rglob("*.*")):
+            archive.write(file, file.relative_to(project / "flowers"))
+    (command,) = IMAGES.commands
+    own = ("data.batch_size=8", "data.val_size=0.2", f"hydra.run.dir={tmp_path / 'run'}")
+    done = litlab(*command, *own, *SMALL)
+    assert (done.returncode, done.stderr) == (0, "")
+    run = RunDirectory(tmp_path / "run")
+    assert read_result(run)["status"] == "completed"
+    assert run.read_json(run.dataset)["image_shape"] == [3, 64, 64]
+
+
+def test_low_light(litlab: Command, tmp_path: Path) -> None:
+    (command,) = DARK.commands
+    small = ("data=shapes", "data.num_train=100", "data.num_test=20", "data.val_size=20", "data.batch_size=16", *SMALL)
+    done = litlab(*command, *small, f"hydra.run.dir={tmp_path / 'run'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    run = RunDirectory(tmp_path / "run")
+    assert max(run.read_json(run.dataset)["mean"]) < 0.2
 
 
 def test_folds(litlab: Command, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sections of docs/extending.md on subclasses, networks and data, as a reader would follow them."""
+"""Sections of docs/extending.md on experiments, subclasses, networks and data, as a reader would follow them."""
 
 from pathlib import Path
 
@@ -6,11 +6,13 @@ import pytest
 from support.runs import Command
 from support.snippets import Snippets, read_snippets
 
+from litlab.config.config_file import from_yaml
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
 pytestmark = pytest.mark.integrations
 
+EXPERIMENT = read_snippets("extending.md", "Experiment")
 SUBCLASS = read_snippets("extending.md", "Subclass of our data module or task")
 NETWORK = read_snippets("extending.md", "Network")
 DATA = read_snippets("extending.md", "Data of any kind")
@@ -39,6 +41,15 @@ def refuse(litlab: Command, *arguments: str) -> str:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return tmp_path / "project"
+
+
+def test_an_experiment_and_a_computed_value(litlab: Command, project: Path, tmp_path: Path) -> None:
+    EXPERIMENT.write(project)
+    wide, computed = EXPERIMENT.commands
+    run = accept(litlab, tmp_path / "wide", *wide, *SHAPES, "model.width=2")
+    assert from_yaml(run.config.read_text())["optimizer"]["_target_"] == "torch.optim.AdamW"
+    run = accept(litlab, tmp_path / "computed", *computed, *SHAPES, *CNN)
+    assert from_yaml(run.config.read_text())["optimizer"]["lr"] == 16 * 0.0004
 
 
 def test_subclasses_are_trained_and_checked(litlab: Command, project: Path, tmp_path: Path) -> None:

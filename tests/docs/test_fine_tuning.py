@@ -1,4 +1,4 @@
-"""The section "Fine-tuning" of docs/extending.md, as a reader would follow it."""
+"""docs/fine_tuning.md, as a reader would follow it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from litlab.runs.result import read_result
 
 pytestmark = pytest.mark.integrations
 
-COMMANDS = read_snippets("extending.md", "Fine-tuning").commands
+COMMANDS = read_snippets("fine_tuning.md").commands
 SMALL = (
     "model.width=2", "data.batch_size=16", "data.val_size=0.2", "trainer=cpu", "trainer.max_epochs=3", "threads=1",
 )  # fmt: skip

@@ -140,7 +140,7 @@ def test_state_outside_of_checkpoints_is_named_once(tmp_path: Path, capsys: pyte
     assert [line for line in capsys.readouterr().out.splitlines() if NOTE in line] == [
         f"note: task.memory.hidden, train_dataloader.sampler.epoch: {NOTE}, so a stopped and resumed run would end "
         "differently; save such state by get_extra_state and set_extra_state of the module, or by state_dict and "
-        "load_state_dict of the data module (docs/guide.md, State of your own)"
+        "load_state_dict of the data module (docs/resuming.md, State of your own)"
     ]
 
 

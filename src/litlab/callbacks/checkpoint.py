@@ -468,7 +468,7 @@ def _describe_unsaved(names: list[str]) -> str:
     return (
         f"{_listed(names)}: changed in training, but not in checkpoints, so a stopped and resumed run would end "
         "differently; save such state by get_extra_state and set_extra_state of the module, or by state_dict and "
-        "load_state_dict of the data module (docs/guide.md, State of your own)"
+        "load_state_dict of the data module (docs/resuming.md, State of your own)"
     )
 
 
