@@ -302,7 +302,10 @@ def test_a_setting_that_is_missing_or_unknown_is_named(shapes_module: Make) -> N
             "data.low_light.read_noise=-1: expected greater than or",
         ),
         ("data.low_light={stops:2,photons:4000}", "data.low_light.read_noise: a value is missing"),
-        ("data.low_light={stop:2,photons:4000,read_noise:1}", "data.low_light.stop: unknown key"),
+        (
+            "data.low_light={stop:2,photons:4000,read_noise:1}",
+            "data.low_light.stop: unknown key; did you mean data.low_light.stops",
+        ),
         (
             "data.progressive_sizes=[24,32] trainer.max_epochs=-1 trainer.max_steps=9",
             r"data\.progressive_sizes: .*set trainer\.max_epochs=N",

@@ -152,7 +152,14 @@ def _stops(value: Any) -> Any:
 
 
 class LowLight(Section):
-    """Keys of `data.low_light`."""
+    """Keys of `data.low_light`.
+
+    Attributes:
+        stops: Stops of light that an image loses, each a factor of 2; of a range, each image gets a number of its own.
+        photons: Photons of a white pixel before that, each an electron.
+        read_noise: Standard deviation of the normal noise of the camera, in electrons.
+        seed: Seed of stops and noise; independent of `seed`, so that runs that are compared see the same images.
+    """
 
     stops: Annotated[Any, AfterValidator(_stops)]  # of one sentence, where a union has one for each member
     photons: Annotated[float, Field(gt=0, lt=2**16)]  # what the tables of litlab.data.low_light are for

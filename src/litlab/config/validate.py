@@ -1,8 +1,8 @@
 """Validation of a resolved config against the schema; all problems are reported at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -182,7 +182,9 @@ def _explain(path: str, item: dict[str, Any], section: type[Section]) -> tuple[s
     if item["type"] == "extra_forbidden":
         if problem := trainer_problem(key):
             return problem, ""
-        return unknown_key_message(key, [join(path, name) for name in section.model_fields]), ""
+        names = [join(path, name) for name in section.model_fields]
+        names += [join(key.rpartition(".")[0], name) for name in _nested_names(section, item["loc"][:-1])]
+        return unknown_key_message(key, names), ""
     if item["type"] == "missing":
         return f"{key}: a value is missing; set {key}=...", ""
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
@@ -192,6 +194,18 @@ def _explain(path: str, item: dict[str, Any], section: type[Section]) -> tuple[s
         return f"{key}={format_value(item['input'])}: ", f"expected {expectation}"
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     return f"{key}={format_value(item['input'])}: ", message[0].lower() + message[1:]
+
+
+def _nested_names(section: type[Section], parts: Sequence[int | str]) -> list[str]:
+    """Return the names of the keys of the section at a nested key, such as `low_light` of `data`; none of others."""
+    for part in parts:
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        kinds = (annotation, *get_args(annotation))
+        nested = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        if nested is None:
+            return []
+        section = nested
+    return list(section.model_fields) if parts else []
 
 
 def default_keys_problem(path: str, target: str, unknown: Iterable[str]) -> str | None:

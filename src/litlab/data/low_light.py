@@ -39,9 +39,10 @@ _SPLITS: tuple[Literal["train", "test"], ...] = (
     "train",
     "test",
 )  # their numbers are part of the key of the random numbers
-_CHUNK_PIXELS = 2**16  # computed at a time: they stay in the processor's cache
+_CHUNK_PIXELS = 2**15  # computed at a time: they stay in the processor's cache
 _CELLS = 4096  # of linear light from 0 to 1, each narrower than the light of any of the 256 levels
 _RADIX = 256  # of the digits of a rate
+_MASK = 2**31 - 1
 
 
 def srgb_to_linear(value: float) -> float:
@@ -162,13 +163,12 @@ def draw_poisson(
         more_bits: The same, of which the lower 16 are not used.
     """
     whole = np.floor(rates).astype(np.int64)
-    numbers = _draw_below_one((rates - whole), indices, bits & (2**31 - 1))
-    digits = whole[indices]
-    numbers += _poisson_table(1, _RADIX).draw(digits % _RADIX, bits >> 33 & (2**31 - 1))
+    numbers = _draw_below_one(rates - whole, indices, bits & _MASK)
+    numbers += _poisson_table(1, _RADIX).draw((whole % _RADIX)[indices], bits >> 33 & _MASK)
     if (largest := int(whole.max()) // _RADIX) > 0:
-        large = np.flatnonzero(digits >= _RADIX)
-        table = _poisson_table(_RADIX, largest + 1)
-        numbers[large] += table.draw(digits[large] // _RADIX, more_bits[large] >> 33 & (2**31 - 1))
+        digits = (whole // _RADIX)[indices]
+        large = np.flatnonzero(digits)
+        numbers[large] += _poisson_table(_RADIX, largest + 1).draw(digits[large], more_bits[large] >> 33 & _MASK)
     return numbers
 
 
@@ -176,21 +176,16 @@ def _draw_below_one(
     rates: Float64[np.ndarray, " m"], indices: Int64[np.ndarray, " n"], random: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
     """Draw Poisson numbers of rates below 1 by sequential search; `random` has 31 random bits."""
-    random = (random + 0.5) * 2.0**-31
-    probability = np.exp(-rates)[indices]  # of 0
-    left = np.flatnonzero(random >= probability)
     numbers = np.zeros(len(indices), dtype=np.int64)
-    random, rate, probability = random[left], rates[indices[left]], probability[left]
-    total, number = probability.copy(), 0
+    probability, number = np.exp(-rates), 0
+    total = probability.copy()  # probability of `number` and less
+    left = np.flatnonzero(random >= (total * 2.0**31 - 0.5)[indices])
     while len(left):
         number += 1
         numbers[left] = number
-        probability *= rate / number
+        probability *= rates / number
         total += probability
-        remains = random >= total
-        left, random, rate, probability, total = (
-            values[remains] for values in (left, random, rate, probability, total)
-        )
+        left = left[random[left] >= (total * 2.0**31 - 0.5)[indices[left]]]
     return numbers
 
 
@@ -205,25 +200,25 @@ class PoissonTable:
 
     def __init__(self, rates: Float64[np.ndarray, " m"]) -> None:
         margin = 7 * np.sqrt(rates) + 16  # numbers further from the rate have a probability below 2**-31
-        self._first = np.floor((rates - margin).clip(0)).astype(np.int64)
-        self._width = int(2 * margin.max()) + 2
-        numbers = self._first[:, None] + np.arange(self._width)
+        first = np.floor((rates - margin).clip(0)).astype(np.int64)
+        numbers = first[:, None] + np.arange(int(2 * margin.max()) + 2)
         functions = torch.special.gammaincc(torch.from_numpy(numbers + 1.0), torch.from_numpy(rates)[:, None])
         thresholds = np.rint(functions.numpy() * 2.0**31).astype(np.int64)
         thresholds[:, -1] = 2**31
         guides = np.arange(2**self._GUIDE_BITS) << (31 - self._GUIDE_BITS)
-        self._guide = np.stack([np.searchsorted(row, guides, side="right") for row in thresholds]).ravel()
+        guide = first[:, None] + np.stack([np.searchsorted(row, guides, side="right") for row in thresholds])
+        self._guide = guide.astype(np.int32).ravel()  # least number for the upper bits
+        self._offsets = np.arange(len(rates)) * numbers.shape[1] - first  # of the number 0 in the thresholds
         self._thresholds = thresholds.astype(np.uint32).ravel()
 
     def draw(self, rows: Int64[np.ndarray, " n"], random: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Map 31 random bits to numbers of the rates in these rows."""
         guide = (rows << self._GUIDE_BITS) + (random >> (31 - self._GUIDE_BITS))
-        positions = self._guide[guide] + rows * self._width
-        late = np.flatnonzero(random >= self._thresholds[positions])
+        numbers: np.ndarray = self._guide[guide].astype(np.int64)
+        late = np.flatnonzero(random >= self._thresholds[self._offsets[rows] + numbers])
         while len(late):
-            positions[late] += 1
-            late = late[random[late] >= self._thresholds[positions[late]]]
-        numbers: np.ndarray = positions - rows * self._width + self._first[rows]
+            numbers[late] += 1
+            late = late[random[late] >= self._thresholds[self._offsets[rows[late]] + numbers[late]]]
         return numbers
 
 
