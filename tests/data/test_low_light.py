@@ -66,7 +66,7 @@ def test_tables_invert_the_distribution_function(rates: range | list[int]) -> No
     assert numbers[~tail].tolist() == expected[~tail].tolist()
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.004, 0.7, 1.0, 9.99, 63.4, 255.9, 256.0, 1000.25, 65_535.9])
+@pytest.mark.parametrize("rate", [0.0, 0.004, 0.7, 1.0, 9.99, 63.4, 255.9, 256.0, 1000.25, 5000.9])
 def test_electrons_are_poisson(rate: float) -> None:
     drawn = draw_poisson(np.array([rate]), np.zeros(NUM_DRAWN, dtype=np.int64), bits(NUM_DRAWN, 2), bits(NUM_DRAWN, 3))
     error = math.sqrt(rate / NUM_DRAWN)
@@ -93,9 +93,7 @@ def test_levels_are_distributed_as_the_model_says(level: int, photons: int, read
 
 
 def test_read_noise_is_normal() -> None:
-    model = LowLight.from_settings(
-        {"stops": 0, "photons": 60_000, "read_noise": 2_000}
-    )  # noise alone, half of it clipped
+    model = LowLight.from_settings({"stops": 0, "photons": 3_000, "read_noise": 100})  # noise alone, half of it clipped
     black = model.darken(np.zeros((4, 1, 100, 100), dtype=np.uint8), "train", torch.arange(4))
     assert abs((black == 0).mean() - stats.norm.cdf(linear(0.5 / 255) * 30)) < KOLMOGOROV
     for limit in (40, 60, 80):
