@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from litlab.cli.main import main
+from litlab.sweep.backends.local import LocalPool
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,11 @@ def _environment_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def call_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that calls `litlab` in a folder, and returns its exit code, output and errors."""
+    """Return a function that calls `litlab` in a folder, and returns its exit code, output and errors.
+
+    It is for commands that train nothing: they are over before a pool would be ready, which costs seconds.
+    """
+    monkeypatch.setattr(LocalPool, "start", lambda pool: None)
 
     def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)

@@ -1,25 +1,23 @@
 """Tests of `litlab train hydra/sweeper=decide`: real runs, a killed command, growth, other studies, wrong input."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import wait_until
 from support.runs import TINY, call_litlab
+from support.warm import WarmProcess
 
 from litlab.sweep.study import Study
 
 RUN = (*TINY, "trainer.max_epochs=1", "objective.metric=val/loss", "objective.mode=min")
 DECIDE = (
     "-m", "hydra/sweeper=decide", *RUN, "optimizer.lr=0.1,1e-9,0.099", "hydra.sweeper.baseline=optimizer.lr=0.1",
-    "hydra.sweeper.seeds_max=5", "hydra.sweeper.alpha=0.3", "hydra.sweeper.delta=0.05", "hydra.launcher.jobs=2",
+    "hydra.sweeper.seeds_max=4", "hydra.sweeper.alpha=0.3", "hydra.sweeper.delta=0.05", "hydra.launcher.jobs=2",
 )  # fmt: skip
 Call = Callable[..., tuple[int, str, str]]
 
@@ -51,11 +49,11 @@ def test_settings_are_decided_with_their_runs_saved(
     assert verdicts["lr=0.099"] == "within delta"
     assert answer["is_over"]
     assert answer["sentence"] in whole.stdout
-    assert "of 15" in whole.stdout or "instead of 15" in whole.stdout
-    assert len(Study.load(project / "outputs" / "whole").records) < 15
+    assert "of 12" in whole.stdout or "instead of 12" in whole.stdout
+    assert len(Study.load(project / "outputs" / "whole").records) < 12
     plan = Study.load(project / "outputs" / "whole").plan
     assert plan is not None
-    assert plan.planned_seeds == [5]
+    assert plan.planned_seeds == [4]
     code, output, _ = call_here(project, "status", "outputs/whole")
     assert code == 0
     assert answer["sentence"] in output
@@ -65,12 +63,10 @@ def test_a_killed_command_is_continued_with_the_same_decisions(
     project: Path, whole: "subprocess.CompletedProcess[str]"
 ) -> None:
     study = project / "outputs" / "killed"
-    command = [sys.executable, "-m", "litlab", "train", *DECIDE, "study.name=killed"]
-    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while len(list(study.glob("*/result.json"))) < 5 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
+    process = WarmProcess(["litlab", "train", *DECIDE, "study.name=killed"], project)
+    wait_until(lambda: len(list(study.glob("*/result.json"))) >= 5 or process.poll() is not None)
+    process.kill()
+    process.wait()
     assert len(list(study.glob("*/result.json"))) >= 5
     assert not decision(study)["is_over"]
     continued = call_litlab(project, "resume", "outputs/killed")
@@ -111,13 +107,13 @@ def test_a_value_that_is_fixed_can_not_change(
 
 
 def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path) -> None:
-    grid = call_litlab(project, "train", "-m", *RUN, "optimizer.lr=0.1,0.01,1e-9", "seed=0,2", "study.name=grid")
+    grid = call_litlab(project, "train", "-m", *RUN, "optimizer.lr=0.1,0.01,1e-9", "seed=1", "study.name=grid")
     assert grid.returncode == 0, grid.stderr
     arguments = ("-m", "hydra/sweeper=decide", *RUN, "hydra.sweeper.from_study=outputs/grid", "hydra.sweeper.best=2")
     best = call_litlab(project, "train", *arguments, "hydra.sweeper.seeds_max=3", "study.name=best")
     assert best.returncode == 0, best.stderr
     points = [record.point for record in Study.load(project / "outputs" / "best").records]
-    assert {point["seed"] for point in points} == {"1", "3", "4"}
+    assert {point["seed"] for point in points} == {"0", "2", "3"}
     assert {point["optimizer.lr"] for point in points} == {"0.1", "0.01"}
     jobs = project / "outputs" / "grid" / "jobs.jsonl"
     written = jobs.read_text()
@@ -170,7 +166,7 @@ def test_a_dry_run_describes_the_study_and_writes_nothing(tmp_path: Path, call_h
     code, output, _ = call_here(tmp_path, "train", *DECIDE, "--dry-run")
     assert code == 0
     assert "2 settings against lr=0.1, decided by val/loss (min)" in output
-    assert "up to 5 seeds each, so at most 15 runs; 0 jobs known" in output
+    assert "up to 4 seeds each, so at most 12 runs; 0 jobs known" in output
     assert list(tmp_path.iterdir()) == []
     two = [argument.replace("0.1,1e-9,0.099", "0.1,0.099") for argument in DECIDE]
     assert "1 setting against lr=0.1," in call_here(tmp_path, "train", *two, "--dry-run")[1]

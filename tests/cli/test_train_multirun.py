@@ -40,11 +40,18 @@ def jobs_in(study: Path) -> list[Path]:
     return sorted(config.parent for config in study.glob("*/config.yaml"))
 
 
+def planned_seeds(study: Path) -> list[int] | None:
+    plan = Study.load_own(study).plan
+    assert plan is not None
+    return plan.planned_seeds
+
+
 def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
     assert re.fullmatch(r"multirun_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", study.name)
     jobs = jobs_in(study)
     assert [path.name for path in jobs] == ["0000_seed-0", "0001_seed-1"]
+    assert planned_seeds(study) == [2]
     results = []
     for number, path in enumerate(jobs):
         run = RunDirectory(path)
@@ -162,23 +169,35 @@ def test_impossible_multiruns_are_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_planned_number_of_seeds_is_recorded(tmp_path: Path, call_here: Call) -> None:
-    """That of the axis or of study.seeds, and later larger ones; it is no part of the identity of a run."""
+def test_the_test_of_a_comparison_follows_from_plan_and_looks(tmp_path: Path, call_here: Call) -> None:
+    """A study is looked at before its planned seeds are completed, then with all of them, then with one more.
 
-    def planned(name: str, *arguments: str) -> list[int] | None:
-        code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, f"study.name={name}", *arguments)
-        assert code == 0, errors
-        plan = Study.load_own(tmp_path / "outputs" / name).plan
-        assert plan is not None
-        return plan.planned_seeds
+    The planned number is that of study.seeds or of the axis, and later larger ones; it is no part of the identity.
+    """
+    study = tmp_path / "outputs" / "s"
+    sequential = "sequential over up to 3 planned seeds, valid at every look"
+    completed: dict[Path, int] = {}
+    for seeds, plan, planned, expected in (
+        ("0,1", ["study.seeds=3"], [3], f"{sequential} (not every group has all 3 seeds yet"),
+        ("0,1,2", [], [3], f"{sequential} (looked at before all 3 seeds were completed"),
+        ("0,1,2,3", ["study.seeds=4"], [3, 4],
+         "sequential over any number of seeds, valid at every look (the plan was extended from 3 to 4 seeds"),
+    ):  # fmt: skip
+        arguments = ("train", "-m", *SHORT, "study.name=s", "optimizer.lr=0.02,0.1", f"seed={seeds}", *plan)
+        done = call_litlab(tmp_path, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert planned_seeds(study) == planned
+        results = {path: path.stat().st_mtime_ns for path in study.glob("*/result.json")}
+        assert completed.items() <= results.items(), "no job was started again"
+        completed = results
+        code, table, errors = call_here(tmp_path, "compare", "outputs/s", "--baseline", "lr=0.1")
+        assert (code, errors) == (0, "")
+        assert " ".join(table.split()).partition("Test: ")[2].partition(").")[0] == expected
+    looks = (study / "looks.jsonl").read_text().splitlines()
+    assert [(look["lowest"], look["highest"]) for look in map(json.loads, looks)] == [(2, 2), (3, 3), (4, 4)]
 
-    assert planned("s", "seed=0", "study.seeds=3") == [3]
-    before = [path.stat().st_mtime_ns for path in (tmp_path / "outputs" / "s").glob("*/result.json")]
-    assert planned("s", "seed=0", "study.seeds=4") == [3, 4]
-    assert before == [path.stat().st_mtime_ns for path in (tmp_path / "outputs" / "s").glob("*/result.json")]
-    assert planned("s", "seed=0,1") == [3, 4]
-    assert planned("axis", "seed=0,1") == [2]
-    assert planned("single", "optimizer.lr=0.1") == [1]
+
+def test_fewer_planned_seeds_than_values_are_refused(tmp_path: Path, call_here: Call) -> None:
     code, _, errors = call_here(tmp_path, "train", "-m", *SHORT, "study.name=few", "seed=0,1,2", "study.seeds=2")
     assert (code, errors.splitlines()) == (
         1,
@@ -187,26 +206,7 @@ def test_the_planned_number_of_seeds_is_recorded(tmp_path: Path, call_here: Call
             "for each setting, or null for those of this command"
         ],
     )
-    assert not (tmp_path / "outputs" / "few").exists()
-
-
-def test_the_test_of_a_comparison_follows_from_plan_and_looks(tmp_path: Path, call_here: Call) -> None:
-    """A study is looked at before its planned seeds are completed, then with all of them, then with one more."""
-
-    def tested(seeds: str, *plan: str) -> str:
-        arguments = ("train", "-m", *SHORT, "study.name=s", "optimizer.lr=0.02,0.1", f"seed={seeds}", *plan)
-        assert call_here(tmp_path, *arguments)[0] == 0
-        code, table, errors = call_here(tmp_path, "compare", "outputs/s", "--baseline", "lr=0.1")
-        assert (code, errors) == (0, "")
-        return " ".join(table.split()).partition("Test: ")[2].partition(").")[0]
-
-    sequential = "sequential over up to 3 planned seeds, valid at every look"
-    assert tested("0,1", "study.seeds=3") == f"{sequential} (not every group has all 3 seeds yet"
-    assert tested("0,1,2") == f"{sequential} (looked at before all 3 seeds were completed"
-    extended = "sequential over any number of seeds, valid at every look (the plan was extended from 3 to 4 seeds"
-    assert tested("0,1,2,3") == extended
-    looks = (tmp_path / "outputs" / "s" / "looks.jsonl").read_text().splitlines()
-    assert [(look["lowest"], look["highest"]) for look in map(json.loads, looks)] == [(2, 2), (3, 3), (4, 4)]
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call) -> None:
@@ -333,16 +333,18 @@ def test_a_command_knows_of_the_cores_of_another_one(tmp_path: Path) -> None:
     others = DeviceLeases()
     cores = [f"core-{number}" for number in os.sched_getaffinity(0)]
     assert others.take(cores, len(cores)) == (cores, [])
-    done = call_litlab(tmp_path, "train", "-m", *SHORT, "seed=0,1", "study.name=mine")
+    done = call_litlab(tmp_path, "train", "-m", *SHORT, "optimizer.lr=0.05,0.1", "study.name=mine")
     others.release(cores)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     owner = f"process {os.getpid()} on {os.uname().nodename}"
     assert lines[1:3] == [
-        "0000_seed-0: started",
-        f"0001_seed-1: waits: {len(cores)} of {len(cores)} CPU cores are in use by {owner}",
+        "0000_lr-0.05: started",
+        f"0001_lr-0.1: waits: {len(cores)} of {len(cores)} CPU cores are in use by {owner}",
     ]
-    (ended,) = (number for number, line in enumerate(lines) if line.startswith("0000_seed-0: completed"))
+    (ended,) = (number for number, line in enumerate(lines) if line.startswith("0000_lr-0.05: completed"))
     assert f"1 queued ({len(cores)} of {len(cores)} CPU cores are in use by {owner})" in lines[ended]
-    assert lines.index("0001_seed-1: started") > ended
-    assert not (tmp_path / "outputs" / "mine" / ".waiting.json").exists()
+    assert lines.index("0001_lr-0.1: started") > ended
+    study = tmp_path / "outputs" / "mine"
+    assert not (study / ".waiting.json").exists()
+    assert planned_seeds(study) == [1], "without an axis of seeds"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from support.runs import TINY, compose_config, compose_master
+from support.runs import TINY, compose_config, compose_master, compose_single_run
 
 from litlab.config.ablation import check_effects, expand_ablation, read_changes
 from litlab.config.ablation_changes import names_in, quote_changes, variant_name
@@ -170,7 +170,7 @@ def test_jobs_know_their_changes_and_are_the_same_runs_as_without_an_ablation(lo
     assert all(job.config["study"]["swept"] == ["seed"] for job in jobs)
     assert jobs[2].config["study"]["ablate"]["adamw"] == ["optimizer=adamw", "optimizer.lr=1e-3"]
     assert jobs[4].config["schedule"] is None
-    alone = compose_config(*TINY, "seed=1", "optimizer=adamw", "optimizer.lr=1e-3")
+    alone = compose_single_run(*TINY, "seed=1", "optimizer=adamw", "optimizer.lr=1e-3")
     assert jobs[2].identity == identity(alone)
     assert jobs[2].config | {"study": 0, "threads": 0} == alone | {"study": 0, "threads": 0}
 

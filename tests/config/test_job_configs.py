@@ -8,7 +8,7 @@ import pytest
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from support.runs import TINY, compose_config, compose_master
+from support.runs import TINY, compose_master, compose_single_run
 
 from litlab.config.config_file import to_yaml
 from litlab.config.job_configs import ComposedJob, Point, compose_jobs, match_existing_jobs
@@ -28,7 +28,7 @@ def test_a_job_is_what_a_single_run_would_be(loader: ConfigLoader, tmp_path: Pat
         "name": None, "snapshot": True, "seeds": None, "swept": ["seed", "optimizer"],
         "ablate": None, "ablate_pairs": False, "ablation": None,
     }  # fmt: skip
-    alone = compose_config(*TINY, "seed=3", "optimizer=adamw")
+    alone = compose_single_run(*TINY, "seed=3", "optimizer=adamw")
     assert second.config | {"study": None} == alone | {"study": None}
     assert [first.number, second.number] == [0, 1]
     assert [first.directory, second.directory] == ["0000_optimizer-sgd_seed-0", "0001_optimizer-adamw_seed-3"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from omegaconf import DictConfig, open_dict
 from support.warm import run_warm
 from torch import nn
 
-from litlab.config.compose import record_swept_overrides, register_resolvers
+from litlab.config.compose import Composer, record_swept_overrides, register_resolvers
 from litlab.config.config_file import to_yaml
 from litlab.config.freeze import freeze
-from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
+from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf, project_conf
 from litlab.runs.directory import RunDirectory
 from litlab.runs.initial_weights import keep_weights
 from litlab.runs.result import read_result
@@ -43,16 +44,33 @@ TINY = (*TINY_WITH_PICTURES, *NO_PICTURES)
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def compose_config(*overrides: str) -> dict[str, Any]:
+def compose_single_run(*overrides: str) -> dict[str, Any]:
     """Compose and freeze as `litlab train` does, without starting a run."""
     register_resolvers()
     with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration(ROOT, list(overrides), RunMode.RUN)
-        HydraConfig.instance().set_config(composed)
-        with open_dict(composed):
-            del composed["hydra"]
-        return freeze(composed)
+        return _freeze(loader.load_configuration(ROOT, list(overrides), RunMode.RUN))
+
+
+def compose_config(*overrides: str) -> dict[str, Any]:
+    """Compose and freeze the config of a single run as a job of a multirun: the same in a fraction of the time."""
+    return _freeze(_composer(project_conf(Path.cwd())).compose(overrides))
+
+
+@cache
+def _composer(_: Path | None) -> Composer:
+    """Return what reads each config once, for a project with such a folder of configs."""
+    register_resolvers()
+    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        return Composer(loader, loader.load_configuration(ROOT, [], RunMode.MULTIRUN))
+
+
+def _freeze(composed: DictConfig) -> dict[str, Any]:
+    HydraConfig.instance().set_config(composed)
+    with open_dict(composed):
+        del composed["hydra"]
+    return freeze(composed)
 
 
 def compose_master(loader: ConfigLoader, *arguments: str) -> DictConfig:

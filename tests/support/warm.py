@@ -14,7 +14,10 @@ from unittest import mock
 
 from litlab.process.fork_server import WORKER_MODULES, ForkRequest, ForkServer
 
-MODULES = ("litlab.cli.*", "litlab.config.*", "litlab.inference.*", "litlab.sweep.*", "support.forked_popen")
+MODULES = (
+    "litlab.cli.*", "litlab.config.*", "litlab.inference.*", "litlab.sweep.*", "support.composed_once",
+    "support.forked_popen",
+)  # fmt: skip
 START_UP = 120  # seconds; a machine may be busy
 _ids = count()
 _pids: dict[int, int] = {}  # of each fork that has started

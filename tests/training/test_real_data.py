@@ -11,6 +11,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
 pytestmark = [
+    pytest.mark.integrations,
     pytest.mark.real_data,
     pytest.mark.skipif("LITLAB_CIFAR10" not in os.environ, reason="LITLAB_CIFAR10 names no folder or archive"),
 ]

@@ -11,6 +11,7 @@ from support.thorough import THOROUGH
 from litlab.data import shapes
 from litlab.runs.result import read_result
 
+pytestmark = pytest.mark.integrations
 PLAIN = (
     "data=shapes", "data.num_train=8000", "data.num_test=1000", "data.val_size=0",
     "data.batch_size=32", "data.crop_padding=0", "data.flip=false",
