@@ -13,7 +13,7 @@ _COMMAND = re.compile(r"^    litlab (.+)$", re.MULTILINE)
 _SESSION = re.compile(r"^    \$ ((?:.*\\\n    )*.+)\n((?:(?:    (?!\$ ).*)?\n)*)", re.MULTILINE)
 _OMITTED = "..."
 _NUMBER = re.compile(r"((?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?(?![\w]))")
-_JOB = re.compile(r"\d{4}_\S+: ")
+_JOB = re.compile(r"(?:[\d.]+ % )?(\d{4}_[^\s:]+)(?::|$)")  # with its progress, or in the order of results
 _PROGRESS = re.compile(r"\[\d+ completed.*\]")  # printed every few seconds
 _VARYING = [  # what differs each time that a command is called, with the name that replaces it
     (re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}"), "DATE_ID"),
@@ -102,7 +102,7 @@ def write_outputs(page: str, outputs: Iterable[str]) -> None:
 def different_lines(expected: str, printed: str, tolerance: float) -> list[str]:
     """Compare the output of a command with that of a page.
 
-    Times, dates and ids are left out, and so is the order of the jobs that run at the same time.
+    Times, dates and ids are left out, and so is the order of jobs, which run at the same time or lead by little.
 
     Args:
         expected: Output on the page.
@@ -135,13 +135,13 @@ def _normalize(output: str) -> list[str]:
 
 
 def _with_jobs_sorted(lines: list[str]) -> Iterator[str]:
-    """Yield the lines, those of consecutive lines on jobs in alphabetical order."""
-    jobs: list[str] = []
+    """Yield the lines, consecutive lines on jobs in the order of their names."""
+    jobs: list[tuple[str, str]] = []
     for line in [*lines, ""]:
-        if _JOB.match(line):
-            jobs.append(line)
+        if match := _JOB.match(line):
+            jobs.append((match[1], line))
             continue
-        yield from sorted(jobs)
+        yield from (text for _, text in sorted(jobs))
         jobs.clear()
         yield line
 
