@@ -44,7 +44,8 @@ class Key:
     Attributes:
         name: Dotted name.
         type: Type with its range, in Markdown; empty if no schema has it.
-        default: Text of the default in YAML, `???` for a key without one; None for a mapping, and a part of a null one.
+        default: Text of the default in YAML, `???` for a key without one; None for a mapping, and for a part of a null
+            one without a default.
         description: Comment; empty for a part of a key whose description covers it.
     """
 
@@ -143,10 +144,11 @@ class ConfigFile:
         self, prefix: str, node: yaml.MappingNode | None, schema: Schema, definitions: Schema
     ) -> Iterator[Key]:
         """Yield the keys of a mapping with their parts, which for one that is null come from the schema."""
-        properties = schema.get("properties", {})
+        properties, attributes = schema.get("properties", {}), _attribute_texts(schema.get("description", ""))
         nodes = {key.value: (key, value) for key, value in node.value} if node is not None else {}
         for name in nodes or properties:
-            item, default, description, parts = properties.get(name, {}), None, "", None
+            item, description, parts = properties.get(name, {}), attributes.get(name, ""), None
+            default = None if name in nodes else _default(item)
             if name in nodes:
                 key, value = nodes[name]
                 description = self._comment(key, value)
@@ -215,7 +217,7 @@ def _schema_keys(prefix: str, section: type[Section] | None, names: Collection[s
         Key(
             f"{prefix}.{name}".lstrip("."),
             describe_type(item),
-            json.dumps(item["default"]).strip('"') if "default" in item else MISSING,
+            _default(item) or MISSING,
             descriptions.get(name, ""),
         )
         for name, item in schema.get("properties", {}).items()
@@ -226,4 +228,14 @@ def _schema_keys(prefix: str, section: type[Section] | None, names: Collection[s
 def _attributes(section: type[Section]) -> dict[str, str]:
     """Return the text of each attribute in the docstrings of a section and its bases."""
     docs = [getdoc(base) or "" for base in reversed(section.__mro__) if issubclass(base, Section)]
-    return {name: " ".join(text.split()) for doc in docs for name, text in _ATTRIBUTE.findall(doc)}
+    return _attribute_texts("\n".join(docs))
+
+
+def _attribute_texts(docstring: str) -> dict[str, str]:
+    """Return the text of each attribute in a docstring."""
+    return {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(docstring)}
+
+
+def _default(schema: Schema) -> str | None:
+    """Return the text of the default in a schema; None without one."""
+    return json.dumps(schema["default"]).strip('"') if "default" in schema else None

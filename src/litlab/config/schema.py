@@ -161,7 +161,9 @@ class LowLight(Section):
         seed: Seed of stops and noise; independent of `seed`, so that runs that are compared see the same images.
     """
 
-    stops: Annotated[Any, AfterValidator(_stops)]  # of one sentence, where a union has one for each member
+    stops: Annotated[  # an error of one sentence, where a union has one for each member
+        Any, AfterValidator(_stops), Field(description=f"number from 0 to {_MAX_STOPS} or ascending list of 2")
+    ]
     photons: Annotated[float, Field(gt=0, lt=2**16)]  # what the tables of litlab.data.low_light are for
     read_noise: NonNegative
     seed: Seed = 0

@@ -5,7 +5,7 @@ pixel and channel are drawn from a Poisson distribution, to which the camera add
 clipped to black and white and converted back to sRGB, with 8 bits. It is not brightened.
 
 The result is a function of (seed, split, row) alone. Random numbers are hashes of these, which distribution functions
-in tables map to electrons, so that 10**8 pixels take seconds.
+in tables map to electrons.
 """
 
 import hashlib
