@@ -103,7 +103,7 @@ def problems(**changes: Any) -> list[str]:
         ("task__metrics", {"f1": {"average": "macro"}}, "task.metrics.f1._target_: names the class to build"),
         ("task__metrics", {"f1": "my.F1"}, "task.metrics.f1=my.F1: expected a node that names a"),
         ("objective__metric", "val/f1", "objective.metric=val/f1: is not measured in validation"),
-        ("trainer__precision", "32", "trainer.precision=32: expected '64-true'"),
+        ("trainer__precision", "32", "trainer.precision=32: expected 'auto', '64-true'"),
         ("trainer__max_epochs", 0, "trainer.max_epochs=0: expected greater than or equal to 1, or -1"),
         ("trainer__limit_train_batches", 1.5, "trainer.limit_train_batches=1.5: expected less than or equal to 1"),
         ("model__widths", [], "model.widths=[]: list should have at least 1 item"),
