@@ -177,6 +177,8 @@ REMEDIES: list[tuple[str, tuple[str, ...], str | None]] = [  # class, what the u
     ("Foreign", ("~model",), "~optimizer ~schedule"),
     ("TakesOptimizer", (), "~model ~schedule"),
     ("TakesOptimizer", ("~schedule",), "~model"),
+    ("TakesOptimizer", ("~schedule", "+task.optimizer.lr=1"), "~model ~optimizer"),
+    ("TakesOptimizer", ("~schedule", "~model", "+task.optimizer.lr=1"), "~optimizer"),
     ("TakesAll", (), None),
     ("Foreign", ("~model", "~optimizer", "~schedule"), None),
 ]
@@ -214,7 +216,9 @@ def test_groups_that_the_task_does_not_take_are_refused_with_the_remedy(found: F
             assert problems == []
         else:
             (problem,) = problems
-            assert problem.startswith(f"task: subclasses.{name} takes no argument ")
+            assert problem.startswith(
+                f"task: subclasses.{name} {'has' if remedy == '~optimizer' else 'takes no argument'} "
+            )
             assert problem.endswith(f": {remedy}")
 
 

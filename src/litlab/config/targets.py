@@ -175,16 +175,19 @@ def _missing_packages(config: Config) -> list[str]:
 
 
 def _unused_groups(config: Config, reports: Mapping[Call, Report]) -> list[str]:
-    """Return a problem if the task of the user's own takes no argument for groups that the config has."""
+    """Return a problem if the task of the user's own does not get groups that the config has."""
     for call, report in reports.items():
         if call.key != "task" or report.parameters is None:
             continue
-        names = [group for group, name in _TAKEN_BY_TASK.items() if config.get(group) and name not in report.parameters]
-        if names:
-            arguments = " or ".join(_TAKEN_BY_TASK[group] for group in names)
+        groups = {group: name for group, name in _TAKEN_BY_TASK.items() if config.get(group)}
+        lacking = [group for group, name in groups.items() if name not in report.parameters]
+        own = [group for group, name in groups.items() if name in (call.arguments or ())]
+        if lacking or own:
+            reasons = [f"takes no argument {' or '.join(groups[group] for group in lacking)}"] if lacking else []
+            reasons += [f"has {' and '.join(f'task.{groups[group]}' for group in own)}"] if own else []
             return [
-                f"task: {call.target} takes no argument {arguments}, so {', '.join(names)} of the config would change "
-                f"nothing; leave out what it makes itself: {' '.join(f'~{group}' for group in names)}"
+                f"task: {call.target} {' and '.join(reasons)}, so {', '.join([*lacking, *own])} of the config would "
+                f"change nothing; leave out what it makes itself: {' '.join(f'~{group}' for group in [*lacking, *own])}"
             ]
     return []
 
