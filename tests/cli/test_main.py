@@ -47,3 +47,8 @@ def test_several_tasks_of_one_command_are_refused_by_the_first(
         expected = f"litlab: this command starts all its processes itself: run it once, without {launcher}; with "
         assert errors.startswith(expected) if rank == 0 else errors == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_is_refused_in_a_sentence(tmp_path: Path, call_here: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    assert call_here(tmp_path, "status") == (1, "", "litlab: needs Linux or macOS; on Windows, run it in WSL 2\n")

@@ -224,3 +224,9 @@ def test_workers_that_can_not_be_started_for_another_reason(make: Make, tmp_path
         "data.num_workers: the workers that read images can't be started: Too many open files; "
         "set a smaller number, or 0"
     )
+
+
+def test_workers_need_linux(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(UserError, match=r"^data.num_workers=2: .* need Linux; expected data.num_workers=0$"):
+        training_loader(make(storage="stream", num_workers=2), 1)

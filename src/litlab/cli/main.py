@@ -36,6 +36,8 @@ def main() -> None:
     Exit codes: 0 for success, 1 for a user error, 75 for a run or study in use, 130 for Ctrl-C, else the worker's.
     """
     try:
+        if sys.platform == "win32":  # which has no fcntl, fork and POSIX signals
+            raise UserError("needs Linux or macOS; on Windows, run it in WSL 2")
         _escape_unprintable()
         _dispatch(sys.argv[1:])
     except UserError as error:

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import signal
+import sys
 import threading
 import warnings
 from collections import deque
@@ -44,6 +45,9 @@ class WorkerLoader(BatchLoader):
         pin_memory: Copy images to page-locked memory, from which they are moved to a GPU faster.
         persistent_workers: Keep the workers between iterations, until Lightning shuts them down.
         args: See `LoaderArgs`.
+
+    Raises:
+        UserError: If there are to be workers on another system than Linux, whose kernel ends them with their parent.
     """
 
     def __init__(
@@ -59,6 +63,10 @@ class WorkerLoader(BatchLoader):
         **args: Any,
     ) -> None:
         super().__init__(**args)
+        if num_workers and sys.platform != "linux":
+            raise UserError(
+                f"data.num_workers={num_workers}: processes that read images need Linux; expected data.num_workers=0"
+            )
         self._row_batches = _RowBatches()
         self._persistent_workers = persistent_workers
         self._active_iterator: Any = None

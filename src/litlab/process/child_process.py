@@ -132,7 +132,7 @@ def count_gpus() -> int:
 
 def may_have_gpu() -> bool:
     """Return whether torch may find a GPU here; counting, which takes 3 s, only confirms that there is no driver."""
-    return any(map(os.path.exists, _GPU_FILES)) or count_gpus() > 0
+    return sys.platform == "linux" and (any(map(os.path.exists, _GPU_FILES)) or count_gpus() > 0)
 
 
 def _count_gpus() -> int:
