@@ -6,12 +6,20 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
+# $(call install-lock,ENVIRONMENT,LOCK). With uv's variable UV_TORCH_BACKEND=cpu, torch and torchvision come from PyTorch's
+# own index, in the same versions; these are other files, whose hashes the lock does not have. All others keep theirs.
+define install-lock
+@awk '/^[a-z]/ { keep = $(if $(UV_TORCH_BACKEND),!/^(torch|torchvision|triton)==|^(cuda|nvidia)-/,1) } keep' $(2) > $(1)/packages.lock
+@$(BIN)/uv pip install -q --compile-bytecode --python $(1)/bin/python --require-hashes --build-constraints requirements.lock $(if $(UV_TORCH_BACKEND),--no-deps) -r $(1)/packages.lock
+$(if $(UV_TORCH_BACKEND),@$(BIN)/uv pip install -q --compile-bytecode --python $(1)/bin/python $$(grep -oE '^torch(vision)?==[0-9.]+' $(2)))
+endef
+
 .PHONY: help install train test test-cluster test-integrations check docs tutorial tensorboard torture audit bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-install: .venv/.installed  ## .venv with everything that requirements.lock pins
+install: .venv/.installed  ## .venv with everything that requirements.lock pins; UV_TORCH_BACKEND=cpu: without CUDA
 
 train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a minute
 	@$(BIN)/litlab train experiment=quickstart
@@ -71,16 +79,16 @@ clean:  ## remove what these targets made; outputs/ stays
 	done; \
 	[ -n "$${found:-}" ] || { echo "litlab needs Python 3.11, 3.12 or 3.13, and found none; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
 	"$$found" -c 'import venv, ensurepip' 2>/dev/null || { echo "$$found has no venv module; install it (Debian and Ubuntu: apt install python3-venv) and call make again" >&2; exit 1; }; \
-	echo "Installing into .venv ($$("$$found" --version)); about 6 GB with CUDA, a minute or less on a good line"; \
+	echo "Installing into .venv ($$("$$found" --version)); $(if $(UV_TORCH_BACKEND),torch for $(UV_TORCH_BACKEND),about 6 GB with CUDA), a minute or less on a good line"; \
 	"$$found" -m venv --clear .venv
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.lock
 	@$(BIN)/python -m pip install -q --require-hashes --no-deps -r .venv/uv.lock
-	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r requirements.lock
+	$(call install-lock,.venv,requirements.lock)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv-integrations/.installed: .venv/.installed tests/integrations.lock
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-integrations
-	@$(BIN)/uv pip install -q --compile-bytecode --python .venv-integrations/bin/python --require-hashes --build-constraints requirements.lock -r tests/integrations.lock
+	$(call install-lock,.venv-integrations,tests/integrations.lock)
 	@$(BIN)/uv pip install -q --python .venv-integrations/bin/python --no-deps --no-build-isolation -e .
 	@touch $@

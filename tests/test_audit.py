@@ -74,6 +74,7 @@ def test_installed_versions_match_the_lock(audit: Any, tmp_path: Path) -> None:
     assert audit.other_versions([audit.Pin("b", "2", "")], packages) == []
     assert audit.other_versions([audit.Pin("a", "1.0", ""), audit.Pin("a", "2", other)], packages) == []
     assert audit.other_versions([audit.Pin("a", "1.1", "")], packages) == ["a: installed is 1.0, locked 1.1"]
+    assert audit.other_versions([audit.Pin("b", "1.0", "")], installed(tmp_path, "b", version="1.0+cpu")) == []
 
 
 def test_malware_is_found_offline(audit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
