@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from support.runs import TINY, compose_config
+from support.warm_targets import warm_foreign_problems
 
-from litlab.config.targets import check_foreign, constructor_parameters, find_base, foreign_problems, import_target
+from litlab.config.targets import check_foreign, constructor_parameters, find_base, import_target
 from litlab.errors import UserError
 
 MODULE = """
@@ -193,12 +194,12 @@ Found = dict[tuple[str, ...], list[str]]  # overrides -> problems
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """Check all configs in one process, which imports torch."""
+    """Check all configs in one process."""
     project = tmp_path_factory.mktemp("project")
     (project / "subclasses.py").write_text(MODULE)
     tasks = [own_task(name, *left_out) for name, left_out, _ in REMEDIES]
     overrides = [*ACCEPTED, *(refused for refused, _ in REFUSED.values()), *tasks]
-    problems = foreign_problems([compose_config(*each) for each in overrides], project)
+    problems = warm_foreign_problems([compose_config(*each) for each in overrides], project)
     return dict(zip(overrides, problems, strict=True))
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from support.runs import TINY, compose_config
+from support.warm_targets import warm_foreign_problems
 
-from litlab.config.targets import Call, _problem, check_foreign, foreign_problems, import_target
+from litlab.config.targets import Call, _problem, check_foreign, import_target
 from litlab.errors import UserError
 
 MODULE = """
@@ -243,9 +244,8 @@ NESTED: dict[str, tuple[dict[str, Any], str | None]] = {
 
 
 def test_nodes_inside_others_are_checked_like_them(tmp_path: Path) -> None:
-    """All in one process, which takes a second to start."""
     configs = [config for config, _ in NESTED.values()]
-    found = dict(zip(NESTED, foreign_problems(configs, tmp_path), strict=True))
+    found = dict(zip(NESTED, warm_foreign_problems(configs, tmp_path), strict=True))
     for name, (_, expected) in NESTED.items():
         assert len(found[name]) == (expected is not None), (name, found[name])
         assert expected is None or expected in found[name][0], (name, found[name])
@@ -261,7 +261,7 @@ def test_a_logger_whose_package_is_not_installed_is_refused() -> None:
 
 def test_modules_of_a_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the other package of Lightning; without a data module, those that have to have loaders."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # one process for all imports torch
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     configs = [
         {"task": {"_target_": "foreignpkg.renamed.Net"}},
         {"data": None, "task": {"_target_": "lightning.pytorch.demos.boring_classes.BoringModel"}},
@@ -269,7 +269,7 @@ def test_modules_of_a_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         {"data": None, "task": {"_target_": "support.foreign_tasks.GAN"}},
         compose_config(*TINY[5:], "~data", "task._target_=training.test_foreign_data.Loading"),
     ]
-    renamed, boring, tutorial, gan, subclass = foreign_problems(configs, Path(__file__).parents[1])
+    renamed, boring, tutorial, gan, subclass = warm_foreign_problems(configs, Path(__file__).parents[1])
     assert renamed == [
         "task._target_: foreignpkg.renamed.Net derives from pytorch_lightning.core.module.LightningModule; "
         "change the import to lightning.pytorch, which has the same classes"

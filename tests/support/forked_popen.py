@@ -25,10 +25,10 @@ _path = [path for path in sys.path if path not in os.environ.get("PYTHONPATH", "
 _kept: list[object] = []  # streams of the parent: closing them would write what is buffered once more
 
 
-def _popen_or_fork(process: "subprocess.Popen[Any]", arguments: Any, *others: Any, **options: Any) -> None:
-    if _is_litlab(arguments):  # called last before exec
-        options["preexec_fn"] = partial(_become, arguments, options.get("env"), options.get("pass_fds", ()))
-    _popen(process, arguments, *others, **options)
+def _popen_or_fork(process: "subprocess.Popen[Any]", args: Any, *others: Any, **options: Any) -> None:
+    if _is_litlab(args):  # called last before exec
+        options["preexec_fn"] = partial(_become, args, options.get("env"), options.get("pass_fds", ()))
+    _popen(process, args, *others, **options)
 
 
 def _is_litlab(arguments: Any) -> bool:

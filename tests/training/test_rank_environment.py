@@ -14,6 +14,7 @@ from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
 WORKER = "litlab.training.worker"
+SHORT = (*TINY, "trainer.max_epochs=1")
 # Of a batch job with one task, whose processes Lightning takes for tasks of it.
 BATCH_JOB = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "1", "JOB_NAME": "sbatch"}
 # Of a step with a task on each of two nodes.
@@ -28,7 +29,7 @@ def test_two_ranks_within_a_batch_job_and_two_tasks_of_srun_train_as_two(tmp_pat
     path = {"PATH": f"{srun.parent}:{os.environ['PATH']}"}
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     inside = outside | path | {f"SLURM_{name}": value for name, value in BATCH_JOB.items()}
-    config = compose_config(*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    config = compose_config(*SHORT, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     weights = []
     for name, environment in {"outside": outside | path, "inside": inside}.items():
         run = RunDirectory.create(tmp_path / name, to_yaml(config), {})
@@ -39,7 +40,7 @@ def test_two_ranks_within_a_batch_job_and_two_tasks_of_srun_train_as_two(tmp_pat
         weights.append(read_result(run)["weights"])
     assert weights[0] == weights[1]
 
-    config = compose_config(*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.num_nodes=2")
+    config = compose_config(*SHORT, "trainer=ddp", "trainer.accelerator=cpu", "trainer.num_nodes=2")
     run = RunDirectory.create(tmp_path / "srun", to_yaml(config), {})
     command = [sys.executable, "-P", "-m", WORKER, str(run.path)]  # new ones: Lightning reads variables when imported
     with reserve_port() as reserved:

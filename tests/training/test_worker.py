@@ -15,7 +15,7 @@ import pytest
 from support.pool_jobs import new_job, trained_here
 from support.processes import PATIENCE, wait_until
 from support.runs import TINY, call_litlab, compose_config
-from support.warm import WarmProcess
+from support.warm import WarmProcess, run_warm
 
 from litlab.config.config_file import to_yaml
 from litlab.config.machine_facts import open_keys
@@ -35,9 +35,8 @@ def test_torchrun(tmp_path: Path) -> None:
     config = compose_config(*TINY, "trainer.max_epochs=1", "trainer.devices=2")
     run = RunDirectory.create(tmp_path / "run", to_yaml(config), {})
     write_result(run, Result(status=RunStatus.FAILED, identity="older", error="a machine failed"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "litlab.training.worker", str(run.path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", WORKER, str(run.path)]
+    done = run_warm(command, tmp_path, timeout=200)
     assert done.returncode == 0, done.stderr
     result = read_result(run)
     assert (result["status"], result["epochs"], result["steps"]) == ("completed", 1, 10)
