@@ -1,6 +1,7 @@
 """litlab as its users have it: installed from its wheel, in a folder with a package and configs of their own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -130,11 +131,28 @@ def test_the_run_can_be_used(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.timeout(1200)
+def test_a_new_project_trains_and_passes_its_tests(environment: Path, tmp_path: Path) -> None:
+    """`litlab new` of the wheel, then `make train` and `make test`, which install everything anew."""
+    project = tmp_path / "My Project"
+    done = _call(tmp_path, environment / "bin" / "litlab", "new", project.name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r'^    "litlab @ file:///.+\.whl",$', (project / "pyproject.toml").read_text(), re.MULTILINE)
+    trained, tested = (_call(project, "make", target, timeout=1000) for target in ("train", "test"))
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    (path,) = (project / "outputs" / "gratings").iterdir()
+    assert read_result(RunDirectory(path))["best"]["val/accuracy"] > 0.5  # of eight classes
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert re.search(r"^\d+ passed", tested.stdout, re.MULTILINE)
+    with RunDirectory(path).config.open() as config:
+        assert yaml.safe_load(config)["model"]["_target_"] == "my_project.model.ConvNet"
+
+
 def _site_packages(venv: Path) -> Path:
     (packages,) = venv.glob("lib/python3*/site-packages")
     return packages
 
 
-def _call(folder: Path, *command: object) -> "subprocess.CompletedProcess[str]":
+def _call(folder: Path, *command: object, timeout: float = 250) -> "subprocess.CompletedProcess[str]":
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run([*map(str, command)], cwd=folder, env=own, capture_output=True, text=True, timeout=250)
+    return subprocess.run([*map(str, command)], cwd=folder, env=own, capture_output=True, text=True, timeout=timeout)

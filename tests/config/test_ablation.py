@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from support.runs import TINY, compose_config, compose_master, compose_single_run
+from support.runs import TINY, compose_config, compose_master
 
 from litlab.config.ablation import check_effects, expand_ablation, read_changes
 from litlab.config.ablation_changes import names_in, quote_changes, variant_name
 from litlab.config.identity import identity
 from litlab.config.job_configs import ComposedJob, Point, compose_jobs
 from litlab.errors import UserError
+from litlab.testing import compose_config as compose_single_run
 
 CHANGES = {
     "no_flip": ["data.flip=false"],

@@ -8,11 +8,12 @@ import pytest
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from support.runs import TINY, compose_master, compose_single_run
+from support.runs import TINY, compose_master
 
 from litlab.config.config_file import to_yaml
 from litlab.config.job_configs import ComposedJob, Point, compose_jobs, match_existing_jobs
 from litlab.errors import UserError
+from litlab.testing import compose_config as compose_single_run
 
 
 def jobs_of(loader: ConfigLoader, swept: list[str], *overrides: list[str], **options: Any) -> list[ComposedJob]:

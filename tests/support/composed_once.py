@@ -4,6 +4,8 @@ The parsers of Hydra learn their grammar, and its plugins are found, at the firs
 inherits that composes in half of the time.
 """
 
-from support.runs import TINY, compose_single_run
+from support.runs import TINY
+
+from litlab.testing import compose_config as compose_single_run
 
 compose_single_run(*TINY)

@@ -44,14 +44,6 @@ TINY = (*TINY_WITH_PICTURES, *NO_PICTURES)
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def compose_single_run(*overrides: str) -> dict[str, Any]:
-    """Compose and freeze as `litlab train` does, without starting a run."""
-    register_resolvers()
-    with initialize_config_dir(str(packaged_conf()), version_base=VERSION_BASE):
-        loader = GlobalHydra.instance().config_loader()
-        return _freeze(loader.load_configuration(ROOT, list(overrides), RunMode.RUN))
-
-
 def compose_config(*overrides: str) -> dict[str, Any]:
     """Compose and freeze the config of a single run as a job of a multirun: the same in a fraction of the time."""
     return _freeze(_composer(project_conf(Path.cwd())).compose(overrides))

@@ -22,12 +22,15 @@ litlab: compose, run and compare PyTorch Lightning experiments
   litlab predict DIR --images PATH                print classes and probabilities of images
   litlab export DIR --format onnx                 write the trained network for other programs
   litlab tensorboard [DIR]                        start TensorBoard on outputs/ or one directory
+  litlab new PATH                                 make a project of your own: network, data, task, tests
 
 Each command has its own --help. In Python, litlab.train([...]) and litlab.results(DIR) return results, and
 litlab.load(DIR) the trained network with its preprocessing.
 """
 # Names of the modules, too.
-COMMANDS = ("train", "resume", "status", "rerun", "compare", "diff", "evaluate", "predict", "export", "tensorboard")
+COMMANDS = (
+    "train", "resume", "status", "rerun", "compare", "diff", "evaluate", "predict", "export", "tensorboard", "new",
+)  # fmt: skip
 
 
 def main() -> None:

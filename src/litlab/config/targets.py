@@ -140,8 +140,15 @@ def check_foreign(config: Config, project: Path | None = None) -> None:
         raise UserError("\n".join(problems))
 
 
-def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> list[list[str]]:
+def foreign_problems(
+    configs: Sequence[Config], project: Path | None = None, *, separate: bool = True
+) -> list[list[str]]:
     """Return the problems of each of several configs, checked in a single process; see `check_foreign`.
+
+    Args:
+        configs: Configs, or some of their groups.
+        project: Folder whose packages are importable; by default the current one.
+        separate: Import the targets in a process of its own; else here, where those of the project are importable.
 
     Raises:
         UserError: If an import ends that process.
@@ -152,7 +159,8 @@ def foreign_problems(configs: Sequence[Config], project: Path | None = None) -> 
         for config in configs
     ]
     distinct = tuple(dict.fromkeys(call for calls_of_config in calls for call in calls_of_config))
-    reports = dict(zip(distinct, _check_in_process(distinct, project) if distinct else (), strict=True))
+    checked = _check_in_process(distinct, project) if separate and distinct else map(_report, distinct)
+    reports = dict(zip(distinct, checked, strict=True))
     return [
         _problems(config, {call: reports[call] for call in calls_of_config})
         for config, calls_of_config in zip(configs, calls, strict=True)
