@@ -165,7 +165,10 @@ def _move_content(source: Path, folder: Path) -> None:
             entry.rename(moved[-1])
     except BaseException:
         for entry in moved:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
         raise
 
 
