@@ -180,7 +180,7 @@ class NetworkSuite(_Suite):
     def test_gradients_reach_all_trained_parameters(self, make_network: MakeNetwork) -> None:
         """Check that no parameter is left out of the loss; fix what is not to be trained by `requires_grad_(False)`."""
         network = make_network()
-        nn.functional.cross_entropy(network(self.images(8)), torch.arange(8) % self.num_classes).backward()
+        nn.functional.cross_entropy(network(self.images(8)), torch.arange(8) % self.num_classes).backward()  # type: ignore[no-untyped-call]
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         without = [name for name, value in trained.items() if value.grad is None or not value.grad.abs().sum() > 0]
         assert not without, f"no gradient reaches {', '.join(without)}"
@@ -210,11 +210,12 @@ class NetworkSuite(_Suite):
         """Check that a few steps of Adam on one batch halve the loss."""
         network, images, labels = make_network(), self.images(8), torch.arange(8) % self.num_classes
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer, losses = torch.optim.Adam(trained, self.learning_rate), []
+        optimizer = torch.optim.Adam(trained, self.learning_rate)
+        losses: list[float] = []
         while len(losses) <= self.num_steps and (not losses or losses[-1] > losses[0] / 2):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(network(images), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         first, last = losses[0], losses[-1]
