@@ -41,6 +41,7 @@ html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["litlab.css"]
 html_js_files = ["file_search.js"]
+html_context = {"default_mode": "auto"}  # light or dark as the browser is
 html_sidebars = {"**": ["sidebar-nav-bs"], "index": []}
 html_show_sourcelink = False
 html_copy_source = False

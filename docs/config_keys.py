@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from inspect import getdoc
 from typing import Any
 
@@ -34,6 +34,7 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 _SINGULAR = re.compile(r"\b(integer|number|text|mapping|node)\b")
 _NOUNS = {"object": "mapping", "string": "text", "boolean": "boolean", "null": "`null`"}
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Schema = dict[str, Any]  # JSON schema
 
 
@@ -90,8 +91,8 @@ class ConfigFile:
         top = self._lines[: self._first]
         self.header = [line[1:].removeprefix(" ") for line in top if not line.startswith("# @package")]
         self.body = "\n".join([line for line in top if line.startswith("# @package")] + self._lines[self._first :])
-        self._tree: yaml.MappingNode = yaml.compose(self._text, Loader=yaml.SafeLoader)
-        self._values: dict[str, Any] = yaml.safe_load(self._text)
+        self._tree: yaml.MappingNode = yaml.compose(self._text, Loader=_LOADER)
+        self._values: dict[str, Any] = yaml.load(self._text, Loader=_LOADER)
         self.target: str | None = self._values.get("_target_")
 
     @cached_property
@@ -110,12 +111,19 @@ class ConfigFile:
         if self._section is not None or self.group.startswith("hydra/"):
             keys = list(self._keys(prefix, self._tree, self._section))
             return keys + (_schema_keys(prefix, self._section, self._names) if self.target else [])
-        keys = []  # of callbacks and loggers, which have a node each
-        for key, node in self._tree.value:
-            if isinstance(node, yaml.MappingNode) and (target := self._values[key.value].get("_target_")):
-                name, section = f"{prefix}.{key.value}", SECTIONS.get(target)
-                keys += [*self._keys(name, node, section), *_schema_keys(name, section, self._values[key.value].keys())]
+        nodes = {f"{prefix}.{key.value}": node for key, node in self._tree.value}
+        keys = []
+        for name, target in self.targets.items():
+            section = SECTIONS.get(target)
+            names = {key.value for key, _ in nodes[name].value}
+            keys += [*self._keys(name, nodes[name], section), *_schema_keys(name, section, names)]
         return keys
+
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """Dotted name of each node, of which callbacks and loggers have several -> its class."""
+        nodes = {self.group: self._values, **{f"{self.group}.{name}": node for name, node in self._values.items()}}
+        return {name: node["_target_"] for name, node in nodes.items() if isinstance(node, dict) and "_target_" in node}
 
     @cached_property
     def _section(self) -> type[Section] | None:
@@ -135,7 +143,7 @@ class ConfigFile:
 
     def _keys(self, prefix: str, node: yaml.MappingNode, section: type[Section] | None) -> Iterator[Key]:
         """Yield the keys of a node in YAML; an override is described as the key that it overrides."""
-        schema = section.model_json_schema() if section is not None else {}
+        schema = _json_schema(section) if section is not None else {}
         described = {key.name: key.description for parent in self.parents for key in parent.keys}
         for key in self._entries(prefix, node, schema, schema.get("$defs", {})):
             yield key if key.description else replace(key, description=described.get(key.name, ""))
@@ -198,6 +206,11 @@ def describe_type(schema: Schema) -> str:
     return _NOUNS.get(kind, kind)
 
 
+@cache
+def _json_schema(section: type[Section]) -> Schema:
+    return section.model_json_schema()
+
+
 def _enumeration(texts: Iterable[str]) -> str:
     *others, last = texts
     return f"{', '.join(others)} or {last}" if others else last
@@ -211,7 +224,7 @@ def _referenced(schema: Schema, definitions: Schema) -> Schema:
 
 def _schema_keys(prefix: str, section: type[Section] | None, names: Collection[str]) -> list[Key]:
     """Return the keys of a section without those of the given names."""
-    schema = section.model_json_schema() if section is not None else {}
+    schema = _json_schema(section) if section is not None else {}
     descriptions = _attributes(section) if section is not None else {}
     return [
         Key(

@@ -41,10 +41,15 @@ def is_commands(text: str) -> bool:
     return text.startswith("$ ") or re.match(_PROGRAM, text) is not None
 
 
+def listed_pages(text: str) -> list[tuple[str, str]]:
+    """Return title and name of each page that a group lists."""
+    return _LISTED.findall(text)
+
+
 def list_to_toctree(app: Sphinx, docname: str, source: list[str]) -> None:
     """Append a toctree of the pages that a group lists."""
     if docname in GROUPS:
-        entries = [f"{title} <{page}>" for title, page in _LISTED.findall(source[0])]
+        entries = [f"{title} <{page}>" for title, page in listed_pages(source[0])]
         source[0] = "\n".join([source[0], "", "```{toctree}", ":hidden:", "", *entries, "```", ""])
 
 

@@ -178,10 +178,11 @@ def option_blocks(file: ConfigFile) -> list[str]:
     parents = ", ".join(f"[{parent.name}](#{anchor(parent)})" for parent in file.parents)
     yaml_block = code(file.body, "yaml")
     name = f"conf/{file.group}/{file.name}.yaml"
+    classes = "Class: " + ", ".join(map(class_link, file.targets.values())) if file.targets else ""
     return [
         f"({anchor(file)})=\n## {title}",
         *paragraphs(file.header),
-        *([f"Class: {class_link(file.target)}"] if file.target else []),
+        *([classes] if classes else []),
         *map(config_key, file.keys),
         *([f"Also the keys of {parents}."] if parents else []),
         details(name, yaml_block) if file.keys else yaml_block,
