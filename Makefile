@@ -43,7 +43,8 @@ check: .venv/.installed  ## lint, docstrings, format, types, import contracts
 	@$(BIN)/python .ci/docstrings
 
 docs: .venv/.installed  ## the docs site, offline, as build/docs/index.html
-	@$(BIN)/sphinx-build -q -E -a -W --keep-going docs build/docs
+	@rm -rf build/docs
+	@$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 	@echo build/docs/index.html
 
 tutorial: .venv/.installed  ## run the commands of docs/tutorial.md, and write their output and the pictures into it
@@ -70,7 +71,7 @@ lock: .venv/.installed  ## pin the newest versions that pyproject.toml allows, w
 	@! grep -n '://' requirements.lock tests/integrations.lock
 
 clean:  ## remove what these targets made; outputs/ stays
-	@rm -rf .venv .venv-integrations .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+	@rm -rf .venv .venv-integrations .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist docs/reference
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.installed: requirements.lock pyproject.toml
