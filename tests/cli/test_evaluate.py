@@ -142,3 +142,8 @@ def test_a_foreign_task_on_foreign_data(
     report = evaluated(capsys, copied.path, "--set", "data.root=7")
     assert report["metrics"] == {"test/product": 21.0}
     assert (report["checkpoint"], report["same_data"]) == ("last", None)
+
+    checkpoint["state_dict"] = {"_orig_mod.weight": torch.tensor(3.0)}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, copied.last)
+    with pytest.raises(UserError, match=r"(?s)not those of Task: .*Missing key.*\"weight\".*\"_orig_mod.weight\""):
+        evaluate.main([str(copied.path)])

@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 import torch
+from lightning.pytorch import LightningModule
 
 from litlab.config.machine_facts import with_machine_facts
 from litlab.config.tree import Config
@@ -18,6 +20,7 @@ from litlab.inference.finished_run import FinishedRun
 from litlab.tasks.logged_metrics import ValueRecorder
 from litlab.training.build import assemble, build_trainer, find_missing_methods
 
+_MAX_LINE = 200  # characters of a line that lists keys of a checkpoint
 _SOURCE_KEYS = ("root", "path", "name", "revision")  # of `data`, where the images come from
 
 
@@ -62,9 +65,25 @@ def evaluate(finished: FinishedRun, config: Config, checkpoint: Path, *, split: 
             config, finished.run, experiment.dataset_info, devices=1, callbacks=[recorder], loggers=[]
         )
         run = trainer.test if split == "test" else trainer.validate
-        run(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
+        with _mismatch_explained(checkpoint, experiment.task):
+            run(experiment.task, datamodule=experiment.data, ckpt_path=str(checkpoint), verbose=False)
     metrics = recorder.tested if split == "test" else recorder.validated
     return {"device": trainer.strategy.root_device.type, "same_data": same_data, "metrics": metrics}
+
+
+@contextmanager
+def _mismatch_explained(checkpoint: Path, task: LightningModule) -> Iterator[None]:
+    """Raise a UserError if a checkpoint that is loaded within the context has not the weights of the task."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        keys = "\n".join(shorten(line, _MAX_LINE) for line in str(error).splitlines()[1:])
+        raise UserError(
+            f"{checkpoint}: its weights are not those of {type(task).__name__}: has the code changed since the commit "
+            f"in provenance.json, or does it replace a module when the training begins, as by torch.compile?\n{keys}"
+        ) from error
 
 
 def _select_accelerator(device: str, trained_on: str) -> str:
