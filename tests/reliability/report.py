@@ -23,7 +23,7 @@ INTRODUCTION = """\
 # Reliability
 
 `make torture` tests interruptions and failures of whole runs, and writes this page. `make test`
-makes a few trials of most rows.
+runs a few trials of most rows.
 
 "Identical result" means equal bits: checkpoints, rows of metrics.csv, TensorBoard events and
 result.json equal those of an uninterrupted run, apart from durations.
