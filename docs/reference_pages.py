@@ -50,7 +50,9 @@ PYTHON = {
     "schedule": (),
     "callbacks": ("litlab.callbacks.predictions.PredictionPicture", "litlab.callbacks.images.CaptionedImages"),
     "logger": (),
+    "testing": ("litlab.testing",),
 }
+MODULES = ("litlab.testing",)  # that are documented as a whole
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -216,8 +218,9 @@ def python_page() -> str:
     """List the pages of the Python API."""
     return page(
         "Python",
-        "`litlab` itself has the functions of scripts and notebooks. The other pages are named after the config "
-        "groups: the classes that litlab's configs name, and the classes that a project's own derive from or return.",
+        "`litlab` itself has the functions of scripts and notebooks, `testing` the suites for the tests of a project. "
+        "The other pages are named after the config groups: the classes that litlab's configs name, and those that "
+        "the classes of a project derive from or return.",
         "\n".join(f"- [{name}](python/{name}.md)" for name in PYTHON),
         toctree(f"{name} <python/{name}>" for name in PYTHON),
     )
@@ -232,7 +235,9 @@ def python_group_page(name: str) -> str:
 
 
 def autodoc(target: str) -> str:
-    """Return the directive that documents a class or function."""
+    """Return the directive that documents a class, a function or a module."""
+    if target in MODULES:
+        return f"```{{eval-rst}}\n.. automodule:: {target}\n   :members:\n```"
     if not target.rpartition(".")[2][0].isupper():
         return f"```{{eval-rst}}\n.. autofunction:: {target}\n```"
     return f"```{{eval-rst}}\n.. autoclass:: {target}\n   :members:\n   :show-inheritance:\n```"

@@ -72,6 +72,15 @@ def test_the_python_pages_have_the_classes_that_configs_name() -> None:
             assert (f":: {target}\n" in page) == target.startswith("litlab.")
 
 
+def test_every_supported_name_is_documented() -> None:
+    section = (DOCS / "stability.md").read_text().partition("\n## Python\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`litlab.+?) \|", section, re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    pages = "".join(python_group_page(name) for name in PYTHON)
+    assert len(names) >= 10
+    assert [name for name in names if f":: {name}\n" not in pages] == []
+
+
 def test_every_file_of_a_run_is_described() -> None:
     page = (DOCS / "run_directory.md").read_text()
     names = [entry.name for entry in vars(RunDirectory).values() if hasattr(entry, "name")]
