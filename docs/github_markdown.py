@@ -1,6 +1,8 @@
 """Sphinx extension for Markdown that GitHub shows, too: with lists for toctrees, and blocks without a language."""
 
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from docutils import nodes
 from pygments.lexer import RegexLexer
@@ -19,11 +21,8 @@ class CommandLexer(RegexLexer):
 
     name = "commands"
     tokens = {  # noqa: RUF012
-        "root": [
-            (r"^\$ ", Generic.Prompt, "command"),
-            (rf"^{_PROGRAM}", Keyword, "command"),
-            (r".*\n", Generic.Output),
-        ],
+        "root": [(rf"^{_PROGRAM}", Keyword, "command"), (r".*\n", Generic.Output)],
+        "session": [(r"^\$ ", Generic.Prompt, "command"), (r".*\n", Generic.Output)],
         "command": [
             (r"\\\n", Text),
             (r"\n(?=    \S)", Text),  # a continuation
@@ -34,6 +33,10 @@ class CommandLexer(RegexLexer):
             (r"\S+|[^\S\n]+", Text),
         ],
     }
+
+    def get_tokens_unprocessed(self, text: str, stack: Iterable[str] = ("root",)) -> Iterator[Any]:
+        """Yield the tokens of a block."""
+        return super().get_tokens_unprocessed(text, ("session",) if text.startswith("$ ") else stack)
 
 
 def is_commands(text: str) -> bool:

@@ -1,6 +1,6 @@
 """Suites for pytest over the configs, networks and data sets of a project.
 
-A test class derives from a suite and names the folder of the project; each test runs for each config of the group:
+A test class derives from a suite and names the folder of the project; each test runs for each config of the group::
 
     class TestNetworks(NetworkSuite):
         project = Path(__file__).parents[1]

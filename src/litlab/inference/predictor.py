@@ -31,6 +31,8 @@ _IMAGES = "expected images as a uint8 tensor (c h w or b c h w), uint8 array (h 
 class Predictor:
     """Predictor of class probabilities, computed as in the run's own validation and test.
 
+    For example::
+
         predictor = litlab.load("outputs/cifar10_cnn/2026-01-31_12-00-00_1a2b3c")
         predictor("cat.jpg")               # tensor, 1 num_classes
         predictor.predict(["cat.jpg"])     # [("cat", 0.97)]
