@@ -78,7 +78,8 @@ def test_low_light(litlab: Command, tmp_path: Path) -> None:
     (command,) = DARK.commands
     small = ("data=shapes", "data.num_train=100", "data.num_test=20", "data.val_size=20", "data.batch_size=16", *SMALL)
     done = litlab(*command, *small, f"hydra.run.dir={tmp_path / 'run'}")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("litlab: darkened by 2 to 8 stops")
     run = RunDirectory(tmp_path / "run")
     assert max(run.read_json(run.dataset)["mean"]) < 0.2
 
