@@ -7,7 +7,7 @@ from statistics import median
 from benchmarks.harness import Row
 from litlab.runs.provenance import describe_machine
 
-HEADER = ("what", "unit", "litlab", "against", "that", "litlab / that")
+HEADER = ("what", "unit", "litlab", "against", "other", "litlab / other")
 _NUMERIC = (False, False, True, False, True, True)
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
 
