@@ -103,6 +103,8 @@ def problems(**changes: Any) -> list[str]:
         ("task__metrics", {"f1": {"average": "macro"}}, "task.metrics.f1._target_: names the class to build"),
         ("task__metrics", {"f1": "my.F1"}, "task.metrics.f1=my.F1: expected a node that names a"),
         ("objective__metric", "val/f1", "objective.metric=val/f1: is not measured in validation"),
+        ("objective__metric", "val/loss", "objective.mode=max: lower values of val/loss are better; set it to min"),
+        ("objective__mode", "min", "objective.mode=min: higher values of val/accuracy are better; set it to max"),
         ("trainer__precision", "32", "trainer.precision=32: expected 'auto', '64-true'"),
         ("trainer__max_epochs", 0, "trainer.max_epochs=0: expected greater than or equal to 1, or -1"),
         ("trainer__limit_train_batches", 1.5, "trainer.limit_train_batches=1.5: expected less than or equal to 1"),
@@ -200,12 +202,12 @@ def test_arguments_of_the_trainer_for_other_loaders_need_them(name: str, value: 
         (
             3,
             None,
-            "data.folds=3: which of them is the validation; add data.fold=0, or for all of them -m data.fold=0,1,2",
+            "data.folds=3: add the fold to validate on, data.fold=0, or for all of them -m data.fold=0,1,2",
         ),
         (
             20,
             None,
-            "; add data.fold=0, or for all of them -m 'data.fold=range(20)'",
+            "data.fold=0, or for all of them -m 'data.fold=range(20)'",
         ),
         (None, 0, "data.fold=0: of how many folds; add data.folds=5"),
         (1, 0, "data.folds=1: expected greater than or equal to 2"),

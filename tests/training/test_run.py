@@ -192,6 +192,13 @@ def test_seconds_and_speed_are_recorded(tiny_run: RunDirectory) -> None:
     assert result["images_per_second"] == pytest.approx(320 / result["seconds"]["training"], rel=0.05)
 
 
+def test_an_objective_in_the_wrong_direction_is_refused(tmp_path: Path) -> None:
+    metric = "+task.metrics.miss={_target_: torchmetrics.HammingDistance, task: multiclass}"
+    run, config = new_run(tmp_path / "run", *TINY, metric, "objective={metric: val/miss, mode: max}")
+    with pytest.raises(UserError, match=r"objective\.mode=max: lower values of val/miss are better; set it to min"):
+        train_until(run, config, None)
+
+
 @pytest.mark.filterwarnings("ignore:You passed `Trainer.accelerator='cpu', precision='16-mixed'.`")
 def test_16_mixed_is_refused_on_a_cpu(tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "run", *TINY, "trainer.precision=16-mixed")

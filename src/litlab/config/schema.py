@@ -14,10 +14,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from litlab.config.ablation_changes import check_changes, is_plain_name
 from litlab.config.tree import did_you_mean
-from litlab.runs.metrics import split_of
+from litlab.runs.metrics import Mode, split_of
 
-# Metrics of validation under litlab's own task, besides those of `task.metrics`.
-VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy", "val/calibration_error")
+# Metrics of validation under litlab's own task, besides those of `task.metrics`, and which values are better.
+VALIDATION_METRICS: dict[str, Mode] = {
+    "val/accuracy": "max",
+    "val/loss": "min",
+    "val/top5_accuracy": "max",
+    "val/calibration_error": "min",
+}
 
 
 def validation_metrics(task: dict[str, Any]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from litlab.config.schema import (
     TORCHVISION_VARIANTS,
     TORCHVISION_WITH_VALIDATION,
     TRAINER_DECIDED,
+    VALIDATION_METRICS,
     DataFacts,
     ImageClassifier,
     OneCycle,
@@ -41,7 +42,7 @@ from litlab.config.tree import (
     walk,
 )
 from litlab.errors import UserError
-from litlab.runs.metrics import is_validation
+from litlab.runs.metrics import Mode, is_validation
 
 MISSING = "???"
 # Group -> default of conf/config.yaml, and its section: its keys stay where a command line names another class.
@@ -242,6 +243,14 @@ def _expected_mapping(key: str, value: Any) -> str | None:
     return f"a node that names a class, as in '{key}={{_target_: {name}}}'"
 
 
+def find_mode_problem(objective: Mapping[str, str], mode: Mode | None) -> str | None:
+    """Return the problem of an objective whose mode contradicts that of its metric; None if there is none."""
+    if mode is None or objective["mode"] == mode:
+        return None
+    better = "lower" if mode == "min" else "higher"
+    return f"objective.mode={objective['mode']}: {better} values of {objective['metric']} are better; set it to {mode}"
+
+
 def _conf_folders() -> list[Path]:
     return [folder for folder in (project_conf(Path.cwd()), packaged_conf()) if folder is not None]
 
@@ -267,6 +276,8 @@ def _combination_problems(config: Config, bases: Mapping[str, str] = _OUR_TARGET
         hint = did_you_mean(objective["metric"], metrics)
         names = ", ".join(metrics)
         problems.append(f"objective.metric={objective['metric']}: is not measured in validation{hint}; known: {names}")
+    if objective and config["task"]["_target_"] in SECTIONS and objective["metric"] in VALIDATION_METRICS:
+        problems += filter(None, [find_mode_problem(objective, VALIDATION_METRICS[objective["metric"]])])
     task = config["task"]
     if task["_target_"] in bases and task.get("loss") and task.get("label_smoothing"):
         problems.append(
@@ -314,7 +325,7 @@ def _fold_problems(data: Config) -> list[str]:
     if fold is None:
         is_short = folds <= _MAX_LISTED_FOLDS
         every = f"data.fold={','.join(map(str, range(folds)))}" if is_short else f"'data.fold=range({folds})'"
-        return [f"data.folds={folds}: which of them is the validation; add data.fold=0, or for all of them -m {every}"]
+        return [f"data.folds={folds}: add the fold to validate on, data.fold=0, or for all of them -m {every}"]
     if fold >= folds:
         return [f"data.fold={fold}: there are {folds} folds (data.folds), counted from 0; expected 0 to {folds - 1}"]
     return []

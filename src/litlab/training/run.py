@@ -20,6 +20,7 @@ from litlab.callbacks.training_log import Timing, TrainingClock
 from litlab.config.identity import identity
 from litlab.config.machine_facts import open_keys, with_machine_facts
 from litlab.config.secrets import resolve_secrets
+from litlab.config.validate import find_mode_problem
 from litlab.errors import UserError
 from litlab.loggers import MetricsLogger, log_config, log_result
 from litlab.process.ranks import global_rank, num_local_ranks, num_nodes
@@ -33,6 +34,7 @@ from litlab.runs.provenance import describe_machine
 from litlab.runs.result import Result, write_result
 from litlab.runs.state import RunStatus
 from litlab.tasks.frozen_parameters import count_parameters
+from litlab.tasks.image_classifier import ImageClassifier
 from litlab.tasks.logged_metrics import ValueRecorder
 from litlab.tensorboard_session import end_session, logs_to_tensorboard, start_session
 from litlab.training.build import (
@@ -84,6 +86,7 @@ def train(
     config = resolve_secrets(with_machine_facts(run, frozen))
     resume = ResumeState.find(run)
     experiment = assemble(config, rank=global_rank(), from_checkpoint=resume.saved is not None)
+    _check_objective(config["objective"], experiment)
     init = config.get("init_from") if resume.saved is None else None
     warm_start = load_initial_weights(run, init, experiment.task) if init else None
     missing, info = find_missing_methods(experiment), experiment.dataset_info
@@ -242,6 +245,14 @@ def _build_trainer(
     if config["trainer"].get("precision") == "16-mixed" != trainer.precision:  # on a CPU, Lightning takes bfloat16
         raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed, bf16-true or 32-true")
     return trainer
+
+
+def _check_objective(objective: Config | None, experiment: Experiment) -> None:
+    """Raise a UserError if the mode of the objective contradicts what its metric says of itself."""
+    if objective and isinstance(experiment.task, ImageClassifier):
+        modes = {metric.name: metric.mode for metric in experiment.task.describe_metrics()}
+        if problem := find_mode_problem(objective, modes.get(objective["metric"])):
+            raise UserError(problem)
 
 
 def _objective_metric(config: Config) -> str | None:
