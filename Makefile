@@ -32,7 +32,7 @@ test: .venv/.installed  ## the tests
 test-cluster: .venv/.installed  ## the tests on a real SLURM cluster, which they bring up on this machine (needs root)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
 
-test-integrations: .venv-integrations/.installed  ## the tests of whole projects, and with optional packages (timm, wandb, ...)
+test-integrations: .venv-integrations/.installed  ## the tests of whole projects and studies, in a browser, and with optional packages
 	@.venv-integrations/bin/python -m pytest -n 2 --dist loadfile -m integrations
 
 check: .venv/.installed  ## lint, docstrings, format, types, import contracts
@@ -54,7 +54,7 @@ tensorboard: .venv/.installed  ## TensorBoard on outputs/
 	@$(BIN)/litlab tensorboard
 
 torture: .venv/.installed  ## the reliability suite in full, half an hour; writes docs/reliability.md
-	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile tests/reliability tests/cluster/test_ray_cluster.py
+	@LITLAB_THOROUGH=1 LITLAB_RELIABILITY=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadfile -m "" tests/reliability tests/cluster/test_ray_cluster.py
 
 audit: .venv/.installed  ## the lock's hashes, known vulnerabilities, licenses (AUDIT=--offline without a network)
 	@$(BIN)/python .ci/audit $(AUDIT)

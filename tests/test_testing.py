@@ -150,6 +150,7 @@ def test_a_project_that_is_right_passes(project: Path, pytester: pytest.Pytester
     run(pytester).assertoutcome(passed=3 + 5 + 7, skipped=1)  # pairs have no position
 
 
+@pytest.mark.integrations
 def test_each_mistake_fails_its_test(project: Path, pytester: pytest.Pytester) -> None:
     (module,), conf = project.glob("src/*_nets.py"), project / "conf"
     for name in ("Unused", "Fixed", "Noisy", "Batchy", "Forgetful", "Frozen"):

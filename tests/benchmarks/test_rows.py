@@ -101,6 +101,7 @@ def test_memory_is_compared_with_the_pixels() -> None:
     assert memory.theirs == ((400 + 40) * 3 * 32 * 32 / 2**20,)
 
 
+@pytest.mark.integrations
 def test_the_start_row_leaves_the_first_start_out() -> None:
     row = multirun.start_row(QUICK, in_process=lambda run: 100.0)
     assert len(row.ours) == QUICK.num_startups

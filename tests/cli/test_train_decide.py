@@ -59,6 +59,7 @@ def test_settings_are_decided_with_their_runs_saved(
     assert answer["sentence"] in output
 
 
+@pytest.mark.integrations
 def test_a_killed_command_is_continued_with_the_same_decisions(
     project: Path, whole: "subprocess.CompletedProcess[str]"
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_value_that_is_fixed_can_not_change(
     assert change[1].partition("=")[0] in errors
 
 
+@pytest.mark.integrations
 def test_the_best_of_a_study_get_seeds_that_have_not_selected_them(project: Path) -> None:
     grid = call_litlab(project, "train", "-m", *RUN, "optimizer.lr=0.1,0.01,1e-9", "seed=1", "study.name=grid")
     assert grid.returncode == 0, grid.stderr

@@ -102,6 +102,7 @@ def column(page: Page, name: str) -> list[str]:
 
 
 @needs_browser
+@pytest.mark.integrations
 def test_question_and_answer_stand_on_top(page: Page) -> None:
     assert page.title() == page.locator("h1").inner_text() == "Which setting of lr gives the best validation accuracy?"
     best = "lr=0.1 is best: 90.40 % (95 % interval 89.36 to 91.35, 3 seeds)"
@@ -110,6 +111,7 @@ def test_question_and_answer_stand_on_top(page: Page) -> None:
 
 
 @needs_browser
+@pytest.mark.integrations
 def test_values_are_those_of_the_results(page: Page, folder: Path) -> None:
     results = [json.loads(file.read_text()) for file in sorted((folder / "study").glob("*lr-0.05*/result.json"))]
     row = page.locator("table.results tbody tr", has=page.locator(".unseen", has_text="tie"))
@@ -130,6 +132,7 @@ def test_values_are_those_of_the_results(page: Page, folder: Path) -> None:
 
 
 @needs_browser
+@pytest.mark.integrations
 def test_a_heading_sorts_both_ways_by_mouse_and_by_keyboard(page: Page) -> None:
     heading = page.locator("th", has=page.get_by_role("button", name="lr", exact=True))
     heading.get_by_role("button").click()
@@ -146,6 +149,7 @@ def test_a_heading_sorts_both_ways_by_mouse_and_by_keyboard(page: Page) -> None:
 
 
 @needs_browser
+@pytest.mark.integrations
 def test_best_and_ties_are_marked(page: Page) -> None:
     assert page.locator("tr.best").inner_text().split()[:4] == ["●", "best", "0.1", "3"]
     assert page.locator("tr.tie").inner_text().split()[:4] == ["○", "tie", "0.05", "3"]
@@ -154,6 +158,7 @@ def test_best_and_ties_are_marked(page: Page) -> None:
 
 
 @needs_browser
+@pytest.mark.integrations
 def test_it_fits_narrow_screens_the_dark_and_paper(browser: Browser, file: Path) -> None:
     with visited(browser, file, viewport={"width": 400, "height": 800}, color_scheme="dark") as page:
         assert page.evaluate("document.documentElement.scrollWidth") == 400
@@ -166,6 +171,7 @@ def test_it_fits_narrow_screens_the_dark_and_paper(browser: Browser, file: Path)
 
 
 @needs_browser
+@pytest.mark.integrations
 @pytest.mark.parametrize(("num_settings", "fits"), [(5, True), (16, False)])
 def test_no_column_is_hidden_without_a_word(num_settings: int, fits: bool, browser: Browser, tmp_path: Path) -> None:
     """The settings of a sweep, with differences from a baseline, fit into 1,300 pixels; far more are said to go on."""
@@ -183,6 +189,7 @@ def test_no_column_is_hidden_without_a_word(num_settings: int, fits: bool, brows
 
 
 @needs_browser
+@pytest.mark.integrations
 def test_untrusted_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     """As a setting, and so in the table, the figures and the config; as an error; as a package."""
     for number, value in enumerate([HOSTILE, "plain"]):

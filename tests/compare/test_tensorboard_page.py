@@ -27,7 +27,7 @@ TOO_DEEP = "[2,4,8,16,32,64,128]"  # its maps would be smaller than a pixel: suc
 WIDTHS = {"[2,4]": "2-4", "[4,8]": "4-8", TOO_DEEP: "2-4-8-16-32-64-128"}
 METRICS = {"result/best/val/accuracy": ("best", "val/accuracy"), "result/test/loss": ("test", "test/loss")}
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.integrations]
 
 
 @pytest.fixture(scope="module")

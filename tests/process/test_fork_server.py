@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from support.pool_jobs import endless, new_job, process_facts, quick_config
 from support.processes import group, is_alive, wait_until
 from support.warm import WarmProcess
@@ -59,6 +60,7 @@ def test_a_fork_runs_a_module_as_a_new_interpreter_does(tmp_path: Path) -> None:
     assert stderr.read_text() == "an error\n" * 2, "appended"
 
 
+@pytest.mark.integrations
 def test_a_killed_controller_takes_all_along(tmp_path: Path) -> None:
     """No process is left, whatever it does: neither the server nor a job."""
     configs = (endless(), endless(devices=2), quick_config(how="hang"))

@@ -38,6 +38,7 @@ def jobs(study: Path, number: int) -> list[RunDirectory]:
     return [RunDirectory(study / f"{seed:04d}_seed-{seed}") for seed in range(number)]
 
 
+@pytest.mark.integrations
 @pytest.mark.row("study of 20 jobs (3 raise, 2 exit early, 2 killed, 1 crashes, 1 hangs): each reported, 11 completed")
 @pytest.mark.timeout(300)
 def test_a_study_with_failing_jobs(project: Path, tally: Tally) -> None:
@@ -91,6 +92,7 @@ def test_out_of_memory(project: Path, little_memory: Path) -> None:
     assert results[1]["error"] == "killed by the kernel: out of memory"
 
 
+@pytest.mark.integrations
 @pytest.mark.row(
     "Ctrl-Z and Ctrl-C in a multirun: all jobs pause; all save and end within 10 s; completed after resume"
 )
@@ -126,6 +128,7 @@ def test_ctrl_c(project: Path, tally: Tally) -> None:
     assert all(len((run.path / "starts").read_text().split()) == 2 for run in runs[:2]), "continued, not started again"
 
 
+@pytest.mark.integrations
 @pytest.mark.row("kill -9 of the controller at random moments of a grid: each job completed once, bit for bit")
 @pytest.mark.timeout(600)
 def test_kill_of_the_controller(project: Path, tally: Tally) -> None:

@@ -197,6 +197,7 @@ def test_a_job_waits_for_a_device_of_another_command(pool: LocalPool, tmp_path: 
     others.release(["gpu-0"])
 
 
+@pytest.mark.integrations
 def test_a_job_keeps_its_device_when_its_command_is_killed(tmp_path: Path) -> None:
     """The job ignores the signal to save, so that it outlives the command for seconds."""
     job = new_job(tmp_path, 0, quick_config(how="hang", accelerator="auto"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.runs import TINY, compose_config
 from support.warm import run_warm
 
@@ -21,6 +22,7 @@ BATCH_JOB = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_I
 TWO_NODES = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
 
 
+@pytest.mark.integrations
 def test_two_ranks_within_a_batch_job_and_two_tasks_of_srun_train_as_two(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     srun = tmp_path / "bin" / "srun"

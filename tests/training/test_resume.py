@@ -129,6 +129,7 @@ class OneLayer(nn.Sequential):
 QUICK_COMPILER = {"cpp.vec_isa_ok": True, "compile_threads": 1, "cpp_cache_precompile_headers": False}
 
 
+@pytest.mark.integrations
 @needs_compiler
 @torch._inductor.config.patch(QUICK_COMPILER)
 def test_compiled_training_resumes_exactly(tmp_path: Path) -> None:

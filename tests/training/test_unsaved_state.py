@@ -1,7 +1,7 @@
 """State of modules, data modules and loaders outside of checkpoints: restored if they save it, else named in a note."""
 
 import random
-import time
+import timeit
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +223,7 @@ def test_values_of_many_types_are_compared() -> None:
 
 
 def test_a_comparison_takes_less_than_a_millisecond() -> None:
+    """A millisecond of a usual processor, which counts to 100,000 in 5: some machines are slower, or busy."""
     task = Forgets()
     task.blocks = nn.ModuleList(SavedMemory() for _ in range(20)).extend(nn.Linear(2, 2) for _ in range(150))
     task.memories = nn.ModuleList(Memory() for _ in range(50))
@@ -230,9 +231,6 @@ def test_a_comparison_takes_less_than_a_millisecond() -> None:
     trainer, unsaved = _watch(task), UnsavedState()
     unsaved.start_step(trainer, task)
     unsaved.start_step(trainer, task)
-    seconds = []
-    for _ in range(20):
-        started = time.perf_counter()
-        unsaved.update(trainer, task)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 1e-3
+    usual = max(5e-3, min(timeit.repeat(lambda: sum(1 for _ in range(100_000)), number=1, repeat=20)))
+    seconds = min(timeit.repeat(lambda: unsaved.update(trainer, task), number=1, repeat=20))
+    assert seconds < usual / 5
