@@ -56,6 +56,10 @@ def test_outputs_are_written_and_text_stays(docs: Path) -> None:
         ("run  outputs/x/2026-11-29_14-35-42_7cbd5c", "run  outputs/x/2027-01-02_00-00-00_000000"),
         ("0.05  4  79.70   0:12  1,669  62,006", "0.05  4  79.70  0:08   988  62,006"),
         (
+            "lr    mean  training time  images/s\n0.1  79.70           0:22       275\n\nThe same: parameters 62,006.",
+            "lr    mean  images/s\n0.1  79.70     1,419\n\nThe same: training time 0:03, parameters 62,006.",
+        ),
+        (
             "0000_seed-0: started\n0000_seed-0: completed: 79.70 %  [1 completed of 2; 0:30, 0:00 left]",
             "0000_seed-0: completed: 79.70 %  [1 completed, 1 running of 2; 0:31, 0:01 left]\n0000_seed-0: started",
         ),
