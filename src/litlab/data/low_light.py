@@ -35,10 +35,7 @@ from litlab.data.transforms import one_thread
 
 CACHE_PREFIX = "low_light-"
 _FORMAT = 1  # of the model: part of the key of what is in the cache
-_SPLITS: tuple[Literal["train", "test"], ...] = (
-    "train",
-    "test",
-)  # their numbers are part of the key of the random numbers
+_SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")  # numbered in the key of the random numbers
 _CHUNK_PIXELS = 2**15  # computed at a time: they stay in the processor's cache
 _CELLS = 4096  # of linear light from 0 to 1, each narrower than the light of any of the 256 levels
 _RADIX = 256  # of the digits of a rate
