@@ -96,7 +96,9 @@ def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProces
     assert "compares tiny as well, which this command leaves out" in smaller.stderr
 
 
-@pytest.mark.parametrize("change", [("max_epochs=1", "max_epochs=2"), ("objective.mode=min", "objective.mode=max")])
+@pytest.mark.parametrize(
+    "change", [("max_epochs=1", "max_epochs=2"), ("metric=val/loss", "metric=val/calibration_error")]
+)
 def test_a_value_that_is_fixed_can_not_change(
     change: tuple[str, str], project: Path, whole: "subprocess.CompletedProcess[str]", call_here: Call
 ) -> None:
