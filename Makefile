@@ -25,14 +25,14 @@ train: .venv/.installed  ## train the tutorial CNN on embedded data, in under a 
 	@$(BIN)/litlab train experiment=quickstart
 
 # Bytecode is kept, whatever the environment asks for: else each of hundreds of processes compiles litlab anew.
-test: export PYTHONDONTWRITEBYTECODE :=
+test test-cluster test-integrations: export PYTHONDONTWRITEBYTECODE :=
 test: .venv/.installed  ## the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not integrations"
 
 test-cluster: .venv/.installed  ## the tests on a real SLURM cluster, which they bring up on this machine (needs root)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster
 
-test-integrations: .venv-integrations/.installed  ## the tests of whole projects and studies, in a browser, and with optional packages
+test-integrations: .venv-integrations/.installed  ## the tests of whole projects, studies and long runs, in a browser, and with optional packages
 	@.venv-integrations/bin/python -m pytest -n 2 --dist loadfile -m integrations
 
 check: .venv/.installed  ## lint, docstrings, format, types, import contracts

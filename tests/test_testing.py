@@ -146,6 +146,7 @@ def run(pytester: pytest.Pytester) -> pytest.HookRecorder:
     return pytester.inline_run("-p", "no:cacheprovider", "--tb=no", "--import-mode=importlib")
 
 
+@pytest.mark.integrations
 def test_a_project_that_is_right_passes(project: Path, pytester: pytest.Pytester) -> None:
     run(pytester).assertoutcome(passed=3 + 5 + 7, skipped=1)  # pairs have no position
 

@@ -42,6 +42,7 @@ def train(directory: Path, *overrides: str) -> RunDirectory:
     return train_here(directory, *overrides, "trainer.log_every_n_steps=2")
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("measure", "names"),
     [

@@ -41,6 +41,7 @@ def assert_same_probabilities(exported: Callable[[Tensor], Tensor], predictor: P
         torch.testing.assert_close(exported(images), predictor(images), atol=1e-5, rtol=0)
 
 
+@pytest.mark.integrations
 def test_onnx_of_a_run(tiny_run: RunDirectory, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "network.onnx"
     export.main([str(tiny_run.path), "--format", "onnx", "--output", str(output)])
@@ -56,6 +57,7 @@ def test_onnx_of_a_run(tiny_run: RunDirectory, tmp_path: Path, capfd: pytest.Cap
     assert (metadata["resize"], metadata["resized_to"]) == ("squash", "32x32, before transforms")
 
 
+@pytest.mark.integrations
 def test_onnx_of_a_resnet_with_moved_statistics() -> None:
     torch.manual_seed(0)
     network = ResNet18(num_classes=3, image_shape=(3, 16, 16), width=4)

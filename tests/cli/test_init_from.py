@@ -73,6 +73,7 @@ def test_the_content_counts_for_the_identity_and_not_the_path(sources: Path, lit
     assert "3 points are 2 different experiments" in done.stderr
 
 
+@pytest.mark.integrations
 def test_a_job_that_waits_does_not_need_the_source(sources: Path, litlab: Command) -> None:
     arguments = ("train", "-m", *SHORT, "init_from=run,other.pt,null", "hydra.launcher.jobs=1", "study.name=s")
     process = WarmProcess(["litlab", *arguments], sources, stdout=sources / "out", stderr=sources / "err")

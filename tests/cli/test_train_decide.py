@@ -39,6 +39,7 @@ def decision(study: Path) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.integrations
 def test_settings_are_decided_with_their_runs_saved(
     project: Path, whole: "subprocess.CompletedProcess[str]", call_here: Call
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_killed_command_is_continued_with_the_same_decisions(
     assert decision(study) == decision(project / "outputs" / "whole")
 
 
+@pytest.mark.integrations
 def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProcess[str]") -> None:
     grown_study = shutil.copytree(project / "outputs" / "whole", project / "outputs" / "grown")
     before = {record.number for record in Study.load(grown_study).records}

@@ -46,6 +46,7 @@ def planned_seeds(study: Path) -> list[int] | None:
     return plan.planned_seeds
 
 
+@pytest.mark.integrations
 def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
     assert re.fullmatch(r"multirun_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", study.name)
@@ -66,6 +67,7 @@ def test_each_job_is_a_complete_run_in_a_directory_of_its_own(project: Path) -> 
     assert results[0]["test"] != results[1]["test"]
 
 
+@pytest.mark.integrations
 def test_an_ablation_is_run_grown_and_compared(tmp_path: Path, call_here: Call) -> None:
     command = ("train", "-m", *TINY, "trainer.max_epochs=1", "study.name=a", "seed=0,1")
     ablate = "{no_flip:[data.flip=false],adamw:[optimizer=adamw,optimizer.lr=1e-3]}"
@@ -169,6 +171,7 @@ def test_impossible_multiruns_are_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integrations
 def test_the_test_of_a_comparison_follows_from_plan_and_looks(tmp_path: Path, call_here: Call) -> None:
     """A study is looked at before its planned seeds are completed, then with all of them, then with one more.
 

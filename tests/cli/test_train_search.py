@@ -42,6 +42,7 @@ def done(project: Path) -> Completed:
         return call_litlab(project, "train", *SEARCH, "hydra.sweeper.seed=0")
 
 
+@pytest.mark.integrations
 def test_a_search_prunes_jobs_and_reports_its_results(project: Path, done: Completed) -> None:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

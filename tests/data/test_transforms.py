@@ -165,6 +165,7 @@ def _shutdown(loader: BatchLoader) -> None:
         _shutdown_workers_and_reset_iterator(loader)
 
 
+@pytest.mark.integrations
 def test_batches_are_the_same_for_any_workers_ranks_and_positions(make_module: Make) -> None:
     settings = {"transforms": BOTH, "mixup": 0.4, "cutmix": 1.0, "crop_padding": 2, "cutout": 4}
     module = make_module(**settings)
@@ -310,6 +311,7 @@ RUN = (
 )  # fmt: skip
 
 
+@pytest.mark.integrations
 def test_a_stopped_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, config = new_run(tmp_path / "whole", *RUN, "data.num_workers=0")
     assert train_until(whole, config, None)

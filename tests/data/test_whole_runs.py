@@ -39,6 +39,7 @@ def folder_overrides(tmp_path: Path) -> tuple[str, ...]:
     return ("data=image_folder", *own, "data.val_size=4", *SMALL, *MIXED)
 
 
+@pytest.mark.integrations
 def test_a_streamed_run_equals_one_in_memory_even_if_stopped(folder_overrides: tuple[str, ...], tmp_path: Path) -> None:
     expected = completed(*new_run(tmp_path / "memory", *folder_overrides))
     streamed = (*folder_overrides, "data.storage=stream", "data.num_workers=2")
@@ -62,6 +63,7 @@ def test_a_damaged_image_ends_a_streamed_run_with_its_name(folder_overrides: tup
     assert time.monotonic() - start < 4, "the run waits for workers that were not stopped"
 
 
+@pytest.mark.integrations
 def test_progressive_sizes_and_mixing_resume_exactly(tmp_path: Path) -> None:
     overrides = (*SHAPES, *MIXED, "data.progressive_sizes=[16,32]")
     whole, config = new_run(tmp_path / "whole", *overrides)

@@ -213,6 +213,7 @@ def test_evaluation_and_prediction_agree_with_the_test(
         assert torch.equal(value, checkpoint["state_dict"][f"network.{name}"])
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("transforms", [False, True])
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 def test_files_are_predicted_as_in_the_test(

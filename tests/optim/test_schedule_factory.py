@@ -100,6 +100,7 @@ def expected(make: Callable[[Optimizer], LRScheduler], num_steps: int) -> list[f
     return values
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("name", "interval"), [*((name, "step") for name in SCHEDULES), ("steps", "epoch"), ("a sequence", "epoch")]
 )
@@ -174,6 +175,7 @@ def plateau_rates(run: RunDirectory, metric: str, mode: str, batches_between: in
     return values
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("settings", "batches_between"),
     [

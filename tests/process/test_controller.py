@@ -15,6 +15,7 @@ from litlab.runs.lock import directory_lock
 from litlab.runs.result import read_result
 
 
+@pytest.mark.integrations
 def test_resume_starts_a_new_interpreter(tiny_run: RunDirectory, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(tiny_run.path, run.path)

@@ -121,6 +121,7 @@ def cold_process(command: list[str], folder: Path, terminal: int | None) -> "sub
         return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr, **options)
 
 
+@pytest.mark.integrations
 def test_control_c_in_a_terminal_counts_once_and_ends_a_multirun(tmp_path: Path) -> None:
     """The terminal sends SIGINT to the whole foreground process group. No further job starts, by Hydra's launcher."""
     sweep = ("hydra.mode=MULTIRUN", "hydra/launcher=basic", "seed=0,1", "hydra.sweep.dir=.")

@@ -41,6 +41,7 @@ VARIATIONS = {
 EVERY = times(3, 1)
 
 
+@pytest.mark.integrations
 @pytest.mark.row("resume from every step: identical state and rows")
 @pytest.mark.parametrize("variation", list(VARIATIONS)[: times(1, len(VARIATIONS))])
 def test_resumption_from_every_step(variation: str, tally: Tally, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ SIZE = 1_000_000  # numbers in a checkpoint
 KILLS = 3
 
 
+@pytest.mark.integrations
 @pytest.mark.row("kill -9 at random moments of a run: identical result after resume")
 @trials(2, 21)
 def test_kill_at_a_random_moment(number: int, workers: Workers, reference: GetReference, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def start_and_signal(run: RunDirectory, workers: Workers, num_batches: int, rank
 MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1", "save 3"]
 
 
+@pytest.mark.integrations
 @pytest.mark.row("SIGTERM to one of 2 ranks: both end, exit code 143; identical result after resume")
 @pytest.mark.parametrize("moment", MOMENTS[: times(1, 5)])
 def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_a_started_rank_gets_sigterm(number: int, workers: Workers, undisturbed:
     undisturbed.assert_equal(run)
 
 
+@pytest.mark.integrations
 @pytest.mark.row("rank killed: all processes end within 5 s, status failed; identical result after resume")
 @trials(1, 10)
 def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference, tmp_path: Path) -> None:
@@ -99,6 +101,7 @@ def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference,
     undisturbed.assert_equal(run)
 
 
+@pytest.mark.integrations
 @pytest.mark.row("2 ranks, resumed on 1 device: same samples in each step, values within 1e-5")
 @trials(1, 3)
 def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) -> None:

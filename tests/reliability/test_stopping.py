@@ -89,6 +89,7 @@ def test_a_signal_too_late_to_stop(run: RunDirectory, workers: Workers, referenc
     reference(*EVERY_2).assert_equal(run)
 
 
+@pytest.mark.integrations
 @pytest.mark.row("second signal, user code sleeps or ignores signals: ended within 10 s; identical result after resume")
 @pytest.mark.parametrize("fault", ["SLEEP", "DEAF"][: times(1, 2)])
 def test_a_second_signal(fault: str, run: RunDirectory, workers: Workers, reference: GetReference) -> None:

@@ -95,6 +95,7 @@ def test_a_limit_on_the_size_of_files(limit: int, run: RunDirectory, workers: Wo
     workers.resume(run, reference(*EVERY_2))
 
 
+@pytest.mark.integrations
 @pytest.mark.row("read-only directory: ended within 30 s, checkpoint intact; identical result after resume")
 @pytest.mark.parametrize("which", ["checkpoints", "."][: times(1, 2)])
 def test_a_read_only_directory(which: str, run: RunDirectory, workers: Workers, reference: GetReference) -> None:

@@ -27,6 +27,7 @@ def simulate(num_groups, num_seeds, spread_of_truths, *, shared=True):
     return np.mean(true, axis=0), np.mean(estimated, axis=0)
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(("num_groups", "num_seeds"), [(2, 5), (5, 3), (20, 5)])
 @pytest.mark.parametrize("shared", [True, False])
 def test_equal_groups(num_groups, num_seeds, shared):

@@ -70,6 +70,7 @@ def errors(decide: Callable[[np.random.Generator], Decisions]) -> int:
     return sum(any(verdict in (Verdict.BETTER, Verdict.WORSE) for verdict, *_ in study) for study in found)
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(("baseline", "num_settings", "seeds_max"), [("base", 6, 12), (None, 4, 8)])
 def test_under_the_null_anything_is_decided_in_at_most_alpha_of_studies(
     baseline: str | None, num_settings: int, seeds_max: int
@@ -84,6 +85,7 @@ def test_under_the_null_anything_is_decided_in_at_most_alpha_of_studies(
     assert errors(decide) <= stats.binom.ppf(0.999, NUM_STUDIES, 0.05)
 
 
+@pytest.mark.integrations
 def test_growth_keeps_the_error_rate_within_the_reserve() -> None:
     def decide(generator: np.random.Generator) -> Decisions:
         values = table(generator, 8)

@@ -170,13 +170,14 @@ while line := sys.stdin.readline():
 """
 
 
+def _num_jobs(study: Path) -> int:
+    return len(list(study.glob("0*")))
+
+
 def test_the_same_command_completes_a_study_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     values, numbers = range(40), random.Random(0)
     arguments = plan_of(values, tmp_path), seeds(Study.load_own(tmp_path / "0"), values), provenance(tmp_path)
     (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
-    start = time.monotonic()
-    begin(tmp_path / "timed", values)
-    usual = time.monotonic() - start
     command = [sys.executable, "-c", FORKING, str(tmp_path / "arguments")]
     kept = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
@@ -186,10 +187,13 @@ def test_the_same_command_completes_a_study_after_a_kill_at_any_moment(tmp_path:
             path = tmp_path / str(attempt // 2)
             server.stdin.write(f"{path}\n")
             child = int(server.stdout.readline())
-            time.sleep(numbers.uniform(0, usual))
+            expected = numbers.randrange(len(values))
+            while _num_jobs(path) < expected:
+                time.sleep(1e-4)
+            time.sleep(numbers.uniform(0, 1e-3))
             os.kill(child, signal.SIGKILL)
             server.stdin.write("killed\n")
-            kept.append(len(list(path.glob("0*"))))
+            kept.append(_num_jobs(path))
         server.stdin.close()
     assert len(set(kept)) > 2, "they were killed at the same moment"
     for attempt in range(4):

@@ -60,6 +60,7 @@ while True:
 pytestmark = pytest.mark.usefixtures("fresh")
 
 
+@pytest.mark.integrations
 def test_each_job_has_its_own_process_group_and_environment(
     pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_each_job_has_its_own_process_group_and_environment(
         assert {name: facts["environment"].get(name) for name in kept} == {name: os.environ[name] for name in kept}
 
 
+@pytest.mark.integrations
 def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time out a job that saves and one that ignores signals; a second in which they are paused does not count."""
     monkeypatch.setattr("litlab.sweep.backends.local.GRACE_SECONDS", 2.0)
@@ -147,6 +149,7 @@ def test_the_ranks_of_a_killed_leader_end(pool: LocalPool, tmp_path: Path) -> No
     assert not group(leader), "their devices are free"
 
 
+@pytest.mark.integrations
 def test_jobs_see_their_allocated_gpus(pool: LocalPool, tmp_path: Path) -> None:
     """The jobs train on the CPU, in the environment that they would have with GPUs."""
     four = with_settings(pool, jobs=None, machine=Machine(gpus=("0", "1", "2", "3"), cores=8))
@@ -227,6 +230,7 @@ def test_missing_devices_are_refused(pool: LocalPool) -> None:
     ]
 
 
+@pytest.mark.integrations
 def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path) -> None:
     """Compare the results with those of a run of two new processes."""
     jobs = [new_job(tmp_path, number, quick_config(devices=2)) for number in range(3)]
@@ -263,6 +267,7 @@ def test_a_job_starts_quickly_and_logs_each_line_once(
     assert read_result(job.run)["seconds"]["import"] < limit, "counted from the fork"
 
 
+@pytest.mark.integrations
 def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_path: Path) -> None:
     """Compare jobs of one thread and of two."""
     configs = [quick_config() | {"threads": threads} for threads in (1, 2)]
@@ -275,6 +280,7 @@ def test_a_fork_trains_to_the_same_bits_as_another_process(pool: LocalPool, tmp_
     assert result(here[0])["weights"] != result(here[1])["weights"], "or this shows nothing"
 
 
+@pytest.mark.integrations
 def test_a_killed_server_is_replaced(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill the server of a job that saves, one that ignores signals and one whose request it had not read.
 

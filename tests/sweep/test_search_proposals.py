@@ -61,6 +61,7 @@ def assert_validations_are_reported(path: Path, trials: Sequence[FrozenTrial]) -
             assert trial.values == [rows[-1].value]
 
 
+@pytest.mark.integrations
 def test_a_search_finds_the_optimum_and_saves_time_by_pruning(tmp_path: Path) -> None:
     backend = SimulatedBackend()
     source = run_search(tmp_path / "s", LR, backend=backend, trials=30, pruner="median")
@@ -317,6 +318,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.integrations
 def test_the_number_of_trials_is_exact_and_none_is_running(killed: Path) -> None:
     trials = trials_of(killed)
     assert len(trials) == TRIALS

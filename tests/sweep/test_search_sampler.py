@@ -87,6 +87,7 @@ def late_mean(study: optuna.Study) -> float:
     return mean(trial.value for trial in study.get_trials()[20:] if trial.value is not None)
 
 
+@pytest.mark.integrations
 def test_a_quasi_random_sequence_continues_after_a_restart(tmp_path: Path) -> None:
     whole = run_search(tmp_path / "whole", LR, WIDTH, trials=4, sampler="quasi_random")
     run_search(tmp_path / "parts", LR, WIDTH, trials=2, sampler="quasi_random")

@@ -144,6 +144,7 @@ def test_frozen_parameters_that_a_callback_would_unfreeze_are_refused(patterns: 
     assert trainer.global_step == 0
 
 
+@pytest.mark.integrations
 def test_a_run_with_a_frozen_stem_says_so_and_resumes_exactly(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

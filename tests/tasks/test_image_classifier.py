@@ -310,6 +310,7 @@ def test_the_loss_of_mixed_images_is_that_of_soft_labels() -> None:
     assert task.train_metrics.compute()["accuracy"] == own
 
 
+@pytest.mark.integrations
 def test_compiled_training_is_the_same_with_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and differentiated as always, but without C++ for it, which takes ten seconds."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

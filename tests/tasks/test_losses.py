@@ -225,6 +225,7 @@ def test_weights_that_do_not_fit_the_data_are_refused(weights: Any, counts: Any,
         make_task(class_weights=weights, class_counts=counts)
 
 
+@pytest.mark.integrations
 def test_a_run_with_a_loss_weights_and_metrics_of_ones_own_resumes_exactly(tmp_path: Path) -> None:
     overrides = (
         *TINY,

@@ -144,6 +144,7 @@ def test_a_run_that_is_stopped_in_its_last_validation_ends_as_diverged(
     assert (read_result(resumed)["status"], read_result(resumed)["error"]) == ("diverged", read_result(whole)["error"])
 
 
+@pytest.mark.integrations
 def test_a_study_counts_diverged_jobs_and_has_nothing_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def test_pairs_of_a_data_module_that_tells_its_facts_train_litlabs_task(name: st
     assert b"confusion_matrix" in events
 
 
+@pytest.mark.integrations
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:
     overrides = small("Described", "checkpoint.every_steps=1")
     whole, config = new_run(tmp_path / "whole", *overrides)
@@ -67,6 +68,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:
         assert differences(outcome(whole), outcome(resumed)) == []
 
 
+@pytest.mark.integrations
 def test_two_ranks_with_batches_of_unequal_size_train_as_one(tmp_path: Path, litlab: Command) -> None:
     (tmp_path / "project" / "uneven.py").write_text(Path(pairs.__file__).read_text())
     overrides = small("Uneven", "trainer.max_epochs=1", "+trainer.use_distributed_sampler=false", module="uneven")

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_anywhere_ends_as_an_uninterrupted_one(kind: str, tmp_path: Path) -> None:
     run, config = new_run(tmp_path / "whole", *overrides(kind))

@@ -19,6 +19,7 @@ OVERRIDES = (
 )  # fmt: skip
 
 
+@pytest.mark.integrations
 def test_batches_of_a_torch_loader_after_a_resume(tmp_path: Path) -> None:
     whole, config = new_run(tmp_path / "whole", *OVERRIDES)
     train_until(whole, config, None)

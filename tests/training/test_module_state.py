@@ -119,6 +119,7 @@ class FineTunes(BackboneFinetuning):
         super().__init__(unfreeze_backbone_at_epoch=1, backbone_initial_lr=0.01)
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("schedule", ["~schedule", "schedule=one_cycle"])
 def test_the_backbone_of_our_task_is_fine_tuned_from_other_weights(
     schedule: str, tiny_run: RunDirectory, tmp_path: Path
@@ -150,6 +151,7 @@ class FailsOnce(Callback):
             raise RuntimeError("on purpose")
 
 
+@pytest.mark.integrations
 def test_two_ranks_average_the_gradients_of_what_was_unfrozen(tmp_path: Path, litlab: Command) -> None:
     """DDP knows only what was trained when it wrapped the task."""
     tests = str(Path(__file__).parents[1])

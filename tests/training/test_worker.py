@@ -30,6 +30,7 @@ from litlab.runs.state import RunStatus
 from litlab.training.worker import _report_failure, main
 
 
+@pytest.mark.integrations
 def test_torchrun(tmp_path: Path) -> None:
     """Rank 0 owns the directory and removes an older result."""
     config = compose_config(*TINY, "trainer.max_epochs=1", "trainer.devices=2")
@@ -160,6 +161,7 @@ def decisions(run: RunDirectory) -> list[Any]:
     return [machine[key] for key in ("accelerator", "devices", "ranks", "threads")]
 
 
+@pytest.mark.integrations
 @pytest.mark.skipif(num_cores() < 2, reason="needs cores that the first start has not")
 def test_a_run_keeps_the_threads_of_its_first_start(tmp_path: Path) -> None:
     """It begins on one core and continues on all: with the bits of one thread, unless an override asks for more."""
@@ -179,6 +181,7 @@ def test_a_run_keeps_the_threads_of_its_first_start(tmp_path: Path) -> None:
     assert copy.read_json(copy.provenance)["machine"]["automatic"] == open_keys(copy.read_config())
 
 
+@pytest.mark.integrations
 def test_a_run_keeps_the_ranks_of_its_first_start(tmp_path: Path) -> None:
     """It begins with two ranks as torchrun starts them, and continues with two of the worker."""
     run = new_run(tmp_path)

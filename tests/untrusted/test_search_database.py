@@ -51,6 +51,7 @@ def test_an_untrusted_search_is_refused_and_nothing_is_executed(
     assert mark.exists(), "harmless: the test shows nothing"
 
 
+@pytest.mark.integrations
 def test_a_search_of_ones_own_continues_with_what_cma_es_has_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
