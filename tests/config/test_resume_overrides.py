@@ -231,6 +231,10 @@ def test_notes_name_possible_differences() -> None:
     assert changed("data.root=/elsewhere").notes == []
     expected = "on other devices or threads the stream of samples stays the same, but the last bits of the weights may"
     assert changed("threads=1", "trainer.devices=2").notes == [f"{expected} differ"]
+    drawn = CONFIG | {"data": CONFIG["data"] | {"hard_fraction": 0.5}}
+    assert changed("threads=1", config=drawn).notes == [
+        "on other devices or threads the last bits of losses may differ, and then data.hard_fraction draws other images"
+    ]
     foreign = deepcopy(CONFIG)
     foreign["callbacks"]["averaging"] = {"_target_": "mine.Averaging"}
     assert changed("trainer.max_epochs=20", config=foreign).notes == [

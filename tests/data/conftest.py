@@ -25,7 +25,7 @@ from litlab.data.torchvision import Torchvision
 COMMON: dict[str, Any] = {
     "batch_size": 16, "val_size": 20, "val_seed": 0, "folds": None, "fold": None, "seed": 0, "crop_padding": 4,
     "flip": True, "cutout": 0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": None, "rand_augment": None,
-    "progressive_sizes": None, "mean": None, "std": None, "low_light": None,
+    "progressive_sizes": None, "hard_fraction": 1.0, "mean": None, "std": None, "low_light": None,
     "transforms": {"train": [], "eval": []}, "num_workers": 0,
 }  # fmt: skip
 

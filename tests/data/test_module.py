@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,13 @@ def test_a_setting_that_is_missing_or_unknown_is_named(shapes_module: Make) -> N
     [
         ("data.flip=sometimes", "data.flip=sometimes: expected"),
         ("data.mixup=-1", "data.mixup=-1"),
+        ("data.hard_fraction=0", "data.hard_fraction=0: expected greater than 0"),
+        ("data.hard_fraction=1.5", "data.hard_fraction=1.5: expected less than or equal to 1"),
+        (
+            "data.hard_fraction=0.5 data.cutmix=1.0",
+            r"hard_fraction=0.5: images are drawn by their own loss, which data.cutmix=1.0 mixes with that of other "
+            r"images; set data.hard_fraction=1 or data.cutmix=0",
+        ),
         ("data.color_jitter={brightness:0.4}", "data.color_jitter.contrast: a value is missing"),
         ("data.rand_augment={num_ops:2,magnitude:31}", "data.rand_augment.magnitude=31"),
         ("data.color_jitter={brightness:0.4,contrast:0,saturation:0,hue:0.6}", "data.color_jitter.hue=0.6"),
@@ -326,8 +334,35 @@ def test_values_out_of_range_are_refused(overrides: str, message: str) -> None:
 def test_a_task_without_mixed_targets_is_refused(shapes_module: Make) -> None:
     module = made(shapes_module, cutmix=1.0)
     with pytest.raises(UserError, match="would learn from mixed images as if each had one label"):
-        check_task(Task(supports_mixed_targets=False), module.mixing)
-    check_task(Task(supports_mixed_targets=False), made(shapes_module).mixing)
+        check_task(Task(supports_mixed_targets=False), module.mixing, 1.0)
+    check_task(Task(supports_mixed_targets=False), made(shapes_module).mixing, 1.0)
+
+
+def test_a_task_that_records_no_losses_is_refused(shapes_module: Make) -> None:
+    module, task = made(shapes_module, hard_fraction=0.5), Task()
+    attach_trainer(module, task)
+    with pytest.raises(UserError, match=r"hard_fraction=0.5: Task does not tell the loss of each image"):
+        module.train_dataloader()
+    task.records_losses = True
+    batch = next(iter(module.train_dataloader()))
+    assert batch.loss_table is module.loss_table is not None
+    module.trainer = SimpleNamespace(**vars(module.trainer), training=True)  # type: ignore[assignment]
+    module.on_after_batch_transfer(batch, 0)
+    module.trainer.current_epoch = 1  # type: ignore[misc, union-attr]
+    with pytest.raises(UserError, match=r"hard_fraction=0.5: the task has recorded no loss in a whole epoch: let"):
+        module.on_after_batch_transfer(batch, 0)
+    batch.loss_table.record(batch.indices[:0], torch.zeros(0))
+    module.on_after_batch_transfer(batch, 0)
+    assert module.train_dataloader().sampler.loss_table is batch.loss_table, "it belongs to the training in progress"
+    module.trainer.current_epoch = 0  # type: ignore[misc, union-attr]
+    assert module.train_dataloader().sampler.loss_table is not batch.loss_table
+
+
+def test_images_are_not_drawn_where_batches_are_overfitted(shapes_module: Make) -> None:
+    module = made(shapes_module, hard_fraction=0.5)
+    module.trainer = Trainer(accelerator="cpu", overfit_batches=1, logger=False, enable_progress_bar=False)
+    loader = module.train_dataloader()
+    assert (module.loss_table, loader.sampler.num_visited) == (None, len(module.train_indices))
 
 
 def test_checking_the_network_does_not_change_it() -> None:

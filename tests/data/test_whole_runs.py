@@ -1,5 +1,6 @@
 """Whole runs with streamed, mixed and progressively resized images."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from litlab.config.resume_overrides import change_config
 from litlab.errors import UserError
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
+from litlab.training.checkpoint_io import read_checkpoint
 
 SMALL = (
     "model=resnet18", "model.width=2", "optimizer.lr=0.01", "data.batch_size=8", "data.crop_padding=2",
@@ -73,6 +75,24 @@ def test_progressive_sizes_and_mixing_resume_exactly(tmp_path: Path) -> None:
         assert train_until(run, config, number) is None
         train_until(run, config, None)
         assert differences(outcome(whole), outcome(run)) == []
+
+
+def test_images_drawn_by_their_losses_resume_exactly(tmp_path: Path) -> None:
+    """Stop within an epoch, and continue for longer after the end."""
+    network = ("model=cnn", "model.widths=[2]", "model.hidden=[]", "schedule=constant")
+    overrides = (*(override for override in SHAPES if "model" not in override), *network, "data.hard_fraction=0.5")
+    run, shorter = new_run(tmp_path / "run", *overrides)
+    assert (
+        train_until(run, shorter, 5) is None
+    )  # of 32 images, an epoch visits 2 batches; then there is 1 of validation
+    assert train_until(run, shorter, None)
+    assert train_until(run, change_config(shorter, ["trainer.max_epochs=3"], lambda: 2).config, None)
+    whole, config = new_run(tmp_path / "whole", *overrides, "trainer.max_epochs=3")
+    assert train_until(whole, config, None) == 3 * (2 + 1) + 2
+    assert differences(outcome(whole), outcome(run)) == []
+    losses = read_checkpoint(whole.last)["litlab"]["image_losses"]
+    assert losses["epoch"] == 2
+    assert [(losses[name] > -math.inf).sum() for name in ("known", "latest")] == [32, 16], "two epochs visit all"
 
 
 def test_a_network_of_one_image_size_is_refused_before_training(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ VARIATIONS = {
         "+task.metrics.f1={_target_: torchmetrics.classification.MulticlassF1Score, average: macro}",
         "+task.metrics.auroc={_target_: torchmetrics.classification.MulticlassAUROC, average: weighted}",
     ),
+    "images drawn by their losses": ("data.hard_fraction=0.6", "trainer.max_epochs=3", "data.batch_size=4"),
     "pictures": (
         "callbacks.confusion_matrix={_target_: litlab.callbacks.confusion_matrix.ConfusionMatrix}",
         "callbacks.class_accuracy={_target_: litlab.callbacks.class_accuracy.ClassAccuracy}",

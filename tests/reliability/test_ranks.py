@@ -5,6 +5,7 @@ the variables that torchrun would set.
 """
 
 import itertools
+import math
 import os
 import signal
 from pathlib import Path
@@ -28,7 +29,7 @@ from litlab.training.checkpoint_io import read_checkpoint
 
 TWO = (
     *SMALL, "trainer.strategy=ddp", "trainer.devices=2", "checkpoint.every_steps=2",
-    "callbacks=ema", "callbacks.ema.decay=0.8",
+    "callbacks=ema", "callbacks.ema.decay=0.8", "data.hard_fraction=0.75",
 )  # fmt: skip
 SOON = 5  # seconds
 SLOWLY = {"LITLAB_TEST_SLEEP": "train_batch 0 0.15"}  # ranks agree four times a second: a shorter run would be over
@@ -58,7 +59,7 @@ def start_and_signal(run: RunDirectory, workers: Workers, num_batches: int, rank
     return worker
 
 
-MOMENTS = ["train_batch 4", "validation_batch 1", "train_batch 9", "epoch_end 1", "save 3"]
+MOMENTS = ["train_batch 7", "validation_batch 1", "train_batch 4", "epoch_end 1", "save 3"]
 
 
 @pytest.mark.integrations
@@ -71,6 +72,17 @@ def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, 
     assert read_result(run)["error"].startswith("stopped by SIGTERM, saved at step ")
     complete(workers, run)
     undisturbed.assert_equal(run)
+
+
+@pytest.mark.row("2 ranks draw the same images by the losses of both")
+def test_images_drawn_by_their_losses(undisturbed: Reference) -> None:
+    epochs: dict[str, list[int]] = {}
+    for batch, rows in samples(undisturbed.run).items():
+        epochs.setdefault(batch.partition(",")[0], []).extend(rows)
+    assert [(len(rows), len(set(rows))) for rows in epochs.values()] == [(33, 33), (33, 33)]  # of 44
+    assert len(set().union(*epochs.values())) == 44, "an image without a loss comes first"
+    saved = read_checkpoint(undisturbed.run.last)["litlab"]["image_losses"]
+    assert (saved["known"] > -math.inf).sum() == (saved["latest"] > -math.inf).sum() == 33
 
 
 @pytest.mark.row("SIGTERM to one of 2 ranks started by litlab: all end, exit code 143; identical result after resume")
@@ -105,8 +117,9 @@ def test_a_rank_is_killed(number: int, workers: Workers, undisturbed: Reference,
 @pytest.mark.row("2 ranks, resumed on 1 device: same samples in each step, values within 1e-5")
 @trials(1, 3)
 def test_resumed_on_one_device(number: int, workers: Workers, tmp_path: Path) -> None:
-    """Without batch norm and dropout, which are up to the ranks."""
-    overrides = (*(override for override in TWO if "model" not in override), "model.widths=[2,4]", "model.hidden=[8]")
+    """Without batch norm and dropout, which are up to the ranks, and images that are drawn by the bits of losses."""
+    kept = (override for override in TWO if "model" not in override and "hard_fraction" not in override)
+    overrides = (*kept, "model.widths=[2,4]", "model.hidden=[8]")
     whole, run = (small_run(tmp_path / name, *overrides) for name in ("whole", "run"))
     complete(workers, whole)
     ranks = workers.fork_ranks(run, 2, LITLAB_TEST_SIGNAL=f"train_batch {3 + 2 * number} {signal.SIGTERM:d}", **SLOWLY)

@@ -17,6 +17,7 @@ def attach_trainer(module: ImageDataModule, task: Any = None, rank: int = 0, wor
         global_rank=rank,
         world_size=world_size,
         max_epochs=4,
+        current_epoch=0,
     )
 
 

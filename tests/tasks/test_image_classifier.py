@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from litlab.callbacks.training_log import TrainingLog
 from litlab.data.loader import Batch, Partners
+from litlab.data.loss_table import LossTable
 from litlab.errors import UserError
 from litlab.optim import schedules as optim
 from litlab.optim.schedule_factory import ScheduleFactory
@@ -63,6 +64,19 @@ def test_gradients_averaged_over_ranks_are_those_of_one_process(num_valid_per_ra
     labels = torch.cat([part.labels[: part.num_valid] for part in parts])
     expected = gradient(task, F.cross_entropy(task.network(images), labels, label_smoothing=0.1))
     torch.testing.assert_close(averaged, expected)
+
+
+def test_losses_of_real_rows_are_recorded_as_they_are_minimized() -> None:
+    task = make_task(label_smoothing=0.1, class_weights=[1, 2, 3, 4, 5, 6, 7])
+    task.trainer, table = make_trainer(), LossTable(9, 0.5, torch.device("cpu"))
+    batch = make_batch(6, num_valid=4)._replace(indices=torch.tensor([8, 0, 3, 5, 8, 8]), loss_table=table)
+    loss = task.training_step(batch, 0)
+    latest = table.state()["latest"]
+    expected = F.cross_entropy(task.network(batch.images[:4]), batch.labels[:4], reduction="none", label_smoothing=0.1)
+    assert task.loss.class_weights is not None
+    torch.testing.assert_close(latest[[8, 0, 3, 5]], expected.detach() * task.loss.class_weights[batch.labels[:4]])
+    assert latest.isfinite().sum() == 4
+    assert latest[[8, 0, 3, 5]].mean().item() == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_evaluation_counts_real_rows_only_and_logs_plain_cross_entropy() -> None:

@@ -26,7 +26,7 @@ _NO_RUNS = "holds no runs"
 _NOT_IN_PARTITION = (
     FOLD, "data.seed", "data.batch_size", "data.val_size", "data.transforms", "data.crop_padding", "data.flip",
     "data.cutout", "data.mixup", "data.cutmix", "data.color_jitter", "data.rand_augment", "data.progressive_sizes",
-    "data.mean", "data.std", "data.low_light",
+    "data.mean", "data.std", "data.low_light", "data.hard_fraction",
 )  # fmt: skip
 
 

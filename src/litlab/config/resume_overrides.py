@@ -223,7 +223,10 @@ def _notes(config: Config, changed: Collection[str], extends_training: bool) -> 
     target = (config["data"] or config["task"])["_target_"]  # without a data module, the task has the loaders
     if any(key in _NUMERICS_KEYS for key in changed) or ("data.num_workers" in changed and target not in SECTIONS):
         samples = "the stream of samples stays the same" if target in SECTIONS else f"the samples depend on {target}"
-        notes.append(f"on other devices or threads {samples}, but the last bits of the weights may differ")
+        difference = f"{samples}, but the last bits of the weights may differ"
+        if target in SECTIONS and (config["data"] or {}).get("hard_fraction", 1) < 1:
+            difference = "the last bits of losses may differ, and then data.hard_fraction draws other images"
+        notes.append(f"on other devices or threads {difference}")
     foreign = [
         node["_target_"]
         for key, node in nodes(config)

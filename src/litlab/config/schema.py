@@ -183,6 +183,7 @@ class ImageData(Section):
     folds: Annotated[int, Field(ge=2)] | None
     fold: CountOrZero | None
     seed: Seed
+    hard_fraction: Annotated[float, Field(gt=0, le=1)]
     low_light: LowLight | None
     transforms: Transforms
     num_workers: CountOrZero

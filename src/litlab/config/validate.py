@@ -298,7 +298,7 @@ def _combination_problems(config: Config, bases: Mapping[str, str] = _OUR_TARGET
             for name in ("use_distributed_sampler", "reload_dataloaders_every_n_epochs")
             if name in trainer and trainer[name] != Trainer.model_fields[name].default
         ]
-    problems += _fold_problems(data) if data["_target_"] in bases else []
+    problems += [*_fold_problems(data), *_sampling_problems(data)] if data["_target_"] in bases else []
     if bases.get(data["_target_"]) == "litlab.data.torchvision.Torchvision":
         problems += _torchvision_problems(data)
     problems += _schedule_problems(config, bases) + _early_stopping_problems(config, bases)
@@ -329,6 +329,17 @@ def _fold_problems(data: Config) -> list[str]:
     if fold >= folds:
         return [f"data.fold={fold}: there are {folds} folds (data.folds), counted from 0; expected 0 to {folds - 1}"]
     return []
+
+
+def _sampling_problems(data: Config) -> list[str]:
+    """Return the problem of images that are drawn by their loss, `data.hard_fraction`, and mixed with others."""
+    fraction, mixing = data.get("hard_fraction", 1), [name for name in ("mixup", "cutmix") if data.get(name)]
+    if fraction == 1 or not mixing:
+        return []
+    return [
+        f"data.hard_fraction={fraction}: images are drawn by their own loss, which data.{mixing[0]}={data[mixing[0]]} "
+        f"mixes with that of other images; set data.hard_fraction=1 or {' '.join(f'data.{name}=0' for name in mixing)}"
+    ]
 
 
 def _torchvision_problems(data: Config) -> list[str]:

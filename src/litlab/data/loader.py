@@ -9,6 +9,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from litlab.data.augment import Mixing
+from litlab.data.loss_table import LossTable
 from litlab.data.random_numbers import Stream, random_order
 from litlab.errors import UserError
 
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
         num_valid: Number of real rows, which come first; the others repeat one, so that all ranks have one shape.
         num_global: Number of real rows in this step over all ranks.
         partners: In training with mixup or cutmix.
+        loss_table: In training with `hard_fraction`: the task records the losses of the real rows in it.
     """
 
     images: Tensor
@@ -49,6 +51,7 @@ class Batch(NamedTuple):
     num_valid: int
     num_global: int
     partners: Partners | None = None
+    loss_table: LossTable | None = None
 
 
 class BatchRows(NamedTuple):
@@ -62,32 +65,43 @@ class BatchRows(NamedTuple):
 
 
 class EpochSampler:
-    """Order in which an epoch visits the images: a function of (seed, epoch) alone.
+    """Order in which an epoch visits the images: a function of (seed, epoch), and of the loss table if there is one.
 
     Args:
         indices: Rows of the arrays in the order of evaluation, shape n.
         seed: Seed of the orders.
         shuffle: Give each epoch an order of its own.
+        loss_table: Draws the images of each epoch; None for all of them.
 
     Attributes:
         epoch: Number of the epoch.
         position: Number of batches already consumed, where the next iteration starts.
+        num_visited: Number of images that an epoch visits.
     """
 
-    def __init__(self, *, indices: Int64[Tensor, " n"], seed: int, shuffle: bool) -> None:
+    def __init__(
+        self, *, indices: Int64[Tensor, " n"], seed: int, shuffle: bool, loss_table: LossTable | None = None
+    ) -> None:
         self.indices = indices
         self.seed = seed
         self.shuffle = shuffle
+        self.loss_table = loss_table
+        self.num_visited = len(indices) if loss_table is None else loss_table.num_drawn(len(indices))
         self.epoch = 0
         self.position = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, as Lightning does before each one. The position stays."""
         self.epoch = epoch
+        if self.loss_table is not None:
+            self.loss_table.start_epoch(epoch)
 
-    def order(self) -> Int64[Tensor, " n"]:
-        """Return all rows in the order of this epoch."""
-        return random_order(self.indices, self.seed, self.epoch, Stream.ORDER) if self.shuffle else self.indices
+    def order(self) -> Int64[Tensor, " m"]:
+        """Return the rows of this epoch in their order."""
+        indices, table = self.indices, self.loss_table
+        if table is not None:
+            indices = table.draw(indices, self.seed, self.epoch)
+        return random_order(indices, self.seed, self.epoch, Stream.ORDER) if self.shuffle else indices
 
 
 class LoaderArgs(TypedDict):
@@ -138,7 +152,7 @@ class BatchLoader(ABC):
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch, wherever the next iteration starts."""
-        return -(-len(self.sampler.indices) // self.batch_size)
+        return -(-self.sampler.num_visited // self.batch_size)
 
     def seek(self, position: int) -> None:
         """Start the next iteration, and only that, after `position` batches.
@@ -180,7 +194,9 @@ class MemoryLoader(BatchLoader):
 
     def _batch(self, rows: BatchRows) -> Batch:
         partners = None if rows.partners is None else Partners(*self._gather(rows.partners), rows.partners)
-        return Batch(*self._gather(rows.indices), rows.indices, rows.num_valid, rows.num_global, partners)
+        images, labels = self._gather(rows.indices)
+        table = self.sampler.loss_table
+        return Batch(images, labels, rows.indices, rows.num_valid, rows.num_global, partners, table)
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.images.index_select(0, rows), self.labels.index_select(0, rows)

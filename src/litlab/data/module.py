@@ -19,6 +19,7 @@ from litlab.data.dataset_info import DatasetInfo
 from litlab.data.image_decoder import MAX_BIT_DEPTH
 from litlab.data.image_stream import StreamedImages
 from litlab.data.loader import Batch, BatchLoader, EpochSampler, LoaderArgs, MemoryLoader
+from litlab.data.loss_table import LossTable
 from litlab.data.low_light import LowLight, darken_splits
 from litlab.data.preprocess import Preprocess
 from litlab.data.resize import Resize
@@ -47,6 +48,8 @@ class ImageSettings(TypedDict):
         folds: Number of folds that the training images are split into, stratified; None for a split by `val_size`.
         fold: Number of the fold to validate on, from 0; None without folds.
         seed: Seed of the order of the epochs and of the augmentation.
+        hard_fraction: Fraction of the training images that an epoch visits, drawn by their last loss, see `LossTable`;
+            1 for all.
         low_light: Settings by which the images of all splits are darkened, see `LowLight`; None for images as they are.
         transforms: Transforms of single images, in training ("train") and otherwise ("eval"), see `ImageTransforms`;
             those of training come before the augmentation.
@@ -65,6 +68,7 @@ class ImageSettings(TypedDict):
     folds: int | None
     fold: int | None
     seed: int
+    hard_fraction: int | float
     low_light: Mapping[str, Any] | None
     transforms: Mapping[Literal["train", "eval"], Sequence[Transform]]
     num_workers: int
@@ -110,6 +114,7 @@ class ImageDataModule(LightningDataModule, ABC):
         seed: Seed of the order and the augmentation.
         transforms: Transforms of single images, "train" and "eval".
         resize: Method by which images of other proportions are resized.
+        loss_table: Last losses of the training images under `hard_fraction`, from `train_dataloader` on; else None.
         without_val: Override that leaves out a validation split of the data; None if there is none.
         info: Description of the data set, from `setup` on.
         train_indices: Rows of the official training split to train on, shape n_train, ascending.
@@ -149,6 +154,7 @@ class ImageDataModule(LightningDataModule, ABC):
             cutout=settings["cutout"],
         )
         self.mixing = Mixing(seed=settings["seed"], mixup=settings["mixup"], cutmix=settings["cutmix"])
+        self.loss_table: LossTable | None = None
         self._splits: ImageArrays | StreamedImages | None = None
         self._resident: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -245,7 +251,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> BatchLoader:
         """Return the loader of the training images, in a new order each epoch.
 
-        With `Trainer(overfit_batches=...)` the order stays, or the batches would be others in each epoch.
+        With `Trainer(overfit_batches=...)` the order stays, and no images are drawn by their losses, or the batches
+        would be others in each epoch.
 
         Raises:
             UserError: if the task or its network can't be trained with the settings.
@@ -253,10 +260,28 @@ class ImageDataModule(LightningDataModule, ABC):
         overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # Lightning gives it no type
         task = None if self.trainer is None else self.trainer.lightning_module
         if task is not None:
-            check_task(task, self.mixing)
+            check_task(task, self.mixing, self.settings["hard_fraction"])
             self._check_sizes(task)
+        self.loss_table = None if overfits else self._find_loss_table()
         mixing = self.mixing if self.mixing.active else None
-        return self._loader("train", self.train_indices, is_training=True, shuffle=not overfits, mixing=mixing)
+        return self._loader(
+            "train",
+            self.train_indices,
+            is_training=True,
+            shuffle=not overfits,
+            mixing=mixing,
+            loss_table=self.loss_table,
+        )
+
+    def _find_loss_table(self) -> LossTable | None:
+        """Return the table of the training in progress, or a new one for a training that begins."""
+        fraction, trainer = self.settings["hard_fraction"], self.trainer
+        if fraction == 1:
+            return None
+        if self.loss_table is not None and trainer is not None and trainer.current_epoch > 0:
+            return self.loss_table
+        assert self._splits is not None, "setup() comes first"
+        return LossTable(len(self._splits.train_labels), fraction, self._device)
 
     def _check_sizes(self, task: LightningModule) -> None:
         """Raise a UserError unless the network takes training images, which may be smaller than those of evaluation."""
@@ -294,6 +319,12 @@ class ImageDataModule(LightningDataModule, ABC):
         """Augment (in training only) and normalize, on the batch's device."""
         trainer = self.trainer
         epoch = trainer.current_epoch if trainer is not None and trainer.training else None
+        if epoch and batch.loss_table is not None and not batch.loss_table.has_losses:
+            raise UserError(
+                f"data.hard_fraction={self.settings['hard_fraction']}: the task has recorded no loss in a whole epoch: "
+                "let its training_step call `batch.loss_table.record(batch.indices[:batch.num_valid], losses)` with a "
+                "loss for each image, or set data.hard_fraction=1"
+            )
         return self.transform_batch(batch, epoch=epoch)
 
     def transform_batch(self, batch: Batch, *, epoch: int | None) -> Batch:
@@ -335,6 +366,11 @@ class ImageDataModule(LightningDataModule, ABC):
         dtype = task.dtype if isinstance(task.dtype, torch.dtype) else images.dtype
         return images.to(dtype, memory_format=getattr(task, "memory_format", torch.preserve_format))
 
+    @property
+    def _device(self) -> torch.device:
+        """Device that the Trainer trains on; the CPU without one."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
     def _loader(
         self,
         split: Literal["train", "test"],
@@ -343,14 +379,14 @@ class ImageDataModule(LightningDataModule, ABC):
         is_training: bool = False,
         shuffle: bool = False,
         mixing: Mixing | None = None,
+        loss_table: LossTable | None = None,
     ) -> BatchLoader:
-        trainer, splits = self.trainer, self._splits
+        trainer, splits, device = self.trainer, self._splits, self._device
         assert splits is not None, "setup() comes first"
-        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         in_workers = bool(self.transforms["train" if is_training else "eval"]) or isinstance(splits, StreamedImages)
         indices = indices if in_workers else indices.to(device)
         args = LoaderArgs(
-            sampler=EpochSampler(indices=indices, seed=self.seed, shuffle=shuffle),
+            sampler=EpochSampler(indices=indices, seed=self.seed, shuffle=shuffle, loss_table=loss_table),
             batch_size=self.batch_size,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
@@ -483,13 +519,19 @@ def check_image_shape(settings: ImageSettings, image_shape: tuple[int, int, int]
             raise UserError(f"{setting}: expected sizes from {_MIN_SIZE} to the images' own, {height}; found {size}")
 
 
-def check_task(task: LightningModule, mixing: Mixing) -> None:
-    """Raise a UserError unless the loss of a task uses both labels of mixed images."""
+def check_task(task: LightningModule, mixing: Mixing, hard_fraction: int | float) -> None:
+    """Raise a UserError unless the task does what mixing, or drawing images by their loss, needs."""
     if mixing.active and not getattr(task, "supports_mixed_targets", False):
         raise UserError(
             f"data.mixup, data.cutmix: {type(task).__name__} would learn from mixed images as if each had one label. "
             "If its loss weighs the labels of `batch.partners` by their `lam`, give it an attribute "
             "`supports_mixed_targets = True`. Otherwise set both to 0"
+        )
+    if hard_fraction < 1 and not getattr(task, "records_losses", False):
+        raise UserError(
+            f"data.hard_fraction={hard_fraction}: {type(task).__name__} does not tell the loss of each image, by which "
+            "they would be drawn. If its training_step passes them to `batch.loss_table.record`, give it an attribute "
+            "`records_losses = True`. Otherwise set data.hard_fraction=1"
         )
 
 

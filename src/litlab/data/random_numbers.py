@@ -33,6 +33,7 @@ class Stream(IntEnum):
     TRANSFORM = 14
     LOW_LIGHT_STOPS = 15
     LOW_LIGHT_NOISE = 16
+    HARD_IMAGES = 17
 
 
 def random_bits(counters: Int64[Tensor, "*n"], *key: int) -> Int64[Tensor, "*n"]:

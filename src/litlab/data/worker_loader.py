@@ -120,7 +120,8 @@ class WorkerLoader(BatchLoader):
         size, partners = len(rows.indices), None
         if rows.partners is not None:
             partners = Partners(images[size:], self._labels[rows.partners], rows.partners)
-        return Batch(images[:size], self._labels[rows.indices], rows.indices, rows.num_valid, rows.num_global, partners)
+        labels, table = self._labels[rows.indices], self.sampler.loss_table
+        return Batch(images[:size], labels, rows.indices, rows.num_valid, rows.num_global, partners, table)
 
 
 class _ReadError(str):

@@ -71,9 +71,12 @@ class ImageClassifier(LightningModule):
         epoch_metrics: Metrics of the batches of this epoch before those.
         latest: Newest row of training values of this epoch as plain numbers, for a progress bar; `TrainingLog` sets it.
         supports_mixed_targets: The loss weighs both labels of mixed images; data modules require it before they mix.
+        records_losses: Training records the loss of each image in `Batch.loss_table`, as it is minimized: with label
+            smoothing and class weights. Data modules require it before they draw images by their losses.
     """
 
     supports_mixed_targets = True
+    records_losses = True
 
     def __init__(
         self,
@@ -203,6 +206,8 @@ class ImageClassifier(LightningModule):
         if number != self._counted:
             self._counted = number
             self.train_metrics.update(losses, logits, labels)
+            if batch.loss_table is not None:
+                batch.loss_table.record(batch.indices[: batch.num_valid], losses)
         return losses.sum() * (self.trainer.world_size / batch.num_global)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:

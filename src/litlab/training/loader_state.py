@@ -1,12 +1,14 @@
-"""Position of the training loaders within an epoch, restored on resume; loaders that cannot seek are replayed."""
+"""Position of the training loaders within an epoch, and the losses that they draw images by, restored on resume."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 
+from litlab.data.loss_table import LossTable, LossTableState
+from litlab.data.module import ImageDataModule
 from litlab.training.random_state import RandomState, get_random_state, set_random_state
 
 LoaderRandomStates = dict[str, RandomState] | None
@@ -15,9 +17,10 @@ LoaderRandomStates = dict[str, RandomState] | None
 class LoaderState:
     """Move the training loaders to the batch that a run resumes from.
 
-    litlab's loaders seek. Others are read from the start of their epoch. These draw from the global generators, or from
-    a `generator` of their own, when an epoch starts, and perhaps for each batch, so the random state of both moments is
-    kept.
+    litlab's loaders seek. They may draw the images of an epoch by the losses before it, which are restored.
+
+    Others are read from the start of their epoch. These draw from the global generators, or from a `generator` of their
+    own, when an epoch starts, and perhaps for each batch, so the random state of both moments is kept.
 
     Under `trainer.reload_dataloaders_every_n_epochs`, Lightning creates them again and again, which may draw, too.
 
@@ -58,6 +61,11 @@ class LoaderState:
         epochs = [loop._last_train_dl_reload_epoch, loop.epoch_loop.val_loop._last_val_dl_reload_epoch]
         return {"random": self._before_creation, "epochs": epochs}
 
+    def losses(self, trainer: Trainer) -> LossTableState | None:
+        """Return the losses that images are drawn by, `data.hard_fraction`; every rank has to call this."""
+        table = _loss_table(trainer)
+        return None if table is None else table.state()
+
     def start(self, trainer: Trainer) -> None:
         """Start the loaders in `on_train_start` of a new run."""
         if not _can_seek(trainer):
@@ -76,6 +84,8 @@ class LoaderState:
             _set_random_state(trainer, self.random_states["epoch"])
         elif saved["hook"] == "on_fit_end" and rank["random"] is not None:
             set_random_state(rank["random"], trainer.strategy.root_device)
+        if (table := _loss_table(trainer)) is not None:
+            table.set_state(saved["image_losses"])
         _start_loaders(trainer, saved["epoch"], saved["batch"])
         if self.random_states is not None and saved["hook"] == "on_train_batch_start":  # this batch is read next
             _set_random_state(trainer, self.random_states["batch"])
@@ -115,6 +125,11 @@ def _start_loaders(trainer: Trainer, epoch: int, batch: int) -> None:
         assert fetcher.iterator is not None
         for _ in range(batch):
             next(fetcher.iterator)
+
+
+def _loss_table(trainer: Trainer) -> LossTable | None:
+    data: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # Lightning gives it no type
+    return data.loss_table if isinstance(data, ImageDataModule) else None
 
 
 def _get_random_state(trainer: Trainer) -> RandomState:

@@ -11,6 +11,7 @@ from lightning.pytorch.loops.loop import _Loop
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from litlab.data.loss_table import LossTableState
 from litlab.tasks.metrics import LossAndAccuracy
 from litlab.training.loader_state import LoaderState
 from litlab.training.log_state import get_log_state, set_log_state
@@ -47,6 +48,7 @@ class TrainState:
         modules: State of the modules outside of their `state_dict`.
         groups: Names of the parameters in each group of each optimizer, which a callback may have added.
         sizes: Lengths of the append-only files in bytes, on rank zero.
+        image_losses: Losses that training images are drawn by, of all ranks; None without such a draw.
         rank: State of this rank alone: random numbers, loaders, logged values, unfinished metrics, the gradients of a
             task with manual optimization, and the extra state of its modules if there are several ranks, since the
             checkpoint has that of rank zero.
@@ -64,6 +66,7 @@ class TrainState:
     modules: ModuleState
     groups: ParameterGroups
     sizes: dict[str, int]
+    image_losses: LossTableState | None
     rank: dict[str, Any]
 
     @classmethod
@@ -101,6 +104,7 @@ class TrainState:
             modules=get_module_state(trainer, task),
             groups=get_parameter_groups(trainer, task),
             sizes=sizes,
+            image_losses=loaders.losses(trainer),
             rank=rank,
         )
 
