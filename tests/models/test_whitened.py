@@ -119,3 +119,17 @@ def test_filters_come_from_training_images_unless_a_checkpoint_has_them() -> Non
 def test_inconsistent_arguments_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         WhitenedCNN(**PAPER | change)
+
+
+@pytest.mark.parametrize(("activation", "value"), [("gelu", 0.8413), ("relu", 1.0), ("silu", 0.7311)])
+def test_the_activation_is_used_in_all_layers(activation: str, value: float) -> None:
+    network = WhitenedCNN(**PAPER | {"widths": [4], "convolutions": [2], "activation": activation})
+    seen: list[float] = []
+    for module in (network.activation, network.stages[0].activation):
+        assert isinstance(module, nn.Module)
+        module.register_forward_hook(lambda *arguments: seen.append(arguments[2].flatten()[0].item()))
+        module(torch.ones(1))
+    assert seen == pytest.approx([value, value], abs=1e-4)
+    assert len(seen) == 2
+    network(torch.randn(2, 3, 32, 32)).sum().backward()  # type: ignore[no-untyped-call]
+    assert len(seen) == 5

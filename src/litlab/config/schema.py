@@ -336,7 +336,7 @@ class WhitenedCNN(Section):
     whitened: Count | None
     pool_first: bool
     residual: bool
-    activation: Literal["gelu", "relu"]
+    activation: Literal["gelu", "relu", "silu"]
 
 
 class NamedModel(Section):

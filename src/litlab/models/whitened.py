@@ -10,17 +10,21 @@ from torch.nn import functional
 
 from litlab.errors import UserError
 
-Activation = Literal["gelu", "relu"]
+Activation = Literal["gelu", "relu", "silu"]
 HEAD_SCALE = 1 / 9  # of the logits, as in Page's and Jordan's networks
 WHITENING_EPSILON = 5e-4  # added to the variance of each direction, so that noise is not amplified
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": lambda: nn.ReLU(inplace=True)}
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": lambda: nn.ReLU(inplace=True),
+    "silu": nn.SiLU,
+}
 
 
 class WhitenedCNN(nn.Module):
     """Whitening, stages of 3x3 convolutions with batch norm, global max pooling, a linear layer without bias.
 
     The first layer has fixed filters: the principal directions of the training images' patches, each divided by its
-    standard deviation, and their negatives, as ReLU and GELU discard one sign (Page 2018, "How to train your ResNet";
+    standard deviation, and their negatives, as the activations discard one sign (Page 2018, "How to train your ResNet";
     Jordan 2024, arXiv:2404.00498, section 3.2). Only its bias is trained. `initialize_from` computes the filters.
 
     Widths [64, 256, 256] with two convolutions each, patches of 2 and stride 1 make the network of Jordan's paper:
@@ -38,7 +42,7 @@ class WhitenedCNN(nn.Module):
         pool_first: Pool before the convolutions in stages after the first, and not at all in the first; otherwise
             every stage pools after its first convolution.
         residual: Add the input of a convolution that keeps the width to its output.
-        activation: `gelu`, or `relu`, which is faster on a CPU.
+        activation: `gelu`, `silu`, or `relu`, which is the fastest on a CPU.
 
     Raises:
         UserError: `convolutions` doesn't fit `widths`, or more directions are kept than patches have pixels.
