@@ -36,11 +36,13 @@ task:
   loss: null
   class_weights: null
   freeze: []
+  freeze_after_epochs: 0
   label_smoothing: 0.0
   channels_last: false
   compile: false
   test_time_flip: false
   test_time_shift: 0
+  test_time_confidence: null
 optimizer: null
 schedule: null
 callbacks: null

@@ -102,8 +102,10 @@ def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
         "compile": False,
         "test_time_flip": False,
         "test_time_shift": 0,
+        "test_time_confidence": None,
         "metrics": {},
         "freeze": [],
+        "freeze_after_epochs": 0,
     }
     return ImageClassifier(**(arguments | changes))
 

@@ -1,11 +1,15 @@
 """Frozen parameters: which, what they do to norms and the optimizer, and what is refused."""
 
 import re
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning
+from lightning.pytorch.strategies import FSDPStrategy
 from support.exact_resume import differences, new_run, outcome, stop_and_resume, train_until
 from support.runs import TINY
 from support.small_fit import CLASS_NAMES, Batches, make_task, make_trainer
@@ -14,6 +18,7 @@ from torch import nn
 from litlab.errors import UserError
 from litlab.runs.result import read_result
 from litlab.tasks.frozen_parameters import count_parameters, find_backbone
+from litlab.training.checkpoint_io import read_checkpoint
 
 RESNET = ("model=resnet18", "model.width=2", "trainer.max_epochs=1", "data.num_train=100")
 
@@ -159,3 +164,73 @@ def test_a_run_with_a_frozen_stem_says_so_and_resumes_exactly(
     )
     assert line in capsys.readouterr().out
     assert differences(outcome(whole), outcome(stop_and_resume(tmp_path / "stopped", 3, *overrides))) == []
+
+
+class Watches(Callback):
+    """Record the weights at the end of each epoch, and whether a gradient reaches the first layer of a network."""
+
+    def __init__(self, first: nn.Module) -> None:
+        self.weights: list[dict[str, torch.Tensor]] = []
+        self.reached: list[bool] = []
+        first.register_forward_hook(lambda module, _, output: self.reached.append(output.requires_grad))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.weights.append({name: value.clone() for name, value in pl_module.network.state_dict().items()})
+
+
+def test_parameters_are_frozen_after_so_many_epochs() -> None:
+    """Neither momentum nor weight decay moves them from then on, and no gradient is computed for their layers."""
+    network = make_network()
+    watches = Watches(network[0][0])
+    optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.1)
+    task = make_task(network=network, optimizer=optimizer, schedule=None, freeze=["0"], freeze_after_epochs=1)
+    assert count_parameters(network, task) == (158, 158)
+    trainer = make_trainer([], [watches], max_epochs=3)
+    trainer.fit(task, Batches(16), Batches(8))
+    first, second, third = watches.weights
+    initial = make_network().state_dict()
+    assert {name for name in initial if torch.equal(first[name], initial[name])} <= {"0.1.weight"}  # behind it, a norm
+    for before, after in ((first, second), (second, third)):
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {name for name in before if name.startswith("1.")}
+    assert [module.training for module in network[0]] == [True, False, False, True]
+    assert network[0][0].weight.grad is None
+    assert watches.reached == [True, True, False] + [False, False, False] * 2  # two steps and a validation an epoch
+
+
+RECIPE = (
+    *TINY[:5], *TINY[7:], "model=whitened", "model.widths=[4,6]", "model.convolutions=[1,1]", "optimizer=muon",
+    "optimizer.weight_decay=0.01", "trainer.max_epochs=3", "callbacks=[default,ema]",
+    "task.freeze=[whitening.bias]", "task.freeze_after_epochs=1",
+)  # fmt: skip
+
+
+@pytest.mark.integrations
+def test_a_run_that_freezes_the_whitening_bias_resumes_exactly(tmp_path: Path) -> None:
+    """Before, at and after the epoch in which it is frozen."""
+    name = "network.whitening.bias"
+    whole, config = new_run(tmp_path / "whole", *RECIPE)
+    num_looks = train_until(whole, config, None)
+    assert num_looks is not None
+    frozen = read_checkpoint(whole.last)["litlab"]["modules"]["requires_grad"]
+    assert [key for key, is_trained in frozen.items() if key.endswith("bias") and not is_trained] == [name]
+    result = read_result(whole)
+    biases = []
+    for number in (num_looks // 6, num_looks // 3 + 1, 5 * num_looks // 6):
+        run, config = new_run(tmp_path / f"stopped-{number}", *RECIPE)
+        assert train_until(run, config, number) is None
+        saved = read_checkpoint(run.last)
+        biases.append((saved["litlab"]["epoch"], saved["litlab_ema"]["trained"][name]))
+        train_until(run, config, None)
+        assert differences(outcome(whole), outcome(run)) == []
+        assert read_result(run)["trainable_parameters"] == result["trainable_parameters"]
+    assert [epoch for epoch, _ in biases] == [0, 1, 2]
+    assert not torch.equal(biases[0][1], biases[1][1])
+    assert torch.equal(biases[1][1], biases[2][1])
+
+
+def test_sharded_weights_cannot_be_frozen_later() -> None:
+    task = make_task(network=make_network(), freeze=["0"], freeze_after_epochs=1)
+    task._trainer = SimpleNamespace(strategy=object.__new__(FSDPStrategy))
+    with pytest.raises(UserError, match=r"task\.freeze_after_epochs=1: works on one device or with trainer=ddp, not w"):
+        task.setup("fit")

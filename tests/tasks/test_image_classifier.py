@@ -302,6 +302,25 @@ def test_views_are_averaged_in_evaluation_alone(flip: bool, shift: int) -> None:
     assert torch.equal(task(batch.images), make_conv_task()(batch.images))
 
 
+def test_copies_of_images_that_the_network_is_sure_of_are_left_out() -> None:
+    """By what it makes of an image alone, in whatever batch that is."""
+    network = make_conv_task().network.eval()
+    images = Batches(32).images
+    alone = network(images).softmax(dim=1).amax(dim=1)
+    confidence = alone.sort().values[12:14].mean().item()
+    plain, views = (make_conv_task(test_time_flip=True, test_time_shift=shift).eval() for shift in (0, 1))
+    task = make_conv_task(test_time_flip=True, test_time_shift=1, test_time_confidence=confidence).eval()
+    num_images: list[int] = []
+    task.network.register_forward_pre_hook(lambda _, arguments: num_images.append(len(arguments[0])))
+    logits = task(images)
+    assert num_images == [32] + [13] * 5
+    is_sure = (alone >= confidence)[:, None]
+    torch.testing.assert_close(logits, torch.where(is_sure, network(images), views(images)))
+    for order in (torch.arange(31, -1, -1), torch.arange(0, 32, 3), alone.argsort()[13:], alone.argsort()[:13]):
+        torch.testing.assert_close(task(images[order]), logits[order])
+    assert not torch.allclose(plain(images), logits, rtol=1e-3)
+
+
 def test_images_are_not_moved_by_their_own_size() -> None:
     with pytest.raises(UserError, match="test_time_shift=32 must be less than the images' size, 16x32"):
         make_conv_task(test_time_shift=32).eval()(torch.zeros(1, 3, 16, 32))
@@ -330,11 +349,9 @@ def test_compiled_training_is_the_same_with_the_same_names(monkeypatch: pytest.M
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    plain, switched = (
-        fitted(make_conv_task(compile=compile, channels_last=True, test_time_flip=True), max_epochs=3)
-        for compile in (False, True)
-    )
-    assert counters["stats"]["unique_graphs"] == 1  # not for validation, nor anew in each epoch
+    settings = {"channels_last": True, "test_time_flip": True, "freeze": ["0"], "freeze_after_epochs": 2}
+    plain, switched = (fitted(make_conv_task(compile=compile, **settings), max_epochs=4) for compile in (False, True))
+    assert counters["stats"]["unique_graphs"] == 2  # anew without the frozen layer, not for validation or each epoch
     assert list(switched) == list(plain)
     torch.testing.assert_close(switched, plain, rtol=1e-4, atol=1e-6)
 

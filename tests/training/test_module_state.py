@@ -152,12 +152,13 @@ class FailsOnce(Callback):
 
 
 @pytest.mark.integrations
-def test_two_ranks_average_the_gradients_of_what_was_unfrozen(tmp_path: Path, litlab: Command) -> None:
-    """DDP knows only what was trained when it wrapped the task."""
+def test_two_ranks_average_the_gradients_of_what_was_unfrozen_or_frozen(tmp_path: Path, litlab: Command) -> None:
+    """DDP knows only what was trained when it wrapped the task, and expects a gradient of all of it."""
     tests = str(Path(__file__).parents[1])
     overrides = (
         *TINY, "trainer.max_epochs=3", "checkpoint.every_steps=7", "data.val_size=40",
         f"+callbacks.fine_tunes._target_={HERE}.FineTunes",
+        "task.freeze=[classifier.2.bias]", "task.freeze_after_epochs=1",
     )  # fmt: skip
     done = {
         name: litlab("train", *overrides, *more, f"hydra.run.dir={tmp_path / name}", PYTHONPATH=tests)
@@ -170,7 +171,10 @@ def test_two_ranks_average_the_gradients_of_what_was_unfrozen(tmp_path: Path, li
     assert [process.returncode for process in done.values()] == [0, 0, 1], done["two"].stderr
     resumed = litlab("resume", str(tmp_path / "failed"), PYTHONPATH=tests)
     assert resumed.returncode == 0, resumed.stderr
-    one, two, failed = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in done)
+    ends = [read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in done]
+    frozen = [name for name, is_trained in ends[1]["litlab"]["modules"]["requires_grad"].items() if not is_trained]
+    assert frozen == ["network.classifier.2.bias"]
+    one, two, failed = (end["state_dict"] for end in ends)
     assert differences(two, failed) == []
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)

@@ -11,36 +11,50 @@ from litlab.errors import UserError
 _NUM_LISTED = 8  # names in a message
 
 
-def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
-    """Freeze the parameters whose names a regular expression matches from their start on.
+class FrozenParameters:
+    """Parameters of a network that are not trained: those whose names a regular expression matches from their start on.
+
+    A frozen parameter has no gradient, so the optimizer neither moves it nor applies weight decay, and autograd skips
+    all layers before the first parameter that is trained. Norms with running statistics in frozen modules stay in
+    evaluation mode, or the frozen part would compute something else with each batch.
 
     Args:
         network: Network; its names are those without `network.`.
         patterns: Regular expressions.
+        after_epochs: Epochs in which the parameters are trained before they are frozen; 0 to freeze them now.
 
-    Returns:
-        Norms with running statistics in frozen modules. They have to stay in evaluation mode, or the frozen part would
-        compute something else with each batch.
+    Attributes:
+        names: Names of all parameters that stay frozen, also of those that the network froze itself; empty without
+            patterns.
+        norms: Norms in frozen modules.
 
     Raises:
         UserError: If a pattern matches no parameter, or if nothing is left to train.
     """
-    parameters = dict(network.named_parameters())
-    for pattern in patterns:
-        matched = [name for name in parameters if re.match(pattern, name)]
-        if not matched:
-            raise UserError(
-                f"task.freeze: {pattern!r} matches no parameter of {type(network).__name__} from the start of its name "
-                f"on; the names are {_listed(parameters)}"
-            )
-        for name in matched:
-            parameters[name].requires_grad_(False)
-    if patterns and not any(parameter.requires_grad for parameter in parameters.values()):
-        raise UserError(
-            f"task.freeze: all {len(parameters)} parameters of {type(network).__name__} would be frozen, so there is "
-            f"nothing to train; leave out the last ones, {_listed(list(parameters)[-2:])}"
-        )
-    return list(_frozen_norms(network)) if patterns else []
+
+    def __init__(self, network: nn.Module, patterns: Sequence[str], *, after_epochs: int) -> None:
+        parameters = dict(network.named_parameters())
+        matched = _match(patterns, parameters, type(network).__name__)
+        frozen = [name for name, parameter in parameters.items() if name in matched or not parameter.requires_grad]
+        self.names = frozenset(frozen if patterns else ())
+        self.norms = list(_norms_within(network, {id(parameters[name]) for name in self.names}))
+        self._parameters = [parameters[name] for name in matched]
+        self._after_epochs = after_epochs
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freeze the parameters if their epochs of training are over; `epoch` counts from 0."""
+        if epoch >= self._after_epochs:
+            for parameter in self._parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+        self.keep_norms()
+
+    def keep_norms(self) -> None:
+        """Set the norms to evaluation mode, unless they are still trained."""
+        if not self._after_epochs or not any(parameter.requires_grad for parameter in self._parameters):
+            for norm in self.norms:
+                norm.eval()
 
 
 def count_parameters(
@@ -106,14 +120,37 @@ def _without(module: nn.Module, frozen: Collection[int]) -> Iterator[nn.Module]:
             yield from _without(child, frozen)
 
 
-def _frozen_norms(network: nn.Module) -> Iterator[nn.Module]:
+def _match(patterns: Sequence[str], parameters: Mapping[str, nn.Parameter], network: str) -> set[str]:
+    """Return the names that a pattern matches from their start on.
+
+    Raises:
+        UserError: If a pattern matches none, or nothing is left to train.
+    """
+    names: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in parameters if re.match(pattern, name)}
+        if not matched:
+            raise UserError(
+                f"task.freeze: {pattern!r} matches no parameter of {network} from the start of its name on; the names "
+                f"are {_listed(parameters)}"
+            )
+        names |= matched
+    if patterns and not any(parameters[name].requires_grad for name in parameters.keys() - names):
+        raise UserError(
+            f"task.freeze: all {len(parameters)} parameters of {network} would be frozen, so there is nothing to "
+            f"train; leave out the last ones, {_listed(list(parameters)[-2:])}"
+        )
+    return names
+
+
+def _norms_within(module: nn.Module, frozen: Collection[int]) -> Iterator[nn.Module]:
     """Yield the norms inside the outermost modules whose parameters are all frozen."""
-    parameters = list(network.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        yield from (module for module in network.modules() if isinstance(module, _NormBase))
+    parameters = list(module.parameters())
+    if parameters and all(id(parameter) in frozen for parameter in parameters):
+        yield from (child for child in module.modules() if isinstance(child, _NormBase))
         return
-    for child in network.children():
-        yield from _frozen_norms(child)
+    for child in module.children():
+        yield from _norms_within(child, frozen)
 
 
 def _listed(names: Sequence[str] | Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Self, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from litlab.errors import UserError
 from litlab.optim.parameter_groups import decayed_names, parameter_groups, takes_one_group
 from litlab.optim.schedule_factory import ScheduleFactory
 from litlab.runs.metrics import Metric as MetricInfo
-from litlab.tasks.frozen_parameters import find_backbone, freeze_parameters
+from litlab.tasks.frozen_parameters import FrozenParameters, find_backbone
 from litlab.tasks.losses import ClassificationLoss, ClassWeights, LossFunction
 from litlab.tasks.metrics import EvaluationMetrics, TrainingMetrics
 from litlab.tasks.tta import TTA
@@ -63,7 +64,9 @@ class ImageClassifier(LightningModule):
         test_time_flip: Average validation and test over mirrored images, see `TTA`.
         test_time_shift: Average validation and test over images shifted by this many pixels, see `TTA`.
         metrics: Additional metrics of validation and test by name, see `litlab.tasks.metrics`.
-        freeze: Patterns of the names of parameters that are not trained, see `freeze_parameters`.
+        test_time_confidence: Average only for images of which the network is less sure than this, see `TTA`.
+        freeze: Patterns of the names of parameters that are not trained, see `FrozenParameters`.
+        freeze_after_epochs: Epochs in which the parameters of `freeze` are trained before that.
 
     Attributes:
         memory_format: Memory format that images are expected in.
@@ -93,8 +96,10 @@ class ImageClassifier(LightningModule):
         compile: bool,
         test_time_flip: bool,
         test_time_shift: int,
+        test_time_confidence: float | None,
         metrics: Mapping[str, Metric],
         freeze: Sequence[str],
+        freeze_after_epochs: int,
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -117,23 +122,21 @@ class ImageClassifier(LightningModule):
         self._make_optimizer = optimizer
         self._schedule = schedule
         self._compile = compile
-        self._tta = TTA(flip=test_time_flip, shift=test_time_shift)
+        self._tta = TTA(flip=test_time_flip, shift=test_time_shift, confidence=test_time_confidence)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._counted: tuple[int, int] | None = None  # epoch and number of the last batch in the training metrics
-        self._frozen_norms = tuple(norm.eval() for norm in freeze_parameters(network, freeze))
-        parameters = network.named_parameters() if freeze else ()
-        self._frozen = frozenset(name for name, parameter in parameters if not parameter.requires_grad)
+        self._freeze_after_epochs = freeze_after_epochs
+        self._frozen = FrozenParameters(network, freeze, after_epochs=freeze_after_epochs)
 
     @property
     def backbone(self) -> nn.Module:
         """The network without its head and what `freeze` freezes, as Lightning's `BackboneFinetuning` wants it."""
-        return find_backbone(self.network, self._frozen)
+        return find_backbone(self.network, self._frozen.names)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all modules; norms in frozen ones stay in evaluation mode."""
         super().train(mode)
-        for norm in self._frozen_norms:
-            norm.eval()
+        self._frozen.keep_norms()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -145,10 +148,28 @@ class ImageClassifier(LightningModule):
         logits: Tensor = (self._compiled or self.network)(images)
         return logits
 
+    def setup(self, stage: str) -> None:
+        """Check the strategy.
+
+        Raises:
+            UserError: It shards the weights, which does not work with one of the settings.
+        """
+        settings = {
+            "freeze_after_epochs": self._freeze_after_epochs,  # shards hold frozen and trained parameters alike
+            "test_time_confidence": self._tta.confidence,  # each pass gathers weights from all ranks
+        }
+        strategy = self.trainer.strategy
+        has_whole_weights = isinstance(strategy, SingleDeviceStrategy) or type(strategy) is DDPStrategy
+        for name, value in settings.items():
+            if value and not has_whole_weights:
+                raise UserError(
+                    f"task.{name}={value}: works on one device or with trainer=ddp, not with {type(strategy).__name__}"
+                )
+
     def on_fit_start(self) -> None:
         """Compile the forward pass, after strategies have wrapped the network."""
         self._counted = None
-        if self._frozen_norms:
+        if self._frozen.norms:
             warnings.filterwarnings("ignore", "Found .* in eval mode at the start of training")
         if self._compile:
             self._compiled = compiled(self.network, self.device)
@@ -217,6 +238,10 @@ class ImageClassifier(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> EvaluationOutput:
         """Update the test metrics with one rank's batch."""
         return self._evaluation_step(batch, self.test_metrics)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze the parameters of `freeze` after `freeze_after_epochs`."""
+        self._frozen.start_epoch(self.trainer.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Show the means of the epoch, `train/loss` and `train/accuracy`, to callbacks and schedules that monitor them.
