@@ -65,10 +65,14 @@ def test_other_parameters_are_updated_by_nesterov_sgd() -> None:
     filters = twin.get_parameter("0.weight")
     take_steps(network, Muon(network.parameters(), **SETTINGS | {"lr": 1e-12}), 4)
     filters.data = filters.data * (8**0.5 / filters.data.norm())  # as Muon scales it: the norm behind it hides that
-    nesterov: dict[str, Any] = {"momentum": 0.85, "nesterov": True, "weight_decay": 0.01}
-    groups = [
-        {"params": [parameter for parameter in twin.parameters() if parameter.ndim == 1], "lr": 2.0},
-        {"params": [twin.get_parameter("3.weight")], "lr": 0.3},
+    nesterov: dict[str, Any] = {"momentum": 0.85, "nesterov": True}
+    groups = [  # each step shrinks the weights by lr * weight_decay = 0.01
+        {
+            "params": [parameter for parameter in twin.parameters() if parameter.ndim == 1],
+            "lr": 2.0,
+            "weight_decay": 5e-3,
+        },
+        {"params": [twin.get_parameter("3.weight")], "lr": 0.3, "weight_decay": 0.01 / 0.3},
         {"params": [filters], "lr": 0.0},
     ]
     take_steps(twin, SGD(groups, lr=0.1, **nesterov), 4)

@@ -53,7 +53,8 @@ class Muon(Optimizer):
         linear_lr: Learning rate of `linear`, the parameters with two axes.
         others_lr: Learning rate of `others`, all other parameters.
         sgd_momentum: Momentum of SGD.
-        weight_decay: Weight decay of SGD; filters have none, as their norm is fixed.
+        weight_decay: Fraction by which each step of SGD at the peak rate shrinks the parameters, whatever that rate is,
+            as in Jordan's recipe; filters have none, as their norm is fixed.
 
     Raises:
         UserError: There are no filters: the network has no convolutions, or FSDP has flattened its parameters.
@@ -86,7 +87,8 @@ class Muon(Optimizer):
             )
         super().__init__([group for group in groups if group["params"]], {"lr": lr})
         self._momentum, self._num_iterations = momentum, num_iterations
-        self._sgd_momentum, self._weight_decay = sgd_momentum, weight_decay
+        self._sgd_momentum = sgd_momentum
+        self._weight_decay = {"linear": weight_decay / linear_lr, "others": weight_decay / others_lr}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -107,7 +109,7 @@ class Muon(Optimizer):
             if group["name"] == "filters":
                 self._step_filters(parameters, group["lr"])
             elif parameters:
-                self._step_others(parameters, group["lr"])
+                self._step_others(parameters, group["lr"], self._weight_decay[group["name"]])
         return loss
 
     def _step_filters(self, weights: list[Tensor], lr: float) -> None:
@@ -119,12 +121,12 @@ class Muon(Optimizer):
             weight.mul_(len(weight) ** 0.5 / weight.norm())
             weight.add_(orthogonalize(direction.flatten(1), self._num_iterations).view(weight.shape), alpha=-lr)
 
-    def _step_others(self, parameters: list[Tensor], lr: float) -> None:
+    def _step_others(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         sgd(
             parameters,
             [parameter.grad for parameter in parameters if parameter.grad is not None],
             [self._momentum_buffer(parameter) for parameter in parameters],
-            weight_decay=self._weight_decay,
+            weight_decay=weight_decay,
             momentum=self._sgd_momentum,
             lr=lr,
             dampening=0.0,
