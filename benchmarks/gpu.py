@@ -1,4 +1,4 @@
-"""The rows of a machine with a GPU: litlab's switches against a fast loop by hand, the data path, the speedrun."""
+"""The rows of a machine with a GPU; here the data path, and litlab's switches against a fast loop by hand."""
 
 from copy import deepcopy
 from typing import Any
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from benchmarks.bare import BareLoop, Contender, SideBySide, now
 from benchmarks.data_path import Epochs, PILImages, exhaust, prepared, usual_loader
 from benchmarks.harness import Row, speed_row
-from benchmarks.recipes import outcome_rows, run
 from benchmarks.runs import in_worker
 from benchmarks.settings import Settings
 from benchmarks.training import epochs_of, throughput_row
@@ -28,6 +27,9 @@ SWITCHES = {
     "bf16-mixed, channels_last": ("trainer.precision=bf16-mixed", "task.channels_last=true"),
     "bf16-mixed, channels_last, compile": (
         "trainer.precision=bf16-mixed", "task.channels_last=true", "task.compile=true",
+    ),
+    "bf16-mixed, channels_last, compile, DDP": (
+        "trainer.precision=bf16-mixed", "task.channels_last=true", "task.compile=true", "trainer.strategy=ddp",
     ),
 }  # fmt: skip
 
@@ -51,10 +53,6 @@ class BesideFastLoop(SideBySide):
 
     def contenders(self, network: nn.Module, data: ImageDataModule, config: dict[str, Any]) -> dict[str, Contender]:
         return {"bare": FastLoop(deepcopy(network), data, config)}
-
-
-def rows(settings: Settings) -> list[Row]:
-    return [*data_rows(settings), *training_rows(settings), *speedrun_rows(settings)]
 
 
 def data_rows(settings: Settings, accelerator: str = "gpu") -> list[Row]:
@@ -87,12 +85,3 @@ def training_rows(settings: Settings) -> list[Row]:
         throughput_row(f"GPU: resnet18, {name}", epochs_of(settings, in_worker, *common, *overrides), against=_LOOP)
         for name, overrides in SWITCHES.items()
     ]
-
-
-def speedrun_rows(settings: Settings) -> list[Row]:
-    """Measure the whole recipe; the first round decodes the images and chooses the kernels."""
-    outcomes = [
-        run("experiment=speedrun", *settings.data, "data.val_size=0", f"seed={seed}")
-        for seed in range(1 + settings.num_rounds)
-    ]
-    return outcome_rows("GPU: speedrun", outcomes[1:])

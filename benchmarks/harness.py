@@ -15,6 +15,8 @@ class Row:
     Attributes:
         ours: One value per round, in `unit`.
         theirs: The contender's values of the same rounds; empty without a contender.
+        is_mean: Whether the table shows the mean and its 95 % interval, for a value that varies by chance, instead of
+            median, extremes and ratio.
     """
 
     name: str
@@ -22,6 +24,7 @@ class Row:
     ours: tuple[float, ...]
     against: str = ""
     theirs: tuple[float, ...] = ()
+    is_mean: bool = False
 
     @property
     def ratios(self) -> tuple[float, ...]:

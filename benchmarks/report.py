@@ -1,11 +1,13 @@
 """The results as text: a table for the terminal or for docs/benchmarks.md, and the machine they are from."""
 
+import math
 import os
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, median, stdev
 
 from benchmarks.harness import Row
 from litlab.runs.provenance import describe_machine
+from litlab.statistics.student_t import mean_interval
 
 HEADER = ("what", "unit", "litlab", "against", "other", "litlab / other")
 _NUMERIC = (False, False, True, False, True, True)
@@ -21,7 +23,10 @@ def machine() -> str:
 
 
 def table(rows: Sequence[Row], *, markdown: bool) -> str:
-    """Medians over the rounds, smallest and largest in brackets; a ratio is the median of the rounds' ratios."""
+    """Medians over the rounds, smallest and largest in brackets; a ratio is the median of the rounds' ratios.
+
+    Rows of means have these instead, with their 95 % intervals in brackets, and no ratio.
+    """
     lines = [HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     padded = [
@@ -38,11 +43,21 @@ def table(rows: Sequence[Row], *, markdown: bool) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    if row.is_mean:
+        return (row.name, row.unit, _format_mean(row.ours), row.against, _format_mean(row.theirs), "")
     return (row.name, row.unit, _format(row.ours), row.against, _format(row.theirs), _format(row.ratios))
 
 
 def _format(values: Sequence[float]) -> str:
     return f"{_number(median(values))} ({_number(min(values))} to {_number(max(values))})" if values else ""
+
+
+def _format_mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values)
+    center = mean(values)
+    low, high = mean_interval(center, stdev(values) / math.sqrt(len(values)), len(values) - 1)
+    return f"{center:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _number(value: float) -> str:

@@ -43,10 +43,15 @@ def new_run(directory: Path, config: dict[str, Any]) -> RunDirectory:
     return run
 
 
-def in_worker(directory: Path, *overrides: str) -> RunDirectory:
-    """Train a whole run in a worker process that can import `benchmarks`."""
-    run = new_run(directory, compose_config(*overrides))
+def work(run: RunDirectory) -> int:
+    """Train or resume a run in a worker process that can import `benchmarks`; return its exit code."""
     command = [sys.executable, "-m", "litlab.training.worker", str(run.path)]
-    subprocess.run(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL, check=True)
-    assert read_result(run)["status"] == "completed"
+    return subprocess.run(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL).returncode
+
+
+def in_worker(directory: Path, *overrides: str) -> RunDirectory:
+    """Train a whole run in a worker process."""
+    run = new_run(directory, compose_config(*overrides))
+    code = work(run)
+    assert (code, read_result(run)["status"]) == (0, "completed")
     return run

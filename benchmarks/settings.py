@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from litlab.runs.processor import num_cores
 
 SYNTHETIC = "synthetic images (data=shapes)"
+_NO_VAL = "data.val_size=0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class Settings:
         job_counts: Jobs of studies that are frozen and looked at.
         pooled_counts: Jobs of studies that are run.
         num_queued: Jobs of the study on SLURM.
+        scripts: Folder of the public scripts that the speedrun is compared with; None for none.
+        speedrun_data: Overrides that choose the images of the speedrun: all of CIFAR-10, or as many.
+        num_speedruns: Counted runs of each contender of the speedrun.
+        num_pooled_steps: Steps of each job of a multirun on a GPU.
     """
 
     root: str | None
@@ -66,9 +71,13 @@ class Settings:
     job_counts: tuple[int, ...]
     pooled_counts: tuple[int, ...]
     num_queued: int
+    scripts: str | None
+    speedrun_data: tuple[str, ...]
+    num_speedruns: int
+    num_pooled_steps: int
 
 
-def full(root: str | None) -> Settings:
+def full(root: str | None, scripts: str | None = None) -> Settings:
     """Return the settings of docs/benchmarks.md, on the images of a folder or archive, or on synthetic ones."""
     synthetic = ("data=shapes", "data.num_train=50000", "data.num_test=1000", "data.val_size=5000")
     real = ("data=image_folder", f"data.root='{root}'")
@@ -100,10 +109,14 @@ def full(root: str | None) -> Settings:
         job_counts=(1, 10, 100, 1000),
         pooled_counts=(1, 4, 16),
         num_queued=1000,
+        scripts=scripts,
+        speedrun_data=(*(real if root else ("data=shapes", "data.num_train=50000", "data.num_test=10000")), _NO_VAL),
+        num_speedruns=20,
+        num_pooled_steps=2000,
     )
 
 
-def quick() -> Settings:
+def quick(scripts: str | None = None) -> Settings:
     """Return settings that only show that everything runs."""
     tiny = ("data=shapes", "data.num_train=200", "data.num_test=40", "data.val_size=40")
     return Settings(
@@ -133,4 +146,8 @@ def quick() -> Settings:
         job_counts=(1, 10),
         pooled_counts=(2,),
         num_queued=3,
+        scripts=scripts,
+        speedrun_data=("data=shapes", "data.num_train=4000", "data.num_test=2000", _NO_VAL),  # two batches of each
+        num_speedruns=2,
+        num_pooled_steps=20,
     )

@@ -22,6 +22,7 @@ from benchmarks import (
     size,
     size_of_studies,
     slurm,
+    speedrun,
     startup,
     streaming,
     time_to_accuracy,
@@ -151,17 +152,56 @@ def test_names_of_recipes_and_switches_compose() -> None:
     for recipe in recipes.RECIPES.values():
         assert compose_config(*recipe.overrides)["trainer"]
     assert set(settings.full(None).recipes) < set(recipes.RECIPES)
-    *_, overrides = gpu.SWITCHES.values()
-    assert compose_config("trainer=gpu", "model=resnet18", *overrides)["task"]["compile"] is True
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Call `python -m benchmarks` in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    return int(ended.value.code or 0)
+
+
 def test_rows_of_a_gpu_are_left_out_without_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", "gpu"])
-    __main__.main()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert call(monkeypatch, "--quick", "gpu") == 0
     assert capsys.readouterr().out.endswith(f"{__main__.NO_GPU}\n")
+
+
+def test_a_group_of_rows_is_measured_in_its_order_and_one_that_fails_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: settings.Settings) -> list[Row]:
+        raise RuntimeError("no kernel")
+
+    rows = {"data": fail, "gpu.speedrun": fail, "gpu.resume": lambda _: [Row("resume", "", (0.0,))]}
+    monkeypatch.setattr(__main__, "ROWS", rows)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    assert call(monkeypatch, "--quick", "gpu") == 1
+
+    out, err = capsys.readouterr()
+    assert err.index("measuring gpu.speedrun") < err.index("no kernel") < err.index("measuring gpu.resume")
+    assert "measuring data" not in err
+    notes = [speedrun.NO_SCRIPTS, "gpu.speedrun: failed, see the traceback above"]
+    assert out.splitlines()[-2:] == notes
+    assert "resume " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["graphs"], "no such row: graphs; known: gpu, step, "),
+        (["gpu", "--scripts", "nowhere"], "--scripts nowhere: no such folder. Put airbench94_muon.py from https://"),
+    ],
+)
+def test_arguments_that_are_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--quick", *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_two_checkouts_are_compared_by_median_and_order_statistics() -> None:
