@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from support.runs import TINY, Command, call_litlab
 
 from litlab.cli.train import help_text
 from litlab.process import child_process
+from litlab.process.controller import EarlyWorker
 from litlab.runs.directory import RunDirectory
 from litlab.runs.signature import signature_problem
 from litlab.runs.state import read_state
@@ -82,6 +84,14 @@ WRONG = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def no_early_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if a worker is started early."""
+    monkeypatch.setattr("litlab.process.controller.num_cores", lambda: 2)
+    monkeypatch.setattr(EarlyWorker, "_start", lambda worker: pytest.fail("a worker was started"))
+
+
+@pytest.mark.usefixtures("no_early_worker")
 @pytest.mark.parametrize("case", WRONG)
 def test_errors_in_keys_of_litlab(case: str, tmp_path: Path, call_here: Call) -> None:
     overrides, expected = WRONG[case]
@@ -91,6 +101,38 @@ def test_errors_in_keys_of_litlab(case: str, tmp_path: Path, call_here: Call) ->
     assert errors.startswith("litlab: ")
     assert "Traceback" not in errors + output
     assert list(tmp_path.iterdir()) == [], "a run that never started leaves no files"
+
+
+@pytest.mark.usefixtures("no_early_worker")
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["--dry-run"], ["--freeze-only"]],
+    ids=" ".join,
+)
+def test_no_worker_is_started_without_a_run(arguments: list[str], tmp_path: Path, call_here: Call) -> None:
+    assert call_here(tmp_path, "train", "data=shapes", *arguments)[0] == 0
+
+
+def test_a_class_that_is_refused_leaves_no_early_worker(
+    tmp_path: Path, call_here: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is checked while the worker imports its libraries, which prints nothing."""
+    monkeypatch.setattr("litlab.process.controller.num_cores", lambda: 2)
+    pids, start = [], EarlyWorker._start
+
+    def start_and_record(worker: EarlyWorker) -> None:
+        start(worker)
+        assert worker._process is not None
+        pids.append(worker._process.pid)
+
+    monkeypatch.setattr(EarlyWorker, "_start", start_and_record)
+    foreign = ["~model.widths", "~model.hidden", "model._target_=no_such_package.Net"]
+    code, output, errors = call_here(tmp_path, "train", "data=shapes", *foreign)
+    assert (code, output) == (1, "")
+    assert errors.startswith("litlab: model._target_: no_such_package.Net: there is no module")
+    assert len(errors.splitlines()) == 1
+    assert [psutil.pid_exists(pid) for pid in pids] == [False]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_foreign_targets_are_checked_before_anything_is_written(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Workers on a prepared run directory, under torchrun and on several machines."""
 
+import gc
 import os
 import shutil
 import signal
@@ -58,6 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirector
     yield run
     for signum, handler in before.items():
         signal.signal(signum, handler)
+    gc.unfreeze()
 
 
 def test_rank_0_starts_only_in_a_directory_that_is_free(

@@ -11,7 +11,7 @@ from typing import Any
 from litlab.cli.arguments import add_allow, add_run, new_parser
 from litlab.errors import UserError
 from litlab.inference.finished_run import FinishedRun
-from litlab.process.controller import is_rank_variable
+from litlab.process.controller import is_rank_variable, thread_variables
 from litlab.runs.result import nonfinite_to_none
 
 SETTABLE_KEYS = ("data.root", "data.path", "data.cache")
@@ -99,7 +99,7 @@ def _parse_locations(settings: list[str], data: dict[str, Any] | None) -> dict[s
 def _prepare_process(threads: int | None) -> None:
     """Set the environment as a worker does: number of threads, no rank variables of another launcher."""
     if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+        os.environ |= thread_variables(threads)
     for name in list(os.environ):
         if is_rank_variable(name):
             del os.environ[name]

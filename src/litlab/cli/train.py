@@ -5,6 +5,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, cast
@@ -142,12 +143,15 @@ def _train(composed: DictConfig) -> float | None:
     try:
         backend = _open_queue(settings.launcher, directory) if settings.mode == RunMode.RUN else None
         config = _freeze(composed, directory, backend)
-        from litlab.process.controller import run_worker  # imported late, so that a wrong key is reported quickly
+        from litlab.process.controller import EarlyWorker, run_worker  # late, so that a wrong key is reported quickly
 
-        run = _create_run(composed, config, directory, project)
-        if backend is not None:
-            return _run_in_queue(run, config, backend, retries=settings.launcher.retries)
-        return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN)
+        starts_early = settings.mode == RunMode.RUN and backend is None
+        with EarlyWorker(config) if starts_early else nullcontext() as early:
+            _check_classes(config)
+            run = _create_run(composed, config, directory, project)
+            if backend is not None:
+                return _run_in_queue(run, config, backend, retries=settings.launcher.retries)
+            return run_worker(run, config, keep=settings.mode == RunMode.MULTIRUN, early=early)
     except OSError as error:
         raise UserError(explain_write_error(directory, error)) from error
     finally:
@@ -209,6 +213,7 @@ def _freeze_run(composed: DictConfig, launcher: DictConfig, directory: Path, pro
             f"--freeze-only: hydra/launcher={launcher.backend} starts the run itself; leave out one of the two"
         )
     config = _freeze(composed, directory, starts=False)
+    _check_classes(config)
     lines = launch_commands(RunDirectory(directory), config)
     try:
         _create_run(composed, config, directory, project)
@@ -229,7 +234,6 @@ def _freeze(
         starts: Whether this command starts the run.
     """
     from litlab.config.freeze import freeze
-    from litlab.config.targets import check_foreign
 
     RunDirectory(directory).refuse_if_taken()
     config = freeze(composed, fill_threads=backend is None)
@@ -248,8 +252,15 @@ def _freeze(
             "with trainer=cpu, or on a cluster with hydra/launcher=slurm"
         )
     config["study"]["swept"] = swept_overrides(composed)
-    check_foreign(resolve_secrets(config))
+    resolve_secrets(config)  # raises an error if the environment lacks one
     return config
+
+
+def _check_classes(config: dict[str, Any]) -> None:
+    """Check that the classes of a frozen config that are not litlab's take their arguments."""
+    from litlab.config.targets import check_foreign
+
+    check_foreign(resolve_secrets(config))
 
 
 class _Exit(BaseException):
@@ -296,7 +307,9 @@ class BeforeHydraWrites(Callback):
             with open_dict(config):
                 del config["hydra"]
             if launcher.get("dry_run"):
-                _freeze(config, directory, _open_queue(launcher, directory), starts=not self._freeze_only)
+                _check_classes(
+                    _freeze(config, directory, _open_queue(launcher, directory), starts=not self._freeze_only)
+                )
                 print(f"a single run in {directory}; nothing was started or written")
             else:
                 _freeze_run(config, launcher, directory, project)

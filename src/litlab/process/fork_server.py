@@ -29,7 +29,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -40,6 +40,7 @@ from litlab.errors import UserError
 from litlab.process.child_process import FAILED, Fork, count_gpus, group_exists, run_module, signal_group
 from litlab.process.controller import worker_environment
 from litlab.process.device_leases import hold_leases
+from litlab.process.imports import import_modules
 from litlab.process.signals import STOP_SIGNALS, blocked_signals, exit_code
 
 WORKER_MODULES = (
@@ -237,19 +238,20 @@ def main() -> None:
     with blocked_signals():  # also in the forks, until they are ready for a signal; here for good
         reports = os.dup(1)
         os.dup2(2, 1)
-        for name in sys.argv[1:]:
-            _import(name)
+        import_modules(name for pattern in sys.argv[1:] for name in _matching_modules(pattern))
         assert psutil.Process().num_threads() == 1, "a process of several threads can't be forked"
         gc.collect()
         gc.freeze()
         Server(reports).serve()
 
 
-def _import(name: str) -> None:
-    package = importlib.import_module(name.removesuffix(".*"))
-    if name.endswith(".*"):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+def _matching_modules(pattern: str) -> Iterator[str]:
+    """Yield the name of a module, or of a package with all its modules; it is imported meanwhile."""
+    name = pattern.removesuffix(".*")
+    yield name
+    if name != pattern:
+        for module in pkgutil.walk_packages(sys.modules[name].__path__, f"{name}."):
+            yield module.name
 
 
 class Server:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +23,9 @@ from litlab.config.trust import open_config, trusted_config
 from litlab.errors import UserError
 from litlab.process.allocator import keep_freed_memory
 from litlab.process.child_process import Fork, count_gpus, exit_process, is_fork
+from litlab.process.controller import AWAIT_RUN, await_run, thread_variables
 from litlab.process.failure import FIRST_LOSS, describe_error, log_traceback, record_failure, resume_command
+from litlab.process.imports import ImportThread
 from litlab.process.ranks import (
     global_rank,
     is_first_task,
@@ -52,8 +54,20 @@ Config = dict[str, Any]
 
 
 def main() -> int:
-    """Train the run in the directory that the command line names; return the exit code."""
-    return work(sys.argv[1], STARTED)
+    """Train the run in the directory that the command line names, or that comes later; return the exit code."""
+    if sys.argv[1] != AWAIT_RUN:
+        return work(sys.argv[1], STARTED)
+    _imports()
+    directory = await_run(int(sys.argv[2]))
+    return work(directory, time.perf_counter())
+
+
+@cache
+def _imports() -> ImportThread:
+    """Start to import torch, Lightning and what trains a run."""
+    thread = ImportThread(["litlab.training.process_group", "litlab.training.run"])
+    thread.start()
+    return thread
 
 
 def work(directory: str, started: float) -> int:
@@ -69,7 +83,7 @@ def work(directory: str, started: float) -> int:
         trust.make_importable()
         decided = with_machine_facts(run, config)
         threads = decided["threads"] or max(1, num_cores() // num_local_ranks())
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # torch reads it when imported
+        os.environ |= thread_variables(threads)
         if not owns_run():
             if is_completed(run):
                 return 0
@@ -191,9 +205,7 @@ def _count_gpus() -> int:
 
 
 def _train(run: RunDirectory, config: Config, decided: Config, stop: StopRequest, started: float) -> int:
-    with stop.deferred():  # numpy cannot be imported again in a process that was interrupted in it
-        import numpy  # noqa: F401
-    stop.raise_if_received()
+    _imports().finish()
     from litlab.training.process_group import store_on_loopback  # these import torch
     from litlab.training.run import train
 
