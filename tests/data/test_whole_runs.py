@@ -77,6 +77,7 @@ def test_progressive_sizes_and_mixing_resume_exactly(tmp_path: Path) -> None:
         assert differences(outcome(whole), outcome(run)) == []
 
 
+@pytest.mark.integrations
 def test_images_drawn_by_their_losses_resume_exactly(tmp_path: Path) -> None:
     """Stop within an epoch, and continue for longer after the end."""
     network = ("model=cnn", "model.widths=[2]", "model.hidden=[]", "schedule=constant")

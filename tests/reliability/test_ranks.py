@@ -74,6 +74,7 @@ def test_stop_and_resume(moment: str, workers: Workers, undisturbed: Reference, 
     undisturbed.assert_equal(run)
 
 
+@pytest.mark.integrations
 @pytest.mark.row("2 ranks draw the same images by the losses of both")
 def test_images_drawn_by_their_losses(undisturbed: Reference) -> None:
     epochs: dict[str, list[int]] = {}
