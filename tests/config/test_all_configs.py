@@ -50,6 +50,7 @@ MUST = {  # what has no default
     "model=torchvision": ["model.name=resnet18"],
     "model=timm": ["model.name=resnet18"],
     "study=ablation": ["study.ablation=[]"],  # as in the jobs of the full recipe
+    "study=fast_cpu_parts": ["study.ablation=[]"],
 }
 OPTIONAL = {"model=timm"}  # needs a package
 ADDED_CALLBACKS = {"ema": "EMA", "early_stopping": "EarlyStopping", "model_summary": "ModelSummary"}

@@ -42,7 +42,7 @@ task:
   compile: false
   test_time_flip: false
   test_time_shift: 0
-  test_time_confidence: null
+  test_time_margin: null
 optimizer: null
 schedule: null
 callbacks: null

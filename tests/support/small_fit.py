@@ -102,7 +102,7 @@ def make_task(lr: float = 0.05, **changes: Any) -> ImageClassifier:
         "compile": False,
         "test_time_flip": False,
         "test_time_shift": 0,
-        "test_time_confidence": None,
+        "test_time_margin": None,
         "metrics": {},
         "freeze": [],
         "freeze_after_epochs": 0,

@@ -306,15 +306,16 @@ def test_copies_of_images_that_the_network_is_sure_of_are_left_out() -> None:
     """By what it makes of an image alone, in whatever batch that is."""
     network = make_conv_task().network.eval()
     images = Batches(32).images
-    alone = network(images).softmax(dim=1).amax(dim=1)
-    confidence = alone.sort().values[12:14].mean().item()
+    ordered = network(images).softmax(dim=1).sort(dim=1, descending=True).values
+    alone = ordered[:, 0] - ordered[:, 1]
+    margin = alone.sort().values[12:14].mean().item()
     plain, views = (make_conv_task(test_time_flip=True, test_time_shift=shift).eval() for shift in (0, 1))
-    task = make_conv_task(test_time_flip=True, test_time_shift=1, test_time_confidence=confidence).eval()
+    task = make_conv_task(test_time_flip=True, test_time_shift=1, test_time_margin=margin).eval()
     num_images: list[int] = []
     task.network.register_forward_pre_hook(lambda _, arguments: num_images.append(len(arguments[0])))
     logits = task(images)
     assert num_images == [32] + [13] * 5
-    is_sure = (alone >= confidence)[:, None]
+    is_sure = (alone >= margin)[:, None]
     torch.testing.assert_close(logits, torch.where(is_sure, network(images), views(images)))
     for order in (torch.arange(31, -1, -1), torch.arange(0, 32, 3), alone.argsort()[13:], alone.argsort()[:13]):
         torch.testing.assert_close(task(images[order]), logits[order])

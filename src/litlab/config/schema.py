@@ -359,7 +359,7 @@ class ImageClassifier(Section):
     compile: bool
     test_time_flip: bool
     test_time_shift: CountOrZero
-    test_time_confidence: Annotated[float, Field(gt=0, lt=1)] | None
+    test_time_margin: Annotated[float, Field(gt=0, lt=1)] | None
     metrics: dict[MetricName, dict[str, Any]]
     freeze: list[Annotated[str, AfterValidator(_check_pattern)]]
     freeze_after_epochs: CountOrZero

@@ -198,15 +198,15 @@ def load(directory: str | os.PathLike[str], checkpoint: str | None = None, allow
 def _make_tta(finished: FinishedRun) -> TTA:
     """Return the test-time augmentation of a run; that of a task that is not litlab's is not known."""
     task = finished.config["task"]
-    keys = ("test_time_flip", "test_time_shift", "test_time_confidence")
+    keys = ("test_time_flip", "test_time_shift", "test_time_margin")
     target = task["_target_"]
     is_ours = target == "litlab.tasks.image_classifier.ImageClassifier"
     if not is_ours and finished.own and any(key in task for key in keys):
         is_ours = find_base(import_target(target)) == "litlab.tasks.image_classifier.ImageClassifier"
     if not is_ours:
         return TTA(flip=False, shift=0)
-    flip, shift, confidence = (task.get(key) for key in keys)
-    return TTA(flip=bool(flip), shift=shift or 0, confidence=confidence)
+    flip, shift, margin = (task.get(key) for key in keys)
+    return TTA(flip=bool(flip), shift=shift or 0, margin=margin)
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:

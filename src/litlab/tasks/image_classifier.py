@@ -64,7 +64,7 @@ class ImageClassifier(LightningModule):
         test_time_flip: Average validation and test over mirrored images, see `TTA`.
         test_time_shift: Average validation and test over images shifted by this many pixels, see `TTA`.
         metrics: Additional metrics of validation and test by name, see `litlab.tasks.metrics`.
-        test_time_confidence: Average only for images of which the network is less sure than this, see `TTA`.
+        test_time_margin: Average only for images whose class leads the next one by less than this, see `TTA`.
         freeze: Patterns of the names of parameters that are not trained, see `FrozenParameters`.
         freeze_after_epochs: Epochs in which the parameters of `freeze` are trained before that.
 
@@ -96,7 +96,7 @@ class ImageClassifier(LightningModule):
         compile: bool,
         test_time_flip: bool,
         test_time_shift: int,
-        test_time_confidence: float | None,
+        test_time_margin: float | None,
         metrics: Mapping[str, Metric],
         freeze: Sequence[str],
         freeze_after_epochs: int,
@@ -122,7 +122,7 @@ class ImageClassifier(LightningModule):
         self._make_optimizer = optimizer
         self._schedule = schedule
         self._compile = compile
-        self._tta = TTA(flip=test_time_flip, shift=test_time_shift, confidence=test_time_confidence)
+        self._tta = TTA(flip=test_time_flip, shift=test_time_shift, margin=test_time_margin)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._counted: tuple[int, int] | None = None  # epoch and number of the last batch in the training metrics
         self._freeze_after_epochs = freeze_after_epochs
@@ -156,7 +156,7 @@ class ImageClassifier(LightningModule):
         """
         settings = {
             "freeze_after_epochs": self._freeze_after_epochs,  # shards hold frozen and trained parameters alike
-            "test_time_confidence": self._tta.confidence,  # each pass gathers weights from all ranks
+            "test_time_margin": self._tta.margin,  # each pass gathers weights from all ranks
         }
         strategy = self.trainer.strategy
         has_whole_weights = isinstance(strategy, SingleDeviceStrategy) or type(strategy) is DDPStrategy

@@ -22,13 +22,13 @@ class TTA:
         shift: Add two copies that are shifted by this many pixels, up and left, and down and right, with reflection
             padding; 0 for none. Each shifted copy has the weight 1/4, the original 1/2 (Jordan 2024, arXiv:2404.00498,
             section 3.5, with one pixel).
-        confidence: Copies are added only to images whose most probable class has less than this probability by the
-            original alone; None to add them to all images. The choice depends on nothing but the image itself.
+        margin: Copies are added only to images of which the network is unsure by the original alone: the most probable
+            class leads the next one by less than this probability. None to add them to all images.
     """
 
     flip: bool
     shift: int
-    confidence: float | None = None
+    margin: float | None = None
 
     def logits(self, network: Network, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b num_classes"]:
         """Average the network's logits over the copies, in float32 whatever the network computes in.
@@ -40,9 +40,10 @@ class TTA:
             size = "x".join(map(str, images.shape[2:]))
             raise UserError(f"task.test_time_shift={self.shift} must be less than the images' size, {size}")
         logits = network(images).float()
-        if self.confidence is None or not (self.flip or self.shift):
+        if self.margin is None or not (self.flip or self.shift):
             return self._add_copies(network, images, logits)
-        is_unsure = logits.softmax(dim=1).amax(dim=1) < self.confidence
+        first, second = logits.softmax(dim=1).topk(2, dim=1).values.unbind(1)
+        is_unsure = first - second < self.margin
         if torch.compiler.is_exporting():  # an exported program has no shapes that depend on values
             return torch.where(is_unsure[:, None], self._add_copies(network, images, logits), logits)
         rows = is_unsure.nonzero().flatten()
