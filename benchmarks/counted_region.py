@@ -1,6 +1,7 @@
 """Seconds of a run of litlab in the region that the public scripts count."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -13,7 +14,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from benchmarks.bare import now
+from litlab.data.loader import Batch
 from litlab.data.module import ImageDataModule
+from litlab.runs.directory import RunDirectory
 from litlab.training.build import MAX_INIT_IMAGES, DataDependentInit
 
 RECORD = "counted_region.json"
@@ -26,7 +29,7 @@ class CountedRegion(Callback):
     - `training`: from the first batch to the last step, with everything that a default run does meanwhile: metrics,
       rows of the loggers, pictures, checkpoints between epochs. Without validation; it expects none.
     - `test`: the test images with all their views; without the pictures and tables that follow.
-    - `compilation`: one forward and backward pass before the training, which compiles the network and chooses kernels.
+    - `compilation`: a forward and backward pass before the training, which compiles the network and chooses kernels.
       The public scripts do that in a run of its own, so it is not counted. It leaves no trace in the run.
 
     As the last of the callbacks, which is where an override adds it, it counts what the others do.
@@ -71,15 +74,44 @@ class CountedRegion(Callback):
 
 
 def _train_in_vain(trainer: Trainer, task: LightningModule) -> None:
-    """Pass a batch forward and backward, and restore weights, buffers and gradients."""
-    data, network = trainer.datamodule, task.network  # type: ignore[attr-defined]
+    """Pass a batch forward and backward, also with the parameters that are frozen later; restore what that changes."""
+    network = task.network
     assert isinstance(network, nn.Module)
-    batch = next(iter(data.train_dataloader()))
-    batch = data.transform_batch(data.transfer_batch_to_device(batch, trainer.strategy.root_device, 0), epoch=0)
+    batch = _first_batch(trainer)
     before = {name: value.clone() for name, value in network.state_dict().items()}
+    _pass(trainer, task, batch)
+    if frozen_later := _parameters_frozen_later(trainer, network):
+        for parameter in frozen_later:
+            parameter.requires_grad_(False)
+        _pass(trainer, task, batch)
+        for parameter in frozen_later:
+            parameter.requires_grad_(True)
+    network.load_state_dict(before)
+    network.zero_grad()
+
+
+def _pass(trainer: Trainer, task: LightningModule, batch: Batch) -> None:
     with torch.enable_grad():
         with trainer.precision_plugin.forward_context():
             loss = task(batch.images).float().sum()
         loss.backward()
-    network.load_state_dict(before)
-    network.zero_grad()
+
+
+def _first_batch(trainer: Trainer) -> Batch:
+    data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
+    assert isinstance(data, ImageDataModule)
+    batch = next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
+    return data.transform_batch(data.transfer_batch_to_device(batch, device, 0), epoch=0)
+
+
+def _parameters_frozen_later(trainer: Trainer, network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are trained now and frozen after some epochs, for which the network is compiled again.
+
+    The scripts compile both variants in their warm-up, too.
+    """
+    task = RunDirectory(Path(trainer.default_root_dir)).read_config()["task"]
+    return [
+        parameter
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and any(re.match(pattern, name) for pattern in task["freeze"])
+    ]

@@ -51,7 +51,7 @@ if __name__ == "__main__":
 TINY = (
     "data=shapes", "data.num_train=80", "data.num_test=40", "data.val_size=0", "data.batch_size=16", "model=whitened",
     "model.widths=[4,4,4]", "trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=3", "threads=1",
-    "objective=null", *NO_PICTURES,
+    "objective=null", "task.freeze=[whitening.bias]", "task.freeze_after_epochs=1", *NO_PICTURES,
 )  # fmt: skip
 _REGION = "+callbacks.counted_region._target_=benchmarks.counted_region.CountedRegion"
 
