@@ -41,9 +41,11 @@ class CountedRegion(Callback):
         self._seconds: dict[str, float] = {}
         network, data = deepcopy(pl_module.network), trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule)
+        data.trainer = None  # as when the network is initialized: the images are prepared on the CPU
         with self._timed("whitening", torch.device("cpu")):
             if isinstance(network, DataDependentInit):
                 network.initialize_from(data.example_images(MAX_INIT_IMAGES))
+        data.trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         device = trainer.strategy.root_device
