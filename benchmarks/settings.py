@@ -24,6 +24,8 @@ class Settings:
         num_workers: Of the DataLoader that the data path is held against.
         num_steps: Of an epoch in which a step's overhead is measured.
         num_step_rounds: Of that: a small difference of two times wants many.
+        num_large_steps: Of a large network, whose memory is kept or not.
+        large_network: Overrides that make it large.
         multirun_data: Overrides that choose the images of a multirun: 20,000 to train on.
         num_multiruns: Counted rounds of whole multiruns.
         num_seeds: Of a multirun, for each of four learning rates.
@@ -56,6 +58,8 @@ class Settings:
     num_workers: int
     num_steps: int
     num_step_rounds: int
+    num_large_steps: int
+    large_network: tuple[str, ...]
     multirun_data: tuple[str, ...]
     num_multiruns: int
     num_seeds: int
@@ -94,6 +98,8 @@ def full(root: str | None, scripts: str | None = None) -> Settings:
         num_workers=2,
         num_steps=1000,
         num_step_rounds=9,
+        num_large_steps=10,
+        large_network=("model.widths=[32,96,96]", "data.num_train=8000"),
         multirun_data=(*real, "data.val_size=30000") if root else few,  # of the 50,000 of CIFAR-10
         num_multiruns=3,
         num_seeds=4,
@@ -131,6 +137,8 @@ def quick(scripts: str | None = None) -> Settings:
         num_workers=0,
         num_steps=10,
         num_step_rounds=2,
+        num_large_steps=2,
+        large_network=("model.widths=[8,8,8]", "data.num_train=400", "data.batch_size=100"),
         multirun_data=("data=shapes", "data.num_train=680", "data.num_test=40", "data.val_size=40"),
         num_multiruns=1,
         num_seeds=1,

@@ -15,6 +15,7 @@ from benchmarks import (
     __main__,
     data_path,
     gpu,
+    kept_memory,
     loading,
     multirun,
     recipes,
@@ -57,6 +58,10 @@ def train(directory: Path, *overrides: str) -> RunDirectory:
         (lambda: size.rank_rows(QUICK, train=train), ["training, 1 rank"]),
         (lambda: size_of_studies.freezing_rows(QUICK), ["freezing, 2 jobs"]),
         (lambda: size_of_studies.looking_rows(QUICK), ["litlab status, 2 jobs", "litlab compare, 2 jobs"]),
+        (
+            lambda: kept_memory.rows(QUICK),
+            [f"large network, memory kept: {quantity}" for quantity in kept_memory.UNITS],
+        ),
         (lambda: gpu.data_rows(QUICK, accelerator="cpu"), ["GPU: data path, batch 512"]),
         (
             lambda: size.decoded_rows(QUICK, load=loading.main),

@@ -1,14 +1,26 @@
 """Composition: names of directories, resolvers, and a composer that returns what Hydra returns."""
 
 import re
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.config_loader import ConfigLoader
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from support.runs import compose_master
 
-from litlab.config.compose import Composer, job_name, record_swept_overrides, register_resolvers, swept_overrides
+from litlab.config.compose import (
+    Composer,
+    RunLoader,
+    job_name,
+    record_swept_overrides,
+    register_resolvers,
+    swept_overrides,
+)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,63 @@ def test_composer_raises_what_hydra_raises(wrong: str, loader: ConfigLoader) -> 
     with pytest.raises(type(expected.value)) as raised:
         Composer(loader, master).compose([wrong])
     assert str(raised.value) == str(expected.value)
+
+
+RUN = ["data=shapes", "seed=3"]
+
+
+def run_by(loader: ConfigLoaderImpl, overrides: list[str]) -> DictConfig:
+    """Compose as Hydra does for a command without a flag: it looks up the mode, and composes the run."""
+    hydra, overrides = Hydra("litlab", loader), [*overrides]
+    if hydra.get_mode("config", overrides) is None:
+        overrides.append("hydra.mode=RUN")
+    return hydra.compose_config("config", overrides, RunMode.RUN)
+
+
+@pytest.fixture
+def run_loader(loader: ConfigLoaderImpl, monkeypatch: pytest.MonkeyPatch) -> RunLoader:
+    monkeypatch.setattr(sys, "argv", ["litlab train"])
+    return RunLoader(loader.config_search_path)
+
+
+@pytest.mark.parametrize("overrides", [RUN, [*RUN, "hydra.mode=RUN"], ["experiment=quickstart", "hydra/launcher=pool"]])
+def test_a_run_is_composed_once_as_hydra_composes_it(
+    overrides: list[str], loader: ConfigLoaderImpl, run_loader: RunLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run_by(loader, overrides)
+    composing = Mock(wraps=run_loader._load_configuration_impl)
+    monkeypatch.setattr(run_loader, "_load_configuration_impl", composing)
+    composed = run_by(run_loader, overrides)
+    assert OmegaConf.to_container(composed) == OmegaConf.to_container(expected)
+    assert OmegaConf.is_struct(composed)
+    assert composing.call_count == 1
+
+
+@pytest.mark.parametrize("wrong", ["optimiser.lr=1", "model=nope", "seed=0,1", "seed=(0"])
+def test_a_wrong_run_raises_what_hydra_raises(wrong: str, loader: ConfigLoaderImpl, run_loader: RunLoader) -> None:
+    with pytest.raises(Exception) as expected:  # noqa: PT011 -- whichever it is
+        run_by(loader, [wrong])
+    with pytest.raises(type(expected.value)) as raised:
+        run_by(run_loader, [wrong])
+    assert str(raised.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides"),
+    [(["-m"], ["seed=0,1"]), ([], ["seed=0,1", "hydra.mode=MULTIRUN"]), ([], ["study=search_lr"])],
+)
+def test_a_multirun_is_composed_as_by_hydra(
+    flags: list[str],
+    overrides: list[str],
+    loader: ConfigLoaderImpl,
+    run_loader: RunLoader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["litlab train", *flags])
+    modes = [Hydra("litlab", by).get_mode("config", overrides) for by in (loader, run_loader)]
+    assert modes == [None if flags else RunMode.MULTIRUN] * 2
+    expected, composed = (by.load_configuration("config", overrides, RunMode.MULTIRUN) for by in (loader, run_loader))
+    assert OmegaConf.to_container(composed) == OmegaConf.to_container(expected)
 
 
 def test_composer_reads_other_search_paths(loader: ConfigLoader, tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from litlab.cli.arguments import insert_override
 from litlab.config.ablation_changes import quote_changes
-from litlab.config.compose import register_project_resolvers, register_resolvers, set_output_dir, swept_overrides
+from litlab.config.compose import (
+    RunLoader,
+    register_project_resolvers,
+    register_resolvers,
+    set_output_dir,
+    swept_overrides,
+)
 from litlab.config.hydra_errors import explain_error, explain_write_error, unknown_override
 from litlab.config.job_overrides import as_written, leave_to_jobs
 from litlab.config.paths import ROOT, VERSION_BASE, packaged_conf
@@ -47,6 +53,7 @@ _FLAGS = {  # flag -> override
 }
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 directory: Path | None = None  # of the run or study of the last command, as soon as it is known
+hydra._internal.hydra.ConfigLoaderImpl = RunLoader  # type: ignore[attr-defined]
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
 
 

@@ -3,8 +3,10 @@
 import re
 import runpy
 import secrets
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +33,8 @@ _MANY_DIGITS = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
 _CACHE = "litlab.study"  # of OmegaConf, handed on by Hydra from the config of a multirun to those of its jobs
 _RESOLVERS_MODULE = "litlab_project_resolvers"  # name of the user's file while it runs
+_RUN_MODE = "hydra.mode=RUN"  # override that Hydra adds for a single run without a mode of its own
+_MULTIRUN_FLAGS = {"-m", "--multirun"}
 _RESOLVERS_OF_HYDRA = ("hydra", "now", "python_version")  # registered again each time that it starts
 
 
@@ -127,6 +132,54 @@ def compose_launcher(overrides: list[str]) -> dict[str, Any]:
         raise UserError(explain_hydra_error(error, overrides)) from error
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items() if key != "_target_"}
+
+
+class RunLoader(ConfigLoaderImpl):
+    """Config loader that composes the config of a single run once.
+
+    Hydra composes it twice: first to look up `hydra.mode`, as that of a multirun, then as that of a run.
+    """
+
+    _kept: tuple[list[str], DictConfig | Exception] | None = None  # overrides, and what they compose
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Return the config; that of a run is composed when Hydra looks up its mode, and kept for the second call."""
+        compose_config = partial(super().load_configuration, config_name)
+        looks_up_mode = run_mode == RunMode.MULTIRUN and not validate_sweep_overrides
+        if looks_up_mode and not _MULTIRUN_FLAGS & set(sys.argv):
+            try:
+                composed = compose_config(overrides, RunMode.RUN, from_shell)
+            except Exception as error:  # perhaps it is a multirun without its flag
+                self._kept = ([*overrides], error)
+            else:
+                self._kept = ([*overrides], composed)
+                return composed
+        elif run_mode == RunMode.RUN and (kept := self._take(overrides)):
+            if isinstance(kept, Exception):
+                raise kept
+            return kept
+        return compose_config(overrides, run_mode, from_shell, validate_sweep_overrides)
+
+    def _take(self, overrides: list[str]) -> DictConfig | Exception | None:
+        """Return what is kept, once, if it is for these overrides, to which Hydra may have added the mode."""
+        if self._kept is None:
+            return None
+        (before, kept), self._kept = self._kept, None
+        if overrides == before:
+            return kept
+        if overrides != [*before, _RUN_MODE]:
+            return None
+        if isinstance(kept, DictConfig):
+            kept.hydra.mode = RunMode.RUN
+            kept.hydra.overrides.hydra.append(_RUN_MODE)
+        return kept
 
 
 class Composer:
