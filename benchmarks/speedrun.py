@@ -18,7 +18,7 @@ NO_SCRIPTS = "gpu.speedrun: without --scripts FOLDER, litlab is measured alone"
 _REGION = (
     "litlab counts: whitening of 5,000 images on the CPU; all epochs with order, crops, normalization, metrics, rows "
     "of the loggers, pictures and checkpoints between epochs; test with the views of the recipe. Not counted: "
-    "compilation and choice of kernels (one pass before the first step, measured in a row of its own); images to the "
+    "compilation and choice of kernels (passes before the first step, measured in a row of their own); images to the "
     "GPU, initial weights, optimizer; the last checkpoint; pictures and tables of the test."
 )
 _NUM_WHOLE = 2  # runs of the whole command
