@@ -14,10 +14,10 @@ from litlab.runs.directory import RunDirectory
 
 # Minutes or many seconds each: first, so that none is still at work when the other process has run out of files.
 LONGEST = (
-    "test_real_data", "test_multiruns", "test_local", "test_worker", "test_tensorboard_page", "test_schedule_factory",
-    "test_train_multirun", "test_train_decide", "test_stop_reason", "test_module_state", "test_run",
-    "test_kinds_of_modules", "test_warm_start", "test_user_project", "test_resume", "test_recipes",
-    "test_decide_rounds", "test_search_proposals", "test_rank_environment", "test_transforms", "test_startup",
+    "test_real_data", "test_multiruns", "test_local", "test_worker", "test_tensorboard_page", "test_train_multirun",
+    "test_train", "test_slurm", "test_stop_reason", "test_train_decide", "test_loggers", "test_schedule_factory",
+    "test_module_state", "test_divergence", "test_job_configs", "test_user_project", "test_recipes", "test_signals",
+    "test_search_sampler", "test_resume", "test_startup",
 )  # fmt: skip
 
 

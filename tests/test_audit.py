@@ -43,6 +43,7 @@ def test_pins_with_markers_and_several_hashes(audit: Any) -> None:
     assert audit.read_lock(text) == ([("a-b-c", "1.0", ""), ("d", "2!1.0+cpu", "sys_platform == 'win32'")], [])
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

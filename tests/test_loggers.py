@@ -41,6 +41,7 @@ def test_a_logger_of_ones_own_gets_config_metrics_pictures_and_result(
     assert (logger.result.test, logger.result.weights) == (result["test"], result["weights"])
 
 
+@pytest.mark.integrations
 def test_csv_writes_pictures_as_files_and_nothing_for_tensorboard(tmp_path: Path) -> None:
     reference, run = (
         train_here(tmp_path / name, *TINY_WITH_PICTURES, f"logger={name}") for name in ("tensorboard", "csv")

@@ -92,6 +92,7 @@ def test_pt2_of_a_run(tiny_run: RunDirectory, tmp_path: Path) -> None:
     assert tuple(json.loads(json.loads(extra["litlab.json"])["class_names"])) == predictor.class_names
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(("shift", "margin"), [(0, None), (1, 0.2)])
 @pytest.mark.parametrize("export_to", [exporting.to_onnx, exporting.to_pt2])
 def test_copies_are_averaged_in_the_file_too(

@@ -118,6 +118,7 @@ def test_finding_swept_keys_resolves_no_interpolations(monkeypatch: pytest.Monke
     assert config.job == "0003_token-oc.env-CANARY"
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -143,6 +144,7 @@ def test_composer_returns_what_hydra_composes(overrides: list[str], loader: Conf
         composed.seed = 77  # must not change the copy that the next job is made from
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     "wrong", ["optimiser.lr=1", "model=nope", "optimizer.lr.x=1", "+seed=1", "~nothing", "seed=(0"]
 )

@@ -260,6 +260,7 @@ def folder(folder_module: Callable[..., ImageFolder], tmp_path: Path) -> Make:
     return made
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 def test_stream_equals_memory(folder: Make, resize: str, num_workers: int) -> None:

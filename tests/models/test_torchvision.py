@@ -45,6 +45,7 @@ def official_state() -> dict[str, Tensor]:
     return torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict()
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("name", smallest_of_each_family())
 def test_every_family_of_the_registry_is_built_with_ten_classes(name: str) -> None:
     with torch.device("cpu" if name.startswith("regnet") else "meta"):  # RegNet reads numbers out of tensors

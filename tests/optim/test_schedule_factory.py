@@ -123,6 +123,7 @@ def test_a_schedule_of_litlab_by_epoch_gets_the_number_of_epochs(tmp_path: Path)
     assert rates(run) == pytest.approx([LR * factor for factor in factors])
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("settings", "interval", "total_steps"),
     [

@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from support.processes import is_stopped, processes_in, wait_until
 from support.runs import TINY
 from support.warm import WarmProcess
 
+from litlab.process.controller import AWAIT_RUN
 from litlab.runs.directory import RunDirectory
 from litlab.runs.result import read_result
 
@@ -75,8 +77,16 @@ def has_logged(run: RunDirectory) -> bool:
 
 
 def has_cold_worker(run: RunDirectory) -> bool:
-    command = ["pgrep", "-f", f"litlab.training.worker {run.path}"]
-    return subprocess.run(command, capture_output=True).returncode == 0
+    """Return whether the command has given the run to a worker, which imports: it passes signals on since."""
+    pids = [pid for pid in processes_in(run.path.parent) if AWAIT_RUN in psutil.Process(pid).cmdline()]
+    return any(signal.SIGTERM in caught_signals(psutil.Process(pid).ppid()) for pid in pids)
+
+
+def caught_signals(pid: int) -> set[int]:
+    found = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    mask = int(found[1], 16)
+    return {signum for signum in range(1, signal.NSIG) if mask & 1 << signum - 1}
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def damage(path: Path, number: int) -> None:
     assert path.read_bytes() != whole
 
 
+@pytest.mark.integrations
 @pytest.mark.row("damaged last checkpoint: reported, the previous one is used; identical result after resume")
 @trials(2, 12)
 def test_a_damaged_one_is_named_and_the_one_before_used(

@@ -52,6 +52,7 @@ def start_and_stop(moment: str, run: RunDirectory, workers: Workers) -> Worker:
     return worker
 
 
+@pytest.mark.integrations
 @pytest.mark.row("SIGTERM in start, training, validation, saving, test: exit code 143; identical result after resume")
 @pytest.mark.parametrize("moment", MOMENTS[: times(3, 50)])
 def test_sigterm_at(moment: str, run: RunDirectory, workers: Workers, reference: GetReference) -> None:

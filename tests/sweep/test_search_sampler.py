@@ -69,6 +69,7 @@ def test_no_sampler_repeats_a_point(name: str, options: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(("name", "options"), [ALL[0], ALL[2], ("cmaes", {})])
 def test_a_sampler_learns_as_well_as_optunas_own(name: str, options: dict[str, Any]) -> None:
     space = Space((LR, WIDTH), ())

@@ -116,6 +116,7 @@ def test_without_slurm_it_says_where_to_run(study: Path, monkeypatch: pytest.Mon
         make_backend(study).start()
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("state", "code", "status", "cause"),
     [

@@ -152,6 +152,7 @@ def test_weights_stay_exact_under_bfloat16_and_out_of_checkpoints() -> None:
     assert all(key.startswith("network.") for key in task.state_dict())
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("loss", LOSSES)
 def test_losses_train(loss: str) -> None:
     rows = Rows()

@@ -128,6 +128,7 @@ LOSS = (
 )
 
 
+@pytest.mark.integrations
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
 @pytest.mark.parametrize(
     ("number", "overrides"), [(13, DIVERGING), (16, (*LOSS, "+task.infinite_at=[0,7]"))], ids=["weights", "loss"]

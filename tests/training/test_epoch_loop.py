@@ -54,6 +54,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("case", CASES)
 def test_every_hook_counter_and_bit_is_as_in_lightnings_loop(case: str) -> None:
     of_module, of_trainer = CASES[case]

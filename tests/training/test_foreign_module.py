@@ -202,6 +202,7 @@ class Wave(LightningModule):
         return optimizers if self.axis == "two_optimizers" else torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+@pytest.mark.integrations
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
 @pytest.mark.parametrize("interval", ["1.0", "2"])
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_rows_of_an_epoch_and_of_each_validation_batch(whole: RunDirectory) -> N
     assert sorted(step for tag, step in events(whole.path) if tag == "val_loss_step") == list(range(16))
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("number", [8, 9, 17])  # in an epoch; after its last step, before its validation; within one
 def test_rows_of_a_resumed_run_equal_those_of_an_undisturbed_one(
     number: int, whole: RunDirectory, tmp_path: Path

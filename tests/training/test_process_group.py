@@ -54,6 +54,7 @@ def training(project: Path, *overrides: str) -> Iterator[int]:
         process.kill()
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_ranks_meet_on_loopback(tmp_path: Path, num_ranks: int) -> None:
     with training(tmp_path, "trainer.strategy=ddp", f"trainer.devices={num_ranks}") as number:

@@ -41,6 +41,7 @@ def test_early_stopping_follows_the_objective_and_is_announced(tmp_path: Path, l
     assert read_state(run).message == expected
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
