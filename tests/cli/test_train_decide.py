@@ -98,6 +98,7 @@ def test_a_decided_study_grows(project: Path, whole: "subprocess.CompletedProces
     assert "compares tiny as well, which this command leaves out" in smaller.stderr
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize(
     "change", [("max_epochs=1", "max_epochs=2"), ("metric=val/loss", "metric=val/calibration_error")]
 )

@@ -248,6 +248,7 @@ def test_a_key_that_only_the_configs_on_an_axis_have_is_set_in_the_jobs(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
+@pytest.mark.integrations
 def test_a_dry_run_of_a_study_lists_completed_jobs(project: Path, call_here: Call) -> None:
     (study,) = (project / "outputs" / "shapes_cnn").iterdir()
     before = {path: path.stat().st_mtime_ns for path in project.rglob("*")}
@@ -269,6 +270,7 @@ def test_a_dry_run_of_a_single_run(tmp_path: Path, call_here: Call) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integrations
 def test_a_job_of_hydras_own_launcher_that_fails_makes_the_command_fail(tmp_path: Path) -> None:
     """Under Hydra's own sweeper: a bad value, a split that only a worker finds impossible, another bad value."""
     hydras = ("hydra/launcher=basic", "hydra/sweeper=basic", "study.name=mine")

@@ -56,6 +56,7 @@ def test_a_search_prunes_jobs_and_reports_its_results(project: Path, done: Compl
     assert statuses == {"0.05": "completed", "1e-09": "pruned"}
 
 
+@pytest.mark.integrations
 def test_the_trials_are_in_the_database_and_its_password_nowhere(project: Path, done: Completed) -> None:
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{project / 'trials.db'}")
     assert study.n_trials == 2

@@ -39,6 +39,7 @@ def early_pid(early: EarlyWorker) -> int:
     return early._process.pid
 
 
+@pytest.mark.integrations
 @pytest.mark.usefixtures("two_cores")
 def test_an_early_worker_trains_to_the_same_bits(tiny_run: RunDirectory, tmp_path: Path) -> None:
     config = tiny_run.read_config()

@@ -116,6 +116,7 @@ def test_timeout(pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert 6 <= ended[2].seconds < 9
 
 
+@pytest.mark.integrations
 def test_a_cancelled_job_saves_and_stops(pool: LocalPool, tmp_path: Path) -> None:
     """Cancel a job of one rank and one of two; no process of their groups is left."""
     jobs = [new_job(tmp_path, 1, endless()), new_job(tmp_path, 2, endless(devices=2))]
@@ -245,6 +246,7 @@ def test_three_jobs_of_two_ranks(pool: LocalPool, fresh: Callable[[], RunDirecto
     assert len({process_facts(job, 1)["pid"] for job in jobs}) == 3
 
 
+@pytest.mark.integrations
 def test_a_job_starts_quickly_and_logs_each_line_once(
     pool: LocalPool, fresh: Callable[[], RunDirectory], tmp_path: Path
 ) -> None:

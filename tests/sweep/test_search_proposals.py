@@ -326,6 +326,7 @@ def test_the_number_of_trials_is_exact_and_none_is_running(killed: Path) -> None
     assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 4
 
 
+@pytest.mark.integrations
 def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
     trials = trials_of(killed)
     jobs = Study.load(killed).jobs()
