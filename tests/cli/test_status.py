@@ -167,6 +167,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.mark.integrations
 def test_a_thousand_jobs_at_once(thousand: Path) -> None:
     taken = []
     for _ in range(3):

@@ -51,6 +51,7 @@ def served(directory: Path, **options: Any) -> Iterator[Served]:
             process.kill()
 
 
+@pytest.mark.integrations
 def test_it_serves_on_loopback_until_ctrl_c(tiny_run: RunDirectory) -> None:
     with served(tiny_run.path.parent) as server:
         assert server.address.startswith("http://127.0.0.1:")

@@ -227,6 +227,7 @@ def test_a_dry_run_of_a_new_study_writes_nothing(tmp_path: Path, call_here: Call
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integrations
 def test_a_key_that_only_the_configs_on_an_axis_have_is_set_in_the_jobs(tmp_path: Path, call_here: Call) -> None:
     """`width` is not a key of model=cnn, with which Hydra composes the multirun itself."""
     tiny = [override for override in SHORT if not override.startswith("model")]
@@ -296,6 +297,7 @@ def test_hydras_own_launcher_can_be_given_a_grid(tmp_path: Path, call_here: Call
     assert not list(tmp_path.rglob("config.yaml")), "neither left anything behind"
 
 
+@pytest.mark.integrations
 def test_hydras_own_sweeper_can_use_the_pool(tmp_path: Path) -> None:
     """In batches, each of which continues the study."""
     sweeper = ("hydra/sweeper=basic", "hydra.sweeper.max_batch_size=1", "study.name=mine")

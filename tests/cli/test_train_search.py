@@ -68,6 +68,7 @@ def test_the_trials_are_in_the_database_and_its_password_nowhere(project: Path, 
     assert "${oc.env:SEARCH_STORAGE}" in (project / "outputs" / "mine" / "study.yaml").read_text()
 
 
+@pytest.mark.integrations
 def test_the_dashboard_opens_the_trials(project: Path, done: object) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -143,6 +143,7 @@ def tiny_without(*prefixes: str) -> list[str]:
     return [override for override in TINY if not override.startswith(prefixes)]
 
 
+@pytest.mark.integrations
 @pytest.mark.filterwarnings("ignore:You requested to overfit but enabled")  # unless it is torch's own sampler
 @pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")  # no validation: it overrides limits
 def test_debug_overfit_reaches_all_of_its_batch(tmp_path: Path) -> None:

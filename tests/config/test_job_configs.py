@@ -157,6 +157,7 @@ def test_hydras_own_keys_are_as_in_a_job(loader: ConfigLoader, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integrations
 def test_composing_jobs_is_fast(loader: ConfigLoader) -> None:
     """Compose and freeze jobs in at most 1.2 x the time that Hydra takes to compose them (measured: 0.2)."""
     points = [[f"seed={seed}"] for seed in range(6)]

@@ -49,6 +49,7 @@ def assert_equal(streamed: Iterator[Batch], expected: Iterator[Batch]) -> int:
     return len(batches)
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_stream_equals_memory_for_any_ranks_and_from_any_position(make: Make, num_workers: int) -> None:
     memory, stream = make(**MIXED), make(**MIXED, storage="stream", num_workers=num_workers)

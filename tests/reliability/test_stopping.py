@@ -108,6 +108,7 @@ def test_a_second_signal(fault: str, run: RunDirectory, workers: Workers, refere
     workers.resume(run, reference(*EVERY_2))
 
 
+@pytest.mark.integrations
 @pytest.mark.row("preemption at the end of each epoch: no order repeated, same batches as without")
 def test_preemptions_at_the_ends_of_epochs(workers: Workers, reference: GetReference, tmp_path: Path) -> None:
     preemptions = times(2, 5)
@@ -125,6 +126,7 @@ def test_preemptions_at_the_ends_of_epochs(workers: Workers, reference: GetRefer
     assert len(orders) == len(set(map(tuple, orders.values()))) == preemptions + 1
 
 
+@pytest.mark.integrations
 @pytest.mark.row("two workers on one directory: the second names the owner, the first is not affected")
 @trials(1, 5)
 def test_two_workers_on_one_directory(

@@ -107,6 +107,7 @@ def test_a_disk_that_refuses_it_is_reported_once(
     ]
 
 
+@pytest.mark.integrations
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_a_worker_renews_it_until_it_ends_in_order(num_ranks: int, tmp_path: Path) -> None:
     """Rank 0 does. After SIGKILL the file stays."""

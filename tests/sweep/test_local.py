@@ -138,6 +138,7 @@ def test_a_cancelled_job_saves_and_stops(pool: LocalPool, tmp_path: Path) -> Non
     pool.cancel(jobs[0], signal.SIGKILL)  # it has ended: nothing happens
 
 
+@pytest.mark.integrations
 def test_the_ranks_of_a_killed_leader_end(pool: LocalPool, tmp_path: Path) -> None:
     job = new_job(tmp_path, 1, endless(devices=2))
     pool.submit(job)

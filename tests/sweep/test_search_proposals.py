@@ -338,6 +338,7 @@ def test_each_trial_has_its_job_and_no_point_comes_twice(killed: Path) -> None:
     assert_validations_are_reported(killed, trials)
 
 
+@pytest.mark.integrations
 def test_the_command_of_a_search_that_has_ended_does_nothing(killed: Path) -> None:
     before = [(trial.params, trial.state, trial.datetime_complete) for trial in trials_of(killed)]
     (again,) = search(killed, "")
