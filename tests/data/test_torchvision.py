@@ -23,6 +23,7 @@ from support.processes import obey_modes, wait_until
 from support.published import PUBLISHED, Content, gzipped, idx_files, random_images, write_cifar100, write_mnist
 from support.runs import Command, compose_config
 from support.snippets import DOCS
+from tqdm import tqdm
 
 from litlab.config.schema import (
     TORCHVISION_OF_ANY_SIZE,
@@ -208,6 +209,12 @@ def test_a_read_only_root_and_folder(torchvision_module: Make, tmp_path: Path) -
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+@pytest.fixture(autouse=True)
+def _own_progress_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forks share tqdm's default lock with this process: one that is killed while it draws would keep it for good."""
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock(), raising=False)
 
 
 @pytest.fixture
