@@ -53,6 +53,7 @@ _FLAGS = {  # flag -> override
 }
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 directory: Path | None = None  # of the run or study of the last command, as soon as it is known
+# Hydra offers no other place to choose its loader; see RunLoader.
 hydra._internal.hydra.ConfigLoaderImpl = RunLoader  # type: ignore[attr-defined]
 register_resolvers()  # at import, since a launcher may run a job in a process that only imports this module
 
