@@ -13,6 +13,7 @@ from litlab.errors import UserError
 Activation = Literal["gelu", "relu", "silu"]
 HEAD_SCALE = 1 / 9  # of the logits, as in Page's and Jordan's networks
 WHITENING_EPSILON = 5e-4  # added to the variance of each direction, so that noise is not amplified
+_CHUNK = 100  # images
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "relu": lambda: nn.ReLU(inplace=True),
@@ -90,9 +91,12 @@ class WhitenedCNN(nn.Module):
     def initialize_from(self, images: Float[Tensor, "b c h w"]) -> None:
         """Set the whitening filters from normalized training images; a few thousand are enough."""
         weight = self.whitening.weight
-        patches = functional.unfold(images, self.whitening.kernel_size, stride=self.whitening.stride)
-        rows = patches.transpose(1, 2).flatten(0, 1).double()
-        variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+        moments, num_patches = torch.zeros((), dtype=torch.float64), 0
+        for chunk in images.split(_CHUNK):  # all patches at once would take up to 16 times the memory of the images
+            patches = functional.unfold(chunk, self.whitening.kernel_size, stride=self.whitening.stride)  # b n l
+            moments = moments + (patches @ patches.mT).sum(dim=0, dtype=torch.float64)
+            num_patches += len(patches) * patches.shape[2]
+        variances, directions = torch.linalg.eigh(moments / num_patches)
         num_kept = len(weight) // 2
         filters = directions[:, -num_kept:].T / (variances[-num_kept:, None] + WHITENING_EPSILON).sqrt()
         with torch.no_grad():
