@@ -23,7 +23,7 @@ UNITS = {"step": "s", "core time of a step": "s", "page faults of a step": "", "
 # The network of Jordan 2024 (arXiv:2404.00498) with fewer channels, on one thread, in float32.
 _LARGE = (
     "experiment=fast_cpu", "data=shapes", "data.val_size=0", "data.progressive_sizes=null", "threads=1",
-    "model.patch=2", "model.stride=1", "model.whitened=24", "model.residual=false", "model.convolutions=[2,2,2]",
+    "model.activation=relu",
 )  # fmt: skip
 _NUM_WARMUP = 2  # steps that find the memory
 

@@ -18,7 +18,7 @@ SMALL = (
     "model.width=2", "data.batch_size=16", "data.val_size=0.2", "trainer=cpu", "trainer.max_epochs=3", "threads=1",
 )  # fmt: skip
 TINY_WHITENED = (
-    "data=shapes", "data.num_train=200", "data.num_test=50", "data.batch_size=50", "model.widths=[4,4]",
+    "data=shapes", "data.num_train=200", "data.num_test=50", "data.batch_size=50", "model.widths=[4,4,4]",
     "model.whitened=8", "trainer.max_epochs=2", "threads=1",
 )  # fmt: skip
 
