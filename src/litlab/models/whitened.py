@@ -92,7 +92,7 @@ class WhitenedCNN(nn.Module):
         """Set the whitening filters from normalized training images; a few thousand are enough."""
         weight = self.whitening.weight
         moments, num_patches = torch.zeros((), dtype=torch.float64), 0
-        for chunk in torch.split(images, _CHUNK):  # all patches at once would take up to 16 times the memory of the images
+        for chunk in torch.split(images, _CHUNK):  # the patches of all images could take 16 times their memory
             patches = functional.unfold(chunk, self.whitening.kernel_size, stride=self.whitening.stride)  # b n l
             moments = moments + (patches @ patches.mT).sum(dim=0, dtype=torch.float64)
             num_patches += len(patches) * patches.shape[2]
