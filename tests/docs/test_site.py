@@ -13,7 +13,7 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Request
 from support.browser import needs_browser, open_page
 
 pytestmark = pytest.mark.integrations
@@ -130,6 +130,11 @@ def served(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
+def is_failure(request: Request) -> bool:
+    """Tell a request that failed from one that ended as the next page was opened, such as that of the icon."""
+    return request.failure != "net::ERR_ABORTED"
+
+
 @contextmanager
 def watched(page: Page, address: str) -> Iterator[list[str]]:
     """Collect the requests to other addresses, which are refused, and the errors of scripts."""
@@ -139,7 +144,7 @@ def watched(page: Page, address: str) -> Iterator[list[str]]:
         lambda route: (problems.append(f"request to {route.request.url}"), route.abort())[1],
     )
     page.on("pageerror", lambda error: problems.append(f"error {error}"))
-    page.on("requestfailed", lambda request: problems.append(f"failed {request.url}"))
+    page.on("requestfailed", lambda request: problems.append(f"failed {request.url}") if is_failure(request) else None)
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     yield problems
 

@@ -1,8 +1,10 @@
 """Checkpoint files: whole, verified, in pairs, and of plain data."""
 
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from random import getstate
 
 import pytest
 import torch
@@ -87,6 +89,63 @@ def test_unreadable_objects_are_not_saved(run: RunDirectory) -> None:
     with pytest.raises(UserError, match=r"it holds pathlib.*Path.*on_save_checkpoint"):
         AtomicCheckpointIO().save_checkpoint(WEIGHTS | {"path": Path("/")}, run.last, storage_options=run.previous)
     assert [read_checkpoint(path)["global_step"] for path in (run.last, run.previous)] == [2, 1]
+
+
+class Weights(torch.Tensor):
+    """Tensor of a user's class."""
+
+
+def with_attribute(value: object, owner: torch.Tensor | OrderedDict[str, int]) -> object:
+    owner.attribute = value  # type: ignore[union-attr]
+    return owner
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"a": (1, Path("/"))}],
+        {Path("/"): 1},
+        with_attribute(Path("/"), torch.ones(1)),
+        with_attribute(Path("/"), OrderedDict(a=1)),
+        torch.ones(1).as_subclass(Weights),
+        2**2040,  # torch writes an integer of 256 bytes, but can't read it
+    ],
+    ids=["nested", "key", "tensor attribute", "dict attribute", "tensor subclass", "integer"],
+)
+def test_unreadable_objects_are_found_wherever_they_are(run: RunDirectory, value: object) -> None:
+    with pytest.raises(UserError, match="not a checkpoint that can be read safely"):
+        AtomicCheckpointIO().save_checkpoint(WEIGHTS | {"value": value}, run.last, storage_options=run.previous)
+    assert read_checkpoint(run.last)["global_step"] == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"bytes",
+        {1, 2},
+        1j,
+        -(2**2030),
+        torch.float16,
+        torch.Size([1]),
+        torch.ones(2, dtype=torch.uint16),
+    ],
+    ids=str,
+)
+def test_rarer_objects_that_can_be_read_are_saved(run: RunDirectory, value: object) -> None:
+    AtomicCheckpointIO().save_checkpoint({"value": value}, run.last)
+    assert str(read_checkpoint(run.last)["value"]) == str(value)
+
+
+def test_a_checkpoint_of_plain_data_is_not_read_back(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(2, 2)).sum().backward()
+    optimizer.step()
+    state = {"state_dict": network.state_dict(), "optimizer_states": [optimizer.state_dict()], "random": getstate()}
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("read back"))
+    AtomicCheckpointIO().save_checkpoint(state, run.last)
+    monkeypatch.undo()
+    torch.testing.assert_close(read_checkpoint(run.last)["optimizer_states"], state["optimizer_states"])
 
 
 def test_hash_of_weights_sees_names_types_shapes_and_bits() -> None:

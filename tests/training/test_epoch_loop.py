@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from litlab.errors import UserError
 from litlab.training import run as run_module
-from litlab.training.epoch_loop import EpochLoop, NoProfiler
+from litlab.training.epoch_loop import EpochLoop, NoProfiler, TrainingStep
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`"),
@@ -212,3 +213,18 @@ def test_nothing_waits_for_the_device_between_two_rows(tmp_path: Path, monkeypat
     train_here(tmp_path / "run", *TINY, f"trainer.log_every_n_steps={LOG_EVERY}")
     assert waits.num_due, "nothing was recorded"
     assert not waits.stacks, waits.stacks[0]
+
+
+def test_a_batch_is_freed_before_the_next_one_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, batches, num_alive = TrainingStep.prepare, [], []
+
+    def prepare_recorded(step: TrainingStep, batch: Any) -> Any:
+        num_alive.append(sum(images() is not None for images in batches))
+        prepared = prepare(step, batch)
+        batches.append(weakref.ref(prepared.images))
+        return prepared
+
+    monkeypatch.setattr(TrainingStep, "prepare", prepare_recorded)
+    train_here(tmp_path / "run", *TINY)
+    assert len(num_alive) > 10
+    assert not any(num_alive)

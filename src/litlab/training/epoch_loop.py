@@ -213,6 +213,7 @@ class TrainingStep:
             self._progress.step.increment_ready()
             self._optimizer.step(closure=self._closure)  # type: ignore[arg-type]  # torch's own pass tensors on
             self._progress.step.increment_completed()
+        del self._arguments  # or the batch would take memory while the next one is prepared
         if self._outputs is None:
             raise UserError(
                 f"{type(self._optimizer).__name__}.step(closure) did not call the closure, which computes the gradients"
