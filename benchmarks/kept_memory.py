@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.bare import BareLoop
 from benchmarks.harness import Row, interleaved
+from benchmarks.loading import memory
 from benchmarks.runs import compose_config, program
 from benchmarks.settings import Settings
 from litlab.data.module import ImageDataModule
@@ -63,13 +64,16 @@ def train(num_steps: int, *overrides: str) -> list[float | str]:
     steps = loop.steps(epoch=0)
     for _ in islice(steps, _NUM_WARMUP):
         pass
-    before = (time.perf_counter(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    before = _used()
     for _ in islice(steps, num_steps):
         pass
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    after = (time.perf_counter(), time.process_time(), usage.ru_minflt)
-    costs = [(end - start) / num_steps for start, end in zip(before, after, strict=True)]
-    return [*costs, usage.ru_maxrss / 1024, hash_weights(loop.network.state_dict())]
+    costs = [(end - start) / num_steps for start, end in zip(before, _used(), strict=True)]
+    return [*costs, memory("VmHWM"), hash_weights(loop.network.state_dict())]
+
+
+def _used() -> tuple[float, float, int]:
+    """Return the seconds of the clock and of the processor, and the page faults so far."""
+    return time.perf_counter(), time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 if __name__ == "__main__":

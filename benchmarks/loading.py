@@ -38,7 +38,7 @@ def main(*overrides: str) -> Cost:
     torch.set_num_threads(num_cores())
     exhaust(Epochs(prepared(*_FEW)))
     config = compose_config(*overrides)
-    before = _status("VmRSS")
+    before = memory("VmRSS")
     began = time.perf_counter()
     data = build_data(config)
     seconds = time.perf_counter() - began
@@ -50,13 +50,13 @@ def main(*overrides: str) -> Cost:
     return Cost(
         seconds=seconds,
         images_per_second=len(data.train_indices) / (time.perf_counter() - began),
-        mebibytes=_status("VmHWM") - before,
+        mebibytes=memory("VmHWM") - before,
         pixels=(data.arrays.train_images.numel() + data.arrays.test_images.numel()) / 2**20,
     )
 
 
-def _status(field: str) -> float:
-    """Return a field of /proc/self/status in MiB."""
+def memory(field: str) -> float:
+    """Return a field of /proc/self/status in MiB, whose peak, unlike getrusage's, does not begin with the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 

@@ -40,9 +40,11 @@ def _search(folder: Path, pruner: str, settings: Settings, outcomes: list[tuple[
     command = [sys.executable, "-m", "litlab", "train", "study=search_lr", *_DATA, "trainer=cpu"]
     command += [f"trainer.max_epochs={EPOCHS}", f"hydra.sweep.dir={study}", "hydra.sweeper.sampler=random"]
     command += [f"hydra.sweeper.trials={settings.num_trials}", f"hydra.sweeper.pruner={pruner}"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=folder).returncode
     runs = [RunDirectory(file.parent) for file in study.glob("*/result.json")]
     assert len(runs) == settings.num_trials, len(runs)
     epochs = sum(row.metric == "val/accuracy" for run in runs for row in read_metrics(run.metrics))
     results = [read_result(run) for run in runs]
+    has_diverged = any(result["status"] == "diverged" for result in results)  # at the highest learning rates
+    assert code == has_diverged, f"{' '.join(command)} ended with exit code {code}"
     outcomes.append((epochs, max(result["objective"] for result in results if result["status"] == "completed")))

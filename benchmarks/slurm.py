@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def measure(number: int) -> dict[str, float]:
         backend = _CountingBackend(folder)
         source, stop = JobQueue(jobs, number), StopRequest()
         used, began = _core_seconds(), time.perf_counter()
-        with Display("study", number) as display:
+        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), Display("study", number) as display:
             scheduler = Scheduler(source, backend, display, 0, stop)
             scheduler.run()
         seconds = time.perf_counter() - began
