@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif("LITLAB_CIFAR10" not in os.environ, reason="LITLAB_CIFAR10 names no folder or archive"),
 ]
 ONE_EPOCH = (
-    "data=image_folder", "data.val_size=5000", "data.batch_size=128", "optimizer.lr=0.1", "trainer=cpu",
+    "data=image_folder", "data.val_size=5000", "data.batch_size=128", "optimizer.lr=0.05", "trainer=cpu",
     "trainer.max_epochs=1", "threads=1",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_the_facts_are_those_of_cifar10(real_run: RunDirectory) -> None:
 def test_one_epoch_learns(real_run: RunDirectory) -> None:
     result = read_result(real_run)
     accuracy = result["test"]["test/accuracy"]
-    assert 0.40 < accuracy < 0.60  # 0.47 with seed 0; guessing gives 0.10
+    assert 0.40 < accuracy < 0.60  # 0.44 to 0.49 with seeds 0 to 2; at lr=0.1, 0.37 to 0.48
     assert abs(accuracy - result["best"]["val/accuracy"]) < 0.05
     assert accuracy * 10_000 == pytest.approx(round(accuracy * 10_000))
 
