@@ -212,12 +212,9 @@ def _is_plain(checkpoint: Checkpoint) -> bool:
             return False
         elif id(value) not in visited:
             visited.add(id(value))
-            if kind is dict or kind is OrderedDict:
-                pending += value
-                pending += value.values()
-                pending += vars(value).values() if kind is OrderedDict else ()  # `state_dict` has `_metadata`
-            else:
-                pending += value
+            pending += value
+            if isinstance(value, dict):  # `_metadata` is an attribute of what `state_dict` returns
+                pending += [*value.values(), *getattr(value, "__dict__", {}).values()]
     return True
 
 
